@@ -1,0 +1,219 @@
+//! Options of a capture, with the names and defaults that netring users know.
+
+use super::capture::Capture;
+use super::fanout::{FanoutFlags, FanoutMode, Membership};
+use super::geometry::{RingProfile, Sizes};
+use super::open;
+use crate::{BusyPoll, Result};
+
+/// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
+///
+/// A card that was not told to stamp (`SIOCSHWTSTAMP`, `hwstamp_ctl`) stamps nothing; the kernel's
+/// clock fills in, and [`Packet::clock`](crate::Packet::clock) says so for each packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TimestampSource {
+    /// The kernel's clock.
+    #[default]
+    Software,
+    /// The card's clock, untransformed.
+    RawHardware,
+    /// The card's clock transformed to system time (deprecated in the kernel).
+    SystemHardware,
+}
+
+/// Builds a [`Capture`]: `Capture::builder().interface("eth0").build()?`.
+///
+/// Methods only note what is wanted; [`build`](Self::build) checks it and does the system calls.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct CaptureBuilder {
+    pub(super) interface: Option<String>,
+    pub(super) sizes: Sizes,
+    pub(super) fill_rxhash: bool,
+    pub(super) snap_len: Option<u32>,
+    pub(super) promiscuous: bool,
+    pub(super) ignore_outgoing: bool,
+    pub(super) busy_poll: BusyPoll,
+    pub(super) rcvbuf: Option<usize>,
+    pub(super) timestamp_source: TimestampSource,
+    pub(super) membership: Option<Membership>,
+    pub(super) fanout_flags: FanoutFlags,
+}
+
+impl CaptureBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            interface: None,
+            sizes: RingProfile::Default.sizes(),
+            fill_rxhash: true,
+            snap_len: None,
+            promiscuous: false,
+            ignore_outgoing: false,
+            busy_poll: BusyPoll::default(),
+            rcvbuf: None,
+            timestamp_source: TimestampSource::default(),
+            membership: None,
+            fanout_flags: FanoutFlags::empty(),
+        }
+    }
+
+    /// The interface to capture on. Required.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// Sets all ring sizes at once; sizes set afterwards win. Default: [`RingProfile::Default`].
+    pub fn profile(mut self, profile: RingProfile) -> Self {
+        self.sizes = profile.sizes();
+        self
+    }
+
+    /// Bytes of a block: a multiple of the page size, best a power of two. Default 4 MiB.
+    ///
+    /// A packet larger than a block is cut to it.
+    pub fn block_size(mut self, bytes: usize) -> Self {
+        self.sizes.block_size = bytes;
+        self
+    }
+
+    /// Blocks of the ring. Default 64.
+    pub fn block_count(mut self, blocks: usize) -> Self {
+        self.sizes.block_count = blocks;
+        self
+    }
+
+    /// Bytes of a frame: a multiple of 16. Default 2048.
+    ///
+    /// Blocks pack packets without gaps, so this does not limit a packet's length; the kernel only
+    /// checks that it divides the block into at least one frame.
+    pub fn frame_size(mut self, bytes: usize) -> Self {
+        self.sizes.frame_size = bytes;
+        self
+    }
+
+    /// Milliseconds after which a block that is not full is handed over. Default 60.
+    ///
+    /// The latency of a lone packet is anything up to twice this. Kernels before 6.18 round it up
+    /// to a timer tick (4 to 10 ms).
+    pub fn block_timeout_ms(mut self, ms: u32) -> Self {
+        self.sizes.block_timeout_ms = ms;
+        self
+    }
+
+    /// Whether [`Packet::rxhash`](crate::Packet::rxhash) is filled. Default true.
+    pub fn fill_rxhash(mut self, fill: bool) -> Self {
+        self.fill_rxhash = fill;
+        self
+    }
+
+    /// Bytes kept of each packet, at least 1; the default keeps all.
+    pub fn snap_len(mut self, bytes: u32) -> Self {
+        self.snap_len = Some(bytes);
+        self
+    }
+
+    /// Whether the interface takes in packets for other hosts, while this socket lives. Default
+    /// false.
+    pub fn promiscuous(mut self, on: bool) -> Self {
+        self.promiscuous = on;
+        self
+    }
+
+    /// Whether packets that this host sends are left out. Default false.
+    ///
+    /// On loopback every packet is seen twice without this. In a fanout group it becomes
+    /// [`FanoutFlags::IGNORE_OUTGOING`] (Linux 6.2), which all members must then set.
+    pub fn ignore_outgoing(mut self, on: bool) -> Self {
+        self.ignore_outgoing = on;
+        self
+    }
+
+    /// Microseconds to busy-poll the device before sleeping; see [`BusyPoll`].
+    pub fn busy_poll_us(mut self, us: u32) -> Self {
+        self.busy_poll.us = Some(us);
+        self
+    }
+
+    /// Whether busy polling is preferred to interrupts; see [`BusyPoll`].
+    pub fn prefer_busy_poll(mut self, on: bool) -> Self {
+        self.busy_poll.prefer = Some(on);
+        self
+    }
+
+    /// Packets one busy poll may process; see [`BusyPoll`].
+    pub fn busy_poll_budget(mut self, packets: u16) -> Self {
+        self.busy_poll.budget = Some(packets);
+        self
+    }
+
+    /// Bytes of the socket's receive buffer (`SO_RCVBUFFORCE`, else `SO_RCVBUF`, which the system
+    /// limits). The ring does not use it; some drivers and kernels do.
+    pub fn rcvbuf(mut self, bytes: usize) -> Self {
+        self.rcvbuf = Some(bytes);
+        self
+    }
+
+    /// Whose clock stamps packets. Default software.
+    pub fn timestamp_source(mut self, source: TimestampSource) -> Self {
+        self.timestamp_source = source;
+        self
+    }
+
+    /// Joins fanout group `group` of this network namespace, or creates it.
+    ///
+    /// All members must ask for the same mode, flags and interface.
+    pub fn fanout(mut self, mode: FanoutMode, group: u16) -> Self {
+        self.membership = Some(Membership { mode, group: Some(group), flags: FanoutFlags::empty() });
+        self
+    }
+
+    /// Creates a fanout group whose id the kernel chooses, so that it meets no other program's
+    /// (Linux 4.10). [`Capture::fanout_group`] is the id that further members join.
+    pub fn fanout_auto(mut self, mode: FanoutMode) -> Self {
+        self.membership = Some(Membership { mode, group: None, flags: FanoutFlags::empty() });
+        self
+    }
+
+    /// Flags of the fanout group; without a group they mean nothing. Default none.
+    pub fn fanout_flags(mut self, flags: FanoutFlags) -> Self {
+        self.fanout_flags = flags;
+        self
+    }
+
+    /// Opens the socket and its ring.
+    ///
+    /// A down interface is no error: packets come once it is up (but it cannot join a fanout group
+    /// while it is down).
+    ///
+    /// # Errors
+    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing),
+    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface),
+    /// [`Error::Geometry`](crate::Error::Geometry) before anything is asked of the kernel;
+    /// [`Error::RingTooLarge`](crate::Error::RingTooLarge) and
+    /// [`Error::Fanout`](crate::Error::Fanout) with their reasons; and
+    /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
+    /// `CAP_NET_RAW`.
+    pub fn build(self) -> Result<Capture> {
+        let capture = self.build_closed()?;
+        capture.open_intake()?;
+        Ok(capture)
+    }
+
+    /// As [`build`](Self::build), but no packet gets in until
+    /// [`open_intake`](Capture::open_intake).
+    pub(crate) fn build_closed(mut self) -> Result<Capture> {
+        if let Some(membership) = &mut self.membership {
+            membership.flags = self.fanout_flags;
+            membership.flags.remove(FanoutFlags::UNIQUE_ID);
+            if self.fanout_flags.contains(FanoutFlags::UNIQUE_ID) {
+                membership.group = None;
+            }
+            if self.ignore_outgoing {
+                membership.flags.insert(FanoutFlags::IGNORE_OUTGOING);
+            }
+        }
+        open::open(&self)
+    }
+}

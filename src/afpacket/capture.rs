@@ -1,0 +1,324 @@
+//! A capture: the blocking way to read, and what the async one is built on.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::builder::CaptureBuilder;
+use super::socket::{Link, Socket, StatsHandle};
+use crate::ring::batch::PacketBatch;
+use crate::ring::block::BlockRing;
+use crate::sys::event;
+use crate::wait::{Empty, StopHandle};
+use crate::{CaptureStats, Error, Result, Step};
+
+/// How often a waiting reader looks after an interface that is down: its removal is not reported.
+const LINK_CHECK: Duration = Duration::from_millis(100);
+
+/// What draining may take beyond what the kernel's timer needs.
+const DRAIN_SLACK: Duration = Duration::from_millis(250);
+
+/// Captures the packets of one interface through a TPACKET_V3 block ring.
+///
+/// ```no_run
+/// # fn main() -> ringtap::Result<()> {
+/// let mut capture = ringtap::Capture::open("eth0")?;
+/// for batch in capture.batches() {
+///     for packet in &batch? {
+///         println!("{} {} bytes", packet.timestamp(), packet.len());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Reading a ready block costs no system call. Batches are owned: hold several, send them to other
+/// threads, drop them in any order, keep them after the capture is gone.
+///
+/// Dropping the capture closes its socket and leaves its fanout group at once.
+///
+/// After a `fork`, parent and child share the ring, and both would return its blocks: go on using
+/// it in one of them only.
+pub struct Capture {
+    // Dropped first: a mapped ring keeps its socket open.
+    ring: BlockRing,
+    socket: Arc<Socket>,
+    block_timeout: Duration,
+    group: Option<u16>,
+    link: Link,
+    /// How long to wait for the last packets of an interface that is gone.
+    gone: Option<Instant>,
+    stop: Option<StopHandle>,
+    phase: Phase,
+}
+
+/// How far a capture is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// The intake is closed; the kernel has until then to hand over the last block.
+    Draining(Instant),
+    Ended,
+}
+
+impl Capture {
+    /// Opens a capture with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`CaptureBuilder::build`].
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> CaptureBuilder {
+        CaptureBuilder::new()
+    }
+
+    pub(super) fn new(
+        ring: BlockRing,
+        socket: Arc<Socket>,
+        block_timeout: Duration,
+        group: Option<u16>,
+    ) -> Self {
+        let link = if socket.is_up() { Link::Up } else { Link::Down };
+        Self { ring, socket, block_timeout, group, link, gone: None, stop: None, phase: Phase::Running }
+    }
+
+    /// The next batch if there is one; never waits, and makes no system call.
+    #[inline]
+    pub fn next_batch(&mut self) -> Option<PacketBatch> {
+        let batch = PacketBatch::from_block(self.ring.take()?);
+        if self.socket.totals().count_batch(batch.len() as u64) {
+            // The kernel's counters are 32 bits wide. A failure here shows at the next reading.
+            let _ = self.socket.stats();
+        }
+        Some(batch)
+    }
+
+    /// Waits up to `timeout` for the next batch; `None` when the time is up, or when a
+    /// [`StopHandle`] has ended the capture and all is delivered ([`is_ended`](Self::is_ended)).
+    ///
+    /// Waits through signals. While the newest batch is still held, the kernel goes on reporting it
+    /// as ready, so this looks again every millisecond or so instead of sleeping.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceGone`] once the interface was removed and its last packets are delivered;
+    /// [`Error::Os`] where waiting failed. An interface that is down is not an error.
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
+        // A timeout too large for the clock is no timeout.
+        self.wait_for_batch(Instant::now().checked_add(timeout))
+    }
+
+    /// Batches for ever: each `next` waits for one. Ends when a [`StopHandle`] says so and all is
+    /// delivered, or after an error.
+    pub fn batches(&mut self) -> Batches<'_> {
+        Batches { capture: self, failed: false }
+    }
+
+    /// A handle to end this capture from another thread. All handles of a capture are one.
+    ///
+    /// After [`stop`](StopHandle::stop), no further packet gets in, what the ring holds is still
+    /// delivered, the last partial block included, and then batches end. Packets already counted
+    /// are so all delivered or dropped: [`CaptureStats::pending`] is 0.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where no eventfd can be had.
+    pub fn stop_handle(&mut self) -> Result<StopHandle> {
+        if self.stop.is_none() {
+            self.stop = Some(StopHandle::new()?);
+        }
+        Ok(self.stop.clone().expect("set just now"))
+    }
+
+    /// Whether a [`StopHandle`] ended the capture and all its packets were delivered.
+    pub fn is_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// Running totals. One system call; resets nothing.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses `PACKET_STATISTICS`.
+    pub fn stats(&self) -> Result<CaptureStats> {
+        self.socket.stats()
+    }
+
+    /// A handle to read the statistics from other threads.
+    pub fn stats_handle(&self) -> StatsHandle {
+        StatsHandle::new(&self.socket)
+    }
+
+    /// The name of the interface, as it was when the capture was opened.
+    pub fn interface(&self) -> &str {
+        self.socket.name()
+    }
+
+    /// The id of the fanout group, if this capture is in one.
+    pub fn fanout_group(&self) -> Option<u16> {
+        self.group
+    }
+
+    /// Bytes of the ring.
+    pub fn ring_len(&self) -> usize {
+        self.ring.block_size() * self.ring.block_count()
+    }
+
+    pub(crate) fn open_intake(&self) -> Result<()> {
+        self.socket.open_intake()
+    }
+
+    /// Keeps the socket, and with it the place in the fanout group, while it is held.
+    pub(crate) fn anchor(&self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
+    }
+
+    /// Uses a handle made elsewhere, which may stop several captures.
+    pub(crate) fn share_stop(&mut self, stop: StopHandle) {
+        self.stop = Some(stop);
+    }
+
+    pub(crate) fn known_stop(&self) -> Option<&StopHandle> {
+        self.stop.as_ref()
+    }
+
+    pub(crate) fn has_ready_batch(&self) -> bool {
+        self.ring.is_ready()
+    }
+
+    /// What a reader must do that found the ring empty.
+    pub(crate) fn when_empty(&mut self) -> Result<Empty> {
+        if !self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
+            return Ok(match self.link {
+                Link::Up => Empty::Wait,
+                Link::Down => Empty::WaitAtMost(LINK_CHECK),
+            });
+        }
+        if self.phase == Phase::Running {
+            self.socket.close_intake()?;
+            self.phase = Phase::Draining(Instant::now() + self.drain_time());
+        }
+        if let Phase::Draining(until) = self.phase
+            && (self.stats()?.pending() == 0 || Instant::now() >= until)
+        {
+            self.phase = Phase::Ended;
+        }
+        Ok(match self.phase {
+            Phase::Ended => Empty::End,
+            _ => Empty::WaitAtMost(self.block_timeout.clamp(RETRY, LINK_CHECK)),
+        })
+    }
+
+    /// Looks after the link: after an error was reported, and now and then while it is down.
+    ///
+    /// An interface that is gone is an error only once its last packets are delivered, for which
+    /// the kernel needs a little time.
+    pub(crate) fn check_link(&mut self) -> Result<()> {
+        match self.socket.check_link() {
+            Ok(link) => self.link = link,
+            Err(error @ Error::InterfaceGone { .. }) => {
+                let until = *self.gone.get_or_insert(Instant::now() + self.drain_time());
+                if self.stats()?.pending() == 0 || Instant::now() >= until {
+                    return Err(error);
+                }
+                self.link = Link::Down;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_link_down(&self) -> bool {
+        self.link == Link::Down
+    }
+
+    /// What the kernel's timer needs to retire a partial block: one to two timeouts.
+    fn drain_time(&self) -> Duration {
+        2 * self.block_timeout + DRAIN_SLACK
+    }
+
+    fn wait_for_batch(&mut self, deadline: Option<Instant>) -> Result<Option<PacketBatch>> {
+        let mut fruitless = 0;
+        loop {
+            if let Some(batch) = self.next_batch() {
+                return Ok(Some(batch));
+            }
+            let step = match self.when_empty()? {
+                Empty::End => return Ok(None),
+                Empty::Wait => None,
+                Empty::WaitAtMost(step) => Some(Instant::now() + step),
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+            let until = [deadline, step].into_iter().flatten().min();
+            fruitless = if self.wait(until, fruitless)? { fruitless + 1 } else { 0 };
+        }
+    }
+
+    /// Waits for the socket or the stop event; whether the socket called itself readable.
+    fn wait(&mut self, until: Option<Instant>, fruitless: u32) -> Result<bool> {
+        // "Readable" means that the newest retired block was not returned yet. If a lease holds
+        // it, poll(2) returns at once however often: pause instead.
+        let spins = fruitless > 1;
+        let until = if spins {
+            let pause = Instant::now() + RETRY;
+            Some(until.map_or(pause, |until| until.min(pause)))
+        } else {
+            until
+        };
+        let is_stopping = self.stop.as_ref().is_some_and(StopHandle::is_stopped);
+        let stop = self.stop.as_ref().filter(|_| !is_stopping).map(StopHandle::event);
+        let socket = (!spins).then(|| self.socket.as_fd());
+        let [socket, _] = event::poll([socket, stop], until)
+            .map_err(|source| Error::os(Step::Wait, source))?;
+        if socket.error || self.link == Link::Down {
+            self.check_link()?;
+        }
+        Ok(socket.readable || spins)
+    }
+}
+
+/// The pause between two looks where waiting would spin.
+const RETRY: Duration = Duration::from_millis(1);
+
+impl AsFd for Capture {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture")
+            .field("interface", &self.interface())
+            .field("fanout_group", &self.group)
+            .field("ring_len", &self.ring_len())
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The batches of a capture, each waited for; from [`Capture::batches`].
+#[derive(Debug)]
+pub struct Batches<'a> {
+    capture: &'a mut Capture,
+    failed: bool,
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<PacketBatch>;
+
+    fn next(&mut self) -> Option<Result<PacketBatch>> {
+        if self.failed {
+            return None;
+        }
+        let next = self.capture.wait_for_batch(None).transpose();
+        self.failed = matches!(next, Some(Err(_)));
+        next
+    }
+}
+
+impl FusedIterator for Batches<'_> {}

@@ -1,0 +1,132 @@
+//! The opening sequence.
+//!
+//! ```text
+//!   socket, protocol 0        nothing is received
+//!   version, options, ring, mmap
+//!   filter `ret #0`           nothing will pass
+//!   bind with protocol        received from here on: from this interface only, and discarded
+//!   promiscuous, join group   joining needs a bound, running socket
+//!   open_intake               the real filter: the first packet passes
+//! ```
+//! In any other order the first blocks hold packets of other interfaces, unfiltered, or a fanout
+//! group hands packets to a member that is not ready.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::builder::{CaptureBuilder, TimestampSource};
+use super::capture::Capture;
+use super::fanout::{JoinError, Membership};
+use super::geometry::BlockGeometry;
+use super::socket::Socket;
+use crate::ring::block::BlockRing;
+use crate::sys::bpf::BpfInsn;
+use crate::sys::netdev::Asker;
+use crate::sys::{Mapping, packet_socket, sockopt};
+use crate::{Error, GeometryError, Result, Step};
+
+/// Opens a capture whose intake is still closed.
+pub(super) fn open(options: &CaptureBuilder) -> Result<Capture> {
+    let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+    let geometry = BlockGeometry::new(options.sizes)?;
+    if options.snap_len == Some(0) {
+        return Err(GeometryError::NoSnapLen.into());
+    }
+    let fd = packet_socket::open()?;
+    let index = index_of(fd.as_fd(), name)?;
+    set_options(fd.as_fd(), options)?;
+    let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
+    let filter = options.snap_len.map(|bytes| [BpfInsn::ret(bytes)].into());
+    let socket = Socket::new(fd, name.to_owned(), filter);
+    socket.close_intake()?;
+    packet_socket::bind(socket.as_fd(), index).map_err(|error| vanished(error, name))?;
+    // A down interface leaves ENETDOWN on the socket: it belongs to nobody's wait.
+    packet_socket::take_error(socket.as_fd())?;
+    if options.promiscuous {
+        packet_socket::promiscuous(socket.as_fd(), index)?;
+    }
+    let group = match &options.membership {
+        Some(membership) => Some(join(&socket, membership)?),
+        None => None,
+    };
+    let malformed = Arc::clone(&socket.totals().malformed);
+    let ring = BlockRing::new(mapping, geometry.block_size(), options.fill_rxhash, malformed);
+    let timeout = Duration::from_millis(geometry.block_timeout_ms().into());
+    Ok(Capture::new(ring, Arc::new(socket), timeout, group))
+}
+
+fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
+    Asker(socket).index(name).map_err(|source| match source.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
+        _ => Error::os(Step::QueryInterface("index"), source),
+    })
+}
+
+fn vanished(error: Error, name: &str) -> Error {
+    match error.raw_os_error() {
+        Some(libc::ENODEV) => Error::NoSuchInterface { name: name.to_owned() },
+        _ => error,
+    }
+}
+
+fn set_options(socket: BorrowedFd<'_>, options: &CaptureBuilder) -> Result<()> {
+    let version = libc::tpacket_versions::TPACKET_V3 as i32;
+    sockopt::set(socket, sockopt::VERSION, &version)?;
+    let stamps = match options.timestamp_source {
+        TimestampSource::Software => None,
+        TimestampSource::RawHardware => Some(libc::SOF_TIMESTAMPING_RAW_HARDWARE),
+        TimestampSource::SystemHardware => Some(libc::SOF_TIMESTAMPING_SYS_HARDWARE),
+    };
+    if let Some(stamps) = stamps {
+        sockopt::set(socket, sockopt::TIMESTAMP, &(stamps as i32))?;
+    }
+    if options.ignore_outgoing && options.membership.is_none() {
+        sockopt::set(socket, sockopt::IGNORE_OUTGOING, &1_i32)?;
+    }
+    let busy_poll = &options.busy_poll;
+    if let Some(us) = busy_poll.us {
+        sockopt::set(socket, sockopt::BUSY_POLL, &us)?;
+    }
+    if let Some(prefer) = busy_poll.prefer {
+        sockopt::set(socket, sockopt::PREFER_BUSY_POLL, &i32::from(prefer))?;
+    }
+    if let Some(budget) = busy_poll.budget {
+        sockopt::set(socket, sockopt::BUSY_POLL_BUDGET, &i32::from(budget))?;
+    }
+    if let Some(bytes) = options.rcvbuf {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        if sockopt::try_set(socket, sockopt::RCVBUF_FORCE, &bytes).is_err() {
+            sockopt::set(socket, sockopt::RCVBUF, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn create_ring(
+    socket: BorrowedFd<'_>,
+    geometry: &BlockGeometry,
+    fill_rxhash: bool,
+) -> Result<Mapping> {
+    let bytes = geometry.ring_bytes();
+    sockopt::try_set(socket, sockopt::RX_RING, &geometry.request(fill_rxhash)).map_err(
+        |source| match source.raw_os_error() {
+            Some(libc::ENOMEM) => Error::RingTooLarge { bytes, source },
+            _ => Error::os(Step::CreateRing, source),
+        },
+    )?;
+    Mapping::of_ring(socket, bytes).map_err(|source| match source.raw_os_error() {
+        Some(libc::ENOMEM | libc::EAGAIN) => Error::RingTooLarge { bytes, source },
+        _ => Error::os(Step::MapRing, source),
+    })
+}
+
+fn join(socket: &Socket, membership: &Membership) -> Result<u16> {
+    membership.join(socket.as_fd()).map_err(|error| match error {
+        JoinError::Refused(source) => {
+            let interface_up = socket.is_up();
+            Error::Fanout { group: membership.group, source, interface_up }
+        }
+        JoinError::Other(error) => error,
+    })
+}

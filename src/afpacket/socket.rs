@@ -1,0 +1,185 @@
+//! The socket behind a capture: its totals, its link, its intake.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::sys::bpf::{self, BpfInsn};
+use crate::sys::netdev::Asker;
+use crate::sys::{packet_socket, sockopt};
+use crate::{CaptureStats, Error, Result, Step};
+
+/// A bound packet socket.
+///
+/// Shared by its capture, by readers of its statistics for the moment of reading, and by whoever
+/// must keep it in its fanout group a little longer.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    name: String,
+    totals: Arc<Totals>,
+    /// What the intake is when it is open; `None` is everything.
+    filter: Option<Box<[BpfInsn]>>,
+}
+
+/// Running totals: the kernel's, which it clears when read, and ours.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    kernel: Mutex<KernelTotals>,
+    delivered: AtomicU64,
+    batches: AtomicU64,
+    pub(super) malformed: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct KernelTotals {
+    packets: u64,
+    drops: u64,
+    freezes: u64,
+}
+
+/// Whether the interface passes packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Up,
+    Down,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd, name: String, filter: Option<Box<[BpfInsn]>>) -> Self {
+        Self { fd, name, totals: Arc::default(), filter }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn totals(&self) -> &Arc<Totals> {
+        &self.totals
+    }
+
+    pub(super) fn stats(&self) -> Result<CaptureStats> {
+        self.totals.refresh(self.fd.as_fd())
+    }
+
+    /// Lets packets in, through the capture's filter.
+    pub(super) fn open_intake(&self) -> Result<()> {
+        match &self.filter {
+            Some(program) => bpf::attach(self.fd.as_fd(), program),
+            None => bpf::detach(self.fd.as_fd()),
+        }
+    }
+
+    /// Lets no further packet in, uncounted; those in the ring stay.
+    pub(super) fn close_intake(&self) -> Result<()> {
+        bpf::attach(self.fd.as_fd(), &[BpfInsn::ret(0)])
+    }
+
+    /// Looks whether the interface is up, down or gone, and takes the socket's pending error.
+    ///
+    /// `packet_notifier` reports going down once, and unregistering after that not at all: it only
+    /// sets the socket's index to -1. So somebody must look again while the link is down.
+    pub(crate) fn check_link(&self) -> Result<Link> {
+        let error = packet_socket::take_error(self.fd.as_fd())?;
+        if packet_socket::is_orphaned(self.fd.as_fd()) {
+            return Err(Error::InterfaceGone { name: self.name.clone() });
+        }
+        match error {
+            Some(error) if error.raw_os_error() != Some(libc::ENETDOWN) => {
+                return Err(Error::os(Step::Wait, error));
+            }
+            _ => {}
+        }
+        // Asked last: a socket whose interface has IFF_UP is hooked up again, or will be before
+        // the next notification, so its next going down is reported.
+        Ok(if self.is_up() { Link::Up } else { Link::Down })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        Asker(self.fd.as_fd())
+            .flags(&self.name)
+            .is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // What happened since the last reading must not be lost to those who still hold a handle.
+        let _ = self.stats();
+    }
+}
+
+impl Totals {
+    /// Counts a delivered batch; true now and then, when the kernel's 32-bit counters are to be
+    /// read before they can wrap.
+    #[inline]
+    pub(super) fn count_batch(&self, packets: u64) -> bool {
+        // Relaxed, and no read-modify-write: one writer, the owner of the capture; statistics.
+        let before = self.delivered.load(Ordering::Relaxed);
+        self.delivered.store(before + packets, Ordering::Relaxed);
+        self.batches.store(self.batches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        (before ^ (before + packets)) >> 30 != 0
+    }
+
+    /// Adds what the kernel counted since the last reading, and returns all totals.
+    fn refresh(&self, socket: BorrowedFd<'_>) -> Result<CaptureStats> {
+        let mut kernel = self.lock();
+        let fresh: libc::tpacket_stats_v3 = sockopt::get(socket, sockopt::STATISTICS)?;
+        kernel.packets += u64::from(fresh.tp_packets);
+        kernel.drops += u64::from(fresh.tp_drops);
+        kernel.freezes += u64::from(fresh.tp_freeze_q_cnt);
+        Ok(self.snapshot(&kernel))
+    }
+
+    fn last(&self) -> CaptureStats {
+        self.snapshot(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KernelTotals> {
+        // Nothing panics while it is held; the figures are sound even if something did.
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self, kernel: &KernelTotals) -> CaptureStats {
+        CaptureStats {
+            packets: kernel.packets,
+            delivered: self.delivered.load(Ordering::Relaxed),
+            drops: kernel.drops,
+            freezes: kernel.freezes,
+            batches: self.batches.load(Ordering::Relaxed),
+            malformed: self.malformed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Reads a capture's statistics from any thread, without disturbing the data path.
+///
+/// It does not keep the socket open; once that is closed, the last totals stay readable.
+#[derive(Debug, Clone)]
+pub struct StatsHandle {
+    totals: Arc<Totals>,
+    socket: Weak<Socket>,
+}
+
+impl StatsHandle {
+    pub(super) fn new(socket: &Arc<Socket>) -> Self {
+        Self { totals: Arc::clone(&socket.totals), socket: Arc::downgrade(socket) }
+    }
+
+    /// The totals now: one system call while the socket is open, none afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses `PACKET_STATISTICS`.
+    pub fn stats(&self) -> Result<CaptureStats> {
+        match self.socket.upgrade() {
+            Some(socket) => socket.stats(),
+            None => Ok(self.totals.last()),
+        }
+    }
+}

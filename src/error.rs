@@ -1,0 +1,289 @@
+//! What can go wrong, at which step, and what to do about it.
+//!
+//! Every [`Error`] names the step that failed, keeps the `errno` where there is one
+//! ([`Error::raw_os_error`]), and ends its `Display` text with a remedy where one is known.
+
+mod geometry;
+mod step;
+
+use std::error::Error as StdError;
+use std::{fmt, io};
+
+pub use self::geometry::GeometryError;
+pub use self::step::Step;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a ringtap operation failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed at a named step.
+    Os {
+        /// What was being done.
+        step: Step,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A builder was finished without naming an interface.
+    InterfaceMissing,
+    /// No interface has this name in the current network namespace.
+    NoSuchInterface {
+        /// The name asked for.
+        name: String,
+    },
+    /// The interface that the socket was bound to no longer exists.
+    InterfaceGone {
+        /// Its name when the socket was opened.
+        name: String,
+    },
+    /// The sizes asked for do not form a ring.
+    Geometry(GeometryError),
+    /// The kernel could not find memory for the ring.
+    RingTooLarge {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The socket could not join its fanout group.
+    Fanout {
+        /// The group asked for; `None` where the kernel was to choose it.
+        group: Option<u16>,
+        /// What the kernel answered.
+        source: io::Error,
+        /// Whether the interface was up, which joining needs.
+        interface_up: bool,
+    },
+    /// The kernel refused to create an io_uring.
+    IoUringRefused {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// No reactor is attached to this thread.
+    NoReactor,
+    /// The reactor that this socket was registered with has ended.
+    ReactorGone,
+    /// The process forked, and a child cannot use its parent's io_uring.
+    Forked,
+    /// The reactor's op slab is full.
+    TooManyOps {
+        /// Its capacity, as given to [`ReactorOptions::max_ops`](crate::ReactorOptions::max_ops).
+        limit: usize,
+    },
+    /// The executor that ran an awaited task ended before the task did.
+    TaskCancelled,
+    /// A shard plan cannot be made from what was asked.
+    ShardPlan(&'static str),
+    /// A shard failed; the others were treated as [`OnShardFailure`](crate::OnShardFailure) says.
+    Shard {
+        /// Which shard.
+        index: usize,
+        /// Its error.
+        source: Box<Error>,
+    },
+    /// A shard panicked; the others were treated as [`OnShardFailure`](crate::OnShardFailure) says.
+    ShardPanicked {
+        /// Which shard.
+        index: usize,
+        /// The panic's message.
+        message: String,
+    },
+    /// An error of the caller's own, carried through a shard (see [`Error::other`]).
+    Other(Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps an error of the caller's own, so that a shard's future may return it.
+    pub fn other(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Other(source.into())
+    }
+
+    pub(crate) fn os(step: Step, source: impl Into<io::Error>) -> Self {
+        Self::Os { step, source: source.into() }
+    }
+
+    /// The kernel's `errno`, where a system call is behind this error.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Os { source, .. }
+            | Self::RingTooLarge { source, .. }
+            | Self::Fanout { source, .. }
+            | Self::IoUringRefused { source } => source.raw_os_error(),
+            Self::Shard { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os { step, source } => {
+                write!(f, "{step}: {source}")?;
+                match source.raw_os_error().and_then(|errno| step.remedy(errno)) {
+                    Some(remedy) => write!(f, "; {remedy}"),
+                    None => Ok(()),
+                }
+            }
+            Self::InterfaceMissing => {
+                f.write_str("no interface was named; call `interface(name)` on the builder")
+            }
+            Self::NoSuchInterface { name } => write!(
+                f,
+                "no interface `{name}` in this network namespace; `ip link` lists those there are"
+            ),
+            Self::InterfaceGone { name } => write!(
+                f,
+                "interface `{name}` was removed; packets already in the ring were delivered, \
+                 open a new socket once it exists again"
+            ),
+            Self::Geometry(error) => write!(f, "ring geometry: {error}"),
+            Self::RingTooLarge { bytes, source } => write!(
+                f,
+                "no memory for a ring of {bytes} bytes: {source}; ask for fewer or smaller blocks \
+                 (`RingProfile::LowMemory` takes 16 MiB)"
+            ),
+            Self::Fanout { group, source, interface_up } => {
+                write_fanout(f, *group, source, *interface_up)
+            }
+            Self::IoUringRefused { source } => write_refused(f, source),
+            Self::NoReactor => f.write_str(
+                "no reactor on this thread; run inside `ringtap::executor::block_on`, in a shard, \
+                 or attach one to the runtime that polls this future",
+            ),
+            Self::ReactorGone => f.write_str(
+                "the reactor this socket was registered with has ended; take the socket back with \
+                 `into_inner` and make a new async one where it is polled",
+            ),
+            Self::Forked => f.write_str(
+                "the process forked after its reactor was made, and an io_uring belongs to the \
+                 process that made it; create reactors and async sockets after the fork",
+            ),
+            Self::TooManyOps { limit } => write!(
+                f,
+                "all {limit} op slots of this thread's reactor are taken; raise \
+                 `ReactorOptions::max_ops` or use fewer sockets a thread"
+            ),
+            Self::TaskCancelled => {
+                f.write_str("the executor ended before the awaited task was finished")
+            }
+            Self::ShardPlan(why) => write!(f, "shard plan: {why}"),
+            Self::Shard { index, source } => write!(f, "shard {index}: {source}"),
+            Self::ShardPanicked { index, message } => {
+                write!(f, "shard {index} panicked: {message}")
+            }
+            Self::Other(source) => write!(f, "{source}"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Os { source, .. }
+            | Self::RingTooLarge { source, .. }
+            | Self::Fanout { source, .. }
+            | Self::IoUringRefused { source } => Some(source),
+            Self::Geometry(error) => Some(error),
+            Self::Shard { source, .. } => Some(source.as_ref()),
+            Self::Other(source) => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl From<GeometryError> for Error {
+    fn from(error: GeometryError) -> Self {
+        Self::Geometry(error)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Os { ref source, .. } => Self::new(source.kind(), error),
+            Error::NoSuchInterface { .. } | Error::InterfaceGone { .. } => {
+                Self::new(io::ErrorKind::NotFound, error)
+            }
+            Error::Geometry(_) | Error::InterfaceMissing => {
+                Self::new(io::ErrorKind::InvalidInput, error)
+            }
+            error => Self::other(error),
+        }
+    }
+}
+
+fn write_fanout(
+    f: &mut fmt::Formatter<'_>,
+    group: Option<u16>,
+    source: &io::Error,
+    interface_up: bool,
+) -> fmt::Result {
+    match group {
+        Some(group) => write!(f, "joining fanout group {group}: {source}; ")?,
+        None => write!(f, "creating a fanout group: {source}; ")?,
+    }
+    match source.raw_os_error() {
+        Some(libc::EINVAL) if !interface_up => {
+            f.write_str("the interface is down, and only a socket on a running one can join")
+        }
+        Some(libc::EINVAL) => f.write_str(
+            "a group has one mode, one set of flags and one interface, and its members must all \
+             ask for the same (QueueMapping, Rollover, UNIQUEID and IGNORE_OUTGOING need a \
+             kernel that has them)",
+        ),
+        Some(libc::ENOSPC) => f.write_str("the group is full (256 members)"),
+        Some(libc::ENOMEM) => f.write_str("no free group id is left; name one with `fanout`"),
+        _ => f.write_str("see packet(7), PACKET_FANOUT"),
+    }
+}
+
+fn write_refused(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result {
+    write!(f, "io_uring_setup: {source}; ")?;
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => f.write_str(
+            "allow it with `sysctl kernel.io_uring_disabled=0`, or with a container seccomp \
+             profile that permits io_uring_setup, io_uring_enter and io_uring_register",
+        ),
+        Some(libc::ENOSYS) => f.write_str(
+            "this kernel has no io_uring (5.13 or later is needed), or a seccomp profile hides it",
+        ),
+        Some(libc::ENOMEM) => f.write_str("raise RLIMIT_MEMLOCK (`ulimit -l`)"),
+        Some(libc::EMFILE | libc::ENFILE) => f.write_str("raise RLIMIT_NOFILE (`ulimit -n`)"),
+        _ => f.write_str("kernel 5.13 or later is needed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_capability_names_its_remedy() {
+        let error = Error::os(Step::OpenSocket, io::Error::from_raw_os_error(libc::EPERM));
+        let text = error.to_string();
+        assert!(text.contains("CAP_NET_RAW"), "{text}");
+        assert!(text.contains("just setcap"), "{text}");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn refused_io_uring_names_the_sysctl_and_the_container() {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let error = Error::IoUringRefused { source: io::Error::from_raw_os_error(errno) };
+            let text = error.to_string();
+            assert!(text.contains("seccomp"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_a_shard_keeps_its_errno_and_its_number() {
+        let cause = Error::os(Step::Bind, io::Error::from_raw_os_error(libc::ENODEV));
+        let error = Error::Shard { index: 3, source: Box::new(cause) };
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert!(error.to_string().starts_with("shard 3: "));
+        assert!(error.source().is_some());
+    }
+}

@@ -1,0 +1,91 @@
+//! Why sizes do not form a ring: one variant for each rule of the kernel and one for our cap.
+
+use std::fmt;
+
+/// A rule of the ring layout that the sizes asked for break.
+///
+/// The rules are those of `packet_set_ring` in the kernel's `net/packet/af_packet.c`, which would
+/// answer each with the same `EINVAL`, and [`MAX_RING_BYTES`](crate::MAX_RING_BYTES), which is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// A size or count that must be positive is zero.
+    Zero(&'static str),
+    /// The block size is not a multiple of the page size.
+    BlockNotPageAligned {
+        /// Bytes asked for.
+        block_size: usize,
+        /// The page size of this machine.
+        page_size: usize,
+    },
+    /// The frame size is not a multiple of `TPACKET_ALIGNMENT`, 16.
+    FrameNotAligned {
+        /// Bytes asked for.
+        frame_size: usize,
+    },
+    /// The frame size cannot hold a packet's header.
+    FrameTooSmall {
+        /// Bytes asked for.
+        frame_size: usize,
+        /// The least that works.
+        least: usize,
+    },
+    /// A frame does not fit into a block.
+    FrameLargerThanBlock {
+        /// Bytes of a frame.
+        frame_size: usize,
+        /// Bytes of a block.
+        block_size: usize,
+    },
+    /// The ring is larger than [`MAX_RING_BYTES`](crate::MAX_RING_BYTES), or its size overflows.
+    TooLarge {
+        /// Bytes of a block.
+        block_size: usize,
+        /// Blocks asked for.
+        block_count: usize,
+        /// The most we ask the kernel for.
+        most: usize,
+    },
+    /// The block timeout is zero, which the kernel would replace by a guess of its own.
+    NoBlockTimeout,
+    /// The snap length is zero, which would drop every packet.
+    NoSnapLen,
+}
+
+impl fmt::Display for GeometryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero(what) => write!(f, "{what} is 0; it must be at least 1"),
+            Self::BlockNotPageAligned { block_size, page_size } => write!(
+                f,
+                "block_size {block_size} is not a multiple of the page size {page_size}; round it \
+                 up to {}",
+                block_size.saturating_add(page_size - 1) / page_size * page_size
+            ),
+            Self::FrameNotAligned { frame_size } => write!(
+                f,
+                "frame_size {frame_size} is not a multiple of 16; round it up to {}",
+                frame_size.saturating_add(15) / 16 * 16
+            ),
+            Self::FrameTooSmall { frame_size, least } => write!(
+                f,
+                "frame_size {frame_size} cannot hold a packet's header; use at least {least}"
+            ),
+            Self::FrameLargerThanBlock { frame_size, block_size } => write!(
+                f,
+                "frame_size {frame_size} is larger than block_size {block_size}; use larger blocks"
+            ),
+            Self::TooLarge { block_size, block_count, most } => write!(
+                f,
+                "{block_count} blocks of {block_size} bytes are more than the {most} bytes a ring \
+                 may take; use fewer or smaller blocks, or more shards"
+            ),
+            Self::NoBlockTimeout => {
+                f.write_str("block_timeout_ms is 0; use at least 1 (the kernel would choose for you)")
+            }
+            Self::NoSnapLen => f.write_str("snap_len is 0; use at least 1, or leave it unset"),
+        }
+    }
+}
+
+impl std::error::Error for GeometryError {}

@@ -1,0 +1,92 @@
+//! The steps at which the kernel may say no.
+
+use std::fmt;
+
+/// What was being done when a system call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// `socket(AF_PACKET)`.
+    OpenSocket,
+    /// Setting the named socket option.
+    SetOption(&'static str),
+    /// Reading the named socket option.
+    GetOption(&'static str),
+    /// Creating the ring (`PACKET_RX_RING`).
+    CreateRing,
+    /// Mapping the ring (`mmap`).
+    MapRing,
+    /// Attaching or detaching a classic BPF program.
+    SetFilter,
+    /// `bind` to the interface.
+    Bind,
+    /// Asking an interface for the named property.
+    QueryInterface(&'static str),
+    /// Waiting in `poll`.
+    Wait,
+    /// Creating or reading an `eventfd`.
+    EventFd,
+    /// `io_uring_enter`.
+    EnterRing,
+    /// `IORING_OP_POLL_ADD` on a socket.
+    PollSocket,
+    /// Starting a shard's thread.
+    SpawnThread,
+    /// Pinning a shard's thread to its core.
+    PinThread,
+}
+
+impl Step {
+    /// What to do when this step answers `errno`, where that is known.
+    pub(crate) fn remedy(self, errno: i32) -> Option<&'static str> {
+        Some(match (self, errno) {
+            (Self::OpenSocket, libc::EPERM | libc::EACCES) => {
+                "needs CAP_NET_RAW: run `just setcap <binary>` (setcap cap_net_raw+ep), run as \
+                 root, or enter a user and network namespace of your own"
+            }
+            (Self::OpenSocket, libc::EAFNOSUPPORT) => {
+                "this kernel has no packet sockets (CONFIG_PACKET)"
+            }
+            (Self::OpenSocket | Self::EventFd, libc::EMFILE | libc::ENFILE) => {
+                "raise RLIMIT_NOFILE (`ulimit -n`)"
+            }
+            (Self::SetOption("SO_BUSY_POLL" | "SO_PREFER_BUSY_POLL"), libc::EPERM) => {
+                "raising busy polling above the system default needs CAP_NET_ADMIN"
+            }
+            (Self::SetOption(_), libc::ENOPROTOOPT) => "this kernel does not have that option",
+            (Self::MapRing, libc::ENOMEM) => {
+                "no address space or memory is left to map the ring; ask for a smaller one"
+            }
+            (Self::Bind, libc::ENODEV) => "the interface vanished while it was being opened",
+            (Self::EnterRing, libc::EPERM | libc::ENOSYS) => {
+                "a seccomp profile refuses io_uring_enter; permit it together with io_uring_setup"
+            }
+            (Self::PinThread, libc::EINVAL) => {
+                "that core is offline or outside this process's cpuset; see `taskset -p`"
+            }
+            (Self::SpawnThread, libc::EAGAIN) => "raise RLIMIT_NPROC or the cgroup's pids.max",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenSocket => f.write_str("opening a packet socket"),
+            Self::SetOption(name) => write!(f, "setting {name}"),
+            Self::GetOption(name) => write!(f, "reading {name}"),
+            Self::CreateRing => f.write_str("creating the ring"),
+            Self::MapRing => f.write_str("mapping the ring"),
+            Self::SetFilter => f.write_str("setting the socket filter"),
+            Self::Bind => f.write_str("binding to the interface"),
+            Self::QueryInterface(what) => write!(f, "asking the interface for its {what}"),
+            Self::Wait => f.write_str("waiting for packets"),
+            Self::EventFd => f.write_str("creating an eventfd"),
+            Self::EnterRing => f.write_str("entering the io_uring"),
+            Self::PollSocket => f.write_str("polling the socket through io_uring"),
+            Self::SpawnThread => f.write_str("starting a shard's thread"),
+            Self::PinThread => f.write_str("pinning a shard's thread to its core"),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the kernel knows of an interface.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::sys::netdev::{Asker, question_socket};
+use crate::{Error, Result, Step};
+
+/// An interface, as [`interface_info`] found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InterfaceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its index, unique in its network namespace.
+    pub index: u32,
+    /// Largest payload of a frame in bytes, the link-layer header not counted.
+    pub mtu: u32,
+    /// Mbit/s; `None` where the driver does not say.
+    pub speed_mbps: Option<u32>,
+    /// The driver's name; `None` where there is none (loopback).
+    pub driver: Option<String>,
+    /// Receive queues in use; `None` where the driver does not say.
+    pub rx_queues: Option<u32>,
+    /// Transmit queues in use; `None` where the driver does not say.
+    pub tx_queues: Option<u32>,
+    /// `IFF_*` flags (netdevice(7)).
+    pub flags: u32,
+}
+
+impl InterfaceInfo {
+    /// Whether the interface was set up by its administrator (`IFF_UP`).
+    pub fn is_up(&self) -> bool {
+        self.flags & libc::IFF_UP as u32 != 0
+    }
+
+    /// Whether it has a carrier and can pass packets (`IFF_RUNNING`).
+    pub fn has_carrier(&self) -> bool {
+        self.flags & libc::IFF_RUNNING as u32 != 0
+    }
+
+    /// Whether it is the loopback, which shows each packet twice: going out and coming in.
+    pub fn is_loopback(&self) -> bool {
+        self.flags & libc::IFF_LOOPBACK as u32 != 0
+    }
+}
+
+/// Asks the kernel about an interface of the calling thread's network namespace.
+///
+/// Needs no capability. Reads by ioctl (netdevice(7), `SIOCETHTOOL`), so it answers for the
+/// namespace the thread is in, which `/sys/class/net` may not.
+///
+/// # Errors
+/// [`Error::NoSuchInterface`], or [`Error::Os`] where the kernel refuses.
+pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
+    let socket = question_socket().map_err(|source| ask("index", source))?;
+    let asker = Asker(socket.as_fd());
+    let index = asker.index(name).map_err(|source| named(name, "index", source))?;
+    let queues = asker.queues(name).ok();
+    Ok(InterfaceInfo {
+        name: name.to_owned(),
+        index,
+        mtu: asker.mtu(name).map_err(|source| named(name, "MTU", source))?,
+        speed_mbps: asker.speed(name).ok().flatten(),
+        driver: asker.driver(name).ok(),
+        rx_queues: queues.map(|(rx, _)| rx),
+        tx_queues: queues.map(|(_, tx)| tx),
+        flags: asker.flags(name).map_err(|source| named(name, "flags", source))?,
+    })
+}
+
+fn named(name: &str, what: &'static str, source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
+        _ => ask(what, source),
+    }
+}
+
+fn ask(what: &'static str, source: io::Error) -> Error {
+    Error::os(Step::QueryInterface(what), source)
+}

@@ -1,0 +1,267 @@
+//! Async sockets, written once for every socket that is a [`Port`].
+//!
+//! The ring is the truth and a completion only a hint to look: every wait takes first, and sleeps
+//! only on an empty ring. So nothing is lost between looking and sleeping, whatever the kernel
+//! coalesced, and dropping a wait at any point loses nothing either.
+
+mod port;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+pub use self::port::Port;
+use crate::reactor::Registration;
+use crate::time::{self, Sleep};
+use crate::wait::{Empty, StopHandle};
+use crate::{Capture, CaptureStats, PacketBatch, Reactor, Result, StatsHandle};
+
+/// Batches a task may take before it yields once, so that a flood on one socket does not starve
+/// the thread's other tasks.
+const BUDGET: u32 = 16;
+
+/// A socket on this thread's reactor. See [`AsyncCapture`].
+///
+/// It stays on its thread; the batches it yields may go anywhere.
+///
+/// Dropping it cancels its poll with the reactor's next turn, and closes the socket then;
+/// [`close`](Self::close) waits for that.
+pub struct Async<S: Port> {
+    // Dropped before the port: the poll is cancelled while its descriptor is still open.
+    registration: Registration,
+    stop: Option<Registration>,
+    /// Set while the ring must be looked at without being told: link down, or draining.
+    look_again: Option<Sleep>,
+    budget: u32,
+    has_failed: bool,
+    port: S,
+}
+
+/// Captures packets on this thread's reactor: a `Stream` of zero-copy batches.
+///
+/// ```no_run
+/// use ringtap::{AsyncCapture, executor};
+///
+/// # fn main() -> ringtap::Result<()> {
+/// executor::block_on(async {
+///     let mut capture = AsyncCapture::open("eth0")?;
+///     while let Some(batch) = capture.next_batch().await? {
+///         for packet in &batch {
+///             println!("{} {} bytes", packet.timestamp(), packet.len());
+///         }
+///     }
+///     Ok(())
+/// })
+/// # }
+/// ```
+///
+/// It cannot leave its thread, but its batches can:
+///
+/// ```compile_fail
+/// fn send<T: Send>(_: T) {}
+/// # fn f(capture: ringtap::AsyncCapture) {
+/// send(capture); // belongs to its thread's reactor
+/// # }
+/// ```
+/// ```
+/// fn send<T: Send + Sync + 'static>() {}
+/// send::<ringtap::PacketBatch>();
+/// ```
+pub type AsyncCapture = Async<Capture>;
+
+impl<S: Port> Async<S> {
+    /// Registers a socket with this thread's reactor.
+    ///
+    /// # Errors
+    /// [`Error::NoReactor`](crate::Error::NoReactor),
+    /// [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
+    /// [`Error::TooManyOps`](crate::Error::TooManyOps).
+    pub fn new(port: S) -> Result<Self> {
+        let reactor = Reactor::current()?;
+        let registration = Registration::new(&reactor, port.descriptor())?;
+        let stop = match port.known_stop() {
+            Some(stop) => Some(Registration::new(&reactor, stop.event())?),
+            None => None,
+        };
+        Ok(Self { registration, stop, look_again: None, budget: BUDGET, has_failed: false, port })
+    }
+
+    /// Waits for the next batch; `None` once a [`StopHandle`] ended the capture and all is
+    /// delivered, and after an error.
+    ///
+    /// Cancel-safe: a wait that is dropped has taken nothing.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once the interface was removed and its
+    /// last packets are delivered; [`Error::ReactorGone`](crate::Error::ReactorGone) outside of the
+    /// executor the socket was made in. An interface that is down is not an error: packets come
+    /// again when it is up.
+    pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
+        poll_fn(|cx| self.poll_next_batch(cx)).await.transpose()
+    }
+
+    /// Waits until a batch is there, or the end is, without taking anything. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`next_batch`](Self::next_batch).
+    pub async fn readable(&mut self) -> Result<()> {
+        poll_fn(|cx| {
+            if self.has_failed || self.port.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_filled(cx).map_ok(|_| ())
+        })
+        .await
+    }
+
+    /// A handle to end this capture from any thread; see [`Capture::stop_handle`].
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) where no eventfd can be had,
+    /// [`Error::TooManyOps`](crate::Error::TooManyOps).
+    pub fn stop_handle(&mut self) -> Result<StopHandle> {
+        let handle = self.port.stop_handle()?;
+        if self.stop.is_none() {
+            self.stop = Some(Registration::new(&Reactor::current()?, handle.event())?);
+        }
+        Ok(handle)
+    }
+
+    /// The socket.
+    pub fn get_ref(&self) -> &S {
+        &self.port
+    }
+
+    /// Takes the socket back, for blocking use or for another thread's reactor.
+    ///
+    /// The reactor cancels its poll with its next turn; until then the socket, if it is dropped,
+    /// stays open.
+    pub fn into_inner(self) -> S {
+        self.port
+    }
+
+    /// Closes the socket: when this is ready, it is gone from the kernel and from its fanout group.
+    ///
+    /// Dropping this future before it is ready closes the socket all the same, with the reactor's
+    /// next turn.
+    pub async fn close(self) {
+        let Self { mut registration, mut stop, port, .. } = self;
+        registration.release();
+        poll_fn(|cx| registration.poll_released(cx)).await;
+        if let Some(stop) = &mut stop {
+            stop.release();
+            poll_fn(|cx| stop.poll_released(cx)).await;
+        }
+        drop(port);
+    }
+
+    fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<PacketBatch>>> {
+        if self.has_failed {
+            return Poll::Ready(None);
+        }
+        if self.budget == 0 {
+            self.budget = BUDGET;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            if let Some(batch) = self.port.take() {
+                self.budget -= 1;
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            match ready!(self.poll_filled(cx)) {
+                Ok(Filled::LookAgain) => {}
+                Ok(Filled::End) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// Waits on an empty ring until it is worth another look.
+    fn poll_filled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled>> {
+        let polled = self.try_poll_filled(cx);
+        match &polled {
+            Poll::Ready(Err(_)) => self.has_failed = true,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => self.budget = BUDGET,
+        }
+        polled
+    }
+
+    fn try_poll_filled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled>> {
+        match self.port.when_empty()? {
+            Empty::End => return Poll::Ready(Ok(Filled::End)),
+            Empty::Wait => self.look_again = None,
+            Empty::WaitAtMost(step) => {
+                self.look_again.get_or_insert_with(|| time::sleep(step));
+            }
+        }
+        let mut look = false;
+        if let Poll::Ready(ready) = self.registration.poll_ready(cx) {
+            if ready?.has_error() {
+                self.port.check_link()?;
+            }
+            look = true;
+        }
+        if let Some(stop) = &self.stop {
+            look |= stop.poll_ready(cx).map(|ready| ready.map(|_| ()))?.is_ready();
+        }
+        if let Some(sleep) = &mut self.look_again
+            && Pin::new(sleep).poll(cx).is_ready()
+        {
+            self.look_again = None;
+            if self.port.is_link_down() {
+                self.port.check_link()?;
+            }
+            look = true;
+        }
+        if look { Poll::Ready(Ok(Filled::LookAgain)) } else { Poll::Pending }
+    }
+}
+
+/// What a wait on an empty ring ended with.
+enum Filled {
+    LookAgain,
+    End,
+}
+
+impl Async<Capture> {
+    /// Opens a capture with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`CaptureBuilder::build`](crate::CaptureBuilder::build) and [`new`](Self::new).
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::new(Capture::open(interface)?)
+    }
+
+    /// Running totals; see [`Capture::stats`].
+    ///
+    /// # Errors
+    /// As [`Capture::stats`].
+    pub fn stats(&self) -> Result<CaptureStats> {
+        self.port.stats()
+    }
+
+    /// A handle to read the statistics from other threads.
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.port.stats_handle()
+    }
+}
+
+/// Batches until the capture is stopped; an error is the last item.
+impl<S: Port> Stream for Async<S> {
+    type Item = Result<PacketBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_next_batch(cx)
+    }
+}
+
+impl<S: Port + fmt::Debug> fmt::Debug for Async<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Async").field("port", &self.port).finish_non_exhaustive()
+    }
+}

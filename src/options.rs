@@ -1,0 +1,95 @@
+//! Knobs that more than one part shares, each defined once.
+
+/// Busy polling of the device queue from the waiting task (`SO_BUSY_POLL` and its kin, socket(7)).
+///
+/// It spends CPU for latency, needs a driver with NAPI, and raising it above the system default
+/// needs `CAP_NET_ADMIN`. Unset fields keep the system's default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BusyPoll {
+    /// Microseconds to poll before sleeping (`SO_BUSY_POLL`).
+    pub us: Option<u32>,
+    /// Prefer busy polling to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11).
+    pub prefer: Option<bool>,
+    /// Packets a poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11).
+    pub budget: Option<u16>,
+}
+
+/// Which CPU cores shards are pinned to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Cores {
+    /// Every core this process may run on.
+    #[default]
+    All,
+    /// The first so many of the cores this process may run on.
+    First(usize),
+    /// These cores, by number.
+    List(Vec<usize>),
+    /// No pinning: the scheduler places the threads.
+    Unpinned,
+}
+
+/// The sizes of a reactor.
+///
+/// Everything is allocated when the reactor is made; afterwards it allocates nothing, and what does
+/// not fit is an error, not growth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReactorOptions {
+    max_ops: u32,
+    sq_entries: u32,
+}
+
+impl ReactorOptions {
+    /// The defaults: 256 ops, 64 submission entries.
+    pub fn new() -> Self {
+        Self { max_ops: 256, sq_entries: 64 }
+    }
+
+    /// The most sockets and signals that may be registered at once (1 ..= 16384; others are
+    /// clamped). A capture takes one op, and a second one if it has a stop handle.
+    #[must_use]
+    pub fn max_ops(mut self, ops: u32) -> Self {
+        self.max_ops = ops.clamp(1, 16_384);
+        self
+    }
+
+    /// Entries of the submission ring (1 ..= 4096; others are clamped). The completion ring holds
+    /// two for each op.
+    #[must_use]
+    pub fn sq_entries(mut self, entries: u32) -> Self {
+        self.sq_entries = entries.clamp(1, 4096);
+        self
+    }
+
+    pub(crate) fn op_limit(&self) -> u32 {
+        self.max_ops
+    }
+
+    pub(crate) fn sq_size(&self) -> u32 {
+        self.sq_entries.next_power_of_two()
+    }
+
+    pub(crate) fn cq_size(&self) -> u32 {
+        // A multishot poll has at most one completion queued by a wake-up, and its cancel another.
+        (2 * (self.max_ops + 1)).next_power_of_two().max(2 * self.sq_size())
+    }
+}
+
+impl Default for ReactorOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_clamped_to_what_a_ring_can_hold() {
+        let options = ReactorOptions::new().max_ops(0).sq_entries(1_000_000);
+        assert_eq!((options.op_limit(), options.sq_size()), (1, 4096));
+        assert!(options.cq_size() >= 2 * options.sq_size());
+        assert!(ReactorOptions::new().max_ops(u32::MAX).cq_size() <= 65_536);
+    }
+}

@@ -1,0 +1,333 @@
+//! A captured packet, borrowed or owned, the same type for every socket family.
+//!
+//! [`Packet`] borrows the bytes where the kernel wrote them; it lives as long as its
+//! [`PacketBatch`](crate::PacketBatch) does. What a socket family does not know is `None`.
+
+mod owned;
+mod time;
+
+use std::fmt;
+
+use bitflags::bitflags;
+
+pub use self::owned::OwnedPacket;
+pub use self::time::{Clock, Timestamp};
+
+/// Where a packet was seen (`sll_pkttype`, packet(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PacketDirection {
+    /// Addressed to this host.
+    Host,
+    /// Link-layer broadcast.
+    Broadcast,
+    /// Link-layer multicast.
+    Multicast,
+    /// Addressed to another host and seen in promiscuous mode.
+    OtherHost,
+    /// Sent by this host.
+    Outgoing,
+    /// A kind this version does not know, with its number.
+    Unknown(u8),
+}
+
+impl PacketDirection {
+    pub(crate) fn from_pkttype(pkttype: u8) -> Self {
+        match pkttype {
+            libc::PACKET_HOST => Self::Host,
+            libc::PACKET_BROADCAST => Self::Broadcast,
+            libc::PACKET_MULTICAST => Self::Multicast,
+            libc::PACKET_OTHERHOST => Self::OtherHost,
+            libc::PACKET_OUTGOING => Self::Outgoing,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+bitflags! {
+    /// What the kernel says of a packet (`tp_status`, include/uapi/linux/if_packet.h).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct PacketStatus: u32 {
+        /// The packet was longer than the frame or snap length that holds it.
+        const COPY = 1 << 1;
+        /// Packets were dropped since statistics were last read.
+        const LOSING = 1 << 2;
+        /// The transport checksum is not filled in yet (a local sender, offloaded).
+        const CHECKSUM_NOT_READY = 1 << 3;
+        /// A VLAN tag was stripped; [`Packet::vlan`] has it.
+        const VLAN_VALID = 1 << 4;
+        /// The tag's protocol id is known.
+        const VLAN_TPID_VALID = 1 << 6;
+        /// The transport checksum was verified.
+        const CHECKSUM_VALID = 1 << 7;
+        /// The packet is TCP segmentation-offload sized.
+        const GSO_TCP = 1 << 8;
+        /// A clock in the network card stamped the packet.
+        const TIMESTAMP_RAW_HARDWARE = 1 << 31;
+        /// Hardware time transformed to system time (deprecated in the kernel).
+        const TIMESTAMP_SYSTEM_HARDWARE = 1 << 30;
+        /// The kernel's software clock stamped the packet.
+        const TIMESTAMP_SOFTWARE = 1 << 29;
+        // A later kernel may set others; keep them.
+        const _ = !0;
+    }
+}
+
+/// A VLAN tag that the kernel or the card stripped from the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VlanTag {
+    /// Tag control information: priority (3 bits), drop eligible (1), id (12).
+    pub tci: u16,
+    /// Tag protocol id: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
+    pub tpid: u16,
+}
+
+impl VlanTag {
+    /// The VLAN id, 0 ..= 4095.
+    pub fn id(self) -> u16 {
+        self.tci & 0x0fff
+    }
+
+    /// The priority code point, 0 ..= 7.
+    pub fn priority(self) -> u8 {
+        (self.tci >> 13) as u8
+    }
+
+    /// Whether the frame may be dropped first under congestion.
+    pub fn drop_eligible(self) -> bool {
+        self.tci & 0x1000 != 0
+    }
+}
+
+/// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkLayer {
+    pub(crate) protocol: u16,
+    pub(crate) interface_index: u32,
+    pub(crate) pkttype: u8,
+    pub(crate) address_len: u8,
+    pub(crate) address: [u8; 8],
+}
+
+impl LinkLayer {
+    fn address(&self) -> &[u8] {
+        &self.address[..usize::from(self.address_len).min(self.address.len())]
+    }
+}
+
+/// Everything known of a packet but its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PacketMeta {
+    pub(crate) wire_len: u32,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) status: PacketStatus,
+    pub(crate) rxhash: Option<u32>,
+    pub(crate) vlan: Option<VlanTag>,
+    pub(crate) link: Option<LinkLayer>,
+}
+
+/// A captured packet: its bytes where the kernel wrote them, and what the kernel knows of it.
+///
+/// Cheap to copy. It borrows from the [`PacketBatch`](crate::PacketBatch) it came from:
+///
+/// ```compile_fail
+/// # fn escape(capture: &mut ringtap::Capture) -> Option<ringtap::Packet<'static>> {
+/// let batch = capture.next_batch()?;
+/// batch.iter().next() // the packet cannot outlive its batch
+/// # }
+/// ```
+///
+/// To keep one longer, keep the batch, or copy the packet with [`to_owned`](Self::to_owned).
+#[derive(Clone, Copy)]
+pub struct Packet<'a> {
+    data: &'a [u8],
+    meta: PacketMeta,
+}
+
+impl<'a> Packet<'a> {
+    #[inline]
+    pub(crate) fn new(data: &'a [u8], meta: PacketMeta) -> Self {
+        Self { data, meta }
+    }
+
+    /// The captured bytes, from the link-layer header on, without a stripped VLAN tag.
+    #[inline]
+    pub fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// Bytes captured.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether no byte was captured.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Bytes the packet had on the wire, which a snap length or a small ring may have cut.
+    #[inline]
+    pub fn original_len(&self) -> usize {
+        self.meta.wire_len as usize
+    }
+
+    /// Whether fewer bytes were captured than were on the wire.
+    #[inline]
+    pub fn is_truncated(&self) -> bool {
+        self.data.len() < self.meta.wire_len as usize
+    }
+
+    /// When the packet was stamped; [`clock`](Self::clock) says by whom.
+    #[inline]
+    pub fn timestamp(&self) -> Timestamp {
+        self.meta.timestamp
+    }
+
+    /// Which clock stamped this packet.
+    ///
+    /// A card may stamp only some packets, so this is a property of each packet, not of the socket.
+    #[inline]
+    pub fn clock(&self) -> Clock {
+        Clock::from_status(self.meta.status)
+    }
+
+    /// What the kernel says of the packet.
+    #[inline]
+    pub fn status(&self) -> PacketStatus {
+        self.meta.status
+    }
+
+    /// The hash that fanout spreads by; `None` where the ring was not asked to fill it.
+    #[inline]
+    pub fn rxhash(&self) -> Option<u32> {
+        self.meta.rxhash
+    }
+
+    /// The VLAN tag that was stripped from the frame, if there was one.
+    #[inline]
+    pub fn vlan(&self) -> Option<VlanTag> {
+        self.meta.vlan
+    }
+
+    /// Whether the packet came in or went out, and for whom; `None` where the family cannot tell.
+    #[inline]
+    pub fn direction(&self) -> Option<PacketDirection> {
+        self.meta.link.as_ref().map(|link| PacketDirection::from_pkttype(link.pkttype))
+    }
+
+    /// The EtherType as the kernel sees it (after a stripped tag), in host byte order.
+    #[inline]
+    pub fn ll_protocol(&self) -> Option<u16> {
+        self.meta.link.as_ref().map(|link| link.protocol)
+    }
+
+    /// The sender's link-layer address, 6 bytes on Ethernet.
+    #[inline]
+    pub fn source_ll_addr(&self) -> Option<LinkAddress> {
+        self.meta.link.map(LinkAddress)
+    }
+
+    /// The index of the interface the packet was seen on.
+    #[inline]
+    pub fn interface_index(&self) -> Option<u32> {
+        self.meta.link.as_ref().map(|link| link.interface_index)
+    }
+
+    /// Copies this packet, with all that is known of it, into memory of its own.
+    ///
+    /// One allocation. To copy many packets, copy their batch:
+    /// [`PacketBatch::detach`](crate::PacketBatch::detach) is one allocation for all.
+    pub fn to_owned(&self) -> OwnedPacket {
+        OwnedPacket::new(self.data, self.meta)
+    }
+}
+
+impl AsRef<[u8]> for Packet<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.data
+    }
+}
+
+impl fmt::Debug for Packet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet")
+            .field("len", &self.data.len())
+            .field("original_len", &self.meta.wire_len)
+            .field("timestamp", &format_args!("{}", self.meta.timestamp))
+            .field("status", &self.meta.status)
+            .field("rxhash", &self.meta.rxhash)
+            .field("vlan", &self.meta.vlan)
+            .field("direction", &self.direction())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A link-layer address; dereferences to its bytes.
+#[derive(Clone, Copy)]
+pub struct LinkAddress(LinkLayer);
+
+impl std::ops::Deref for LinkAddress {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.address()
+    }
+}
+
+impl PartialEq for LinkAddress {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for LinkAddress {}
+
+impl fmt::Display for LinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, byte) in self.iter().enumerate() {
+            let colon = if position == 0 { "" } else { ":" };
+            write!(f, "{colon}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LinkAddress({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_splits_into_id_priority_and_drop_eligibility() {
+        let tag = VlanTag { tci: 0b101_1_0000_0110_0100, tpid: 0x8100 };
+        assert_eq!((tag.id(), tag.priority(), tag.drop_eligible()), (100, 5, true));
+    }
+
+    #[test]
+    fn a_status_bit_that_is_not_known_yet_survives() {
+        let status = PacketStatus::from_bits_retain(1 << 20 | 1 << 2);
+        assert_eq!(status.bits(), 1 << 20 | 1 << 2);
+        assert!(status.contains(PacketStatus::LOSING));
+    }
+
+    #[test]
+    fn an_address_longer_than_its_field_is_cut_not_read_past() {
+        let link = LinkLayer {
+            protocol: 0x800,
+            interface_index: 1,
+            pkttype: 0,
+            address_len: 32,
+            address: [1, 2, 3, 4, 5, 6, 7, 8],
+        };
+        assert_eq!(LinkAddress(link).len(), 8);
+        assert_eq!(LinkAddress(link).to_string(), "01:02:03:04:05:06:07:08");
+    }
+}

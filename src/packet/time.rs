@@ -1,0 +1,95 @@
+//! When a packet was stamped, and by which clock.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::PacketStatus;
+
+/// Nanoseconds since the Unix epoch, in two halves as the kernel writes them.
+///
+/// Ring timestamps are `CLOCK_REALTIME` (or a card's clock): they can step back when the clock is
+/// set. Use them to label packets, never to run timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp {
+    /// Whole seconds since the epoch.
+    pub secs: u32,
+    /// Nanoseconds within the second, 0 ..= 999,999,999.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// Nanoseconds since the epoch.
+    pub fn as_nanos(self) -> u64 {
+        u64::from(self.secs) * 1_000_000_000 + u64::from(self.nanos)
+    }
+
+    /// Time since the epoch.
+    pub fn as_duration(self) -> Duration {
+        Duration::new(u64::from(self.secs), 0) + Duration::from_nanos(u64::from(self.nanos))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        UNIX_EPOCH + timestamp.as_duration()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}", self.secs, self.nanos)
+    }
+}
+
+/// The clock that stamped a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Clock {
+    /// The kernel's `CLOCK_REALTIME`, read when the packet entered the stack.
+    Software,
+    /// The card's own clock, untransformed.
+    RawHardware,
+    /// The card's clock transformed to system time (deprecated in the kernel).
+    SystemHardware,
+}
+
+impl Clock {
+    #[inline]
+    pub(super) fn from_status(status: PacketStatus) -> Self {
+        // No bit at all also means software: `tpacket_rcv` falls back to `ktime_get_real_ts64`.
+        if status.contains(PacketStatus::TIMESTAMP_RAW_HARDWARE) {
+            Self::RawHardware
+        } else if status.contains(PacketStatus::TIMESTAMP_SYSTEM_HARDWARE) {
+            Self::SystemHardware
+        } else {
+            Self::Software
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_prints_nine_digits_and_converts() {
+        let timestamp = Timestamp { secs: 1_700_000_000, nanos: 42 };
+        assert_eq!(timestamp.to_string(), "1700000000.000000042");
+        assert_eq!(timestamp.as_nanos(), 1_700_000_000_000_000_042);
+        assert_eq!(
+            SystemTime::from(timestamp).duration_since(UNIX_EPOCH).unwrap().as_nanos(),
+            u128::from(timestamp.as_nanos())
+        );
+    }
+
+    #[test]
+    fn the_clock_is_read_from_the_packet() {
+        assert_eq!(Clock::from_status(PacketStatus::empty()), Clock::Software);
+        assert_eq!(Clock::from_status(PacketStatus::TIMESTAMP_SOFTWARE), Clock::Software);
+        assert_eq!(Clock::from_status(PacketStatus::TIMESTAMP_RAW_HARDWARE), Clock::RawHardware);
+        assert_eq!(
+            Clock::from_status(PacketStatus::TIMESTAMP_SYSTEM_HARDWARE),
+            Clock::SystemHardware
+        );
+    }
+}

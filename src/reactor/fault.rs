@@ -1,0 +1,31 @@
+//! Why a reactor has no ring to work with.
+
+use std::io;
+
+use crate::{Error, Step};
+
+/// What ended a reactor's use of io_uring, or kept it from beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// `io_uring_setup` answered this errno.
+    Refused(i32),
+    /// `io_uring_enter` answered this errno.
+    Enter(i32),
+    /// This process is a child of the one that made the ring.
+    Forked,
+    /// The reactor was shut down.
+    Ended,
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(errno) => {
+                Self::IoUringRefused { source: io::Error::from_raw_os_error(errno) }
+            }
+            Fault::Enter(errno) => Self::os(Step::EnterRing, io::Error::from_raw_os_error(errno)),
+            Fault::Forked => Self::Forked,
+            Fault::Ended => Self::ReactorGone,
+        }
+    }
+}

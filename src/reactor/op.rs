@@ -1,0 +1,206 @@
+//! The life of a poll op, as a pure state machine.
+//!
+//! ```text
+//!            want             pushed           completed, more
+//!   Idle ───────────► Queued ────────► Armed ◄───────────────┐
+//!    ▲                  │               │ │ └────────────────┘
+//!    │  completed, last │               │ │
+//!    └──────────────────┼───────────────┘ │ release
+//!      release: freed   │ release: freed  ▼
+//!                       ▼             Cancelling ──completed, last──► freed
+//! ```
+//!
+//! An op that the kernel has seen is freed only by its own last completion (one without `F_MORE`):
+//! until then the kernel may still post for its token.
+
+/// What a socket turned out to be ready for: `POLL*` bits, sticky until taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Readiness(u32);
+
+impl Readiness {
+    /// Whether an error is pending on the socket.
+    pub(crate) fn has_error(self) -> bool {
+        self.0 & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) as u32 != 0
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    Queued,
+    Armed,
+    Cancelling,
+}
+
+/// One poll op.
+#[derive(Debug, Default)]
+pub(crate) struct Op {
+    phase: Phase,
+    ready: Readiness,
+    fault: Option<i32>,
+}
+
+/// What a completion means for the op's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Completed {
+    /// There is something to take: wake the waiter.
+    Wake,
+    /// The op is over: free its slot.
+    Freed,
+    /// Nothing.
+    Ignored,
+}
+
+/// What releasing an op takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Released {
+    /// The kernel has not seen it: free its slot.
+    Freed,
+    /// Cancel it, and wait for its last completion.
+    Cancel,
+    /// That is under way already.
+    Waiting,
+}
+
+impl Op {
+    /// The op is to be armed: true if it must be queued for that now.
+    pub(super) fn want(&mut self) -> bool {
+        let idle = self.phase == Phase::Idle;
+        if idle {
+            self.phase = Phase::Queued;
+        }
+        idle
+    }
+
+    /// About to be put on the submission ring: false if it no longer is to be.
+    pub(super) fn push(&mut self) -> bool {
+        let queued = self.phase == Phase::Queued;
+        if queued {
+            self.phase = Phase::Armed;
+        }
+        queued
+    }
+
+    /// A completion came: `result` is `POLL*` bits or a negated errno, `more` the `F_MORE` flag.
+    pub(super) fn complete(&mut self, result: i32, more: bool) -> Completed {
+        match (self.phase, more) {
+            (Phase::Armed, _) => {
+                if result < 0 {
+                    self.fault = Some(-result);
+                } else {
+                    self.ready.0 |= result as u32;
+                }
+                if !more {
+                    self.phase = Phase::Idle;
+                }
+                Completed::Wake
+            }
+            (Phase::Cancelling, false) => Completed::Freed,
+            (Phase::Cancelling, true) | (Phase::Idle | Phase::Queued, _) => Completed::Ignored,
+        }
+    }
+
+    /// The owner lets go.
+    pub(super) fn release(&mut self) -> Released {
+        match self.phase {
+            Phase::Idle | Phase::Queued => Released::Freed,
+            Phase::Armed => {
+                self.phase = Phase::Cancelling;
+                Released::Cancel
+            }
+            Phase::Cancelling => Released::Waiting,
+        }
+    }
+
+    /// The cancel was answered: true if it must be sent again, because it missed an op that was
+    /// just completing and may live on.
+    pub(super) fn cancel_answered(&self, result: i32) -> bool {
+        self.phase == Phase::Cancelling && matches!(-result, libc::ENOENT | libc::EALREADY)
+    }
+
+    /// Takes what came since the last look: an errno, or what the socket is ready for.
+    pub(super) fn take(&mut self) -> Option<Result<Readiness, i32>> {
+        if let Some(errno) = self.fault.take() {
+            return Some(Err(errno));
+        }
+        let ready = std::mem::take(&mut self.ready);
+        (!ready.is_empty()).then_some(Ok(ready))
+    }
+
+    /// Whether the kernel knows this op.
+    pub(super) fn is_in_flight(&self) -> bool {
+        matches!(self.phase, Phase::Armed | Phase::Cancelling)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IN: i32 = libc::POLLIN as i32;
+    const ERR: i32 = libc::POLLERR as i32;
+
+    fn op(phase: Phase) -> Op {
+        Op { phase, ..Op::default() }
+    }
+
+    #[test]
+    fn every_event_in_every_phase() {
+        use Phase::{Armed, Cancelling, Idle, Queued};
+        // phase; after want, push, release; after completion with and without F_MORE
+        let table = [
+            (Idle, (true, Queued), (false, Idle), (Released::Freed, Idle), (Completed::Ignored, Idle), (Completed::Ignored, Idle)),
+            (Queued, (false, Queued), (true, Armed), (Released::Freed, Queued), (Completed::Ignored, Queued), (Completed::Ignored, Queued)),
+            (Armed, (false, Armed), (false, Armed), (Released::Cancel, Cancelling), (Completed::Wake, Armed), (Completed::Wake, Idle)),
+            (Cancelling, (false, Cancelling), (false, Cancelling), (Released::Waiting, Cancelling), (Completed::Ignored, Cancelling), (Completed::Freed, Cancelling)),
+        ];
+        for (phase, want, push, release, more, last) in table {
+            let mut tried = op(phase);
+            assert_eq!((tried.want(), tried.phase), want, "want in {phase:?}");
+            let mut tried = op(phase);
+            assert_eq!((tried.push(), tried.phase), push, "push in {phase:?}");
+            let mut tried = op(phase);
+            assert_eq!((tried.release(), tried.phase), release, "release in {phase:?}");
+            for result in [IN, ERR, -libc::ECANCELED, -libc::EBADF] {
+                let mut tried = op(phase);
+                assert_eq!((tried.complete(result, true), tried.phase), more, "more in {phase:?}");
+                let mut tried = op(phase);
+                assert_eq!((tried.complete(result, false), tried.phase), last, "last in {phase:?}");
+            }
+            assert_eq!(op(phase).is_in_flight(), matches!(phase, Armed | Cancelling));
+            for (result, again) in
+                [(0, false), (-libc::ENOENT, true), (-libc::EALREADY, true), (-libc::EINVAL, false)]
+            {
+                let expected = again && phase == Cancelling;
+                assert_eq!(op(phase).cancel_answered(result), expected, "cancel in {phase:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn readiness_is_sticky_and_adds_up_until_taken() {
+        let mut op = op(Phase::Armed);
+        assert_eq!(op.take(), None);
+        op.complete(IN, true);
+        op.complete(ERR, true);
+        let ready = op.take().unwrap().unwrap();
+        assert_eq!(ready, Readiness((IN | ERR) as u32));
+        assert!(ready.has_error());
+        assert_eq!(op.take(), None);
+    }
+
+    #[test]
+    fn a_fault_is_reported_once_and_before_readiness() {
+        let mut op = op(Phase::Armed);
+        op.complete(IN, true);
+        op.complete(-libc::ENOMEM, false);
+        assert_eq!(op.take(), Some(Err(libc::ENOMEM)));
+        assert!(matches!(op.take(), Some(Ok(_))));
+        assert!(op.want(), "it can be armed again");
+    }
+}

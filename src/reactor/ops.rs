@@ -1,0 +1,120 @@
+//! The bounded slab of ops: slots, their generations, and what waits on each.
+
+use std::os::fd::RawFd;
+use std::task::Waker;
+
+use super::op::Op;
+use super::token::Token;
+use super::uring::Target;
+
+/// All ops of a reactor. Never grows.
+#[derive(Debug)]
+pub(super) struct Ops {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    entry: Option<Entry>,
+}
+
+/// One registered descriptor.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) op: Op,
+    pub(super) target: Target,
+    pub(super) events: u32,
+    pub(super) waker: Option<Waker>,
+}
+
+impl Entry {
+    /// Remembers whom to wake.
+    pub(super) fn set_waker(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+impl Ops {
+    pub(super) fn new(limit: usize) -> Self {
+        let slots = (0..limit).map(|_| Slot { generation: 0, entry: None }).collect();
+        Self { slots, free: (0..limit as u32).rev().collect() }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes a slot for a descriptor; `None` where all are taken.
+    pub(super) fn insert(&mut self, fd: RawFd, events: u32) -> Option<Token> {
+        let slot = self.free.pop()?;
+        let place = &mut self.slots[slot as usize];
+        place.entry = Some(Entry {
+            op: Op::default(),
+            target: Target::Descriptor(fd),
+            events,
+            waker: None,
+        });
+        Some(Token::new(slot, place.generation))
+    }
+
+    /// The op a token names, if it has not been freed.
+    pub(super) fn get(&mut self, token: Token) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut(token.slot())?;
+        if slot.generation == token.generation() { slot.entry.as_mut() } else { None }
+    }
+
+    /// Frees the slot; the token names nothing from here on.
+    pub(super) fn remove(&mut self, token: Token) -> Option<Entry> {
+        let slot = self.slots.get_mut(token.slot())?;
+        if slot.generation != token.generation() {
+            return None;
+        }
+        let entry = slot.entry.take()?;
+        slot.generation = token.next_generation();
+        self.free.push(token.slot() as u32);
+        Some(entry)
+    }
+
+    /// Names of all ops that the kernel knows.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = Token> {
+        self.tokens(|entry| entry.op.is_in_flight())
+    }
+
+    /// Names of all ops.
+    pub(super) fn all(&self) -> impl Iterator<Item = Token> {
+        self.tokens(|_| true)
+    }
+
+    fn tokens(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = Token> {
+        self.slots.iter().enumerate().filter_map(move |(slot, place)| {
+            place.entry.as_ref().filter(|entry| wanted(entry))?;
+            Some(Token::new(slot as u32, place.generation))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slab_is_bounded_and_a_freed_token_names_nothing() {
+        let mut ops = Ops::new(2);
+        let first = ops.insert(3, 1).unwrap();
+        let second = ops.insert(4, 1).unwrap();
+        assert!(ops.insert(5, 1).is_none());
+        assert!(ops.remove(first).is_some());
+        assert!(ops.remove(first).is_none());
+        let third = ops.insert(5, 1).unwrap();
+        assert_eq!(third.slot(), first.slot());
+        assert!(ops.get(first).is_none(), "the generation has moved on");
+        assert!(ops.get(second).is_some() && ops.get(third).is_some());
+        assert_eq!(ops.all().count(), 2);
+        assert_eq!(ops.in_flight().count(), 0);
+    }
+}

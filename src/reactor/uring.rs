@@ -1,0 +1,188 @@
+//! The only file that names io-uring: setting a ring up, pushing requests, entering, reaping.
+
+#![allow(unsafe_code, reason = "pushes submissions, whose operands the kernel uses later")]
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::fault::Fault;
+use super::token::{Answered, Token};
+use crate::ReactorOptions;
+use crate::sys::fork;
+
+/// A ring, entered only by the thread and process that made it.
+pub(super) struct Uring {
+    // Leaked in a forked child, and where the kernel may still use what its requests refer to.
+    ring: ManuallyDrop<IoUring>,
+    forks: u32,
+    has_files: bool,
+}
+
+/// A completion, as the reactor sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Completion {
+    pub(super) answered: Answered,
+    pub(super) result: i32,
+    pub(super) more: bool,
+}
+
+/// How long an enter waits for a first completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Not at all.
+    No,
+    /// Until one comes, or for this long.
+    AtMost(Option<Duration>),
+}
+
+/// The descriptor a request works on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    Descriptor(RawFd),
+    /// An entry of the ring's registered files, which saves the kernel a lookup a request.
+    Registered(u32),
+}
+
+impl Uring {
+    /// Sets a ring up with the best flags this kernel takes. What it takes is found by asking, never
+    /// from its version: distributions backport, and containers forbid.
+    pub(super) fn new(options: &ReactorOptions) -> io::Result<Self> {
+        let forks = fork::generation();
+        let ring = build(options)?;
+        if !ring.params().is_feature_ext_arg() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS)); // before 5.11: no timeouts
+        }
+        // One entry an op; a kernel or limit that refuses costs 42 ns a request, nothing else.
+        let has_files = ring.submitter().register_files_sparse(options.op_limit() + 1).is_ok();
+        Ok(Self { ring: ManuallyDrop::new(ring), forks, has_files })
+    }
+
+    /// Puts `fd` into the registered files at `slot`, or clears that entry; whether it worked.
+    pub(super) fn register_file(&self, slot: u32, fd: Option<RawFd>) -> bool {
+        self.has_files
+            && !self.is_foreign()
+            && self.ring.submitter().register_files_update(slot, &[fd.unwrap_or(-1)]).is_ok()
+    }
+
+    /// Whether there is no room for another request until the next enter.
+    pub(super) fn is_full(&mut self) -> bool {
+        self.ring.submission().is_full()
+    }
+
+    /// Queues a multishot poll. The submission ring must not be full.
+    pub(super) fn push_poll(&mut self, target: Target, events: u32, token: Token) {
+        let build = match target {
+            Target::Descriptor(fd) => opcode::PollAdd::new(Fd(fd), events).multi(true).build(),
+            Target::Registered(slot) => {
+                opcode::PollAdd::new(Fixed(slot), events).multi(true).build()
+            }
+        };
+        self.push(&build.user_data(Answered::Op(token).to_user_data()));
+    }
+
+    /// Queues the cancel of an op. The submission ring must not be full.
+    pub(super) fn push_cancel(&mut self, token: Token) {
+        let op = Answered::Op(token).to_user_data();
+        let entry = opcode::AsyncCancel::new(op).build();
+        self.push(&entry.user_data(Answered::Cancel(token).to_user_data()));
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: a poll and a cancel refer to no memory of ours. A descriptor that was closed
+        // meanwhile is an error of the request, not of memory.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        assert!(pushed.is_ok(), "the reactor asks `is_full` first");
+    }
+
+    /// Whether a turn has to enter: something is queued, or the kernel has work for this thread.
+    pub(super) fn needs_enter(&mut self) -> bool {
+        let submission = self.ring.submission();
+        !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
+    }
+
+    pub(super) fn has_overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// Submits what is queued and, where asked, waits for a completion.
+    ///
+    /// A wait that ended early (time, a signal, a full completion ring) is not an error: the caller
+    /// reaps and looks again.
+    pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
+        if self.is_foreign() {
+            return Err(Fault::Forked);
+        }
+        let submitter = self.ring.submitter();
+        let entered = match wait {
+            Wait::No => submitter.submit(),
+            Wait::AtMost(None) => submitter.submit_and_wait(1),
+            Wait::AtMost(Some(limit)) => {
+                let timespec = Timespec::from(limit);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timespec))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                errno => Err(Fault::Enter(errno.unwrap_or(libc::EIO))),
+            },
+        }
+    }
+
+    /// The completions there are now.
+    pub(super) fn reap(&mut self) -> impl Iterator<Item = Completion> {
+        self.ring.completion().map(|entry| Completion {
+            answered: Answered::from_user_data(entry.user_data()),
+            result: entry.result(),
+            more: cqueue::more(entry.flags()),
+        })
+    }
+
+    /// Whether this process is a forked child, to whom the ring does not belong.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.forks != fork::generation()
+    }
+
+    /// Closes the ring: the kernel cancels what is left and lets go of it in its own time.
+    pub(super) fn close(mut self) {
+        if !self.is_foreign() {
+            // SAFETY: `self` is consumed, so the ring is used no more.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
+        // A child leaks it: the mapping was not inherited, and its address may be another's now.
+    }
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring").field("has_files", &self.has_files).finish_non_exhaustive()
+    }
+}
+
+/// Setup flags, best first.
+fn build(options: &ReactorOptions) -> io::Result<IoUring> {
+    let ladder: [fn(&mut io_uring::Builder) -> &mut io_uring::Builder; 3] = [
+        // 6.1: completions are posted only when we enter, by us.
+        |b| b.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all(),
+        // 5.19: no interrupts for completions while we run.
+        |b| b.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all(),
+        |b| b,
+    ];
+    let mut refused = None;
+    for flags in ladder {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_cqsize(options.cq_size());
+        match flags(&mut builder).build(options.sq_size()) {
+            Ok(ring) => return Ok(ring),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.expect("the ladder has steps"))
+}

@@ -1,0 +1,28 @@
+//! Shared-memory rings as data structures: no descriptor, no system call.
+//!
+//! Everything here runs over a plain heap allocation too, with [`peer`] playing the kernel's half,
+//! so Miri checks the pointers and loom checks the orderings.
+//!
+//! ```text
+//!   kernel / peer ──status USER (release)──►  BlockRing::take (acquire) ──► BlockLease
+//!        ▲                                                                      │ drop, any thread
+//!        └──────────────status KERNEL (release)◄────────────────────────────────┘
+//! ```
+//!
+//! Every atomic access and its pair:
+//!
+//! | access | here | pairs with |
+//! |---|---|---|
+//! | `status` load, acquire | [`block`]`::Sound::TAKE` | `smp_wmb` and the store of `block_status` in `prb_close_block`, net/packet/af_packet.c |
+//! | `status` store, release | [`block`]`::Sound::RETURN` | the load of `block_status` and `smp_rmb` in `prb_curr_blk_in_use` |
+//! | `leased` load, acquire | [`block`]`::Sound::CHECK_LEASE` | `END_LEASE` of the thread that returned the block |
+//! | `leased` store, release | [`block`]`::Sound::END_LEASE` | `CHECK_LEASE` of the reader |
+//!
+//! The loom tests in `block/model.rs` weaken each in turn and expect the model to fail.
+
+pub(crate) mod batch;
+pub(crate) mod block;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod peer;
+pub(crate) mod walk;
+pub(crate) mod word;

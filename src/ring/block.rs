@@ -1,0 +1,283 @@
+//! The TPACKET_V3 block ring: who owns a block, taking it, giving it back.
+//!
+//! A block belongs to the kernel or to us, as its status word says. We add one word of our own a
+//! block, `leased`: the kernel's word alone cannot tell a block that waits to be read from one that
+//! a [`BlockLease`] still holds, and the cursor must not lend it twice.
+//!
+//! ```text
+//!   kernel owns ──retire──► ready ──take──► leased ──drop──► kernel owns
+//!     status 0              USER             USER, leased 1    status 0, then leased 0
+//! ```
+//!
+//! Invariants:
+//! - Only the thread with `&mut BlockRing` takes; any thread may return.
+//! - A block's bytes after its status word are read only between take and return, when the kernel
+//!   does not write them. The status word itself is only ever touched as an atomic.
+//! - Leases come back in any order. The kernel fills blocks strictly in order and stops at the
+//!   first it does not own, and so does the cursor.
+
+#![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
+
+#[cfg(all(test, not(miri)))]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use super::word::Word;
+use crate::sys::Mapping;
+
+pub(crate) const STATUS_KERNEL: u32 = libc::TP_STATUS_KERNEL;
+pub(crate) const STATUS_USER: u32 = libc::TP_STATUS_USER;
+
+/// Bytes before the status word of a block (`struct tpacket_block_desc`): version, offset_to_priv.
+const STATUS_AT: usize = 8;
+/// Where what we read of a block begins: right behind the status word.
+pub(crate) const BODY_AT: usize = 12;
+
+/// The orderings of the block protocol; see the table in `ring.rs`.
+pub(crate) trait BlockOrders {
+    const CHECK_LEASE: Ordering;
+    const TAKE: Ordering;
+    const RETURN: Ordering;
+    const END_LEASE: Ordering;
+}
+
+/// The orderings we use. `model.rs` has weaker ones that must fail.
+#[derive(Debug)]
+pub(crate) struct Sound;
+
+impl BlockOrders for Sound {
+    const CHECK_LEASE: Ordering = Ordering::Acquire;
+    const TAKE: Ordering = Ordering::Acquire;
+    const RETURN: Ordering = Ordering::Release;
+    const END_LEASE: Ordering = Ordering::Release;
+}
+
+/// Takes a block if it is ready and not leased: its status word then.
+#[inline]
+fn try_take<O: BlockOrders>(status: &impl Word, leased: &impl Word) -> Option<u32> {
+    // In this order: a thread that returns a block frees the status first and the lease last, so
+    // whoever sees the lease ended sees no stale USER.
+    if leased.load(O::CHECK_LEASE) != 0 {
+        return None;
+    }
+    let taken = status.load(O::TAKE);
+    if taken & STATUS_USER == 0 {
+        return None;
+    }
+    // Relaxed: only this thread reads it before the lease is handed on, and the hand-over orders it.
+    leased.store(1, Ordering::Relaxed);
+    Some(taken)
+}
+
+/// Gives a taken block back to the kernel.
+#[inline]
+fn give_back<O: BlockOrders>(status: &impl Word, leased: &impl Word) {
+    status.store(STATUS_KERNEL, O::RETURN);
+    leased.store(0, O::END_LEASE);
+}
+
+/// The reader's half of a block ring.
+#[derive(Debug)]
+pub(crate) struct BlockRing {
+    shared: Arc<Shared>,
+    /// The block the kernel will retire next, as far as we have read.
+    cursor: usize,
+}
+
+/// What the ring and its leases share, and the last of them frees.
+#[derive(Debug)]
+struct Shared {
+    mapping: Mapping,
+    block_size: usize,
+    has_rxhash: bool,
+    leased: Box<[AtomicU32]>,
+    malformed: Arc<AtomicU64>,
+}
+
+impl BlockRing {
+    /// A ring of `mapping.len() / block_size` blocks.
+    ///
+    /// `has_rxhash` says whether the kernel was asked to fill the hash; `malformed` counts packets
+    /// that iteration had to leave out.
+    pub(crate) fn new(
+        mapping: Mapping,
+        block_size: usize,
+        has_rxhash: bool,
+        malformed: Arc<AtomicU64>,
+    ) -> Self {
+        assert!(block_size > BODY_AT && block_size.is_multiple_of(8), "validated by the geometry");
+        assert!(mapping.len().is_multiple_of(block_size), "validated by the geometry");
+        let block_count = mapping.len() / block_size;
+        let leased = (0..block_count).map(|_| AtomicU32::new(0)).collect();
+        let shared = Shared { mapping, block_size, has_rxhash, leased, malformed };
+        Self { shared: Arc::new(shared), cursor: 0 }
+    }
+
+    /// Takes the next block if the kernel has retired it and no lease holds it.
+    ///
+    /// No system call and no allocation. Blocks come in the order in which the kernel filled them.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<BlockLease> {
+        let index = self.cursor;
+        let status = try_take::<Sound>(self.shared.status(index), &self.shared.leased[index])?;
+        self.cursor = if index + 1 == self.shared.leased.len() { 0 } else { index + 1 };
+        Some(BlockLease {
+            shared: Arc::clone(&self.shared),
+            index,
+            status,
+            is_counted: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether [`take`](Self::take) would find a block.
+    pub(crate) fn is_ready(&self) -> bool {
+        // Relaxed: a hint; `take` looks again.
+        self.shared.leased[self.cursor].load(Ordering::Relaxed) == 0
+            && self.shared.status(self.cursor).load(Ordering::Relaxed) & STATUS_USER != 0
+    }
+
+    /// Whether any lease is out.
+    pub(crate) fn has_leases(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
+    pub(crate) fn block_count(&self) -> usize {
+        self.shared.leased.len()
+    }
+
+    pub(crate) fn block_size(&self) -> usize {
+        self.shared.block_size
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn kernel_half(&self) -> KernelHalf {
+        KernelHalf { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Drop for BlockRing {
+    /// Lets go of the socket although leases are out: they keep their bytes in private memory.
+    fn drop(&mut self) {
+        if !self.has_leases() {
+            return;
+        }
+        let size = self.shared.block_size;
+        let kept = self.shared.leased.iter().enumerate().filter_map(|(index, leased)| {
+            // Acquire: pairs with END_LEASE. A lease that ends after this look is copied in vain.
+            (leased.load(Ordering::Acquire) != 0).then_some(index * size + BODY_AT..(index + 1) * size)
+        });
+        // Where memory is too short for the copy, the leases go on pinning the socket: documented
+        // on `PacketBatch`, and nothing else can be done here.
+        let _ = self.shared.mapping.detach(kept);
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn block(&self, index: usize) -> NonNull<u8> {
+        assert!(index < self.leased.len(), "block index within the ring");
+        // SAFETY: the mapping is `leased.len() * block_size` bytes long, and the index is below
+        // that length, as just asserted.
+        unsafe { self.mapping.base().add(index * self.block_size) }
+    }
+
+    #[inline]
+    fn status(&self, index: usize) -> &AtomicU32 {
+        // SAFETY: a block is longer than its header, so this stays inside it.
+        let word = unsafe { self.block(index).add(STATUS_AT) };
+        // SAFETY: inside the mapping, which lives as long as `self`; blocks are page-aligned, so
+        // the word is 4-aligned; and the word is only ever accessed atomically, by us and by the
+        // kernel.
+        unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) }
+    }
+}
+
+/// One block, ours until dropped, in whatever thread.
+#[derive(Debug)]
+pub(crate) struct BlockLease {
+    shared: Arc<Shared>,
+    index: usize,
+    status: u32,
+    /// Whether this block's malformed packets have been counted.
+    is_counted: AtomicBool,
+}
+
+impl BlockLease {
+    /// The block from behind its status word to its end.
+    #[inline]
+    pub(crate) fn body(&self) -> &[u8] {
+        // SAFETY: a block is longer than `BODY_AT`, as `BlockRing::new` asserts.
+        let body = unsafe { self.shared.block(self.index).add(BODY_AT) };
+        // SAFETY: the stretch lies inside the mapping, which `shared` keeps alive. The status word
+        // was USER when this block was taken, with acquire, and only our drop sets it back, so the
+        // kernel writes nothing here meanwhile; nor does any code of ours. `Mapping::detach` may
+        // swap the pages for private ones with the same bytes.
+        unsafe { std::slice::from_raw_parts(body.as_ptr(), self.shared.block_size - BODY_AT) }
+    }
+
+    /// The block's status word as it was taken: USER, and LOSING and TMO flags.
+    #[inline]
+    pub(crate) fn status(&self) -> u32 {
+        self.status
+    }
+
+    #[inline]
+    pub(crate) fn has_rxhash(&self) -> bool {
+        self.shared.has_rxhash
+    }
+
+    /// Counts packets that a walk had to leave out, once however often the block is walked.
+    pub(crate) fn count_malformed(&self, packets: u64) {
+        // Relaxed: statistics.
+        if !self.is_counted.swap(true, Ordering::Relaxed) {
+            self.shared.malformed.fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for BlockLease {
+    #[inline]
+    fn drop(&mut self) {
+        give_back::<Sound>(self.shared.status(self.index), &self.shared.leased[self.index]);
+    }
+}
+
+/// What the kernel does to a ring, for [`peer`](super::peer).
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug)]
+pub(super) struct KernelHalf {
+    shared: Arc<Shared>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl KernelHalf {
+    pub(super) fn block_count(&self) -> usize {
+        self.shared.leased.len()
+    }
+
+    pub(super) fn block_size(&self) -> usize {
+        self.shared.block_size
+    }
+
+    /// Fills the block's body and retires it, if the kernel owns it.
+    pub(super) fn retire(&mut self, index: usize, body: &[u8], status: u32) -> bool {
+        assert!(body.len() <= self.shared.block_size - BODY_AT, "the body fits the block");
+        // Acquire: pairs with RETURN.
+        if self.shared.status(index).load(Ordering::Acquire) != STATUS_KERNEL {
+            return false;
+        }
+        // SAFETY: a block is longer than `BODY_AT`.
+        let target = unsafe { self.shared.block(index).add(BODY_AT) };
+        let source = NonNull::from(body).cast::<u8>();
+        // SAFETY: the body fits, as asserted; the block is the kernel's, whom we play with
+        // `&mut self`, so nobody else reads or writes it; and `body` is not in the mapping.
+        unsafe { source.copy_to_nonoverlapping(target, body.len()) };
+        self.shared.status(index).store(STATUS_USER | status, Ordering::Release);
+        true
+    }
+}

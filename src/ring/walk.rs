@@ -1,0 +1,263 @@
+//! The packets of one block: safe code over the bytes of a lease.
+//!
+//! The kernel is trusted to write sound headers, and still every length is checked: a forked child
+//! can write to the same mapping, and a sniffer must not be crashed by its own input. A header that
+//! does not hold together ends the walk, and what it left out is counted.
+
+use super::block::BODY_AT;
+use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
+
+/// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
+pub(super) const HEADER_LEN: usize = 68;
+const LINK_AT: usize = 48;
+
+const _: () = assert!(size_of::<libc::tpacket3_hdr>() == LINK_AT);
+const _: () = assert!(LINK_AT + size_of::<libc::sockaddr_ll>() == HEADER_LEN);
+const _: () = assert!(libc::TPACKET3_HDRLEN == HEADER_LEN);
+
+/// What a block says of itself (`struct tpacket_hdr_v1`, less the status word).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockHeader {
+    pub(crate) packets: u32,
+    pub(crate) first_at: u32,
+    used: u32,
+    pub(crate) sequence: u64,
+    pub(crate) first_time: Timestamp,
+    pub(crate) last_time: Timestamp,
+}
+
+/// Bytes of a block's body that [`BlockHeader`] takes.
+pub(super) const BLOCK_HEADER_LEN: usize = 36;
+
+impl BlockHeader {
+    /// Reads the header at the start of a block's body.
+    #[inline]
+    pub(crate) fn read(body: &[u8]) -> Self {
+        // Offsets are those of `tpacket_block_desc` less BODY_AT.
+        let header: &[u8; BLOCK_HEADER_LEN] = body.first_chunk().expect("a block has a header");
+        Self {
+            packets: u32_at(header, 0),
+            first_at: u32_at(header, 4),
+            used: u32_at(header, 8),
+            sequence: u64::from(u32_at(header, 12)) | u64::from(u32_at(header, 16)) << 32,
+            first_time: Timestamp { secs: u32_at(header, 20), nanos: u32_at(header, 24) },
+            last_time: Timestamp { secs: u32_at(header, 28), nanos: u32_at(header, 32) },
+        }
+    }
+
+    /// Bytes of `body`, whose header this is, that hold something (`blk_len`).
+    pub(crate) fn used_len(&self, body: &[u8]) -> usize {
+        (self.used as usize).saturating_sub(BODY_AT).clamp(BLOCK_HEADER_LEN, body.len())
+    }
+}
+
+/// Walks the packets of a block.
+#[derive(Debug, Clone)]
+pub(crate) struct Walk<'a> {
+    body: &'a [u8],
+    /// Where the next header starts, from the body's start.
+    at: usize,
+    left: u32,
+    has_rxhash: bool,
+}
+
+impl<'a> Walk<'a> {
+    #[inline]
+    pub(crate) fn new(body: &'a [u8], has_rxhash: bool) -> Self {
+        let header = BlockHeader::read(body);
+        // An offset inside the status word and before wraps to one far outside: caught below.
+        let at = (header.first_at as usize).wrapping_sub(BODY_AT);
+        Self { body, at, left: header.packets, has_rxhash }
+    }
+
+    /// Packets the block announces and the walk has not come to yet.
+    #[inline]
+    pub(crate) fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// Ends the walk: how many announced packets it leaves out.
+    pub(crate) fn abandon(&mut self) -> u32 {
+        std::mem::take(&mut self.left)
+    }
+
+    /// The next packet; `None` at the end, or where a header does not hold together ([`left`] is
+    /// then not 0).
+    ///
+    /// [`left`]: Self::left
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Packet<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        let rest = self.body.get(self.at..)?;
+        let header: &[u8; HEADER_LEN] = rest.first_chunk()?;
+        let captured = u32_at(header, 12) as usize;
+        let data_at = usize::from(u16_at(header, 24));
+        if data_at < HEADER_LEN {
+            return None;
+        }
+        let data = rest.get(data_at..)?.get(..captured)?;
+        let packet = Packet::new(data, self.meta(header));
+        self.left -= 1;
+        // An offset of 0 would walk on the spot; it is right only behind the last packet.
+        let step = u32_at(header, 0) as usize;
+        self.at = if step < HEADER_LEN { self.body.len() } else { self.at.saturating_add(step) };
+        Some(packet)
+    }
+
+    #[inline]
+    fn meta(&self, header: &[u8; HEADER_LEN]) -> PacketMeta {
+        let status = PacketStatus::from_bits_retain(u32_at(header, 20));
+        let vlan = status.contains(PacketStatus::VLAN_VALID).then(|| VlanTag {
+            tci: u32_at(header, 32) as u16,
+            tpid: if status.contains(PacketStatus::VLAN_TPID_VALID) {
+                u16_at(header, 36)
+            } else {
+                libc::ETH_P_8021Q as u16 // kernels before 3.14 stripped this one only
+            },
+        });
+        PacketMeta {
+            wire_len: u32_at(header, 16),
+            timestamp: Timestamp { secs: u32_at(header, 4), nanos: u32_at(header, 8) },
+            status,
+            rxhash: self.has_rxhash.then(|| u32_at(header, 28)),
+            vlan,
+            link: Some(link_layer(header)),
+        }
+    }
+}
+
+#[inline]
+fn link_layer(header: &[u8; HEADER_LEN]) -> LinkLayer {
+    let mut address = [0; 8];
+    address.copy_from_slice(&header[LINK_AT + 12..]);
+    LinkLayer {
+        protocol: u16::from_be_bytes([header[LINK_AT + 2], header[LINK_AT + 3]]),
+        interface_index: u32_at(header, LINK_AT + 4),
+        pkttype: header[LINK_AT + 10],
+        address_len: header[LINK_AT + 11],
+        address,
+    }
+}
+
+#[inline]
+fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline]
+fn u16_at<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::peer::{BlockImage, PeerPacket};
+    use super::*;
+
+    fn walk_all(body: &[u8]) -> (Vec<Vec<u8>>, u32) {
+        let mut walk = Walk::new(body, true);
+        let mut packets = Vec::new();
+        while let Some(packet) = walk.next() {
+            packets.push(packet.data().to_vec());
+        }
+        (packets, walk.left())
+    }
+
+    fn image(packets: &[Vec<u8>]) -> Vec<u8> {
+        let mut image = BlockImage::new(1 << 16);
+        for data in packets {
+            assert!(image.push(&PeerPacket::new(data)));
+        }
+        image.finish(7)
+    }
+
+    #[test]
+    fn a_block_without_packets_is_walked_in_no_step() {
+        assert_eq!(walk_all(&image(&[])), (vec![], 0));
+    }
+
+    #[test]
+    fn every_field_of_a_header_is_read_from_its_place() {
+        let mut sent = PeerPacket::new(&[9; 60]);
+        sent.wire_len = 1500;
+        sent.timestamp = Timestamp { secs: 11, nanos: 22 };
+        sent.status = (PacketStatus::VLAN_VALID | PacketStatus::VLAN_TPID_VALID).bits();
+        sent.rxhash = 0xdead_beef;
+        sent.vlan = VlanTag { tci: 0x6064, tpid: 0x88a8 };
+        sent.pkttype = libc::PACKET_OUTGOING;
+        let mut image = BlockImage::new(4096);
+        assert!(image.push(&sent));
+        let body = image.finish(41);
+        let header = BlockHeader::read(&body);
+        assert_eq!((header.packets, header.sequence), (1, 41));
+        let packet = Walk::new(&body, true).next().unwrap();
+        assert_eq!(packet.data(), [9; 60]);
+        assert_eq!(packet.original_len(), 1500);
+        assert!(packet.is_truncated());
+        assert_eq!(packet.timestamp(), sent.timestamp);
+        assert_eq!(packet.rxhash(), Some(0xdead_beef));
+        assert_eq!(packet.vlan(), Some(sent.vlan));
+        assert_eq!(packet.direction(), Some(crate::PacketDirection::Outgoing));
+        assert_eq!(packet.ll_protocol(), Some(0x0800));
+        assert_eq!(packet.interface_index(), Some(1));
+        assert_eq!(&*packet.source_ll_addr().unwrap(), &[2, 0, 0, 0, 0, 1]);
+        assert_eq!(Walk::new(&body, false).next().unwrap().rxhash(), None);
+    }
+
+    #[test]
+    fn a_header_that_points_outside_ends_the_walk_and_tells_how_many_are_left() {
+        let body = image(&[vec![1; 60], vec![2; 60], vec![3; 60]]);
+        let first = (BlockHeader::read(&body).first_at as usize) - BODY_AT;
+        let second = first + u32::from_ne_bytes(body[first..first + 4].try_into().unwrap()) as usize;
+        for (field, value) in [(12, u32::MAX), (12, 1 << 20), (24, 0)] {
+            let mut bad = body.clone();
+            bad[second + field..second + field + 4].copy_from_slice(&value.to_ne_bytes());
+            assert_eq!(walk_all(&bad), (vec![vec![1; 60]], 2));
+        }
+        let mut bad = body.clone();
+        bad[first..first + 4].copy_from_slice(&0_u32.to_ne_bytes());
+        assert_eq!(walk_all(&bad), (vec![vec![1; 60]], 2), "no walking on the spot");
+        let mut bad = body;
+        bad[4..8].copy_from_slice(&3_u32.to_ne_bytes());
+        assert_eq!(walk_all(&bad), (vec![], 3), "a first offset inside the status word");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+
+        #[test]
+        fn what_the_peer_writes_is_what_the_walk_reads(
+            packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..50)
+        ) {
+            prop_assert_eq!(walk_all(&image(&packets)), (packets, 0));
+        }
+
+        #[test]
+        fn any_bytes_are_walked_without_a_panic_and_inside_the_block(
+            mut body in prop::collection::vec(any::<u8>(), BLOCK_HEADER_LEN..2000),
+            packets in 0_u32..50, first in 0_u32..100,
+        ) {
+            body[..4].copy_from_slice(&packets.to_ne_bytes());
+            body[4..8].copy_from_slice(&first.to_ne_bytes());
+            let (walked, left) = walk_all(&body);
+            prop_assert_eq!(walked.len() as u32 + left, packets);
+        }
+
+        #[test]
+        fn one_flipped_byte_never_makes_more_packets_than_announced(
+            at in 8_usize..3000, value in any::<u8>()
+        ) {
+            let mut body = image(&vec![vec![5; 40]; 20]);
+            let at = at % body.len();
+            if at >= 8 {
+                body[at] = value;
+            }
+            let (walked, left) = walk_all(&body);
+            prop_assert!(walked.len() as u32 + left == 20 || at < 8);
+        }
+    }
+}

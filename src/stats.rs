@@ -1,0 +1,134 @@
+//! Statistics: u64 totals that reading never resets.
+
+/// What happened on a capture socket since it was opened.
+///
+/// The kernel clears its own counters whenever they are read (`PACKET_STATISTICS`, packet(7)); these
+/// are running totals kept in one place, so any number of readers see the same growing figures.
+///
+/// `packets == delivered + drops + pending()`, exactly, whenever the socket is at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CaptureStats {
+    /// Packets that passed the socket's filter, dropped ones included.
+    pub packets: u64,
+    /// Packets handed out in batches.
+    pub delivered: u64,
+    /// Packets the kernel dropped because the ring was full.
+    pub drops: u64,
+    /// How often the ring was full and stopped taking packets.
+    pub freezes: u64,
+    /// Batches handed out.
+    pub batches: u64,
+    /// Packets in a batch whose headers did not hold together and which iteration left out. Always
+    /// 0 unless another process writes to the mapping.
+    pub malformed: u64,
+}
+
+impl CaptureStats {
+    /// What happened between `earlier` and this reading of the same socket.
+    #[must_use]
+    pub fn delta_since(&self, earlier: &Self) -> Self {
+        self.zip(earlier, u64::saturating_sub)
+    }
+
+    /// These figures and another socket's, added up.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    /// Packets in the ring that no batch has handed out yet.
+    pub fn pending(&self) -> u64 {
+        self.packets.saturating_sub(self.delivered).saturating_sub(self.drops)
+    }
+
+    /// The dropped part of all packets, 0.0 ..= 1.0; 0.0 where there were none.
+    pub fn drop_ratio(&self) -> f64 {
+        if self.packets == 0 { 0.0 } else { self.drops as f64 / self.packets as f64 }
+    }
+
+    fn zip(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
+        Self {
+            packets: combine(self.packets, other.packets),
+            delivered: combine(self.delivered, other.delivered),
+            drops: combine(self.drops, other.drops),
+            freezes: combine(self.freezes, other.freezes),
+            batches: combine(self.batches, other.batches),
+            malformed: combine(self.malformed, other.malformed),
+        }
+    }
+}
+
+impl std::iter::Sum for CaptureStats {
+    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
+        stats.fold(Self::default(), |sum, one| sum.plus(&one))
+    }
+}
+
+/// What a reactor did since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReactorStats {
+    /// Turns, parked ones included.
+    pub turns: u64,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Returns from a blocking park, for whatever reason.
+    pub wakeups: u64,
+    /// Completions reaped.
+    pub completions: u64,
+    /// Times the completion ring was full (the kernel kept the completions and lost none).
+    pub overflows: u64,
+}
+
+impl ReactorStats {
+    /// What happened between `earlier` and this reading of the same reactor.
+    #[must_use]
+    pub fn delta_since(&self, earlier: &Self) -> Self {
+        self.zip(earlier, u64::saturating_sub)
+    }
+
+    /// These figures and another reactor's, added up.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    fn zip(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
+        Self {
+            turns: combine(self.turns, other.turns),
+            enters: combine(self.enters, other.enters),
+            wakeups: combine(self.wakeups, other.wakeups),
+            completions: combine(self.completions, other.completions),
+            overflows: combine(self.overflows, other.overflows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> CaptureStats {
+        CaptureStats { packets: 10, delivered: 6, drops: 3, freezes: 1, batches: 2, malformed: 0 }
+    }
+
+    #[test]
+    fn what_is_neither_delivered_nor_dropped_is_pending() {
+        assert_eq!(sample().pending(), 1);
+        assert_eq!(CaptureStats::default().pending(), 0);
+    }
+
+    #[test]
+    fn the_drop_ratio_of_nothing_is_zero() {
+        assert_eq!(CaptureStats::default().drop_ratio(), 0.0);
+        assert!((sample().drop_ratio() - 0.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn deltas_and_sums_are_inverse() {
+        let twice: CaptureStats = [sample(), sample()].into_iter().sum();
+        assert_eq!(twice.packets, 20);
+        assert_eq!(twice.delta_since(&sample()), sample());
+    }
+}

@@ -1,0 +1,16 @@
+//! Every system call but io_uring's, each behind a safe function.
+//!
+//! Nothing above this module calls libc or rustix for effect. Functions take and return plain
+//! values, name the [`Step`](crate::Step) that failed, and hold no state; [`Mapping`] is the one
+//! type that owns something, a stretch of memory.
+
+pub(crate) mod bpf;
+pub(crate) mod event;
+pub(crate) mod fork;
+pub(crate) mod mmap;
+pub(crate) mod netdev;
+pub(crate) mod packet_socket;
+pub(crate) mod sockopt;
+pub(crate) mod thread;
+
+pub(crate) use self::mmap::Mapping;

@@ -1,0 +1,72 @@
+//! Classic BPF programs on a socket (bpf(2) programs come with AF_XDP).
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::sockopt::{self, Opt};
+use crate::{Error, Result, Step};
+
+/// One instruction of classic BPF (`struct sock_filter`, include/uapi/linux/filter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct BpfInsn {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip where a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip where it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+impl BpfInsn {
+    /// `ret #bytes`: accept so many bytes of the packet; 0 drops it.
+    pub(crate) const fn ret(bytes: u32) -> Self {
+        Self { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: bytes }
+    }
+}
+
+/// The most instructions a classic program may have (`BPF_MAXINSNS`).
+const MAX_INSTRUCTIONS: usize = 4096;
+
+/// Makes `program` the socket's filter, replacing the one before without a gap.
+pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {
+    load(socket, sockopt::ATTACH_FILTER, program)
+        .map_err(|source| Error::os(Step::SetFilter, source))
+}
+
+/// Removes the socket's filter; removing none is not an error.
+pub(crate) fn detach(socket: BorrowedFd<'_>) -> Result<()> {
+    match sockopt::try_set(socket, sockopt::DETACH_FILTER, &0_i32) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+            Err(Error::os(Step::SetFilter, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives a `Cbpf` fanout group its program.
+pub(crate) fn fanout_classic(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {
+    load(socket, sockopt::FANOUT_DATA, program)
+        .map_err(|source| Error::os(Step::SetOption("PACKET_FANOUT_DATA"), source))
+}
+
+/// Gives an `Ebpf` fanout group its program, a loaded `BPF_PROG_TYPE_SOCKET_FILTER`.
+pub(crate) fn fanout_extended(socket: BorrowedFd<'_>, program: &OwnedFd) -> Result<()> {
+    sockopt::set(socket, sockopt::FANOUT_DATA, &program.as_raw_fd())
+}
+
+fn load(socket: BorrowedFd<'_>, option: Opt, program: &[BpfInsn]) -> std::io::Result<()> {
+    if program.is_empty() || program.len() > MAX_INSTRUCTIONS {
+        return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        // The kernel only reads; the pointer is mutable because C has no better word.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    sockopt::try_set(socket, option, &program)
+}
+
+const _: () = assert!(size_of::<BpfInsn>() == size_of::<libc::sock_filter>());
+const _: () = assert!(align_of::<BpfInsn>() == align_of::<libc::sock_filter>());

@@ -1,0 +1,177 @@
+//! A stretch of memory shared with the kernel, or a heap stand-in for tests and Miri.
+
+#![allow(unsafe_code, reason = "maps memory and swaps its pages")]
+
+#[cfg(any(test, feature = "testing"))]
+use std::alloc::Layout;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+/// Memory that somebody else may write: reached by pointer, never by reference.
+///
+/// It is `Send` and `Sync` because it only hands out a base address; whoever dereferences it
+/// states why that is sound (see `ring/block.rs`).
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mmap,
+    #[cfg(any(test, feature = "testing"))]
+    Heap,
+}
+
+// SAFETY: the mapping is process-wide memory, not tied to the thread that made it.
+unsafe impl Send for Mapping {}
+// SAFETY: `&Mapping` gives an address and a length only; both are constant.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the ring of a packet socket, `len` bytes.
+    pub(crate) fn of_ring(socket: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        mmap(len, libc::MAP_SHARED, socket.as_raw_fd())
+    }
+
+    /// `len` zeroed bytes of the heap, aligned to a page: a ring without a kernel.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn heap(len: usize) -> Self {
+        let layout = heap_layout(len);
+        // SAFETY: `heap_layout` never has size 0.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(base) else { std::alloc::handle_alloc_error(layout) };
+        Self { base, len, kind: Kind::Heap }
+    }
+
+    /// The first byte. Valid for `len` bytes as long as `self` lives.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Replaces the shared pages by private ones at the same address, keeping the bytes of the
+    /// `kept` ranges; the rest reads as zero.
+    ///
+    /// A mapping of a packet ring pins its socket: it would stay in its fanout group and swallow
+    /// packets for as long as one lease lives. After this, leases keep their bytes and the socket
+    /// is free to go. On failure nothing has changed.
+    ///
+    /// The caller promises that nobody writes the kept ranges, and that the kernel's writes to
+    /// other ranges no longer matter.
+    pub(crate) fn detach(&self, kept: impl Iterator<Item = Range<usize>>) -> io::Result<()> {
+        if self.kind != Kind::Mmap {
+            return Ok(());
+        }
+        let private = mmap(self.len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+        for range in kept {
+            assert!(range.start <= range.end && range.end <= self.len, "range inside the mapping");
+            // SAFETY: the start is inside the mapping, as just asserted.
+            let from = unsafe { self.base.add(range.start) };
+            // SAFETY: `private` has the same length.
+            let to = unsafe { private.base.add(range.start) };
+            // SAFETY: both stretches are valid for that many bytes and belong to different
+            // mappings; nobody writes the source, as the caller promises.
+            unsafe { from.copy_to_nonoverlapping(to, range.end - range.start) };
+        }
+        // SAFETY: the target is exactly our own mapping, which stays valid memory throughout: the
+        // kernel swaps the pages under the mmap lock, so a concurrent reader sees the old page or
+        // the new one, with the same bytes in every kept range.
+        let moved = unsafe {
+            libc::mremap(
+                private.base.as_ptr().cast(),
+                self.len,
+                self.len,
+                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
+                self.base.as_ptr(),
+            )
+        };
+        if moved == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()); // `private` unmaps itself
+        }
+        std::mem::forget(private); // its pages live at `self.base` now
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        match self.kind {
+            Kind::Mmap => {
+                // SAFETY: we mapped exactly this stretch, and leases keep the owner of this
+                // mapping alive, so no pointer into it is left.
+                unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Heap => {
+                // SAFETY: allocated in `heap` with the same layout.
+                unsafe { std::alloc::dealloc(self.base.as_ptr(), heap_layout(self.len)) };
+            }
+        }
+    }
+}
+
+fn mmap(len: usize, flags: i32, fd: i32) -> io::Result<Mapping> {
+    // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nobody.
+    let base = unsafe {
+        libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0)
+    };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let base = NonNull::new(base.cast()).expect("mmap never returns null without MAP_FIXED");
+    Ok(Mapping { base, len, kind: Kind::Mmap })
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn heap_layout(len: usize) -> Layout {
+    Layout::from_size_align(len.max(1), 4096).expect("a ring's length fits a layout")
+}
+
+/// The page size of this machine, in bytes.
+pub(crate) fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    fn read(mapping: &Mapping, at: usize) -> u8 {
+        assert!(at < mapping.len());
+        // SAFETY: in bounds, as just asserted.
+        let byte = unsafe { mapping.base().add(at) };
+        // SAFETY: valid memory that this test alone writes.
+        unsafe { byte.read() }
+    }
+
+    fn write(mapping: &Mapping, at: usize, value: u8) {
+        assert!(at < mapping.len());
+        // SAFETY: in bounds, as just asserted.
+        let byte = unsafe { mapping.base().add(at) };
+        // SAFETY: valid memory that this test alone writes.
+        unsafe { byte.write(value) };
+    }
+
+    #[test]
+    fn detaching_keeps_the_kept_bytes_at_their_address() {
+        let mapping = mmap(3 * 4096, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1).unwrap();
+        for page in 0..3 {
+            write(&mapping, page * 4096 + 7, 0xa0 + page as u8);
+        }
+        let base = mapping.base();
+        mapping.detach([4096..8192].into_iter()).unwrap();
+        assert_eq!(mapping.base(), base);
+        assert_eq!(read(&mapping, 7), 0);
+        assert_eq!(read(&mapping, 4096 + 7), 0xa1);
+        assert_eq!(read(&mapping, 2 * 4096 + 7), 0);
+        write(&mapping, 4096 + 8, 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! What the kernel knows of a network interface, by ioctl: sysfs would show the interfaces of the
+//! network namespace it was mounted in, not of ours.
+
+#![allow(unsafe_code, reason = "ioctls with pointers and unions")]
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// Longest interface name, in bytes (`IFNAMSIZ` less the terminator).
+const MAX_NAME: usize = libc::IFNAMSIZ - 1;
+
+/// Asks about interfaces, on any socket of the network namespace in question.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a>(pub(crate) BorrowedFd<'a>);
+
+impl Asker<'_> {
+    pub(crate) fn index(&self, name: &str) -> io::Result<u32> {
+        check(name)?;
+        Ok(rustix::net::netdevice::name_to_index(self.0, name)?)
+    }
+
+    /// `IFF_*` flags.
+    pub(crate) fn flags(&self, name: &str) -> io::Result<u32> {
+        let answer = self.ask(name, libc::SIOCGIFFLAGS)?;
+        // SAFETY: SIOCGIFFLAGS fills this member.
+        let flags = unsafe { answer.ifr_ifru.ifru_flags };
+        Ok(u32::from(flags as u16))
+    }
+
+    pub(crate) fn mtu(&self, name: &str) -> io::Result<u32> {
+        let answer = self.ask(name, libc::SIOCGIFMTU)?;
+        // SAFETY: SIOCGIFMTU fills this member.
+        let mtu = unsafe { answer.ifr_ifru.ifru_mtu };
+        Ok(mtu as u32)
+    }
+
+    /// The driver's name, from `ETHTOOL_GDRVINFO`.
+    pub(crate) fn driver(&self, name: &str) -> io::Result<String> {
+        let info = self.ethtool(name, DriverInfo { cmd: ETHTOOL_GDRVINFO, ..DriverInfo::EMPTY })?;
+        let name = CStr::from_bytes_until_nul(&info.driver).unwrap_or_default();
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    /// Receive and transmit queues in use, from `ETHTOOL_GCHANNELS`; combined ones count in both.
+    pub(crate) fn queues(&self, name: &str) -> io::Result<(u32, u32)> {
+        let channels = self.ethtool(name, Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::EMPTY })?;
+        Ok((channels.rx + channels.combined, channels.tx + channels.combined))
+    }
+
+    /// Mbit/s, from `ETHTOOL_GSET`; `None` where the driver does not know.
+    pub(crate) fn speed(&self, name: &str) -> io::Result<Option<u32>> {
+        let settings = self.ethtool(name, Settings { cmd: ETHTOOL_GSET, ..Settings::EMPTY })?;
+        let speed = u32::from(settings.speed_high) << 16 | u32::from(settings.speed);
+        Ok((speed != 0 && speed != u32::MAX && speed != u32::from(u16::MAX)).then_some(speed))
+    }
+
+    fn ask(&self, name: &str, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+        let mut ifreq = named(name)?;
+        self.ioctl(request, &mut ifreq)?;
+        Ok(ifreq)
+    }
+
+    fn ethtool<T: Copy>(&self, name: &str, mut command: T) -> io::Result<T> {
+        let mut ifreq = named(name)?;
+        ifreq.ifr_ifru.ifru_data = (&raw mut command).cast();
+        self.ioctl(libc::SIOCETHTOOL as libc::Ioctl, &mut ifreq)?;
+        Ok(command)
+    }
+
+    fn ioctl(&self, request: libc::Ioctl, ifreq: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: every request passed here takes an `ifreq`, whose data pointer, where used, is to
+        // an ethtool struct of the size its command has, alive in `ethtool` above.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, std::ptr::from_mut(ifreq)) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// A socket for questions where there is no other.
+pub(crate) fn question_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
+    Ok(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+fn check(name: &str) -> io::Result<()> {
+    if name.is_empty() || name.len() > MAX_NAME || name.contains(['\0', '/']) {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    Ok(())
+}
+
+fn named(name: &str) -> io::Result<libc::ifreq> {
+    check(name)?;
+    // SAFETY: a C struct of integers, arrays and pointers; all zero is valid.
+    let mut ifreq: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    for (to, from) in ifreq.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(ifreq)
+}
+
+// include/uapi/linux/ethtool.h
+const ETHTOOL_GSET: u32 = 0x01;
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+impl DriverInfo {
+    const EMPTY: Self = Self { cmd: 0, driver: [0; 32], rest: [0; 160] };
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Channels {
+    cmd: u32,
+    maxima: [u32; 4],
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+impl Channels {
+    const EMPTY: Self =
+        Self { cmd: 0, maxima: [0; 4], rx: 0, tx: 0, other: 0, combined: 0 };
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Settings {
+    cmd: u32,
+    modes: [u32; 2],
+    speed: u16,
+    rest: [u8; 14],
+    speed_high: u16,
+    tail: [u8; 2],
+    more: [u32; 3],
+}
+
+impl Settings {
+    const EMPTY: Self = Self {
+        cmd: 0,
+        modes: [0; 2],
+        speed: 0,
+        rest: [0; 14],
+        speed_high: 0,
+        tail: [0; 2],
+        more: [0; 3],
+    };
+}
+
+const _: () = assert!(size_of::<DriverInfo>() == 196); // struct ethtool_drvinfo
+const _: () = assert!(size_of::<Channels>() == 36); // struct ethtool_channels
+const _: () = assert!(size_of::<Settings>() == 44); // struct ethtool_cmd

@@ -1,0 +1,79 @@
+//! AF_PACKET sockets: open, bind, and what they are bound to.
+
+#![allow(unsafe_code, reason = "system calls with pointers")]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::sockopt;
+use crate::{Error, Result, Step};
+
+/// Opens a raw packet socket that receives nothing yet.
+///
+/// Protocol 0: with `ETH_P_ALL` here, packets of every interface would queue, unfiltered, before
+/// `bind` names one.
+pub(crate) fn open() -> Result<OwnedFd> {
+    // SAFETY: plain system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(Error::os(Step::OpenSocket, io::Error::last_os_error()));
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Binds to an interface and starts receiving all its protocols.
+pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32) -> Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: index as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is readable for its size and the kernel copies it.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(Error::os(Step::Bind, io::Error::last_os_error())) }
+}
+
+/// Whether the interface that the socket was bound to is gone.
+///
+/// `packet_notifier` sets the socket's index to -1 when the interface unregisters; that is the only
+/// trace of it if the interface was down before (net/packet/af_packet.c).
+pub(crate) fn is_orphaned(socket: BorrowedFd<'_>) -> bool {
+    let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+    let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the buffer is writable for `len` bytes.
+    let result = unsafe {
+        libc::getsockname(socket.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut len)
+    };
+    // SAFETY: zeroed before the call, and a struct of integers.
+    let address = unsafe { address.assume_init() };
+    result == 0 && address.sll_ifindex == -1
+}
+
+/// Takes the pending error off the socket: `None` if there is none.
+pub(crate) fn take_error(socket: BorrowedFd<'_>) -> Result<Option<io::Error>> {
+    let errno: i32 = sockopt::get(socket, sockopt::SOCKET_ERROR)?;
+    Ok((errno != 0).then(|| io::Error::from_raw_os_error(errno)))
+}
+
+/// Puts the interface into promiscuous mode for as long as the socket lives.
+pub(crate) fn promiscuous(socket: BorrowedFd<'_>, index: u32) -> Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: index as i32,
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    sockopt::set(socket, sockopt::ADD_MEMBERSHIP, &request)
+}

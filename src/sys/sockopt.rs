@@ -1,0 +1,106 @@
+//! `setsockopt` and `getsockopt` with the names errors are reported under.
+
+#![allow(unsafe_code, reason = "system calls with pointers")]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::{Error, Result, Step};
+
+/// A socket option: where it lives, its number, and its name for errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opt {
+    level: i32,
+    name: i32,
+    label: &'static str,
+}
+
+macro_rules! options {
+    ($($id:ident = $level:expr, $name:expr, $label:literal;)*) => {
+        $(pub(crate) const $id: Opt = Opt { level: $level, name: $name, label: $label };)*
+    };
+}
+
+options! {
+    VERSION = libc::SOL_PACKET, libc::PACKET_VERSION, "PACKET_VERSION";
+    RX_RING = libc::SOL_PACKET, libc::PACKET_RX_RING, "PACKET_RX_RING";
+    STATISTICS = libc::SOL_PACKET, libc::PACKET_STATISTICS, "PACKET_STATISTICS";
+    TIMESTAMP = libc::SOL_PACKET, libc::PACKET_TIMESTAMP, "PACKET_TIMESTAMP";
+    FANOUT = libc::SOL_PACKET, libc::PACKET_FANOUT, "PACKET_FANOUT";
+    FANOUT_DATA = libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, "PACKET_FANOUT_DATA";
+    ADD_MEMBERSHIP = libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, "PACKET_ADD_MEMBERSHIP";
+    IGNORE_OUTGOING = libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING";
+    SOCKET_ERROR = libc::SOL_SOCKET, libc::SO_ERROR, "SO_ERROR";
+    RCVBUF = libc::SOL_SOCKET, libc::SO_RCVBUF, "SO_RCVBUF";
+    RCVBUF_FORCE = libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, "SO_RCVBUFFORCE";
+    BUSY_POLL = libc::SOL_SOCKET, libc::SO_BUSY_POLL, "SO_BUSY_POLL";
+    PREFER_BUSY_POLL = libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL";
+    BUSY_POLL_BUDGET = libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, "SO_BUSY_POLL_BUDGET";
+    ATTACH_FILTER = libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, "SO_ATTACH_FILTER";
+    DETACH_FILTER = libc::SOL_SOCKET, libc::SO_DETACH_FILTER, "SO_DETACH_FILTER";
+}
+
+/// A plain C value that the kernel may read or fill bytewise.
+///
+/// # Safety
+/// Every bit pattern must be a valid value: integers, and `repr(C)` structs of integers and raw
+/// pointers.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: integers take every bit pattern.
+unsafe impl Plain for i32 {}
+// SAFETY: integers take every bit pattern.
+unsafe impl Plain for u32 {}
+// SAFETY: a repr(C) struct of integers.
+unsafe impl Plain for libc::tpacket_req3 {}
+// SAFETY: a repr(C) struct of integers.
+unsafe impl Plain for libc::tpacket_stats_v3 {}
+// SAFETY: a repr(C) struct of integers.
+unsafe impl Plain for libc::packet_mreq {}
+// SAFETY: a repr(C) struct of an integer and a raw pointer.
+unsafe impl Plain for libc::sock_fprog {}
+
+/// Sets an option; the raw error, for callers that tell errnos apart.
+pub(crate) fn try_set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) -> io::Result<()> {
+    // SAFETY: the value is readable for its size, and the kernel copies it before it returns. What
+    // a `sock_fprog` points to is kept alive by its caller in `sys/bpf.rs`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            option.level,
+            option.name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an option; an error names it.
+pub(crate) fn set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) -> Result<()> {
+    try_set(socket, option, value)
+        .map_err(|source| Error::os(Step::SetOption(option.label), source))
+}
+
+/// Reads an option of fixed size; an error names it.
+pub(crate) fn get<T: Plain>(socket: BorrowedFd<'_>, option: Opt) -> Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the buffer is writable for `len` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            option.level,
+            option.name,
+            value.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        let source = io::Error::last_os_error();
+        return Err(Error::os(Step::GetOption(option.label), source));
+    }
+    // SAFETY: zeroed before the call and `Plain`, so initialised and valid whatever was written.
+    Ok(unsafe { value.assume_init() })
+}

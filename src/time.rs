@@ -1,0 +1,182 @@
+//! Timers on the thread's reactor, so that periodic work needs no other runtime.
+//!
+//! A timer belongs to the reactor of the thread that first polls it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+
+use crate::Reactor;
+use crate::reactor::TimerId;
+
+/// Is ready after `duration`.
+pub fn sleep(duration: Duration) -> Sleep {
+    // A time too far for the clock is never.
+    Sleep { deadline: Instant::now().checked_add(duration), timer: None }
+}
+
+/// Is ready at `deadline`.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline: Some(deadline), timer: None }
+}
+
+/// A sleep in progress. Cancel-safe: dropping it removes the timer.
+///
+/// # Panics
+/// Polled on a thread without a reactor, where nothing would ever wake it.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Sleep {
+    /// `None`: never.
+    deadline: Option<Instant>,
+    timer: Option<(Reactor, TimerId)>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        if deadline <= Instant::now() {
+            self.disarm();
+            return Poll::Ready(());
+        }
+        let is_armed = match &self.timer {
+            Some((reactor, id)) => reactor.set_timer_waker(*id, cx.waker()),
+            None => false,
+        };
+        if !is_armed {
+            let reactor = match Reactor::current() {
+                Ok(reactor) => reactor,
+                Err(error) => panic!("{error}"),
+            };
+            let id = reactor.insert_timer(deadline, cx.waker());
+            self.timer = Some((reactor, id));
+        }
+        Poll::Pending
+    }
+}
+
+impl Sleep {
+    fn disarm(&mut self) {
+        if let Some((reactor, id)) = self.timer.take() {
+            reactor.remove_timer(id);
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// The time given to [`timeout`] was up first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time was up")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
+/// Awaits `future` for at most `limit`, and drops it when the time is up.
+///
+/// # Errors
+/// [`Elapsed`] when the time was up first. A future that is ready at once is never late.
+///
+/// # Panics
+/// As [`Sleep`].
+pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = std::pin::pin!(future);
+    let mut sleep = sleep(limit);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
+}
+
+/// Ticks every `period`, first after one period.
+///
+/// Ticks that nobody awaited in time are skipped, not made up for: measure time by the `Instant`
+/// that a tick returns, never by counting.
+///
+/// # Panics
+/// Where `period` is zero.
+pub fn interval(period: Duration) -> Interval {
+    assert!(!period.is_zero(), "an interval's period is not zero");
+    Interval { period, sleep: sleep(period) }
+}
+
+/// Periodic ticks; from [`interval`]. Cancel-safe: a tick that was not awaited to its end is not
+/// lost.
+#[derive(Debug)]
+pub struct Interval {
+    period: Duration,
+    sleep: Sleep,
+}
+
+impl Interval {
+    /// The next tick: the moment it was due.
+    ///
+    /// # Panics
+    /// As [`Sleep`].
+    pub async fn tick(&mut self) -> Instant {
+        std::future::poll_fn(|cx| self.poll_tick(cx)).await
+    }
+
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        std::task::ready!(Pin::new(&mut self.sleep).poll(cx));
+        let now = Instant::now();
+        let due = self.sleep.deadline.unwrap_or(now);
+        self.sleep = sleep_until(next_tick(due, now, self.period));
+        Poll::Ready(due)
+    }
+}
+
+impl Stream for Interval {
+    type Item = Instant;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+        self.poll_tick(cx).map(Some)
+    }
+}
+
+/// The first multiple of `period` after `due` that lies in the future.
+fn next_tick(due: Instant, now: Instant, period: Duration) -> Instant {
+    let late = now.saturating_duration_since(due).as_nanos();
+    let into_period = late % period.as_nanos();
+    // Smaller than `period`, so it fits.
+    let into_period = Duration::new((into_period / 1_000_000_000) as u64, (into_period % 1_000_000_000) as u32);
+    now + (period - into_period)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_ticks_are_skipped_and_the_phase_is_kept() {
+        let start = Instant::now();
+        let period = Duration::from_millis(10);
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(next_tick(at(10), at(10), period), at(20));
+        assert_eq!(next_tick(at(10), at(13), period), at(20));
+        assert_eq!(next_tick(at(10), at(47), period), at(50));
+    }
+}

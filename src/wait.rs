@@ -1,0 +1,64 @@
+//! How a reader waits: what it does about an empty ring, and how another thread ends its wait.
+//!
+//! Shared by both socket families and by the blocking and the async way to read.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::Result;
+use crate::sys::event::EventFd;
+
+/// Ends a capture, from any thread: what is in its ring is still delivered, then its batches end.
+///
+/// Got from [`Capture::stop_handle`](crate::Capture::stop_handle). Cheap to clone. Stopping twice,
+/// or after the capture is gone, does nothing.
+#[derive(Debug, Clone)]
+pub struct StopHandle(Arc<Signal>);
+
+#[derive(Debug)]
+struct Signal {
+    requested: AtomicBool,
+    /// Never cleared: once stopped, every wait ends at once.
+    event: EventFd,
+}
+
+impl StopHandle {
+    pub(crate) fn new() -> Result<Self> {
+        let event = EventFd::new()?;
+        Ok(Self(Arc::new(Signal { requested: AtomicBool::new(false), event })))
+    }
+
+    /// Asks the capture to drain and end.
+    ///
+    /// Not async-signal-safe by contract; from a signal handler, use a crate that moves the signal
+    /// to a thread or a descriptor.
+    pub fn stop(&self) {
+        // Release: pairs with `is_stopped`, so that what was done before stopping is seen after.
+        if !self.0.requested.swap(true, Ordering::Release) {
+            self.0.event.signal();
+        }
+    }
+
+    /// Whether somebody has asked to stop.
+    #[inline]
+    pub fn is_stopped(&self) -> bool {
+        self.0.requested.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}
+
+/// What a reader must do that found its ring empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    /// Wait for the socket.
+    Wait,
+    /// Wait for the socket, but look again after this long.
+    WaitAtMost(Duration),
+    /// Nothing will come any more.
+    End,
+}

@@ -1,0 +1,265 @@
+//! Blocking capture: what is sent through a veth pair is what arrives.
+
+use std::time::{Duration, Instant};
+
+use ringtap::{Capture, CaptureBuilder, PacketDirection};
+use ringtap_lab::{Generator, Protocol, Tally, Traffic, namespace, pcap, skip};
+
+ringtap_lab::test_binary!();
+
+/// A small ring: 16 blocks of 256 KiB, handed over after 5 ms.
+fn small(interface: &str) -> CaptureBuilder {
+    Capture::builder()
+        .interface(interface)
+        .block_size(1 << 18)
+        .block_count(16)
+        .block_timeout_ms(5)
+}
+
+/// Reads until `count` frames were recorded, or nothing came for two seconds.
+fn read(capture: &mut Capture, tally: &mut Tally, count: u64) {
+    let mut last = Instant::now();
+    while tally.received() < count && last.elapsed() < Duration::from_secs(2) {
+        if let Some(batch) = capture.next_batch_timeout(Duration::from_millis(100)).unwrap() {
+            for packet in &batch {
+                tally.record(packet.data());
+            }
+            last = Instant::now();
+        }
+    }
+}
+
+#[test]
+fn every_frame_arrives_once_in_order_and_unchanged() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Udp6] {
+        for len in [66, 590, 1514] {
+            let traffic = Traffic { len, flows: 10, protocol, ..Traffic::default() };
+            let mut capture = small(&veth.right).build().unwrap();
+            let mut tally = Tally::new(&traffic, 3_000);
+            Generator::new(&veth.left, &traffic).flood(3_000);
+            read(&mut capture, &mut tally, 3_000);
+            tally.assert_complete();
+            let stats = capture.stats().unwrap();
+            assert_eq!((stats.packets, stats.delivered), (3_000, 3_000));
+            assert_eq!((stats.drops, stats.pending(), stats.malformed), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_packet_says_what_the_kernel_knows_of_it() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).build().unwrap();
+    let traffic = Traffic::default();
+    Generator::new(&veth.left, &traffic).flood(1);
+    let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+    let packet = batch.iter().next().unwrap();
+    assert_eq!(packet.len(), packet.original_len());
+    assert_eq!(packet.direction(), Some(PacketDirection::OtherHost));
+    assert_eq!(packet.ll_protocol(), Some(0x0800));
+    assert_eq!(&*packet.source_ll_addr().unwrap(), &packet.data()[6..12]);
+    let info = ringtap::interface_info(&veth.right).unwrap();
+    assert_eq!(packet.interface_index(), Some(info.index));
+    assert_ne!(packet.rxhash(), None);
+    let now = std::time::SystemTime::now();
+    let age = now.duration_since(packet.timestamp().into()).unwrap();
+    assert!(age < Duration::from_secs(60), "stamped by the system clock: {age:?} ago");
+    assert_eq!(batch.seq_num(), 1);
+    assert!(batch.timed_out());
+    assert!(batch.ts_last() >= batch.ts_first());
+}
+
+#[test]
+fn a_stripped_tag_is_in_the_packet_and_not_in_its_bytes() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).build().unwrap();
+    let traffic = Traffic { vlan: Some(100), ..Traffic::default() };
+    Generator::new(&veth.left, &traffic).flood(1);
+    let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+    let packet = batch.iter().next().unwrap();
+    let tag = packet.vlan().expect("a tag");
+    assert_eq!((tag.id(), tag.tpid), (100, 0x8100));
+    let mut tally = Tally::new(&traffic, 1);
+    tally.record(packet.data());
+    tally.assert_complete();
+}
+
+#[test]
+fn snap_len_cuts_and_says_so() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).snap_len(96).build().unwrap();
+    let traffic = Traffic { len: 1000, ..Traffic::default() };
+    Generator::new(&veth.left, &traffic).flood(10);
+    let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+    for (number, packet) in batch.iter().enumerate() {
+        assert_eq!((packet.len(), packet.original_len()), (96, 1000));
+        assert!(packet.is_truncated());
+        let whole = traffic.arrives(number as u64, 0);
+        assert_eq!(packet.data()[..46], whole[..46], "up to the send stamp");
+    }
+    assert_eq!(batch.iter().count(), 10);
+}
+
+#[test]
+fn on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored() {
+    let Some(net) = namespace() else { return };
+    net.loopback_up();
+    for (ignore, seen) in [(false, 2), (true, 1)] {
+        let mut capture = small("lo").ignore_outgoing(ignore).build().unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"once", socket.local_addr().unwrap()).unwrap();
+        let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+        assert_eq!(batch.len(), seen, "ignoring outgoing: {ignore}");
+        assert!(batch.iter().all(|packet| packet.data().ends_with(b"once")));
+    }
+}
+
+#[test]
+fn jumbo_frames_arrive_whole() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9000);
+    let traffic = Traffic { len: 9014, flows: 3, ..Traffic::default() };
+    let mut capture = small(&veth.right).build().unwrap();
+    let mut tally = Tally::new(&traffic, 200);
+    Generator::new(&veth.left, &traffic).flood(200);
+    read(&mut capture, &mut tally, 200);
+    tally.assert_complete();
+}
+
+#[test]
+fn a_packet_larger_than_a_block_is_cut_and_counted() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9000);
+    let traffic = Traffic { len: 9014, ..Traffic::default() };
+    let mut capture = small(&veth.right).block_size(4096).block_count(64).build().unwrap();
+    Generator::new(&veth.left, &traffic).flood(5);
+    let mut seen = 0;
+    while seen < 5 {
+        let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().expect("a batch");
+        for packet in &batch {
+            assert_eq!(packet.original_len(), 9014);
+            assert!(packet.is_truncated() && packet.len() < 4096 && packet.len() > 3000);
+            seen += 1;
+        }
+    }
+    let stats = capture.stats().unwrap();
+    assert_eq!((stats.packets, stats.delivered, stats.drops), (5, 5, 0));
+}
+
+#[test]
+fn what_did_not_fit_the_ring_is_counted_exactly() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { flows: 8, ..Traffic::default() };
+    let mut capture = small(&veth.right).block_size(1 << 14).block_count(4).build().unwrap();
+    let reader = capture.stats_handle();
+    let stop = capture.stop_handle().unwrap();
+    Generator::new(&veth.left, &traffic).flood(10_000);
+    assert_eq!(veth.lost(), 0, "all 10,000 reached the tap");
+    let early = reader.stats().unwrap();
+    assert_eq!(early.packets, 10_000);
+    assert!(early.drops > 0 && early.freezes > 0, "nobody was reading: {early:?}");
+    stop.stop();
+    let mut tally = Tally::new(&traffic, 10_000);
+    for batch in capture.batches() {
+        for packet in &batch.unwrap() {
+            tally.record(packet.data());
+        }
+    }
+    tally.assert_sound();
+    let stats = capture.stats().unwrap();
+    assert_eq!(stats.delivered, tally.received());
+    assert_eq!(stats.delivered + stats.drops, 10_000);
+    assert_eq!(stats, reader.stats().unwrap(), "reading reset nothing");
+    drop(capture);
+    assert_eq!(reader.stats().unwrap(), stats, "the last totals outlive the capture");
+}
+
+#[test]
+fn stopping_delivers_the_last_partial_block_and_ends_the_batches() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    // A timeout so long that the frames sit in an open block when the capture is stopped.
+    let mut capture = small(&veth.right).block_timeout_ms(200).build().unwrap();
+    Generator::new(&veth.left, &traffic).flood(100);
+    let stop = capture.stop_handle().unwrap();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        stop.stop();
+    });
+    let mut tally = Tally::new(&traffic, 100);
+    for batch in capture.batches() {
+        for packet in &batch.unwrap() {
+            tally.record(packet.data());
+        }
+    }
+    stopper.join().unwrap();
+    tally.assert_complete();
+    assert!(capture.is_ended());
+    Generator::new(&veth.left, &traffic).flood(10);
+    assert!(capture.next_batch_timeout(Duration::ZERO).unwrap().is_none());
+    assert_eq!(capture.stats().unwrap().packets, 100, "nothing gets in any more");
+}
+
+#[test]
+fn real_captures_replay_byte_for_byte_and_in_order() {
+    let Some(directory) = pcap::directory() else {
+        skip("shared/pcaps is not beside the repository");
+        return;
+    };
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(65_535);
+    let (mut files, mut frames_in_all) = (0, 0);
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "pcap") {
+            continue;
+        }
+        let Some(frames) = pcap::ethernet_frames(&path).unwrap() else { continue };
+        // What a packet socket sends: at least an Ethernet header, at most the MTU.
+        let frames: Vec<_> =
+            frames.into_iter().filter(|frame| (14..=65_549).contains(&frame.len())).collect();
+        if frames.is_empty() || frames.len() >= 5_000 {
+            continue;
+        }
+        let mut capture = small(&veth.right).build().unwrap();
+        replay(&veth.left, &frames, &mut capture, &path);
+        files += 1;
+        frames_in_all += frames.len();
+    }
+    println!("{frames_in_all} frames of {files} files");
+    assert!(files >= 70 && frames_in_all > 9_000, "{frames_in_all} frames of {files} files");
+}
+
+fn replay(left: &str, frames: &[Vec<u8>], capture: &mut Capture, path: &std::path::Path) {
+    let sender = ringtap_lab::generator::Sender::open(left).unwrap();
+    let mut expected = frames.iter();
+    for burst in frames.chunks(32) {
+        sender.send_all(burst).unwrap();
+        let mut left = burst.len();
+        while left > 0 {
+            let batch = capture
+                .next_batch_timeout(Duration::from_secs(2))
+                .unwrap()
+                .unwrap_or_else(|| panic!("{left} frames of {} did not come", path.display()));
+            for packet in &batch {
+                let mut bytes = packet.data().to_vec();
+                if let Some(tag) = packet.vlan() {
+                    let [tpid, tci] = [tag.tpid, tag.tci].map(u16::to_be_bytes);
+                    bytes.splice(12..12, tpid.into_iter().chain(tci));
+                }
+                assert_eq!(Some(&bytes), expected.next(), "{}", path.display());
+                left -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Sends the frames of a [`Traffic`] through a plain packet socket, many to a system call.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::link;
+use crate::traffic::{Traffic, now};
+
+/// Frames to a system call.
+const BATCH: usize = 64;
+
+/// A sender of numbered frames.
+#[derive(Debug)]
+pub struct Generator {
+    sender: Sender,
+    traffic: Traffic,
+    /// A template for each flow and direction: those of the flows, then those of their answers.
+    templates: Vec<Vec<u8>>,
+    batch: Vec<Vec<u8>>,
+    next: u64,
+}
+
+impl Generator {
+    /// A generator into interface `name` of the calling thread's namespace.
+    ///
+    /// # Panics
+    /// Where no packet socket can be had on it: the lab is there to have one.
+    pub fn new(name: &str, traffic: &Traffic) -> Self {
+        let sender = Sender::open(name).unwrap_or_else(|error| panic!("sending on {name}: {error}"));
+        let templates = [false, true]
+            .into_iter()
+            .flat_map(|is_answer| (0..traffic.flows).map(move |flow| (flow, is_answer)))
+            .map(|(flow, is_answer)| traffic.template(flow, is_answer))
+            .collect();
+        let batch = vec![vec![0; traffic.frame_len()]; BATCH];
+        Self { sender, traffic: traffic.clone(), templates, batch, next: 0 }
+    }
+
+    /// Frames sent so far.
+    pub fn sent(&self) -> u64 {
+        self.next
+    }
+
+    /// Sends `count` frames as fast as they go.
+    ///
+    /// # Panics
+    /// Where sending fails for another reason than a full queue.
+    pub fn flood(&mut self, count: u64) {
+        let end = self.next + count;
+        while self.next < end {
+            self.send_some((end - self.next).min(BATCH as u64) as usize);
+        }
+    }
+
+    /// Floods for this long.
+    ///
+    /// # Panics
+    /// As [`flood`](Self::flood).
+    pub fn flood_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.flood(16 * BATCH as u64);
+        }
+    }
+
+    /// Sends bursts of `burst` frames with a pause between them, `count` in all.
+    ///
+    /// # Panics
+    /// As [`flood`](Self::flood).
+    pub fn bursts(&mut self, count: u64, burst: u64, pause: Duration) {
+        let end = self.next + count;
+        while self.next < end {
+            self.flood(burst.min(end - self.next));
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Sends `count` frames, about `rate` a second.
+    ///
+    /// # Panics
+    /// As [`flood`](Self::flood).
+    pub fn paced(&mut self, count: u64, rate: u64) {
+        let start = Instant::now();
+        let first = self.next;
+        while self.next - first < count {
+            let due = (start.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
+            let due = due.min(count) - (self.next - first);
+            if due == 0 {
+                let next = (self.next - first + 1) * 1_000_000_000 / rate;
+                std::thread::sleep(Duration::from_nanos(next).saturating_sub(start.elapsed()));
+            } else {
+                self.flood(due);
+            }
+        }
+    }
+
+    fn send_some(&mut self, count: usize) {
+        let stamp = now();
+        for (number, frame) in (self.next..).zip(&mut self.batch[..count]) {
+            let flow = self.traffic.flow(number);
+            let side = if self.traffic.is_answer(number) { self.traffic.flows } else { 0 };
+            frame.copy_from_slice(&self.templates[(side + flow) as usize]);
+            self.traffic.fill(frame, number, stamp);
+        }
+        self.sender.send_all(&self.batch[..count]).expect("a packet socket sends");
+        self.next += count as u64;
+    }
+}
+
+/// A plain packet socket to send frames through.
+#[derive(Debug)]
+pub struct Sender {
+    socket: OwnedFd,
+}
+
+impl Sender {
+    /// Opens one on interface `name`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let index = link::index(name)?;
+        // SAFETY: no memory involved.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: a C struct of integers.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = index as i32;
+        let len = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address is readable for its length.
+        let bound = unsafe { libc::bind(fd, (&raw const address).cast(), len) };
+        if bound != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { socket })
+    }
+
+    /// Sends all frames, in order, waiting where a queue is full.
+    ///
+    /// # Errors
+    /// The kernel's, other than a full queue.
+    pub fn send_all<F: AsRef<[u8]>>(&self, frames: &[F]) -> io::Result<()> {
+        for frames in frames.chunks(BATCH) {
+            let mut sent = 0;
+            while sent < frames.len() {
+                match self.send_some(&frames[sent..]) {
+                    Ok(count) => sent += count,
+                    Err(error) => match error.raw_os_error() {
+                        Some(libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => {
+                            std::thread::sleep(Duration::from_micros(50));
+                        }
+                        _ => return Err(error),
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_some<F: AsRef<[u8]>>(&self, frames: &[F]) -> io::Result<usize> {
+        // SAFETY: C structs of integers and pointers; null and zero are valid.
+        let mut vectors: [libc::iovec; BATCH] = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        for ((frame, vector), message) in frames.iter().zip(&mut vectors).zip(&mut messages) {
+            let bytes = frame.as_ref();
+            vector.iov_base = bytes.as_ptr().cast_mut().cast();
+            vector.iov_len = bytes.len();
+            message.msg_hdr.msg_iov = vector;
+            message.msg_hdr.msg_iovlen = 1;
+        }
+        let count = frames.len().min(BATCH) as u32;
+        // SAFETY: `count` messages are set up; their vectors and frames outlive the call.
+        let sent = unsafe {
+            libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+}

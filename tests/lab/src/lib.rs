@@ -1,0 +1,68 @@
+//! The lab: network namespaces, veth pairs, traffic and counters, without root and without a card.
+//!
+//! It does not use ringtap: it is the independent witness of what was sent and what arrived.
+//!
+//! ```text
+//!   bootstrap   a user and network namespace for the whole process, where it is not root
+//!   namespace   a network namespace for one test, gone with it, even if the process is killed
+//!   link        veth pairs and what can befall them, by rtnetlink
+//!   traffic     frames that can be told apart and rebuilt from their number
+//!   generator   sends them: flood, burst, paced
+//!   tally       exactly once, in order, unchanged
+//! ```
+//!
+//! A test binary that makes namespaces has, at its top level, [`test_binary!`]; an example calls
+//! [`bootstrap::enter`] first thing in `main`.
+
+pub mod bootstrap;
+pub mod generator;
+pub mod link;
+pub mod namespace;
+pub mod pcap;
+pub mod tally;
+pub mod traffic;
+
+pub use self::generator::Generator;
+pub use self::link::Veth;
+pub use self::namespace::Namespace;
+pub use self::tally::Tally;
+pub use self::traffic::{Mark, Protocol, Traffic};
+
+/// Set to `1`, a test that cannot run fails instead of being skipped.
+pub const REQUIRE: &str = "RINGTAP_REQUIRE_KERNEL";
+
+/// Says loudly that a test cannot run here; fails it where nothing may be skipped.
+///
+/// # Panics
+/// With [`REQUIRE`] set to `1`.
+pub fn skip(why: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    assert!(std::env::var(REQUIRE).as_deref() != Ok("1"), "{test} was skipped: {why}");
+    eprintln!("SKIPPED {test}: {why}");
+}
+
+/// A namespace for the calling test, or `None`, said loudly, where there can be none.
+///
+/// # Panics
+/// With [`REQUIRE`] set to `1` where there can be none.
+pub fn namespace() -> Option<Namespace> {
+    match Namespace::enter() {
+        Ok(namespace) => Some(namespace),
+        Err(why) => {
+            skip(&why);
+            None
+        }
+    }
+}
+
+/// Lets a test binary make namespaces without root: put it at the top level of each.
+#[macro_export]
+macro_rules! test_binary {
+    () => {
+        // The test harness has threads by the time a test runs, and a process with threads cannot
+        // enter a user namespace. The loader runs this before.
+        #[used]
+        #[unsafe(link_section = ".init_array")]
+        static RINGTAP_LAB_BOOTSTRAP: extern "C" fn() = $crate::bootstrap::enter_from_loader;
+    };
+}

@@ -1,0 +1,192 @@
+//! Interfaces, by rtnetlink: no `ip` binary is needed.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// A veth pair: what goes into one end comes out of the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Veth {
+    /// The end that tests send into.
+    pub left: String,
+    /// The end that tests capture on.
+    pub right: String,
+}
+
+impl Veth {
+    /// Sets both ends up and waits for the carrier.
+    ///
+    /// # Panics
+    /// Where the kernel refuses, or after 10 s without a carrier.
+    pub fn up(&self) {
+        for name in [&self.left, &self.right] {
+            set_up(name, true).unwrap_or_else(|error| panic!("setting {name} up: {error}"));
+        }
+        let give_up = Instant::now() + Duration::from_secs(10);
+        for name in [&self.left, &self.right] {
+            while !has_carrier(name).unwrap_or(false) {
+                assert!(Instant::now() < give_up, "{name} has no carrier after 10 s");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    /// Sets the right end down.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn down(&self) {
+        set_up(&self.right, false).expect("a veth can be set down");
+    }
+
+    /// Sets the MTU of both ends.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn set_mtu(&self, mtu: u32) {
+        for name in [&self.left, &self.right] {
+            let attributes = vec![LinkAttribute::Mtu(mtu)];
+            change(name, attributes, None).unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
+        }
+    }
+
+    /// Removes both ends.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn delete(&self) {
+        let message = RouteNetlinkMessage::DelLink(named(&self.right));
+        request(message, NLM_F_ACK).expect("a veth can be removed");
+    }
+
+    /// Frames that went into the left end and were lost before the right one could see them.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn lost(&self) -> u64 {
+        let sent = stats(&self.left).expect("a veth has statistics");
+        let seen = stats(&self.right).expect("a veth has statistics");
+        sent.dropped + seen.missed
+    }
+}
+
+/// Counters of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames that could not be sent.
+    pub dropped: u64,
+    /// Frames received.
+    pub received: u64,
+    /// Frames that arrived and were dropped before any socket saw them.
+    pub missed: u64,
+}
+
+pub(crate) fn create_veth(veth: &Veth, queues: u32) -> io::Result<()> {
+    let end = |name: &str| {
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::NumRxQueues(queues));
+        message.attributes.push(LinkAttribute::NumTxQueues(queues));
+        message
+    };
+    let mut message = end(&veth.left);
+    let peer = InfoVeth::Peer(end(&veth.right));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(peer)),
+    ]));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    request(RouteNetlinkMessage::NewLink(message), flags).map(drop)
+}
+
+/// Sets an interface up or down.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_up(name: &str, up: bool) -> io::Result<()> {
+    change(name, Vec::new(), Some(up))
+}
+
+/// Counters of an interface.
+///
+/// # Errors
+/// The kernel's.
+pub fn stats(name: &str) -> io::Result<LinkStats> {
+    let link = get(name)?;
+    let stats = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(LinkStats {
+            sent: stats.tx_packets,
+            dropped: stats.tx_dropped,
+            received: stats.rx_packets,
+            missed: stats.rx_dropped,
+        }),
+        _ => None,
+    });
+    stats.ok_or_else(|| io::Error::other("the kernel sent no statistics"))
+}
+
+/// The index of an interface.
+///
+/// # Errors
+/// The kernel's.
+pub fn index(name: &str) -> io::Result<u32> {
+    Ok(get(name)?.header.index)
+}
+
+fn has_carrier(name: &str) -> io::Result<bool> {
+    Ok(get(name)?.header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp))
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+fn change(name: &str, attributes: Vec<LinkAttribute>, up: Option<bool>) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.extend(attributes);
+    if let Some(up) = up {
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    }
+    request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+}
+
+fn get(name: &str) -> io::Result<LinkMessage> {
+    match request(RouteNetlinkMessage::GetLink(named(name)), 0)? {
+        Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+        other => Err(io::Error::other(format!("an answer that is no link: {other:?}"))),
+    }
+}
+
+/// Sends one request and reads its answer: a message, or `None` for a bare acknowledgement.
+fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+        .map_err(|error| io::Error::other(format!("undecodable answer: {error}")))?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(None),
+    }
+}
