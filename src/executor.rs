@@ -22,7 +22,7 @@ mod queue;
 mod task;
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,6 +67,19 @@ where
 {
     let tasks = CURRENT.with_borrow(Clone::clone);
     tasks.expect("`spawn_local` is called inside `ringtap::executor::block_on`").spawn(future)
+}
+
+/// Lets the thread's other runnable tasks and its reactor have their turn, then goes on.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// An executor with options, for one thread.

@@ -12,6 +12,7 @@ mod reactor;
 mod options;
 mod packet;
 mod ring;
+mod shard;
 mod stats;
 mod sys;
 pub mod time;
@@ -29,6 +30,7 @@ pub use self::ring::batch::{PacketBatch, Packets};
 pub use self::reactor::{Reactor, ReactorStatsHandle};
 pub use self::wait::StopHandle;
 pub use self::io::{Async, AsyncCapture, Port};
+pub use self::shard::*;
 pub use self::stats::{CaptureStats, ReactorStats};
 
 /// Rings without a kernel, for tests of what is built on this crate.

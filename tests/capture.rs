@@ -36,7 +36,7 @@ fn every_frame_arrives_once_in_order_and_unchanged() {
     for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Udp6] {
         for len in [66, 590, 1514] {
             let traffic = Traffic { len, flows: 10, protocol, ..Traffic::default() };
-            let mut capture = small(&veth.right).build().unwrap();
+            let mut capture = small(&veth.right).block_count(64).build().unwrap();
             let mut tally = Tally::new(&traffic, 3_000);
             Generator::new(&veth.left, &traffic).flood(3_000);
             read(&mut capture, &mut tally, 3_000);
@@ -221,13 +221,13 @@ fn real_captures_replay_byte_for_byte_and_in_order() {
     let (mut files, mut frames_in_all) = (0, 0);
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "pcap") {
+        // Conformance files of the pcap formats test readers, not captures.
+        if path.to_string_lossy().contains("-format-") {
             continue;
         }
-        let Some(frames) = pcap::ethernet_frames(&path).unwrap() else { continue };
         // What a packet socket sends: at least an Ethernet header, at most the MTU.
-        let frames: Vec<_> =
-            frames.into_iter().filter(|frame| (14..=65_549).contains(&frame.len())).collect();
+        let mut frames = pcap::ethernet_frames(&path);
+        frames.retain(|frame| (14..=65_549).contains(&frame.len()));
         if frames.is_empty() || frames.len() >= 5_000 {
             continue;
         }
@@ -237,7 +237,7 @@ fn real_captures_replay_byte_for_byte_and_in_order() {
         frames_in_all += frames.len();
     }
     println!("{frames_in_all} frames of {files} files");
-    assert!(files >= 70 && frames_in_all > 9_000, "{frames_in_all} frames of {files} files");
+    assert!(files >= 73 && frames_in_all >= 9_623, "{frames_in_all} frames of {files} files");
 }
 
 fn replay(left: &str, frames: &[Vec<u8>], capture: &mut Capture, path: &std::path::Path) {

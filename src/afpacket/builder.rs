@@ -196,24 +196,37 @@ impl CaptureBuilder {
     /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
     /// `CAP_NET_RAW`.
     pub fn build(self) -> Result<Capture> {
-        let capture = self.build_closed()?;
+        let mut capture = self.open_closed()?;
+        if let Some(membership) = self.effective_membership() {
+            capture.join(&membership)?;
+        }
         capture.open_intake()?;
         Ok(capture)
     }
 
-    /// As [`build`](Self::build), but no packet gets in until
+    /// As [`build`](Self::build), but in no group yet, and no packet gets in until
     /// [`open_intake`](Capture::open_intake).
-    pub(crate) fn build_closed(mut self) -> Result<Capture> {
-        if let Some(membership) = &mut self.membership {
-            membership.flags = self.fanout_flags;
-            membership.flags.remove(FanoutFlags::UNIQUE_ID);
-            if self.fanout_flags.contains(FanoutFlags::UNIQUE_ID) {
-                membership.group = None;
-            }
-            if self.ignore_outgoing {
-                membership.flags.insert(FanoutFlags::IGNORE_OUTGOING);
-            }
+    pub(crate) fn open_closed(&self) -> Result<Capture> {
+        open::open(self)
+    }
+
+    /// The same group, or a new one, in this mode.
+    pub(crate) fn with_fanout_mode(mut self, mode: FanoutMode) -> Self {
+        let group = self.membership.as_ref().and_then(|membership| membership.group);
+        self.membership = Some(Membership { mode, group, flags: FanoutFlags::empty() });
+        self
+    }
+
+    /// The group to join, with all that concerns it put together.
+    pub(crate) fn effective_membership(&self) -> Option<Membership> {
+        let mut membership = self.membership.clone()?;
+        membership.flags = self.fanout_flags;
+        if self.ignore_outgoing {
+            membership.flags.insert(FanoutFlags::IGNORE_OUTGOING);
         }
-        open::open(&self)
+        if membership.flags.contains(FanoutFlags::UNIQUE_ID) {
+            membership.group = None;
+        }
+        Some(membership)
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::builder::CaptureBuilder;
+use super::fanout::Membership;
+use super::open;
 use super::socket::{Link, Socket, StatsHandle};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
@@ -81,10 +83,18 @@ impl Capture {
         ring: BlockRing,
         socket: Arc<Socket>,
         block_timeout: Duration,
-        group: Option<u16>,
     ) -> Self {
         let link = if socket.is_up() { Link::Up } else { Link::Down };
-        Self { ring, socket, block_timeout, group, link, gone: None, stop: None, phase: Phase::Running }
+        Self {
+            ring,
+            socket,
+            block_timeout,
+            group: None,
+            link,
+            gone: None,
+            stop: None,
+            phase: Phase::Running,
+        }
     }
 
     /// The next batch if there is one; never waits, and makes no system call.
@@ -164,6 +174,11 @@ impl Capture {
     /// Bytes of the ring.
     pub fn ring_len(&self) -> usize {
         self.ring.block_size() * self.ring.block_count()
+    }
+
+    pub(crate) fn join(&mut self, membership: &Membership) -> Result<()> {
+        self.group = Some(open::join(&self.socket, membership)?);
+        Ok(())
     }
 
     pub(crate) fn open_intake(&self) -> Result<()> {

@@ -27,9 +27,11 @@ pub enum FanoutMode {
     Random,
     /// By the device queue the packet arrived on.
     QueueMapping,
-    /// By the value a classic BPF program returns, modulo the members.
+    /// By the value a classic BPF program returns, modulo the members. The program sees a received
+    /// packet from its network header on (`fanout_demux_bpf`, net/packet/af_packet.c).
     Cbpf(Arc<[BpfInsn]>),
-    /// By the value a loaded eBPF socket-filter program returns, modulo the members.
+    /// By the value a loaded eBPF socket-filter program returns, modulo the members; it sees the
+    /// same bytes.
     Ebpf(Arc<OwnedFd>),
 }
 
@@ -108,7 +110,7 @@ bitflags! {
 
 /// The group to join, and how.
 #[derive(Debug, Clone)]
-pub(super) struct Membership {
+pub(crate) struct Membership {
     pub(super) mode: FanoutMode,
     /// `None`: a new group whose id the kernel chooses.
     pub(super) group: Option<u16>,
@@ -116,6 +118,13 @@ pub(super) struct Membership {
 }
 
 impl Membership {
+    /// The same, but of this group.
+    pub(crate) fn of_group(mut self, group: Option<u16>) -> Self {
+        self.group = group.or(self.group);
+        self.flags.remove(FanoutFlags::UNIQUE_ID);
+        self
+    }
+
     /// Joins; returns the group's id. The raw errno, for the caller to explain.
     pub(super) fn join(&self, socket: BorrowedFd<'_>) -> Result<u16, JoinError> {
         let mut flags = self.flags;

@@ -26,7 +26,7 @@ use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::{Error, GeometryError, Result, Step};
 
-/// Opens a capture whose intake is still closed.
+/// Opens a capture whose intake is still closed, and which is in no group yet.
 pub(super) fn open(options: &CaptureBuilder) -> Result<Capture> {
     let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
     let geometry = BlockGeometry::new(options.sizes)?;
@@ -46,14 +46,10 @@ pub(super) fn open(options: &CaptureBuilder) -> Result<Capture> {
     if options.promiscuous {
         packet_socket::promiscuous(socket.as_fd(), index)?;
     }
-    let group = match &options.membership {
-        Some(membership) => Some(join(&socket, membership)?),
-        None => None,
-    };
     let malformed = Arc::clone(&socket.totals().malformed);
     let ring = BlockRing::new(mapping, geometry.block_size(), options.fill_rxhash, malformed);
     let timeout = Duration::from_millis(geometry.block_timeout_ms().into());
-    Ok(Capture::new(ring, Arc::new(socket), timeout, group))
+    Ok(Capture::new(ring, Arc::new(socket), timeout))
 }
 
 fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
@@ -121,7 +117,8 @@ fn create_ring(
     })
 }
 
-fn join(socket: &Socket, membership: &Membership) -> Result<u16> {
+/// Joins a bound socket to its group: the group's id.
+pub(super) fn join(socket: &Socket, membership: &Membership) -> Result<u16> {
     membership.join(socket.as_fd()).map_err(|error| match error {
         JoinError::Refused(source) => {
             let interface_up = socket.is_up();

@@ -226,6 +226,9 @@ impl State {
     fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
         let Self { driver, ops, backlog, .. } = self;
         let Ok(driver) = driver else { return Ok(()) };
+        if driver.is_foreign() {
+            return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
+        }
         while let Some(&request) = backlog.front() {
             if driver.is_full() {
                 counters.enters.add(1);

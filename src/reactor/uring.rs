@@ -114,9 +114,6 @@ impl Uring {
     /// A wait that ended early (time, a signal, a full completion ring) is not an error: the caller
     /// reaps and looks again.
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
-        if self.is_foreign() {
-            return Err(Fault::Forked);
-        }
         let submitter = self.ring.submitter();
         let entered = match wait {
             Wait::No => submitter.submit(),

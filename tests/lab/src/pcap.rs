@@ -1,7 +1,10 @@
-//! The frames of a classic capture file, for replay.
+//! The frames of capture files, for replay.
 
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use pcap_parser::traits::PcapReaderIterator;
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
 /// Where real captures lie: `shared/pcaps` beside the repository, or `None`.
 pub fn directory() -> Option<PathBuf> {
@@ -10,32 +13,54 @@ pub fn directory() -> Option<PathBuf> {
     directory.is_dir().then_some(directory)
 }
 
-/// The frames of a classic (not pcapng) Ethernet capture; `None` for files of another kind.
-///
-/// # Errors
-/// Where the file cannot be read.
-pub fn ethernet_frames(path: &Path) -> io::Result<Option<Vec<Vec<u8>>>> {
-    let bytes = std::fs::read(path)?;
-    Ok(parse(&bytes))
+/// The Ethernet frames of a capture file, pcap or pcapng; none of a file that is damaged or of
+/// another link type.
+pub fn ethernet_frames(path: &Path) -> Vec<Vec<u8>> {
+    read(path).unwrap_or_default()
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let (header, mut rest) = bytes.split_at_checked(24)?;
-    let read: fn([u8; 4]) -> u32 = match header[..4] {
-        [0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1] => u32::from_le_bytes,
-        [0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d] => u32::from_be_bytes,
-        _ => return None,
-    };
-    let ethernet = 1;
-    if read(header[20..24].try_into().unwrap()) & 0xffff != ethernet {
-        return None;
-    }
+fn read(path: &Path) -> Option<Vec<Vec<u8>>> {
+    let mut reader = create_reader(1 << 20, File::open(path).ok()?).ok()?;
     let mut frames = Vec::new();
-    while let Some((record, after)) = rest.split_at_checked(16) {
-        let captured = read(record[8..12].try_into().unwrap()) as usize;
-        let (frame, after) = after.split_at_checked(captured)?;
-        frames.push(frame.to_vec());
-        rest = after;
+    loop {
+        let used = match reader.next() {
+            Ok((used, block)) => {
+                if !is_ethernet(&block) {
+                    return None;
+                }
+                frames.extend(frame(&block).map(<[u8]>::to_vec));
+                used
+            }
+            Err(PcapError::Eof) => return Some(frames),
+            Err(PcapError::Incomplete(_)) => {
+                reader.refill().ok()?;
+                continue;
+            }
+            Err(_) => return None,
+        };
+        reader.consume(used);
     }
-    Some(frames)
+}
+
+fn is_ethernet(block: &PcapBlockOwned<'_>) -> bool {
+    match block {
+        PcapBlockOwned::LegacyHeader(header) => header.network == Linktype::ETHERNET,
+        PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+            interface.linktype == Linktype::ETHERNET
+        }
+        _ => true,
+    }
+}
+
+fn frame<'a>(block: &'a PcapBlockOwned<'_>) -> Option<&'a [u8]> {
+    match block {
+        PcapBlockOwned::Legacy(packet) => packet.data.get(..packet.caplen as usize),
+        PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+            packet.data.get(..packet.caplen as usize)
+        }
+        PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+            packet.data.get(..packet.data.len().min(packet.origlen as usize))
+        }
+        _ => None,
+    }
 }

@@ -1,0 +1,212 @@
+//! Shards: one thread a core, each with its own socket of a fanout group and its own reactor.
+//!
+//! Nothing is shared on the data path. What shards share is their beginning and their end:
+//!
+//! ```text
+//!   plan ──► threads: pin → runtime → open socket → join the group, in shard order
+//!                 └─ all joined ──► intakes open together ──► the user's future
+//!   stop ──► each closes its intake and drains; the last to end closes sockets, last member first
+//! ```
+//!
+//! A group's members are numbered in joining order, and a member that leaves is replaced by the
+//! last: so joining in order gives shard N member N, and leaving from the last moves no flow.
+
+mod handle;
+mod lineup;
+mod plan;
+mod run;
+mod runtime;
+
+use std::future::Future;
+
+pub use self::handle::{ShardStats, ShardsHandle, ShardsStats};
+pub use self::plan::{ShardPlan, ShardSpec};
+pub use self::runtime::{BuiltIn, Runtime};
+use crate::wait::StopHandle;
+use crate::{
+    AsyncCapture, Capture, CaptureBuilder, Cores, FanoutMode, Reactor, ReactorStats, Result,
+};
+
+/// Where shards get their packets from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Source {
+    /// Each shard has a socket of one AF_PACKET fanout group.
+    Fanout(FanoutMode),
+}
+
+/// What the failure of one shard means for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnShardFailure {
+    /// All stop: they drain, and end.
+    #[default]
+    Stop,
+    /// The others go on. The failed shard leaves the fanout group at once, so its share of the
+    /// packets goes to them (and flows may change shard).
+    Continue,
+}
+
+/// Captures on every core. Start with [`Shards::builder`].
+///
+/// ```no_run
+/// use futures_util::StreamExt;
+/// use ringtap::{Cores, FanoutMode, Shards, Source};
+///
+/// # fn main() -> ringtap::Result<()> {
+/// let shards = Shards::builder()
+///     .interface("eth0")
+///     .source(Source::Fanout(FanoutMode::Hash))
+///     .cores(Cores::All)
+///     .spawn(|mut shard| async move {
+///         while let Some(batch) = shard.capture.next().await {
+///             let batch = batch?;
+///             println!("shard {}: {} packets", shard.index(), batch.len());
+///         }
+///         Ok(())
+///     })?;
+/// std::thread::sleep(std::time::Duration::from_secs(10));
+/// shards.stop();
+/// println!("{:?}", shards.join()?.total());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Shards;
+
+impl Shards {
+    /// Options first.
+    pub fn builder() -> ShardsBuilder<BuiltIn> {
+        ShardsBuilder {
+            capture: Capture::builder(),
+            interface: None,
+            source: Source::Fanout(FanoutMode::Hash),
+            cores: Cores::All,
+            count: None,
+            on_failure: OnShardFailure::default(),
+            runtime: BuiltIn::default(),
+        }
+    }
+}
+
+/// Options of [`Shards`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct ShardsBuilder<R> {
+    capture: CaptureBuilder,
+    interface: Option<String>,
+    source: Source,
+    cores: Cores,
+    count: Option<usize>,
+    on_failure: OnShardFailure,
+    runtime: R,
+}
+
+impl<R: Runtime> ShardsBuilder<R> {
+    /// The interface to capture on. Required, here or in [`capture`](Self::capture).
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// Where packets come from. Default: fanout by flow hash.
+    pub fn source(mut self, source: Source) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// Options of each shard's capture: ring sizes, snap length, fanout flags … A fanout group in
+    /// it is joined; without one, the kernel chooses a new id.
+    pub fn capture(mut self, options: CaptureBuilder) -> Self {
+        self.capture = options;
+        self
+    }
+
+    /// The cores to pin to, one shard each. Default all.
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// So many shards, going round the cores where there are fewer. Default one a core.
+    pub fn shards(mut self, count: usize) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// What the failure of one shard means for the others. Default: all stop.
+    pub fn on_failure(mut self, choice: OnShardFailure) -> Self {
+        self.on_failure = choice;
+        self
+    }
+
+    /// The runtime that runs each shard's future. Default: the built-in executor.
+    pub fn runtime<T: Runtime>(self, runtime: T) -> ShardsBuilder<T> {
+        let Self { capture, interface, source, cores, count, on_failure, runtime: _ } = self;
+        ShardsBuilder { capture, interface, source, cores, count, on_failure, runtime }
+    }
+
+    /// Starts the shards, and returns when all of them capture.
+    ///
+    /// `work` is called once in each shard's thread; its future runs there, so neither it nor what
+    /// it holds need be `Send`. A shard ends when its future does: usually when its capture's
+    /// stream ends, after [`ShardsHandle::stop`].
+    ///
+    /// # Errors
+    /// [`Error::ShardPlan`](crate::Error::ShardPlan); [`Error::Shard`](crate::Error::Shard) with
+    /// the number of the first shard that could not start and why, after the others were ended; or
+    /// [`Error::Os`](crate::Error::Os) where a thread cannot be started.
+    pub fn spawn<F, Fut>(mut self, work: F) -> Result<ShardsHandle>
+    where
+        F: Fn(Shard) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
+    {
+        let plan = ShardPlan::for_this_machine(&self.cores, self.count)?;
+        if let Some(interface) = self.interface.take() {
+            self.capture = self.capture.interface(interface);
+        }
+        let Source::Fanout(mode) = self.source;
+        let capture = self.capture.with_fanout_mode(mode);
+        run::spawn(&plan, run::Job { capture, on_failure: self.on_failure, runtime: self.runtime, work })
+    }
+}
+
+/// One shard, in its own thread: its capture, and who it is.
+#[derive(Debug)]
+pub struct Shard {
+    /// This shard's share of the packets. Its stream ends when the shards are stopped and all is
+    /// delivered.
+    pub capture: AsyncCapture,
+    spec: ShardSpec,
+    count: usize,
+    stop: StopHandle,
+}
+
+impl Shard {
+    /// Which shard this is, from 0; also its number in the fanout group.
+    pub fn index(&self) -> usize {
+        self.spec.index
+    }
+
+    /// How many shards there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The core it is pinned to, if it is.
+    pub fn core(&self) -> Option<usize> {
+        self.spec.core
+    }
+
+    /// A handle that stops all shards.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// What this shard's reactor did so far.
+    ///
+    /// # Errors
+    /// [`Error::NoReactor`](crate::Error::NoReactor) on another thread than the shard's.
+    pub fn reactor_stats(&self) -> Result<ReactorStats> {
+        Ok(Reactor::current()?.stats())
+    }
+}

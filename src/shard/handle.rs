@@ -1,0 +1,140 @@
+//! What is left in the hands of whoever started the shards.
+
+use std::fmt;
+use std::thread::JoinHandle;
+
+use super::plan::ShardSpec;
+use crate::reactor::ReactorStatsHandle;
+use crate::wait::StopHandle;
+use crate::{CaptureStats, Error, ReactorStats, Result, StatsHandle};
+
+/// Reads one shard's statistics.
+#[derive(Debug, Clone)]
+pub(super) struct Readers {
+    pub(super) capture: StatsHandle,
+    pub(super) reactor: ReactorStatsHandle,
+}
+
+/// Running shards: watch them, stop them, join them.
+///
+/// Dropping the handle stops the shards and waits for their end.
+pub struct ShardsHandle {
+    threads: Vec<JoinHandle<Result<()>>>,
+    specs: Vec<ShardSpec>,
+    readers: Vec<Readers>,
+    stop: StopHandle,
+}
+
+/// One shard's statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardStats {
+    /// Which shard, and where.
+    pub spec: ShardSpec,
+    /// Its capture's totals.
+    pub capture: CaptureStats,
+    /// Its reactor's totals.
+    pub reactor: ReactorStats,
+}
+
+/// Every shard's statistics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardsStats {
+    shards: Vec<ShardStats>,
+}
+
+impl ShardsStats {
+    /// The shards, by number.
+    pub fn shards(&self) -> &[ShardStats] {
+        &self.shards
+    }
+
+    /// All captures added up.
+    pub fn total(&self) -> CaptureStats {
+        self.shards.iter().map(|shard| shard.capture).sum()
+    }
+}
+
+impl ShardsHandle {
+    pub(super) fn new(
+        threads: Vec<JoinHandle<Result<()>>>,
+        specs: Vec<ShardSpec>,
+        readers: Vec<Readers>,
+        stop: StopHandle,
+    ) -> Self {
+        Self { threads, specs, readers, stop }
+    }
+
+    /// How many shards were started.
+    pub fn len(&self) -> usize {
+        self.specs.len()
+    }
+
+    /// Whether there are none; there always are.
+    pub fn is_empty(&self) -> bool {
+        self.specs.is_empty()
+    }
+
+    /// Every shard's statistics now, read without disturbing their data paths.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses to tell.
+    pub fn stats(&self) -> Result<ShardsStats> {
+        let shards = self.specs.iter().zip(&self.readers).map(|(&spec, readers)| {
+            let capture = readers.capture.stats()?;
+            Ok(ShardStats { spec, capture, reactor: readers.reactor.stats() })
+        });
+        Ok(ShardsStats { shards: shards.collect::<Result<_>>()? })
+    }
+
+    /// Asks all shards to drain and end: no further packet gets in, what their rings hold is
+    /// delivered, then their streams end.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// A handle to stop the shards from elsewhere, for a signal handler's thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Whether every shard has ended.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until every shard has ended, and returns their last statistics. Stops none: call
+    /// [`stop`](Self::stop) first.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] or [`Error::ShardPanicked`] of the lowest-numbered shard that failed.
+    pub fn join(mut self) -> Result<ShardsStats> {
+        self.join_all()?;
+        self.stats()
+    }
+
+    fn join_all(&mut self) -> Result<()> {
+        let mut first = Ok(());
+        for (index, thread) in self.threads.drain(..).enumerate() {
+            let outcome = thread.join().unwrap_or_else(|_| {
+                // The shard's own panics are caught in its thread: this one was a destructor's.
+                Err(Error::ShardPanicked { index, message: "while ending".to_owned() })
+            });
+            first = first.and(outcome);
+        }
+        first
+    }
+}
+
+impl Drop for ShardsHandle {
+    fn drop(&mut self) {
+        self.stop.stop();
+        let _ = self.join_all();
+    }
+}
+
+impl fmt::Debug for ShardsHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardsHandle").field("specs", &self.specs).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,109 @@
+//! Starting together and leaving in order.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::afpacket::Socket;
+
+/// Where shards wait for each other while they start.
+#[derive(Debug, Default)]
+pub(super) struct Lineup {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The shard whose turn it is to join the group.
+    next: usize,
+    group: Option<u16>,
+    verdict: Option<Verdict>,
+    /// Shards that have opened their intake, or failed at it.
+    under_way: usize,
+}
+
+/// Whether the shards start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Go,
+    Abort,
+}
+
+impl Lineup {
+    /// Waits for shard `index`'s turn to join: the group that shard 0 has made, if it is not 0.
+    /// `Err` where the start was aborted.
+    pub(super) fn wait_for_turn(&self, index: usize) -> Result<Option<u16>, Verdict> {
+        let state = self.wait_until(|state| state.next == index || state.verdict.is_some());
+        match state.verdict {
+            Some(verdict) => Err(verdict),
+            None => Ok(state.group),
+        }
+    }
+
+    /// Shard after shard says that it has joined `group`.
+    pub(super) fn joined(&self, group: Option<u16>) {
+        let mut state = self.lock();
+        state.next += 1;
+        state.group = group;
+        self.changed.notify_all();
+    }
+
+    /// Waits until all have joined or one has failed.
+    pub(super) fn wait_for_verdict(&self) -> Verdict {
+        self.wait_until(|state| state.verdict.is_some()).verdict.expect("waited for it")
+    }
+
+    /// Says whether the shards start; the first word counts.
+    pub(super) fn decide(&self, verdict: Verdict) {
+        self.lock().verdict.get_or_insert(verdict);
+        self.changed.notify_all();
+    }
+
+    /// A shard says that its packets come in.
+    pub(super) fn under_way(&self) {
+        self.lock().under_way += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `count` shards are under way.
+    pub(super) fn wait_until_under_way(&self, count: usize) {
+        drop(self.wait_until(|state| state.under_way == count));
+    }
+
+    fn wait_until(&self, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        self.changed
+            .wait_while(self.lock(), |state| !done(state))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the sockets of shards that have ended in their group until the last one ends: a member
+/// that leaves early would move the flows of those that still drain.
+#[derive(Debug)]
+pub(super) struct Exit {
+    anchors: Mutex<Vec<Option<Arc<Socket>>>>,
+    left: AtomicUsize,
+}
+
+impl Exit {
+    pub(super) fn new(shards: usize) -> Self {
+        Self { anchors: Mutex::new(vec![None; shards]), left: AtomicUsize::new(shards) }
+    }
+
+    /// Shard `index` has ended; `anchor` is what is to stay until all have.
+    pub(super) fn leave(&self, index: usize, anchor: Option<Arc<Socket>>) {
+        self.anchors.lock().unwrap_or_else(PoisonError::into_inner)[index] = anchor;
+        // AcqRel: the last one sees the anchors of all.
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut anchors = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(anchor) = anchors.pop() {
+                drop(anchor); // last member first: none is moved into a hole
+            }
+        }
+    }
+}

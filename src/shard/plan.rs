@@ -1,0 +1,122 @@
+//! Which shard runs where: a pure function of what is asked and what there is.
+
+use crate::sys::thread;
+use crate::{Cores, Error, Result, Step};
+
+/// The most sockets a fanout group takes (`PACKET_FANOUT_MAX` of kernels before 5.9, and the
+/// default of later ones).
+const MAX_SHARDS: usize = 256;
+
+/// A shard's number and place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShardSpec {
+    /// Which shard, from 0.
+    pub index: usize,
+    /// The core it is pinned to, if it is.
+    pub core: Option<usize>,
+}
+
+/// Every shard's number and place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardPlan {
+    specs: Vec<ShardSpec>,
+}
+
+impl ShardPlan {
+    /// Plans `count` shards (one a core where it is `None`) on `cores`, of which this process may
+    /// use `allowed`.
+    ///
+    /// ```
+    /// use ringtap::{Cores, ShardPlan};
+    ///
+    /// let plan = ShardPlan::new(&Cores::All, &[0, 1, 4], None)?;
+    /// let cores: Vec<_> = plan.specs().iter().map(|spec| spec.core).collect();
+    /// assert_eq!(cores, [Some(0), Some(1), Some(4)]);
+    /// # Ok::<(), ringtap::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ShardPlan`] where the cores asked for are not there, or the count is 0 or above 256.
+    pub fn new(cores: &Cores, allowed: &[usize], count: Option<usize>) -> Result<Self> {
+        let places: Vec<Option<usize>> = match cores {
+            Cores::All => allowed.iter().copied().map(Some).collect(),
+            Cores::First(first) if *first > allowed.len() => {
+                return Err(Error::ShardPlan(
+                    "`Cores::First` asks for more cores than this process may use; see `nproc`",
+                ));
+            }
+            Cores::First(first) => allowed[..*first].iter().copied().map(Some).collect(),
+            Cores::List(list) if !list.iter().all(|core| allowed.contains(core)) => {
+                return Err(Error::ShardPlan(
+                    "`Cores::List` names a core that this process may not use; see `taskset -p`",
+                ));
+            }
+            Cores::List(list) => list.iter().copied().map(Some).collect(),
+            Cores::Unpinned => vec![None; allowed.len()],
+        };
+        if places.is_empty() {
+            return Err(Error::ShardPlan("no core to run on; name at least one"));
+        }
+        let count = count.unwrap_or(places.len());
+        if count == 0 || count > MAX_SHARDS {
+            return Err(Error::ShardPlan("a fanout group has 1 to 256 members; ask for so many shards"));
+        }
+        let specs = places.iter().cycle().take(count).enumerate();
+        Ok(Self { specs: specs.map(|(index, &core)| ShardSpec { index, core }).collect() })
+    }
+
+    /// [`new`](Self::new) with the cores that this thread may use.
+    pub(super) fn for_this_machine(cores: &Cores, count: Option<usize>) -> Result<Self> {
+        let allowed =
+            thread::allowed_cores().map_err(|source| Error::os(Step::PinThread, source))?;
+        Self::new(cores, &allowed, count)
+    }
+
+    /// The shards, by number.
+    pub fn specs(&self) -> &[ShardSpec] {
+        &self.specs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_cores_and_count() {
+        let allowed = [0, 2, 5];
+        let list = |cores: &[usize]| Cores::List(cores.to_vec());
+        let pinned = |cores: &[usize]| Some(cores.iter().copied().map(Some).collect::<Vec<_>>());
+        let table = [
+            (Cores::All, None, pinned(&[0, 2, 5])),
+            (Cores::All, Some(1), pinned(&[0])),
+            (Cores::All, Some(5), pinned(&[0, 2, 5, 0, 2])),
+            (Cores::First(2), None, pinned(&[0, 2])),
+            (Cores::First(2), Some(3), pinned(&[0, 2, 0])),
+            (Cores::First(0), None, None),
+            (Cores::First(4), None, None),
+            (list(&[5, 0]), None, pinned(&[5, 0])),
+            (list(&[1]), None, None),
+            (list(&[]), None, None),
+            (Cores::Unpinned, None, Some(vec![None; 3])),
+            (Cores::Unpinned, Some(2), Some(vec![None; 2])),
+            (Cores::All, Some(0), None),
+            (Cores::All, Some(257), None),
+            (Cores::All, Some(256), Some([0, 2, 5].map(Some).into_iter().cycle().take(256).collect())),
+        ];
+        for (cores, count, expected) in table {
+            let plan = ShardPlan::new(&cores, &allowed, count).ok();
+            let places = plan.map(|plan| {
+                assert!(plan.specs.iter().enumerate().all(|(at, spec)| spec.index == at));
+                plan.specs.iter().map(|spec| spec.core).collect::<Vec<_>>()
+            });
+            assert_eq!(places, expected, "{cores:?}, {count:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_without_cores_is_an_error_not_a_panic() {
+        assert!(ShardPlan::new(&Cores::All, &[], None).is_err());
+        assert!(ShardPlan::new(&Cores::Unpinned, &[], Some(2)).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! In steady state, capturing allocates nothing a packet and nothing a batch.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use ringtap::executor::block_on;
+use ringtap::{AsyncCapture, Capture, time};
+use ringtap_lab::{Generator, Traffic, namespace};
+
+ringtap_lab::test_binary!();
+
+/// Counts the allocations of each thread by itself.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = allocations();
+    drop(std::hint::black_box(vec![1_u8; 100]));
+    assert_eq!(allocations() - before, 1);
+}
+
+#[test]
+fn a_stream_of_batches_allocates_nothing_once_it_runs() {
+    const COUNT: u64 = 60_000;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let left = veth.left.clone();
+    let sender = std::thread::spawn(move || {
+        Generator::new(&left, &Traffic { flows: 8, ..Traffic::default() }).bursts(
+            COUNT,
+            300,
+            Duration::from_millis(2),
+        );
+    });
+    block_on(async {
+        let ring = Capture::builder()
+            .interface(&veth.right)
+            .block_size(1 << 16)
+            .block_count(32)
+            .block_timeout_ms(1);
+        let mut capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
+        let (mut packets, mut batches, mut bytes) = (0, 0, 0);
+        let mut at_start = None;
+        while packets < COUNT - 10_000 {
+            // A timeout around each wait, as real programs have.
+            let batch = time::timeout(Duration::from_secs(10), capture.next_batch()).await;
+            let batch = batch.expect("frames come").unwrap().unwrap();
+            packets += batch.len() as u64;
+            batches += 1;
+            bytes += batch.iter().map(|packet| packet.len()).sum::<usize>();
+            if packets > 10_000 && at_start.is_none() {
+                at_start = Some((allocations(), packets, batches));
+            }
+        }
+        let (before, packets_before, batches_before) = at_start.unwrap();
+        let (packets, batches) = (packets - packets_before, batches - batches_before);
+        assert!(batches > 20, "{packets} packets in {batches} batches, {bytes} bytes in all");
+        let made = allocations() - before;
+        assert_eq!(made, 0, "allocations for {packets} packets in {batches} batches");
+    });
+    sender.join().unwrap();
+}

@@ -1,0 +1,339 @@
+//! Async capture on the built-in executor: streams, cancellation, close, several sockets a thread.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use ringtap::executor::{block_on, spawn_local};
+use ringtap::{AsyncCapture, Capture, CaptureBuilder, Error, FanoutMode, Reactor, time};
+use ringtap_lab::{Generator, Tally, Traffic, namespace};
+
+ringtap_lab::test_binary!();
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn ring(interface: &str) -> CaptureBuilder {
+    Capture::builder()
+        .interface(interface)
+        .block_size(1 << 17)
+        .block_count(32)
+        .block_timeout_ms(5)
+}
+
+fn open(interface: &str) -> AsyncCapture {
+    AsyncCapture::new(ring(interface).build().unwrap()).unwrap()
+}
+
+/// Sends from a thread of its own, in bursts.
+fn send(interface: &str, traffic: &Traffic, count: u64) -> std::thread::JoinHandle<()> {
+    let (interface, traffic) = (interface.to_owned(), traffic.clone());
+    std::thread::spawn(move || {
+        Generator::new(&interface, &traffic).bursts(count, 500, Duration::from_millis(3));
+    })
+}
+
+#[test]
+fn a_stream_of_batches_is_every_frame_once_in_order() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { flows: 9, len: 300, ..Traffic::default() };
+    let mut tally = Tally::new(&traffic, 30_000);
+    block_on(async {
+        let mut capture = open(&veth.right);
+        let sender = send(&veth.left, &traffic, 30_000);
+        while tally.received() < 30_000 {
+            let batch = time::timeout(PATIENCE, capture.next()).await.expect("frames come");
+            for packet in &batch.unwrap().unwrap() {
+                tally.record(packet.data());
+            }
+        }
+        sender.join().unwrap();
+        assert_eq!(capture.stats().unwrap().delivered, 30_000);
+    });
+    tally.assert_complete();
+}
+
+#[test]
+fn a_wait_dropped_at_every_poll_loses_nothing() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { flows: 3, ..Traffic::default() };
+    let mut tally = Tally::new(&traffic, 5_000);
+    block_on(async {
+        let mut capture = open(&veth.right);
+        let sender = send(&veth.left, &traffic, 5_000);
+        let mut dropped = 0;
+        while tally.received() < 5_000 {
+            // Polled once with the task's waker, and dropped if it was not ready.
+            let polled = std::future::poll_fn(|cx| {
+                Poll::Ready(pin!(capture.next_batch()).poll(cx))
+            });
+            match polled.await {
+                Poll::Ready(batch) => {
+                    for packet in &batch.unwrap().unwrap() {
+                        tally.record(packet.data());
+                    }
+                }
+                Poll::Pending => {
+                    dropped += 1;
+                    let readable = time::timeout(PATIENCE, capture.readable()).await;
+                    readable.expect("frames come").unwrap();
+                }
+            }
+        }
+        assert!(dropped > 0, "some waits were dropped");
+        sender.join().unwrap();
+    });
+    tally.assert_complete();
+}
+
+#[test]
+fn readable_takes_nothing() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    block_on(async {
+        let mut capture = open(&veth.right);
+        Generator::new(&veth.left, &Traffic::default()).flood(3);
+        for _ in 0..3 {
+            capture.readable().await.unwrap();
+        }
+        assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn several_captures_on_one_thread_all_progress_under_a_flood() {
+    let Some(net) = namespace() else { return };
+    let pairs = [net.veth(), net.veth(), net.veth()];
+    let traffic = Traffic { flows: 4, ..Traffic::default() };
+    block_on(async {
+        let tasks: Vec<_> = pairs
+            .iter()
+            .map(|veth| {
+                let mut capture = open(&veth.right);
+                let mut tally = Tally::new(&traffic, 20_000);
+                spawn_local(async move {
+                    while tally.received() < 20_000 {
+                        let batch = capture.next_batch().await.unwrap().unwrap();
+                        batch.iter().for_each(|packet| tally.record(packet.data()));
+                    }
+                    tally
+                })
+            })
+            .collect();
+        let mut ticks = time::interval(Duration::from_millis(1));
+        let ticking = spawn_local(async move {
+            let mut seen = 0_u64;
+            loop {
+                ticks.tick().await;
+                seen += 1;
+                if seen == 20 {
+                    return seen;
+                }
+            }
+        });
+        let senders: Vec<_> =
+            pairs.iter().map(|veth| send(&veth.left, &traffic, 20_000)).collect();
+        for task in tasks {
+            time::timeout(PATIENCE, task).await.expect("each progresses").unwrap().assert_complete();
+        }
+        assert_eq!(ticking.await.unwrap(), 20);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+#[test]
+fn closing_leaves_the_fanout_group_and_so_does_the_end_of_the_executor() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { flows: 64, ..Traffic::default() };
+    let mut generator = Generator::new(&veth.left, &traffic);
+    let member = || ring(&veth.right).fanout(FanoutMode::Hash, 3).build().unwrap();
+    let witness = member();
+    let mut all_go_to_the_witness = || {
+        let before = witness.stats().unwrap().packets;
+        generator.flood(64);
+        witness.stats().unwrap().packets - before == 64
+    };
+    block_on(async {
+        let mut capture = AsyncCapture::new(member()).unwrap();
+        let waited = time::timeout(Duration::from_millis(5), capture.next_batch()).await;
+        assert!(waited.is_err(), "the poll is armed");
+        assert!(!all_go_to_the_witness(), "two share the packets");
+        capture.close().await;
+        assert!(all_go_to_the_witness(), "closed means gone from the group");
+
+        let mut capture = AsyncCapture::new(member()).unwrap();
+        let _ = time::timeout(Duration::from_millis(5), capture.next_batch()).await;
+        drop(capture);
+        time::sleep(Duration::from_millis(5)).await;
+        assert!(all_go_to_the_witness(), "dropped means gone after a turn");
+    });
+    // The reactor ends with a poll in flight, and a task that owns its socket.
+    block_on(async {
+        let mut capture = AsyncCapture::new(member()).unwrap();
+        spawn_local(async move {
+            let _ = capture.next_batch().await;
+        })
+        .detach();
+        time::sleep(Duration::from_millis(5)).await;
+        assert!(!all_go_to_the_witness());
+    });
+    assert!(all_go_to_the_witness(), "the end of the executor lets go of its sockets");
+    drop(witness);
+    // The id is free: another mode may have it.
+    ring(&veth.right).fanout(FanoutMode::LoadBalance, 3).build().unwrap();
+}
+
+#[test]
+fn a_socket_taken_back_works_elsewhere() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    let capture = block_on(async {
+        let mut capture = open(&veth.right);
+        generator.flood(1);
+        assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 1);
+        capture.into_inner()
+    });
+    generator.flood(1);
+    let capture = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            block_on(async {
+                let mut capture = AsyncCapture::new(capture).unwrap();
+                assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 1);
+                capture.into_inner()
+            })
+        });
+        thread.join().unwrap()
+    });
+    assert_eq!(capture.stats().unwrap().delivered, 2);
+}
+
+#[test]
+fn a_socket_whose_reactor_has_ended_says_so() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = block_on(async { open(&veth.right) });
+    let error = block_on(capture.next_batch()).unwrap_err();
+    assert!(matches!(error, Error::ReactorGone), "{error:?}");
+    let capture = capture.into_inner();
+    let error = AsyncCapture::new(capture).unwrap_err();
+    assert!(matches!(error, Error::NoReactor), "{error:?}");
+    assert!(error.to_string().contains("block_on"));
+}
+
+#[test]
+fn stopping_from_another_thread_drains_and_ends_the_stream() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let mut tally = Tally::new(&traffic, 1_000);
+    block_on(async {
+        let mut capture = AsyncCapture::new(ring(&veth.right).block_timeout_ms(100).build().unwrap())
+            .unwrap();
+        let stop = capture.stop_handle().unwrap();
+        Generator::new(&veth.left, &traffic).flood(1_000);
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            stop.stop();
+        });
+        let drained = time::timeout(PATIENCE, async {
+            while let Some(batch) = capture.next().await {
+                batch.unwrap().iter().for_each(|packet| tally.record(packet.data()));
+            }
+        });
+        drained.await.expect("it ends");
+        stopper.join().unwrap();
+        assert_eq!(capture.stats().unwrap().pending(), 0);
+    });
+    tally.assert_complete();
+}
+
+#[test]
+fn the_op_slab_is_bounded_and_full_is_an_error() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let options = ringtap::ReactorOptions::new().max_ops(2);
+    ringtap::executor::Executor::new(options).unwrap().block_on(async {
+        let kept = [open(&veth.right), open(&veth.right)];
+        let third = ring(&veth.right).build().unwrap();
+        let error = AsyncCapture::new(third).unwrap_err();
+        assert!(matches!(error, Error::TooManyOps { limit: 2 }), "{error:?}");
+        drop(kept);
+        drop(open(&veth.right));
+    });
+}
+
+#[test]
+fn sockets_made_waited_on_and_dropped_ten_thousand_times_leave_no_op_and_no_descriptor() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut capture = Some(ring(&veth.right).build().unwrap());
+    block_on(async {
+        let mut before = 0;
+        for round in 0..10_000 {
+            let mut registered = AsyncCapture::new(capture.take().unwrap()).unwrap();
+            {
+                let mut wait = pin!(registered.next_batch());
+                let _ = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                if round % 3 == 0 {
+                    Reactor::current().unwrap().turn();
+                }
+            }
+            capture = Some(registered.into_inner());
+            if round % 3 == 1 {
+                Reactor::current().unwrap().turn();
+            }
+            if round == 100 {
+                before = descriptors();
+            }
+        }
+        // 256 op slots for ten thousand registrations: each was given back.
+        assert!(descriptors() <= before + 20, "other tests' descriptors aside");
+    });
+}
+
+#[test]
+fn an_idle_executor_makes_no_system_calls_but_one() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    block_on(async {
+        let mut capture = open(&veth.right);
+        let _ = time::timeout(Duration::from_millis(10), capture.next_batch()).await;
+        let reactor = Reactor::current().unwrap();
+        let before = reactor.stats();
+        let _ = time::timeout(Duration::from_millis(500), capture.next_batch()).await;
+        let during = reactor.stats().delta_since(&before);
+        assert!(during.enters <= 3, "one park for half a second: {during:?}");
+    });
+}
+
+#[test]
+fn a_forked_child_cannot_use_its_parents_reactor_and_does_not_harm_it() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    block_on(async {
+        let mut capture = open(&veth.right);
+        let _ = time::timeout(Duration::from_millis(5), capture.next_batch()).await;
+        // SAFETY: the child touches only what a child may, and leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            Reactor::current().unwrap().turn();
+            let mut wait = pin!(capture.next_batch());
+            let polled = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let is_forked = matches!(polled, Poll::Ready(Err(Error::Forked)));
+            // SAFETY: ends the child without running its parent's destructors.
+            unsafe { libc::_exit(if is_forked { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: our own child.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0, "the child was refused");
+        Generator::new(&veth.left, &Traffic::default()).flood(4);
+        assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 4);
+    });
+}

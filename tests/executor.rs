@@ -1,0 +1,273 @@
+//! The built-in executor: tasks, wakers, timers, and its end.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
+use ringtap::{Error, Reactor, ReactorOptions, time};
+
+/// Is ready when it was woken from outside.
+#[derive(Clone, Default)]
+struct Gate(Arc<(AtomicBool, Mutex<Option<Waker>>)>);
+
+impl Gate {
+    fn open(&self) {
+        self.0.0.store(true, Ordering::SeqCst);
+        if let Some(waker) = self.0.1.lock().unwrap().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Future for Gate {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        *self.0.1.lock().unwrap() = Some(cx.waker().clone());
+        if self.0.0.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[test]
+fn a_parked_executor_is_woken_from_another_thread() {
+    for _ in 0..200 {
+        let gate = Gate::default();
+        let opener = gate.clone();
+        let thread = std::thread::spawn(move || opener.open());
+        block_on(gate);
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn tasks_run_alongside_and_give_their_values() {
+    let sum = block_on(async {
+        let tasks = (0..100).map(|number| {
+            spawn_local(async move {
+                yield_now().await;
+                number
+            })
+        });
+        join_all(tasks.collect::<Vec<_>>()).await.into_iter().map(Result::unwrap).sum::<u32>()
+    });
+    assert_eq!(sum, 4950);
+}
+
+#[test]
+fn a_task_that_is_always_ready_starves_neither_tasks_nor_timers() {
+    block_on(async {
+        let stop = Rc::new(Cell::new(false));
+        let stopped = Rc::clone(&stop);
+        let busy = spawn_local(async move {
+            while !stopped.get() {
+                yield_now().await;
+            }
+        });
+        let other = spawn_local(async { 7 });
+        time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(other.await.unwrap(), 7);
+        stop.set(true);
+        busy.await.unwrap();
+    });
+}
+
+#[test]
+fn dropping_a_handle_cancels_the_task_and_detaching_does_not() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let note = |name: &'static str| {
+        let log = Rc::clone(&log);
+        async move {
+            time::sleep(Duration::from_millis(5)).await;
+            log.borrow_mut().push(name);
+        }
+    };
+    block_on(async {
+        drop(spawn_local(note("dropped")));
+        spawn_local(note("detached")).detach();
+        let kept = spawn_local(note("kept"));
+        assert!(!kept.is_finished());
+        kept.await.unwrap();
+        time::sleep(Duration::from_millis(5)).await;
+    });
+    let mut log = log.take();
+    log.sort_unstable();
+    assert_eq!(log, ["detached", "kept"]);
+}
+
+#[test]
+fn a_task_may_drop_its_own_handle() {
+    block_on(async {
+        let own = Rc::new(RefCell::new(None));
+        let inside = Rc::clone(&own);
+        let went_on = Rc::new(Cell::new(false));
+        let witness = Rc::clone(&went_on);
+        *own.borrow_mut() = Some(spawn_local(async move {
+            drop(inside.borrow_mut().take());
+            yield_now().await;
+            witness.set(true);
+        }));
+        time::sleep(Duration::from_millis(5)).await;
+        assert!(!went_on.get(), "it ended where it next yielded");
+        assert_eq!(Rc::strong_count(&went_on), 1, "and was dropped");
+    });
+}
+
+#[test]
+fn unfinished_tasks_are_dropped_with_the_executor_and_their_handles_say_so() {
+    let alive = Rc::new(());
+    let witness = Rc::clone(&alive);
+    let handle = block_on(async {
+        spawn_local(async move {
+            let _held = witness;
+            std::future::pending::<()>().await;
+        })
+    });
+    assert_eq!(Rc::strong_count(&alive), 1);
+    assert!(matches!(block_on(handle), Err(Error::TaskCancelled)));
+}
+
+#[test]
+fn a_task_whose_destructor_spawns_does_not_keep_the_executor_alive() {
+    struct Spawner;
+    impl Drop for Spawner {
+        fn drop(&mut self) {
+            spawn_local(async {}).detach();
+        }
+    }
+    block_on(async {
+        let spawner = Spawner;
+        spawn_local(async move {
+            let _spawner = spawner;
+            std::future::pending::<()>().await;
+        })
+        .detach();
+        yield_now().await;
+    });
+}
+
+#[test]
+#[should_panic(expected = "deliberate")]
+fn the_panic_of_a_task_is_the_panic_of_its_executor() {
+    block_on(async {
+        spawn_local(async { panic!("deliberate") }).detach();
+        time::sleep(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn one_executor_runs_one_future_after_another_and_keeps_its_tasks() {
+    let executor = Executor::new(ReactorOptions::default()).unwrap();
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let task = executor.block_on(async {
+        let task = spawn_local(async move {
+            waiting.await;
+            5
+        });
+        yield_now().await;
+        task
+    });
+    gate.open();
+    assert_eq!(executor.block_on(task).unwrap(), 5);
+}
+
+#[test]
+fn an_inner_block_on_shares_the_reactor_and_the_outer_tasks_wait() {
+    block_on(async {
+        let ran = Rc::new(Cell::new(false));
+        let witness = Rc::clone(&ran);
+        let task = spawn_local(async move { witness.set(true) });
+        let outer = Reactor::current().unwrap().stats();
+        block_on(async {
+            time::sleep(Duration::from_millis(2)).await;
+            assert!(Reactor::current().unwrap().stats().turns > outer.turns);
+        });
+        assert!(!ran.get(), "the outer task waited");
+        task.await.unwrap();
+    });
+    assert!(matches!(Reactor::current(), Err(Error::NoReactor)));
+}
+
+#[test]
+fn sleeps_end_in_the_order_of_their_deadlines_and_never_early() {
+    let order = Rc::new(RefCell::new(Vec::new()));
+    block_on(async {
+        let start = Instant::now();
+        let tasks: Vec<_> = [30_u64, 10, 20, 0]
+            .into_iter()
+            .map(|ms| {
+                let order = Rc::clone(&order);
+                spawn_local(async move {
+                    time::sleep(Duration::from_millis(ms)).await;
+                    assert!(start.elapsed() >= Duration::from_millis(ms));
+                    order.borrow_mut().push(ms);
+                })
+            })
+            .collect();
+        join_all(tasks).await;
+    });
+    assert_eq!(order.take(), [0, 10, 20, 30]);
+}
+
+#[test]
+fn a_timeout_ends_what_is_late_and_lets_through_what_is_not() {
+    block_on(async {
+        let late = time::timeout(Duration::from_millis(2), std::future::pending::<()>()).await;
+        assert_eq!(late, Err(time::Elapsed));
+        assert_eq!(time::timeout(Duration::from_secs(60), async { 3 }).await, Ok(3));
+        assert_eq!(time::timeout(Duration::ZERO, async { 3 }).await, Ok(3));
+        assert_eq!(time::timeout(Duration::MAX, async { 3 }).await, Ok(3));
+    });
+}
+
+#[test]
+fn an_interval_ticks_on_its_grid_and_skips_what_was_missed() {
+    block_on(async {
+        let start = Instant::now();
+        let period = Duration::from_millis(4);
+        let mut ticks = time::interval(period);
+        let first = ticks.tick().await;
+        assert!(first >= start + period);
+        std::thread::sleep(3 * period);
+        let second = ticks.tick().await;
+        let third = ticks.next().await.unwrap();
+        for tick in [second, third] {
+            let since = (tick - first).as_nanos();
+            assert_eq!(since % period.as_nanos(), 0, "on the grid");
+        }
+        assert!(third > second, "a missed tick comes once");
+    });
+}
+
+#[test]
+fn a_sleep_that_moved_to_another_task_wakes_that_one() {
+    block_on(async {
+        let mut sleep = Box::pin(time::sleep(Duration::from_millis(5)));
+        poll_fn(|cx| {
+            let _ = sleep.as_mut().poll(cx);
+            Poll::Ready(())
+        })
+        .await;
+        spawn_local(sleep).await.unwrap();
+    });
+}
+
+#[test]
+fn a_million_timers_made_and_dropped_leave_none_behind() {
+    block_on(async {
+        for _ in 0..1_000_000 {
+            let mut sleep = std::pin::pin!(time::sleep(Duration::from_secs(3600)));
+            let polled = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+        }
+        time::sleep(Duration::from_millis(1)).await;
+    });
+}

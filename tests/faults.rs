@@ -1,0 +1,406 @@
+//! Bad input and bad luck: typed errors that name the step and the remedy, and no hang.
+
+use std::time::{Duration, Instant};
+
+use ringtap::{
+    AsyncCapture, Capture, CaptureBuilder, Error, FanoutFlags, FanoutMode, GeometryError, Step,
+    executor, time,
+};
+use ringtap_lab::{Generator, Tally, Traffic, link, namespace};
+
+ringtap_lab::test_binary!();
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn small(interface: &str) -> CaptureBuilder {
+    Capture::builder()
+        .interface(interface)
+        .block_size(1 << 16)
+        .block_count(8)
+        .block_timeout_ms(5)
+}
+
+#[test]
+fn an_unknown_interface_is_named() {
+    let Some(_net) = namespace() else { return };
+    for name in ["nowhere0", "", "a-name-longer-than-fifteen-bytes", "a/b"] {
+        let error = Capture::open(name).unwrap_err();
+        assert!(matches!(&error, Error::NoSuchInterface { name: named } if named == name), "{error}");
+    }
+    assert!(matches!(Capture::builder().build(), Err(Error::InterfaceMissing)));
+    assert!(matches!(ringtap::interface_info("nowhere0"), Err(Error::NoSuchInterface { .. })));
+}
+
+#[test]
+fn illegal_sizes_never_reach_the_kernel() {
+    let Some(_net) = namespace() else { return };
+    let error = small("lo").block_size(5000).build().unwrap_err();
+    assert!(matches!(error, Error::Geometry(GeometryError::BlockNotPageAligned { .. })));
+    assert!(error.to_string().contains("round it up to 8192"), "{error}");
+    let error = small("lo").snap_len(0).build().unwrap_err();
+    assert!(matches!(error, Error::Geometry(GeometryError::NoSnapLen)));
+    let error = small("lo").block_count(1 << 30).build().unwrap_err();
+    assert!(matches!(error, Error::Geometry(GeometryError::TooLarge { .. })));
+}
+
+#[test]
+fn sizes_at_the_edge_of_what_is_legal_are_taken_by_the_kernel() {
+    let Some(_net) = namespace() else { return };
+    for (block, count, frame) in [(4096, 1, 80), (4096, 3, 4096), (12_288, 2, 2048), (1 << 16, 1, 96)]
+    {
+        small("lo").block_size(block).block_count(count).frame_size(frame).build().unwrap();
+    }
+}
+
+#[test]
+fn a_ring_that_does_not_fit_says_how_much_was_asked() {
+    let Some(_net) = namespace() else { return };
+    // Address space is what a process can be made short of; memory is everybody's.
+    let status = in_child("a_ring_in_little_address_space");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn without_the_capability_the_remedy_is_named() {
+    let Some(_net) = namespace() else { return };
+    let status = in_child("a_capture_without_capabilities");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_fanout_group_refuses_other_modes_and_flags_and_says_why() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let first = small(&veth.right).fanout(FanoutMode::Hash, 5).build().unwrap();
+    assert_eq!(first.fanout_group(), Some(5));
+    let others = [
+        small(&veth.right).fanout(FanoutMode::LoadBalance, 5),
+        small(&veth.right).fanout(FanoutMode::Hash, 5).fanout_flags(FanoutFlags::DEFRAG),
+        small(&veth.left).fanout(FanoutMode::Hash, 5),
+    ];
+    for other in others {
+        let error = other.build().unwrap_err();
+        assert!(matches!(error, Error::Fanout { group: Some(5), .. }), "{error:?}");
+        assert!(error.to_string().contains("must all ask for the same"), "{error}");
+    }
+    small(&veth.right).fanout(FanoutMode::Hash, 5).build().unwrap();
+}
+
+#[test]
+fn groups_of_the_kernels_choice_differ() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let open = || small(&veth.right).fanout_auto(FanoutMode::Hash).build().unwrap();
+    let (one, other) = (open(), open());
+    assert_ne!(one.fanout_group().unwrap(), other.fanout_group().unwrap());
+    let joined = small(&veth.right).fanout(FanoutMode::Hash, one.fanout_group().unwrap());
+    assert_eq!(joined.build().unwrap().fanout_group(), one.fanout_group());
+}
+
+#[test]
+fn a_down_interface_can_be_opened_and_captures_once_it_is_up() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.down();
+    let mut capture = small(&veth.right).build().unwrap();
+    assert!(capture.next_batch_timeout(Duration::from_millis(300)).unwrap().is_none());
+    veth.up();
+    Generator::new(&veth.left, &Traffic::default()).flood(5);
+    assert_eq!(capture.next_batch_timeout(PATIENCE).unwrap().unwrap().len(), 5);
+    veth.down();
+    let error = small(&veth.right).fanout(FanoutMode::Hash, 1).build();
+    if let Err(error) = error {
+        assert!(error.to_string().contains("interface is down"), "{error}");
+    }
+}
+
+#[test]
+fn down_and_up_again_goes_on_with_the_same_socket() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let mut generator = Generator::new(&veth.left, &traffic);
+    let mut capture = small(&veth.right).build().unwrap();
+    let mut tally = Tally::new(&traffic, 30);
+    for _ in 0..3 {
+        generator.flood(10);
+        let batch = capture.next_batch_timeout(PATIENCE).unwrap().unwrap();
+        batch.iter().for_each(|packet| tally.record(packet.data()));
+        drop(batch);
+        veth.down();
+        assert!(capture.next_batch_timeout(Duration::from_millis(250)).unwrap().is_none());
+        veth.up();
+    }
+    tally.assert_complete();
+}
+
+#[test]
+fn down_and_up_again_goes_on_with_the_same_async_socket() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let mut generator = Generator::new(&veth.left, &traffic);
+    executor::block_on(async {
+        let mut capture = AsyncCapture::new(small(&veth.right).build().unwrap()).unwrap();
+        for _ in 0..3 {
+            generator.flood(10);
+            assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 10);
+            veth.down();
+            let quiet = time::timeout(Duration::from_millis(250), capture.next_batch()).await;
+            assert!(quiet.is_err(), "a down interface is quiet, not an error: {quiet:?}");
+            veth.up();
+        }
+    });
+}
+
+#[test]
+fn a_removed_interface_delivers_its_last_packets_and_then_is_an_error() {
+    for was_down in [false, true] {
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        let mut capture = small(&veth.right).build().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(7);
+        if was_down {
+            veth.down();
+        }
+        veth.delete();
+        let mut batches = capture.batches();
+        let mut delivered = 0;
+        let error = loop {
+            match batches.next().expect("an error ends it") {
+                Ok(batch) => delivered += batch.len(),
+                Err(error) => break error,
+            }
+        };
+        assert!(batches.next().is_none());
+        assert_eq!(delivered, 7);
+        assert!(matches!(&error, Error::InterfaceGone { name } if *name == veth.right), "{error}");
+    }
+}
+
+#[test]
+fn removal_ends_a_wait_that_is_under_way_blocking_and_async() {
+    for was_down in [false, true] {
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        if was_down {
+            veth.down();
+        }
+        let mut blocking = small(&veth.right).build().unwrap();
+        let waiting = std::thread::spawn(move || blocking.next_batch_timeout(PATIENCE));
+        let builder = small(&veth.right);
+        let polling = std::thread::spawn(move || {
+            executor::block_on(async {
+                let mut capture = AsyncCapture::new(builder.build()?)?;
+                let waited = time::timeout(PATIENCE, capture.next_batch()).await;
+                assert!(capture.next_batch().await.unwrap().is_none(), "over");
+                waited.expect("removal is noticed")
+            })
+        });
+        std::thread::sleep(Duration::from_millis(150));
+        veth.delete();
+        for waited in [waiting.join().unwrap(), polling.join().unwrap()] {
+            assert!(matches!(waited, Err(Error::InterfaceGone { .. })), "{waited:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wait_on_a_removed_interface_does_not_spin() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).build().unwrap();
+    veth.down();
+    let before = cpu_time();
+    assert!(capture.next_batch_timeout(Duration::from_secs(1)).unwrap().is_none());
+    // Ten looks a second cost microseconds; a spin would cost the whole second.
+    assert!(cpu_time() - before < Duration::from_millis(300));
+}
+
+#[test]
+fn holding_the_newest_batch_does_not_make_the_wait_spin() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).build().unwrap();
+    Generator::new(&veth.left, &Traffic::default()).flood(1);
+    let _held = capture.next_batch_timeout(PATIENCE).unwrap().unwrap();
+    let before = cpu_time();
+    assert!(capture.next_batch_timeout(Duration::from_secs(1)).unwrap().is_none());
+    assert!(cpu_time() - before < Duration::from_millis(300));
+}
+
+#[test]
+fn a_storm_of_signals_does_not_end_a_wait_early_or_lose_anything() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { flows: 4, ..Traffic::default() };
+    let builder = small(&veth.right);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let plan = traffic.clone();
+    let reader = std::thread::spawn(move || {
+        let mut tally = Tally::new(&plan, 2_000);
+        let mut capture = builder.clone().build().unwrap();
+        ready.send(signals::this_thread()).unwrap();
+        let start = Instant::now();
+        while tally.received() < 1_000 && start.elapsed() < PATIENCE {
+            if let Some(batch) = capture.next_batch_timeout(PATIENCE).unwrap() {
+                batch.iter().for_each(|packet| tally.record(packet.data()));
+            }
+        }
+        let start = Instant::now();
+        assert!(capture.next_batch_timeout(Duration::from_millis(200)).unwrap().is_none());
+        assert!(start.elapsed() >= Duration::from_millis(200), "the whole time");
+        executor::block_on(async {
+            let mut capture = AsyncCapture::new(capture).unwrap();
+            ready.send(signals::this_thread()).unwrap();
+            while tally.received() < 2_000 {
+                let batch = time::timeout(PATIENCE, capture.next_batch()).await;
+                let batch = batch.expect("frames come").unwrap().unwrap();
+                batch.iter().for_each(|packet| tally.record(packet.data()));
+            }
+            let start = Instant::now();
+            time::sleep(Duration::from_millis(200)).await;
+            assert!(start.elapsed() >= Duration::from_millis(200), "the whole time");
+        });
+        tally.assert_complete();
+    });
+    let mut generator = Generator::new(&veth.left, &traffic);
+    for _ in 0..2 {
+        let target = is_ready.recv().unwrap();
+        let storm = signals::storm(target);
+        generator.paced(1_000, 10_000);
+        std::thread::sleep(Duration::from_millis(300));
+        storm.end();
+    }
+    reader.join().unwrap();
+}
+
+/// Runs one of the `#[ignore]`-free helper tests below in a process of its own, which it may
+/// cripple.
+fn in_child(test: &str) -> std::process::ExitStatus {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("child::{test}"), "--nocapture", "--test-threads=1"])
+        .env(child::MARK, "1")
+        .status()
+        .unwrap()
+}
+
+/// What runs in a process of its own; as ordinary tests these do nothing.
+mod child {
+    use super::*;
+
+    pub const MARK: &str = "RINGTAP_TEST_CHILD";
+
+    fn is_child() -> bool {
+        std::env::var_os(MARK).is_some()
+    }
+
+    #[test]
+    fn a_ring_in_little_address_space() {
+        if !is_child() {
+            return;
+        }
+        let _net = ringtap_lab::Namespace::enter().unwrap();
+        limits::set(libc::RLIMIT_AS, 512 << 20);
+        let error = Capture::builder().interface("lo").block_count(256).build().unwrap_err();
+        let Error::RingTooLarge { bytes, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*bytes, 1 << 30);
+        assert!(error.to_string().contains("1073741824 bytes"), "{error}");
+        small("lo").build().expect("a smaller one fits");
+    }
+
+    #[test]
+    fn a_capture_without_capabilities() {
+        if !is_child() {
+            return;
+        }
+        let _net = ringtap_lab::Namespace::enter().unwrap();
+        limits::drop_capabilities();
+        let error = Capture::open("lo").unwrap_err();
+        assert!(matches!(error, Error::Os { step: Step::OpenSocket, .. }), "{error:?}");
+        assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+        assert!(error.to_string().contains("just setcap"), "{error}");
+    }
+}
+
+fn cpu_time() -> Duration {
+    // SAFETY: a C struct of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is writable.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
+}
+
+mod limits {
+    pub fn set(resource: libc::__rlimit_resource_t, bytes: u64) {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: the struct is readable.
+        assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
+    }
+
+    /// Gives up all capabilities of this thread (capset(2)).
+    pub fn drop_capabilities() {
+        let header: [u32; 2] = [0x2008_0522, 0]; // _LINUX_CAPABILITY_VERSION_3, this thread
+        let none = [0_u32; 6];
+        // SAFETY: both arrays have the sizes this version has.
+        let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+        assert_eq!(result, 0);
+    }
+}
+
+mod signals {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    extern "C" fn ignore(_: i32) {}
+
+    /// The calling thread, which a signal now interrupts.
+    pub fn this_thread() -> libc::pid_t {
+        // SAFETY: a C struct; all zero is valid.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = ignore as *const () as usize; // without SA_RESTART
+        // SAFETY: the handler does nothing.
+        unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
+        // SAFETY: no arguments.
+        unsafe { libc::gettid() }
+    }
+
+    pub struct Storm {
+        stop: Arc<AtomicBool>,
+        thread: std::thread::JoinHandle<()>,
+    }
+
+    /// Interrupts a thread about a thousand times a second.
+    pub fn storm(thread: libc::pid_t) -> Storm {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // SAFETY: no memory involved.
+                unsafe {
+                    libc::syscall(libc::SYS_tgkill, std::process::id(), thread, libc::SIGUSR1)
+                };
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Storm { stop, thread }
+    }
+
+    impl Storm {
+        pub fn end(self) {
+            self.stop.store(true, Ordering::Relaxed);
+            self.thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn link_statistics_are_the_labs_witness() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    Generator::new(&veth.left, &Traffic::default()).flood(100);
+    assert_eq!(link::stats(&veth.left).unwrap().sent, 100);
+    assert_eq!(link::stats(&veth.right).unwrap().received, 100);
+}

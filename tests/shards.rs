@@ -1,0 +1,210 @@
+//! Shards: every packet to exactly one of them, both directions of a flow to the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use ringtap::{
+    Capture, CaptureBuilder, Cores, Error, FanoutMode, OnShardFailure, Shards, ShardsBuilder, Source,
+};
+use ringtap_lab::{Generator, Tally, Traffic, namespace};
+
+ringtap_lab::test_binary!();
+
+fn ring() -> CaptureBuilder {
+    Capture::builder().block_size(1 << 20).block_count(16).block_timeout_ms(10)
+}
+
+fn three_shards(interface: &str) -> ShardsBuilder<ringtap::BuiltIn> {
+    Shards::builder().interface(interface).capture(ring()).shards(3)
+}
+
+/// Sends all of `traffic` to three shards and returns what each saw.
+fn run(mode: FanoutMode, traffic: &Traffic, count: u64) -> Option<(Vec<Tally>, ringtap::ShardsStats)> {
+    let net = namespace()?;
+    let veth = net.veth();
+    let tallies: Arc<Mutex<HashMap<usize, Tally>>> = Arc::default();
+    let (sink, plan) = (Arc::clone(&tallies), traffic.clone());
+    let shards = three_shards(&veth.right)
+        .source(Source::Fanout(mode))
+        .spawn(move |mut shard| {
+            let (sink, mut tally) = (Arc::clone(&sink), Tally::new(&plan, count));
+            async move {
+                while let Some(batch) = shard.capture.next().await {
+                    for packet in &batch? {
+                        tally.record(packet.data());
+                    }
+                }
+                sink.lock().unwrap().insert(shard.index(), tally);
+                Ok(())
+            }
+        })
+        .unwrap();
+    Generator::new(&veth.left, traffic).bursts(count, 2_000, Duration::from_millis(10));
+    assert_eq!(veth.lost(), 0, "the tap saw all");
+    shards.stop();
+    let stats = shards.join().unwrap();
+    let mut tallies = std::mem::take(&mut *tallies.lock().unwrap());
+    Some(((0..3).map(|index| tallies.remove(&index).unwrap()).collect(), stats))
+}
+
+fn merged(tallies: &[Tally], traffic: &Traffic, count: u64) -> Tally {
+    let mut all = Tally::new(traffic, count);
+    tallies.iter().for_each(|tally| all.merge(tally));
+    all
+}
+
+#[test]
+fn two_hundred_thousand_frames_arrive_once_in_flow_order_both_directions_together() {
+    const COUNT: u64 = 200_000;
+    let traffic = Traffic { len: 128, flows: 64, both_directions: true, ..Traffic::default() };
+    let Some((tallies, stats)) = run(FanoutMode::Hash, &traffic, COUNT) else { return };
+    merged(&tallies, &traffic, COUNT).assert_complete();
+    let mut shard_of = HashMap::new();
+    for (index, tally) in tallies.iter().enumerate() {
+        for flow in tally.flows() {
+            assert_eq!(shard_of.insert(flow, index), None, "flow {flow} is on two shards");
+        }
+    }
+    assert_eq!(shard_of.len(), 64);
+    assert!(tallies.iter().all(|tally| tally.received() > 0), "64 flows spread over 3 shards");
+    let total = stats.total();
+    assert_eq!((total.packets, total.delivered, total.drops), (COUNT, COUNT, 0));
+    for shard in stats.shards() {
+        assert_eq!(shard.capture.delivered, tallies[shard.spec.index].received());
+        assert!(shard.reactor.wakeups > 0);
+    }
+}
+
+#[test]
+fn every_mode_delivers_each_frame_exactly_once() {
+    const COUNT: u64 = 20_000;
+    let traffic = Traffic { flows: 16, ..Traffic::default() };
+    let by_length = [
+        ringtap::BpfInsn { code: 0x80, jt: 0, jf: 0, k: 0 }, // ld #len
+        ringtap::BpfInsn { code: 0x16, jt: 0, jf: 0, k: 0 }, // ret a
+    ];
+    for mode in [
+        FanoutMode::Hash,
+        FanoutMode::LoadBalance,
+        FanoutMode::Cpu,
+        FanoutMode::Rollover,
+        FanoutMode::Random,
+        FanoutMode::QueueMapping,
+        FanoutMode::Cbpf(Arc::new(by_length)),
+    ] {
+        let Some((tallies, _)) = run(mode.clone(), &traffic, COUNT) else { return };
+        let mut all = Tally::new(&traffic, COUNT);
+        let mut received = Vec::new();
+        for tally in &tallies {
+            tally.assert_sound();
+            received.push(tally.received());
+            all.merge(tally);
+        }
+        all.assert_complete();
+        match mode {
+            FanoutMode::LoadBalance => assert!(received.iter().all(|&count| count >= 6_666)),
+            FanoutMode::Cbpf(_) => {
+                // The program sees the packet from its network header on: 14 bytes less.
+                assert_eq!(received[(66 - 14) % 3], COUNT, "by length: {received:?}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn one_shard_that_fails_stops_all_and_is_named() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let shards = three_shards(&veth.right)
+        .spawn(|mut shard| async move {
+            if shard.index() == 1 {
+                return Err(Error::other("deliberate"));
+            }
+            while let Some(batch) = shard.capture.next().await {
+                batch?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let error = shards.join().unwrap_err();
+    assert!(matches!(error, Error::Shard { index: 1, .. }), "{error:?}");
+    assert_eq!(error.to_string(), "shard 1: deliberate");
+}
+
+#[test]
+fn one_shard_that_panics_leaves_its_packets_to_the_others_if_they_go_on() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let shards = three_shards(&veth.right)
+        .on_failure(OnShardFailure::Continue)
+        .spawn(|mut shard| async move {
+            assert!(shard.index() != 2, "deliberate panic");
+            while let Some(batch) = shard.capture.next().await {
+                batch?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let traffic = Traffic { flows: 64, ..Traffic::default() };
+    let mut generator = Generator::new(&veth.left, &traffic);
+    let seen_by_survivors = || {
+        let stats = shards.stats().unwrap();
+        stats.shards()[..2].iter().map(|shard| shard.capture.packets).sum::<u64>()
+    };
+    // Until the third has left the group, its share of the 64 flows is missing.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let before = seen_by_survivors();
+        generator.flood(64);
+        if seen_by_survivors() - before == 64 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the failed shard stayed in the group");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let before = seen_by_survivors();
+    generator.flood(5_000);
+    assert_eq!(seen_by_survivors() - before, 5_000);
+    shards.stop();
+    let error = shards.join().unwrap_err();
+    let Error::ShardPanicked { index: 2, message } = &error else { panic!("{error:?}") };
+    assert!(message.contains("deliberate"), "{message}");
+}
+
+#[test]
+fn a_shard_that_cannot_start_ends_the_others_with_its_reason() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let error = three_shards("nowhere0").spawn(|_| async { Ok(()) }).unwrap_err();
+    let Error::Shard { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(**source, Error::NoSuchInterface { .. }), "{error:?}");
+    let error = Shards::builder().spawn(|_| async { Ok(()) }).unwrap_err();
+    assert!(error.to_string().contains("no interface was named"), "{error}");
+    let error = three_shards(&veth.right).cores(Cores::List(vec![9999])).spawn(|_| async { Ok(()) });
+    assert!(matches!(error, Err(Error::ShardPlan(_))));
+}
+
+#[test]
+fn dropping_the_handle_ends_the_threads() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let ended = Arc::new(());
+    let witness = Arc::clone(&ended);
+    let shards = three_shards(&veth.right)
+        .spawn(move |mut shard| {
+            let witness = Arc::clone(&witness);
+            async move {
+                while let Some(batch) = shard.capture.next().await {
+                    batch?;
+                }
+                drop(witness);
+                Ok(())
+            }
+        })
+        .unwrap();
+    drop(shards);
+    assert_eq!(Arc::strong_count(&ended), 1, "nobody holds it any more");
+}
