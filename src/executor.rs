@@ -28,7 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use self::queue::{MAIN, Runnable, RunQueue};
+use self::queue::{MAIN, RunQueue, Runnable};
 pub use self::task::JoinHandle;
 use self::task::Tasks;
 use crate::reactor::Attached;

@@ -1,40 +1,107 @@
-//! ringtap
+//! Packet capture through shared-memory rings, driven by io_uring, on any async runtime.
+//!
+//! - **Zero copy, zero allocation a packet.** A [`PacketBatch`] is an owned lease on a block of the
+//!   ring that the kernel filled: keep it, send it to another thread, drop it whenever.
+//! - **One `io_uring_enter` a turn.** Sockets, timers and wake-ups of a thread are waited for
+//!   together; reading a ready ring makes no system call at all.
+//! - **Thread-per-core shards.** Each has its own socket of a fanout group, its own reactor, its own
+//!   everything; see [`Shards`].
+//! - **Exact accounting.** `packets == delivered + drops`, in totals that reading never resets, and
+//!   stopping drains the last partial block.
+//!
+//! ```no_run
+//! use futures_util::StreamExt;
+//! use ringtap::{AsyncCapture, executor};
+//!
+//! fn main() -> ringtap::Result<()> {
+//!     executor::block_on(async {
+//!         let mut capture = AsyncCapture::open("eth0")?;
+//!         while let Some(batch) = capture.next().await {
+//!             for packet in &batch? {
+//!                 println!("{} {} bytes", packet.timestamp(), packet.len());
+//!             }
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! # Which way in
+//!
+//! | you want | use |
+//! |---|---|
+//! | packets, no async | [`Capture`]: [`next_batch_timeout`](Capture::next_batch_timeout), [`batches`](Capture::batches) |
+//! | packets in a future | [`AsyncCapture`], inside [`executor::block_on`] |
+//! | every core | [`Shards`] |
+//! | figures | [`Capture::stats`], [`StatsHandle`], [`ShardsHandle::stats`] |
+//!
+//! # Layers
+//!
+//! Arrows point down only; `tests/layers.rs` enforces it.
+//!
+//! ```text
+//! error  packet  stats  options          vocabulary
+//!     sys                                every system call but io_uring's
+//!         ring  wait  interface          shared memory as data structures
+//!             afpacket  reactor          sockets; io_uring
+//!                 executor  time         tasks; timers
+//!                     io                 async sockets
+//!                         shard          one thread a core
+//! ```
+//!
+//! # Features
+//!
+//! None by default. `testing` adds [`testing`]: rings without a kernel.
+
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringtap works through Linux packet sockets and io_uring: it builds for Linux only");
 
 mod afpacket;
 mod error;
+pub mod executor;
 mod interface;
-mod reactor;
+mod io;
 mod options;
 mod packet;
+mod reactor;
 mod ring;
 mod shard;
 mod stats;
 mod sys;
 pub mod time;
 mod wait;
-pub mod executor;
-mod io;
 
-pub use self::afpacket::*;
-pub use self::interface::*;
-pub use self::sys::bpf::BpfInsn;
+pub use self::afpacket::{
+    Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, MAX_RING_BYTES, RingProfile,
+    StatsHandle, TimestampSource, UnknownFanoutMode,
+};
 pub use self::error::{Error, GeometryError, Result, Step};
-pub use self::options::{BusyPoll, Cores, ReactorOptions};
-pub use self::packet::*;
-pub use self::ring::batch::{PacketBatch, Packets};
-pub use self::reactor::{Reactor, ReactorStatsHandle};
-pub use self::wait::StopHandle;
+pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, Port};
-pub use self::shard::*;
+pub use self::options::{BusyPoll, Cores, ReactorOptions};
+pub use self::packet::{
+    Clock, LinkAddress, OwnedPacket, Packet, PacketDirection, PacketStatus, Timestamp, VlanTag,
+};
+pub use self::reactor::{Reactor, ReactorStatsHandle};
+pub use self::ring::batch::{PacketBatch, Packets};
+pub use self::shard::{
+    BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,
+    ShardsBuilder, ShardsHandle, ShardsStats, Source,
+};
 pub use self::stats::{CaptureStats, ReactorStats};
+pub use self::sys::bpf::BpfInsn;
+pub use self::wait::StopHandle;
 
 /// Rings without a kernel, for tests of what is built on this crate.
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use crate::ring::peer::{Peer, TestRing};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_tag_splits_into_id_priority_and_drop_eligibility() {
-        let tag = VlanTag { tci: 0b101_1_0000_0110_0100, tpid: 0x8100 };
+        let tag = VlanTag { tci: 0b1011_0000_0110_0100, tpid: 0x8100 };
         assert_eq!((tag.id(), tag.priority(), tag.drop_eligible()), (100, 5, true));
     }
 

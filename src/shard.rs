@@ -166,7 +166,10 @@ impl<R: Runtime> ShardsBuilder<R> {
         }
         let Source::Fanout(mode) = self.source;
         let capture = self.capture.with_fanout_mode(mode);
-        run::spawn(&plan, run::Job { capture, on_failure: self.on_failure, runtime: self.runtime, work })
+        run::spawn(
+            &plan,
+            run::Job { capture, on_failure: self.on_failure, runtime: self.runtime, work },
+        )
     }
 }
 

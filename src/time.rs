@@ -162,7 +162,8 @@ fn next_tick(due: Instant, now: Instant, period: Duration) -> Instant {
     let late = now.saturating_duration_since(due).as_nanos();
     let into_period = late % period.as_nanos();
     // Smaller than `period`, so it fits.
-    let into_period = Duration::new((into_period / 1_000_000_000) as u64, (into_period % 1_000_000_000) as u32);
+    let into_period =
+        Duration::new((into_period / 1_000_000_000) as u64, (into_period % 1_000_000_000) as u32);
     now + (period - into_period)
 }
 

@@ -15,11 +15,7 @@ ringtap_lab::test_binary!();
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn ring(interface: &str) -> CaptureBuilder {
-    Capture::builder()
-        .interface(interface)
-        .block_size(1 << 17)
-        .block_count(32)
-        .block_timeout_ms(5)
+    Capture::builder().interface(interface).block_size(1 << 17).block_count(32).block_timeout_ms(5)
 }
 
 fn open(interface: &str) -> AsyncCapture {
@@ -67,9 +63,8 @@ fn a_wait_dropped_at_every_poll_loses_nothing() {
         let mut dropped = 0;
         while tally.received() < 5_000 {
             // Polled once with the task's waker, and dropped if it was not ready.
-            let polled = std::future::poll_fn(|cx| {
-                Poll::Ready(pin!(capture.next_batch()).poll(cx))
-            });
+            let polled =
+                std::future::poll_fn(|cx| Poll::Ready(pin!(capture.next_batch()).poll(cx)));
             match polled.await {
                 Poll::Ready(batch) => {
                     for packet in &batch.unwrap().unwrap() {
@@ -134,10 +129,13 @@ fn several_captures_on_one_thread_all_progress_under_a_flood() {
                 }
             }
         });
-        let senders: Vec<_> =
-            pairs.iter().map(|veth| send(&veth.left, &traffic, 20_000)).collect();
+        let senders: Vec<_> = pairs.iter().map(|veth| send(&veth.left, &traffic, 20_000)).collect();
         for task in tasks {
-            time::timeout(PATIENCE, task).await.expect("each progresses").unwrap().assert_complete();
+            time::timeout(PATIENCE, task)
+                .await
+                .expect("each progresses")
+                .unwrap()
+                .assert_complete();
         }
         assert_eq!(ticking.await.unwrap(), 20);
         senders.into_iter().for_each(|sender| sender.join().unwrap());
@@ -232,8 +230,8 @@ fn stopping_from_another_thread_drains_and_ends_the_stream() {
     let traffic = Traffic::default();
     let mut tally = Tally::new(&traffic, 1_000);
     block_on(async {
-        let mut capture = AsyncCapture::new(ring(&veth.right).block_timeout_ms(100).build().unwrap())
-            .unwrap();
+        let mut capture =
+            AsyncCapture::new(ring(&veth.right).block_timeout_ms(100).build().unwrap()).unwrap();
         let stop = capture.stop_handle().unwrap();
         Generator::new(&veth.left, &traffic).flood(1_000);
         let stopper = std::thread::spawn(move || {

@@ -9,11 +9,7 @@ ringtap_lab::test_binary!();
 
 /// A small ring: 16 blocks of 256 KiB, handed over after 5 ms.
 fn small(interface: &str) -> CaptureBuilder {
-    Capture::builder()
-        .interface(interface)
-        .block_size(1 << 18)
-        .block_count(16)
-        .block_timeout_ms(5)
+    Capture::builder().interface(interface).block_size(1 << 18).block_count(16).block_timeout_ms(5)
 }
 
 /// Reads until `count` frames were recorded, or nothing came for two seconds.

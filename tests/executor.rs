@@ -124,12 +124,14 @@ fn a_task_may_drop_its_own_handle() {
 fn unfinished_tasks_are_dropped_with_the_executor_and_their_handles_say_so() {
     let alive = Rc::new(());
     let witness = Rc::clone(&alive);
-    let handle = block_on(async {
-        spawn_local(async move {
+    let handle = Cell::new(None);
+    block_on(async {
+        handle.set(Some(spawn_local(async move {
             let _held = witness;
             std::future::pending::<()>().await;
-        })
+        })));
     });
+    let handle = handle.take().unwrap();
     assert_eq!(Rc::strong_count(&alive), 1);
     assert!(matches!(block_on(handle), Err(Error::TaskCancelled)));
 }
@@ -167,14 +169,15 @@ fn one_executor_runs_one_future_after_another_and_keeps_its_tasks() {
     let executor = Executor::new(ReactorOptions::default()).unwrap();
     let gate = Gate::default();
     let waiting = gate.clone();
-    let task = executor.block_on(async {
-        let task = spawn_local(async move {
+    let task = Cell::new(None);
+    executor.block_on(async {
+        task.set(Some(spawn_local(async move {
             waiting.await;
             5
-        });
+        })));
         yield_now().await;
-        task
     });
+    let task = task.take().unwrap();
     gate.open();
     assert_eq!(executor.block_on(task).unwrap(), 5);
 }

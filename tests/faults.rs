@@ -6,18 +6,14 @@ use ringtap::{
     AsyncCapture, Capture, CaptureBuilder, Error, FanoutFlags, FanoutMode, GeometryError, Step,
     executor, time,
 };
-use ringtap_lab::{Generator, Tally, Traffic, link, namespace};
+use ringtap_lab::{Generator, Tally, Traffic, child as process, link, namespace};
 
 ringtap_lab::test_binary!();
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn small(interface: &str) -> CaptureBuilder {
-    Capture::builder()
-        .interface(interface)
-        .block_size(1 << 16)
-        .block_count(8)
-        .block_timeout_ms(5)
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
 }
 
 #[test]
@@ -25,7 +21,10 @@ fn an_unknown_interface_is_named() {
     let Some(_net) = namespace() else { return };
     for name in ["nowhere0", "", "a-name-longer-than-fifteen-bytes", "a/b"] {
         let error = Capture::open(name).unwrap_err();
-        assert!(matches!(&error, Error::NoSuchInterface { name: named } if named == name), "{error}");
+        assert!(
+            matches!(&error, Error::NoSuchInterface { name: named } if named == name),
+            "{error}"
+        );
     }
     assert!(matches!(Capture::builder().build(), Err(Error::InterfaceMissing)));
     assert!(matches!(ringtap::interface_info("nowhere0"), Err(Error::NoSuchInterface { .. })));
@@ -46,7 +45,8 @@ fn illegal_sizes_never_reach_the_kernel() {
 #[test]
 fn sizes_at_the_edge_of_what_is_legal_are_taken_by_the_kernel() {
     let Some(_net) = namespace() else { return };
-    for (block, count, frame) in [(4096, 1, 80), (4096, 3, 4096), (12_288, 2, 2048), (1 << 16, 1, 96)]
+    for (block, count, frame) in
+        [(4096, 1, 80), (4096, 3, 4096), (12_288, 2, 2048), (1 << 16, 1, 96)]
     {
         small("lo").block_size(block).block_count(count).frame_size(frame).build().unwrap();
     }
@@ -56,15 +56,13 @@ fn sizes_at_the_edge_of_what_is_legal_are_taken_by_the_kernel() {
 fn a_ring_that_does_not_fit_says_how_much_was_asked() {
     let Some(_net) = namespace() else { return };
     // Address space is what a process can be made short of; memory is everybody's.
-    let status = in_child("a_ring_in_little_address_space");
-    assert!(status.success(), "{status}");
+    process::run("a_ring_in_little_address_space", "");
 }
 
 #[test]
 fn without_the_capability_the_remedy_is_named() {
     let Some(_net) = namespace() else { return };
-    let status = in_child("a_capture_without_capabilities");
-    assert!(status.success(), "{status}");
+    process::run("a_capture_without_capabilities", "");
 }
 
 #[test]
@@ -275,29 +273,13 @@ fn a_storm_of_signals_does_not_end_a_wait_early_or_lose_anything() {
     reader.join().unwrap();
 }
 
-/// Runs one of the `#[ignore]`-free helper tests below in a process of its own, which it may
-/// cripple.
-fn in_child(test: &str) -> std::process::ExitStatus {
-    std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("child::{test}"), "--nocapture", "--test-threads=1"])
-        .env(child::MARK, "1")
-        .status()
-        .unwrap()
-}
-
 /// What runs in a process of its own; as ordinary tests these do nothing.
 mod child {
     use super::*;
 
-    pub const MARK: &str = "RINGTAP_TEST_CHILD";
-
-    fn is_child() -> bool {
-        std::env::var_os(MARK).is_some()
-    }
-
     #[test]
     fn a_ring_in_little_address_space() {
-        if !is_child() {
+        if process::value().is_none() {
             return;
         }
         let _net = ringtap_lab::Namespace::enter().unwrap();
@@ -311,7 +293,7 @@ mod child {
 
     #[test]
     fn a_capture_without_capabilities() {
-        if !is_child() {
+        if process::value().is_none() {
             return;
         }
         let _net = ringtap_lab::Namespace::enter().unwrap();
@@ -333,14 +315,14 @@ fn cpu_time() -> Duration {
 }
 
 mod limits {
-    pub fn set(resource: libc::__rlimit_resource_t, bytes: u64) {
+    pub(super) fn set(resource: libc::__rlimit_resource_t, bytes: u64) {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
         // SAFETY: the struct is readable.
         assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
     }
 
     /// Gives up all capabilities of this thread (capset(2)).
-    pub fn drop_capabilities() {
+    pub(super) fn drop_capabilities() {
         let header: [u32; 2] = [0x2008_0522, 0]; // _LINUX_CAPABILITY_VERSION_3, this thread
         let none = [0_u32; 6];
         // SAFETY: both arrays have the sizes this version has.
@@ -357,7 +339,7 @@ mod signals {
     extern "C" fn ignore(_: i32) {}
 
     /// The calling thread, which a signal now interrupts.
-    pub fn this_thread() -> libc::pid_t {
+    pub(super) fn this_thread() -> libc::pid_t {
         // SAFETY: a C struct; all zero is valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = ignore as *const () as usize; // without SA_RESTART
@@ -367,13 +349,13 @@ mod signals {
         unsafe { libc::gettid() }
     }
 
-    pub struct Storm {
+    pub(super) struct Storm {
         stop: Arc<AtomicBool>,
         thread: std::thread::JoinHandle<()>,
     }
 
     /// Interrupts a thread about a thousand times a second.
-    pub fn storm(thread: libc::pid_t) -> Storm {
+    pub(super) fn storm(thread: libc::pid_t) -> Storm {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -389,7 +371,7 @@ mod signals {
     }
 
     impl Storm {
-        pub fn end(self) {
+        pub(super) fn end(self) {
             self.stop.store(true, Ordering::Relaxed);
             self.thread.join().unwrap();
         }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use ringtap::{
-    Capture, CaptureBuilder, Cores, Error, FanoutMode, OnShardFailure, Shards, ShardsBuilder, Source,
+    Capture, CaptureBuilder, Cores, Error, FanoutMode, OnShardFailure, Shards, ShardsBuilder,
+    Source,
 };
 use ringtap_lab::{Generator, Tally, Traffic, namespace};
 
@@ -21,7 +22,11 @@ fn three_shards(interface: &str) -> ShardsBuilder<ringtap::BuiltIn> {
 }
 
 /// Sends all of `traffic` to three shards and returns what each saw.
-fn run(mode: FanoutMode, traffic: &Traffic, count: u64) -> Option<(Vec<Tally>, ringtap::ShardsStats)> {
+fn run(
+    mode: FanoutMode,
+    traffic: &Traffic,
+    count: u64,
+) -> Option<(Vec<Tally>, ringtap::ShardsStats)> {
     let net = namespace()?;
     let veth = net.veth();
     let tallies: Arc<Mutex<HashMap<usize, Tally>>> = Arc::default();
@@ -183,7 +188,8 @@ fn a_shard_that_cannot_start_ends_the_others_with_its_reason() {
     assert!(matches!(**source, Error::NoSuchInterface { .. }), "{error:?}");
     let error = Shards::builder().spawn(|_| async { Ok(()) }).unwrap_err();
     assert!(error.to_string().contains("no interface was named"), "{error}");
-    let error = three_shards(&veth.right).cores(Cores::List(vec![9999])).spawn(|_| async { Ok(()) });
+    let error =
+        three_shards(&veth.right).cores(Cores::List(vec![9999])).spawn(|_| async { Ok(()) });
     assert!(matches!(error, Err(Error::ShardPlan(_))));
 }
 

@@ -165,7 +165,8 @@ impl CaptureBuilder {
     ///
     /// All members must ask for the same mode, flags and interface.
     pub fn fanout(mut self, mode: FanoutMode, group: u16) -> Self {
-        self.membership = Some(Membership { mode, group: Some(group), flags: FanoutFlags::empty() });
+        self.membership =
+            Some(Membership { mode, group: Some(group), flags: FanoutFlags::empty() });
         self
     }
 

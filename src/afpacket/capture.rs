@@ -79,11 +79,7 @@ impl Capture {
         CaptureBuilder::new()
     }
 
-    pub(super) fn new(
-        ring: BlockRing,
-        socket: Arc<Socket>,
-        block_timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(ring: BlockRing, socket: Arc<Socket>, block_timeout: Duration) -> Self {
         let link = if socket.is_up() { Link::Up } else { Link::Down };
         Self {
             ring,
@@ -287,8 +283,8 @@ impl Capture {
         let is_stopping = self.stop.as_ref().is_some_and(StopHandle::is_stopped);
         let stop = self.stop.as_ref().filter(|_| !is_stopping).map(StopHandle::event);
         let socket = (!spins).then(|| self.socket.as_fd());
-        let [socket, _] = event::poll([socket, stop], until)
-            .map_err(|source| Error::os(Step::Wait, source))?;
+        let [socket, _] =
+            event::poll([socket, stop], until).map_err(|source| Error::os(Step::Wait, source))?;
         if socket.error || self.link == Link::Down {
             self.check_link()?;
         }

@@ -96,9 +96,7 @@ impl Socket {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        Asker(self.fd.as_fd())
-            .flags(&self.name)
-            .is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0)
+        Asker(self.fd.as_fd()).flags(&self.name).is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0)
     }
 }
 

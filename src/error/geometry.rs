@@ -80,9 +80,9 @@ impl fmt::Display for GeometryError {
                 "{block_count} blocks of {block_size} bytes are more than the {most} bytes a ring \
                  may take; use fewer or smaller blocks, or more shards"
             ),
-            Self::NoBlockTimeout => {
-                f.write_str("block_timeout_ms is 0; use at least 1 (the kernel would choose for you)")
-            }
+            Self::NoBlockTimeout => f.write_str(
+                "block_timeout_ms is 0; use at least 1 (the kernel would choose for you)",
+            ),
             Self::NoSnapLen => f.write_str("snap_len is 0; use at least 1, or leave it unset"),
         }
     }

@@ -154,10 +154,38 @@ mod tests {
         use Phase::{Armed, Cancelling, Idle, Queued};
         // phase; after want, push, release; after completion with and without F_MORE
         let table = [
-            (Idle, (true, Queued), (false, Idle), (Released::Freed, Idle), (Completed::Ignored, Idle), (Completed::Ignored, Idle)),
-            (Queued, (false, Queued), (true, Armed), (Released::Freed, Queued), (Completed::Ignored, Queued), (Completed::Ignored, Queued)),
-            (Armed, (false, Armed), (false, Armed), (Released::Cancel, Cancelling), (Completed::Wake, Armed), (Completed::Wake, Idle)),
-            (Cancelling, (false, Cancelling), (false, Cancelling), (Released::Waiting, Cancelling), (Completed::Ignored, Cancelling), (Completed::Freed, Cancelling)),
+            (
+                Idle,
+                (true, Queued),
+                (false, Idle),
+                (Released::Freed, Idle),
+                (Completed::Ignored, Idle),
+                (Completed::Ignored, Idle),
+            ),
+            (
+                Queued,
+                (false, Queued),
+                (true, Armed),
+                (Released::Freed, Queued),
+                (Completed::Ignored, Queued),
+                (Completed::Ignored, Queued),
+            ),
+            (
+                Armed,
+                (false, Armed),
+                (false, Armed),
+                (Released::Cancel, Cancelling),
+                (Completed::Wake, Armed),
+                (Completed::Wake, Idle),
+            ),
+            (
+                Cancelling,
+                (false, Cancelling),
+                (false, Cancelling),
+                (Released::Waiting, Cancelling),
+                (Completed::Ignored, Cancelling),
+                (Completed::Freed, Cancelling),
+            ),
         ];
         for (phase, want, push, release, more, last) in table {
             let mut tried = op(phase);

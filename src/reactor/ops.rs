@@ -53,12 +53,8 @@ impl Ops {
     pub(super) fn insert(&mut self, fd: RawFd, events: u32) -> Option<Token> {
         let slot = self.free.pop()?;
         let place = &mut self.slots[slot as usize];
-        place.entry = Some(Entry {
-            op: Op::default(),
-            target: Target::Descriptor(fd),
-            events,
-            waker: None,
-        });
+        place.entry =
+            Some(Entry { op: Op::default(), target: Target::Descriptor(fd), events, waker: None });
         Some(Token::new(slot, place.generation))
     }
 

@@ -4,10 +4,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
+use super::Reactor;
 use super::op::Readiness;
 use super::state::Shared;
 use super::token::Token;
-use super::Reactor;
 use crate::{Error, Result};
 
 /// A descriptor whose readiness the reactor watches.

@@ -39,12 +39,8 @@ impl Unparker {
 
     /// The reactor is about to sleep: false if it was notified since it last ran.
     pub(super) fn begin(&self) -> bool {
-        let parked = self.0.state.compare_exchange(
-            RUNNING,
-            PARKED,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let parked =
+            self.0.state.compare_exchange(RUNNING, PARKED, Ordering::AcqRel, Ordering::Acquire);
         if parked.is_err() {
             self.0.state.store(RUNNING, Ordering::Release);
         }

@@ -169,7 +169,8 @@ impl Drop for BlockRing {
         let size = self.shared.block_size;
         let kept = self.shared.leased.iter().enumerate().filter_map(|(index, leased)| {
             // Acquire: pairs with END_LEASE. A lease that ends after this look is copied in vain.
-            (leased.load(Ordering::Acquire) != 0).then_some(index * size + BODY_AT..(index + 1) * size)
+            (leased.load(Ordering::Acquire) != 0)
+                .then_some(index * size + BODY_AT..(index + 1) * size)
         });
         // Where memory is too short for the copy, the leases go on pinning the socket: documented
         // on `PacketBatch`, and nothing else can be done here.

@@ -159,7 +159,8 @@ impl Peer {
     /// the next block is still the reader's (the kernel would drop the packets).
     pub fn retire<'a>(&mut self, packets: impl IntoIterator<Item = &'a [u8]>) -> Option<usize> {
         let mut image = BlockImage::new(self.kernel.block_size());
-        let fitted = packets.into_iter().take_while(|data| image.push(&PeerPacket::new(data))).count();
+        let fitted =
+            packets.into_iter().take_while(|data| image.push(&PeerPacket::new(data))).count();
         let body = image.finish(self.sequence);
         if !self.kernel.retire(self.cursor, &body, 0) {
             return None;

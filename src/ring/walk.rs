@@ -212,7 +212,8 @@ mod tests {
     fn a_header_that_points_outside_ends_the_walk_and_tells_how_many_are_left() {
         let body = image(&[vec![1; 60], vec![2; 60], vec![3; 60]]);
         let first = (BlockHeader::read(&body).first_at as usize) - BODY_AT;
-        let second = first + u32::from_ne_bytes(body[first..first + 4].try_into().unwrap()) as usize;
+        let second =
+            first + u32::from_ne_bytes(body[first..first + 4].try_into().unwrap()) as usize;
         for (field, value) in [(12, u32::MAX), (12, 1 << 20), (24, 0)] {
             let mut bad = body.clone();
             bad[second + field..second + field + 4].copy_from_slice(&value.to_ne_bytes());

@@ -59,7 +59,9 @@ impl ShardPlan {
         }
         let count = count.unwrap_or(places.len());
         if count == 0 || count > MAX_SHARDS {
-            return Err(Error::ShardPlan("a fanout group has 1 to 256 members; ask for so many shards"));
+            return Err(Error::ShardPlan(
+                "a fanout group has 1 to 256 members; ask for so many shards",
+            ));
         }
         let specs = places.iter().cycle().take(count).enumerate();
         Ok(Self { specs: specs.map(|(index, &core)| ShardSpec { index, core }).collect() })
@@ -102,7 +104,11 @@ mod tests {
             (Cores::Unpinned, Some(2), Some(vec![None; 2])),
             (Cores::All, Some(0), None),
             (Cores::All, Some(257), None),
-            (Cores::All, Some(256), Some([0, 2, 5].map(Some).into_iter().cycle().take(256).collect())),
+            (
+                Cores::All,
+                Some(256),
+                Some([0, 2, 5].map(Some).into_iter().cycle().take(256).collect()),
+            ),
         ];
         for (cores, count, expected) in table {
             let plan = ShardPlan::new(&cores, &allowed, count).ok();

@@ -108,7 +108,11 @@ fn collect(reports: &Receiver<Report>, count: usize) -> Result<Vec<Readers>> {
 }
 
 /// A shard's thread, from pinning to leaving the group.
-fn shard_main<R, F, Fut>(common: &Common<R, F>, spec: ShardSpec, report: &Sender<Report>) -> Result<()>
+fn shard_main<R, F, Fut>(
+    common: &Common<R, F>,
+    spec: ShardSpec,
+    report: &Sender<Report>,
+) -> Result<()>
 where
     R: Runtime,
     F: Fn(Shard) -> Fut,
@@ -131,8 +135,13 @@ where
             let opened = capture.get_ref().open_intake();
             common.lineup.under_way();
             opened?;
-            (common.job.work)(Shard { capture, spec, count: common.count, stop: common.stop.clone() })
-                .await
+            (common.job.work)(Shard {
+                capture,
+                spec,
+                count: common.count,
+                stop: common.stop.clone(),
+            })
+            .await
         })?
     };
     let outcome = match catch_unwind(AssertUnwindSafe(run)) {
@@ -160,10 +169,7 @@ fn pin(spec: ShardSpec) -> Result<()> {
 
 /// A shard's capture, its intake closed, in its place in the group; `None` where the start was
 /// aborted meanwhile.
-fn open<R, F>(
-    common: &Common<R, F>,
-    spec: ShardSpec,
-) -> Result<Option<(AsyncCapture, Readers)>> {
+fn open<R, F>(common: &Common<R, F>, spec: ShardSpec) -> Result<Option<(AsyncCapture, Readers)>> {
     let mut capture: Capture = common.job.capture.open_closed()?;
     let Ok(group) = common.lineup.wait_for_turn(spec.index) else { return Ok(None) };
     if let Some(membership) = common.job.capture.effective_membership() {
@@ -172,10 +178,8 @@ fn open<R, F>(
     common.lineup.joined(capture.fanout_group());
     capture.share_stop(common.stop.clone());
     let capture = AsyncCapture::new(capture)?;
-    let readers = Readers {
-        capture: capture.stats_handle(),
-        reactor: Reactor::current()?.stats_handle(),
-    };
+    let readers =
+        Readers { capture: capture.stats_handle(), reactor: Reactor::current()?.stats_handle() };
     Ok(Some((capture, readers)))
 }
 

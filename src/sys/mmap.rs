@@ -167,7 +167,7 @@ mod tests {
             write(&mapping, page * 4096 + 7, 0xa0 + page as u8);
         }
         let base = mapping.base();
-        mapping.detach([4096..8192].into_iter()).unwrap();
+        mapping.detach(std::iter::once(4096..8192)).unwrap();
         assert_eq!(mapping.base(), base);
         assert_eq!(read(&mapping, 7), 0);
         assert_eq!(read(&mapping, 4096 + 7), 0xa1);

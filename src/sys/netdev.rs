@@ -47,7 +47,8 @@ impl Asker<'_> {
 
     /// Receive and transmit queues in use, from `ETHTOOL_GCHANNELS`; combined ones count in both.
     pub(crate) fn queues(&self, name: &str) -> io::Result<(u32, u32)> {
-        let channels = self.ethtool(name, Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::EMPTY })?;
+        let channels =
+            self.ethtool(name, Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::EMPTY })?;
         Ok((channels.rx + channels.combined, channels.tx + channels.combined))
     }
 
@@ -131,8 +132,7 @@ struct Channels {
 }
 
 impl Channels {
-    const EMPTY: Self =
-        Self { cmd: 0, maxima: [0; 4], rx: 0, tx: 0, other: 0, combined: 0 };
+    const EMPTY: Self = Self { cmd: 0, maxima: [0; 4], rx: 0, tx: 0, other: 0, combined: 0 };
 }
 
 #[derive(Clone, Copy)]

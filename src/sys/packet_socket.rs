@@ -53,9 +53,8 @@ pub(crate) fn is_orphaned(socket: BorrowedFd<'_>) -> bool {
     let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
     let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the buffer is writable for `len` bytes.
-    let result = unsafe {
-        libc::getsockname(socket.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut len)
-    };
+    let result =
+        unsafe { libc::getsockname(socket.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut len) };
     // SAFETY: zeroed before the call, and a struct of integers.
     let address = unsafe { address.assume_init() };
     result == 0 && address.sll_ifindex == -1

@@ -132,8 +132,7 @@ fn what_a_broken_header_leaves_out_is_counted_once() {
 
 #[test]
 fn the_flags_of_a_block_are_those_of_its_status_word() {
-    let mut ring =
-        BlockRing::new(Mapping::heap(4096), 4096, true, Arc::new(AtomicU64::new(0)));
+    let mut ring = BlockRing::new(Mapping::heap(4096), 4096, true, Arc::new(AtomicU64::new(0)));
     let status = libc::TP_STATUS_LOSING | libc::TP_STATUS_BLK_TMO;
     assert!(ring.kernel_half().retire(0, &BlockImage::new(4096).finish(1), status));
     let batch = PacketBatch::from_block(ring.take().unwrap());

@@ -27,7 +27,8 @@ impl Generator {
     /// # Panics
     /// Where no packet socket can be had on it: the lab is there to have one.
     pub fn new(name: &str, traffic: &Traffic) -> Self {
-        let sender = Sender::open(name).unwrap_or_else(|error| panic!("sending on {name}: {error}"));
+        let sender =
+            Sender::open(name).unwrap_or_else(|error| panic!("sending on {name}: {error}"));
         let templates = [false, true]
             .into_iter()
             .flat_map(|is_answer| (0..traffic.flows).map(move |flow| (flow, is_answer)))
@@ -177,9 +178,8 @@ impl Sender {
         }
         let count = frames.len().min(BATCH) as u32;
         // SAFETY: `count` messages are set up; their vectors and frames outlive the call.
-        let sent = unsafe {
-            libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0)
-        };
+        let sent =
+            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 }

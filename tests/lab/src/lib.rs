@@ -8,6 +8,7 @@
 //!   link        veth pairs and what can befall them, by rtnetlink
 //!   traffic     frames that can be told apart and rebuilt from their number
 //!   generator   sends them: flood, burst, paced
+//!   child       a process of its own, for tests that cripple theirs
 //!   tally       exactly once, in order, unchanged
 //! ```
 //!
@@ -15,16 +16,19 @@
 //! [`bootstrap::enter`] first thing in `main`.
 
 pub mod bootstrap;
+pub mod child;
 pub mod generator;
 pub mod link;
 pub mod namespace;
 pub mod pcap;
+pub mod stage;
 pub mod tally;
 pub mod traffic;
 
 pub use self::generator::Generator;
 pub use self::link::Veth;
 pub use self::namespace::Namespace;
+pub use self::stage::Stage;
 pub use self::tally::Tally;
 pub use self::traffic::{Mark, Protocol, Traffic};
 

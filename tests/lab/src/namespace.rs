@@ -30,7 +30,9 @@ impl Namespace {
         // SAFETY: affects the calling thread only.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             let error = io::Error::last_os_error();
-            return Err(format!("no network namespace: {error}; run as root or outside a container"));
+            return Err(format!(
+                "no network namespace: {error}; run as root or outside a container"
+            ));
         }
         let namespace = Self { outside, pairs: std::cell::Cell::new(0) };
         for which in ["all", "default"] {
@@ -60,7 +62,8 @@ impl Namespace {
     pub fn veth_with_queues(&self, queues: u32) -> Veth {
         let number = self.pairs.replace(self.pairs.get() + 1);
         let veth = Veth { left: format!("left{number}"), right: format!("right{number}") };
-        link::create_veth(&veth, queues).unwrap_or_else(|error| panic!("creating {veth:?}: {error}"));
+        link::create_veth(&veth, queues)
+            .unwrap_or_else(|error| panic!("creating {veth:?}: {error}"));
         veth.up();
         veth
     }

@@ -150,9 +150,7 @@ impl Traffic {
             None => network!(builder),
         };
         let written = match self.protocol {
-            Protocol::Tcp => {
-                network.tcp(ports.0, ports.1, flow, 1024).write(&mut frame, &payload)
-            }
+            Protocol::Tcp => network.tcp(ports.0, ports.1, flow, 1024).write(&mut frame, &payload),
             _ => network.udp(ports.0, ports.1).write(&mut frame, &payload),
         };
         written.expect("the payload fits");
@@ -188,8 +186,7 @@ mod tests {
     fn a_frame_is_found_and_rebuilt_from_its_mark() {
         for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Udp6] {
             for vlan in [None, Some(100)] {
-                let traffic =
-                    Traffic { len: 300, flows: 7, both_directions: true, protocol, vlan };
+                let traffic = Traffic { len: 300, flows: 7, both_directions: true, protocol, vlan };
                 for number in [0, 6, 7, 13, 1 << 40] {
                     let frame = traffic.frame(number, 99);
                     assert_eq!(frame.len(), traffic.frame_len());

@@ -1,0 +1,53 @@
+//! A fanout group by hand, with blocking captures on threads (shards do this for you).
+//! `cargo run --example fanout -- eth0`, or without arguments in the lab.
+
+use std::time::Duration;
+
+use ringtap::{Capture, CaptureBuilder, FanoutMode, StopHandle};
+use ringtap_lab::Stage;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let stage = Stage::from_args()?;
+    let ring: CaptureBuilder = Capture::builder()
+        .interface(stage.interface())
+        .block_size(1 << 18)
+        .block_count(32)
+        .block_timeout_ms(10);
+
+    // The first member has the kernel choose a group id that no other program uses …
+    let first = ring.clone().fanout_auto(FanoutMode::Hash).build()?;
+    let group = first.fanout_group().expect("it joined one");
+    println!("fanout group {group}");
+    // … which the others join.
+    let mut captures = vec![first];
+    for _ in 0..2 {
+        captures.push(ring.clone().fanout(FanoutMode::Hash, group).build()?);
+    }
+
+    let stops: Vec<StopHandle> =
+        captures.iter_mut().map(Capture::stop_handle).collect::<ringtap::Result<_>>()?;
+    let threads: Vec<_> = captures
+        .into_iter()
+        .enumerate()
+        .map(|(member, mut capture)| {
+            std::thread::spawn(move || -> ringtap::Result<u64> {
+                let mut packets = 0;
+                for batch in capture.batches() {
+                    packets += batch?.iter().count() as u64;
+                }
+                println!("member {member}: {packets} packets, {:?}", capture.stats()?);
+                Ok(packets)
+            })
+        })
+        .collect();
+
+    let sent = stage.pace(Duration::from_secs(2), 100_000).finish();
+    // Last member first, so that the flows of those still draining stay where they are.
+    stops.iter().rev().for_each(StopHandle::stop);
+    let mut packets = 0;
+    for thread in threads {
+        packets += thread.join().expect("no member panics")?;
+    }
+    println!("{packets} packets captured; {sent} sent in the lab");
+    Ok(())
+}
