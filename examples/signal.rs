@@ -18,10 +18,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ctrlc::set_handler(move || stop.stop())?;
 
         if !stage.is_real() {
-            std::thread::spawn(|| {
+            let process = std::process::id() as libc::pid_t;
+            std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_secs(2));
                 // SAFETY: a signal to this process, which has a handler for it.
-                unsafe { libc::kill(libc::getpid(), libc::SIGINT) };
+                unsafe { libc::kill(process, libc::SIGINT) };
             });
         }
         println!("capturing until Ctrl-C");
