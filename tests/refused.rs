@@ -46,8 +46,8 @@ mod child {
         block_on(async {
             let mut capture = ring().interface(&veth.right).build().unwrap();
             Generator::new(&veth.left, &Traffic::default()).flood(3);
-            let batch = capture.next_batch_timeout(Duration::from_secs(5)).unwrap().unwrap();
-            assert_eq!(batch.len(), 3, "blocking capture needs no io_uring");
+            let batch = capture.next_batch_timeout(Duration::from_secs(5)).unwrap();
+            assert!(!batch.unwrap().is_empty(), "blocking capture needs no io_uring");
             let error = AsyncCapture::new(capture).unwrap_err();
             assert!(matches!(error, Error::IoUringRefused { .. }), "{error:?}");
             assert_eq!(error.raw_os_error(), Some(errno));
