@@ -42,10 +42,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
 
     let sent = stage.pace(Duration::from_secs(2), 100_000).finish();
-    // Last member first, so that the flows of those still draining stay where they are.
-    stops.iter().rev().for_each(StopHandle::stop);
+    // Last member first: the kernel fills the hole that a member leaves with the last one, which
+    // would move flows of those that still drain.
     let mut packets = 0;
-    for thread in threads {
+    for (stop, thread) in stops.into_iter().zip(threads).rev() {
+        stop.stop();
         packets += thread.join().expect("no member panics")?;
     }
     println!("{packets} packets captured; {sent} sent in the lab");

@@ -1,8 +1,7 @@
 //! The main job: capture on every core, one shard each, and account for every packet.
 //!
-//! Without arguments it makes its own network namespace, needs no root, and floods it:
-//!     cargo run --release --example shards
-//! On a real interface (needs CAP_NET_RAW, see `just setcap`):
+//! Without arguments it floods a network namespace of its own, without root. On a real interface
+//! (needs CAP_NET_RAW, see `just setcap`):
 //!     cargo run --release --example shards -- eth0 --shards 4 --fanout hash --seconds 10
 
 use std::sync::{Arc, Mutex};
@@ -55,7 +54,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sent = traffic.finish();
     shards.stop();
     let total = shards.join()?.total();
-
     let (lost, dropped) = (stage.lost(), total.drops);
     let sent = if stage.is_real() { total.packets } else { sent };
     let accounted = total.delivered + dropped + lost;

@@ -53,13 +53,18 @@ pub enum Error {
         group: Option<u16>,
         /// What the kernel answered.
         source: io::Error,
-        /// Whether the interface was up, which joining needs.
+        /// Whether the interface was up, which joining needs on older kernels.
         interface_up: bool,
     },
     /// The kernel refused to create an io_uring.
     IoUringRefused {
         /// What the kernel answered.
         source: io::Error,
+    },
+    /// A classic BPF program has no instruction, or too many.
+    BpfLength {
+        /// Instructions it has.
+        instructions: usize,
     },
     /// No reactor is attached to this thread.
     NoReactor,
@@ -149,6 +154,10 @@ impl fmt::Display for Error {
                 write_fanout(f, *group, source, *interface_up)
             }
             Self::IoUringRefused { source } => write_refused(f, source),
+            Self::BpfLength { instructions } => write!(
+                f,
+                "a classic BPF program has 1 to 4096 instructions, and this one {instructions}"
+            ),
             Self::NoReactor => f.write_str(
                 "no reactor on this thread; run inside `ringtap::executor::block_on`, in a shard, \
                  or attach one to the runtime that polls this future",
@@ -226,9 +235,9 @@ fn write_fanout(
         None => write!(f, "creating a fanout group: {source}; ")?,
     }
     match source.raw_os_error() {
-        Some(libc::EINVAL) if !interface_up => {
-            f.write_str("the interface is down, and only a socket on a running one can join")
-        }
+        Some(libc::EINVAL) if !interface_up => f.write_str(
+            "the interface is down, and this kernel lets only a socket on a running one join",
+        ),
         Some(libc::EINVAL) => f.write_str(
             "a group has one mode, one set of flags and one interface, and its members must all \
              ask for the same (QueueMapping, Rollover, UNIQUEID and IGNORE_OUTGOING need a \

@@ -21,18 +21,19 @@
 mod queue;
 mod task;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use self::queue::{MAIN, RunQueue, Runnable};
+use self::queue::{MAIN, Round, RunQueue, Runnable};
 pub use self::task::JoinHandle;
 use self::task::Tasks;
 use crate::reactor::Attached;
-use crate::{Reactor, ReactorOptions, Result};
+use crate::{ReactorOptions, Result};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Tasks>>> = const { RefCell::new(None) };
@@ -85,65 +86,56 @@ pub async fn yield_now() {
 /// An executor with options, for one thread.
 #[derive(Debug)]
 pub struct Executor {
-    // Dropped first: tasks own sockets that the reactor then lets go of.
     tasks: Rc<Tasks>,
-    reactor: Reactor,
-    /// `None` where an outer executor's reactor is shared.
-    _attached: Option<Attached>,
+    is_running: Cell<bool>,
+    // Dropped last: tasks own sockets that the reactor then lets go of.
+    attached: Rc<Attached>,
 }
 
 impl Executor {
-    /// Makes a reactor and attaches it to this thread, unless one is attached already.
+    /// Makes a reactor and attaches it to this thread. If one is attached already it is shared, and
+    /// the options mean nothing; it ends with the last executor that uses it.
     ///
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) where the process has no descriptor left. A refused io_uring
     /// is not an error here: see [`block_on`].
     pub fn new(options: ReactorOptions) -> Result<Self> {
-        let (reactor, attached) = match Reactor::current() {
-            Ok(reactor) => (reactor, None),
-            Err(_) => {
-                let attached = Attached::new(&options)?;
-                (attached.reactor().clone(), Some(attached))
-            }
-        };
-        let queue = Arc::new(RunQueue::new(reactor.unparker().clone()));
-        Ok(Self { tasks: Rc::new(Tasks::new(queue)), reactor, _attached: attached })
+        let attached = Attached::current_or_new(&options)?;
+        let queue = Arc::new(RunQueue::new(attached.reactor().unparker().clone()));
+        Ok(Self { tasks: Rc::new(Tasks::new(queue)), is_running: Cell::new(false), attached })
     }
 
-    /// Runs a future to its end; see [`block_on`].
+    /// Runs a future to its end; see [`block_on`](fn@block_on). Tasks that are unfinished then wait
+    /// for the next call.
     ///
     /// # Panics
-    /// Where a task panics.
+    /// Where a task panics, and inside a future that this very executor runs.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _running = Running::new(&self.is_running);
         let _current = Entered::new(Rc::clone(&self.tasks));
         let mut future = pin!(future);
-        let main = Runnable::new(MAIN, Arc::clone(self.tasks.queue()));
+        let queue = self.tasks.queue();
+        let main = Runnable::new(MAIN, Arc::clone(queue));
         let waker = Waker::from(Arc::clone(&main));
         main.schedule();
-        let mut round = Vec::new();
-        let mut output = None;
+        let mut round = Round::new(queue);
         loop {
-            self.tasks.queue().take_round(&mut round);
-            for runnable in round.drain(..) {
-                runnable.begin();
+            round.begin();
+            while let Some(runnable) = round.next() {
                 if !Arc::ptr_eq(&runnable, &main) {
                     self.tasks.run(&runnable);
-                } else if let Poll::Ready(value) =
+                } else if let Poll::Ready(output) =
                     future.as_mut().poll(&mut Context::from_waker(&waker))
                 {
-                    output = Some(value);
+                    return output;
                 }
             }
-            if let Some(output) = output {
-                return output; // after the round: whoever was in it must not be forgotten
-            }
-            if self.tasks.queue().is_empty() {
-                // Without a way to sleep there is still a way to look again.
-                if self.reactor.park(None).is_err() {
-                    std::thread::yield_now();
-                }
-            } else {
-                self.reactor.turn();
+            let reactor = self.attached.reactor();
+            if !queue.is_empty() {
+                reactor.turn();
+            } else if reactor.park(|| !queue.is_empty()).is_err() {
+                // No way to sleep until something happens: look again now and then.
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
@@ -157,6 +149,22 @@ impl Drop for Executor {
     }
 }
 
+/// Notes that an executor runs, until dropped.
+struct Running<'a>(&'a Cell<bool>);
+
+impl<'a> Running<'a> {
+    fn new(is_running: &'a Cell<bool>) -> Self {
+        assert!(!is_running.replace(true), "an executor does not run inside itself");
+        Self(is_running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// Makes tasks the thread's current ones, until dropped.
 struct Entered {
     outer: Option<Rc<Tasks>>,
@@ -164,12 +172,16 @@ struct Entered {
 
 impl Entered {
     fn new(tasks: Rc<Tasks>) -> Self {
-        Self { outer: CURRENT.replace(Some(tasks)) }
+        // A thread that is ending has no current tasks.
+        let outer = CURRENT.try_with(|current| current.replace(Some(tasks))).ok().flatten();
+        Self { outer }
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.set(self.outer.take());
+        let outer = self.outer.take();
+        let inner = CURRENT.try_with(|current| current.replace(outer));
+        drop(inner);
     }
 }

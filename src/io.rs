@@ -92,7 +92,8 @@ impl<S: Port> Async<S> {
     /// Waits for the next batch; `None` once a [`StopHandle`] ended the capture and all is
     /// delivered, and after an error.
     ///
-    /// Cancel-safe: a wait that is dropped has taken nothing.
+    /// Cancel-safe: a wait that is dropped has taken nothing. After some batches without a wait it
+    /// yields once, so that a flood does not starve the thread's other tasks.
     ///
     /// # Errors
     /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once the interface was removed and its
@@ -109,10 +110,14 @@ impl<S: Port> Async<S> {
     /// As [`next_batch`](Self::next_batch).
     pub async fn readable(&mut self) -> Result<()> {
         poll_fn(|cx| {
-            if self.has_failed || self.port.is_ready() {
-                return Poll::Ready(Ok(()));
+            loop {
+                if self.has_failed || self.port.is_ready() {
+                    return Poll::Ready(Ok(()));
+                }
+                if let Filled::End = ready!(self.poll_filled(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
             }
-            self.poll_filled(cx).map_ok(|_| ())
         })
         .await
     }
@@ -121,11 +126,12 @@ impl<S: Port> Async<S> {
     ///
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) where no eventfd can be had,
-    /// [`Error::TooManyOps`](crate::Error::TooManyOps).
+    /// [`Error::TooManyOps`](crate::Error::TooManyOps),
+    /// [`Error::ReactorGone`](crate::Error::ReactorGone).
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         let handle = self.port.stop_handle()?;
         if self.stop.is_none() {
-            self.stop = Some(Registration::new(&Reactor::current()?, handle.event())?);
+            self.stop = Some(self.registration.sibling(handle.event())?);
         }
         Ok(handle)
     }
@@ -148,12 +154,11 @@ impl<S: Port> Async<S> {
     /// Dropping this future before it is ready closes the socket all the same, with the reactor's
     /// next turn.
     pub async fn close(self) {
-        let Self { mut registration, mut stop, port, .. } = self;
-        registration.release();
-        poll_fn(|cx| registration.poll_released(cx)).await;
-        if let Some(stop) = &mut stop {
-            stop.release();
-            poll_fn(|cx| stop.poll_released(cx)).await;
+        let Self { registration, stop, port, .. } = self;
+        let registrations: [Option<Registration>; 2] = [Some(registration), stop];
+        registrations.iter().flatten().for_each(Registration::release);
+        for registration in registrations.iter().flatten() {
+            poll_fn(|cx| registration.poll_released(cx)).await;
         }
         drop(port);
     }
@@ -168,9 +173,16 @@ impl<S: Port> Async<S> {
             return Poll::Pending;
         }
         loop {
-            if let Some(batch) = self.port.take() {
-                self.budget -= 1;
-                return Poll::Ready(Some(Ok(batch)));
+            match self.port.take() {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    self.budget -= 1;
+                    return Poll::Ready(Some(Ok(batch)));
+                }
+                Err(error) => {
+                    self.has_failed = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
             }
             match ready!(self.poll_filled(cx)) {
                 Ok(Filled::LookAgain) => {}

@@ -60,6 +60,9 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringtap works through Linux packet sockets and io_uring: it builds for Linux only");
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("ringtap's rings need a 64-bit address space");
+
 mod afpacket;
 mod error;
 pub mod executor;
@@ -90,14 +93,14 @@ pub use self::reactor::{Reactor, ReactorStatsHandle};
 pub use self::ring::batch::{PacketBatch, Packets};
 pub use self::shard::{
     BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,
-    ShardsBuilder, ShardsHandle, ShardsStats, Source,
+    ShardsBuilder, ShardsHandle, ShardsReport, ShardsStats, Source,
 };
 pub use self::stats::{CaptureStats, ReactorStats};
 pub use self::sys::bpf::BpfInsn;
 pub use self::wait::StopHandle;
 
 /// Rings without a kernel, for tests of what is built on this crate.
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing {
     pub use crate::ring::peer::{Peer, TestRing};
 }

@@ -31,8 +31,8 @@ pub enum Cores {
 
 /// The sizes of a reactor.
 ///
-/// Everything is allocated when the reactor is made; afterwards it allocates nothing, and what does
-/// not fit is an error, not growth.
+/// Ops are allocated when the reactor is made, and one that does not fit is an error, not growth.
+/// Timers grow with their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReactorOptions {
     max_ops: u32,

@@ -22,19 +22,16 @@ mod unpark;
 mod uring;
 
 use std::cell::RefCell;
-use std::rc::Rc;
-use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
-pub(crate) use self::registration::Registration;
+pub(crate) use self::registration::{Deadline, Registration};
 use self::state::Shared;
-pub(crate) use self::timer::TimerId;
 pub(crate) use self::unpark::Unparker;
 use crate::{Error, ReactorOptions, ReactorStats, Result};
 
 thread_local! {
-    static CURRENT: RefCell<Option<Reactor>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Weak<Attached>> = const { RefCell::new(Weak::new()) };
 }
 
 /// This thread's reactor: a handle, cheap to clone, that cannot leave the thread.
@@ -52,7 +49,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::NoReactor`] where none is attached.
     pub fn current() -> Result<Self> {
-        CURRENT.with_borrow(Clone::clone).ok_or(Error::NoReactor)
+        Ok(Attached::current().ok_or(Error::NoReactor)?.reactor.clone())
     }
 
     /// One turn without waiting: submits what is queued, takes completions, wakes their tasks.
@@ -73,47 +70,41 @@ impl Reactor {
         ReactorStatsHandle(self.shared.counters.clone())
     }
 
-    pub(crate) fn park(&self, limit: Option<Duration>) -> Result<()> {
-        self.shared.park(limit)
+    /// A turn that sleeps, unless `has_news` says there is something to do.
+    pub(crate) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
+        self.shared.park(has_news)
     }
 
     pub(crate) fn unparker(&self) -> &Unparker {
         &self.shared.unparker
     }
-
-    pub(crate) fn insert_timer(&self, deadline: Instant, waker: &Waker) -> TimerId {
-        self.shared.state.borrow_mut().timers.insert(deadline, waker.clone())
-    }
-
-    /// Changes whom a timer wakes; false if it has fired.
-    pub(crate) fn set_timer_waker(&self, id: TimerId, waker: &Waker) -> bool {
-        self.shared.state.borrow_mut().timers.set_waker(id, waker)
-    }
-
-    pub(crate) fn remove_timer(&self, id: TimerId) {
-        self.shared.state.borrow_mut().timers.remove(id);
-    }
 }
 
-/// A reactor attached to its thread; dropping it cancels its ops, waits a bounded time until the
-/// kernel has let go of their sockets, and detaches it.
+/// A reactor attached to its thread, for as long as somebody holds this: then its ops are cancelled,
+/// and a bounded time is waited until the kernel has let go of their sockets.
 #[derive(Debug)]
 pub(crate) struct Attached {
     reactor: Reactor,
 }
 
 impl Attached {
-    /// Makes a reactor and attaches it to this thread, which has none.
+    /// The thread's reactor, or a new one that is so from now on.
     ///
     /// A refused io_uring is not an error here but at the first socket that needs it: timers and
     /// wake-ups work without.
-    pub(crate) fn new(options: &ReactorOptions) -> Result<Self> {
+    pub(crate) fn current_or_new(options: &ReactorOptions) -> Result<Rc<Self>> {
+        if let Some(attached) = Self::current() {
+            return Ok(attached);
+        }
         let reactor = Reactor { shared: Rc::new(Shared::new(options)?) };
-        CURRENT.with_borrow_mut(|current| {
-            debug_assert!(current.is_none(), "the caller looked");
-            *current = Some(reactor.clone());
-        });
-        Ok(Self { reactor })
+        let attached = Rc::new(Self { reactor });
+        // A thread that is ending has no current reactor; the executor's own handle does.
+        let _ = CURRENT.try_with(|current| current.replace(Rc::downgrade(&attached)));
+        Ok(attached)
+    }
+
+    fn current() -> Option<Rc<Self>> {
+        CURRENT.try_with(|current| current.borrow().upgrade()).ok().flatten()
     }
 
     pub(crate) fn reactor(&self) -> &Reactor {
@@ -124,6 +115,5 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         self.reactor.shared.shut_down();
-        CURRENT.take();
     }
 }

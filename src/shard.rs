@@ -19,7 +19,7 @@ mod runtime;
 
 use std::future::Future;
 
-pub use self::handle::{ShardStats, ShardsHandle, ShardsStats};
+pub use self::handle::{ShardStats, ShardsHandle, ShardsReport, ShardsStats};
 pub use self::plan::{ShardPlan, ShardSpec};
 pub use self::runtime::{BuiltIn, Runtime};
 use crate::wait::StopHandle;
@@ -79,7 +79,7 @@ impl Shards {
         ShardsBuilder {
             capture: Capture::builder(),
             interface: None,
-            source: Source::Fanout(FanoutMode::Hash),
+            source: None,
             cores: Cores::All,
             count: None,
             on_failure: OnShardFailure::default(),
@@ -94,7 +94,7 @@ impl Shards {
 pub struct ShardsBuilder<R> {
     capture: CaptureBuilder,
     interface: Option<String>,
-    source: Source,
+    source: Option<Source>,
     cores: Cores,
     count: Option<usize>,
     on_failure: OnShardFailure,
@@ -108,9 +108,10 @@ impl<R: Runtime> ShardsBuilder<R> {
         self
     }
 
-    /// Where packets come from. Default: fanout by flow hash.
+    /// Where packets come from. Default: the fanout mode of [`capture`](Self::capture), if it has
+    /// one, else fanout by flow hash.
     pub fn source(mut self, source: Source) -> Self {
-        self.source = source;
+        self.source = Some(source);
         self
     }
 
@@ -164,7 +165,7 @@ impl<R: Runtime> ShardsBuilder<R> {
         if let Some(interface) = self.interface.take() {
             self.capture = self.capture.interface(interface);
         }
-        let Source::Fanout(mode) = self.source;
+        let mode = self.source.map(|Source::Fanout(mode)| mode);
         let capture = self.capture.with_fanout_mode(mode);
         run::spawn(
             &plan,
@@ -185,7 +186,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Which shard this is, from 0; also its number in the fanout group.
+    /// Which shard this is, from 0; also its number in the fanout group, if that has no other
+    /// members.
     pub fn index(&self) -> usize {
         self.spec.index
     }

@@ -1,6 +1,7 @@
 //! Timers on the thread's reactor, so that periodic work needs no other runtime.
 //!
-//! A timer belongs to the reactor of the thread that first polls it.
+//! A timer is watched by the reactor of the thread that polls it; should that end, by the next one
+//! that polls it.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 
 use crate::Reactor;
-use crate::reactor::TimerId;
+use crate::reactor::Deadline;
 
 /// Is ready after `duration`.
 pub fn sleep(duration: Duration) -> Sleep {
@@ -32,7 +33,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 pub struct Sleep {
     /// `None`: never.
     deadline: Option<Instant>,
-    timer: Option<(Reactor, TimerId)>,
+    timer: Option<Deadline>,
 }
 
 impl Future for Sleep {
@@ -41,36 +42,16 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         if deadline <= Instant::now() {
-            self.disarm();
+            self.timer = None;
             return Poll::Ready(());
         }
-        let is_armed = match &self.timer {
-            Some((reactor, id)) => reactor.set_timer_waker(*id, cx.waker()),
-            None => false,
-        };
-        if !is_armed {
-            let reactor = match Reactor::current() {
-                Ok(reactor) => reactor,
+        if !self.timer.as_ref().is_some_and(|timer| timer.set_waker(cx.waker())) {
+            match Reactor::current() {
+                Ok(reactor) => self.timer = Some(Deadline::new(&reactor, deadline, cx.waker())),
                 Err(error) => panic!("{error}"),
-            };
-            let id = reactor.insert_timer(deadline, cx.waker());
-            self.timer = Some((reactor, id));
+            }
         }
         Poll::Pending
-    }
-}
-
-impl Sleep {
-    fn disarm(&mut self) {
-        if let Some((reactor, id)) = self.timer.take() {
-            reactor.remove_timer(id);
-        }
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.disarm();
     }
 }
 
@@ -95,7 +76,8 @@ impl std::error::Error for Elapsed {}
 /// Awaits `future` for at most `limit`, and drops it when the time is up.
 ///
 /// # Errors
-/// [`Elapsed`] when the time was up first. A future that is ready at once is never late.
+/// [`Elapsed`] when the time was up first. A future that is ready at once is never late; but one
+/// that yields to other tasks first, as sockets do now and then, is late for a zero `limit`.
 ///
 /// # Panics
 /// As [`Sleep`].

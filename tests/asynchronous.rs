@@ -110,6 +110,28 @@ fn readable_takes_nothing() {
 }
 
 #[test]
+fn readable_waits_until_there_is_a_batch() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    block_on(async {
+        let mut capture = open(&veth.right);
+        let mut generator = Generator::new(&veth.left, &Traffic::default());
+        generator.flood(1);
+        receive(&mut capture, 1).await;
+        for _ in 0..2 {
+            // Neither a stale readiness nor a link that is down is a batch.
+            let waited = time::timeout(Duration::from_millis(250), capture.readable()).await;
+            assert!(waited.is_err());
+            veth.down();
+        }
+        veth.up();
+        generator.flood(1);
+        time::timeout(PATIENCE, capture.readable()).await.expect("a batch").unwrap();
+        receive(&mut capture, 1).await;
+    });
+}
+
+#[test]
 fn several_captures_on_one_thread_all_progress_under_a_flood() {
     let Some(net) = namespace() else { return };
     let pairs = [net.veth(), net.veth(), net.veth()];
@@ -179,6 +201,18 @@ fn closing_leaves_the_fanout_group_and_so_does_the_end_of_the_executor() {
         drop(capture);
         time::sleep(Duration::from_millis(5)).await;
         assert!(all_go_to_the_witness(), "dropped means gone after a turn");
+    });
+    // A close that is dropped before it is ready closes all the same.
+    block_on(async {
+        let mut capture = AsyncCapture::new(member()).unwrap();
+        let _ = time::timeout(Duration::from_millis(5), capture.next_batch()).await;
+        assert!(!all_go_to_the_witness());
+        {
+            let mut close = pin!(capture.close());
+            assert!(close.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        time::sleep(Duration::from_millis(5)).await;
+        assert!(all_go_to_the_witness());
     });
     // The reactor ends with a poll in flight, and a task that owns its socket.
     block_on(async {

@@ -1,5 +1,7 @@
 //! Blocking capture: what is sent through a veth pair is what arrives.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringtap::{Capture, CaptureBuilder, PacketBatch, PacketDirection};
@@ -212,6 +214,41 @@ fn stopping_delivers_the_last_partial_block_and_ends_the_batches() {
     Generator::new(&veth.left, &traffic).flood(10);
     assert!(capture.next_batch_timeout(Duration::ZERO).unwrap().is_none());
     assert_eq!(capture.stats().unwrap().packets, 100, "nothing gets in any more");
+}
+
+#[test]
+fn stopping_in_a_flood_that_outruns_the_reader_ends_it_all_the_same() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).build().unwrap();
+    let stop = capture.stop_handle().unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (left, over) = (veth.left.clone(), Arc::clone(&is_over));
+    let sender = std::thread::spawn(move || {
+        let mut generator = Generator::new(&left, &Traffic::default());
+        while !over.load(Ordering::Relaxed) {
+            generator.flood(1_000);
+        }
+        generator.sent()
+    });
+    let mut packets = 0;
+    let mut batches = 0;
+    for batch in capture.batches() {
+        packets += batch.unwrap().iter().count() as u64;
+        batches += 1;
+        if batches == 5 {
+            stop.stop();
+        }
+        // Slower than the sender: the ring is never found empty. What it held at the stop is all
+        // that may still come.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(batches <= 5 + 2 * 16, "packets went on coming in after the stop");
+    }
+    let stats = capture.stats().unwrap();
+    assert_eq!((stats.delivered, stats.pending()), (packets, 0));
+    assert!(stats.packets > 0);
+    is_over.store(true, Ordering::Relaxed);
+    assert!(sender.join().unwrap() > stats.packets, "the flood went on after the end");
 }
 
 #[test]

@@ -165,6 +165,81 @@ fn the_panic_of_a_task_is_the_panic_of_its_executor() {
 }
 
 #[test]
+fn executors_leave_no_descriptor_behind_whatever_was_queued_at_their_end() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let late = Gate::default();
+    let before = descriptors();
+    for _ in 0..500 {
+        let waiting = late.clone();
+        block_on(async {
+            spawn_local(async {}).detach();
+            spawn_local(waiting).detach();
+        });
+    }
+    late.open();
+    // Other tests of this process have a handful open at any time.
+    assert!(descriptors() < before + 100, "{} then, {} now", before, descriptors());
+}
+
+#[test]
+fn a_sleep_that_outlives_its_reactor_goes_on_with_the_next() {
+    let mut sleep = Box::pin(time::sleep(Duration::from_millis(20)));
+    block_on(poll_fn(|cx| {
+        assert!(sleep.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    block_on(sleep);
+}
+
+#[test]
+fn executors_of_one_thread_share_a_reactor_that_ends_with_the_last() {
+    let first = Executor::new(ReactorOptions::default()).unwrap();
+    let second = Executor::new(ReactorOptions::default()).unwrap();
+    drop(first);
+    second.block_on(time::sleep(Duration::from_millis(2)));
+    drop(second);
+    assert!(Reactor::current().is_err());
+}
+
+#[test]
+#[should_panic(expected = "does not run inside itself")]
+fn an_executor_inside_itself_is_refused() {
+    let executor = Rc::new(Executor::new(ReactorOptions::default()).unwrap());
+    let inner = Rc::clone(&executor);
+    executor.block_on(async move { inner.block_on(async {}) });
+}
+
+#[test]
+fn a_panic_forgets_no_other_task() {
+    let executor = Executor::new(ReactorOptions::default()).unwrap();
+    let ran = Rc::new(Cell::new(false));
+    let witness = Rc::clone(&ran);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        executor.block_on(async {
+            spawn_local(async { panic!("deliberate") }).detach();
+            spawn_local(async move { witness.set(true) }).detach();
+            std::future::pending::<()>().await;
+        });
+    }));
+    assert!(panicked.is_err() && !ran.get());
+    executor.block_on(yield_now());
+    assert!(ran.get());
+}
+
+#[test]
+fn waking_a_task_of_the_same_thread_costs_no_system_call() {
+    block_on(async {
+        let reactor = Reactor::current().unwrap();
+        yield_now().await;
+        let before = reactor.stats();
+        for _ in 0..1_000 {
+            yield_now().await;
+        }
+        assert_eq!(reactor.stats().delta_since(&before).enters, 0);
+    });
+}
+
+#[test]
 fn one_executor_runs_one_future_after_another_and_keeps_its_tasks() {
     let executor = Executor::new(ReactorOptions::default()).unwrap();
     let gate = Gate::default();

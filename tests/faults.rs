@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringtap::{
     AsyncCapture, Capture, CaptureBuilder, Error, FanoutFlags, FanoutMode, GeometryError,
-    PacketBatch, Step, executor, time,
+    PacketBatch, Shards, Step, executor, time,
 };
 use ringtap_lab::{Generator, Tally, Traffic, child as process, link, namespace};
 
@@ -115,9 +115,13 @@ fn a_down_interface_can_be_opened_and_captures_once_it_is_up() {
     Generator::new(&veth.left, &Traffic::default()).flood(5);
     read(&mut capture, 5);
     veth.down();
-    let error = small(&veth.right).fanout(FanoutMode::Hash, 1).build();
-    if let Err(error) = error {
-        assert!(error.to_string().contains("interface is down"), "{error}");
+    match small(&veth.right).fanout(FanoutMode::Hash, 1).build() {
+        Err(error) => assert!(error.to_string().contains("interface is down"), "{error}"),
+        Ok(mut member) => {
+            veth.up();
+            Generator::new(&veth.left, &Traffic::default()).flood(5);
+            read(&mut member, 5);
+        }
     }
 }
 
@@ -217,7 +221,64 @@ fn removal_ends_a_wait_that_is_under_way_blocking_and_async() {
 }
 
 #[test]
-fn a_wait_on_a_removed_interface_does_not_spin() {
+fn removal_is_noticed_while_the_newest_batch_is_held_and_after() {
+    for is_held in [true, false] {
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        let mut capture = small(&veth.right).build().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(1);
+        let held = read(&mut capture, 1);
+        assert!(capture.next_batch_timeout(Duration::from_millis(50)).unwrap().is_none());
+        let _held = is_held.then_some(held);
+        let waiting = std::thread::spawn(move || capture.next_batch_timeout(PATIENCE));
+        std::thread::sleep(Duration::from_millis(50));
+        veth.delete();
+        let waited = waiting.join().unwrap();
+        assert!(matches!(waited, Err(Error::InterfaceGone { .. })), "{waited:?}");
+    }
+}
+
+#[test]
+fn even_a_wait_of_no_time_notices_removal() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).build().unwrap();
+    veth.delete();
+    let start = Instant::now();
+    loop {
+        match capture.next_batch_timeout(Duration::ZERO) {
+            Ok(None) => assert!(start.elapsed() < PATIENCE, "it is never noticed"),
+            Err(Error::InterfaceGone { .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn shards_whose_interface_is_removed_end_with_that_error() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let shards =
+        Shards::builder().capture(small(&veth.right)).shards(2).spawn(|mut shard| async move {
+            while shard.capture.next_batch().await?.is_some() {}
+            Ok(())
+        });
+    let shards = shards.unwrap();
+    Generator::new(&veth.left, &Traffic { flows: 16, ..Traffic::default() }).flood(100);
+    veth.delete();
+    let report = shards.join_each().unwrap();
+    assert_eq!(report.stats.total().delivered, 100);
+    for (index, outcome) in report.outcomes.iter().enumerate() {
+        // The first that notices stops the other, which then has nothing left to notice.
+        if let Err(error) = outcome {
+            assert!(error.to_string().starts_with(&format!("shard {index}: interface")), "{error}");
+        }
+    }
+    assert!(report.outcomes.iter().any(Result::is_err));
+}
+
+#[test]
+fn a_wait_on_a_down_interface_does_not_spin() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let mut capture = small(&veth.right).build().unwrap();

@@ -1,6 +1,7 @@
 //! Shards: every packet to exactly one of them, both directions of a flow to the same.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -174,9 +175,109 @@ fn one_shard_that_panics_leaves_its_packets_to_the_others_if_they_go_on() {
     generator.flood(5_000);
     assert_eq!(seen_by_survivors() - before, 5_000);
     shards.stop();
-    let error = shards.join().unwrap_err();
-    let Error::ShardPanicked { index: 2, message } = &error else { panic!("{error:?}") };
+    let report = shards.join_each().unwrap();
+    let survivors: u64 =
+        report.stats.shards()[..2].iter().map(|shard| shard.capture.delivered).sum();
+    assert_eq!(survivors, before + 5_000, "they read all they saw");
+    assert!(report.outcomes[..2].iter().all(Result::is_ok));
+    let Err(Error::ShardPanicked { index: 2, message }) = &report.outcomes[2] else {
+        panic!("{report:?}");
+    };
     assert!(message.contains("deliberate"), "{message}");
+}
+
+#[test]
+fn shards_keep_their_place_in_the_group_when_the_link_goes_down_and_up() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let always_three = [ringtap::BpfInsn { code: 0x06, jt: 0, jf: 0, k: 3 }]; // ret #3
+    let shards = Shards::builder()
+        .capture(ring().block_size(1 << 16).interface(&veth.right))
+        .source(Source::Fanout(FanoutMode::Cbpf(Arc::new(always_three))))
+        .shards(6)
+        .spawn(|mut shard| async move {
+            while shard.capture.next_batch().await?.is_some() {}
+            Ok(())
+        })
+        .unwrap();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    for round in 1..=5 {
+        generator.flood(100);
+        let stats = shards.stats().unwrap();
+        assert_eq!(stats.shards()[3].capture.packets, round * 100, "{:?}", stats.total());
+        veth.down();
+        veth.up();
+    }
+    shards.stop();
+    shards.join().unwrap();
+}
+
+#[test]
+fn a_shard_that_ends_without_draining_leaves_what_came_before_the_stop_as_pending() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let shards = three_shards(&veth.right)
+        .spawn(|shard| async move {
+            let stop = shard.stop_handle();
+            while !stop.is_stopped() {
+                ringtap::time::sleep(Duration::from_millis(1)).await;
+            }
+            if shard.index() == 0 {
+                std::thread::sleep(Duration::from_millis(100)); // the others are over before
+            }
+            Ok(())
+        })
+        .unwrap();
+    let mut generator = Generator::new(&veth.left, &Traffic { flows: 64, ..Traffic::default() });
+    generator.flood(1_000);
+    shards.stop();
+    std::thread::sleep(Duration::from_millis(30));
+    generator.flood(1_000);
+    let report = shards.join_each().unwrap();
+    assert!(report.outcomes.iter().all(Result::is_ok));
+    let late: u64 = report.stats.shards()[1..].iter().map(|shard| shard.capture.packets).sum();
+    assert!(late < 1_000, "shards that have ended take in nothing: {late}");
+    assert_eq!(report.stats.total().delivered, 0);
+}
+
+#[test]
+fn a_runtime_that_cannot_start_is_an_error() {
+    #[derive(Clone)]
+    struct Broken;
+    impl ringtap::Runtime for Broken {
+        fn run<F: Future>(&self, _: Option<usize>, _: F) -> ringtap::Result<F::Output> {
+            Err(Error::other("no runtime today"))
+        }
+    }
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let started = three_shards(&veth.right).runtime(Broken).spawn(|_| async { Ok(()) });
+    assert!(started.unwrap_err().to_string().ends_with("no runtime today"));
+}
+
+#[test]
+fn a_mode_of_the_capture_is_kept_and_a_source_wins() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let outside = Capture::builder()
+        .interface(&veth.right)
+        .block_size(1 << 16)
+        .fanout(FanoutMode::LoadBalance, 77)
+        .build()
+        .unwrap();
+    let capture = ring().fanout(FanoutMode::LoadBalance, 77);
+    let builder = Shards::builder().interface(&veth.right).capture(capture).shards(2);
+    let work = |mut shard: ringtap::Shard| async move {
+        while shard.capture.next_batch().await?.is_some() {}
+        Ok(())
+    };
+    let shards = builder.clone().spawn(work).unwrap();
+    Generator::new(&veth.left, &Traffic::default()).flood(300);
+    assert_eq!(outside.stats().unwrap().packets, 100, "a third for each member");
+    shards.stop();
+    shards.join().unwrap();
+    let error = builder.source(Source::Fanout(FanoutMode::Hash)).spawn(work).unwrap_err();
+    assert!(error.to_string().contains("fanout group 77"), "{error}");
 }
 
 #[test]

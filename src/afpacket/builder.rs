@@ -1,9 +1,12 @@
 //! Options of a capture, with the names and defaults that netring users know.
 
+use std::os::fd::OwnedFd;
+
 use super::capture::Capture;
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingProfile, Sizes};
-use super::open;
+use super::open::Plan;
+use crate::sys::packet_socket;
 use crate::{BusyPoll, Result};
 
 /// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
@@ -185,8 +188,8 @@ impl CaptureBuilder {
 
     /// Opens the socket and its ring.
     ///
-    /// A down interface is no error: packets come once it is up (but it cannot join a fanout group
-    /// while it is down).
+    /// A down interface is no error: packets come once it is up. (Older kernels do not let a socket
+    /// on it join a fanout group.)
     ///
     /// # Errors
     /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing),
@@ -197,7 +200,8 @@ impl CaptureBuilder {
     /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
     /// `CAP_NET_RAW`.
     pub fn build(self) -> Result<Capture> {
-        let mut capture = self.open_closed()?;
+        let plan = Plan::new(&self)?;
+        let mut capture = plan.open(Self::open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
             capture.join(&membership)?;
         }
@@ -205,16 +209,30 @@ impl CaptureBuilder {
         Ok(capture)
     }
 
-    /// As [`build`](Self::build), but in no group yet, and no packet gets in until
-    /// [`open_intake`](Capture::open_intake).
-    pub(crate) fn open_closed(&self) -> Result<Capture> {
-        open::open(self)
+    /// The socket that [`open_closed`](Self::open_closed) wants.
+    ///
+    /// A step of its own, because the kernel numbers a group's members anew, in the order in which
+    /// their sockets were made, when the interface goes down and up.
+    pub(crate) fn open_socket() -> Result<OwnedFd> {
+        packet_socket::open()
     }
 
-    /// The same group, or a new one, in this mode.
-    pub(crate) fn with_fanout_mode(mut self, mode: FanoutMode) -> Self {
-        let group = self.membership.as_ref().and_then(|membership| membership.group);
-        self.membership = Some(Membership { mode, group, flags: FanoutFlags::empty() });
+    /// As [`build`](Self::build), but in no group yet, and no packet gets in until
+    /// [`open_intake`](Capture::open_intake).
+    pub(crate) fn open_closed(&self, socket: OwnedFd) -> Result<Capture> {
+        Plan::new(self)?.open(socket)
+    }
+
+    /// Certainly in a fanout group: in this mode, or else in the one asked for, or else by hash.
+    pub(crate) fn with_fanout_mode(mut self, mode: Option<FanoutMode>) -> Self {
+        let membership = self.membership.get_or_insert(Membership {
+            mode: FanoutMode::Hash,
+            group: None,
+            flags: FanoutFlags::empty(),
+        });
+        if let Some(mode) = mode {
+            membership.mode = mode;
+        }
         self
     }
 

@@ -12,7 +12,7 @@ use super::open;
 use super::socket::{Link, Socket, StatsHandle};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
-use crate::sys::event;
+use crate::sys::event::{self, Interest};
 use crate::wait::{Empty, StopHandle};
 use crate::{CaptureStats, Error, Result, Step};
 
@@ -60,8 +60,11 @@ pub struct Capture {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// The intake is closed; the kernel has until then to hand over the last block.
-    Draining(Instant),
+    /// The intake is closed; the ring was not found empty yet.
+    Draining,
+    /// The ring is empty. The kernel has until then to hand over the last block; whether all seemed
+    /// to be delivered at the last look.
+    Settling(Instant, bool),
     Ended,
 }
 
@@ -93,13 +96,20 @@ impl Capture {
         }
     }
 
-    /// The next batch if there is one; never waits, and makes no system call.
+    /// The next batch if there is one; never waits, and makes no system call, but for the one that
+    /// closes the intake once a [`StopHandle`] was used.
     #[inline]
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
+        // What fails here is tried again, and reported, by the methods that wait.
+        let _ = self.heed_stop();
+        self.take_ready()
+    }
+
+    #[inline]
+    fn take_ready(&mut self) -> Option<PacketBatch> {
         let batch = PacketBatch::from_block(self.ring.take()?);
-        if self.socket.totals().count_batch(batch.len() as u64) {
-            // The kernel's counters are 32 bits wide. A failure here shows at the next reading.
-            let _ = self.socket.stats();
+        if self.socket.totals().count_batch(batch.len() as u64, batch.is_losing()) {
+            let _ = self.socket.stats(); // a failure shows at the next reading
         }
         Some(batch)
     }
@@ -108,7 +118,7 @@ impl Capture {
     /// [`StopHandle`] has ended the capture and all is delivered ([`is_ended`](Self::is_ended)).
     ///
     /// Waits through signals. While the newest batch is still held, the kernel goes on reporting it
-    /// as ready, so this looks again every millisecond or so instead of sleeping.
+    /// as ready, so this looks again every few milliseconds instead of sleeping.
     ///
     /// # Errors
     /// [`Error::InterfaceGone`] once the interface was removed and its last packets are delivered;
@@ -207,19 +217,37 @@ impl Capture {
                 Link::Down => Empty::WaitAtMost(LINK_CHECK),
             });
         }
-        if self.phase == Phase::Running {
-            self.socket.close_intake()?;
-            self.phase = Phase::Draining(Instant::now() + self.drain_time());
-        }
-        if let Phase::Draining(until) = self.phase
-            && (self.stats()?.pending() == 0 || Instant::now() >= until)
-        {
+        self.heed_stop()?;
+        let (until, seemed_over) = match self.phase {
+            Phase::Settling(until, seemed_over) => (until, seemed_over),
+            Phase::Ended => return Ok(Empty::End),
+            Phase::Running | Phase::Draining => (Instant::now() + self.drain_time(), false),
+        };
+        // Twice, a moment apart: a packet that was past the old filter when the intake was closed
+        // may still be counted.
+        let seems_over = self.stats()?.pending() == 0;
+        if (seems_over && seemed_over) || Instant::now() >= until {
             self.phase = Phase::Ended;
+            return Ok(Empty::End);
         }
-        Ok(match self.phase {
-            Phase::Ended => Empty::End,
-            _ => Empty::WaitAtMost(self.block_timeout.clamp(RETRY, LINK_CHECK)),
-        })
+        self.phase = Phase::Settling(until, seems_over);
+        let step = if seems_over { RETRY } else { self.block_timeout.clamp(RETRY, LINK_CHECK) };
+        Ok(Empty::WaitAtMost(step))
+    }
+
+    /// The next batch; where a stop was asked for, no further packet gets in from here on, so a
+    /// reader that is never out of work comes to an end too.
+    pub(crate) fn take(&mut self) -> Result<Option<PacketBatch>> {
+        self.heed_stop()?;
+        Ok(self.take_ready())
+    }
+
+    fn heed_stop(&mut self) -> Result<()> {
+        if self.phase == Phase::Running && self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
+            self.socket.close_intake()?;
+            self.phase = Phase::Draining;
+        }
+        Ok(())
     }
 
     /// Looks after the link: after an error was reported, and now and then while it is down.
@@ -253,7 +281,7 @@ impl Capture {
     fn wait_for_batch(&mut self, deadline: Option<Instant>) -> Result<Option<PacketBatch>> {
         let mut fruitless = 0;
         loop {
-            if let Some(batch) = self.next_batch() {
+            if let Some(batch) = self.take()? {
                 return Ok(Some(batch));
             }
             let step = match self.when_empty()? {
@@ -261,34 +289,48 @@ impl Capture {
                 Empty::Wait => None,
                 Empty::WaitAtMost(step) => Some(Instant::now() + step),
             };
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(None);
-            }
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let until = [deadline, step].into_iter().flatten().min();
             fruitless = if self.wait(until, fruitless)? { fruitless + 1 } else { 0 };
+            if is_late {
+                return self.take(); // even the shortest wait has looked at the socket
+            }
         }
     }
 
-    /// Waits for the socket or the stop event; whether the socket called itself readable.
+    /// Waits for the socket or the stop event. `fruitless` is how many waits before this one called
+    /// the socket readable although there was no batch; whether this one is to be counted so.
+    ///
+    /// "Readable" means that the newest retired block was not returned yet. While a lease holds it,
+    /// `poll(2)` returns at once however often: then every other wait is a pause, for errors only.
     fn wait(&mut self, until: Option<Instant>, fruitless: u32) -> Result<bool> {
-        // "Readable" means that the newest retired block was not returned yet. If a lease holds
-        // it, poll(2) returns at once however often: pause instead.
-        let spins = fruitless > 1;
-        let until = if spins {
-            let pause = Instant::now() + RETRY;
-            Some(until.map_or(pause, |until| until.min(pause)))
+        let is_pause = fruitless % 2 == 1;
+        let (socket, until) = if is_pause {
+            let pause = Instant::now() + RETRY * (1 << (fruitless / 2).min(3));
+            (Interest::Error(self.socket.as_fd()), Some(until.map_or(pause, |at| at.min(pause))))
         } else {
-            until
+            (Interest::Readable(self.socket.as_fd()), until)
         };
-        let is_stopping = self.stop.as_ref().is_some_and(StopHandle::is_stopped);
-        let stop = self.stop.as_ref().filter(|_| !is_stopping).map(StopHandle::event);
-        let socket = (!spins).then(|| self.socket.as_fd());
+        let stop = match &self.stop {
+            Some(stop) if !stop.is_stopped() => Interest::Readable(stop.event()),
+            _ => Interest::Not,
+        };
         let [socket, _] =
             event::poll([socket, stop], until).map_err(|source| Error::os(Step::Wait, source))?;
         if socket.error || self.link == Link::Down {
             self.check_link()?;
         }
-        Ok(socket.readable || spins)
+        Ok(socket.readable || is_pause)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if self.ring.has_leases() {
+            // Their bytes are about to be copied: nothing may come in meanwhile. A failure, which
+            // needs a kernel without memory, costs bytes that nobody can read any more.
+            let _ = self.socket.close_intake();
+        }
     }
 }
 

@@ -89,6 +89,9 @@ impl BlockGeometry {
         if block_timeout_ms == 0 {
             return Err(GeometryError::NoBlockTimeout);
         }
+        if block_timeout_ms > u32::from(u16::MAX) {
+            return Err(GeometryError::BlockTimeoutTooLong { block_timeout_ms });
+        }
         Ok(Self { sizes })
     }
 
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn every_rule_has_its_error() {
         type Break = fn(&mut Sizes);
-        let cases: [(Break, GeometryError); 10] = [
+        let cases: [(Break, GeometryError); 11] = [
             (|sizes| sizes.block_size = 0, GeometryError::Zero("block_size")),
             (|sizes| sizes.block_count = 0, GeometryError::Zero("block_count")),
             (|sizes| sizes.frame_size = 0, GeometryError::Zero("frame_size")),
@@ -176,6 +179,10 @@ mod tests {
                 },
             ),
             (|sizes| sizes.block_timeout_ms = 0, GeometryError::NoBlockTimeout),
+            (
+                |sizes| sizes.block_timeout_ms = 65_536,
+                GeometryError::BlockTimeoutTooLong { block_timeout_ms: 65_536 },
+            ),
         ];
         assert!(BlockGeometry::new(GOOD).is_ok());
         for (spoil, expected) in cases {

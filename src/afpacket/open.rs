@@ -11,7 +11,7 @@
 //! In any other order the first blocks hold packets of other interfaces, unfiltered, or a fanout
 //! group hands packets to a member that is not ready.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,30 +26,44 @@ use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::{Error, GeometryError, Result, Step};
 
-/// Opens a capture whose intake is still closed, and which is in no group yet.
-pub(super) fn open(options: &CaptureBuilder) -> Result<Capture> {
-    let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
-    let geometry = BlockGeometry::new(options.sizes)?;
-    if options.snap_len == Some(0) {
-        return Err(GeometryError::NoSnapLen.into());
+/// What to open, checked: nothing was asked of the kernel yet.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    options: &'a CaptureBuilder,
+    name: &'a str,
+    geometry: BlockGeometry,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(options: &'a CaptureBuilder) -> Result<Self> {
+        let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+        let geometry = BlockGeometry::new(options.sizes)?;
+        if options.snap_len == Some(0) {
+            return Err(GeometryError::NoSnapLen.into());
+        }
+        Ok(Self { options, name, geometry })
     }
-    let fd = packet_socket::open()?;
-    let index = index_of(fd.as_fd(), name)?;
-    set_options(fd.as_fd(), options)?;
-    let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
-    let filter = options.snap_len.map(|bytes| [BpfInsn::ret(bytes)].into());
-    let socket = Socket::new(fd, name.to_owned(), filter);
-    socket.close_intake()?;
-    packet_socket::bind(socket.as_fd(), index).map_err(|error| vanished(error, name))?;
-    // A down interface leaves ENETDOWN on the socket: it belongs to nobody's wait.
-    packet_socket::take_error(socket.as_fd())?;
-    if options.promiscuous {
-        packet_socket::promiscuous(socket.as_fd(), index)?;
+
+    /// Opens a capture on a fresh socket. Its intake is still closed, and it is in no group yet.
+    pub(super) fn open(self, fd: OwnedFd) -> Result<Capture> {
+        let Self { options, name, geometry } = self;
+        let index = index_of(fd.as_fd(), name)?;
+        set_options(fd.as_fd(), options)?;
+        let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
+        let filter = options.snap_len.map(|bytes| [BpfInsn::ret(bytes)].into());
+        let socket = Socket::new(fd, name.to_owned(), index, filter);
+        socket.close_intake()?;
+        packet_socket::bind(socket.as_fd(), index).map_err(|error| vanished(error, name))?;
+        // A down interface leaves ENETDOWN on the socket: it belongs to nobody's wait.
+        packet_socket::take_error(socket.as_fd())?;
+        if options.promiscuous {
+            packet_socket::promiscuous(socket.as_fd(), index)?;
+        }
+        let malformed = Arc::clone(&socket.totals().malformed);
+        let ring = BlockRing::new(mapping, geometry.block_size(), options.fill_rxhash, malformed);
+        let timeout = Duration::from_millis(geometry.block_timeout_ms().into());
+        Ok(Capture::new(ring, Arc::new(socket), timeout))
     }
-    let malformed = Arc::clone(&socket.totals().malformed);
-    let ring = BlockRing::new(mapping, geometry.block_size(), options.fill_rxhash, malformed);
-    let timeout = Duration::from_millis(geometry.block_timeout_ms().into());
-    Ok(Capture::new(ring, Arc::new(socket), timeout))
 }
 
 fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {

@@ -17,6 +17,7 @@ use crate::{CaptureStats, Error, Result, Step};
 pub(crate) struct Socket {
     fd: OwnedFd,
     name: String,
+    index: u32,
     totals: Arc<Totals>,
     /// What the intake is when it is open; `None` is everything.
     filter: Option<Box<[BpfInsn]>>,
@@ -38,6 +39,10 @@ struct KernelTotals {
     freezes: u64,
 }
 
+/// How many batches go by, while packets are being dropped, between two readings of the kernel's
+/// counters.
+const LOSING_BATCHES: u64 = 256;
+
 /// Whether the interface passes packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -46,8 +51,13 @@ pub(crate) enum Link {
 }
 
 impl Socket {
-    pub(super) fn new(fd: OwnedFd, name: String, filter: Option<Box<[BpfInsn]>>) -> Self {
-        Self { fd, name, totals: Arc::default(), filter }
+    pub(super) fn new(
+        fd: OwnedFd,
+        name: String,
+        index: u32,
+        filter: Option<Box<[BpfInsn]>>,
+    ) -> Self {
+        Self { fd, name, index, totals: Arc::default(), filter }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -71,7 +81,7 @@ impl Socket {
     }
 
     /// Lets no further packet in, uncounted; those in the ring stay.
-    pub(super) fn close_intake(&self) -> Result<()> {
+    pub(crate) fn close_intake(&self) -> Result<()> {
         bpf::attach(self.fd.as_fd(), &[BpfInsn::ret(0)])
     }
 
@@ -96,7 +106,7 @@ impl Socket {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        Asker(self.fd.as_fd()).flags(&self.name).is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0)
+        Asker(self.fd.as_fd()).is_up(self.index)
     }
 }
 
@@ -114,15 +124,17 @@ impl Drop for Socket {
 }
 
 impl Totals {
-    /// Counts a delivered batch; true now and then, when the kernel's 32-bit counters are to be
-    /// read before they can wrap.
+    /// Counts a delivered batch; true now and then, when the kernel's counters, 32 bits wide, are
+    /// to be read before they can wrap.
     #[inline]
-    pub(super) fn count_batch(&self, packets: u64) -> bool {
+    pub(super) fn count_batch(&self, packets: u64, is_losing: bool) -> bool {
         // Relaxed, and no read-modify-write: one writer, the owner of the capture; statistics.
         let before = self.delivered.load(Ordering::Relaxed);
+        let batches = self.batches.load(Ordering::Relaxed) + 1;
         self.delivered.store(before + packets, Ordering::Relaxed);
-        self.batches.store(self.batches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        (before ^ (before + packets)) >> 30 != 0
+        self.batches.store(batches, Ordering::Relaxed);
+        let many_delivered = (before ^ (before + packets)) >> 30 != 0;
+        many_delivered || (is_losing && batches.is_multiple_of(LOSING_BATCHES))
     }
 
     /// Adds what the kernel counted since the last reading, and returns all totals.

@@ -48,6 +48,11 @@ pub enum GeometryError {
     },
     /// The block timeout is zero, which the kernel would replace by a guess of its own.
     NoBlockTimeout,
+    /// The block timeout does not fit the 16 bits that kernels before 6.18 keep of it.
+    BlockTimeoutTooLong {
+        /// Milliseconds asked for.
+        block_timeout_ms: u32,
+    },
     /// The snap length is zero, which would drop every packet.
     NoSnapLen,
 }
@@ -83,6 +88,9 @@ impl fmt::Display for GeometryError {
             Self::NoBlockTimeout => f.write_str(
                 "block_timeout_ms is 0; use at least 1 (the kernel would choose for you)",
             ),
+            Self::BlockTimeoutTooLong { block_timeout_ms } => {
+                write!(f, "block_timeout_ms {block_timeout_ms} is too long; use at most 65535")
+            }
             Self::NoSnapLen => f.write_str("snap_len is 0; use at least 1, or leave it unset"),
         }
     }

@@ -13,7 +13,9 @@ pub(super) const MAIN: usize = usize::MAX;
 /// Tasks that were woken, in that order, each at most once.
 #[derive(Debug)]
 pub(super) struct RunQueue {
-    runnables: Mutex<VecDeque<Arc<Runnable>>>,
+    /// `None` once the executor has ended: wakers refer to the queue, so what it held would keep it
+    /// alive.
+    runnables: Mutex<Option<VecDeque<Arc<Runnable>>>>,
     unparker: Unparker,
 }
 
@@ -27,21 +29,66 @@ pub(super) struct Runnable {
 
 impl RunQueue {
     pub(super) fn new(unparker: Unparker) -> Self {
-        Self { runnables: Mutex::default(), unparker }
-    }
-
-    /// Moves all that is queued now to `round`.
-    pub(super) fn take_round(&self, round: &mut Vec<Arc<Runnable>>) {
-        round.extend(self.lock().drain(..));
+        Self { runnables: Mutex::new(Some(VecDeque::new())), unparker }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().as_ref().is_none_or(VecDeque::is_empty)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Runnable>>> {
+    /// Takes no more tasks, and forgets those it has.
+    pub(super) fn close(&self) {
+        let forgotten = self.lock().take();
+        drop(forgotten); // outside the lock
+    }
+
+    fn push(&self, runnable: &Arc<Runnable>) {
+        if let Some(runnables) = &mut *self.lock() {
+            runnables.push_back(Arc::clone(runnable));
+        }
+        self.unparker.unpark();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Arc<Runnable>>>> {
         // Nothing panics while it is held.
         self.runnables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tasks of one round; those that it does not come to go back to the front of the queue.
+#[derive(Debug)]
+pub(super) struct Round<'a> {
+    queue: &'a RunQueue,
+    runnables: VecDeque<Arc<Runnable>>,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(queue: &'a RunQueue) -> Self {
+        Self { queue, runnables: VecDeque::new() }
+    }
+
+    /// Takes all that is queued now.
+    pub(super) fn begin(&mut self) {
+        if let Some(queued) = &mut *self.queue.lock() {
+            self.runnables.append(queued);
+        }
+    }
+
+    /// The next task, about to be polled: a wake-up from here on queues it again.
+    pub(super) fn next(&mut self) -> Option<Arc<Runnable>> {
+        let runnable = self.runnables.pop_front()?;
+        // AcqRel: what the waker did before waking is seen by the poll.
+        runnable.is_queued.swap(false, Ordering::AcqRel);
+        Some(runnable)
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        if let Some(queued) = &mut *self.queue.lock() {
+            self.runnables.append(queued);
+            std::mem::swap(&mut self.runnables, queued);
+        }
     }
 }
 
@@ -54,16 +101,9 @@ impl Runnable {
         self.key
     }
 
-    /// About to be polled: a wake-up from here on queues it again.
-    pub(super) fn begin(&self) {
-        // AcqRel: what the waker did before waking is seen by the poll.
-        self.is_queued.swap(false, Ordering::AcqRel);
-    }
-
     pub(super) fn schedule(self: &Arc<Self>) {
         if !self.is_queued.swap(true, Ordering::AcqRel) {
-            self.queue.lock().push_back(Arc::clone(self));
-            self.queue.unparker.unpark();
+            self.queue.push(self);
         }
     }
 }

@@ -68,7 +68,9 @@ impl Tasks {
     /// Polls the task of `runnable` once, unless it is over.
     pub(super) fn run(&self, runnable: &Arc<Runnable>) {
         let Some((mut future, waker)) = self.take(runnable) else { return };
+        let unwinding = CancelOnUnwind { tasks: self, runnable };
         let is_ready = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        std::mem::forget(unwinding);
         let mut tasks = self.tasks.borrow_mut();
         match own_task(&mut tasks, runnable) {
             Some(task) if !is_ready => task.future = Some(future),
@@ -90,21 +92,34 @@ impl Tasks {
         drop(removed);
     }
 
-    /// Drops all tasks, and those that their destructors spawn.
+    /// Drops all tasks, and those that their destructors spawn, and takes no more.
     pub(super) fn clear(&self) {
         loop {
             let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
             if tasks.is_empty() {
-                return;
+                break;
             }
             drop(tasks);
         }
+        self.queue.close();
     }
 
     fn take(&self, runnable: &Arc<Runnable>) -> Option<(BoxedFuture, Waker)> {
         let mut tasks = self.tasks.borrow_mut();
         let task = own_task(&mut tasks, runnable)?;
         Some((task.future.take()?, task.waker.clone()))
+    }
+}
+
+/// Removes a task that panics: it will not be polled again.
+struct CancelOnUnwind<'a> {
+    tasks: &'a Tasks,
+    runnable: &'a Arc<Runnable>,
+}
+
+impl Drop for CancelOnUnwind<'_> {
+    fn drop(&mut self) {
+        self.tasks.cancel(self.runnable);
     }
 }
 

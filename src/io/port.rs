@@ -12,8 +12,8 @@ pub trait Port: Sealed {}
 pub trait Sealed: Unpin + 'static {
     /// The descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
-    /// The next batch, without a system call.
-    fn take(&mut self) -> Option<PacketBatch>;
+    /// The next batch; where a stop was asked for, no further packet gets in from here on.
+    fn take(&mut self) -> Result<Option<PacketBatch>>;
     /// Whether [`take`](Self::take) would return a batch.
     fn is_ready(&self) -> bool;
     /// What to do now that there is none.
@@ -35,8 +35,8 @@ impl Sealed for Capture {
         self.as_fd()
     }
 
-    fn take(&mut self) -> Option<PacketBatch> {
-        self.next_batch()
+    fn take(&mut self) -> Result<Option<PacketBatch>> {
+        self.take()
     }
 
     fn is_ready(&self) -> bool {

@@ -11,6 +11,8 @@ pub(super) enum Fault {
     Refused(i32),
     /// `io_uring_enter` answered this errno.
     Enter(i32),
+    /// The poll that ends parks answered this errno.
+    Poll(i32),
     /// This process is a child of the one that made the ring.
     Forked,
     /// The reactor was shut down.
@@ -24,6 +26,7 @@ impl From<Fault> for Error {
                 Self::IoUringRefused { source: io::Error::from_raw_os_error(errno) }
             }
             Fault::Enter(errno) => Self::os(Step::EnterRing, io::Error::from_raw_os_error(errno)),
+            Fault::Poll(errno) => Self::os(Step::PollSocket, io::Error::from_raw_os_error(errno)),
             Fault::Forked => Self::Forked,
             Fault::Ended => Self::ReactorGone,
         }

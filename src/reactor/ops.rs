@@ -5,7 +5,6 @@ use std::task::Waker;
 
 use super::op::Op;
 use super::token::Token;
-use super::uring::Target;
 
 /// All ops of a reactor. Never grows.
 #[derive(Debug)]
@@ -24,19 +23,9 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) op: Op,
-    pub(super) target: Target,
+    pub(super) fd: RawFd,
     pub(super) events: u32,
     pub(super) waker: Option<Waker>,
-}
-
-impl Entry {
-    /// Remembers whom to wake.
-    pub(super) fn set_waker(&mut self, waker: &Waker) {
-        match &mut self.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
-    }
 }
 
 impl Ops {
@@ -53,8 +42,7 @@ impl Ops {
     pub(super) fn insert(&mut self, fd: RawFd, events: u32) -> Option<Token> {
         let slot = self.free.pop()?;
         let place = &mut self.slots[slot as usize];
-        place.entry =
-            Some(Entry { op: Op::default(), target: Target::Descriptor(fd), events, waker: None });
+        place.entry = Some(Entry { op: Op::default(), fd, events, waker: None });
         Some(Token::new(slot, place.generation))
     }
 
@@ -77,20 +65,16 @@ impl Ops {
     }
 
     /// Names of all ops that the kernel knows.
-    pub(super) fn in_flight(&self) -> impl Iterator<Item = Token> {
-        self.tokens(|entry| entry.op.is_in_flight())
+    pub(super) fn in_flight(&self) -> Vec<Token> {
+        let in_flight = self.slots.iter().enumerate().filter_map(|(slot, place)| {
+            let entry = place.entry.as_ref()?;
+            entry.op.is_in_flight().then(|| Token::new(slot as u32, place.generation))
+        });
+        in_flight.collect()
     }
 
-    /// Names of all ops.
-    pub(super) fn all(&self) -> impl Iterator<Item = Token> {
-        self.tokens(|_| true)
-    }
-
-    fn tokens(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = Token> {
-        self.slots.iter().enumerate().filter_map(move |(slot, place)| {
-            place.entry.as_ref().filter(|entry| wanted(entry))?;
-            Some(Token::new(slot as u32, place.generation))
-        })
+    pub(super) fn for_each(&mut self, visit: impl FnMut(&mut Entry)) {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()).for_each(visit);
     }
 }
 
@@ -110,7 +94,9 @@ mod tests {
         assert_eq!(third.slot(), first.slot());
         assert!(ops.get(first).is_none(), "the generation has moved on");
         assert!(ops.get(second).is_some() && ops.get(third).is_some());
-        assert_eq!(ops.all().count(), 2);
-        assert_eq!(ops.in_flight().count(), 0);
+        let mut count = 0;
+        ops.for_each(|_| count += 1);
+        assert_eq!(count, 2);
+        assert!(ops.in_flight().is_empty());
     }
 }

@@ -1,12 +1,14 @@
-//! A descriptor's place in a reactor.
+//! A descriptor's place in a reactor, and a deadline's.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use super::Reactor;
 use super::op::Readiness;
 use super::state::Shared;
+use super::timer::TimerId;
 use super::token::Token;
 use crate::{Error, Result};
 
@@ -20,47 +22,98 @@ use crate::{Error, Result};
 pub(crate) struct Registration {
     reactor: Weak<Shared>,
     token: Token,
-    is_released: bool,
 }
 
 impl Registration {
     /// Registers `fd` for reading. Nothing is asked of the kernel until the first wait.
     pub(crate) fn new(reactor: &Reactor, fd: BorrowedFd<'_>) -> Result<Self> {
+        Self::with(&reactor.shared, fd)
+    }
+
+    /// Registers another descriptor with the same reactor.
+    pub(crate) fn sibling(&self, fd: BorrowedFd<'_>) -> Result<Self> {
+        Self::with(&self.reactor.upgrade().ok_or(Error::ReactorGone)?, fd)
+    }
+
+    fn with(shared: &Rc<Shared>, fd: BorrowedFd<'_>) -> Result<Self> {
         let events = (libc::POLLIN | libc::POLLERR) as u32;
-        let token = reactor.shared.state.borrow_mut().register(fd.as_raw_fd(), events)?;
-        Ok(Self { reactor: Rc::downgrade(&reactor.shared), token, is_released: false })
+        let token = shared.state.borrow_mut().register(fd.as_raw_fd(), events)?;
+        Ok(Self { reactor: Rc::downgrade(shared), token })
     }
 
     /// Ready when something happened since this was last ready; arms the poll where needed.
     ///
     /// Readiness is a hint: look at the ring, and come back when it is empty.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<Readiness>> {
-        match self.reactor.upgrade() {
-            Some(shared) => shared.state.borrow_mut().poll_ready(self.token, cx.waker()),
-            None => Poll::Ready(Err(Error::ReactorGone)),
+        let Some(shared) = self.reactor.upgrade() else {
+            return Poll::Ready(Err(Error::ReactorGone));
+        };
+        let taken = shared.state.borrow_mut().take_ready(self.token);
+        if let Some(taken) = taken {
+            return Poll::Ready(taken);
         }
+        let waker = cx.waker().clone();
+        let replaced = shared.state.borrow_mut().wait(self.token, waker);
+        drop(replaced);
+        Poll::Pending
     }
 
-    /// Lets go: the poll is cancelled with the next turn.
-    pub(crate) fn release(&mut self) {
-        if !std::mem::replace(&mut self.is_released, true)
-            && let Some(shared) = self.reactor.upgrade()
-        {
-            shared.state.borrow_mut().release(self.token);
+    /// Lets go: the poll is cancelled with the next turn. Doing it twice does nothing.
+    pub(crate) fn release(&self) {
+        if let Some(shared) = self.reactor.upgrade() {
+            let waker = shared.state.borrow_mut().release(self.token);
+            drop(waker);
         }
     }
 
     /// Ready when the kernel has let go, after [`release`](Self::release).
     pub(crate) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.reactor.upgrade() {
-            Some(shared) => shared.state.borrow_mut().poll_released(self.token, cx.waker()),
-            None => Poll::Ready(()),
+        let Some(shared) = self.reactor.upgrade() else { return Poll::Ready(()) };
+        if shared.state.borrow_mut().is_released(self.token) {
+            return Poll::Ready(());
         }
+        let waker = cx.waker().clone();
+        let replaced = shared.state.borrow_mut().set_waker(self.token, waker);
+        drop(replaced);
+        Poll::Pending
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// A deadline that the reactor watches; dropping it forgets it.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    reactor: Weak<Shared>,
+    id: TimerId,
+}
+
+impl Deadline {
+    pub(crate) fn new(reactor: &Reactor, deadline: Instant, waker: &Waker) -> Self {
+        let shared = &reactor.shared;
+        let waker = waker.clone();
+        let id = shared.state.borrow_mut().timers.insert(deadline, waker);
+        Self { reactor: Rc::downgrade(shared), id }
+    }
+
+    /// Changes whom it wakes; false where it has fired, or its reactor has ended.
+    pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
+        let Some(shared) = self.reactor.upgrade() else { return false };
+        let waker = waker.clone();
+        let replaced = shared.state.borrow_mut().timers.set_waker(self.id, waker);
+        replaced.is_ok()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        if let Some(shared) = self.reactor.upgrade() {
+            let waker = shared.state.borrow_mut().timers.remove(self.id);
+            drop(waker);
+        }
     }
 }

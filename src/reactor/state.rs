@@ -1,13 +1,14 @@
 //! What a reactor owns, and one turn of it.
 //!
 //! Order of a turn: push what is queued → enter → reap → expire timers → release the borrow → wake.
-//! Nothing of the user's (a waker, a destructor) runs while the state is borrowed.
+//! Nothing of the user's runs while the state is borrowed: methods that take a waker hand the one it
+//! replaces back, for the caller to drop.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::counters::Counters;
@@ -17,7 +18,7 @@ use super::ops::Ops;
 use super::timer::Timers;
 use super::token::{Answered, Token};
 use super::unpark::Unparker;
-use super::uring::{Completion, Target, Uring, Wait};
+use super::uring::{Completion, Uring, Wait};
 use crate::{Error, ReactorOptions, Result, Step};
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     driver: Result<Uring, Fault>,
     ops: Ops,
-    /// Requests for the next enter. Bounded: each op has at most an arm or a cancel in it.
+    /// Requests for the next enter: at most an arm or a cancel for each op.
     backlog: VecDeque<Request>,
     pub(super) timers: Timers,
     /// The op that watches the unparker's eventfd.
@@ -46,6 +47,14 @@ pub(super) struct State {
 enum Request {
     Arm(Token),
     Cancel(Token),
+}
+
+impl Request {
+    fn token(self) -> Token {
+        match self {
+            Self::Arm(token) | Self::Cancel(token) => token,
+        }
+    }
 }
 
 /// Rounds and time that ending a reactor waits for the kernel to let go.
@@ -81,24 +90,28 @@ impl Shared {
         self.cycle(Wait::No);
     }
 
-    /// One turn that sleeps until a completion, a timer, a notification, or `limit`.
-    pub(super) fn park(&self, limit: Option<Duration>) -> Result<()> {
+    /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
+    /// is news.
+    pub(super) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
         let next = self.state.borrow().timers.next_deadline();
-        let timer = next.map(|next| next.saturating_duration_since(Instant::now()));
-        let limit = [limit, timer].into_iter().flatten().min();
-        if limit == Some(Duration::ZERO) || !self.unparker.begin() {
+        let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
+        self.unparker.begin();
+        if limit == Some(Duration::ZERO) || has_news() {
+            self.unparker.end();
             self.turn();
             return Ok(());
         }
-        self.counters.wakeups.add(1);
         let has_ring = self.state.borrow().driver.is_ok();
-        if has_ring {
+        let slept = if has_ring {
             self.cycle(Wait::AtMost(limit));
-            return Ok(());
-        }
-        let slept = self.unparker.sleep(limit.map(|limit| Instant::now() + limit));
-        self.unparker.end();
-        self.turn();
+            Ok(())
+        } else {
+            let slept = self.unparker.sleep(next);
+            self.unparker.end();
+            self.turn();
+            slept
+        };
+        self.counters.wakeups.add(1);
         slept
     }
 
@@ -124,88 +137,79 @@ impl Shared {
         self.state.borrow_mut().wakers = wakers; // for its capacity
     }
 
-    /// Cancels everything, waits a bounded time for the kernel to let go, and closes the ring.
+    /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
+    /// wakes whoever still waits for something.
     pub(super) fn shut_down(&self) {
-        {
-            let mut state = self.state.borrow_mut();
-            let in_flight: Vec<_> = state.ops.in_flight().collect();
-            for token in in_flight {
-                state.release(token);
-            }
-        }
+        self.state.borrow_mut().cancel_all();
         for _ in 0..REAP_ROUNDS {
-            let wait = {
-                let state = self.state.borrow();
-                state.driver.is_ok() && state.ops.in_flight().next().is_some()
-            };
-            if !wait {
+            if !self.state.borrow().is_waiting_for_kernel() {
                 break;
             }
             self.cycle(Wait::AtMost(Some(REAP_WAIT)));
         }
-        self.state.borrow_mut().end();
+        let wakers = self.state.borrow_mut().end();
+        for waker in wakers {
+            waker.wake();
+        }
     }
 }
 
 impl State {
     pub(super) fn register(&mut self, fd: RawFd, events: u32) -> Result<Token> {
-        let driver = self.driver.as_ref().map_err(|&fault| Error::from(fault))?;
-        let limit = self.ops.limit() - 1;
-        let token = self.ops.insert(fd, events).ok_or(Error::TooManyOps { limit })?;
-        if driver.register_file(token.slot() as u32, Some(fd))
-            && let Some(entry) = self.ops.get(token)
-        {
-            entry.target = Target::Registered(token.slot() as u32);
+        if let Err(fault) = self.driver {
+            return Err(fault.into());
         }
-        Ok(token)
+        let limit = self.ops.limit() - 1;
+        self.ops.insert(fd, events).ok_or(Error::TooManyOps { limit })
     }
 
-    pub(super) fn poll_ready(&mut self, token: Token, waker: &Waker) -> Poll<Result<Readiness>> {
+    /// What came for an op since this was last asked; `None` means: wait.
+    pub(super) fn take_ready(&mut self, token: Token) -> Option<Result<Readiness>> {
         if let Err(fault) = self.driver {
-            return Poll::Ready(Err(fault.into()));
+            return Some(Err(fault.into()));
         }
-        let Some(entry) = self.ops.get(token) else {
-            return Poll::Ready(Err(Error::ReactorGone));
-        };
-        match entry.op.take() {
-            Some(Ok(ready)) => Poll::Ready(Ok(ready)),
-            Some(Err(errno)) => {
-                let source = std::io::Error::from_raw_os_error(errno);
-                Poll::Ready(Err(Error::os(Step::PollSocket, source)))
-            }
-            None => {
-                entry.set_waker(waker);
-                self.want(token);
-                Poll::Pending
-            }
+        let Some(entry) = self.ops.get(token) else { return Some(Err(Error::ReactorGone)) };
+        let taken = entry.op.take()?;
+        Some(
+            taken.map_err(|errno| {
+                Error::os(Step::PollSocket, std::io::Error::from_raw_os_error(errno))
+            }),
+        )
+    }
+
+    /// Wakes `waker` when something comes for the op, and arms it where needed.
+    pub(super) fn wait(&mut self, token: Token, waker: Waker) -> Option<Waker> {
+        let replaced = self.set_waker(token, waker);
+        self.want(token);
+        replaced
+    }
+
+    /// Wakes `waker` when something comes for the op, or when it is freed.
+    pub(super) fn set_waker(&mut self, token: Token, waker: Waker) -> Option<Waker> {
+        match self.ops.get(token) {
+            Some(entry) => entry.waker.replace(waker),
+            None => Some(waker),
         }
+    }
+
+    /// Whether the kernel has let go of a released op.
+    pub(super) fn is_released(&mut self, token: Token) -> bool {
+        self.driver.is_err() || self.ops.get(token).is_none()
     }
 
     /// The owner of an op lets go of it.
-    pub(super) fn release(&mut self, token: Token) {
+    pub(super) fn release(&mut self, token: Token) -> Option<Waker> {
         if self.driver.is_err() {
-            self.ops.remove(token); // nothing of it is left in the kernel
+            return self.ops.remove(token)?.waker; // nothing of it is left in the kernel
         }
-        let Some(entry) = self.ops.get(token) else { return };
-        entry.waker = None;
+        let entry = self.ops.get(token)?;
+        let waker = entry.waker.take();
         match entry.op.release() {
-            Released::Freed => {
-                self.backlog.retain(|&request| request != Request::Arm(token));
-                self.free(token);
-            }
+            Released::Freed => self.free(token),
             Released::Cancel => self.backlog.push_back(Request::Cancel(token)),
             Released::Waiting => {}
         }
-    }
-
-    pub(super) fn poll_released(&mut self, token: Token, waker: &Waker) -> Poll<()> {
-        match self.ops.get(token) {
-            Some(entry) if self.driver.is_ok() => {
-                entry.set_waker(waker);
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
+        waker
     }
 
     fn want(&mut self, token: Token) {
@@ -214,13 +218,12 @@ impl State {
         }
     }
 
-    /// Frees a slot, and clears its registered file so that nothing pins the socket.
+    /// Frees a slot, and wakes whoever waited for that.
     fn free(&mut self, token: Token) {
-        let Some(entry) = self.ops.remove(token) else { return };
-        if let (Target::Registered(slot), Ok(driver)) = (entry.target, &self.driver) {
-            driver.register_file(slot, None);
+        self.backlog.retain(|request| request.token() != token);
+        if let Some(entry) = self.ops.remove(token) {
+            self.wakers.extend(entry.waker);
         }
-        self.wakers.extend(entry.waker);
     }
 
     fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
@@ -244,11 +247,13 @@ impl State {
                     if let Some(entry) = ops.get(token)
                         && entry.op.push()
                     {
-                        driver.push_poll(entry.target, entry.events, token);
+                        driver.push_poll(entry.fd, entry.events, token);
                     }
                 }
             }
         }
+        // Nobody sleeps while a request waits for room.
+        let wait = if backlog.is_empty() { wait } else { Wait::No };
         if wait != Wait::No || driver.needs_enter() {
             counters.enters.add(1);
             driver.enter(wait)?;
@@ -288,13 +293,12 @@ impl State {
     }
 
     /// The unparker's op has no waiter: its readiness is taken here, and it is armed again should
-    /// it have ended.
+    /// it have ended. Without it nobody could end a park, so an error ends the use of the ring.
     fn rearm_wake(&mut self) {
-        if let Some(wake) = self.wake {
-            if let Some(entry) = self.ops.get(wake) {
-                entry.op.take();
-            }
-            self.want(wake);
+        let Some(wake) = self.wake else { return };
+        match self.ops.get(wake).and_then(|entry| entry.op.take()) {
+            Some(Err(errno)) => self.fail(Fault::Poll(errno)),
+            _ => self.want(wake),
         }
     }
 
@@ -304,27 +308,35 @@ impl State {
             driver.close();
         }
         self.backlog.clear();
-        let all: Vec<_> = self.ops.all().collect();
-        for token in all {
-            if let Some(entry) = self.ops.get(token) {
-                self.wakers.extend(entry.waker.take());
-            }
+        let Self { ops, wakers, .. } = self;
+        ops.for_each(|entry| wakers.extend(entry.waker.take()));
+    }
+
+    fn cancel_all(&mut self) {
+        for token in self.ops.in_flight() {
+            // Whoever waits for this op is woken at the end, and learns that there is no reactor.
+            let waker = self.release(token);
+            self.wakers.extend(waker);
         }
     }
 
-    /// Closes the ring and forgets all ops.
-    fn end(&mut self) {
-        let is_idle = self.ops.in_flight().next().is_none();
+    fn is_waiting_for_kernel(&self) -> bool {
+        self.driver.is_ok() && !self.ops.in_flight().is_empty()
+    }
+
+    /// Closes the ring and forgets all ops and timers: whom to wake.
+    fn end(&mut self) -> Vec<Waker> {
+        let is_idle = self.ops.in_flight().is_empty();
         // Where the kernel did not let go in time it may still use what is left: leak the ring.
         if let Ok(driver) = std::mem::replace(&mut self.driver, Err(Fault::Ended))
             && is_idle
         {
             driver.close();
         }
-        let all: Vec<_> = self.ops.all().collect();
-        for token in all {
-            self.ops.remove(token);
-        }
+        let Self { ops, timers, wakers, .. } = self;
+        ops.for_each(|entry| wakers.extend(entry.waker.take()));
+        timers.drain(wakers);
         self.wake = None;
+        std::mem::take(&mut self.wakers)
     }
 }

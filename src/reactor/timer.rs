@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-/// Names a timer until it fires or is removed. The id of a timer that has fired may be given to
-/// another, so its owner forgets it then (see [`Timers::set_waker`]).
+/// Names a timer until it fires or is removed, and nothing afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimerId {
     key: usize,
@@ -42,24 +41,26 @@ impl Timers {
         TimerId { key, serial: self.serial }
     }
 
-    /// Changes whom a timer wakes; false if it has fired.
-    pub(super) fn set_waker(&mut self, id: TimerId, waker: &Waker) -> bool {
+    /// Changes whom a timer wakes: the waker before. The new one back if the timer has fired.
+    pub(super) fn set_waker(&mut self, id: TimerId, waker: Waker) -> Result<Waker, Waker> {
         match self.timers.get_mut(id.key) {
             Some(timer) if timer.serial == id.serial => {
-                timer.waker.clone_from(waker);
-                true
+                Ok(std::mem::replace(&mut timer.waker, waker))
             }
-            _ => false,
+            _ => Err(waker),
         }
     }
 
-    /// Removes a timer, if it has not fired.
-    pub(super) fn remove(&mut self, id: TimerId) {
-        if let Some(timer) = self.timers.get(id.key)
-            && timer.serial == id.serial
-        {
-            self.take_at(timer.position);
-        }
+    /// Removes a timer, if it has not fired: its waker.
+    pub(super) fn remove(&mut self, id: TimerId) -> Option<Waker> {
+        let timer = self.timers.get(id.key).filter(|timer| timer.serial == id.serial)?;
+        Some(self.take_at(timer.position))
+    }
+
+    /// Removes all timers, and moves their wakers to `wakers`.
+    pub(super) fn drain(&mut self, wakers: &mut Vec<Waker>) {
+        self.heap.clear();
+        wakers.extend(self.timers.drain().map(|timer| timer.waker));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -145,9 +146,9 @@ mod tests {
         let first = timers.insert(start, Waker::noop().clone());
         assert_eq!(expired(&mut timers, start), 1);
         let second = timers.insert(start, Waker::noop().clone());
-        timers.remove(first);
-        assert!(!timers.set_waker(first, Waker::noop()));
-        assert!(timers.set_waker(second, Waker::noop()));
+        assert!(timers.remove(first).is_none());
+        assert!(timers.set_waker(first, Waker::noop().clone()).is_err());
+        assert!(timers.set_waker(second, Waker::noop().clone()).is_ok());
         assert_eq!(expired(&mut timers, start), 1);
         assert!(timers.is_empty());
     }
@@ -170,7 +171,7 @@ mod tests {
                 model.push((deadline, timers.insert(at, Waker::noop().clone())));
                 if remove {
                     let (_, id) = model.remove(which % model.len());
-                    timers.remove(id);
+                    prop_assert!(timers.remove(id).is_some());
                 }
                 let due = model.iter().filter(|(deadline, _)| *deadline <= now).count();
                 model.retain(|(deadline, _)| *deadline > now);

@@ -2,66 +2,58 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::Result;
-use crate::sys::event::{self, EventFd};
+use crate::sys::event::{self, EventFd, Interest};
+use crate::{Error, Result, Step};
 
-const RUNNING: u8 = 0;
-const PARKED: u8 = 1;
-const NOTIFIED: u8 = 2;
-
-/// Ends a reactor's park, or keeps its next one from sleeping.
+/// Ends a reactor's park.
+///
+/// It carries no message. Whoever unparks has put what is to be seen under a lock before; the
+/// reactor's thread announces its park first and looks under that lock second. So either it sees
+/// the news, or the one who brings it sees the park.
 #[derive(Debug, Clone)]
 pub(crate) struct Unparker(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    state: AtomicU8,
+    is_parked: AtomicBool,
     event: EventFd,
 }
 
 impl Unparker {
     pub(super) fn new() -> Result<Self> {
-        let shared = Shared { state: AtomicU8::new(RUNNING), event: EventFd::new()? };
-        Ok(Self(Arc::new(shared)))
+        Ok(Self(Arc::new(Shared { is_parked: AtomicBool::new(false), event: EventFd::new()? })))
     }
 
-    /// Wakes the reactor; a system call only if it is parked.
+    /// Wakes the reactor if it is parked or about to be; a system call only then.
     pub(crate) fn unpark(&self) {
-        // AcqRel: what was done before is seen by the reactor once it runs, through `begin` or
-        // `end`, whichever comes first.
-        if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == PARKED {
+        // AcqRel: pairs with `begin`, through the lock that both take in between.
+        if self.0.is_parked.swap(false, Ordering::AcqRel) {
             self.0.event.signal();
         }
     }
 
-    /// The reactor is about to sleep: false if it was notified since it last ran.
-    pub(super) fn begin(&self) -> bool {
-        let parked =
-            self.0.state.compare_exchange(RUNNING, PARKED, Ordering::AcqRel, Ordering::Acquire);
-        if parked.is_err() {
-            self.0.state.store(RUNNING, Ordering::Release);
-        }
-        parked.is_ok()
+    /// Announces a park. Look for news after this, and `end` it if there are any.
+    pub(super) fn begin(&self) {
+        self.0.is_parked.swap(true, Ordering::AcqRel);
     }
 
-    /// The reactor runs again.
+    /// The reactor runs again: whoever wakes it now need not signal.
     pub(super) fn end(&self) {
-        // Acquire: pairs with `unpark`.
-        self.0.state.swap(RUNNING, Ordering::AcqRel);
+        self.0.is_parked.swap(false, Ordering::AcqRel);
     }
 
-    /// Sleeps without a ring, until notified or `deadline`.
+    /// Sleeps without a ring, until unparked or `deadline`.
     pub(super) fn sleep(&self, deadline: Option<Instant>) -> Result<()> {
-        event::poll([Some(self.event()), None], deadline)
-            .map_err(|source| crate::Error::os(crate::Step::Wait, source))?;
+        event::poll([Interest::Readable(self.event()), Interest::Not], deadline)
+            .map_err(|source| Error::os(Step::Wait, source))?;
         self.0.event.clear();
         Ok(())
     }
 
-    /// Becomes readable when a parked reactor is notified.
+    /// Becomes readable when a parked reactor is unparked.
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }
@@ -71,13 +63,26 @@ impl Unparker {
 mod tests {
     use super::*;
 
+    fn is_signalled(unparker: &Unparker) -> bool {
+        let fds = [Interest::Readable(unparker.event()), Interest::Not];
+        let [event, _] = event::poll(fds, Some(Instant::now())).unwrap();
+        event.readable
+    }
+
     #[test]
-    fn a_notification_before_the_park_is_not_lost() {
+    fn only_a_parked_reactor_is_signalled_and_only_once() {
         let unparker = Unparker::new().unwrap();
         unparker.unpark();
-        assert!(!unparker.begin(), "notified: do not sleep");
-        assert!(unparker.begin(), "taken");
+        assert!(!is_signalled(&unparker));
+        unparker.begin();
         unparker.end();
-        assert!(unparker.begin());
+        unparker.unpark();
+        assert!(!is_signalled(&unparker));
+        unparker.begin();
+        unparker.unpark();
+        assert!(is_signalled(&unparker));
+        unparker.0.event.clear();
+        unparker.unpark();
+        assert!(!is_signalled(&unparker), "the first has woken it");
     }
 }

@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::fault::Fault;
@@ -20,7 +20,6 @@ pub(super) struct Uring {
     // Leaked in a forked child, and where the kernel may still use what its requests refer to.
     ring: ManuallyDrop<IoUring>,
     forks: u32,
-    has_files: bool,
 }
 
 /// A completion, as the reactor sees it.
@@ -40,33 +39,18 @@ pub(super) enum Wait {
     AtMost(Option<Duration>),
 }
 
-/// The descriptor a request works on.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Target {
-    Descriptor(RawFd),
-    /// An entry of the ring's registered files, which saves the kernel a lookup a request.
-    Registered(u32),
-}
-
 impl Uring {
     /// Sets a ring up with the best flags this kernel takes. What it takes is found by asking, never
     /// from its version: distributions backport, and containers forbid.
     pub(super) fn new(options: &ReactorOptions) -> io::Result<Self> {
         let forks = fork::generation();
         let ring = build(options)?;
-        if !ring.params().is_feature_ext_arg() {
-            return Err(io::Error::from_raw_os_error(libc::ENOSYS)); // before 5.11: no timeouts
+        // Timeouts came with EXT_ARG in 5.11, multishot polls, which have no flag, in 5.13 together
+        // with resource tagging.
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_resource_tagging() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
-        // One entry an op; a kernel or limit that refuses costs 42 ns a request, nothing else.
-        let has_files = ring.submitter().register_files_sparse(options.op_limit() + 1).is_ok();
-        Ok(Self { ring: ManuallyDrop::new(ring), forks, has_files })
-    }
-
-    /// Puts `fd` into the registered files at `slot`, or clears that entry; whether it worked.
-    pub(super) fn register_file(&self, slot: u32, fd: Option<RawFd>) -> bool {
-        self.has_files
-            && !self.is_foreign()
-            && self.ring.submitter().register_files_update(slot, &[fd.unwrap_or(-1)]).is_ok()
+        Ok(Self { ring: ManuallyDrop::new(ring), forks })
     }
 
     /// Whether there is no room for another request until the next enter.
@@ -75,14 +59,9 @@ impl Uring {
     }
 
     /// Queues a multishot poll. The submission ring must not be full.
-    pub(super) fn push_poll(&mut self, target: Target, events: u32, token: Token) {
-        let build = match target {
-            Target::Descriptor(fd) => opcode::PollAdd::new(Fd(fd), events).multi(true).build(),
-            Target::Registered(slot) => {
-                opcode::PollAdd::new(Fixed(slot), events).multi(true).build()
-            }
-        };
-        self.push(&build.user_data(Answered::Op(token).to_user_data()));
+    pub(super) fn push_poll(&mut self, fd: RawFd, events: u32, token: Token) {
+        let entry = opcode::PollAdd::new(Fd(fd), events).multi(true).build();
+        self.push(&entry.user_data(Answered::Op(token).to_user_data()));
     }
 
     /// Queues the cancel of an op. The submission ring must not be full.
@@ -158,7 +137,7 @@ impl Uring {
 
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Uring").field("has_files", &self.has_files).finish_non_exhaustive()
+        f.debug_struct("Uring").field("forks", &self.forks).finish_non_exhaustive()
     }
 }
 

@@ -161,7 +161,8 @@ impl BlockRing {
 }
 
 impl Drop for BlockRing {
-    /// Lets go of the socket although leases are out: they keep their bytes in private memory.
+    /// Lets go of the socket although leases are out: they keep their bytes in private memory. Its
+    /// owner has closed the intake before.
     fn drop(&mut self) {
         if !self.has_leases() {
             return;

@@ -39,7 +39,7 @@ impl BlockHeader {
             packets: u32_at(header, 0),
             first_at: u32_at(header, 4),
             used: u32_at(header, 8),
-            sequence: u64::from(u32_at(header, 12)) | u64::from(u32_at(header, 16)) << 32,
+            sequence: u64::from_ne_bytes(std::array::from_fn(|at| header[12 + at])),
             first_time: Timestamp { secs: u32_at(header, 20), nanos: u32_at(header, 24) },
             last_time: Timestamp { secs: u32_at(header, 28), nanos: u32_at(header, 32) },
         }

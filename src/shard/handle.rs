@@ -43,6 +43,16 @@ pub struct ShardsStats {
     shards: Vec<ShardStats>,
 }
 
+/// How shards ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ShardsReport {
+    /// How each ended, by number.
+    pub outcomes: Vec<Result<()>>,
+    /// Their last statistics.
+    pub stats: ShardsStats,
+}
+
 impl ShardsStats {
     /// The shards, by number.
     pub fn shards(&self) -> &[ShardStats] {
@@ -107,29 +117,38 @@ impl ShardsHandle {
     /// [`stop`](Self::stop) first.
     ///
     /// # Errors
-    /// [`Error::Shard`] or [`Error::ShardPanicked`] of the lowest-numbered shard that failed.
-    pub fn join(mut self) -> Result<ShardsStats> {
-        self.join_all()?;
-        self.stats()
+    /// [`Error::Shard`] or [`Error::ShardPanicked`] of the lowest-numbered shard that failed;
+    /// [`join_each`](Self::join_each) has all of them, and the statistics too.
+    pub fn join(self) -> Result<ShardsStats> {
+        let report = self.join_each()?;
+        report.outcomes.into_iter().collect::<Result<()>>()?;
+        Ok(report.stats)
     }
 
-    fn join_all(&mut self) -> Result<()> {
-        let mut first = Ok(());
-        for (index, thread) in self.threads.drain(..).enumerate() {
-            let outcome = thread.join().unwrap_or_else(|_| {
+    /// Waits until every shard has ended: how each of them ended, and their last statistics.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses to tell the statistics.
+    pub fn join_each(mut self) -> Result<ShardsReport> {
+        let outcomes = self.join_threads();
+        Ok(ShardsReport { outcomes, stats: self.stats()? })
+    }
+
+    fn join_threads(&mut self) -> Vec<Result<()>> {
+        let joined = self.threads.drain(..).enumerate().map(|(index, thread)| {
+            thread.join().unwrap_or_else(|_| {
                 // The shard's own panics are caught in its thread: this one was a destructor's.
                 Err(Error::ShardPanicked { index, message: "while ending".to_owned() })
-            });
-            first = first.and(outcome);
-        }
-        first
+            })
+        });
+        joined.collect()
     }
 }
 
 impl Drop for ShardsHandle {
     fn drop(&mut self) {
         self.stop.stop();
-        let _ = self.join_all();
+        self.join_threads();
     }
 }
 

@@ -14,8 +14,10 @@ pub(super) struct Lineup {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The shard whose turn it is to open its socket.
+    next_to_open: usize,
     /// The shard whose turn it is to join the group.
-    next: usize,
+    next_to_join: usize,
     group: Option<u16>,
     verdict: Option<Verdict>,
     /// Shards that have opened their intake, or failed at it.
@@ -30,10 +32,23 @@ pub(super) enum Verdict {
 }
 
 impl Lineup {
+    /// Opens shard `index`'s socket when it is its turn; `None` where the start was aborted.
+    pub(super) fn in_turn<T>(&self, index: usize, open: impl FnOnce() -> T) -> Option<T> {
+        let mut state =
+            self.wait_until(|state| state.next_to_open == index || state.verdict.is_some());
+        if state.verdict.is_some() {
+            return None;
+        }
+        let opened = open();
+        state.next_to_open += 1;
+        self.changed.notify_all();
+        Some(opened)
+    }
+
     /// Waits for shard `index`'s turn to join: the group that shard 0 has made, if it is not 0.
     /// `Err` where the start was aborted.
-    pub(super) fn wait_for_turn(&self, index: usize) -> Result<Option<u16>, Verdict> {
-        let state = self.wait_until(|state| state.next == index || state.verdict.is_some());
+    pub(super) fn wait_to_join(&self, index: usize) -> Result<Option<u16>, Verdict> {
+        let state = self.wait_until(|state| state.next_to_join == index || state.verdict.is_some());
         match state.verdict {
             Some(verdict) => Err(verdict),
             None => Ok(state.group),
@@ -43,7 +58,7 @@ impl Lineup {
     /// Shard after shard says that it has joined `group`.
     pub(super) fn joined(&self, group: Option<u16>) {
         let mut state = self.lock();
-        state.next += 1;
+        state.next_to_join += 1;
         state.group = group;
         self.changed.notify_all();
     }

@@ -150,7 +150,12 @@ where
     };
     // Whoever fails, or ends of his own accord, leaves the group now: the others get his packets.
     let was_stopped = outcome.is_ok() && common.stop.is_stopped();
-    common.exit.leave(index, anchor.take().filter(|_| was_stopped));
+    let anchor = anchor.take().filter(|_| was_stopped);
+    if let Some(anchor) = &anchor {
+        // It has done so already, unless its future ended without draining.
+        let _ = anchor.close_intake();
+    }
+    common.exit.leave(index, anchor);
     match outcome {
         Err(error) if !has_reported.get() => {
             let _ = report.send((index, Err(error)));
@@ -170,8 +175,11 @@ fn pin(spec: ShardSpec) -> Result<()> {
 /// A shard's capture, its intake closed, in its place in the group; `None` where the start was
 /// aborted meanwhile.
 fn open<R, F>(common: &Common<R, F>, spec: ShardSpec) -> Result<Option<(AsyncCapture, Readers)>> {
-    let mut capture: Capture = common.job.capture.open_closed()?;
-    let Ok(group) = common.lineup.wait_for_turn(spec.index) else { return Ok(None) };
+    let Some(socket) = common.lineup.in_turn(spec.index, CaptureBuilder::open_socket) else {
+        return Ok(None);
+    };
+    let mut capture: Capture = common.job.capture.open_closed(socket?)?;
+    let Ok(group) = common.lineup.wait_to_join(spec.index) else { return Ok(None) };
     if let Some(membership) = common.job.capture.effective_membership() {
         capture.join(&membership.of_group(group))?;
     }

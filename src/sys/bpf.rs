@@ -31,8 +31,7 @@ const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Makes `program` the socket's filter, replacing the one before without a gap.
 pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {
-    load(socket, sockopt::ATTACH_FILTER, program)
-        .map_err(|source| Error::os(Step::SetFilter, source))
+    load(socket, sockopt::ATTACH_FILTER, program, Step::SetFilter)
 }
 
 /// Removes the socket's filter; removing none is not an error.
@@ -47,8 +46,7 @@ pub(crate) fn detach(socket: BorrowedFd<'_>) -> Result<()> {
 
 /// Gives a `Cbpf` fanout group its program.
 pub(crate) fn fanout_classic(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {
-    load(socket, sockopt::FANOUT_DATA, program)
-        .map_err(|source| Error::os(Step::SetOption("PACKET_FANOUT_DATA"), source))
+    load(socket, sockopt::FANOUT_DATA, program, Step::SetOption("PACKET_FANOUT_DATA"))
 }
 
 /// Gives an `Ebpf` fanout group its program, a loaded `BPF_PROG_TYPE_SOCKET_FILTER`.
@@ -56,16 +54,16 @@ pub(crate) fn fanout_extended(socket: BorrowedFd<'_>, program: &OwnedFd) -> Resu
     sockopt::set(socket, sockopt::FANOUT_DATA, &program.as_raw_fd())
 }
 
-fn load(socket: BorrowedFd<'_>, option: Opt, program: &[BpfInsn]) -> std::io::Result<()> {
+fn load(socket: BorrowedFd<'_>, option: Opt, program: &[BpfInsn], step: Step) -> Result<()> {
     if program.is_empty() || program.len() > MAX_INSTRUCTIONS {
-        return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+        return Err(Error::BpfLength { instructions: program.len() });
     }
     let program = libc::sock_fprog {
         len: program.len() as u16,
         // The kernel only reads; the pointer is mutable because C has no better word.
         filter: program.as_ptr().cast_mut().cast(),
     };
-    sockopt::try_set(socket, option, &program)
+    sockopt::try_set(socket, option, &program).map_err(|source| Error::os(step, source))
 }
 
 const _: () = assert!(size_of::<BpfInsn>() == size_of::<libc::sock_filter>());

@@ -45,32 +45,51 @@ pub(crate) struct Polled {
     pub(crate) error: bool,
 }
 
-/// Waits until one of the descriptors is ready or `deadline` has passed; interrupted waits go on.
-///
-/// What is not there is not waited for; with neither descriptor it sleeps until the deadline.
+/// What to wait for on a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Interest<'a> {
+    /// Nothing: it is left out.
+    Not,
+    /// That it becomes readable, or an error.
+    Readable(BorrowedFd<'a>),
+    /// An error only.
+    Error(BorrowedFd<'a>),
+}
+
+impl<'a> Interest<'a> {
+    fn poll_fd(self) -> Option<PollFd<'a>> {
+        match self {
+            Self::Not => None,
+            Self::Readable(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+            // POLLERR is reported unasked.
+            Self::Error(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::empty())),
+        }
+    }
+}
+
+/// Waits until one of two descriptors is ready or `deadline` has passed; interrupted waits go on.
 pub(crate) fn poll(
-    fds: [Option<BorrowedFd<'_>>; 2],
+    [first, second]: [Interest<'_>; 2],
     deadline: Option<Instant>,
 ) -> io::Result<[Polled; 2]> {
     let mut result = [Polled::default(); 2];
-    match fds {
-        [Some(first), Some(second)] => result = poll_these([first, second], deadline)?,
-        [Some(first), None] => [result[0]] = poll_these([first], deadline)?,
-        [None, Some(second)] => [result[1]] = poll_these([second], deadline)?,
-        [None, None] => [] = poll_these([], deadline)?,
+    match (first.poll_fd(), second.poll_fd()) {
+        (Some(first), Some(second)) => result = poll_these([first, second], deadline)?,
+        (Some(first), None) => [result[0]] = poll_these([first], deadline)?,
+        (None, Some(second)) => [result[1]] = poll_these([second], deadline)?,
+        (None, None) => [] = poll_these([], deadline)?,
     }
     Ok(result)
 }
 
 fn poll_these<const N: usize>(
-    fds: [BorrowedFd<'_>; N],
+    mut fds: [PollFd<'_>; N],
     deadline: Option<Instant>,
 ) -> io::Result<[Polled; N]> {
-    let mut poll_fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match rustix::event::poll(&mut poll_fds, left.map(timespec).as_ref()) {
-            Ok(_) => return Ok(poll_fds.map(|fd| polled(fd.revents()))),
+        match rustix::event::poll(&mut fds, left.map(timespec).as_ref()) {
+            Ok(_) => return Ok(fds.map(|fd| polled(fd.revents()))),
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -62,15 +62,16 @@ impl Mapping {
     ///
     /// A mapping of a packet ring pins its socket: it would stay in its fanout group and swallow
     /// packets for as long as one lease lives. After this, leases keep their bytes and the socket
-    /// is free to go. On failure nothing has changed.
+    /// is free to go. Where there is no memory for the private pages, nothing has changed.
     ///
-    /// The caller promises that nobody writes the kept ranges, and that the kernel's writes to
-    /// other ranges no longer matter.
+    /// The caller promises that the kernel fills no block any more, and that nobody else writes the
+    /// kept ranges.
     pub(crate) fn detach(&self, kept: impl Iterator<Item = Range<usize>>) -> io::Result<()> {
         if self.kind != Kind::Mmap {
             return Ok(());
         }
-        let private = mmap(self.len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let private = mmap(self.len, flags, -1)?;
         for range in kept {
             assert!(range.start <= range.end && range.end <= self.len, "range inside the mapping");
             // SAFETY: the start is inside the mapping, as just asserted.
@@ -94,7 +95,9 @@ impl Mapping {
             )
         };
         if moved == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error()); // `private` unmaps itself
+            // The kernel may have unmapped the target already, and leases read there.
+            eprintln!("ringtap: moving a ring's pages failed: {}", io::Error::last_os_error());
+            std::process::abort();
         }
         std::mem::forget(private); // its pages live at `self.base` now
         Ok(())

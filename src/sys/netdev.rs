@@ -23,6 +23,12 @@ impl Asker<'_> {
         Ok(rustix::net::netdevice::name_to_index(self.0, name)?)
     }
 
+    /// Whether the interface with this index is set up, whatever its name is now.
+    pub(crate) fn is_up(&self, index: u32) -> bool {
+        let name = rustix::net::netdevice::index_to_name(self.0, index);
+        name.is_ok_and(|name| self.flags(&name).is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0))
+    }
+
     /// `IFF_*` flags.
     pub(crate) fn flags(&self, name: &str) -> io::Result<u32> {
         let answer = self.ask(name, libc::SIOCGIFFLAGS)?;

@@ -122,7 +122,7 @@ fn what_a_broken_header_leaves_out_is_counted_once() {
         assert!(image.push(&PeerPacket::new(&[1; 60])));
     }
     let mut body = image.finish(1);
-    body[0] = 9; // nine announced, three there
+    body[..4].copy_from_slice(&9_u32.to_ne_bytes()); // nine announced, three there
     assert!(ring.kernel_half().retire(0, &body, 0));
     let batch = PacketBatch::from_block(ring.take().unwrap());
     assert_eq!(batch.iter().count(), 3);

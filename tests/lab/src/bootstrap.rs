@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::{fs, io};
 
 static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
+static WAS_ROOT: OnceLock<bool> = OnceLock::new();
 
 /// Enters a user and network namespace where the process is not root; does nothing where it is.
 ///
@@ -21,12 +22,18 @@ pub extern "C" fn enter_from_loader() {
     let _ = enter();
 }
 
-fn unshare_user() -> Result<(), String> {
+/// Whether the process was root when it first asked here: afterwards everybody seems to be.
+pub fn was_root() -> bool {
     // SAFETY: no arguments, no memory.
-    let uid = unsafe { libc::geteuid() };
-    if uid == 0 {
+    *WAS_ROOT.get_or_init(|| unsafe { libc::geteuid() } == 0)
+}
+
+fn unshare_user() -> Result<(), String> {
+    if was_root() {
         return Ok(());
     }
+    // SAFETY: no arguments, no memory.
+    let uid = unsafe { libc::geteuid() };
     // SAFETY: no arguments, no memory.
     let gid = unsafe { libc::getegid() };
     // SAFETY: affects this process only, which has one thread.

@@ -16,6 +16,7 @@
 //! [`bootstrap::enter`] first thing in `main`.
 
 pub mod bootstrap;
+pub mod bpf;
 pub mod child;
 pub mod generator;
 pub mod link;

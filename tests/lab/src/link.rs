@@ -143,6 +143,19 @@ pub fn index(name: &str) -> io::Result<u32> {
     Ok(get(name)?.header.index)
 }
 
+/// How many want the interface to be promiscuous.
+///
+/// # Errors
+/// The kernel's.
+pub fn promiscuity(name: &str) -> io::Result<u32> {
+    let link = get(name)?;
+    let count = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Promiscuity(count) => Some(*count),
+        _ => None,
+    });
+    count.ok_or_else(|| io::Error::other("the kernel sent no promiscuity"))
+}
+
 fn has_carrier(name: &str) -> io::Result<bool> {
     Ok(get(name)?.header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp))
 }

@@ -1,0 +1,49 @@
+//! Loaded BPF programs, for tests that need one: only the machine's root may load them.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// Whether this process was root before it entered any namespace.
+pub fn is_privileged() -> bool {
+    crate::bootstrap::was_root()
+}
+
+/// A socket-filter program that returns `value` for every packet; `None`, said loudly, where an
+/// ordinary user may not load one.
+///
+/// # Panics
+/// Where root may not, and nothing may be skipped.
+pub fn socket_filter_returning(value: i32) -> Option<OwnedFd> {
+    // mov r0, value; exit
+    let instructions: [u64; 2] = [0xb7 | (value as u32 as u64) << 32, 0x95];
+    let licence = c"MIT";
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        licence: u64,
+        rest: [u64; 12],
+    }
+    let load = Load {
+        kind: 1, // BPF_PROG_TYPE_SOCKET_FILTER
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        licence: licence.as_ptr() as u64,
+        rest: [0; 12],
+    };
+    let (command, size) = (5, size_of::<Load>()); // BPF_PROG_LOAD
+    // SAFETY: the struct, the instructions and the licence are readable during the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const load, size) };
+    if fd < 0 {
+        let why = format!("loading BPF: {}; it needs root", io::Error::last_os_error());
+        if is_privileged() {
+            crate::skip(&why);
+        } else {
+            eprintln!("SKIPPED, as for any ordinary user: {why}");
+        }
+        return None;
+    }
+    // SAFETY: a fresh descriptor.
+    Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

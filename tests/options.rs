@@ -1,0 +1,169 @@
+//! Options and questions that are neither traffic nor faults.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringtap::{
+    Capture, CaptureBuilder, Clock, Error, FanoutFlags, FanoutMode, RingProfile, Step,
+    TimestampSource, interface_info,
+};
+use ringtap_lab::{Generator, Traffic, bpf, namespace};
+
+ringtap_lab::test_binary!();
+
+fn small(interface: &str) -> CaptureBuilder {
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
+}
+
+#[test]
+fn an_interface_is_described_as_it_is() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth_with_queues(4);
+    veth.set_mtu(4000);
+    let info = interface_info(&veth.right).unwrap();
+    assert_eq!(info.index, ringtap_lab::link::index(&veth.right).unwrap());
+    assert_eq!((info.name.as_str(), info.mtu), (veth.right.as_str(), 4000));
+    assert_eq!(info.driver.as_deref(), Some("veth"));
+    assert_eq!(info.speed_mbps, Some(10_000));
+    assert_eq!((info.rx_queues, info.tx_queues), (Some(4), Some(4)));
+    assert!(info.is_up() && info.has_carrier() && !info.is_loopback());
+    veth.down();
+    let info = interface_info(&veth.right).unwrap();
+    assert!(!info.is_up() && !info.has_carrier());
+    let loopback = interface_info("lo").unwrap();
+    assert!(loopback.is_loopback() && loopback.index == 1);
+}
+
+#[test]
+fn profiles_open_with_the_sizes_they_name() {
+    let Some(_net) = namespace() else { return };
+    for (profile, mib) in
+        [(RingProfile::LowMemory, 16), (RingProfile::Default, 256), (RingProfile::JumboFrames, 256)]
+    {
+        let capture = Capture::builder().interface("lo").profile(profile).build().unwrap();
+        assert_eq!(capture.ring_len(), mib << 20, "{profile:?}");
+    }
+    let smaller = Capture::builder().profile(RingProfile::LowMemory).block_count(2);
+    assert_eq!(smaller.interface("lo").build().unwrap().ring_len(), 2 << 20);
+}
+
+#[test]
+fn a_card_without_a_clock_leaves_the_stamp_to_the_kernel_and_the_packet_says_so() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    for source in
+        [TimestampSource::Software, TimestampSource::RawHardware, TimestampSource::SystemHardware]
+    {
+        let mut capture = small(&veth.right).timestamp_source(source).build().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(1);
+        let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+        let packet = batch.iter().next().unwrap();
+        assert_eq!(packet.clock(), Clock::Software, "{source:?}");
+        assert!(packet.timestamp().secs > 1_600_000_000, "{source:?}");
+    }
+}
+
+#[test]
+fn the_hash_is_there_if_it_was_asked_for() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    for fill in [true, false] {
+        let mut capture = small(&veth.right).fill_rxhash(fill).build().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(1);
+        let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+        let hash = batch.iter().next().unwrap().rxhash();
+        assert_eq!(hash.is_some(), fill);
+        assert_ne!(hash, Some(0));
+    }
+}
+
+#[test]
+fn promiscuous_mode_lasts_as_long_as_the_capture() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let count = || ringtap_lab::link::promiscuity(&veth.right).unwrap();
+    let capture = small(&veth.right).promiscuous(true).build().unwrap();
+    assert_eq!(count(), 1);
+    drop(capture);
+    assert_eq!(count(), 0);
+}
+
+#[test]
+fn buffer_and_busy_poll_options_are_taken_or_refused_with_their_names() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    small(&veth.right).rcvbuf(1 << 20).build().unwrap();
+    let polling = small(&veth.right).busy_poll_us(50).prefer_busy_poll(true).busy_poll_budget(64);
+    match polling.build() {
+        Ok(_) => assert!(bpf::is_privileged(), "needs CAP_NET_ADMIN of the machine"),
+        Err(error) => {
+            assert!(!bpf::is_privileged(), "{error}");
+            assert!(
+                matches!(error, Error::Os { step: Step::SetOption(name), .. } if name.contains("BUSY_POLL"))
+            );
+        }
+    }
+}
+
+#[test]
+fn flags_of_a_group_do_what_they_say() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    // What the host itself sends on the interface is outgoing there.
+    let own = |builder: CaptureBuilder| {
+        let capture = builder.build().unwrap();
+        Generator::new(&veth.right, &Traffic::default()).flood(10);
+        generator.flood(3);
+        (capture.stats().unwrap().packets, capture)
+    };
+    let mut own = own;
+    let group = |flags| small(&veth.right).fanout(FanoutMode::Hash, 4).fanout_flags(flags);
+    assert_eq!(own(group(FanoutFlags::empty())).0, 13);
+    assert_eq!(own(group(FanoutFlags::IGNORE_OUTGOING)).0, 3);
+    assert_eq!(own(group(FanoutFlags::empty()).ignore_outgoing(true)).0, 3);
+    let (_, unique) = own(group(FanoutFlags::UNIQUE_ID));
+    assert!(unique.fanout_group().is_some());
+    small(&veth.right).fanout(FanoutMode::Hash, unique.fanout_group().unwrap()).build().unwrap();
+    // One flow, and a first member that nobody reads: the second gets what does not fit.
+    let member =
+        || small(&veth.right).fanout(FanoutMode::Hash, 5).fanout_flags(FanoutFlags::ROLLOVER);
+    let members = [member().build().unwrap(), member().build().unwrap()];
+    generator.flood(5_000);
+    let packets = members.each_ref().map(|member| member.stats().unwrap());
+    assert!(packets.iter().all(|stats| stats.packets > 500), "{packets:?}");
+}
+
+#[test]
+fn a_program_of_no_instructions_is_refused_before_the_kernel_is_asked() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mode = FanoutMode::Cbpf(Arc::new([]));
+    let error = small(&veth.right).fanout(mode, 9).build().unwrap_err();
+    assert!(matches!(error, Error::BpfLength { instructions: 0 }), "{error:?}");
+}
+
+#[test]
+fn a_loaded_program_steers_a_fanout_group() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let Some(program) = bpf::socket_filter_returning(1) else { return };
+    let mode = FanoutMode::Ebpf(Arc::new(program));
+    let first = small(&veth.right).fanout(mode.clone(), 9).build().unwrap();
+    let second = small(&veth.right).fanout(mode, 9).build().unwrap();
+    Generator::new(&veth.left, &Traffic { flows: 16, ..Traffic::default() }).flood(100);
+    assert_eq!(first.stats().unwrap().packets, 0);
+    assert_eq!(second.stats().unwrap().packets, 100, "member 1, as the program says");
+}
+
+#[test]
+fn a_descriptor_that_is_no_program_is_refused_with_its_step() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let file: OwnedFd = File::open("/dev/null").unwrap().into();
+    let error = small(&veth.right).fanout(FanoutMode::Ebpf(Arc::new(file)), 9).build().unwrap_err();
+    assert!(matches!(error, Error::Os { step: Step::SetOption(_), .. }), "{error:?}");
+    assert!(error.to_string().contains("PACKET_FANOUT_DATA"), "{error}");
+}
