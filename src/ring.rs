@@ -13,15 +13,16 @@
 //!
 //! | access | here | pairs with |
 //! |---|---|---|
-//! | `status` load, acquire | [`block`]`::Sound::TAKE` | `smp_wmb` and the store of `block_status` in `prb_close_block`, net/packet/af_packet.c |
-//! | `status` store, release | [`block`]`::Sound::RETURN` | the load of `block_status` and `smp_rmb` in `prb_curr_blk_in_use` |
-//! | `leased` load, acquire | [`block`]`::Sound::CHECK_LEASE` | `END_LEASE` of the thread that returned the block |
-//! | `leased` store, release | [`block`]`::Sound::END_LEASE` | `CHECK_LEASE` of the reader |
+//! | `status` load, acquire | [`lease`]`::Sound::TAKE` | `smp_wmb` and the store of `block_status` in `prb_close_block`, net/packet/af_packet.c |
+//! | `status` store, release | [`lease`]`::Sound::RETURN` | the load of `block_status` and `smp_rmb` in `prb_curr_blk_in_use` |
+//! | `leased` load, acquire | [`lease`]`::Sound::CHECK_LEASE` | `END_LEASE` of the thread that returned the block |
+//! | `leased` store, release | [`lease`]`::Sound::END_LEASE` | `CHECK_LEASE` of the reader |
 //!
-//! The loom tests in `block/model.rs` weaken each in turn and expect the model to fail.
+//! The loom tests in `lease/model.rs` weaken each in turn and expect the model to fail.
 
 pub(crate) mod batch;
 pub(crate) mod block;
+pub(crate) mod lease;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod peer;
 pub(crate) mod walk;

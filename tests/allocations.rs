@@ -63,7 +63,7 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
         let ring = Capture::builder()
             .interface(&veth.right)
             .block_size(1 << 16)
-            .block_count(32)
+            .block_count(512)
             .block_timeout_ms(1);
         let mut capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
         let (mut packets, mut batches, mut bytes) = (0, 0, 0);

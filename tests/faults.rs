@@ -306,7 +306,7 @@ fn a_storm_of_signals_does_not_end_a_wait_early_or_lose_anything() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { flows: 4, ..Traffic::default() };
-    let builder = small(&veth.right);
+    let builder = small(&veth.right).block_count(256);
     let (ready, is_ready) = std::sync::mpsc::channel();
     let plan = traffic.clone();
     let reader = std::thread::spawn(move || {

@@ -14,8 +14,9 @@ use ringtap_lab::{Generator, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
 
+/// Blocks for all that a test sends, however long the reader is kept from its core.
 fn ring() -> CaptureBuilder {
-    Capture::builder().block_size(1 << 20).block_count(16).block_timeout_ms(10)
+    Capture::builder().block_size(1 << 18).block_count(128).block_timeout_ms(10)
 }
 
 fn three_shards(interface: &str) -> ShardsBuilder<ringtap::BuiltIn> {

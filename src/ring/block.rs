@@ -1,25 +1,14 @@
 //! The TPACKET_V3 block ring: who owns a block, taking it, giving it back.
 //!
-//! A block belongs to the kernel or to us, as its status word says. We add one word of our own a
-//! block, `leased`: the kernel's word alone cannot tell a block that waits to be read from one that
-//! a [`BlockLease`] still holds, and the cursor must not lend it twice.
+//! A block belongs to the kernel or to us, as its status word says; [`lease`](super::lease) has the
+//! protocol. A block's bytes after its status word are read only between take and return, when the
+//! kernel does not write them; the status word itself is only ever touched as an atomic.
 //!
-//! ```text
-//!   kernel owns ──retire──► ready ──take──► leased ──drop──► kernel owns
-//!     status 0              USER             USER, leased 1    status 0, then leased 0
-//! ```
-//!
-//! Invariants:
-//! - Only the thread with `&mut BlockRing` takes; any thread may return.
-//! - A block's bytes after its status word are read only between take and return, when the kernel
-//!   does not write them. The status word itself is only ever touched as an atomic.
-//! - Leases come back in any order. The kernel fills blocks strictly in order and stops at the
-//!   first it does not own, and so does the cursor.
+//! The kernel fills blocks strictly in order and stops at the first it does not own, and so does the
+//! cursor; leases come back in any order.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
-#[cfg(all(test, not(miri)))]
-mod model;
 #[cfg(test)]
 mod tests;
 
@@ -27,59 +16,15 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::word::Word;
+use super::lease::Leases;
+#[cfg(any(test, feature = "testing"))]
+use super::lease::{STATUS_KERNEL, STATUS_USER};
 use crate::sys::Mapping;
-
-pub(crate) const STATUS_KERNEL: u32 = libc::TP_STATUS_KERNEL;
-pub(crate) const STATUS_USER: u32 = libc::TP_STATUS_USER;
 
 /// Bytes before the status word of a block (`struct tpacket_block_desc`): version, offset_to_priv.
 const STATUS_AT: usize = 8;
 /// Where what we read of a block begins: right behind the status word.
 pub(crate) const BODY_AT: usize = 12;
-
-/// The orderings of the block protocol; see the table in `ring.rs`.
-pub(crate) trait BlockOrders {
-    const CHECK_LEASE: Ordering;
-    const TAKE: Ordering;
-    const RETURN: Ordering;
-    const END_LEASE: Ordering;
-}
-
-/// The orderings we use. `model.rs` has weaker ones that must fail.
-#[derive(Debug)]
-pub(crate) struct Sound;
-
-impl BlockOrders for Sound {
-    const CHECK_LEASE: Ordering = Ordering::Acquire;
-    const TAKE: Ordering = Ordering::Acquire;
-    const RETURN: Ordering = Ordering::Release;
-    const END_LEASE: Ordering = Ordering::Release;
-}
-
-/// Takes a block if it is ready and not leased: its status word then.
-#[inline]
-fn try_take<O: BlockOrders>(status: &impl Word, leased: &impl Word) -> Option<u32> {
-    // In this order: a thread that returns a block frees the status first and the lease last, so
-    // whoever sees the lease ended sees no stale USER.
-    if leased.load(O::CHECK_LEASE) != 0 {
-        return None;
-    }
-    let taken = status.load(O::TAKE);
-    if taken & STATUS_USER == 0 {
-        return None;
-    }
-    // Relaxed: only this thread reads it before the lease is handed on, and the hand-over orders it.
-    leased.store(1, Ordering::Relaxed);
-    Some(taken)
-}
-
-/// Gives a taken block back to the kernel.
-#[inline]
-fn give_back<O: BlockOrders>(status: &impl Word, leased: &impl Word) {
-    status.store(STATUS_KERNEL, O::RETURN);
-    leased.store(0, O::END_LEASE);
-}
 
 /// The reader's half of a block ring.
 #[derive(Debug)]
@@ -95,7 +40,7 @@ struct Shared {
     mapping: Mapping,
     block_size: usize,
     has_rxhash: bool,
-    leased: Box<[AtomicU32]>,
+    leases: Leases,
     malformed: Arc<AtomicU64>,
 }
 
@@ -113,8 +58,8 @@ impl BlockRing {
         assert!(block_size > BODY_AT && block_size.is_multiple_of(8), "validated by the geometry");
         assert!(mapping.len().is_multiple_of(block_size), "validated by the geometry");
         let block_count = mapping.len() / block_size;
-        let leased = (0..block_count).map(|_| AtomicU32::new(0)).collect();
-        let shared = Shared { mapping, block_size, has_rxhash, leased, malformed };
+        let leases = Leases::new(block_count);
+        let shared = Shared { mapping, block_size, has_rxhash, leases, malformed };
         Self { shared: Arc::new(shared), cursor: 0 }
     }
 
@@ -124,8 +69,8 @@ impl BlockRing {
     #[inline]
     pub(crate) fn take(&mut self) -> Option<BlockLease> {
         let index = self.cursor;
-        let status = try_take::<Sound>(self.shared.status(index), &self.shared.leased[index])?;
-        self.cursor = if index + 1 == self.shared.leased.len() { 0 } else { index + 1 };
+        let status = self.shared.leases.try_take(index, self.shared.status(index))?;
+        self.cursor = if index + 1 == self.shared.leases.len() { 0 } else { index + 1 };
         Some(BlockLease {
             shared: Arc::clone(&self.shared),
             index,
@@ -136,9 +81,7 @@ impl BlockRing {
 
     /// Whether [`take`](Self::take) would find a block.
     pub(crate) fn is_ready(&self) -> bool {
-        // Relaxed: a hint; `take` looks again.
-        self.shared.leased[self.cursor].load(Ordering::Relaxed) == 0
-            && self.shared.status(self.cursor).load(Ordering::Relaxed) & STATUS_USER != 0
+        self.shared.leases.is_ready(self.cursor, self.shared.status(self.cursor))
     }
 
     /// Whether any lease is out.
@@ -147,7 +90,7 @@ impl BlockRing {
     }
 
     pub(crate) fn block_count(&self) -> usize {
-        self.shared.leased.len()
+        self.shared.leases.len()
     }
 
     pub(crate) fn block_size(&self) -> usize {
@@ -168,11 +111,8 @@ impl Drop for BlockRing {
             return;
         }
         let size = self.shared.block_size;
-        let kept = self.shared.leased.iter().enumerate().filter_map(|(index, leased)| {
-            // Acquire: pairs with END_LEASE. A lease that ends after this look is copied in vain.
-            (leased.load(Ordering::Acquire) != 0)
-                .then_some(index * size + BODY_AT..(index + 1) * size)
-        });
+        let kept =
+            self.shared.leases.held().map(|index| index * size + BODY_AT..(index + 1) * size);
         // Where memory is too short for the copy, the leases go on pinning the socket: documented
         // on `PacketBatch`, and nothing else can be done here.
         let _ = self.shared.mapping.detach(kept);
@@ -182,8 +122,8 @@ impl Drop for BlockRing {
 impl Shared {
     #[inline]
     fn block(&self, index: usize) -> NonNull<u8> {
-        assert!(index < self.leased.len(), "block index within the ring");
-        // SAFETY: the mapping is `leased.len() * block_size` bytes long, and the index is below
+        assert!(index < self.leases.len(), "block index within the ring");
+        // SAFETY: the mapping is `leases.len() * block_size` bytes long, and the index is below
         // that length, as just asserted.
         unsafe { self.mapping.base().add(index * self.block_size) }
     }
@@ -245,7 +185,7 @@ impl BlockLease {
 impl Drop for BlockLease {
     #[inline]
     fn drop(&mut self) {
-        give_back::<Sound>(self.shared.status(self.index), &self.shared.leased[self.index]);
+        self.shared.leases.give_back(self.index, self.shared.status(self.index));
     }
 }
 
@@ -259,7 +199,7 @@ pub(super) struct KernelHalf {
 #[cfg(any(test, feature = "testing"))]
 impl KernelHalf {
     pub(super) fn block_count(&self) -> usize {
-        self.shared.leased.len()
+        self.shared.leases.len()
     }
 
     pub(super) fn block_size(&self) -> usize {

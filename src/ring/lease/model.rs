@@ -1,4 +1,4 @@
-//! The block protocol under loom: sound as it is, broken with any one ordering weakened.
+//! The lease protocol under loom: sound as it is, broken with any one ordering weakened.
 //!
 //! Three parties: the kernel fills a block twice, the reader takes it, a third thread returns it.
 //! loom's cell stands for the block's bytes and reports any access that is not ordered.
@@ -11,7 +11,7 @@ use loom::sync::atomic::AtomicU32;
 use loom::sync::mpsc;
 use loom::thread;
 
-use super::{BlockOrders, STATUS_KERNEL, STATUS_USER, Sound, give_back, try_take};
+use super::{LeaseOrders, STATUS_KERNEL, STATUS_USER, Sound, give_back, try_take};
 
 struct Block {
     status: AtomicU32,
@@ -35,7 +35,7 @@ fn kernel(block: &Block) {
     }
 }
 
-fn run<O: BlockOrders + 'static>() {
+fn run<O: LeaseOrders + 'static>() {
     loom::model(|| {
         let block = Arc::new(Block {
             status: AtomicU32::new(STATUS_KERNEL),
@@ -74,7 +74,7 @@ fn run<O: BlockOrders + 'static>() {
 macro_rules! weakened {
     ($name:ident: $take:ident $ret:ident $check:ident $end:ident) => {
         struct $name;
-        impl BlockOrders for $name {
+        impl LeaseOrders for $name {
             const TAKE: Ordering = Ordering::$take;
             const RETURN: Ordering = Ordering::$ret;
             const CHECK_LEASE: Ordering = Ordering::$check;
