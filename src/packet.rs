@@ -110,6 +110,39 @@ pub(crate) struct LinkLayer {
 }
 
 impl LinkLayer {
+    /// Reads a `struct sockaddr_ll` of 20 bytes.
+    #[inline]
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let bytes: &[u8; 20] = bytes.first_chunk().expect("the caller has a whole header");
+        Self {
+            protocol: u16::from_be_bytes([bytes[2], bytes[3]]),
+            interface_index: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            pkttype: bytes[10],
+            address_len: bytes[11],
+            address: std::array::from_fn(|at| bytes[12 + at]),
+        }
+    }
+
+    /// Writes what [`read`](Self::read) reads.
+    pub(crate) fn write(&self, bytes: &mut [u8]) {
+        bytes[2..4].copy_from_slice(&self.protocol.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.interface_index.to_ne_bytes());
+        bytes[10] = self.pkttype;
+        bytes[11] = self.address_len;
+        bytes[12..20].copy_from_slice(&self.address);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn sample() -> Self {
+        Self {
+            protocol: 0x0800,
+            interface_index: 1,
+            pkttype: libc::PACKET_HOST,
+            address_len: 6,
+            address: [2, 0, 0, 0, 0, 1, 0, 0],
+        }
+    }
+
     fn address(&self) -> &[u8] {
         &self.address[..usize::from(self.address_len).min(self.address.len())]
     }
@@ -124,6 +157,21 @@ pub(crate) struct PacketMeta {
     pub(crate) rxhash: Option<u32>,
     pub(crate) vlan: Option<VlanTag>,
     pub(crate) link: Option<LinkLayer>,
+}
+
+impl PacketMeta {
+    /// What is known of a packet that was not captured.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn plain(len: usize) -> Self {
+        Self {
+            wire_len: len as u32,
+            timestamp: Timestamp::default(),
+            status: PacketStatus::empty(),
+            rxhash: Some(0),
+            vlan: None,
+            link: Some(LinkLayer::sample()),
+        }
+    }
 }
 
 /// A captured packet: its bytes where the kernel wrote them, and what the kernel knows of it.
@@ -148,6 +196,12 @@ impl<'a> Packet<'a> {
     #[inline]
     pub(crate) fn new(data: &'a [u8], meta: PacketMeta) -> Self {
         Self { data, meta }
+    }
+
+    /// All that is known of it.
+    #[inline]
+    pub(crate) fn meta(&self) -> &PacketMeta {
+        &self.meta
     }
 
     /// The captured bytes, from the link-layer header on, without a stripped VLAN tag.
@@ -320,13 +374,8 @@ mod tests {
 
     #[test]
     fn an_address_longer_than_its_field_is_cut_not_read_past() {
-        let link = LinkLayer {
-            protocol: 0x800,
-            interface_index: 1,
-            pkttype: 0,
-            address_len: 32,
-            address: [1, 2, 3, 4, 5, 6, 7, 8],
-        };
+        let link =
+            LinkLayer { address_len: 32, address: [1, 2, 3, 4, 5, 6, 7, 8], ..LinkLayer::sample() };
         assert_eq!(LinkAddress(link).len(), 8);
         assert_eq!(LinkAddress(link).to_string(), "01:02:03:04:05:06:07:08");
     }

@@ -18,12 +18,18 @@
 //! | `leased` load, acquire | [`lease`]`::Sound::CHECK_LEASE` | `END_LEASE` of the thread that returned the block |
 //! | `leased` store, release | [`lease`]`::Sound::END_LEASE` | `CHECK_LEASE` of the reader |
 //!
-//! The loom tests in `lease/model.rs` weaken each in turn and expect the model to fail.
+//! | sent slot's status store, release | [`slot`]`::Sound::COMMIT` | the load and `smp_rmb` of `__packet_get_status` in `tpacket_snd` |
+//! | sent slot's status load, acquire | [`slot`]`::Sound::RECLAIM` | the `smp_wmb` and store of `__packet_set_status` in `tpacket_destruct_skb` |
+//!
+//! The loom tests in `lease/model.rs` and `slot/model.rs` weaken each in turn and expect the model to fail.
 
 pub(crate) mod batch;
 pub(crate) mod block;
+pub(crate) mod frame;
+pub(crate) mod image;
 pub(crate) mod lease;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod peer;
+pub(crate) mod slot;
 pub(crate) mod walk;
 pub(crate) mod word;

@@ -4,6 +4,9 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 use super::block::BlockLease;
+use super::frame;
+use super::image::BlockImage;
+use super::slot::FrameLease;
 use super::walk::{BlockHeader, Walk};
 use crate::packet::{Packet, Timestamp};
 
@@ -33,10 +36,11 @@ pub struct PacketBatch {
 
 enum Memory {
     Block(BlockLease),
+    Frames(FrameLease),
     Arena(Arena),
 }
 
-/// The body of a block, copied out of its ring.
+/// The body of a block, in memory of its own.
 struct Arena {
     body: Box<[u8]>,
     status: u32,
@@ -49,11 +53,20 @@ impl PacketBatch {
         Self { memory: Memory::Block(lease) }
     }
 
+    #[inline]
+    pub(crate) fn from_frames(lease: FrameLease) -> Self {
+        Self { memory: Memory::Frames(lease) }
+    }
+
     /// Packets in this batch. May be 0: the kernel retires an empty block when a packet was too
     /// large for it.
     #[inline]
     pub fn len(&self) -> usize {
-        self.header().packets as usize
+        match &self.memory {
+            Memory::Block(lease) => BlockHeader::read(lease.body()).packets as usize,
+            Memory::Frames(lease) => lease.len(),
+            Memory::Arena(arena) => BlockHeader::read(&arena.body).packets as usize,
+        }
     }
 
     /// Whether the batch holds no packet.
@@ -65,55 +78,69 @@ impl PacketBatch {
     /// The packets, in the order in which the kernel saw them.
     #[inline]
     pub fn iter(&self) -> Packets<'_> {
-        Packets { walk: Walk::new(self.body(), self.has_rxhash()), memory: &self.memory }
+        let source = match &self.memory {
+            Memory::Block(lease) => Walked::Block(Walk::new(lease.body(), lease.has_rxhash())),
+            Memory::Frames(lease) => Walked::Frames { lease, next: 0 },
+            Memory::Arena(arena) => Walked::Block(Walk::new(&arena.body, arena.has_rxhash)),
+        };
+        Packets { source, memory: &self.memory }
     }
 
-    /// The block's sequence number, counted by the kernel from 1 without gaps: drops leave none.
+    /// The batch's number, counted from 1 without gaps: drops leave none. Blocks are numbered by the
+    /// kernel, runs of frames by the capture.
     #[inline]
     pub fn seq_num(&self) -> u64 {
-        self.header().sequence
+        match &self.memory {
+            Memory::Block(lease) => BlockHeader::read(lease.body()).sequence,
+            Memory::Frames(lease) => lease.sequence(),
+            Memory::Arena(arena) => BlockHeader::read(&arena.body).sequence,
+        }
     }
 
-    /// Whether packets had been dropped, and statistics not been read, when the block was closed.
+    /// Whether packets had been dropped, and statistics not been read, when the batch was filled.
     #[inline]
     pub fn is_losing(&self) -> bool {
         self.status() & libc::TP_STATUS_LOSING != 0
     }
 
-    /// Whether the block was handed over because its time was up, not because it was full.
+    /// Whether a block was handed over because its time was up, not because it was full.
     #[inline]
     pub fn timed_out(&self) -> bool {
-        self.status() & libc::TP_STATUS_BLK_TMO != 0
+        !matches!(self.memory, Memory::Frames(_)) && self.status() & libc::TP_STATUS_BLK_TMO != 0
     }
 
-    /// When the kernel opened the block, shortly before its first packet.
-    #[inline]
+    /// When the kernel opened the block, shortly before its first packet; of a run of frames, when
+    /// the first one was stamped.
     pub fn ts_first(&self) -> Timestamp {
-        self.header().first_time
+        match &self.memory {
+            Memory::Block(lease) => BlockHeader::read(lease.body()).first_time,
+            Memory::Frames(lease) => stamp(lease, 0),
+            Memory::Arena(arena) => BlockHeader::read(&arena.body).first_time,
+        }
     }
 
     /// When the last packet was stamped.
-    #[inline]
     pub fn ts_last(&self) -> Timestamp {
-        self.header().last_time
+        match &self.memory {
+            Memory::Block(lease) => BlockHeader::read(lease.body()).last_time,
+            Memory::Frames(lease) => stamp(lease, lease.len() - 1),
+            Memory::Arena(arena) => BlockHeader::read(&arena.body).last_time,
+        }
     }
 
-    /// Moves the packets out of the ring: one allocation and one copy for the whole batch, and the
-    /// block goes back to the kernel. What is detached already is returned as it is.
+    /// Moves the packets out of the ring: one allocation and one copy for the whole batch, and its
+    /// memory goes back to the kernel. What is detached already is returned as it is.
     #[must_use]
     pub fn detach(self) -> Self {
-        match &self.memory {
-            Memory::Arena(_) => self,
+        let (body, has_rxhash) = match &self.memory {
+            Memory::Arena(_) => return self,
             Memory::Block(lease) => {
-                let used = self.header().used_len(lease.body());
-                let arena = Arena {
-                    body: lease.body()[..used].into(),
-                    status: lease.status(),
-                    has_rxhash: lease.has_rxhash(),
-                };
-                Self { memory: Memory::Arena(arena) }
+                let body = lease.body();
+                (body[..BlockHeader::read(body).used_len(body)].into(), lease.has_rxhash())
             }
-        }
+            Memory::Frames(_) => (self.lay_out(), false),
+        };
+        Self { memory: Memory::Arena(Arena { body, status: self.status(), has_rxhash }) }
     }
 
     /// Whether the packets are in memory of their own, not in the ring.
@@ -121,34 +148,31 @@ impl PacketBatch {
         matches!(self.memory, Memory::Arena(_))
     }
 
-    #[inline]
-    fn body(&self) -> &[u8] {
-        match &self.memory {
-            Memory::Block(lease) => lease.body(),
-            Memory::Arena(arena) => &arena.body,
+    /// The packets as a block's body.
+    fn lay_out(&self) -> Box<[u8]> {
+        let bytes = self.iter().map(|packet| packet.len()).sum();
+        let mut image = BlockImage::with_room(self.len(), bytes);
+        for packet in self {
+            image.push(packet.data(), packet.meta());
         }
-    }
-
-    #[inline]
-    fn header(&self) -> BlockHeader {
-        BlockHeader::read(self.body())
+        let mut body = image.finish(self.seq_num());
+        BlockImage::set_times(&mut body, self.ts_first(), self.ts_last());
+        body.into()
     }
 
     #[inline]
     fn status(&self) -> u32 {
         match &self.memory {
             Memory::Block(lease) => lease.status(),
+            Memory::Frames(lease) => lease.flags(),
             Memory::Arena(arena) => arena.status,
         }
     }
+}
 
-    #[inline]
-    fn has_rxhash(&self) -> bool {
-        match &self.memory {
-            Memory::Block(lease) => lease.has_rxhash(),
-            Memory::Arena(arena) => arena.has_rxhash,
-        }
-    }
+fn stamp(lease: &FrameLease, number: usize) -> Timestamp {
+    let (status, body) = lease.frame(number);
+    frame::read(status, body).map(|packet| packet.timestamp()).unwrap_or_default()
 }
 
 impl<'a> IntoIterator for &'a PacketBatch {
@@ -174,8 +198,14 @@ impl fmt::Debug for PacketBatch {
 /// Iterates over the packets of a [`PacketBatch`].
 #[derive(Clone)]
 pub struct Packets<'a> {
-    walk: Walk<'a>,
+    source: Walked<'a>,
     memory: &'a Memory,
+}
+
+#[derive(Clone)]
+enum Walked<'a> {
+    Block(Walk<'a>),
+    Frames { lease: &'a FrameLease, next: usize },
 }
 
 impl<'a> Iterator for Packets<'a> {
@@ -183,34 +213,57 @@ impl<'a> Iterator for Packets<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Packet<'a>> {
-        let packet = self.walk.next();
-        if packet.is_none() && self.walk.left() != 0 {
-            self.give_up();
+        match &mut self.source {
+            Walked::Block(walk) => {
+                let packet = walk.next();
+                if packet.is_none() && walk.left() != 0 {
+                    let left = walk.abandon();
+                    self.give_up(left.into());
+                }
+                packet
+            }
+            Walked::Frames { lease, next } => {
+                while *next < lease.len() {
+                    let (status, body) = lease.frame(*next);
+                    *next += 1;
+                    match frame::read(status, body) {
+                        Some(packet) => return Some(packet),
+                        None => lease.count_malformed(1),
+                    }
+                }
+                None
+            }
         }
-        packet
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.walk.left() as usize))
+        (0, Some(self.left()))
     }
 }
 
 impl FusedIterator for Packets<'_> {}
 
 impl Packets<'_> {
+    #[inline]
+    fn left(&self) -> usize {
+        match &self.source {
+            Walked::Block(walk) => walk.left() as usize,
+            Walked::Frames { lease, next } => lease.len() - next,
+        }
+    }
+
     /// Counts what a header that does not hold together left out, once.
     #[cold]
-    fn give_up(&mut self) {
-        let left = self.walk.abandon();
+    fn give_up(&self, left: u64) {
         if let Memory::Block(lease) = self.memory {
-            lease.count_malformed(u64::from(left));
+            lease.count_malformed(left);
         }
     }
 }
 
 impl fmt::Debug for Packets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Packets").field("left", &self.walk.left()).finish_non_exhaustive()
+        f.debug_struct("Packets").field("left", &self.left()).finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, Vlan
 
 /// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
 pub(super) const HEADER_LEN: usize = 68;
-const LINK_AT: usize = 48;
+pub(super) const LINK_AT: usize = 48;
 
 const _: () = assert!(size_of::<libc::tpacket3_hdr>() == LINK_AT);
 const _: () = assert!(LINK_AT + size_of::<libc::sockaddr_ll>() == HEADER_LEN);
@@ -123,21 +123,8 @@ impl<'a> Walk<'a> {
             status,
             rxhash: self.has_rxhash.then(|| u32_at(header, 28)),
             vlan,
-            link: Some(link_layer(header)),
+            link: Some(LinkLayer::read(&header[LINK_AT..])),
         }
-    }
-}
-
-#[inline]
-fn link_layer(header: &[u8; HEADER_LEN]) -> LinkLayer {
-    let mut address = [0; 8];
-    address.copy_from_slice(&header[LINK_AT + 12..]);
-    LinkLayer {
-        protocol: u16::from_be_bytes([header[LINK_AT + 2], header[LINK_AT + 3]]),
-        interface_index: u32_at(header, LINK_AT + 4),
-        pkttype: header[LINK_AT + 10],
-        address_len: header[LINK_AT + 11],
-        address,
     }
 }
 
@@ -155,7 +142,7 @@ fn u16_at<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::peer::{BlockImage, PeerPacket};
+    use super::super::image::BlockImage;
     use super::*;
 
     fn walk_all(body: &[u8]) -> (Vec<Vec<u8>>, u32) {
@@ -170,7 +157,7 @@ mod tests {
     fn image(packets: &[Vec<u8>]) -> Vec<u8> {
         let mut image = BlockImage::new(1 << 16);
         for data in packets {
-            assert!(image.push(&PeerPacket::new(data)));
+            assert!(image.push(data, &PacketMeta::plain(data.len())));
         }
         image.finish(7)
     }
@@ -182,15 +169,16 @@ mod tests {
 
     #[test]
     fn every_field_of_a_header_is_read_from_its_place() {
-        let mut sent = PeerPacket::new(&[9; 60]);
-        sent.wire_len = 1500;
-        sent.timestamp = Timestamp { secs: 11, nanos: 22 };
-        sent.status = (PacketStatus::VLAN_VALID | PacketStatus::VLAN_TPID_VALID).bits();
-        sent.rxhash = 0xdead_beef;
-        sent.vlan = VlanTag { tci: 0x6064, tpid: 0x88a8 };
-        sent.pkttype = libc::PACKET_OUTGOING;
+        let sent = PacketMeta {
+            wire_len: 1500,
+            timestamp: Timestamp { secs: 11, nanos: 22 },
+            status: PacketStatus::VLAN_VALID | PacketStatus::VLAN_TPID_VALID,
+            rxhash: Some(0xdead_beef),
+            vlan: Some(VlanTag { tci: 0x6064, tpid: 0x88a8 }),
+            link: Some(LinkLayer { pkttype: libc::PACKET_OUTGOING, ..LinkLayer::sample() }),
+        };
         let mut image = BlockImage::new(4096);
-        assert!(image.push(&sent));
+        assert!(image.push(&[9; 60], &sent));
         let body = image.finish(41);
         let header = BlockHeader::read(&body);
         assert_eq!((header.packets, header.sequence), (1, 41));
@@ -200,7 +188,7 @@ mod tests {
         assert!(packet.is_truncated());
         assert_eq!(packet.timestamp(), sent.timestamp);
         assert_eq!(packet.rxhash(), Some(0xdead_beef));
-        assert_eq!(packet.vlan(), Some(sent.vlan));
+        assert_eq!(packet.vlan(), sent.vlan);
         assert_eq!(packet.direction(), Some(crate::PacketDirection::Outgoing));
         assert_eq!(packet.ll_protocol(), Some(0x0800));
         assert_eq!(packet.interface_index(), Some(1));

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::packet::PacketMeta;
 use crate::ring::batch::PacketBatch;
-use crate::ring::peer::{BlockImage, PeerPacket, TestRing};
+use crate::ring::image::BlockImage;
+use crate::ring::peer::TestRing;
 
 fn contents(batch: &PacketBatch) -> Vec<Vec<u8>> {
     batch.iter().map(|packet| packet.data().to_vec()).collect()
@@ -119,7 +121,7 @@ fn what_a_broken_header_leaves_out_is_counted_once() {
     let mut ring = BlockRing::new(Mapping::heap(4096), 4096, true, Arc::clone(&malformed));
     let mut image = BlockImage::new(4096);
     for _ in 0..3 {
-        assert!(image.push(&PeerPacket::new(&[1; 60])));
+        assert!(image.push(&[1; 60], &PacketMeta::plain(60)));
     }
     let mut body = image.finish(1);
     body[..4].copy_from_slice(&9_u32.to_ne_bytes()); // nine announced, three there
