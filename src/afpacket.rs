@@ -8,11 +8,12 @@ mod capture;
 mod fanout;
 mod geometry;
 mod open;
+mod rx;
 mod socket;
 
 pub use self::builder::{CaptureBuilder, TimestampSource};
 pub use self::capture::{Batches, Capture};
 pub use self::fanout::{FanoutFlags, FanoutMode, UnknownFanoutMode};
-pub use self::geometry::{MAX_RING_BYTES, RingProfile};
+pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
 pub(crate) use self::socket::Socket;
 pub use self::socket::StatsHandle;

@@ -79,8 +79,8 @@ pub mod time;
 mod wait;
 
 pub use self::afpacket::{
-    Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, MAX_RING_BYTES, RingProfile,
-    StatsHandle, TimestampSource, UnknownFanoutMode,
+    Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, MAX_RING_BYTES, RingLayout,
+    RingProfile, StatsHandle, TimestampSource, UnknownFanoutMode,
 };
 pub use self::error::{Error, GeometryError, Result, Step};
 pub use self::interface::{InterfaceInfo, interface_info};

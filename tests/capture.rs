@@ -4,10 +4,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtap::{Capture, CaptureBuilder, PacketBatch, PacketDirection};
+use ringtap::{Capture, CaptureBuilder, PacketBatch, PacketDirection, RingLayout};
 use ringtap_lab::{Generator, Protocol, Tally, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
+
+/// Runs tests once with a ring of blocks and once with one of frames.
+macro_rules! in_both_layouts {
+    ($($name:ident)*) => {
+        mod blocks {
+            $(#[test]
+            fn $name() {
+                super::$name(ringtap::RingLayout::Blocks);
+            })*
+        }
+        mod frames {
+            $(#[test]
+            fn $name() {
+                super::$name(ringtap::RingLayout::Frames);
+            })*
+        }
+    };
+}
+
+in_both_layouts! {
+    every_frame_arrives_once_in_order_and_unchanged
+    a_stripped_tag_is_in_the_packet_and_not_in_its_bytes
+    snap_len_cuts_and_says_so
+    jumbo_frames_arrive_whole
+    what_did_not_fit_the_ring_is_counted_exactly
+    stopping_delivers_the_last_partial_block_and_ends_the_batches
+    stopping_in_a_flood_that_outruns_the_reader_ends_it_all_the_same
+    real_captures_replay_byte_for_byte_and_in_order
+    on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored
+}
 
 /// A small ring: 16 blocks of 256 KiB, handed over after 5 ms.
 fn small(interface: &str) -> CaptureBuilder {
@@ -37,14 +67,13 @@ fn batches_of(capture: &mut Capture, count: usize) -> Vec<PacketBatch> {
     batches
 }
 
-#[test]
-fn every_frame_arrives_once_in_order_and_unchanged() {
+fn every_frame_arrives_once_in_order_and_unchanged(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Udp6] {
         for len in [66, 590, 1514] {
             let traffic = Traffic { len, flows: 10, protocol, ..Traffic::default() };
-            let mut capture = small(&veth.right).block_count(64).build().unwrap();
+            let mut capture = small(&veth.right).layout(layout).block_count(64).build().unwrap();
             let mut tally = Tally::new(&traffic, 3_000);
             Generator::new(&veth.left, &traffic).flood(3_000);
             read(&mut capture, &mut tally, 3_000);
@@ -80,11 +109,10 @@ fn a_packet_says_what_the_kernel_knows_of_it() {
     assert!(batch.ts_last() >= batch.ts_first());
 }
 
-#[test]
-fn a_stripped_tag_is_in_the_packet_and_not_in_its_bytes() {
+fn a_stripped_tag_is_in_the_packet_and_not_in_its_bytes(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let mut capture = small(&veth.right).build().unwrap();
+    let mut capture = small(&veth.right).layout(layout).build().unwrap();
     let traffic = Traffic { vlan: Some(100), ..Traffic::default() };
     Generator::new(&veth.left, &traffic).flood(1);
     let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
@@ -96,11 +124,10 @@ fn a_stripped_tag_is_in_the_packet_and_not_in_its_bytes() {
     tally.assert_complete();
 }
 
-#[test]
-fn snap_len_cuts_and_says_so() {
+fn snap_len_cuts_and_says_so(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let mut capture = small(&veth.right).snap_len(96).build().unwrap();
+    let mut capture = small(&veth.right).layout(layout).snap_len(96).build().unwrap();
     let traffic = Traffic { len: 1000, ..Traffic::default() };
     Generator::new(&veth.left, &traffic).flood(10);
     let batches = batches_of(&mut capture, 10);
@@ -112,12 +139,11 @@ fn snap_len_cuts_and_says_so() {
     }
 }
 
-#[test]
-fn on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored() {
+fn on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     net.loopback_up();
     for (ignore, seen) in [(false, 2), (true, 1)] {
-        let mut capture = small("lo").ignore_outgoing(ignore).build().unwrap();
+        let mut capture = small("lo").layout(layout).ignore_outgoing(ignore).build().unwrap();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.send_to(b"once", socket.local_addr().unwrap()).unwrap();
         let batches = batches_of(&mut capture, seen);
@@ -126,17 +152,46 @@ fn on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored() {
     }
 }
 
-#[test]
-fn jumbo_frames_arrive_whole() {
+fn jumbo_frames_arrive_whole(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     veth.set_mtu(9000);
     let traffic = Traffic { len: 9014, flows: 3, ..Traffic::default() };
-    let mut capture = small(&veth.right).build().unwrap();
+    let mut capture = small(&veth.right).layout(layout).frame_size(1 << 14).build().unwrap();
     let mut tally = Tally::new(&traffic, 200);
     Generator::new(&veth.left, &traffic).flood(200);
     read(&mut capture, &mut tally, 200);
     tally.assert_complete();
+}
+
+#[test]
+fn frames_are_handed_over_at_once_and_blocks_when_their_time_is_up() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut open =
+        |layout| small(&veth.right).layout(layout).block_timeout_ms(60_000).build().unwrap();
+    let (mut blocks, mut frames) = (open(RingLayout::Blocks), open(RingLayout::Frames));
+    Generator::new(&veth.left, &Traffic::default()).flood(1);
+    let batch = frames.next_batch_timeout(Duration::from_secs(20)).unwrap().expect("at once");
+    assert_eq!((batch.len(), batch.timed_out()), (1, false));
+    assert!(batch.ts_first() == batch.ts_last() && batch.iter().next().unwrap().rxhash().is_none());
+    assert!(blocks.next_batch_timeout(Duration::from_millis(50)).unwrap().is_none());
+    assert_eq!(blocks.stats().unwrap().pending(), 1);
+}
+
+#[test]
+fn a_frame_that_is_too_small_for_a_packet_cuts_it_and_says_so() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let ring = small(&veth.right).layout(RingLayout::Frames).frame_size(256);
+    let mut capture = ring.build().unwrap();
+    Generator::new(&veth.left, &Traffic { len: 1000, ..Traffic::default() }).flood(3);
+    for batch in batches_of(&mut capture, 3) {
+        for packet in &batch {
+            assert_eq!(packet.original_len(), 1000);
+            assert!(packet.is_truncated() && (180..256).contains(&packet.len()));
+        }
+    }
 }
 
 #[test]
@@ -160,19 +215,20 @@ fn a_packet_larger_than_a_block_is_cut_and_counted() {
     assert_eq!((stats.packets, stats.delivered, stats.drops), (5, 5, 0));
 }
 
-#[test]
-fn what_did_not_fit_the_ring_is_counted_exactly() {
+fn what_did_not_fit_the_ring_is_counted_exactly(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { flows: 8, ..Traffic::default() };
-    let mut capture = small(&veth.right).block_size(1 << 14).block_count(4).build().unwrap();
+    let mut capture =
+        small(&veth.right).layout(layout).block_size(1 << 14).block_count(4).build().unwrap();
     let reader = capture.stats_handle();
     let stop = capture.stop_handle().unwrap();
     Generator::new(&veth.left, &traffic).flood(10_000);
     assert_eq!(veth.lost(), 0, "all 10,000 reached the tap");
     let early = reader.stats().unwrap();
     assert_eq!(early.packets, 10_000);
-    assert!(early.drops > 0 && early.freezes > 0, "nobody was reading: {early:?}");
+    assert!(early.drops > 0, "nobody was reading: {early:?}");
+    assert_eq!(early.freezes > 0, layout == RingLayout::Blocks, "only blocks freeze");
     stop.stop();
     let mut tally = Tally::new(&traffic, 10_000);
     for batch in capture.batches() {
@@ -189,13 +245,12 @@ fn what_did_not_fit_the_ring_is_counted_exactly() {
     assert_eq!(reader.stats().unwrap(), stats, "the last totals outlive the capture");
 }
 
-#[test]
-fn stopping_delivers_the_last_partial_block_and_ends_the_batches() {
+fn stopping_delivers_the_last_partial_block_and_ends_the_batches(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic::default();
     // A timeout so long that the frames sit in an open block when the capture is stopped.
-    let mut capture = small(&veth.right).block_timeout_ms(200).build().unwrap();
+    let mut capture = small(&veth.right).layout(layout).block_timeout_ms(200).build().unwrap();
     Generator::new(&veth.left, &traffic).flood(100);
     let stop = capture.stop_handle().unwrap();
     let stopper = std::thread::spawn(move || {
@@ -216,11 +271,10 @@ fn stopping_delivers_the_last_partial_block_and_ends_the_batches() {
     assert_eq!(capture.stats().unwrap().packets, 100, "nothing gets in any more");
 }
 
-#[test]
-fn stopping_in_a_flood_that_outruns_the_reader_ends_it_all_the_same() {
+fn stopping_in_a_flood_that_outruns_the_reader_ends_it_all_the_same(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let mut capture = small(&veth.right).build().unwrap();
+    let mut capture = small(&veth.right).layout(layout).build().unwrap();
     let stop = capture.stop_handle().unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
     let (left, over) = (veth.left.clone(), Arc::clone(&is_over));
@@ -251,8 +305,7 @@ fn stopping_in_a_flood_that_outruns_the_reader_ends_it_all_the_same() {
     assert!(sender.join().unwrap() > stats.packets, "the flood went on after the end");
 }
 
-#[test]
-fn real_captures_replay_byte_for_byte_and_in_order() {
+fn real_captures_replay_byte_for_byte_and_in_order(layout: RingLayout) {
     let Some(directory) = pcap::directory() else {
         skip("shared/pcaps is not beside the repository");
         return;
@@ -273,7 +326,9 @@ fn real_captures_replay_byte_for_byte_and_in_order() {
         if frames.is_empty() || frames.len() >= 5_000 {
             continue;
         }
-        let mut capture = small(&veth.right).build().unwrap();
+        // Frames that hold the longest of them.
+        let ring = small(&veth.right).layout(layout).block_size(1 << 17).frame_size(1 << 17);
+        let mut capture = ring.block_count(64).build().unwrap();
         replay(&veth.left, &frames, &mut capture, &path);
         files += 1;
         frames_in_all += frames.len();

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::capture::Capture;
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
-use super::geometry::{RingProfile, Sizes};
+use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::open::Plan;
 use crate::sys::packet_socket;
 use crate::{BusyPoll, Result};
@@ -73,6 +73,12 @@ impl CaptureBuilder {
         self
     }
 
+    /// Blocks for throughput, frames for latency. Default blocks.
+    pub fn layout(mut self, layout: RingLayout) -> Self {
+        self.sizes.layout = layout;
+        self
+    }
+
     /// Bytes of a block: a multiple of the page size, best a power of two. Default 4 MiB.
     ///
     /// A packet larger than a block is cut to it.
@@ -89,14 +95,15 @@ impl CaptureBuilder {
 
     /// Bytes of a frame: a multiple of 16. Default 2048.
     ///
-    /// Blocks pack packets without gaps, so this does not limit a packet's length; the kernel only
-    /// checks that it divides the block into at least one frame.
+    /// In [`RingLayout::Frames`] a packet longer than a frame, less about 70 bytes of header, is cut.
+    /// Blocks pack packets without gaps: there this does not limit a packet's length.
     pub fn frame_size(mut self, bytes: usize) -> Self {
         self.sizes.frame_size = bytes;
         self
     }
 
-    /// Milliseconds after which a block that is not full is handed over. Default 60.
+    /// Milliseconds after which a block that is not full is handed over. Default 60. Frames are
+    /// handed over at once.
     ///
     /// The latency of a lone packet is anything up to twice this. Kernels before 6.18 round it up
     /// to a timer tick (4 to 10 ms).
@@ -105,7 +112,7 @@ impl CaptureBuilder {
         self
     }
 
-    /// Whether [`Packet::rxhash`](crate::Packet::rxhash) is filled. Default true.
+    /// Whether [`Packet::rxhash`](crate::Packet::rxhash) is filled. Default true; frames have none.
     pub fn fill_rxhash(mut self, fill: bool) -> Self {
         self.fill_rxhash = fill;
         self

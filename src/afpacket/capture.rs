@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::builder::CaptureBuilder;
 use super::fanout::Membership;
 use super::open;
+use super::rx::RxRing;
 use super::socket::{Link, Socket, StatsHandle};
 use crate::ring::batch::PacketBatch;
-use crate::ring::block::BlockRing;
 use crate::sys::event::{self, Interest};
 use crate::wait::{Empty, StopHandle};
 use crate::{CaptureStats, Error, Result, Step};
@@ -22,7 +22,8 @@ const LINK_CHECK: Duration = Duration::from_millis(100);
 /// What draining may take beyond what the kernel's timer needs.
 const DRAIN_SLACK: Duration = Duration::from_millis(250);
 
-/// Captures the packets of one interface through a TPACKET_V3 block ring.
+/// Captures the packets of one interface through a shared-memory ring: of TPACKET_V3 blocks, or of
+/// TPACKET_V2 frames ([`RingLayout`](crate::RingLayout)).
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
@@ -45,7 +46,7 @@ const DRAIN_SLACK: Duration = Duration::from_millis(250);
 /// it in one of them only.
 pub struct Capture {
     // Dropped first: a mapped ring keeps its socket open.
-    ring: BlockRing,
+    ring: RxRing,
     socket: Arc<Socket>,
     block_timeout: Duration,
     group: Option<u16>,
@@ -82,7 +83,7 @@ impl Capture {
         CaptureBuilder::new()
     }
 
-    pub(super) fn new(ring: BlockRing, socket: Arc<Socket>, block_timeout: Duration) -> Self {
+    pub(super) fn new(ring: RxRing, socket: Arc<Socket>, block_timeout: Duration) -> Self {
         let link = if socket.is_up() { Link::Up } else { Link::Down };
         Self {
             ring,
@@ -107,7 +108,7 @@ impl Capture {
 
     #[inline]
     fn take_ready(&mut self) -> Option<PacketBatch> {
-        let batch = PacketBatch::from_block(self.ring.take()?);
+        let batch = self.ring.take()?;
         if self.socket.totals().count_batch(batch.len() as u64, batch.is_losing()) {
             let _ = self.socket.stats(); // a failure shows at the next reading
         }
@@ -179,7 +180,7 @@ impl Capture {
 
     /// Bytes of the ring.
     pub fn ring_len(&self) -> usize {
-        self.ring.block_size() * self.ring.block_count()
+        self.ring.ring_len()
     }
 
     pub(crate) fn join(&mut self, membership: &Membership) -> Result<()> {

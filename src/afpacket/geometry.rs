@@ -1,6 +1,9 @@
-//! Sizes of a ring, parsed once: a [`BlockGeometry`] that exists is one the kernel takes.
+//! Sizes of a ring, parsed once: a geometry that exists is one the kernel takes.
+
+use std::time::Duration;
 
 use crate::GeometryError;
+use crate::ring::slot::SlotLayout;
 use crate::sys::mmap::page_size;
 
 /// The most bytes we ask for in one ring: 4 GiB.
@@ -25,11 +28,27 @@ pub enum RingProfile {
     LowMemory,
     /// As the default, with 64 KiB frames, for large MTUs and offloaded segments.
     JumboFrames,
+    /// [`RingLayout::Frames`]: 8192 frames of 2048 bytes, 16 MiB. Each packet wakes its reader, within
+    /// microseconds instead of a block timeout.
+    LowLatency,
+}
+
+/// How a receive ring is laid out, which decides when its reader is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RingLayout {
+    /// TPACKET_V3 blocks, packed with packets and handed over when they are full or their time is up:
+    /// throughput.
+    #[default]
+    Blocks,
+    /// TPACKET_V2 frames, one packet each, handed over at once: latency. A packet longer than a frame
+    /// is cut to it (about 70 bytes of a frame are header), and there is no hash of the packet.
+    Frames,
 }
 
 /// Sizes as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
+    pub(super) layout: RingLayout,
     pub(super) block_size: usize,
     pub(super) block_count: usize,
     pub(super) frame_size: usize,
@@ -38,26 +57,34 @@ pub(super) struct Sizes {
 
 impl RingProfile {
     pub(super) fn sizes(self) -> Sizes {
+        let layout = match self {
+            Self::LowLatency => RingLayout::Frames,
+            _ => RingLayout::Blocks,
+        };
         let (block_size, block_count, frame_size, block_timeout_ms) = match self {
             Self::Default => (4 << 20, 64, 2048, 60),
             Self::HighThroughput => (4 << 20, 256, 2048, 60),
             Self::LowMemory => (1 << 20, 16, 2048, 100),
             Self::JumboFrames => (4 << 20, 64, 65_536, 60),
+            Self::LowLatency => (1 << 18, 64, 2048, 60),
         };
-        Sizes { block_size, block_count, frame_size, block_timeout_ms }
+        Sizes { layout, block_size, block_count, frame_size, block_timeout_ms }
     }
 }
 
-/// A legal TPACKET_V3 receive ring.
+/// The least a frame may have in a ring of frames: header, alignment, and an Ethernet header.
+const LEAST_FRAME: usize = 96;
+
+/// A legal receive ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BlockGeometry {
+pub(super) struct RxGeometry {
     sizes: Sizes,
 }
 
-impl BlockGeometry {
+impl RxGeometry {
     /// Checks every rule of `packet_set_ring` (net/packet/af_packet.c), and our cap.
     pub(super) fn new(sizes: Sizes) -> Result<Self, GeometryError> {
-        let Sizes { block_size, block_count, frame_size, block_timeout_ms } = sizes;
+        let Sizes { layout, block_size, block_count, frame_size, block_timeout_ms } = sizes;
         for (what, value) in
             [("block_size", block_size), ("block_count", block_count), ("frame_size", frame_size)]
         {
@@ -72,7 +99,10 @@ impl BlockGeometry {
         if !frame_size.is_multiple_of(ALIGNMENT) {
             return Err(GeometryError::FrameNotAligned { frame_size });
         }
-        let least = libc::TPACKET3_HDRLEN.next_multiple_of(ALIGNMENT);
+        let least = match layout {
+            RingLayout::Blocks => libc::TPACKET3_HDRLEN.next_multiple_of(ALIGNMENT),
+            RingLayout::Frames => LEAST_FRAME,
+        };
         if frame_size < least {
             return Err(GeometryError::FrameTooSmall { frame_size, least });
         }
@@ -103,13 +133,32 @@ impl BlockGeometry {
         self.sizes.block_size * self.sizes.block_count
     }
 
-    pub(super) fn block_timeout_ms(&self) -> u32 {
-        self.sizes.block_timeout_ms
+    pub(super) fn layout(&self) -> RingLayout {
+        self.sizes.layout
     }
 
-    /// The kernel's form of it.
-    pub(super) fn request(&self, fill_rxhash: bool) -> libc::tpacket_req3 {
-        let Sizes { block_size, block_count, frame_size, block_timeout_ms } = self.sizes;
+    /// How long the kernel may keep a packet before it hands it over.
+    pub(super) fn block_timeout(&self) -> Duration {
+        match self.sizes.layout {
+            RingLayout::Blocks => Duration::from_millis(self.sizes.block_timeout_ms.into()),
+            RingLayout::Frames => Duration::ZERO,
+        }
+    }
+
+    /// Where the slots of a ring of frames lie.
+    pub(super) fn slots(&self) -> SlotLayout {
+        let Sizes { block_size, block_count, frame_size, .. } = self.sizes;
+        SlotLayout { block_size, frame_size, frame_count: block_size / frame_size * block_count }
+    }
+
+    /// The kernel's form of a ring of frames.
+    pub(super) fn frame_request(&self) -> libc::tpacket_req {
+        request_of(self.slots(), self.sizes.block_count)
+    }
+
+    /// The kernel's form of a ring of blocks.
+    pub(super) fn block_request(&self, fill_rxhash: bool) -> libc::tpacket_req3 {
+        let Sizes { block_size, block_count, frame_size, block_timeout_ms, .. } = self.sizes;
         // Nothing overflows: the ring has at most 2^32 bytes and a frame at least 80.
         libc::tpacket_req3 {
             tp_block_size: block_size as u32,
@@ -123,12 +172,75 @@ impl BlockGeometry {
     }
 }
 
+fn request_of(slots: SlotLayout, block_count: usize) -> libc::tpacket_req {
+    // Nothing overflows: the ring has at most 2^32 bytes and a frame at least 80.
+    libc::tpacket_req {
+        tp_block_size: slots.block_size as u32,
+        tp_block_nr: block_count as u32,
+        tp_frame_size: slots.frame_size as u32,
+        tp_frame_nr: slots.frame_count as u32,
+    }
+}
+
+/// A legal transmit ring, of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TxGeometry {
+    slots: SlotLayout,
+    block_count: usize,
+}
+
+impl TxGeometry {
+    /// Checks the same rules; the frame count is rounded up to whole blocks.
+    pub(super) fn new(frame_size: usize, frame_count: usize) -> Result<Self, GeometryError> {
+        let block_size = frame_size
+            .checked_next_power_of_two()
+            .map_or(usize::MAX / page_size() * page_size(), |size| size.max(page_size()));
+        let frames = (block_size / frame_size.max(1)).max(1);
+        let block_count = frame_count.div_ceil(frames);
+        let layout = RingLayout::Frames;
+        let sizes = Sizes { layout, block_size, block_count, frame_size, block_timeout_ms: 1 };
+        let slots = RxGeometry::new(sizes)?.slots();
+        Ok(Self { slots, block_count })
+    }
+
+    pub(super) fn slots(&self) -> SlotLayout {
+        self.slots
+    }
+
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.slots.block_size * self.block_count
+    }
+
+    pub(super) fn request(&self) -> libc::tpacket_req {
+        request_of(self.slots, self.block_count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: Sizes =
-        Sizes { block_size: 1 << 16, block_count: 4, frame_size: 2048, block_timeout_ms: 10 };
+    const GOOD: Sizes = Sizes {
+        layout: RingLayout::Blocks,
+        block_size: 1 << 16,
+        block_count: 4,
+        frame_size: 2048,
+        block_timeout_ms: 10,
+    };
+
+    #[test]
+    fn a_transmit_ring_has_at_least_the_frames_asked_for() {
+        for (frame_size, count) in [(2048, 256), (2048, 1), (1360, 100), (96, 7), (65_536, 3)] {
+            let geometry = TxGeometry::new(frame_size, count).unwrap();
+            let slots = geometry.slots();
+            assert!(slots.frame_count >= count && slots.frame_size == frame_size);
+            assert!(slots.frame_count * frame_size <= geometry.ring_bytes());
+        }
+        let refused = [(0, 1), (2048, 0), (100, 1), (80, 1), (usize::MAX, 1), (2048, usize::MAX)];
+        for (frame_size, count) in refused {
+            assert!(TxGeometry::new(frame_size, count).is_err(), "{frame_size} {count}");
+        }
+    }
 
     #[test]
     fn every_profile_is_legal() {
@@ -137,8 +249,9 @@ mod tests {
             RingProfile::HighThroughput,
             RingProfile::LowMemory,
             RingProfile::JumboFrames,
+            RingProfile::LowLatency,
         ] {
-            BlockGeometry::new(profile.sizes()).unwrap();
+            RxGeometry::new(profile.sizes()).unwrap();
         }
     }
 
@@ -184,11 +297,11 @@ mod tests {
                 GeometryError::BlockTimeoutTooLong { block_timeout_ms: 65_536 },
             ),
         ];
-        assert!(BlockGeometry::new(GOOD).is_ok());
+        assert!(RxGeometry::new(GOOD).is_ok());
         for (spoil, expected) in cases {
             let mut sizes = GOOD;
             spoil(&mut sizes);
-            assert_eq!(BlockGeometry::new(sizes), Err(expected));
+            assert_eq!(RxGeometry::new(sizes), Err(expected));
             assert!(!expected.to_string().is_empty());
         }
     }
@@ -196,7 +309,7 @@ mod tests {
     #[test]
     fn the_request_counts_whole_frames_a_block() {
         let sizes = Sizes { frame_size: 48 * 16, ..GOOD };
-        let request = BlockGeometry::new(sizes).unwrap().request(true);
+        let request = RxGeometry::new(sizes).unwrap().block_request(true);
         assert_eq!(request.tp_frame_nr, (1 << 16) / (48 * 16) * 4);
         assert_eq!(request.tp_feature_req_word, libc::TP_FT_REQ_FILL_RXHASH);
     }

@@ -11,16 +11,16 @@
 //! In any other order the first blocks hold packets of other interfaces, unfiltered, or a fanout
 //! group hands packets to a member that is not ready.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::builder::{CaptureBuilder, TimestampSource};
 use super::capture::Capture;
 use super::fanout::{JoinError, Membership};
-use super::geometry::BlockGeometry;
+use super::geometry::{RingLayout, RxGeometry};
+use super::rx::RxRing;
 use super::socket::Socket;
-use crate::ring::block::BlockRing;
 use crate::sys::bpf::BpfInsn;
 use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
@@ -31,13 +31,13 @@ use crate::{Error, GeometryError, Result, Step};
 pub(super) struct Plan<'a> {
     options: &'a CaptureBuilder,
     name: &'a str,
-    geometry: BlockGeometry,
+    geometry: RxGeometry,
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(options: &'a CaptureBuilder) -> Result<Self> {
         let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
-        let geometry = BlockGeometry::new(options.sizes)?;
+        let geometry = RxGeometry::new(options.sizes)?;
         if options.snap_len == Some(0) {
             return Err(GeometryError::NoSnapLen.into());
         }
@@ -48,6 +48,7 @@ impl<'a> Plan<'a> {
     pub(super) fn open(self, fd: OwnedFd) -> Result<Capture> {
         let Self { options, name, geometry } = self;
         let index = index_of(fd.as_fd(), name)?;
+        set_version(fd.as_fd(), geometry.layout())?;
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
         let filter = options.snap_len.map(|bytes| [BpfInsn::ret(bytes)].into());
@@ -60,29 +61,34 @@ impl<'a> Plan<'a> {
             packet_socket::promiscuous(socket.as_fd(), index)?;
         }
         let malformed = Arc::clone(&socket.totals().malformed);
-        let ring = BlockRing::new(mapping, geometry.block_size(), options.fill_rxhash, malformed);
-        let timeout = Duration::from_millis(geometry.block_timeout_ms().into());
-        Ok(Capture::new(ring, Arc::new(socket), timeout))
+        let ring = RxRing::new(mapping, &geometry, options.fill_rxhash, malformed);
+        Ok(Capture::new(ring, Arc::new(socket), geometry.block_timeout()))
     }
 }
 
-fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
+pub(super) fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
     Asker(socket).index(name).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
         _ => Error::os(Step::QueryInterface("index"), source),
     })
 }
 
-fn vanished(error: Error, name: &str) -> Error {
+pub(super) fn vanished(error: Error, name: &str) -> Error {
     match error.raw_os_error() {
         Some(libc::ENODEV) => Error::NoSuchInterface { name: name.to_owned() },
         _ => error,
     }
 }
 
+fn set_version(socket: BorrowedFd<'_>, layout: RingLayout) -> Result<()> {
+    let version = match layout {
+        RingLayout::Blocks => libc::tpacket_versions::TPACKET_V3,
+        RingLayout::Frames => libc::tpacket_versions::TPACKET_V2,
+    };
+    sockopt::set(socket, sockopt::VERSION, &(version as i32))
+}
+
 fn set_options(socket: BorrowedFd<'_>, options: &CaptureBuilder) -> Result<()> {
-    let version = libc::tpacket_versions::TPACKET_V3 as i32;
-    sockopt::set(socket, sockopt::VERSION, &version)?;
     let stamps = match options.timestamp_source {
         TimestampSource::Software => None,
         TimestampSource::RawHardware => Some(libc::SOF_TIMESTAMPING_RAW_HARDWARE),
@@ -115,16 +121,29 @@ fn set_options(socket: BorrowedFd<'_>, options: &CaptureBuilder) -> Result<()> {
 
 fn create_ring(
     socket: BorrowedFd<'_>,
-    geometry: &BlockGeometry,
+    geometry: &RxGeometry,
     fill_rxhash: bool,
 ) -> Result<Mapping> {
-    let bytes = geometry.ring_bytes();
-    sockopt::try_set(socket, sockopt::RX_RING, &geometry.request(fill_rxhash)).map_err(
-        |source| match source.raw_os_error() {
-            Some(libc::ENOMEM) => Error::RingTooLarge { bytes, source },
-            _ => Error::os(Step::CreateRing, source),
-        },
-    )?;
+    let option = sockopt::RX_RING;
+    let created = match geometry.layout() {
+        RingLayout::Blocks => {
+            sockopt::try_set(socket, option, &geometry.block_request(fill_rxhash))
+        }
+        RingLayout::Frames => sockopt::try_set(socket, option, &geometry.frame_request()),
+    };
+    map_ring(socket, created, geometry.ring_bytes())
+}
+
+/// Maps a ring of `bytes` bytes, given what creating it came to.
+pub(super) fn map_ring(
+    socket: BorrowedFd<'_>,
+    created: io::Result<()>,
+    bytes: usize,
+) -> Result<Mapping> {
+    created.map_err(|source| match source.raw_os_error() {
+        Some(libc::ENOMEM) => Error::RingTooLarge { bytes, source },
+        _ => Error::os(Step::CreateRing, source),
+    })?;
     Mapping::of_ring(socket, bytes).map_err(|source| match source.raw_os_error() {
         Some(libc::ENOMEM | libc::EAGAIN) => Error::RingTooLarge { bytes, source },
         _ => Error::os(Step::MapRing, source),

@@ -89,12 +89,8 @@ impl BlockRing {
         Arc::strong_count(&self.shared) > 1
     }
 
-    pub(crate) fn block_count(&self) -> usize {
-        self.shared.leases.len()
-    }
-
-    pub(crate) fn block_size(&self) -> usize {
-        self.shared.block_size
+    pub(crate) fn ring_len(&self) -> usize {
+        self.shared.mapping.len()
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -24,6 +24,8 @@ macro_rules! options {
 
 options! {
     VERSION = libc::SOL_PACKET, libc::PACKET_VERSION, "PACKET_VERSION";
+    TX_RING = libc::SOL_PACKET, libc::PACKET_TX_RING, "PACKET_TX_RING";
+    QDISC_BYPASS = libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS";
     RX_RING = libc::SOL_PACKET, libc::PACKET_RX_RING, "PACKET_RX_RING";
     STATISTICS = libc::SOL_PACKET, libc::PACKET_STATISTICS, "PACKET_STATISTICS";
     TIMESTAMP = libc::SOL_PACKET, libc::PACKET_TIMESTAMP, "PACKET_TIMESTAMP";
@@ -32,6 +34,9 @@ options! {
     ADD_MEMBERSHIP = libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, "PACKET_ADD_MEMBERSHIP";
     IGNORE_OUTGOING = libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING";
     SOCKET_ERROR = libc::SOL_SOCKET, libc::SO_ERROR, "SO_ERROR";
+    SNDBUF = libc::SOL_SOCKET, libc::SO_SNDBUF, "SO_SNDBUF";
+    SNDBUF_FORCE = libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, "SO_SNDBUFFORCE";
+    TIMESTAMPING = libc::SOL_SOCKET, libc::SO_TIMESTAMPING, "SO_TIMESTAMPING";
     RCVBUF = libc::SOL_SOCKET, libc::SO_RCVBUF, "SO_RCVBUF";
     RCVBUF_FORCE = libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, "SO_RCVBUFFORCE";
     BUSY_POLL = libc::SOL_SOCKET, libc::SO_BUSY_POLL, "SO_BUSY_POLL";
@@ -52,6 +57,8 @@ pub(crate) unsafe trait Plain: Copy {}
 unsafe impl Plain for i32 {}
 // SAFETY: integers take every bit pattern.
 unsafe impl Plain for u32 {}
+// SAFETY: a repr(C) struct of integers.
+unsafe impl Plain for libc::tpacket_req {}
 // SAFETY: a repr(C) struct of integers.
 unsafe impl Plain for libc::tpacket_req3 {}
 // SAFETY: a repr(C) struct of integers.
