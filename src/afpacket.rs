@@ -1,4 +1,5 @@
-//! AF_PACKET: capture through a TPACKET_V3 block ring.
+//! AF_PACKET: capture through TPACKET_V3 block rings or TPACKET_V2 frame rings, and transmission
+//! through TPACKET_V2 frame rings.
 //!
 //! [`CaptureBuilder`] gathers options, [`geometry`] makes them a legal ring, [`open`] runs the
 //! opening sequence in the one order that lets no foreign packet in, and [`Capture`] reads.
@@ -7,6 +8,8 @@ mod builder;
 mod capture;
 mod fanout;
 mod geometry;
+mod injector;
+mod injector_builder;
 mod open;
 mod rx;
 mod socket;
@@ -15,5 +18,7 @@ pub use self::builder::{CaptureBuilder, TimestampSource};
 pub use self::capture::{Batches, Capture};
 pub use self::fanout::{FanoutFlags, FanoutMode, UnknownFanoutMode};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
+pub use self::injector::{Injector, TxSlot, TxTimestamp};
+pub use self::injector_builder::InjectorBuilder;
 pub(crate) use self::socket::Socket;
 pub use self::socket::StatsHandle;

@@ -38,6 +38,20 @@ pub enum Error {
         /// Its name when the socket was opened.
         name: String,
     },
+    /// The interface is down: frames that were committed stay, and go once it is up.
+    LinkDown {
+        /// Its name when the socket was opened.
+        name: String,
+    },
+    /// A frame is too short or too long to be sent.
+    FrameLength {
+        /// Its length in bytes.
+        len: usize,
+        /// The least that can be sent.
+        least: usize,
+        /// The most that can be sent: MTU and header, or the ring's slot.
+        most: usize,
+    },
     /// The sizes asked for do not form a ring.
     Geometry(GeometryError),
     /// The kernel could not find memory for the ring.
@@ -143,6 +157,16 @@ impl fmt::Display for Error {
                 f,
                 "interface `{name}` was removed; packets already in the ring were delivered, \
                  open a new socket once it exists again"
+            ),
+            Self::LinkDown { name } => write!(
+                f,
+                "interface `{name}` is down; set it up (`ip link set {name} up`), and what was \
+                 committed goes with the next flush"
+            ),
+            Self::FrameLength { len, least, most } => write!(
+                f,
+                "a frame of {len} bytes cannot be sent: from {least} to {most} can, as the \
+                 interface's MTU and the injector's `frame_size` are"
             ),
             Self::Geometry(error) => write!(f, "ring geometry: {error}"),
             Self::RingTooLarge { bytes, source } => write!(

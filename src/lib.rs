@@ -79,8 +79,9 @@ pub mod time;
 mod wait;
 
 pub use self::afpacket::{
-    Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, MAX_RING_BYTES, RingLayout,
-    RingProfile, StatsHandle, TimestampSource, UnknownFanoutMode,
+    Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, Injector, InjectorBuilder,
+    MAX_RING_BYTES, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot, TxTimestamp,
+    UnknownFanoutMode,
 };
 pub use self::error::{Error, GeometryError, Result, Step};
 pub use self::interface::{InterfaceInfo, interface_info};
@@ -95,7 +96,7 @@ pub use self::shard::{
     BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,
     ShardsBuilder, ShardsHandle, ShardsReport, ShardsStats, Source,
 };
-pub use self::stats::{CaptureStats, ReactorStats};
+pub use self::stats::{CaptureStats, InjectorStats, ReactorStats};
 pub use self::sys::bpf::BpfInsn;
 pub use self::wait::StopHandle;
 

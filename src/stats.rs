@@ -65,6 +65,22 @@ impl std::iter::Sum for CaptureStats {
     }
 }
 
+/// What happened on an injector since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct InjectorStats {
+    /// Frames committed that the kernel did not refuse.
+    pub committed: u64,
+    /// Frames committed that the kernel refused for their length.
+    pub rejected: u64,
+    /// Times the kernel was told to look.
+    pub kicks: u64,
+    /// Kicks that ended because the socket's send buffer was full.
+    pub buffer_full: u64,
+    /// Kicks that ended because the interface's queue was full.
+    pub queue_full: u64,
+}
+
 /// What a reactor did since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -12,5 +12,6 @@ pub(crate) mod netdev;
 pub(crate) mod packet_socket;
 pub(crate) mod sockopt;
 pub(crate) mod thread;
+pub(crate) mod tx_timestamp;
 
 pub(crate) use self::mmap::Mapping;

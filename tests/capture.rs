@@ -168,8 +168,7 @@ fn jumbo_frames_arrive_whole(layout: RingLayout) {
 fn frames_are_handed_over_at_once_and_blocks_when_their_time_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let mut open =
-        |layout| small(&veth.right).layout(layout).block_timeout_ms(60_000).build().unwrap();
+    let open = |layout| small(&veth.right).layout(layout).block_timeout_ms(60_000).build().unwrap();
     let (mut blocks, mut frames) = (open(RingLayout::Blocks), open(RingLayout::Frames));
     Generator::new(&veth.left, &Traffic::default()).flood(1);
     let batch = frames.next_batch_timeout(Duration::from_secs(20)).unwrap().expect("at once");

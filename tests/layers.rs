@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
 const NAMES: &[(&str, &[&str])] = &[
     ("error", &["Error", "GeometryError", "Result", "Step"]),
     ("packet", &["Clock", "Packet", "PacketDirection", "PacketStatus", "Timestamp", "VlanTag"]),
-    ("stats", &["CaptureStats", "ReactorStats"]),
+    ("stats", &["CaptureStats", "InjectorStats", "ReactorStats"]),
     ("options", &["BusyPoll", "Cores", "ReactorOptions"]),
     ("ring", &["PacketBatch", "Packets"]),
     ("wait", &["StopHandle"]),

@@ -54,7 +54,8 @@ impl<'a> Plan<'a> {
         let filter = options.snap_len.map(|bytes| [BpfInsn::ret(bytes)].into());
         let socket = Socket::new(fd, name.to_owned(), index, filter);
         socket.close_intake()?;
-        packet_socket::bind(socket.as_fd(), index).map_err(|error| vanished(error, name))?;
+        packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)
+            .map_err(|error| vanished(error, name))?;
         // A down interface leaves ENETDOWN on the socket: it belongs to nobody's wait.
         packet_socket::take_error(socket.as_fd())?;
         if options.promiscuous {

@@ -22,6 +22,10 @@ pub enum Step {
     Bind,
     /// Asking an interface for the named property.
     QueryInterface(&'static str),
+    /// Telling the kernel to look at a transmit ring.
+    Kick,
+    /// Reading a transmit timestamp.
+    ReadTimestamp,
     /// Waiting in `poll`.
     Wait,
     /// Creating or reading an `eventfd`.
@@ -81,6 +85,8 @@ impl fmt::Display for Step {
             Self::SetFilter => f.write_str("setting the socket filter"),
             Self::Bind => f.write_str("binding to the interface"),
             Self::QueryInterface(what) => write!(f, "asking the interface for its {what}"),
+            Self::Kick => f.write_str("handing frames to the kernel"),
+            Self::ReadTimestamp => f.write_str("reading a transmit timestamp"),
             Self::Wait => f.write_str("waiting for packets"),
             Self::EventFd => f.write_str("creating an eventfd"),
             Self::EnterRing => f.write_str("entering the io_uring"),

@@ -171,7 +171,7 @@ impl FrameRing {
         self.shared.slots.mapping.len()
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(super) fn kernel_half(&self) -> FrameKernelHalf {
         FrameKernelHalf { shared: Arc::clone(&self.shared) }
     }
@@ -439,7 +439,7 @@ impl TxRing {
         unsafe { self.len_word(index).write(len) };
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(super) fn play_kernel(&self, index: usize, state: u32) -> Option<Vec<u8>> {
         let status = self.slots.status(index);
         if status.load(Ordering::Acquire) & TX_STATE != SEND_REQUEST {
@@ -456,13 +456,13 @@ impl TxRing {
 }
 
 /// What the kernel does to a receive ring, for tests.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 #[derive(Debug)]
 pub(super) struct FrameKernelHalf {
     shared: Arc<RxShared>,
 }
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 impl FrameKernelHalf {
     /// Fills a slot from behind its status word and hands it over, if the kernel owns it.
     pub(super) fn retire(&mut self, index: usize, body: &[u8], status: u32) -> bool {

@@ -42,6 +42,7 @@ impl AsFd for EventFd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Polled {
     pub(crate) readable: bool,
+    pub(crate) writable: bool,
     pub(crate) error: bool,
 }
 
@@ -52,6 +53,8 @@ pub(crate) enum Interest<'a> {
     Not,
     /// That it becomes readable, or an error.
     Readable(BorrowedFd<'a>),
+    /// That it becomes writable, or an error.
+    Writable(BorrowedFd<'a>),
     /// An error only.
     Error(BorrowedFd<'a>),
 }
@@ -61,6 +64,7 @@ impl<'a> Interest<'a> {
         match self {
             Self::Not => None,
             Self::Readable(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+            Self::Writable(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::OUT)),
             // POLLERR is reported unasked.
             Self::Error(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::empty())),
         }
@@ -99,6 +103,7 @@ fn poll_these<const N: usize>(
 fn polled(flags: PollFlags) -> Polled {
     Polled {
         readable: flags.contains(PollFlags::IN),
+        writable: flags.contains(PollFlags::OUT),
         error: flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL),
     }
 }

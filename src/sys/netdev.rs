@@ -29,6 +29,11 @@ impl Asker<'_> {
         name.is_ok_and(|name| self.flags(&name).is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0))
     }
 
+    /// The MTU of the interface with this index, whatever its name is now.
+    pub(crate) fn mtu_of(&self, index: u32) -> io::Result<u32> {
+        self.mtu(&rustix::net::netdevice::index_to_name(self.0, index)?)
+    }
+
     /// `IFF_*` flags.
     pub(crate) fn flags(&self, name: &str) -> io::Result<u32> {
         let answer = self.ask(name, libc::SIOCGIFFLAGS)?;

@@ -23,11 +23,14 @@ pub(crate) fn open() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Binds to an interface and starts receiving all its protocols.
-pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32) -> Result<()> {
+/// All protocols, for [`bind`].
+pub(crate) const ALL: u16 = libc::ETH_P_ALL as u16;
+
+/// Binds to an interface and starts receiving the given protocol; 0 receives nothing.
+pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32, protocol: u16) -> Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: index as i32,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -43,6 +46,23 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32) -> Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(Error::os(Step::Bind, io::Error::last_os_error())) }
+}
+
+/// Tells the kernel to look at the transmit ring. Never waits; the result says why the kernel went no
+/// further, not how far it got.
+pub(crate) fn kick(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a send of no bytes, to nobody.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            std::ptr::null(),
+            0,
+            libc::MSG_DONTWAIT,
+            std::ptr::null(),
+            0,
+        )
+    };
+    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether the interface that the socket was bound to is gone.

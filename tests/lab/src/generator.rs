@@ -25,14 +25,16 @@ impl Generator {
     /// A generator into interface `name` of the calling thread's namespace.
     ///
     /// # Panics
-    /// Where no packet socket can be had on it: the lab is there to have one.
+    /// Where no packet socket can be had on it: the lab is there to have one; and for frames of
+    /// varied lengths, which it does not make.
     pub fn new(name: &str, traffic: &Traffic) -> Self {
+        assert!(!traffic.varied, "the generator sends frames of one length");
         let sender =
             Sender::open(name).unwrap_or_else(|error| panic!("sending on {name}: {error}"));
         let templates = [false, true]
             .into_iter()
             .flat_map(|is_answer| (0..traffic.flows).map(move |flow| (flow, is_answer)))
-            .map(|(flow, is_answer)| traffic.template(flow, is_answer))
+            .map(|(flow, is_answer)| traffic.template(flow, is_answer, traffic.len))
             .collect();
         let batch = vec![vec![0; traffic.frame_len()]; BATCH];
         Self { sender, traffic: traffic.clone(), templates, batch, next: 0 }

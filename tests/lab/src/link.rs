@@ -4,12 +4,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -154,6 +155,33 @@ pub fn promiscuity(name: &str) -> io::Result<u32> {
         _ => None,
     });
     count.ok_or_else(|| io::Error::other("the kernel sent no promiscuity"))
+}
+
+/// Limits what an interface sends to `rate` bytes a second, `burst` bytes at once, with room for `queue`
+/// bytes that wait (a token bucket, tc-tbf(8)).
+///
+/// # Errors
+/// The kernel's.
+pub fn limit_rate(name: &str, rate: u32, burst: u32, queue: u32) -> io::Result<()> {
+    const TCA_TBF_PARMS: u16 = 1;
+    const TCA_TBF_BURST: u16 = 6;
+    // struct tc_tbf_qopt: two struct tc_ratespec of 12 bytes, limit, buffer, mtu.
+    let mut parameters = vec![0; 36];
+    parameters[1] = 1; // TC_LINKLAYER_ETHERNET: no rate table is needed
+    parameters[8..12].copy_from_slice(&rate.to_ne_bytes());
+    parameters[24..28].copy_from_slice(&queue.to_ne_bytes());
+    let mut message = TcMessage::with_index(index(name)? as i32);
+    message.header.parent = TcHandle::ROOT;
+    message.header.handle = TcHandle { major: 1, minor: 0 };
+    message.attributes = vec![
+        TcAttribute::Kind("tbf".to_owned()),
+        TcAttribute::Options(vec![
+            TcOption::Other(DefaultNla::new(TCA_TBF_PARMS, parameters)),
+            TcOption::Other(DefaultNla::new(TCA_TBF_BURST, burst.to_ne_bytes().to_vec())),
+        ]),
+    ];
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    request(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
 }
 
 fn has_carrier(name: &str) -> io::Result<bool> {

@@ -20,6 +20,8 @@ pub enum Protocol {
 pub struct Traffic {
     /// Bytes of a frame, a VLAN tag not counted; raised to the least that holds a [`Mark`].
     pub len: usize,
+    /// Whether frames have different lengths, up to `len`, by their number.
+    pub varied: bool,
     /// Flows.
     pub flows: u32,
     /// Whether flows have answers.
@@ -32,7 +34,14 @@ pub struct Traffic {
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { len: 66, flows: 1, both_directions: false, protocol: Protocol::Udp, vlan: None }
+        Self {
+            len: 66,
+            varied: false,
+            flows: 1,
+            both_directions: false,
+            protocol: Protocol::Udp,
+            vlan: None,
+        }
     }
 }
 
@@ -101,14 +110,24 @@ impl Traffic {
         self.both_directions && (number / u64::from(self.flows)) % 2 == 1
     }
 
-    /// Bytes of a frame, its tag included.
+    /// Bytes of the longest frame, its tag included.
     pub fn frame_len(&self) -> usize {
         self.len.max(headers(self.protocol) + MARK_LEN) + if self.vlan.is_some() { TAG } else { 0 }
     }
 
+    /// Bytes of frame `number`, a tag not counted.
+    fn len_of(&self, number: u64) -> usize {
+        let least = headers(self.protocol) + MARK_LEN;
+        if !self.varied || self.len <= least {
+            return self.len;
+        }
+        least + (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % (self.len - least + 1)
+    }
+
     /// Frame `number`, as it is sent.
     pub fn frame(&self, number: u64, stamp: u64) -> Vec<u8> {
-        let mut frame = self.template(self.flow(number), self.is_answer(number));
+        let len = self.len_of(number);
+        let mut frame = self.template(self.flow(number), self.is_answer(number), len);
         self.fill(&mut frame, number, stamp);
         frame
     }
@@ -122,9 +141,9 @@ impl Traffic {
         frame
     }
 
-    /// A frame of this flow and direction, without number.
-    pub(crate) fn template(&self, flow: u32, is_answer: bool) -> Vec<u8> {
-        let payload_len = self.len.saturating_sub(headers(self.protocol)).max(MARK_LEN);
+    /// A frame of this flow, direction and length, without number.
+    pub(crate) fn template(&self, flow: u32, is_answer: bool, len: usize) -> Vec<u8> {
+        let payload_len = len.saturating_sub(headers(self.protocol)).max(MARK_LEN);
         let payload = vec![0; payload_len];
         let (client_mac, server_mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let client_port = 10_000 + (flow % 50_000) as u16;
@@ -186,7 +205,14 @@ mod tests {
     fn a_frame_is_found_and_rebuilt_from_its_mark() {
         for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Udp6] {
             for vlan in [None, Some(100)] {
-                let traffic = Traffic { len: 300, flows: 7, both_directions: true, protocol, vlan };
+                let traffic = Traffic {
+                    len: 300,
+                    varied: false,
+                    flows: 7,
+                    both_directions: true,
+                    protocol,
+                    vlan,
+                };
                 for number in [0, 6, 7, 13, 1 << 40] {
                     let frame = traffic.frame(number, 99);
                     assert_eq!(frame.len(), traffic.frame_len());

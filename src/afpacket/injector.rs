@@ -1,0 +1,398 @@
+//! Sends frames through a TPACKET_V2 transmit ring.
+//!
+//! Committing a frame only writes shared memory; a **kick** tells the kernel to look. What became of
+//! frames is read from the ring, never from a kick's result: a kick that reports an error may have
+//! sent half of them first.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::injector_builder::InjectorBuilder;
+use crate::packet::Timestamp;
+use crate::ring::slot::TxRing;
+use crate::sys::event::{self, Interest};
+use crate::sys::netdev::Asker;
+use crate::sys::{packet_socket, tx_timestamp};
+use crate::{Error, InjectorStats, Result, Step};
+
+/// An Ethernet header: the least a frame may be, and what it may exceed the MTU by.
+const HEADER: usize = 14;
+/// What an 802.1Q tag may add to that (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c).
+const TAG: usize = 4;
+
+/// Sends frames on one interface, as they are, from the link-layer header on.
+///
+/// ```no_run
+/// # fn main() -> ringtap::Result<()> {
+/// let mut injector = ringtap::Injector::open("eth0")?;
+/// injector.send(&[0xff; 60])?; // committed
+/// injector.flush()?; // handed to the kernel
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Frames go out in the order in which they were committed. One that the kernel refuses (because the
+/// MTU was lowered after it was committed) is left out and counted in [`rejected`](Self::rejected).
+///
+/// Dropping the injector hands over what was committed, as far as one kick goes, and waits for
+/// nothing: [`flush`](Self::flush) or [`drained`](Self::drained) before that.
+pub struct Injector {
+    // Dropped first: a mapped ring keeps its socket open.
+    ring: TxRing,
+    socket: OwnedFd,
+    name: String,
+    index: u32,
+    mtu: usize,
+    /// Kicks and what ended them; the ring counts frames.
+    stats: InjectorStats,
+}
+
+/// Why frames are left after a kick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// None are.
+    Done,
+    /// The kernel took a part: kick again.
+    Again,
+    /// The socket's send buffer is full: wait until it is writable.
+    Buffer,
+    /// The interface's queue is full, which nothing will report the end of: wait a while.
+    Queue,
+    /// The interface is down: the frames go with the first kick after it is up.
+    Link,
+}
+
+/// When a frame was handed to the driver; from [`Injector::read_tx_timestamp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TxTimestamp {
+    /// Which frame, counted by the kernel from 0 (and round at 2^32) as it took them.
+    pub frame: u32,
+    /// When, by the kernel's clock.
+    pub timestamp: Timestamp,
+}
+
+impl Injector {
+    /// Opens an injector with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`InjectorBuilder::build`].
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> InjectorBuilder {
+        InjectorBuilder::new()
+    }
+
+    pub(super) fn new(ring: TxRing, socket: OwnedFd, name: String, index: u32, mtu: usize) -> Self {
+        Self { ring, socket, name, index, mtu, stats: InjectorStats::default() }
+    }
+
+    /// A free slot for a frame of `len` bytes; `None` where the ring is full (see
+    /// [`flush`](Self::flush)) or `len` is above [`frame_capacity`](Self::frame_capacity).
+    ///
+    /// No system call. The slot holds whatever its last frame left there.
+    pub fn allocate(&mut self, len: usize) -> Option<TxSlot<'_>> {
+        if len > self.ring.capacity() {
+            return None;
+        }
+        if self.ring.available() == 0 {
+            self.ring.look();
+        }
+        self.ring.vacant()?;
+        Some(TxSlot { injector: self, len })
+    }
+
+    /// Commits a copy of `frame`, kicking and waiting where the ring is full.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`]; where the ring is full, as [`flush`](Self::flush).
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.check(frame, frame.len())?;
+        self.wait_for_slot()?;
+        let slot = self.ring.vacant().expect("waited for it");
+        slot[..frame.len()].copy_from_slice(frame);
+        self.ring.commit(frame.len());
+        Ok(())
+    }
+
+    /// Hands every committed frame to the kernel, however many kicks and waits that takes.
+    ///
+    /// # Errors
+    /// [`Error::LinkDown`] while the interface is down: the frames stay, and go with the first flush
+    /// after it is up. [`Error::InterfaceGone`] once it was removed; [`Error::Os`] otherwise.
+    pub fn flush(&mut self) -> Result<()> {
+        let mut patience = Patience::new();
+        loop {
+            match self.kick()? {
+                Stall::Done => return Ok(()),
+                Stall::Link => return Err(self.link_down()),
+                stall => self.wait(stall, &mut patience)?,
+            }
+        }
+    }
+
+    /// Hands every committed frame to the kernel and waits until all of them are sent: whether they
+    /// were, in time.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn drained(&mut self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut patience = Patience::new();
+        loop {
+            let stall = self.kick()?;
+            if self.ring.in_use() == 0 {
+                return Ok(true);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            match stall {
+                Stall::Link => return Err(self.link_down()),
+                Stall::Done => patience.sleep(), // nothing reports that a frame was sent
+                stall => self.wait(stall, &mut patience)?,
+            }
+        }
+    }
+
+    /// The longest frame that can be sent now, in bytes: MTU and Ethernet header, as far as they fit
+    /// a slot. A frame with an 802.1Q tag may have 4 bytes more.
+    pub fn max_frame_len(&self) -> usize {
+        self.ring.capacity().min(self.mtu + HEADER)
+    }
+
+    /// Bytes of a slot that a frame may take.
+    pub fn frame_capacity(&self) -> usize {
+        self.ring.capacity()
+    }
+
+    /// Slots of the ring.
+    pub fn frame_count(&self) -> usize {
+        self.ring.frame_count()
+    }
+
+    /// Slots that are free.
+    pub fn available_slots(&mut self) -> usize {
+        self.ring.look();
+        self.ring.available()
+    }
+
+    /// Frames committed that the kernel has not begun to send.
+    pub fn pending(&mut self) -> usize {
+        self.ring.look();
+        self.ring.pending()
+    }
+
+    /// Frames committed that the kernel refused for their length.
+    pub fn rejected(&self) -> u64 {
+        self.ring.refused()
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> InjectorStats {
+        let (committed, rejected) = (self.ring.committed(), self.ring.refused());
+        InjectorStats { committed, rejected, ..self.stats }
+    }
+
+    /// The name of the interface, as it was when the injector was opened.
+    pub fn interface(&self) -> &str {
+        &self.name
+    }
+
+    /// The next transmit timestamp, if one has arrived; needs
+    /// [`tx_timestamps`](InjectorBuilder::tx_timestamps).
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses to read the error queue.
+    pub fn read_tx_timestamp(&mut self) -> Result<Option<TxTimestamp>> {
+        let stamp = tx_timestamp::read(self.socket.as_fd())
+            .map_err(|source| Error::os(Step::ReadTimestamp, source))?;
+        Ok(stamp.map(|(frame, timestamp)| TxTimestamp { frame, timestamp }))
+    }
+
+    /// One kick, if there is anything to hand over, and what it came to.
+    pub(crate) fn kick(&mut self) -> Result<Stall> {
+        self.ring.look();
+        if self.ring.pending() == 0 {
+            return Ok(Stall::Done);
+        }
+        let answer = packet_socket::kick(self.socket.as_fd());
+        self.judge(answer)
+    }
+
+    /// What a kick came to: the ring says how far the kernel got, `answer` only why not further.
+    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Stall> {
+        self.stats.kicks += 1;
+        let (before, refused) = (self.ring.pending(), self.ring.refused());
+        self.ring.look();
+        if self.ring.refused() > refused {
+            self.learn_mtu();
+        }
+        if self.ring.pending() == 0 {
+            return Ok(Stall::Done);
+        }
+        let progressed = self.ring.pending() < before;
+        let Err(error) = answer else {
+            return Ok(if progressed { Stall::Again } else { Stall::Buffer });
+        };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => {
+                self.stats.buffer_full += 1;
+                Ok(Stall::Buffer)
+            }
+            Some(libc::ENOBUFS | libc::ENOMEM) => {
+                self.stats.queue_full += 1;
+                Ok(Stall::Queue)
+            }
+            Some(libc::ENETDOWN) => Ok(Stall::Link),
+            Some(libc::ENXIO | libc::ENODEV) => {
+                Err(Error::InterfaceGone { name: self.name.clone() })
+            }
+            // Frames were refused, and taken out of the line.
+            Some(libc::EINTR | libc::EMSGSIZE | libc::EINVAL) if progressed => Ok(Stall::Again),
+            _ => Err(Error::os(Step::Kick, error)),
+        }
+    }
+
+    /// Whether a frame of `len` bytes that begins with `head` can be sent.
+    fn check(&mut self, head: &[u8], len: usize) -> Result<()> {
+        let is_tagged = head.get(12..14) == Some(&(libc::ETH_P_8021Q as u16).to_be_bytes());
+        let tag = if is_tagged { TAG } else { 0 };
+        if len > self.mtu + HEADER + tag {
+            self.learn_mtu(); // it may have been raised
+        }
+        let most = self.ring.capacity().min(self.mtu + HEADER + tag);
+        if (HEADER..=most).contains(&len) {
+            return Ok(());
+        }
+        Err(Error::FrameLength { len, least: HEADER, most })
+    }
+
+    fn learn_mtu(&mut self) {
+        if let Ok(mtu) = Asker(self.socket.as_fd()).mtu_of(self.index) {
+            self.mtu = mtu as usize;
+        }
+    }
+
+    fn wait_for_slot(&mut self) -> Result<()> {
+        if self.ring.available() > 0 {
+            return Ok(());
+        }
+        let mut patience = Patience::new();
+        loop {
+            let stall = self.kick()?;
+            if self.ring.available() > 0 {
+                return Ok(());
+            }
+            match stall {
+                Stall::Link => return Err(self.link_down()),
+                Stall::Done => patience.sleep(),
+                stall => self.wait(stall, &mut patience)?,
+            }
+        }
+    }
+
+    fn wait(&self, stall: Stall, patience: &mut Patience) -> Result<()> {
+        match stall {
+            Stall::Done | Stall::Again => {}
+            Stall::Queue | Stall::Link => patience.sleep(),
+            Stall::Buffer => {
+                let until = Some(Instant::now() + Patience::LONGEST);
+                let [socket, _] =
+                    event::poll([Interest::Writable(self.socket.as_fd()), Interest::Not], until)
+                        .map_err(|source| Error::os(Step::Wait, source))?;
+                if socket.error || !socket.writable {
+                    patience.sleep(); // unread timestamps raise an error: do not spin on it
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn link_down(&self) -> Error {
+        Error::LinkDown { name: self.name.clone() }
+    }
+}
+
+impl Drop for Injector {
+    fn drop(&mut self) {
+        let _ = self.kick();
+    }
+}
+
+impl AsFd for Injector {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl fmt::Debug for Injector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Injector")
+            .field("interface", &self.name)
+            .field("frame_count", &self.frame_count())
+            .field("frame_capacity", &self.frame_capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A free slot of an [`Injector`]: write a frame into it and [`send`](Self::send) it. Dropped unsent,
+/// it stays free.
+#[derive(Debug)]
+pub struct TxSlot<'a> {
+    injector: &'a mut Injector,
+    len: usize,
+}
+
+impl TxSlot<'_> {
+    /// The bytes of the frame, as many as were asked for.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let len = self.len;
+        &mut self.injector.ring.vacant().expect("allocated")[..len]
+    }
+
+    /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.injector.ring.capacity());
+    }
+
+    /// Commits the frame.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`]; the slot stays free then.
+    pub fn send(self) -> Result<()> {
+        let Self { injector, len } = self;
+        let slot = injector.ring.vacant().expect("allocated");
+        let head: [u8; HEADER] = std::array::from_fn(|at| slot[at]);
+        injector.check(&head[..len.min(HEADER)], len)?;
+        injector.ring.commit(len);
+        Ok(())
+    }
+}
+
+/// How long to wait where nothing reports an end: longer each time.
+#[derive(Debug)]
+pub(crate) struct Patience(Duration);
+
+impl Patience {
+    pub(crate) const LONGEST: Duration = Duration::from_millis(5);
+
+    pub(crate) fn new() -> Self {
+        Self(Duration::from_micros(20))
+    }
+
+    /// The next wait.
+    pub(crate) fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (2 * now).min(Self::LONGEST);
+        now
+    }
+
+    fn sleep(&mut self) {
+        std::thread::sleep(self.next());
+    }
+}

@@ -1,0 +1,118 @@
+//! Options of an injector, and its opening sequence.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::geometry::TxGeometry;
+use super::injector::Injector;
+use super::open::{index_of, map_ring, vanished};
+use crate::ring::slot::TxRing;
+use crate::sys::netdev::Asker;
+use crate::sys::{packet_socket, sockopt, tx_timestamp};
+use crate::{Error, Result, Step};
+
+/// Builds an [`Injector`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct InjectorBuilder {
+    interface: Option<String>,
+    frame_size: usize,
+    frame_count: usize,
+    qdisc_bypass: bool,
+    tx_timestamps: bool,
+    sndbuf: Option<usize>,
+}
+
+impl InjectorBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            interface: None,
+            frame_size: 2048,
+            frame_count: 256,
+            qdisc_bypass: false,
+            tx_timestamps: false,
+            sndbuf: None,
+        }
+    }
+
+    /// The interface to send on. Required.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// Bytes of a slot: a multiple of 16, of which 32 are header. Default 2048.
+    pub fn frame_size(mut self, bytes: usize) -> Self {
+        self.frame_size = bytes;
+        self
+    }
+
+    /// Slots of the ring, rounded up to whole blocks. Default 256.
+    pub fn frame_count(mut self, frames: usize) -> Self {
+        self.frame_count = frames;
+        self
+    }
+
+    /// Whether frames go straight to the driver, past the interface's queueing discipline: faster, and
+    /// dropped by the card where it is full (`PACKET_QDISC_BYPASS`). Default false.
+    pub fn qdisc_bypass(mut self, on: bool) -> Self {
+        self.qdisc_bypass = on;
+        self
+    }
+
+    /// Whether the kernel says when it handed each frame to the driver; see
+    /// [`Injector::read_tx_timestamp`]. Default false.
+    pub fn tx_timestamps(mut self, on: bool) -> Self {
+        self.tx_timestamps = on;
+        self
+    }
+
+    /// Bytes of frames that may be under way (`SO_SNDBUFFORCE`, else `SO_SNDBUF`, which the system
+    /// limits). Default twice the ring.
+    pub fn sndbuf(mut self, bytes: usize) -> Self {
+        self.sndbuf = Some(bytes);
+        self
+    }
+
+    /// Opens the socket and its ring.
+    ///
+    /// The socket has protocol 0: it receives nothing. The ring is TPACKET_V2: with V3, the kernel
+    /// reads other headers than V2's, and sends nothing while every counter says it did.
+    ///
+    /// # Errors
+    /// As [`CaptureBuilder::build`](crate::CaptureBuilder::build).
+    pub fn build(self) -> Result<Injector> {
+        let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+        let geometry = TxGeometry::new(self.frame_size, self.frame_count)?;
+        let socket = packet_socket::open()?;
+        let index = index_of(socket.as_fd(), name)?;
+        self.set_options(socket.as_fd(), &geometry)?;
+        let created = sockopt::try_set(socket.as_fd(), sockopt::TX_RING, &geometry.request());
+        let mapping = map_ring(socket.as_fd(), created, geometry.ring_bytes())?;
+        packet_socket::bind(socket.as_fd(), index, 0).map_err(|error| vanished(error, name))?;
+        // A down interface leaves ENETDOWN on the socket; a kick will say so itself.
+        packet_socket::take_error(socket.as_fd())?;
+        let mtu = Asker(socket.as_fd())
+            .mtu(name)
+            .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))?;
+        let ring = TxRing::new(mapping, geometry.slots());
+        Ok(Injector::new(ring, socket, name.to_owned(), index, mtu as usize))
+    }
+
+    fn set_options(&self, socket: BorrowedFd<'_>, geometry: &TxGeometry) -> Result<()> {
+        let version = libc::tpacket_versions::TPACKET_V2 as i32;
+        sockopt::set(socket, sockopt::VERSION, &version)?;
+        if self.qdisc_bypass {
+            sockopt::set(socket, sockopt::QDISC_BYPASS, &1_i32)?;
+        }
+        if self.tx_timestamps {
+            sockopt::set(socket, sockopt::TIMESTAMPING, &tx_timestamp::SOFTWARE)?;
+        }
+        // Where the system allows less, the kernel takes the ring in several goes.
+        let bytes = self.sndbuf.unwrap_or(2 * geometry.ring_bytes());
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        if sockopt::try_set(socket, sockopt::SNDBUF_FORCE, &bytes).is_err() {
+            sockopt::set(socket, sockopt::SNDBUF, &bytes)?;
+        }
+        Ok(())
+    }
+}

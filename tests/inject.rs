@@ -1,0 +1,324 @@
+//! Transmission, proven at the far end: every committed frame arrives once, in order, unchanged, or is
+//! counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ringtap::{Capture, Error, GeometryError, Injector, InjectorBuilder, StopHandle};
+use ringtap_lab::{Tally, Traffic, Veth, link, namespace};
+
+ringtap_lab::test_binary!();
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn injector(veth: &Veth) -> InjectorBuilder {
+    Injector::builder().interface(&veth.left)
+}
+
+/// A thread that captures all that arrives on the right end and records it.
+struct FarEnd {
+    received: Arc<AtomicU64>,
+    stop: StopHandle,
+    thread: JoinHandle<Tally>,
+}
+
+impl FarEnd {
+    fn new(veth: &Veth, mut tally: Tally) -> Self {
+        let ring = Capture::builder().interface(&veth.right).block_size(1 << 20).block_count(64);
+        let mut capture = ring.block_timeout_ms(2).build().unwrap();
+        let stop = capture.stop_handle().unwrap();
+        let received = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&received);
+        let thread = std::thread::spawn(move || {
+            for batch in capture.batches() {
+                for packet in &batch.unwrap() {
+                    tally.record(packet.data());
+                }
+                counter.store(tally.received(), Ordering::Relaxed);
+            }
+            let stats = capture.stats().unwrap();
+            assert_eq!((stats.drops, stats.malformed), (0, 0), "the far end saw all");
+            tally
+        });
+        Self { received, stop, thread }
+    }
+
+    /// Keeps the sender from outrunning the receiver's ring.
+    fn wait_until(&self, count: u64) {
+        let start = Instant::now();
+        while self.received.load(Ordering::Relaxed) < count {
+            assert!(start.elapsed() < PATIENCE, "frames do not arrive: {count} expected");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn finish(self) -> Tally {
+        self.stop.stop();
+        self.thread.join().unwrap()
+    }
+}
+
+#[test]
+fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() {
+    const COUNT: u64 = 1_000_000;
+    for bypass in [false, true] {
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        let traffic = Traffic { flows: 16, ..Traffic::default() };
+        let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
+        let mut injector = injector(&veth).qdisc_bypass(bypass).build().unwrap();
+        for number in 0..COUNT {
+            injector.send(&traffic.frame(number, 0)).unwrap();
+            if number % 50_000 == 0 {
+                injector.flush().unwrap();
+                far.wait_until(number.saturating_sub(50_000));
+            }
+        }
+        assert!(injector.drained(PATIENCE).unwrap());
+        assert_eq!(
+            (injector.pending(), injector.stats().committed, injector.rejected()),
+            (0, COUNT, 0)
+        );
+        assert_eq!(injector.available_slots(), injector.frame_count());
+        far.wait_until(COUNT);
+        far.finish().assert_complete();
+    }
+}
+
+#[test]
+fn random_sizes_dropped_slots_kicks_and_yields_lose_and_repeat_nothing() {
+    const COUNT: u64 = 300_000;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    // Lengths by number: the far end rebuilds each frame from its number.
+    let traffic = Traffic { flows: 7, varied: true, len: 1514, ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
+    let mut injector = injector(&veth).frame_count(61).build().unwrap();
+    let mut random = 0x1234_5678_u32;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        random
+    };
+    let mut number = 0;
+    while number < COUNT {
+        let frame = traffic.frame(number, 0);
+        match next() % 16 {
+            0 => _ = injector.allocate(next() as usize % 2100),
+            1 => injector.flush().unwrap(),
+            2 => assert!(injector.drained(PATIENCE).unwrap()),
+            3 => std::thread::yield_now(),
+            4..10 => {
+                injector.send(&frame).unwrap();
+                number += 1;
+            }
+            _ => match injector.allocate(injector.frame_capacity()) {
+                Some(mut slot) => {
+                    slot.data_mut()[..frame.len()].copy_from_slice(&frame);
+                    slot.set_len(frame.len());
+                    slot.send().unwrap();
+                    number += 1;
+                }
+                None => injector.flush().unwrap(),
+            },
+        }
+        if number % 10_000 == 0 {
+            injector.flush().unwrap();
+            far.wait_until(number.saturating_sub(10_000));
+        }
+    }
+    assert!(injector.drained(PATIENCE).unwrap());
+    far.wait_until(COUNT);
+    assert_eq!(injector.rejected(), 0);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn frames_that_cannot_be_sent_are_refused_before_they_enter_the_ring() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut injector = injector(&veth).build().unwrap();
+    assert_eq!((injector.max_frame_len(), injector.frame_capacity()), (1514, 2048 - 32));
+    for len in [0, 1, 13, 1515, 2016, 2017, 100_000] {
+        let error = injector.send(&vec![0; len]).unwrap_err();
+        assert!(
+            matches!(error, Error::FrameLength { len: named, least: 14, most: 1514 } if named == len),
+            "{error:?}"
+        );
+    }
+    assert!(injector.allocate(2017).is_none());
+    let short = injector.allocate(13).unwrap().send();
+    assert!(matches!(short, Err(Error::FrameLength { len: 13, .. })));
+    let long = injector.allocate(1515).unwrap().send();
+    assert!(matches!(long, Err(Error::FrameLength { len: 1515, .. })));
+    assert_eq!((injector.stats().committed, injector.pending()), (0, 0));
+    injector.send(&[0xff; 14]).unwrap();
+    injector.send(&[0xff; 1514]).unwrap();
+    injector.flush().unwrap();
+    assert_eq!(link::stats(&veth.right).unwrap().received, 2);
+    veth.set_mtu(1900);
+    injector.send(&[0xff; 1914]).expect("a raised MTU is noticed");
+}
+
+#[test]
+fn a_tag_may_exceed_the_mtu_and_arrives() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { len: 1514, vlan: Some(7), ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 10));
+    let mut injector = injector(&veth).build().unwrap();
+    for number in 0..10 {
+        injector.send(&traffic.frame(number, 0)).unwrap();
+    }
+    injector.flush().unwrap();
+    far.wait_until(10);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn a_full_ring_gives_no_slot_and_a_dropped_slot_leaves_no_hole() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 5));
+    let mut injector = injector(&veth).frame_count(4).build().unwrap();
+    let count = injector.frame_count() as u64;
+    let _ = injector.allocate(100).unwrap();
+    for number in 0..count {
+        let frame = traffic.frame(number, 0);
+        let mut slot = injector.allocate(frame.len()).unwrap();
+        slot.data_mut().copy_from_slice(&frame);
+        slot.send().unwrap();
+    }
+    assert!(injector.allocate(60).is_none());
+    assert_eq!((injector.available_slots(), injector.pending() as u64), (0, count));
+    injector.send(&traffic.frame(count, 0)).unwrap(); // kicks and waits
+    injector.flush().unwrap();
+    far.wait_until(count + 1);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut injector = injector(&veth).build().unwrap();
+    let short = Traffic { len: 100, ..Traffic::default() };
+    let long = Traffic { len: 1400, ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&short, 60));
+    for number in 0..60 {
+        injector.send(&short.frame(number, 0)).unwrap();
+        if number % 3 == 1 {
+            injector.send(&long.frame(number, 0)).unwrap();
+        }
+    }
+    veth.set_mtu(600);
+    injector.flush().unwrap();
+    assert_eq!((injector.rejected(), injector.stats().committed, injector.pending()), (20, 60, 0));
+    assert_eq!(injector.max_frame_len(), 614, "learnt");
+    far.wait_until(60);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn frames_wait_while_the_link_is_down_and_go_when_it_is_up() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let mut injector = injector(&veth).build().unwrap();
+    link::set_up(&veth.left, false).unwrap();
+    for number in 0..20 {
+        injector.send(&traffic.frame(number, 0)).unwrap();
+    }
+    let error = injector.flush().unwrap_err();
+    assert!(matches!(&error, Error::LinkDown { name } if *name == veth.left), "{error}");
+    assert!(injector.drained(Duration::ZERO).is_ok_and(|drained| !drained));
+    assert_eq!(injector.pending(), 20);
+    veth.up();
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 20));
+    injector.flush().unwrap();
+    far.wait_until(20);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn a_removed_interface_is_an_error() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut injector = injector(&veth).build().unwrap();
+    injector.send(&[0xff; 60]).unwrap();
+    veth.delete();
+    let error = injector.flush().unwrap_err();
+    assert!(matches!(&error, Error::InterfaceGone { name } if *name == veth.left), "{error:?}");
+}
+
+#[test]
+fn a_queue_that_is_full_is_waited_out_and_loses_nothing() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    // 8 Mbit/s, a queue of 4,000 bytes: a handful of frames.
+    link::limit_rate(&veth.left, 1_000_000, 2_000, 4_000).unwrap();
+    let traffic = Traffic { len: 500, ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 300));
+    let mut injector = injector(&veth).build().unwrap();
+    for number in 0..300 {
+        injector.send(&traffic.frame(number, 0)).unwrap();
+    }
+    injector.flush().unwrap();
+    assert!(injector.stats().queue_full > 0, "the queue was full: {:?}", injector.stats());
+    assert!(injector.drained(PATIENCE).unwrap());
+    far.wait_until(300);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn a_send_buffer_of_a_few_frames_makes_the_kernel_take_parts_and_loses_nothing() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    link::limit_rate(&veth.left, 2_000_000, 4_000, 1 << 20).unwrap();
+    let traffic = Traffic { len: 1000, ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 500));
+    let mut injector = injector(&veth).sndbuf(8_000).build().unwrap();
+    for number in 0..500 {
+        injector.send(&traffic.frame(number, 0)).unwrap();
+    }
+    assert!(injector.drained(PATIENCE).unwrap());
+    assert!(injector.stats().buffer_full > 0, "it was full: {:?}", injector.stats());
+    far.wait_until(500);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn the_kernel_says_when_it_sent_each_frame() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut injector = injector(&veth).tx_timestamps(true).build().unwrap();
+    assert_eq!(injector.read_tx_timestamp().unwrap(), None);
+    for _ in 0..5 {
+        injector.send(&[0xff; 60]).unwrap();
+    }
+    assert!(injector.drained(PATIENCE).unwrap());
+    for frame in 0..5 {
+        let stamp = injector.read_tx_timestamp().unwrap().expect("sent, so stamped");
+        assert_eq!(stamp.frame, frame);
+        assert!(stamp.timestamp.secs > 1_600_000_000);
+    }
+    assert_eq!(injector.read_tx_timestamp().unwrap(), None);
+}
+
+#[test]
+fn an_injector_receives_nothing_and_bad_options_are_typed_errors() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    assert!(matches!(Injector::builder().build(), Err(Error::InterfaceMissing)));
+    assert!(matches!(Injector::open("nowhere0"), Err(Error::NoSuchInterface { .. })));
+    let error = injector(&veth).frame_size(100).build().unwrap_err();
+    assert!(matches!(error, Error::Geometry(GeometryError::FrameNotAligned { .. })));
+    let error = injector(&veth).frame_count(0).build().unwrap_err();
+    assert!(matches!(error, Error::Geometry(GeometryError::Zero("block_count"))));
+    let odd = injector(&veth).frame_size(1360).frame_count(10).build().unwrap();
+    assert_eq!((odd.frame_capacity(), odd.frame_count()), (1328, 12));
+}
