@@ -19,6 +19,7 @@ pub use self::capture::{Batches, Capture};
 pub use self::fanout::{FanoutFlags, FanoutMode, UnknownFanoutMode};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
 pub use self::injector::{Injector, TxSlot, TxTimestamp};
+pub(crate) use self::injector::{Patience, Stall};
 pub use self::injector_builder::InjectorBuilder;
 pub(crate) use self::socket::Socket;
 pub use self::socket::StatsHandle;

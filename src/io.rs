@@ -1,10 +1,12 @@
-//! Async sockets, written once for every socket that is a [`Port`].
+//! Async sockets: receiving written once for every socket that is a [`Port`], and transmission.
 //!
 //! The ring is the truth and a completion only a hint to look: every wait takes first, and sleeps
 //! only on an empty ring. So nothing is lost between looking and sleeping, whatever the kernel
 //! coalesced, and dropping a wait at any point loses nothing either.
 
+mod pacer;
 mod port;
+mod transmit;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,7 +15,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
+pub use self::pacer::Pacer;
 pub use self::port::Port;
+pub use self::transmit::{AsyncInjector, AsyncTxSlot};
 use crate::reactor::Registration;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};

@@ -12,6 +12,7 @@
 
 mod counters;
 mod fault;
+mod kick;
 mod op;
 mod ops;
 mod registration;
@@ -25,6 +26,7 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
+pub(crate) use self::kick::{Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::state::Shared;
 pub(crate) use self::unpark::Unparker;

@@ -1,63 +1,18 @@
 //! Transmission, proven at the far end: every committed frame arrives once, in order, unchanged, or is
 //! counted.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+mod common;
 
-use ringtap::{Capture, Error, GeometryError, Injector, InjectorBuilder, StopHandle};
+use std::time::Duration;
+
+use common::{FarEnd, PATIENCE};
+use ringtap::{Error, GeometryError, Injector, InjectorBuilder};
 use ringtap_lab::{Tally, Traffic, Veth, link, namespace};
 
 ringtap_lab::test_binary!();
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
 fn injector(veth: &Veth) -> InjectorBuilder {
     Injector::builder().interface(&veth.left)
-}
-
-/// A thread that captures all that arrives on the right end and records it.
-struct FarEnd {
-    received: Arc<AtomicU64>,
-    stop: StopHandle,
-    thread: JoinHandle<Tally>,
-}
-
-impl FarEnd {
-    fn new(veth: &Veth, mut tally: Tally) -> Self {
-        let ring = Capture::builder().interface(&veth.right).block_size(1 << 20).block_count(64);
-        let mut capture = ring.block_timeout_ms(2).build().unwrap();
-        let stop = capture.stop_handle().unwrap();
-        let received = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&received);
-        let thread = std::thread::spawn(move || {
-            for batch in capture.batches() {
-                for packet in &batch.unwrap() {
-                    tally.record(packet.data());
-                }
-                counter.store(tally.received(), Ordering::Relaxed);
-            }
-            let stats = capture.stats().unwrap();
-            assert_eq!((stats.drops, stats.malformed), (0, 0), "the far end saw all");
-            tally
-        });
-        Self { received, stop, thread }
-    }
-
-    /// Keeps the sender from outrunning the receiver's ring.
-    fn wait_until(&self, count: u64) {
-        let start = Instant::now();
-        while self.received.load(Ordering::Relaxed) < count {
-            assert!(start.elapsed() < PATIENCE, "frames do not arrive: {count} expected");
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    fn finish(self) -> Tally {
-        self.stop.stop();
-        self.thread.join().unwrap()
-    }
 }
 
 #[test]

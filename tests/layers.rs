@@ -26,10 +26,21 @@ const NAMES: &[(&str, &[&str])] = &[
     ("interface", &["InterfaceInfo", "interface_info"]),
     (
         "afpacket",
-        &["Batches", "Capture", "CaptureBuilder", "FanoutFlags", "FanoutMode", "StatsHandle"],
+        &[
+            "Batches",
+            "Capture",
+            "CaptureBuilder",
+            "FanoutFlags",
+            "FanoutMode",
+            "Injector",
+            "InjectorBuilder",
+            "StatsHandle",
+            "TxSlot",
+            "TxTimestamp",
+        ],
     ),
     ("reactor", &["Reactor", "ReactorStatsHandle"]),
-    ("io", &["Async", "AsyncCapture", "Port"]),
+    ("io", &["Async", "AsyncCapture", "AsyncInjector", "AsyncTxSlot", "Pacer", "Port"]),
     ("shard", &["Shards", "ShardPlan", "ShardSpec", "Runtime", "BuiltIn"]),
 ];
 

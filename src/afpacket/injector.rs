@@ -258,6 +258,15 @@ impl Injector {
         }
     }
 
+    pub(crate) fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
+        self.check(frame, frame.len())
+    }
+
+    /// The first `len` bytes of the next free slot, which there is.
+    pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
+        &mut self.ring.vacant().expect("allocated")[..len]
+    }
+
     /// Whether a frame of `len` bytes that begins with `head` can be sent.
     fn check(&mut self, head: &[u8], len: usize) -> Result<()> {
         let is_tagged = head.get(12..14) == Some(&(libc::ETH_P_8021Q as u16).to_be_bytes());
@@ -348,11 +357,16 @@ pub struct TxSlot<'a> {
     len: usize,
 }
 
-impl TxSlot<'_> {
+impl<'a> TxSlot<'a> {
+    /// The next free slot, which there is.
+    pub(crate) fn of(injector: &'a mut Injector, len: usize) -> Self {
+        Self { injector, len }
+    }
+
     /// The bytes of the frame, as many as were asked for.
     pub fn data_mut(&mut self) -> &mut [u8] {
         let len = self.len;
-        &mut self.injector.ring.vacant().expect("allocated")[..len]
+        self.injector.vacant_bytes(len)
     }
 
     /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.

@@ -1,8 +1,11 @@
 //! The bounded slab of ops: slots, their generations, and what waits on each.
 
+use std::fmt;
 use std::os::fd::RawFd;
+use std::rc::Weak;
 use std::task::Waker;
 
+use super::kick::Kicked;
 use super::op::Op;
 use super::token::Token;
 
@@ -19,12 +22,29 @@ struct Slot {
     entry: Option<Entry>,
 }
 
+/// What is asked of the kernel for a descriptor.
+pub(super) enum Kind {
+    /// A multishot poll for these events.
+    Poll(u32),
+    /// Kicks: whom to ask what they came to, and whether somebody waits for the next one's answer.
+    Kick { port: Weak<dyn Kicked>, is_awaited: bool },
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Poll(events) => write!(f, "Poll({events:#x})"),
+            Self::Kick { is_awaited, .. } => write!(f, "Kick(awaited: {is_awaited})"),
+        }
+    }
+}
+
 /// One registered descriptor.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) op: Op,
     pub(super) fd: RawFd,
-    pub(super) events: u32,
+    pub(super) kind: Kind,
     pub(super) waker: Option<Waker>,
 }
 
@@ -39,10 +59,10 @@ impl Ops {
     }
 
     /// Takes a slot for a descriptor; `None` where all are taken.
-    pub(super) fn insert(&mut self, fd: RawFd, events: u32) -> Option<Token> {
+    pub(super) fn insert(&mut self, fd: RawFd, kind: Kind) -> Option<Token> {
         let slot = self.free.pop()?;
         let place = &mut self.slots[slot as usize];
-        place.entry = Some(Entry { op: Op::default(), fd, events, waker: None });
+        place.entry = Some(Entry { op: Op::default(), fd, kind, waker: None });
         Some(Token::new(slot, place.generation))
     }
 
@@ -85,12 +105,12 @@ mod tests {
     #[test]
     fn the_slab_is_bounded_and_a_freed_token_names_nothing() {
         let mut ops = Ops::new(2);
-        let first = ops.insert(3, 1).unwrap();
-        let second = ops.insert(4, 1).unwrap();
-        assert!(ops.insert(5, 1).is_none());
+        let first = ops.insert(3, Kind::Poll(1)).unwrap();
+        let second = ops.insert(4, Kind::Poll(1)).unwrap();
+        assert!(ops.insert(5, Kind::Poll(1)).is_none());
         assert!(ops.remove(first).is_some());
         assert!(ops.remove(first).is_none());
-        let third = ops.insert(5, 1).unwrap();
+        let third = ops.insert(5, Kind::Poll(1)).unwrap();
         assert_eq!(third.slot(), first.slot());
         assert!(ops.get(first).is_none(), "the generation has moved on");
         assert!(ops.get(second).is_some() && ops.get(third).is_some());

@@ -27,17 +27,23 @@ pub(crate) struct Registration {
 impl Registration {
     /// Registers `fd` for reading. Nothing is asked of the kernel until the first wait.
     pub(crate) fn new(reactor: &Reactor, fd: BorrowedFd<'_>) -> Result<Self> {
-        Self::with(&reactor.shared, fd)
+        Self::with(&reactor.shared, fd, libc::POLLIN)
+    }
+
+    /// Registers `fd` for writing: ready at the first wait, if it is writable then, and at each frame
+    /// that was sent from then on.
+    pub(crate) fn writable(reactor: &Reactor, fd: BorrowedFd<'_>) -> Result<Self> {
+        Self::with(&reactor.shared, fd, libc::POLLOUT)
     }
 
     /// Registers another descriptor with the same reactor.
     pub(crate) fn sibling(&self, fd: BorrowedFd<'_>) -> Result<Self> {
-        Self::with(&self.reactor.upgrade().ok_or(Error::ReactorGone)?, fd)
+        Self::with(&self.reactor.upgrade().ok_or(Error::ReactorGone)?, fd, libc::POLLIN)
     }
 
-    fn with(shared: &Rc<Shared>, fd: BorrowedFd<'_>) -> Result<Self> {
-        let events = (libc::POLLIN | libc::POLLERR) as u32;
-        let token = shared.state.borrow_mut().register(fd.as_raw_fd(), events)?;
+    fn with(shared: &Rc<Shared>, fd: BorrowedFd<'_>, events: i16) -> Result<Self> {
+        let events = (events | libc::POLLERR) as u32;
+        let token = shared.state.borrow_mut().register_poll(fd.as_raw_fd(), events)?;
         Ok(Self { reactor: Rc::downgrade(shared), token })
     }
 

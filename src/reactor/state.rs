@@ -7,14 +7,16 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Weak;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::counters::Counters;
 use super::fault::Fault;
+use super::kick::{Answer, Kicked};
 use super::op::{Completed, Readiness, Released};
-use super::ops::Ops;
+use super::ops::{Entry, Kind, Ops};
 use super::timer::Timers;
 use super::token::{Answered, Token};
 use super::unpark::Unparker;
@@ -41,6 +43,12 @@ pub(super) struct State {
     wakers: Vec<Waker>,
     /// Ops whose last completion came in this turn.
     ended: Vec<Token>,
+    /// Kicks of this turn that post a completion only if they fail.
+    silent: Vec<Token>,
+    /// Kicks answered in this turn, for their ports to be asked after it.
+    answers: Vec<Answer>,
+    /// Kicks that wait for their time. Few: at most one a port, and only of those that stall.
+    delayed: Vec<(Instant, Token)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +84,13 @@ impl Shared {
             wake: None,
             wakers: Vec::with_capacity(limit),
             ended: Vec::with_capacity(limit),
+            silent: Vec::new(),
+            answers: Vec::new(),
+            delayed: Vec::new(),
         };
         if state.driver.is_ok() {
-            let wake = state.register(unparker.event().as_raw_fd(), libc::POLLIN as u32)?;
+            let wake =
+                state.register(unparker.event().as_raw_fd(), Kind::Poll(libc::POLLIN as u32))?;
             state.wake = Some(wake);
             state.want(wake);
         }
@@ -93,7 +105,7 @@ impl Shared {
     /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
     /// is news.
     pub(super) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
-        let next = self.state.borrow().timers.next_deadline();
+        let next = self.state.borrow().next_deadline();
         let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
         self.unparker.begin();
         if limit == Some(Duration::ZERO) || has_news() {
@@ -129,12 +141,16 @@ impl Shared {
             let State { timers, wakers, .. } = &mut *state;
             timers.expire(Instant::now(), wakers);
         }
+        state.take_delayed();
         let mut wakers = std::mem::take(&mut state.wakers);
+        let mut answers = std::mem::take(&mut state.answers);
         drop(state);
+        self.deliver(&mut answers);
         for waker in wakers.drain(..) {
             waker.wake();
         }
-        self.state.borrow_mut().wakers = wakers; // for its capacity
+        let mut state = self.state.borrow_mut();
+        (state.wakers, state.answers) = (wakers, answers); // for their capacity
     }
 
     /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
@@ -155,12 +171,23 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn register(&mut self, fd: RawFd, events: u32) -> Result<Token> {
-        if let Err(fault) = self.driver {
-            return Err(fault.into());
-        }
+    pub(super) fn register_poll(&mut self, fd: RawFd, events: u32) -> Result<Token> {
+        self.register(fd, Kind::Poll(events))
+    }
+
+    pub(super) fn register_kick(&mut self, fd: RawFd, port: Weak<dyn Kicked>) -> Result<Token> {
+        self.register(fd, Kind::Kick { port, is_awaited: false })
+    }
+
+    fn register(&mut self, fd: RawFd, kind: Kind) -> Result<Token> {
+        self.check()?;
         let limit = self.ops.limit() - 1;
-        self.ops.insert(fd, events).ok_or(Error::TooManyOps { limit })
+        self.ops.insert(fd, kind).ok_or(Error::TooManyOps { limit })
+    }
+
+    /// Whether there is a ring to work with.
+    pub(super) fn check(&self) -> Result<()> {
+        self.driver.as_ref().map(|_| ()).map_err(|&fault| fault.into())
     }
 
     /// What came for an op since this was last asked; `None` means: wait.
@@ -212,22 +239,63 @@ impl State {
         waker
     }
 
-    fn want(&mut self, token: Token) {
+    /// An op is to be submitted with the next turn, if it is not on its way already.
+    pub(super) fn want(&mut self, token: Token) {
         if self.ops.get(token).is_some_and(|entry| entry.op.want()) {
             self.backlog.push_back(Request::Arm(token));
         }
     }
 
+    /// A port is to be kicked with the next turn. If the answer is awaited it ends a park; else only a
+    /// failure does.
+    pub(super) fn want_kick(&mut self, token: Token, awaited: bool) {
+        if let Some(entry) = self.ops.get(token)
+            && let Kind::Kick { is_awaited, .. } = &mut entry.kind
+        {
+            *is_awaited |= awaited;
+        }
+        self.want(token);
+    }
+
+    /// As [`want`](Self::want), at a later time.
+    pub(super) fn want_at(&mut self, token: Token, when: Instant) {
+        self.delayed.retain(|&(_, delayed)| delayed != token);
+        self.delayed.push((when, token));
+    }
+
+    fn take_delayed(&mut self) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut delayed = std::mem::take(&mut self.delayed);
+        delayed.retain(|&(when, token)| {
+            let is_due = when <= now;
+            if is_due {
+                self.want(token);
+            }
+            !is_due
+        });
+        self.delayed = delayed;
+    }
+
+    /// When somebody is next to be woken, or something to be kicked.
+    fn next_deadline(&self) -> Option<Instant> {
+        let delayed = self.delayed.iter().map(|&(when, _)| when).min();
+        [self.timers.next_deadline(), delayed].into_iter().flatten().min()
+    }
+
     /// Frees a slot, and wakes whoever waited for that.
     fn free(&mut self, token: Token) {
         self.backlog.retain(|request| request.token() != token);
+        self.delayed.retain(|&(_, delayed)| delayed != token);
         if let Some(entry) = self.ops.remove(token) {
             self.wakers.extend(entry.waker);
         }
     }
 
     fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
-        let Self { driver, ops, backlog, .. } = self;
+        let Self { driver, ops, backlog, silent, .. } = self;
         let Ok(driver) = driver else { return Ok(()) };
         if driver.is_foreign() {
             return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
@@ -247,7 +315,16 @@ impl State {
                     if let Some(entry) = ops.get(token)
                         && entry.op.push()
                     {
-                        driver.push_poll(entry.fd, entry.events, token);
+                        match entry.kind {
+                            Kind::Poll(events) => driver.push_poll(entry.fd, events, token),
+                            Kind::Kick { is_awaited: true, .. } => {
+                                driver.push_kick(entry.fd, token, false);
+                            }
+                            Kind::Kick { .. } => {
+                                driver.push_kick(entry.fd, token, true);
+                                silent.push(token);
+                            }
+                        }
                     }
                 }
             }
@@ -262,7 +339,10 @@ impl State {
     }
 
     fn reap(&mut self, counters: &Counters) {
-        let Self { driver: Ok(driver), ops, backlog, wakers, ended, .. } = self else { return };
+        let Self { driver: Ok(driver), ops, backlog, wakers, ended, answers, silent, .. } = self
+        else {
+            return;
+        };
         if driver.has_overflowed() {
             counters.overflows.add(1);
         }
@@ -278,11 +358,22 @@ impl State {
                 Answered::Op(token) => {
                     let Some(entry) = ops.get(token) else { continue };
                     match entry.op.complete(result, more) {
-                        Completed::Wake => wakers.extend(entry.waker.take()),
+                        Completed::Wake => match &entry.kind {
+                            Kind::Poll(_) => wakers.extend(entry.waker.take()),
+                            Kind::Kick { .. } => answers.extend(answer(entry, token, result)),
+                        },
                         Completed::Freed => ended.push(token),
                         Completed::Ignored => {}
                     }
                 }
+            }
+        }
+        // A kick that was to be silent and has said nothing went well: it was made inside the enter.
+        for token in silent.drain(..) {
+            if let Some(entry) = ops.get(token)
+                && entry.op.complete(0, false) == Completed::Wake
+            {
+                answers.extend(answer(entry, token, 0));
             }
         }
         counters.completions.add(reaped);
@@ -308,8 +399,15 @@ impl State {
             driver.close();
         }
         self.backlog.clear();
-        let Self { ops, wakers, .. } = self;
-        ops.for_each(|entry| wakers.extend(entry.waker.take()));
+        let Self { ops, wakers, answers, .. } = self;
+        ops.for_each(|entry| {
+            wakers.extend(entry.waker.take());
+            if let Kind::Kick { port, .. } = &entry.kind {
+                // Whoever waits for a kick's answer learns that there will be none.
+                let (token, port) = (Token::new(0, 0), port.clone());
+                answers.push(Answer { token, port, errno: libc::ECANCELED });
+            }
+        });
     }
 
     fn cancel_all(&mut self) {
@@ -339,4 +437,12 @@ impl State {
         self.wake = None;
         std::mem::take(&mut self.wakers)
     }
+}
+
+/// What the port of a kick is to be told.
+fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {
+    entry.op.take(); // the port looks at its ring instead
+    let Kind::Kick { port, is_awaited } = &mut entry.kind else { return None };
+    *is_awaited = false;
+    Some(Answer { token, port: port.clone(), errno: (-result).max(0) })
 }

@@ -64,6 +64,17 @@ impl Uring {
         self.push(&entry.user_data(Answered::Op(token).to_user_data()));
     }
 
+    /// Queues a kick: a send of no bytes, that does not wait. If it is to be silent, it posts a
+    /// completion only where it fails (5.17; before, always). The submission ring must not be full.
+    pub(super) fn push_kick(&mut self, fd: RawFd, token: Token, is_silent: bool) {
+        let entry = opcode::Send::new(Fd(fd), std::ptr::null(), 0).flags(libc::MSG_DONTWAIT);
+        let mut entry = entry.build().user_data(Answered::Op(token).to_user_data());
+        if is_silent && self.ring.params().is_feature_skip_cqe_on_success() {
+            entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        }
+        self.push(&entry);
+    }
+
     /// Queues the cancel of an op. The submission ring must not be full.
     pub(super) fn push_cancel(&mut self, token: Token) {
         let op = Answered::Op(token).to_user_data();
@@ -72,7 +83,7 @@ impl Uring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: a poll and a cancel refer to no memory of ours. A descriptor that was closed
+        // SAFETY: a poll, a cancel and a send of no bytes refer to no memory of ours. A descriptor that was closed
         // meanwhile is an error of the request, not of memory.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(pushed.is_ok(), "the reactor asks `is_full` first");

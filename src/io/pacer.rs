@@ -1,0 +1,91 @@
+//! A token bucket: how fast frames may go.
+
+use std::time::{Duration, Instant};
+
+use crate::time;
+
+/// Lets frames through at a rate, with bursts up to a size.
+///
+/// It counts packets or bits, and is exact over time: a wait that ends late is made up for, as far as
+/// the burst goes.
+#[derive(Debug, Clone)]
+pub struct Pacer {
+    unit: Unit,
+    /// Units a second.
+    rate: u64,
+    burst: u64,
+    /// When the bucket would be full, if nothing more went through.
+    full_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Packets,
+    Bits,
+}
+
+impl Pacer {
+    /// So many packets a second, at least 1, and up to `burst` of them at once.
+    pub fn packets_per_second(rate: u64, burst: u64) -> Self {
+        Self { unit: Unit::Packets, rate: rate.max(1), burst: burst.max(1), full_at: None }
+    }
+
+    /// So many bits of frames a second, at least 1, and up to `burst` bits at once. Preamble, checksum
+    /// and gap between frames, 192 bits a frame on Ethernet, are not counted.
+    pub fn bits_per_second(rate: u64, burst: u64) -> Self {
+        Self { unit: Unit::Bits, rate: rate.max(1), burst: burst.max(1), full_at: None }
+    }
+
+    /// Waits until a frame of `len` bytes may go.
+    ///
+    /// # Panics
+    /// As [`time::Sleep`], where it has to wait.
+    pub async fn pace(&mut self, len: usize) {
+        let wait = self.take(len, Instant::now());
+        if !wait.is_zero() {
+            time::sleep(wait).await;
+        }
+    }
+
+    /// Takes what a frame of `len` bytes costs out of the bucket: how long it has to wait for that.
+    fn take(&mut self, len: usize, now: Instant) -> Duration {
+        let cost = match self.unit {
+            Unit::Packets => 1,
+            Unit::Bits => 8 * len as u64,
+        };
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + self.time_of(cost);
+        self.full_at = Some(full_at);
+        // The bucket holds `burst`: what is further from full than that is owed.
+        full_at.saturating_duration_since(now).saturating_sub(self.time_of(self.burst))
+    }
+
+    fn time_of(&self, units: u64) -> Duration {
+        let nanos = u128::from(units) * 1_000_000_000 / u128::from(self.rate);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
+        let mut pacer = Pacer::packets_per_second(1000, 3);
+        let start = Instant::now();
+        let waits: Vec<_> = (0..6).map(|_| pacer.take(60, start).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 1, 2, 3]);
+        let later = start + Duration::from_secs(1);
+        let waits: Vec<_> = (0..5).map(|_| pacer.take(60, later).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 1, 2], "rest fills the bucket, and no more");
+    }
+
+    #[test]
+    fn bits_are_counted_by_length() {
+        let mut pacer = Pacer::bits_per_second(8_000, 800);
+        let start = Instant::now();
+        assert_eq!(pacer.take(100, start), Duration::ZERO);
+        assert_eq!(pacer.take(50, start), Duration::from_millis(50));
+        assert_eq!(pacer.take(1000, start), Duration::from_millis(1050));
+    }
+}

@@ -1,0 +1,355 @@
+//! Async transmission, with real backpressure.
+//!
+//! ```text
+//!   send / slot.send ──commit──► ring ──mark──► reactor ──kick, in the turn's one enter──► kernel
+//!        ▲                                        │ answer
+//!        └── woken ◄── TxCore::kicked ◄───────────┘   frames left: kick again, now or later
+//! ```
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_sink::Sink;
+
+use super::pacer::Pacer;
+use crate::afpacket::{Patience, Stall};
+use crate::reactor::{Kicked, Kicker, Next, Registration};
+use crate::time::{self, Sleep};
+use crate::{Error, Injector, InjectorStats, Reactor, Result, TxSlot, TxTimestamp};
+
+/// How often an injector looks after an interface that is down.
+const LINK_CHECK: Duration = Duration::from_millis(20);
+
+/// Sends frames on this thread's reactor.
+///
+/// Committing costs no system call: the reactor's next turn hands over everything that was committed
+/// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
+/// kernel does not take at once are kept at it in the background, also while nobody awaits anything
+/// here; [`kick_now`](Self::kick_now) is for those who cannot wait for the turn.
+///
+/// ```no_run
+/// # async fn f() -> ringtap::Result<()> {
+/// let mut tx = ringtap::AsyncInjector::open("eth0")?;
+/// tx.send(&[0xff; 60]).await?; // committed; waits only where the ring is full
+/// tx.drained().await?; // sent
+/// # Ok(())
+/// # }
+/// ```
+pub struct AsyncInjector {
+    // Dropped before the socket: polls and kicks are cancelled while it is open.
+    kicker: Kicker,
+    writable: Registration,
+    look_again: Option<Sleep>,
+    patience: Patience,
+    core: Rc<TxCore>,
+}
+
+/// What the reactor and the injector share.
+struct TxCore {
+    injector: RefCell<Injector>,
+    /// Whom a kick's answer wakes.
+    waiter: Cell<Option<Waker>>,
+    patience: RefCell<Patience>,
+    /// What ended the injector, for the next call to report.
+    fault: Cell<Option<Error>>,
+    is_link_down: Cell<bool>,
+}
+
+impl Kicked for TxCore {
+    fn kicked(&self, errno: i32) -> Next {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
+        // A slot that is held across a turn: look again when it is not.
+        let Ok(mut injector) = self.injector.try_borrow_mut() else {
+            return Next::KickAfter(Patience::LONGEST);
+        };
+        if errno == libc::ECANCELED {
+            return Next::Rest;
+        }
+        let answer = match errno {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        };
+        let mut patience = self.patience.borrow_mut();
+        let stall = injector.judge(answer);
+        self.is_link_down.set(matches!(stall, Ok(Stall::Link)));
+        match stall {
+            Ok(Stall::Done) => {
+                *patience = Patience::new();
+                Next::Rest
+            }
+            Ok(Stall::Again) => Next::Kick,
+            Ok(Stall::Buffer | Stall::Queue) => Next::KickAfter(patience.next()),
+            Ok(Stall::Link) => Next::KickAfter(LINK_CHECK),
+            Err(error) => {
+                self.fault.set(Some(error));
+                Next::Rest
+            }
+        }
+    }
+}
+
+impl AsyncInjector {
+    /// Opens an injector with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`InjectorBuilder::build`](crate::InjectorBuilder::build) and [`new`](Self::new).
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::new(Injector::open(interface)?)
+    }
+
+    /// Registers an injector with this thread's reactor. It takes two ops.
+    ///
+    /// # Errors
+    /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
+    pub fn new(injector: Injector) -> Result<Self> {
+        let reactor = Reactor::current()?;
+        let core = Rc::new(TxCore {
+            injector: RefCell::new(injector),
+            waiter: Cell::new(None),
+            patience: RefCell::new(Patience::new()),
+            fault: Cell::new(None),
+            is_link_down: Cell::new(false),
+        });
+        let port: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
+        let (kicker, writable) = {
+            let injector = core.injector.borrow();
+            let fd = injector.as_fd();
+            (Kicker::new(&reactor, fd, port)?, Registration::writable(&reactor, fd)?)
+        };
+        Ok(Self { kicker, writable, look_again: None, patience: Patience::new(), core })
+    }
+
+    /// Commits a copy of `frame`, waiting where the ring is full. Cancel-safe: dropped before it is
+    /// ready, it has committed nothing.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`]; [`Error::InterfaceGone`] once the interface was removed. An interface
+    /// that is down is none: the ring fills up, and this waits.
+    pub async fn send(&mut self, frame: &[u8]) -> Result<()> {
+        poll_fn(|cx| self.poll_send(cx, frame)).await
+    }
+
+    /// Waits for a free slot, to write a frame of `len` bytes into without copying it. Cancel-safe.
+    ///
+    /// Do not hold the slot across an `await`: frames before it stay where they are meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`] where `len` is above [`Injector::frame_capacity`]; else as
+    /// [`send`](Self::send).
+    pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_>> {
+        let most = self.get_ref().frame_capacity();
+        if len > most {
+            return Err(Error::FrameLength { len, least: 0, most });
+        }
+        poll_fn(|cx| self.poll_vacant(cx)).await?;
+        Ok(AsyncTxSlot { injector: self.core.injector.borrow_mut(), kicker: &self.kicker, len })
+    }
+
+    /// Waits until every committed frame was handed to the kernel. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceGone`]. While the interface is down, this waits.
+    pub async fn flush(&mut self) -> Result<()> {
+        poll_fn(|cx| self.poll_until(cx, |injector| injector.pending() == 0)).await
+    }
+
+    /// Waits until every committed frame was sent. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub async fn drained(&mut self) -> Result<()> {
+        poll_fn(|cx| self.poll_drained(cx)).await
+    }
+
+    /// Sends everything a stream yields, at the pace of `pacer` if there is one, and waits until the
+    /// kernel has taken it: how many frames that were.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), at the first frame that cannot be sent; those before it are sent.
+    pub async fn send_stream<S>(&mut self, stream: S, mut pacer: Option<Pacer>) -> Result<u64>
+    where
+        S: Stream,
+        S::Item: AsRef<[u8]>,
+    {
+        let mut stream = std::pin::pin!(stream);
+        let mut sent = 0;
+        while let Some(frame) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+            if let Some(pacer) = &mut pacer {
+                pacer.pace(frame.as_ref().len()).await;
+            }
+            self.send(frame.as_ref()).await?;
+            sent += 1;
+        }
+        self.flush().await?;
+        Ok(sent)
+    }
+
+    /// Hands over now what was committed, with a system call of its own.
+    ///
+    /// # Errors
+    /// As [`Injector::flush`], but without waiting: what the kernel does not take goes later.
+    pub fn kick_now(&mut self) -> Result<()> {
+        let stall = self.core.injector.borrow_mut().kick()?;
+        if stall != Stall::Done {
+            self.kicker.mark()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next transmit timestamp; needs
+    /// [`tx_timestamps`](crate::InjectorBuilder::tx_timestamps). Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Injector::read_tx_timestamp`].
+    pub async fn tx_timestamp(&mut self) -> Result<TxTimestamp> {
+        poll_fn(|cx| {
+            loop {
+                let stamp = self.core.injector.borrow_mut().read_tx_timestamp()?;
+                if let Some(stamp) = stamp {
+                    return Poll::Ready(Ok(stamp));
+                }
+                ready!(self.poll_change(cx))?;
+            }
+        })
+        .await
+    }
+
+    /// The injector's read-only side: lengths, counts, name.
+    pub fn get_ref(&self) -> Ref<'_, Injector> {
+        self.core.injector.borrow()
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> InjectorStats {
+        self.get_ref().stats()
+    }
+
+    /// Takes the injector back, for blocking use or for another thread's reactor.
+    ///
+    /// # Panics
+    /// Never: nobody else holds it between two turns.
+    pub fn into_inner(self) -> Injector {
+        let Self { core, .. } = self;
+        let core = Rc::into_inner(core).expect("the reactor holds it only while it is called");
+        core.injector.into_inner()
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: &[u8]) -> Poll<Result<()>> {
+        self.core.injector.borrow_mut().check_frame(frame)?;
+        ready!(self.poll_vacant(cx))?;
+        self.core.injector.borrow_mut().send(frame)?;
+        Poll::Ready(self.kicker.mark())
+    }
+
+    fn poll_vacant(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_until(cx, |injector| injector.available_slots() > 0)
+    }
+
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let count = self.get_ref().frame_count();
+        self.poll_until(cx, |injector| injector.available_slots() == count)
+    }
+
+    fn poll_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_so: impl Fn(&mut Injector) -> bool,
+    ) -> Poll<Result<()>> {
+        loop {
+            if is_so(&mut self.core.injector.borrow_mut()) {
+                (self.look_again, self.patience) = (None, Patience::new());
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_change(cx))?;
+        }
+    }
+
+    /// Ready when the ring is worth another look: a kick was answered, a frame was sent, or, since not
+    /// every end of a stall is reported, some time has passed.
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(error) = self.core.fault.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.core.injector.borrow_mut().pending() > 0 {
+            self.kicker.mark_awaited()?;
+        }
+        self.core.waiter.set(Some(cx.waker().clone()));
+        let mut changed = self.writable.poll_ready(cx).map_ok(|_| ())?.is_ready();
+        let patience = &mut self.patience;
+        let sleep = self.look_again.get_or_insert_with(|| time::sleep(patience.next()));
+        if Pin::new(sleep).poll(cx).is_ready() {
+            (self.look_again, changed) = (None, true);
+        }
+        if changed { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+/// Commits what it is fed; flushing hands it to the kernel, closing waits until it is sent.
+impl<T: AsRef<[u8]>> Sink<T> for AsyncInjector {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_vacant(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, frame: T) -> Result<()> {
+        self.core.injector.borrow_mut().send(frame.as_ref())?;
+        self.kicker.mark()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_until(cx, |injector| injector.pending() == 0)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_drained(cx)
+    }
+}
+
+impl fmt::Debug for AsyncInjector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncInjector")
+            .field("injector", &self.core.injector)
+            .field("is_link_down", &self.core.is_link_down.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A free slot of an [`AsyncInjector`]; see [`TxSlot`].
+#[derive(Debug)]
+pub struct AsyncTxSlot<'a> {
+    injector: RefMut<'a, Injector>,
+    kicker: &'a Kicker,
+    len: usize,
+}
+
+impl AsyncTxSlot<'_> {
+    /// The bytes of the frame, as many as were asked for.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.injector.vacant_bytes(self.len)
+    }
+
+    /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.injector.frame_capacity());
+    }
+
+    /// Commits the frame.
+    ///
+    /// # Errors
+    /// As [`TxSlot::send`].
+    pub fn send(mut self) -> Result<()> {
+        TxSlot::of(&mut self.injector, self.len).send()?;
+        self.kicker.mark()
+    }
+}

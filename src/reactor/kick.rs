@@ -1,0 +1,102 @@
+//! Kicks: telling the kernel to look at a transmit ring, in the enter that happens anyway.
+//!
+//! A port that has committed something is marked; the next turn submits one kick for it, together with
+//! whatever else there is to submit, and the wait. A kick that goes well posts no completion unless
+//! somebody awaits it, since that would end the wait it was submitted with. At most one kick a port is in flight. What it came
+//! to only the port can say, from its ring; so the reactor asks it, and kicks again at once, later, or
+//! not.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use super::Reactor;
+use super::state::Shared;
+use super::token::Token;
+use crate::{Error, Result};
+
+/// A port with a transmit ring, as the reactor sees it.
+pub(crate) trait Kicked {
+    /// A kick was answered, with 0 or an errno: what is to be done next. May wake tasks.
+    fn kicked(&self, errno: i32) -> Next;
+}
+
+/// When to kick again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// When the port is marked again.
+    Rest,
+    /// With the next turn.
+    Kick,
+    /// After a while.
+    KickAfter(Duration),
+}
+
+/// A kick that was answered, for the port to be told outside of the borrow.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) token: Token,
+    pub(super) port: Weak<dyn Kicked>,
+    pub(super) errno: i32,
+}
+
+impl Shared {
+    /// Tells ports what their kicks came to.
+    pub(super) fn deliver(&self, answers: &mut Vec<Answer>) {
+        for Answer { token, port, errno } in answers.drain(..) {
+            let next = port.upgrade().map_or(Next::Rest, |port| port.kicked(errno));
+            let mut state = self.state.borrow_mut();
+            match next {
+                Next::Rest => {}
+                Next::Kick => state.want(token),
+                Next::KickAfter(wait) => state.want_at(token, Instant::now() + wait),
+            }
+        }
+    }
+}
+
+/// A transmit ring's place in a reactor. Dropping it cancels a kick in flight.
+#[derive(Debug)]
+pub(crate) struct Kicker {
+    reactor: Weak<Shared>,
+    token: Token,
+}
+
+impl Kicker {
+    pub(crate) fn new(
+        reactor: &Reactor,
+        fd: BorrowedFd<'_>,
+        port: Weak<dyn Kicked>,
+    ) -> Result<Self> {
+        let shared = &reactor.shared;
+        let token = shared.state.borrow_mut().register_kick(fd.as_raw_fd(), port)?;
+        Ok(Self { reactor: Rc::downgrade(shared), token })
+    }
+
+    /// Marks the port: the next turn kicks.
+    pub(crate) fn mark(&self) -> Result<()> {
+        self.want(false)
+    }
+
+    /// Marks the port, and has the kick's answer end the park that it is made in.
+    pub(crate) fn mark_awaited(&self) -> Result<()> {
+        self.want(true)
+    }
+
+    fn want(&self, awaited: bool) -> Result<()> {
+        let shared = self.reactor.upgrade().ok_or(Error::ReactorGone)?;
+        let mut state = shared.state.borrow_mut();
+        state.check()?;
+        state.want_kick(self.token, awaited);
+        Ok(())
+    }
+}
+
+impl Drop for Kicker {
+    fn drop(&mut self) {
+        if let Some(shared) = self.reactor.upgrade() {
+            let waker = shared.state.borrow_mut().release(self.token);
+            drop(waker);
+        }
+    }
+}
