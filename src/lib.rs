@@ -86,7 +86,7 @@ pub use self::afpacket::{
 pub use self::error::{Error, GeometryError, Result, Step};
 pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTxSlot, Pacer, Port};
-pub use self::options::{BusyPoll, Cores, ReactorOptions};
+pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
     Clock, LinkAddress, OwnedPacket, Packet, PacketDirection, PacketStatus, Timestamp, VlanTag,
 };

@@ -1,5 +1,7 @@
 //! Knobs that more than one part shares, each defined once.
 
+use std::time::Duration;
+
 /// Busy polling of the device queue from the waiting task (`SO_BUSY_POLL` and its kin, socket(7)).
 ///
 /// It spends CPU for latency, needs a driver with NAPI, and raising it above the system default
@@ -29,7 +31,33 @@ pub enum Cores {
     Unpinned,
 }
 
-/// The sizes of a reactor.
+/// How far wake-ups are put together under load, as a network card does with its interrupts.
+///
+/// Each wake-up costs its sleeper, and in a flood the sender too, far more than a packet does. Moderated,
+/// a reactor that goes to sleep sleeps for at least the interval if anything comes in it, and is then
+/// woken once for all; if nothing comes in it, it is woken by the first thing that comes after it. So
+/// the interval bounds the latency that is *added under load*: with fewer events than one an interval
+/// there is none.
+///
+/// Wake-ups from other threads and stops wait just as long; timers never do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Coalesce {
+    /// Each event wakes.
+    #[default]
+    Off,
+    /// At least so long a sleep under load. 50 to 200 µs are of use; below that it can cost more than
+    /// it saves.
+    Fixed(Duration),
+    /// Off until wake-ups come thick and fast, then longer and longer sleeps up to `max`, and shorter
+    /// ones again when nothing comes in them.
+    Adaptive {
+        /// The longest sleep under load.
+        max: Duration,
+    },
+}
+
+/// The sizes of a reactor, and when it wakes.
 ///
 /// Ops are allocated when the reactor is made, and one that does not fit is an error, not growth.
 /// Timers grow with their number.
@@ -37,12 +65,24 @@ pub enum Cores {
 pub struct ReactorOptions {
     max_ops: u32,
     sq_entries: u32,
+    coalesce: Coalesce,
 }
 
 impl ReactorOptions {
-    /// The defaults: 256 ops, 64 submission entries.
+    /// The defaults: 256 ops, 64 submission entries, no moderation.
     pub fn new() -> Self {
-        Self { max_ops: 256, sq_entries: 64 }
+        Self { max_ops: 256, sq_entries: 64, coalesce: Coalesce::Off }
+    }
+
+    /// How far wake-ups are put together under load. Default not at all.
+    #[must_use]
+    pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
+        self.coalesce = coalesce;
+        self
+    }
+
+    pub(crate) fn moderation(&self) -> Coalesce {
+        self.coalesce
     }
 
     /// The most sockets and signals that may be registered at once (1 ..= 16384; others are

@@ -13,12 +13,14 @@
 mod counters;
 mod fault;
 mod kick;
+mod moderator;
 mod op;
 mod ops;
 mod registration;
 mod state;
 mod timer;
 mod token;
+mod turn;
 mod unpark;
 mod uring;
 
@@ -28,7 +30,7 @@ use std::rc::{Rc, Weak};
 pub use self::counters::ReactorStatsHandle;
 pub(crate) use self::kick::{Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
-use self::state::Shared;
+use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;
 use crate::{Error, ReactorOptions, ReactorStats, Result};
 

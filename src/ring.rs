@@ -18,10 +18,10 @@
 //! | `leased` load, acquire | [`lease`]`::Sound::CHECK_LEASE` | `END_LEASE` of the thread that returned the block |
 //! | `leased` store, release | [`lease`]`::Sound::END_LEASE` | `CHECK_LEASE` of the reader |
 //!
-//! | sent slot's status store, release | [`slot`]`::Sound::COMMIT` | the load and `smp_rmb` of `__packet_get_status` in `tpacket_snd` |
-//! | sent slot's status load, acquire | [`slot`]`::Sound::RECLAIM` | the `smp_wmb` and store of `__packet_set_status` in `tpacket_destruct_skb` |
+//! | sent slot's status store, release | `slot/transmit.rs` `Sound::COMMIT` | the load and `smp_rmb` of `__packet_get_status` in `tpacket_snd` |
+//! | sent slot's status load, acquire | `slot/transmit.rs` `Sound::RECLAIM` | the `smp_wmb` and store of `__packet_set_status` in `tpacket_destruct_skb` |
 //!
-//! The loom tests in `lease/model.rs` and `slot/model.rs` weaken each in turn and expect the model to fail.
+//! The loom tests in `lease/model.rs` and `slot/transmit/model.rs` weaken each in turn and expect the model to fail.
 
 pub(crate) mod batch;
 pub(crate) mod block;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use ringtap::executor::{block_on, spawn_local};
-use ringtap::{AsyncCapture, Capture, CaptureBuilder, Error, FanoutMode, Reactor, time};
+use ringtap::{AsyncCapture, Capture, CaptureBuilder, Coalesce, Error, FanoutMode, Reactor, time};
 use ringtap_lab::{Generator, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
@@ -61,6 +61,41 @@ fn a_stream_of_batches_is_every_frame_once_in_order() {
         assert_eq!(capture.stats().unwrap().delivered, 30_000);
     });
     tally.assert_complete();
+}
+
+#[test]
+fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early() {
+    let microseconds = Duration::from_micros;
+    for coalesce in [
+        Coalesce::Fixed(microseconds(200)),
+        Coalesce::Adaptive { max: microseconds(200) },
+        Coalesce::Fixed(Duration::from_secs(3600)), // bounded by timers alone
+    ] {
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        let traffic = Traffic { flows: 9, ..Traffic::default() };
+        let mut tally = Tally::new(&traffic, 20_000);
+        let options = ringtap::ReactorOptions::new().coalesce(coalesce);
+        ringtap::executor::Executor::new(options).unwrap().block_on(async {
+            let frames = ring(&veth.right).layout(ringtap::RingLayout::Frames);
+            let mut capture = AsyncCapture::new(frames.build().unwrap()).unwrap();
+            let ticking = spawn_local(async {
+                let mut ticks = time::interval(Duration::from_millis(1));
+                loop {
+                    assert!(ticks.tick().await <= std::time::Instant::now());
+                }
+            });
+            let sender = send(&veth.left, &traffic, 20_000);
+            while tally.received() < 20_000 {
+                let batch = time::timeout(PATIENCE, capture.next_batch()).await;
+                let batch = batch.expect("frames come").unwrap().unwrap();
+                batch.iter().for_each(|packet| tally.record(packet.data()));
+            }
+            sender.join().unwrap();
+            drop(ticking);
+        });
+        tally.assert_complete();
+    }
 }
 
 #[test]

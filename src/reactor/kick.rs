@@ -11,8 +11,8 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Reactor;
-use super::state::Shared;
 use super::token::Token;
+use super::turn::Shared;
 use crate::{Error, Result};
 
 /// A port with a transmit ring, as the reactor sees it.

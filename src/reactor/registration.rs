@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use super::Reactor;
 use super::op::Readiness;
-use super::state::Shared;
 use super::timer::TimerId;
 use super::token::Token;
+use super::turn::Shared;
 use crate::{Error, Result};
 
 /// A descriptor whose readiness the reactor watches.

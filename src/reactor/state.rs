@@ -1,16 +1,13 @@
-//! What a reactor owns, and one turn of it.
+//! What a reactor owns: its ring, its ops, its timers, and what is to be done with them.
 //!
-//! Order of a turn: push what is queued → enter → reap → expire timers → release the borrow → wake.
 //! Nothing of the user's runs while the state is borrowed: methods that take a waker hand the one it
 //! replaces back, for the caller to drop.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Weak;
-use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::counters::Counters;
 use super::fault::Fault;
@@ -19,16 +16,8 @@ use super::op::{Completed, Readiness, Released};
 use super::ops::{Entry, Kind, Ops};
 use super::timer::Timers;
 use super::token::{Answered, Token};
-use super::unpark::Unparker;
 use super::uring::{Completion, Uring, Wait};
 use crate::{Error, ReactorOptions, Result, Step};
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) state: RefCell<State>,
-    pub(super) unparker: Unparker,
-    pub(super) counters: Arc<Counters>,
-}
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -65,18 +54,14 @@ impl Request {
     }
 }
 
-/// Rounds and time that ending a reactor waits for the kernel to let go.
-const REAP_ROUNDS: u32 = 50;
-const REAP_WAIT: Duration = Duration::from_millis(100);
-
-impl Shared {
-    pub(super) fn new(options: &ReactorOptions) -> Result<Self> {
-        let unparker = Unparker::new()?;
+impl State {
+    /// A state whose ring wakes at writes to `wake`.
+    pub(super) fn new(options: &ReactorOptions, wake: RawFd) -> Result<Self> {
         let driver =
             Uring::new(options).map_err(|e| Fault::Refused(e.raw_os_error().unwrap_or(libc::EIO)));
         // One op more than the user may have: the unparker's.
         let limit = options.op_limit() as usize + 1;
-        let mut state = State {
+        let mut state = Self {
             driver,
             ops: Ops::new(limit),
             backlog: VecDeque::with_capacity(limit),
@@ -88,89 +73,33 @@ impl Shared {
             answers: Vec::new(),
             delayed: Vec::new(),
         };
-        if state.driver.is_ok() {
-            let wake =
-                state.register(unparker.event().as_raw_fd(), Kind::Poll(libc::POLLIN as u32))?;
+        if state.has_ring() {
+            let wake = state.register_poll(wake, libc::POLLIN as u32)?;
             state.wake = Some(wake);
             state.want(wake);
         }
-        Ok(Self { state: RefCell::new(state), unparker, counters: Arc::default() })
+        Ok(state)
     }
 
-    /// One turn that does not wait.
-    pub(super) fn turn(&self) {
-        self.cycle(Wait::No);
+    pub(super) fn has_ring(&self) -> bool {
+        self.driver.is_ok()
     }
 
-    /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
-    /// is news.
-    pub(super) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
-        let next = self.state.borrow().next_deadline();
-        let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
-        self.unparker.begin();
-        if limit == Some(Duration::ZERO) || has_news() {
-            self.unparker.end();
-            self.turn();
-            return Ok(());
-        }
-        let has_ring = self.state.borrow().driver.is_ok();
-        let slept = if has_ring {
-            self.cycle(Wait::AtMost(limit));
-            Ok(())
-        } else {
-            let slept = self.unparker.sleep(next);
-            self.unparker.end();
-            self.turn();
-            slept
-        };
-        self.counters.wakeups.add(1);
-        slept
-    }
-
-    fn cycle(&self, wait: Wait) {
-        self.counters.turns.add(1);
-        let mut state = self.state.borrow_mut();
-        if let Err(fault) = state.submit(wait, &self.counters) {
-            state.fail(fault);
-        }
-        if wait != Wait::No {
-            self.unparker.end(); // before anybody is woken: this thread runs again
-        }
-        state.reap(&self.counters);
-        if !state.timers.is_empty() {
-            let State { timers, wakers, .. } = &mut *state;
+    /// Whom to wake and whom to tell, as this turn has found out; to be given back empty.
+    pub(super) fn take_due(&mut self) -> (Vec<Waker>, Vec<Answer>) {
+        let Self { timers, wakers, .. } = self;
+        if !timers.is_empty() {
             timers.expire(Instant::now(), wakers);
         }
-        state.take_delayed();
-        let mut wakers = std::mem::take(&mut state.wakers);
-        let mut answers = std::mem::take(&mut state.answers);
-        drop(state);
-        self.deliver(&mut answers);
-        for waker in wakers.drain(..) {
-            waker.wake();
-        }
-        let mut state = self.state.borrow_mut();
-        (state.wakers, state.answers) = (wakers, answers); // for their capacity
+        self.take_delayed();
+        (std::mem::take(&mut self.wakers), std::mem::take(&mut self.answers))
     }
 
-    /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
-    /// wakes whoever still waits for something.
-    pub(super) fn shut_down(&self) {
-        self.state.borrow_mut().cancel_all();
-        for _ in 0..REAP_ROUNDS {
-            if !self.state.borrow().is_waiting_for_kernel() {
-                break;
-            }
-            self.cycle(Wait::AtMost(Some(REAP_WAIT)));
-        }
-        let wakers = self.state.borrow_mut().end();
-        for waker in wakers {
-            waker.wake();
-        }
+    /// Takes the lists of [`take_due`](Self::take_due) back, for their capacity.
+    pub(super) fn give_back(&mut self, (wakers, answers): (Vec<Waker>, Vec<Answer>)) {
+        (self.wakers, self.answers) = (wakers, answers);
     }
-}
 
-impl State {
     pub(super) fn register_poll(&mut self, fd: RawFd, events: u32) -> Result<Token> {
         self.register(fd, Kind::Poll(events))
     }
@@ -280,7 +209,7 @@ impl State {
     }
 
     /// When somebody is next to be woken, or something to be kicked.
-    fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         let delayed = self.delayed.iter().map(|&(when, _)| when).min();
         [self.timers.next_deadline(), delayed].into_iter().flatten().min()
     }
@@ -294,7 +223,7 @@ impl State {
         }
     }
 
-    fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
+    pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
         let Self { driver, ops, backlog, silent, .. } = self;
         let Ok(driver) = driver else { return Ok(()) };
         if driver.is_foreign() {
@@ -338,7 +267,7 @@ impl State {
         Ok(())
     }
 
-    fn reap(&mut self, counters: &Counters) {
+    pub(super) fn reap(&mut self, counters: &Counters) {
         let Self { driver: Ok(driver), ops, backlog, wakers, ended, answers, silent, .. } = self
         else {
             return;
@@ -394,7 +323,7 @@ impl State {
     }
 
     /// The ring is of no use any more: everybody who waits on it learns so.
-    fn fail(&mut self, fault: Fault) {
+    pub(super) fn fail(&mut self, fault: Fault) {
         if let Ok(driver) = std::mem::replace(&mut self.driver, Err(fault)) {
             driver.close();
         }
@@ -410,7 +339,7 @@ impl State {
         });
     }
 
-    fn cancel_all(&mut self) {
+    pub(super) fn cancel_all(&mut self) {
         for token in self.ops.in_flight() {
             // Whoever waits for this op is woken at the end, and learns that there is no reactor.
             let waker = self.release(token);
@@ -418,12 +347,12 @@ impl State {
         }
     }
 
-    fn is_waiting_for_kernel(&self) -> bool {
+    pub(super) fn is_waiting_for_kernel(&self) -> bool {
         self.driver.is_ok() && !self.ops.in_flight().is_empty()
     }
 
     /// Closes the ring and forgets all ops and timers: whom to wake.
-    fn end(&mut self) -> Vec<Waker> {
+    pub(super) fn end(&mut self) -> Vec<Waker> {
         let is_idle = self.ops.in_flight().is_empty();
         // Where the kernel did not let go in time it may still use what is left: leak the ring.
         if let Ok(driver) = std::mem::replace(&mut self.driver, Err(Fault::Ended))

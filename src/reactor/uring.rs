@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::fault::Fault;
 use super::token::{Answered, Token};
@@ -37,6 +37,20 @@ pub(super) enum Wait {
     No,
     /// Until one comes, or for this long.
     AtMost(Option<Duration>),
+    /// The same, but for at least `least` if anything comes in that time.
+    Moderated { least: Duration, most: Option<Duration> },
+}
+
+/// A wait without end, where one has to be given.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// `struct io_uring_getevents_arg`, with the field that the io-uring crate leaves out.
+#[repr(C)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_size: u32,
+    min_wait_usec: u32,
+    timespec: u64,
 }
 
 impl Uring {
@@ -104,14 +118,10 @@ impl Uring {
     /// A wait that ended early (time, a signal, a full completion ring) is not an error: the caller
     /// reaps and looks again.
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
-        let submitter = self.ring.submitter();
         let entered = match wait {
-            Wait::No => submitter.submit(),
-            Wait::AtMost(None) => submitter.submit_and_wait(1),
-            Wait::AtMost(Some(limit)) => {
-                let timespec = Timespec::from(limit);
-                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timespec))
-            }
+            Wait::No => self.ring.submit(),
+            Wait::AtMost(limit) => self.enter_for(1, limit),
+            Wait::Moderated { least, most } => self.enter_moderated(least, most),
         };
         match entered {
             Ok(_) => Ok(()),
@@ -119,6 +129,51 @@ impl Uring {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 errno => Err(Fault::Enter(errno.unwrap_or(libc::EIO))),
             },
+        }
+    }
+
+    /// Waits for so many completions, for at most `limit`.
+    fn enter_for(&self, want: usize, limit: Option<Duration>) -> io::Result<usize> {
+        let Some(limit) = limit else { return self.ring.submit_and_wait(want) };
+        let timespec = Timespec::from(limit);
+        self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timespec))
+    }
+
+    /// One enter that wants more completions than will come, and waits `least` for them; then one will
+    /// do, until `most` (6.12).
+    fn enter_moderated(&mut self, least: Duration, most: Option<Duration>) -> io::Result<usize> {
+        let many = self.ring.params().cq_entries();
+        if !self.ring.params().is_feature_min_timeout() {
+            return self.enter_twice(many as usize, least, most);
+        }
+        // Without a general timeout the kernel ends the wait at the least one, events or not
+        // (`io_cqring_min_timer_wakeup`, io_uring/io_uring.c).
+        let timespec = Timespec::from(most.unwrap_or(LONG));
+        let arg = GetEventsArg {
+            sigmask: 0,
+            sigmask_size: 0,
+            min_wait_usec: u32::try_from(least.as_micros()).unwrap_or(u32::MAX),
+            timespec: std::ptr::from_ref(&timespec) as u64,
+        };
+        let queued = self.ring.submission().len() as u32;
+        let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
+        // SAFETY: the flags announce an argument of this layout; it and its timespec live until the
+        // call returns.
+        unsafe { self.ring.submitter().enter(queued, many, flags, Some(&arg)) }
+    }
+
+    /// The same with the means of kernels before 6.12: a wait for more than will come, and, if that
+    /// brought nothing, one for the first.
+    fn enter_twice(
+        &mut self,
+        many: usize,
+        least: Duration,
+        most: Option<Duration>,
+    ) -> io::Result<usize> {
+        match self.enter_for(many, Some(least)) {
+            Err(error) if error.raw_os_error() != Some(libc::ETIME) => Err(error),
+            _ if !self.ring.completion().is_empty() => Ok(0),
+            _ => self.enter_for(1, most.map(|most| most.saturating_sub(least))),
         }
     }
 

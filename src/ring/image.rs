@@ -25,6 +25,7 @@ pub(crate) struct BlockImage {
 
 impl BlockImage {
     /// An image of at most `block_size` bytes.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn new(block_size: usize) -> Self {
         let capacity = block_size - BODY_AT;
         Self { body: vec![0; FIRST_AT - BODY_AT], capacity, packets: 0, last_at: None }

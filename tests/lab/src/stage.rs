@@ -59,6 +59,12 @@ impl Stage {
         &self.interface
     }
 
+    /// The interface to send on: in the lab, the other end, so that what is sent arrives on
+    /// [`interface`](Self::interface).
+    pub fn sending_interface(&self) -> &str {
+        self.lab.as_ref().map_or(&self.interface, |lab| &lab.veth.left)
+    }
+
     /// Whether traffic has to be waited for: there is no lab to make it.
     pub fn is_real(&self) -> bool {
         self.lab.is_none()

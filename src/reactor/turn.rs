@@ -1,0 +1,128 @@
+//! One turn of a reactor: push what is queued → enter → reap → expire timers → release the borrow →
+//! ask ports → wake.
+
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::counters::Counters;
+use super::fault::Fault;
+use super::moderator::Moderator;
+use super::state::State;
+use super::unpark::Unparker;
+use super::uring::Wait;
+use crate::{ReactorOptions, Result};
+
+/// What a reactor and its handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) state: RefCell<State>,
+    pub(super) unparker: Unparker,
+    pub(super) counters: Arc<Counters>,
+    moderator: RefCell<Moderator>,
+}
+
+/// Rounds and time that ending a reactor waits for the kernel to let go.
+const REAP_ROUNDS: u32 = 50;
+const REAP_WAIT: Duration = Duration::from_millis(100);
+
+impl Shared {
+    pub(super) fn new(options: &ReactorOptions) -> Result<Self> {
+        let unparker = Unparker::new()?;
+        let state = State::new(options, unparker.event().as_raw_fd())?;
+        let moderator = RefCell::new(Moderator::new(options.moderation()));
+        Ok(Self { state: RefCell::new(state), unparker, counters: Arc::default(), moderator })
+    }
+
+    /// One turn that does not wait.
+    pub(super) fn turn(&self) {
+        self.cycle(Wait::No);
+    }
+
+    /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
+    /// is news.
+    pub(super) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
+        let next = self.state.borrow().next_deadline();
+        let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
+        self.unparker.begin();
+        if limit == Some(Duration::ZERO) || has_news() {
+            self.unparker.end();
+            self.turn();
+            return Ok(());
+        }
+        let has_ring = self.state.borrow().has_ring();
+        let slept = if has_ring {
+            self.sleep(limit);
+            Ok(())
+        } else {
+            let slept = self.unparker.sleep(next);
+            self.unparker.end();
+            self.turn();
+            slept
+        };
+        self.counters.wakeups.add(1);
+        slept
+    }
+
+    /// A turn that sleeps in the ring, as long as moderation wants.
+    fn sleep(&self, most: Option<Duration>) {
+        let mut moderator = self.moderator.borrow_mut();
+        let wait = match moderator.interval().min(most.unwrap_or(Duration::MAX)) {
+            Duration::ZERO => Wait::AtMost(most),
+            least => Wait::Moderated { least, most },
+        };
+        let start = moderator.is_adaptive().then(Instant::now);
+        let entered = self.submit(wait);
+        if let Some(start) = start {
+            moderator.slept(start.elapsed());
+        }
+        drop(moderator);
+        self.finish(wait, entered);
+    }
+
+    fn cycle(&self, wait: Wait) {
+        let entered = self.submit(wait);
+        self.finish(wait, entered);
+    }
+
+    fn submit(&self, wait: Wait) -> Result<(), Fault> {
+        self.counters.turns.add(1);
+        self.state.borrow_mut().submit(wait, &self.counters)
+    }
+
+    /// What comes after the enter of a turn.
+    fn finish(&self, wait: Wait, entered: Result<(), Fault>) {
+        let mut state = self.state.borrow_mut();
+        if let Err(fault) = entered {
+            state.fail(fault);
+        }
+        if wait != Wait::No {
+            self.unparker.end(); // before anybody is woken: this thread runs again
+        }
+        state.reap(&self.counters);
+        let (mut wakers, mut answers) = state.take_due();
+        drop(state);
+        self.deliver(&mut answers);
+        for waker in wakers.drain(..) {
+            waker.wake();
+        }
+        self.state.borrow_mut().give_back((wakers, answers));
+    }
+
+    /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
+    /// wakes whoever still waits for something.
+    pub(super) fn shut_down(&self) {
+        self.state.borrow_mut().cancel_all();
+        for _ in 0..REAP_ROUNDS {
+            if !self.state.borrow().is_waiting_for_kernel() {
+                break;
+            }
+            self.cycle(Wait::AtMost(Some(REAP_WAIT)));
+        }
+        let wakers = self.state.borrow_mut().end();
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}

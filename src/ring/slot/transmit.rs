@@ -1,0 +1,219 @@
+//! Sending from a frame ring: fill, commit, reclaim, and what to do about a refused frame.
+
+#![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
+
+#[cfg(all(test, not(miri)))]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use super::super::word::Word;
+use super::{SlotLayout, Slots};
+use crate::sys::Mapping;
+
+/// `struct tpacket2_hdr` is 32 bytes, its first word the status; a sent frame follows right behind
+/// (`tpacket_parse_header`, net/packet/af_packet.c).
+const TX_DATA_AT: usize = 32;
+/// Where a frame's length stands in its header.
+const LEN_AT: usize = 4;
+
+const AVAILABLE: u32 = libc::TP_STATUS_AVAILABLE;
+const SEND_REQUEST: u32 = libc::TP_STATUS_SEND_REQUEST;
+const SENDING: u32 = libc::TP_STATUS_SENDING;
+const WRONG_FORMAT: u32 = libc::TP_STATUS_WRONG_FORMAT;
+/// The bits that say whose a sent slot is; a timestamp flag may stand beside them.
+const TX_STATE: u32 = SEND_REQUEST | SENDING | WRONG_FORMAT;
+
+/// The orderings of the transmit protocol; see the table in `ring.rs`.
+pub(crate) trait TxOrders {
+    const COMMIT: Ordering;
+    const RECLAIM: Ordering;
+}
+
+/// The orderings we use. `transmit/model.rs` has weaker ones that must fail.
+#[derive(Debug)]
+pub(crate) struct Sound;
+
+impl TxOrders for Sound {
+    const COMMIT: Ordering = Ordering::Release;
+    const RECLAIM: Ordering = Ordering::Acquire;
+}
+
+/// Publishes a filled slot.
+#[inline]
+fn commit<O: TxOrders>(status: &impl Word) {
+    status.store(SEND_REQUEST, O::COMMIT);
+}
+
+/// Whose a slot is.
+#[inline]
+fn tx_state<O: TxOrders>(status: &impl Word) -> u32 {
+    status.load(O::RECLAIM) & TX_STATE
+}
+
+/// The sender's half of a frame ring.
+///
+/// Four counters, each at most the one before: `committed` ≥ `handed` ≥ `completed`, and `refused`
+/// beside them. Between `completed` and `committed` lie the slots in use.
+#[derive(Debug)]
+pub(crate) struct TxRing {
+    slots: Slots,
+    committed: u64,
+    handed: u64,
+    completed: u64,
+    refused: u64,
+}
+
+impl TxRing {
+    pub(crate) fn new(mapping: Mapping, layout: SlotLayout) -> Self {
+        let slots = Slots::new(mapping, layout);
+        Self { slots, committed: 0, handed: 0, completed: 0, refused: 0 }
+    }
+
+    /// The most bytes a frame may have.
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.layout.frame_size - TX_DATA_AT
+    }
+
+    pub(crate) fn frame_count(&self) -> usize {
+        self.slots.layout.frame_count
+    }
+
+    /// Frames committed so far, refused ones not counted.
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Frames the kernel has refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Frames committed that the kernel has not begun to send, as of the last [`look`](Self::look).
+    pub(crate) fn pending(&self) -> usize {
+        (self.committed - self.handed) as usize
+    }
+
+    /// Frames committed that are not sent yet, as of the last [`look`](Self::look).
+    pub(crate) fn in_use(&self) -> usize {
+        (self.committed - self.completed) as usize
+    }
+
+    pub(crate) fn available(&self) -> usize {
+        self.frame_count() - self.in_use()
+    }
+
+    /// The bytes of the next free slot, for a frame to be written into; `None` where none is free.
+    pub(crate) fn vacant(&mut self) -> Option<&mut [u8]> {
+        if self.available() == 0 {
+            return None;
+        }
+        let index = self.index(self.committed);
+        Some(self.bytes(index))
+    }
+
+    /// Publishes the next free slot, holding a frame of `len` bytes.
+    pub(crate) fn commit(&mut self, len: usize) {
+        assert!(self.available() > 0 && len <= self.capacity(), "checked by the injector");
+        let index = self.index(self.committed);
+        self.set_len(index, len as u32);
+        commit::<Sound>(self.slots.status(index));
+        self.committed += 1;
+    }
+
+    /// Looks how far the kernel has come: frames it has begun to send, frames it has sent, and
+    /// whether it refused the one it stands at, which is then taken out of the line.
+    ///
+    /// The kernel must not be at work on the ring: it is only inside a kick, which is over.
+    pub(crate) fn look(&mut self) {
+        while self.handed < self.committed {
+            match tx_state::<Sound>(self.slots.status(self.index(self.handed))) {
+                SEND_REQUEST => break,
+                WRONG_FORMAT => self.move_up(),
+                _ => self.handed += 1,
+            }
+        }
+        while self.completed < self.handed {
+            let state = tx_state::<Sound>(self.slots.status(self.index(self.completed)));
+            if state != AVAILABLE {
+                break;
+            }
+            self.completed += 1;
+        }
+    }
+
+    /// Takes the refused frame at `handed` out: each frame behind it moves one slot up.
+    fn move_up(&mut self) {
+        self.refused += 1;
+        self.committed -= 1;
+        for position in self.handed..self.committed {
+            let (to, from) = (self.index(position), self.index(position + 1));
+            let len = self.len(from);
+            self.copy(from, to, len as usize);
+            self.set_len(to, len);
+            // In line order: the kernel, kicked only later, finds no hole.
+            commit::<Sound>(self.slots.status(to));
+        }
+        // Relaxed: nobody but us looks at it before it is committed again.
+        self.slots.status(self.index(self.committed)).store(AVAILABLE, Ordering::Relaxed);
+    }
+
+    fn index(&self, position: u64) -> usize {
+        (position % self.slots.layout.frame_count as u64) as usize
+    }
+
+    /// A slot's bytes for a frame. The slot must be ours.
+    fn bytes(&mut self, index: usize) -> &mut [u8] {
+        let capacity = self.capacity();
+        // SAFETY: a slot is longer than its header.
+        let data = unsafe { self.slots.slot(index).add(TX_DATA_AT) };
+        // SAFETY: the stretch lies inside the mapping, which `self` owns; the slot was seen
+        // AVAILABLE with acquire, or never used, so the kernel is done with it; and `&mut self`
+        // keeps any other reference away.
+        unsafe { std::slice::from_raw_parts_mut(data.as_ptr(), capacity) }
+    }
+
+    fn copy(&mut self, from: usize, to: usize, len: usize) {
+        let len = len.min(self.capacity());
+        // SAFETY: a slot is longer than its header.
+        let source = unsafe { self.slots.slot(from).add(TX_DATA_AT) };
+        // SAFETY: a slot is longer than its header.
+        let target = unsafe { self.slots.slot(to).add(TX_DATA_AT) };
+        // SAFETY: both stretches lie in different slots of our mapping. The kernel stands at or
+        // before them, outside of any kick, so it neither reads the target nor writes the source.
+        unsafe { source.copy_to_nonoverlapping(target, len) };
+    }
+
+    fn len_word(&self, index: usize) -> NonNull<u32> {
+        // SAFETY: a slot is longer than its header, and 16-aligned, so the word is aligned.
+        unsafe { self.slots.slot(index).add(LEN_AT) }.cast()
+    }
+
+    fn len(&self, index: usize) -> u32 {
+        // SAFETY: inside our mapping; the kernel does not write this word of a slot it has not sent.
+        unsafe { self.len_word(index).read() }
+    }
+
+    fn set_len(&mut self, index: usize, len: u32) {
+        // SAFETY: inside our mapping; the slot is ours, so nobody reads the word meanwhile.
+        unsafe { self.len_word(index).write(len) };
+    }
+
+    #[cfg(test)]
+    pub(super) fn play_kernel(&self, index: usize, state: u32) -> Option<Vec<u8>> {
+        let status = self.slots.status(index);
+        if status.load(Ordering::Acquire) & TX_STATE != SEND_REQUEST {
+            return None;
+        }
+        let len = self.len(index) as usize;
+        // SAFETY: a slot is longer than its header.
+        let data = unsafe { self.slots.slot(index).add(TX_DATA_AT) };
+        // SAFETY: a committed slot is the kernel's, whom the test plays on the owner's thread.
+        let frame = unsafe { std::slice::from_raw_parts(data.as_ptr(), len) }.to_vec();
+        status.store(state, Ordering::Release);
+        Some(frame)
+    }
+}
