@@ -69,6 +69,7 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
     for coalesce in [
         Coalesce::Fixed(microseconds(200)),
         Coalesce::Adaptive { max: microseconds(200) },
+        Coalesce::Fixed(Duration::from_nanos(500)),
         Coalesce::Fixed(Duration::from_secs(3600)), // bounded by timers alone
     ] {
         let Some(net) = namespace() else { return };

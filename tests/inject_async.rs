@@ -73,8 +73,28 @@ fn frames_go_although_nobody_awaits_anything_of_the_injector_any_more() {
             assert!(start.elapsed() < PATIENCE, "{:?}", injector.stats());
         }
         assert!(injector.stats().queue_full > 0, "{:?}", injector.stats());
+        assert!(injector.stats().kicks < 2_000, "no spin: {:?}", injector.stats());
     });
     far.wait_until(200);
+    far.finish().assert_complete();
+}
+
+#[test]
+fn a_buffer_of_a_few_frames_is_kept_at_while_everybody_sleeps() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    link::limit_rate(&veth.left, 2_000_000, 4_000, 1 << 20).unwrap();
+    let traffic = Traffic { len: 1000, ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 200));
+    block_on(async {
+        let mut injector = open(injector(&veth).sndbuf(8_000));
+        for number in 0..200 {
+            injector.send(&traffic.frame(number, 0)).await.unwrap();
+        }
+        // One long sleep, with nothing else to wake the reactor: 200,000 bytes take 0.1 s.
+        time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(far.count(), 200, "{:?}", injector.stats());
+    });
     far.finish().assert_complete();
 }
 
@@ -151,6 +171,7 @@ fn down_waits_up_goes_on_and_removed_is_an_error() {
         }
         let waited = time::timeout(Duration::from_millis(100), injector.flush()).await;
         assert!(waited.is_err(), "down is no error, but a wait: {waited:?}");
+        assert!(injector.stats().kicks < 50, "and no spin: {:?}", injector.stats());
         veth.up();
         let far = FarEnd::new(&veth, Tally::new(&traffic, 20));
         time::timeout(PATIENCE, injector.flush()).await.expect("it goes on").unwrap();

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::injector_builder::InjectorBuilder;
+use super::stall::{Judged, Patience, Stall};
 use crate::packet::Timestamp;
 use crate::ring::slot::TxRing;
 use crate::sys::event::{self, Interest};
@@ -49,25 +50,12 @@ pub struct Injector {
     stats: InjectorStats,
 }
 
-/// Why frames are left after a kick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stall {
-    /// None are.
-    Done,
-    /// The kernel took a part: kick again.
-    Again,
-    /// The socket's send buffer is full: wait until it is writable.
-    Buffer,
-    /// The interface's queue is full, which nothing will report the end of: wait a while.
-    Queue,
-    /// The interface is down: the frames go with the first kick after it is up.
-    Link,
-}
-
 /// When a frame was handed to the driver; from [`Injector::read_tx_timestamp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TxTimestamp {
-    /// Which frame, counted by the kernel from 0 (and round at 2^32) as it took them.
+    /// Which attempt at a frame, counted by the kernel from 0 (and round at 2^32). It is the number of
+    /// the frame as long as the kernel took each at the first go: a frame that met a full queue, or was
+    /// refused, has used up another number.
     pub frame: u32,
     /// When, by the kernel's clock.
     pub timestamp: Timestamp,
@@ -127,7 +115,7 @@ impl Injector {
     pub fn flush(&mut self) -> Result<()> {
         let mut patience = Patience::new();
         loop {
-            match self.kick()? {
+            match self.kick_patiently(&mut patience)? {
                 Stall::Done => return Ok(()),
                 Stall::Link => return Err(self.link_down()),
                 stall => self.wait(stall, &mut patience)?,
@@ -144,7 +132,7 @@ impl Injector {
         let deadline = Instant::now().checked_add(timeout);
         let mut patience = Patience::new();
         loop {
-            let stall = self.kick()?;
+            let stall = self.kick_patiently(&mut patience)?;
             if self.ring.in_use() == 0 {
                 return Ok(true);
             }
@@ -214,30 +202,44 @@ impl Injector {
         Ok(stamp.map(|(frame, timestamp)| TxTimestamp { frame, timestamp }))
     }
 
+    fn kick_patiently(&mut self, patience: &mut Patience) -> Result<Stall> {
+        let Judged { stall, has_progressed } = self.kick()?;
+        if has_progressed {
+            *patience = Patience::new();
+        }
+        Ok(stall)
+    }
+
     /// One kick, if there is anything to hand over, and what it came to.
-    pub(crate) fn kick(&mut self) -> Result<Stall> {
+    pub(crate) fn kick(&mut self) -> Result<Judged> {
         self.ring.look();
         if self.ring.pending() == 0 {
-            return Ok(Stall::Done);
+            return Ok(Judged { stall: Stall::Done, has_progressed: false });
         }
         let answer = packet_socket::kick(self.socket.as_fd());
         self.judge(answer)
     }
 
     /// What a kick came to: the ring says how far the kernel got, `answer` only why not further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Stall> {
+    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
         self.stats.kicks += 1;
         let (before, refused) = (self.ring.pending(), self.ring.refused());
         self.ring.look();
         if self.ring.refused() > refused {
             self.learn_mtu();
         }
-        if self.ring.pending() == 0 {
-            return Ok(Stall::Done);
-        }
-        let progressed = self.ring.pending() < before;
+        let has_progressed = self.ring.pending() < before;
+        let stall = match self.ring.pending() {
+            0 => Stall::Done,
+            _ => self.stall_of(answer, has_progressed)?,
+        };
+        Ok(Judged { stall, has_progressed })
+    }
+
+    /// Why frames are left.
+    fn stall_of(&mut self, answer: io::Result<()>, has_progressed: bool) -> Result<Stall> {
         let Err(error) = answer else {
-            return Ok(if progressed { Stall::Again } else { Stall::Buffer });
+            return Ok(if has_progressed { Stall::Again } else { Stall::Buffer });
         };
         match error.raw_os_error() {
             Some(libc::EAGAIN) => {
@@ -253,7 +255,7 @@ impl Injector {
                 Err(Error::InterfaceGone { name: self.name.clone() })
             }
             // Frames were refused, and taken out of the line.
-            Some(libc::EINTR | libc::EMSGSIZE | libc::EINVAL) if progressed => Ok(Stall::Again),
+            Some(libc::EINTR | libc::EMSGSIZE | libc::EINVAL) if has_progressed => Ok(Stall::Again),
             _ => Err(Error::os(Step::Kick, error)),
         }
     }
@@ -293,7 +295,7 @@ impl Injector {
         }
         let mut patience = Patience::new();
         loop {
-            let stall = self.kick()?;
+            let stall = self.kick_patiently(&mut patience)?;
             if self.ring.available() > 0 {
                 return Ok(());
             }
@@ -385,28 +387,5 @@ impl<'a> TxSlot<'a> {
         injector.check(&head[..len.min(HEADER)], len)?;
         injector.ring.commit(len);
         Ok(())
-    }
-}
-
-/// How long to wait where nothing reports an end: longer each time.
-#[derive(Debug)]
-pub(crate) struct Patience(Duration);
-
-impl Patience {
-    pub(crate) const LONGEST: Duration = Duration::from_millis(5);
-
-    pub(crate) fn new() -> Self {
-        Self(Duration::from_micros(20))
-    }
-
-    /// The next wait.
-    pub(crate) fn next(&mut self) -> Duration {
-        let now = self.0;
-        self.0 = (2 * now).min(Self::LONGEST);
-        now
-    }
-
-    fn sleep(&mut self) {
-        std::thread::sleep(self.next());
     }
 }

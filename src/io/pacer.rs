@@ -16,6 +16,8 @@ pub struct Pacer {
     burst: u64,
     /// When the bucket would be full, if nothing more went through.
     full_at: Option<Instant>,
+    /// What of a nanosecond the last costs left over, in units of 1/rate ns.
+    remainder: u128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +29,25 @@ enum Unit {
 impl Pacer {
     /// So many packets a second, at least 1, and up to `burst` of them at once.
     pub fn packets_per_second(rate: u64, burst: u64) -> Self {
-        Self { unit: Unit::Packets, rate: rate.max(1), burst: burst.max(1), full_at: None }
+        Self {
+            unit: Unit::Packets,
+            rate: rate.max(1),
+            burst: burst.max(1),
+            full_at: None,
+            remainder: 0,
+        }
     }
 
     /// So many bits of frames a second, at least 1, and up to `burst` bits at once. Preamble, checksum
     /// and gap between frames, 192 bits a frame on Ethernet, are not counted.
     pub fn bits_per_second(rate: u64, burst: u64) -> Self {
-        Self { unit: Unit::Bits, rate: rate.max(1), burst: burst.max(1), full_at: None }
+        Self {
+            unit: Unit::Bits,
+            rate: rate.max(1),
+            burst: burst.max(1),
+            full_at: None,
+            remainder: 0,
+        }
     }
 
     /// Waits until a frame of `len` bytes may go.
@@ -53,16 +67,22 @@ impl Pacer {
             Unit::Packets => 1,
             Unit::Bits => 8 * len as u64,
         };
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + self.time_of(cost);
+        let owed = u128::from(cost) * NANOS + std::mem::take(&mut self.remainder);
+        self.remainder = owed % u128::from(self.rate);
+        let time = nanos(owed / u128::from(self.rate));
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + time;
         self.full_at = Some(full_at);
         // The bucket holds `burst`: what is further from full than that is owed.
-        full_at.saturating_duration_since(now).saturating_sub(self.time_of(self.burst))
+        let burst = nanos(u128::from(self.burst) * NANOS / u128::from(self.rate));
+        full_at.saturating_duration_since(now).saturating_sub(burst)
     }
+}
 
-    fn time_of(&self, units: u64) -> Duration {
-        let nanos = u128::from(units) * 1_000_000_000 / u128::from(self.rate);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
+/// Nanoseconds in a second.
+const NANOS: u128 = 1_000_000_000;
+
+fn nanos(count: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -78,6 +98,14 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let waits: Vec<_> = (0..5).map(|_| pacer.take(60, later).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 1, 2], "rest fills the bucket, and no more");
+    }
+
+    #[test]
+    fn what_is_less_than_a_nanosecond_is_not_lost() {
+        let mut pacer = Pacer::packets_per_second(3_000_000_000, 1);
+        let start = Instant::now();
+        let wait = (0..3_000_001).map(|_| pacer.take(60, start)).last().unwrap();
+        assert_eq!(wait, Duration::from_millis(1));
     }
 
     #[test]

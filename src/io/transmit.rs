@@ -20,7 +20,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::pacer::Pacer;
-use crate::afpacket::{Patience, Stall};
+use crate::afpacket::{Judged, Patience, Stall};
 use crate::reactor::{Kicked, Kicker, Next, Registration};
 use crate::time::{self, Sleep};
 use crate::{Error, Injector, InjectorStats, Reactor, Result, TxSlot, TxTimestamp};
@@ -60,40 +60,59 @@ struct TxCore {
     patience: RefCell<Patience>,
     /// What ended the injector, for the next call to report.
     fault: Cell<Option<Error>>,
-    is_link_down: Cell<bool>,
+    /// Whether the next kick waits for its time: nobody else is to kick before.
+    is_stalled: Cell<bool>,
 }
 
 impl Kicked for TxCore {
     fn kicked(&self, errno: i32) -> Next {
-        if let Some(waiter) = self.waiter.take() {
-            waiter.wake();
-        }
+        self.is_stalled.set(false);
         // A slot that is held across a turn: look again when it is not.
         let Ok(mut injector) = self.injector.try_borrow_mut() else {
             return Next::KickAfter(Patience::LONGEST);
         };
         if errno == libc::ECANCELED {
+            self.wake();
             return Next::Rest;
         }
         let answer = match errno {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         };
+        let judged = injector.judge(answer);
+        drop(injector);
         let mut patience = self.patience.borrow_mut();
-        let stall = injector.judge(answer);
-        self.is_link_down.set(matches!(stall, Ok(Stall::Link)));
-        match stall {
-            Ok(Stall::Done) => {
-                *patience = Patience::new();
-                Next::Rest
+        match judged {
+            Ok(Judged { stall, has_progressed }) => {
+                self.fault.set(None);
+                if has_progressed {
+                    *patience = Patience::new();
+                }
+                if has_progressed || stall == Stall::Done {
+                    self.wake();
+                }
+                let wait = match stall {
+                    Stall::Done => return Next::Rest,
+                    Stall::Again => return Next::Kick,
+                    Stall::Buffer | Stall::Queue => patience.next(),
+                    Stall::Link => LINK_CHECK,
+                };
+                self.is_stalled.set(true);
+                Next::KickAfter(wait)
             }
-            Ok(Stall::Again) => Next::Kick,
-            Ok(Stall::Buffer | Stall::Queue) => Next::KickAfter(patience.next()),
-            Ok(Stall::Link) => Next::KickAfter(LINK_CHECK),
             Err(error) => {
                 self.fault.set(Some(error));
+                self.wake();
                 Next::Rest
             }
+        }
+    }
+}
+
+impl TxCore {
+    fn wake(&self) {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
         }
     }
 }
@@ -118,7 +137,7 @@ impl AsyncInjector {
             waiter: Cell::new(None),
             patience: RefCell::new(Patience::new()),
             fault: Cell::new(None),
-            is_link_down: Cell::new(false),
+            is_stalled: Cell::new(false),
         });
         let port: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
         let (kicker, writable) = {
@@ -199,9 +218,9 @@ impl AsyncInjector {
     /// # Errors
     /// As [`Injector::flush`], but without waiting: what the kernel does not take goes later.
     pub fn kick_now(&mut self) -> Result<()> {
-        let stall = self.core.injector.borrow_mut().kick()?;
-        if stall != Stall::Done {
-            self.kicker.mark()?;
+        let judged = self.core.injector.borrow_mut().kick()?;
+        if judged.stall != Stall::Done {
+            self.kicker.mark_awaited()?;
         }
         Ok(())
     }
@@ -265,6 +284,9 @@ impl AsyncInjector {
         cx: &mut Context<'_>,
         is_so: impl Fn(&mut Injector) -> bool,
     ) -> Poll<Result<()>> {
+        if let Some(error) = self.core.fault.take() {
+            return Poll::Ready(Err(error));
+        }
         loop {
             if is_so(&mut self.core.injector.borrow_mut()) {
                 (self.look_again, self.patience) = (None, Patience::new());
@@ -280,7 +302,7 @@ impl AsyncInjector {
         if let Some(error) = self.core.fault.take() {
             return Poll::Ready(Err(error));
         }
-        if self.core.injector.borrow_mut().pending() > 0 {
+        if !self.core.is_stalled.get() && self.core.injector.borrow_mut().pending() > 0 {
             self.kicker.mark_awaited()?;
         }
         self.core.waiter.set(Some(cx.waker().clone()));
@@ -320,7 +342,7 @@ impl fmt::Debug for AsyncInjector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncInjector")
             .field("injector", &self.core.injector)
-            .field("is_link_down", &self.core.is_link_down.get())
+            .field("is_stalled", &self.core.is_stalled.get())
             .finish_non_exhaustive()
     }
 }

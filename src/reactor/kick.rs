@@ -48,7 +48,8 @@ impl Shared {
             let mut state = self.state.borrow_mut();
             match next {
                 Next::Rest => {}
-                Next::Kick => state.want(token),
+                // What has stalled is not silent any more: the port must hear how it went on.
+                Next::Kick => state.want_kick(token, true),
                 Next::KickAfter(wait) => state.want_at(token, Instant::now() + wait),
             }
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::rc::Weak;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::counters::Counters;
 use super::fault::Fault;
@@ -39,6 +39,9 @@ pub(super) struct State {
     /// Kicks that wait for their time. Few: at most one a port, and only of those that stall.
     delayed: Vec<(Instant, Token)>,
 }
+
+/// The longest sleep that a silent kick is submitted with.
+const KICK_CHECK: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
@@ -201,7 +204,7 @@ impl State {
         delayed.retain(|&(when, token)| {
             let is_due = when <= now;
             if is_due {
-                self.want(token);
+                self.want_kick(token, true);
             }
             !is_due
         });
@@ -258,8 +261,13 @@ impl State {
                 }
             }
         }
-        // Nobody sleeps while a request waits for room.
-        let wait = if backlog.is_empty() { wait } else { Wait::No };
+        // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
+        // well in part, and only its port can tell.
+        let wait = match wait {
+            _ if !backlog.is_empty() => Wait::No,
+            wait if !silent.is_empty() => wait.at_most(KICK_CHECK),
+            wait => wait,
+        };
         if wait != Wait::No || driver.needs_enter() {
             counters.enters.add(1);
             driver.enter(wait)?;
@@ -297,8 +305,10 @@ impl State {
                 }
             }
         }
-        // A kick that was to be silent and has said nothing went well: it was made inside the enter.
-        for token in silent.drain(..) {
+        // A kick that was to be silent and has said nothing went well: it was made inside the enter,
+        // unless that took none.
+        let is_taken = !driver.has_queued();
+        for token in silent.extract_if(.., |_| is_taken) {
             if let Some(entry) = ops.get(token)
                 && entry.op.complete(0, false) == Completed::Wake
             {

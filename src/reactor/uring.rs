@@ -41,6 +41,20 @@ pub(super) enum Wait {
     Moderated { least: Duration, most: Option<Duration> },
 }
 
+impl Wait {
+    /// The same wait, but not for longer than `limit`.
+    pub(super) fn at_most(self, limit: Duration) -> Self {
+        let sooner = |most: Option<Duration>| Some(most.map_or(limit, |most| most.min(limit)));
+        match self {
+            Self::No => Self::No,
+            Self::AtMost(most) => Self::AtMost(sooner(most)),
+            Self::Moderated { least, most } => {
+                Self::Moderated { least: least.min(limit), most: sooner(most) }
+            }
+        }
+    }
+}
+
 /// A wait without end, where one has to be given.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -65,6 +79,11 @@ impl Uring {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
         Ok(Self { ring: ManuallyDrop::new(ring), forks })
+    }
+
+    /// Whether the kernel has not taken all that was queued.
+    pub(super) fn has_queued(&mut self) -> bool {
+        !self.ring.submission().is_empty()
     }
 
     /// Whether there is no room for another request until the next enter.
@@ -152,7 +171,8 @@ impl Uring {
         let arg = GetEventsArg {
             sigmask: 0,
             sigmask_size: 0,
-            min_wait_usec: u32::try_from(least.as_micros()).unwrap_or(u32::MAX),
+            // Rounded up: with 0 the kernel would wait for all that are wanted.
+            min_wait_usec: u32::try_from(least.as_micros() + 1).unwrap_or(u32::MAX),
             timespec: std::ptr::from_ref(&timespec) as u64,
         };
         let queued = self.ring.submission().len() as u32;

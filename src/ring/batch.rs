@@ -224,11 +224,12 @@ impl<'a> Iterator for Packets<'a> {
             }
             Walked::Frames { lease, next } => {
                 while *next < lease.len() {
-                    let (status, body) = lease.frame(*next);
+                    let number = *next;
+                    let (status, body) = lease.frame(number);
                     *next += 1;
                     match frame::read(status, body) {
                         Some(packet) => return Some(packet),
-                        None => lease.count_malformed(1),
+                        None => lease.count_malformed(number),
                     }
                 }
                 None

@@ -8,7 +8,7 @@ mod tests;
 #[cfg(test)]
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::lease::Leases;
 use super::{SLOT_BODY_AT, SlotLayout, Slots};
@@ -33,7 +33,7 @@ struct RxShared {
 }
 
 impl FrameRing {
-    /// A ring over `mapping`; a lease takes `batch_limit` frames at most.
+    /// A ring over `mapping`; a lease takes `batch_limit` frames at most, 1 to 64.
     pub(crate) fn new(
         mapping: Mapping,
         layout: SlotLayout,
@@ -43,7 +43,7 @@ impl FrameRing {
         let slots = Slots::new(mapping, layout);
         let leases = Leases::new(layout.frame_count);
         let shared = Arc::new(RxShared { slots, leases, malformed });
-        Self { shared, cursor: 0, batch_limit: batch_limit.max(1), sequence: 0 }
+        Self { shared, cursor: 0, batch_limit: batch_limit.clamp(1, 64), sequence: 0 }
     }
 
     /// Takes the run of frames that are ready, if there are any.
@@ -70,7 +70,7 @@ impl FrameRing {
             count,
             flags,
             sequence: self.sequence,
-            is_counted: AtomicBool::new(false),
+            counted: AtomicU64::new(0),
         })
     }
 
@@ -116,7 +116,8 @@ pub(crate) struct FrameLease {
     /// The status words of all frames, put together.
     flags: u32,
     sequence: u64,
-    is_counted: AtomicBool,
+    /// A bit for each frame that could not be read and was counted.
+    counted: AtomicU64,
 }
 
 impl FrameLease {
@@ -152,11 +153,12 @@ impl FrameLease {
         (status, unsafe { std::slice::from_raw_parts(body.as_ptr(), len) })
     }
 
-    /// Counts a frame that could not be read, once a lease.
-    pub(crate) fn count_malformed(&self, packets: u64) {
+    /// Counts frame `number`, which could not be read, once however often it is tried.
+    pub(crate) fn count_malformed(&self, number: usize) {
+        let bit = 1 << number;
         // Relaxed: statistics.
-        if !self.is_counted.swap(true, Ordering::Relaxed) {
-            self.shared.malformed.fetch_add(packets, Ordering::Relaxed);
+        if self.counted.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.shared.malformed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
