@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringtap::{Capture, StopHandle};
+use ringtap::{Capture, StatsHandle, StopHandle};
 use ringtap_lab::{Tally, Veth};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -13,15 +13,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A thread that captures all that arrives on the right end and records it.
 pub(crate) struct FarEnd {
     received: Arc<AtomicU64>,
+    stats: StatsHandle,
     stop: StopHandle,
     thread: JoinHandle<Tally>,
 }
 
 impl FarEnd {
     pub(crate) fn new(veth: &Veth, mut tally: Tally) -> Self {
-        let ring = Capture::builder().interface(&veth.right).block_size(1 << 20).block_count(64);
+        // Many blocks: each timeout takes one, however long this thread is kept from its core.
+        let ring = Capture::builder().interface(&veth.right).block_size(1 << 16).block_count(2048);
         let mut capture = ring.block_timeout_ms(2).build().unwrap();
         let stop = capture.stop_handle().unwrap();
+        let stats = capture.stats_handle();
         let received = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&received);
         let thread = std::thread::spawn(move || {
@@ -35,7 +38,7 @@ impl FarEnd {
             assert_eq!((stats.drops, stats.malformed), (0, 0), "the far end saw all");
             tally
         });
-        Self { received, stop, thread }
+        Self { received, stats, stop, thread }
     }
 
     /// Frames that have arrived.
@@ -48,7 +51,8 @@ impl FarEnd {
     pub(crate) fn wait_until(&self, count: u64) {
         let start = Instant::now();
         while self.received.load(Ordering::Relaxed) < count {
-            assert!(start.elapsed() < PATIENCE, "frames do not arrive: {count} expected");
+            let stats = self.stats.stats();
+            assert!(start.elapsed() < PATIENCE, "{count} frames are expected: {stats:?}");
             std::thread::sleep(Duration::from_micros(200));
         }
     }
