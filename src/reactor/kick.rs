@@ -1,10 +1,10 @@
 //! Kicks: telling the kernel to look at a transmit ring, in the enter that happens anyway.
 //!
 //! A port that has committed something is marked; the next turn submits one kick for it, together with
-//! whatever else there is to submit, and the wait. A kick that goes well posts no completion unless
-//! somebody awaits it, since that would end the wait it was submitted with. At most one kick a port is in flight. What it came
-//! to only the port can say, from its ring; so the reactor asks it, and kicks again at once, later, or
-//! not.
+//! whatever else there is to submit, and the wait. At most one kick a port is in flight. One that goes
+//! well posts no completion unless somebody awaits it, since that would end the wait it was submitted
+//! with. What a kick came to only the port can say, from its ring; so the reactor asks it, and kicks
+//! again at once, later, or not.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};

@@ -307,12 +307,13 @@ impl State {
         }
         // A kick that was to be silent and has said nothing went well: it was made inside the enter,
         // unless that took none.
-        let is_taken = !driver.has_queued();
-        for token in silent.extract_if(.., |_| is_taken) {
-            if let Some(entry) = ops.get(token)
-                && entry.op.complete(0, false) == Completed::Wake
-            {
-                answers.extend(answer(entry, token, 0));
+        if !driver.has_queued() {
+            for token in silent.drain(..) {
+                if let Some(entry) = ops.get(token)
+                    && entry.op.complete(0, false) == Completed::Wake
+                {
+                    answers.extend(answer(entry, token, 0));
+                }
             }
         }
         counters.completions.add(reaped);
