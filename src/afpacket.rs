@@ -14,13 +14,15 @@ mod open;
 mod rx;
 mod socket;
 mod stall;
+mod tx_slot;
 
 pub use self::builder::{CaptureBuilder, TimestampSource};
 pub use self::capture::{Batches, Capture};
 pub use self::fanout::{FanoutFlags, FanoutMode, UnknownFanoutMode};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
-pub use self::injector::{Injector, TxSlot, TxTimestamp};
+pub use self::injector::{Injector, TxTimestamp};
 pub use self::injector_builder::InjectorBuilder;
 pub(crate) use self::socket::Socket;
 pub use self::socket::StatsHandle;
 pub(crate) use self::stall::{Judged, Patience, Stall};
+pub use self::tx_slot::TxSlot;

@@ -52,6 +52,8 @@ pub enum Error {
         /// The most that can be sent: MTU and header, or the ring's slot.
         most: usize,
     },
+    /// A frame with an [`Offload`](crate::Offload) on an injector without.
+    OffloadsOff,
     /// The sizes asked for do not form a ring.
     Geometry(GeometryError),
     /// The kernel could not find memory for the ring.
@@ -167,6 +169,10 @@ impl fmt::Display for Error {
                 f,
                 "a frame of {len} bytes cannot be sent: from {least} to {most} can, as the \
                  interface's MTU and the injector's `frame_size` are"
+            ),
+            Self::OffloadsOff => f.write_str(
+                "a frame whose checksum or segmentation is left to the kernel needs an injector \
+                 that was built with `offloads(true)`",
             ),
             Self::Geometry(error) => write!(f, "ring geometry: {error}"),
             Self::RingTooLarge { bytes, source } => write!(

@@ -7,6 +7,7 @@
 mod pacer;
 mod port;
 mod transmit;
+mod tx_slot;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -17,11 +18,12 @@ use futures_core::Stream;
 
 pub use self::pacer::Pacer;
 pub use self::port::Port;
-pub use self::transmit::{AsyncInjector, AsyncTxSlot};
+pub use self::transmit::AsyncInjector;
+pub use self::tx_slot::AsyncTxSlot;
 use crate::reactor::Registration;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};
-use crate::{Capture, CaptureStats, PacketBatch, Reactor, Result, StatsHandle};
+use crate::{Capture, CaptureStats, Error, PacketBatch, Reactor, Result, StatsHandle};
 
 /// Batches a task may take before it yields once, so that a flood on one socket does not starve
 /// the thread's other tasks.
@@ -84,13 +86,27 @@ impl<S: Port> Async<S> {
     /// [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
     /// [`Error::TooManyOps`](crate::Error::TooManyOps).
     pub fn new(port: S) -> Result<Self> {
-        let reactor = Reactor::current()?;
-        let registration = Registration::new(&reactor, port.descriptor())?;
-        let stop = match port.known_stop() {
-            Some(stop) => Some(Registration::new(&reactor, stop.event())?),
-            None => None,
+        Self::attach(port).map_err(|lost| lost.0)
+    }
+
+    /// As [`new`](Self::new), but a failure gives the socket back.
+    pub(crate) fn attach(port: S) -> Result<Self, Box<(Error, S)>> {
+        let register = || {
+            let reactor = Reactor::current()?;
+            let registration = Registration::new(&reactor, port.descriptor())?;
+            let stop = match port.known_stop() {
+                Some(stop) => Some(Registration::new(&reactor, stop.event())?),
+                None => None,
+            };
+            Ok((registration, stop))
         };
-        Ok(Self { registration, stop, look_again: None, budget: BUDGET, has_failed: false, port })
+        match register() {
+            Ok((registration, stop)) => {
+                let (look_again, budget, has_failed) = (None, BUDGET, false);
+                Ok(Self { registration, stop, look_again, budget, has_failed, port })
+            }
+            Err(error) => Err(Box::new((error, port))),
+        }
     }
 
     /// Waits for the next batch; `None` once a [`StopHandle`] ended the capture and all is

@@ -33,6 +33,8 @@
 //! | packets, no async | [`Capture`]: [`next_batch_timeout`](Capture::next_batch_timeout), [`batches`](Capture::batches) |
 //! | packets in a future | [`AsyncCapture`], inside [`executor::block_on`] |
 //! | every core | [`Shards`] |
+//! | frames out | [`Injector`], [`AsyncInjector`] |
+//! | two interfaces joined | [`Bridge`] |
 //! | figures | [`Capture::stats`], [`StatsHandle`], [`ShardsHandle::stats`] |
 //!
 //! # Layers
@@ -47,6 +49,7 @@
 //!                 executor  time         tasks; timers
 //!                     io                 async sockets
 //!                         shard          one thread a core
+//!                             bridge     two interfaces joined
 //! ```
 //!
 //! # Features
@@ -64,6 +67,7 @@ compile_error!("ringtap works through Linux packet sockets and io_uring: it buil
 compile_error!("ringtap's rings need a 64-bit address space");
 
 mod afpacket;
+mod bridge;
 mod error;
 pub mod executor;
 mod interface;
@@ -83,12 +87,17 @@ pub use self::afpacket::{
     MAX_RING_BYTES, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot, TxTimestamp,
     UnknownFanoutMode,
 };
+pub use self::bridge::{
+    Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
+    BridgeLaneStats, BridgeStats, BridgeStatsHandle,
+};
 pub use self::error::{Error, GeometryError, Result, Step};
 pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTxSlot, Pacer, Port};
 pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
-    Clock, LinkAddress, OwnedPacket, Packet, PacketDirection, PacketStatus, Timestamp, VlanTag,
+    Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,
+    Timestamp, VlanTag,
 };
 pub use self::reactor::{Reactor, ReactorStatsHandle};
 pub use self::ring::batch::{PacketBatch, Packets};

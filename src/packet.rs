@@ -3,6 +3,7 @@
 //! [`Packet`] borrows the bytes where the kernel wrote them; it lives as long as its
 //! [`PacketBatch`](crate::PacketBatch) does. What a socket family does not know is `None`.
 
+mod offload;
 mod owned;
 mod time;
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use bitflags::bitflags;
 
+pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 pub use self::time::{Clock, Timestamp};
 
@@ -157,6 +159,7 @@ pub(crate) struct PacketMeta {
     pub(crate) rxhash: Option<u32>,
     pub(crate) vlan: Option<VlanTag>,
     pub(crate) link: Option<LinkLayer>,
+    pub(crate) offload: Option<Offload>,
 }
 
 impl PacketMeta {
@@ -170,6 +173,7 @@ impl PacketMeta {
             rxhash: Some(0),
             vlan: None,
             link: Some(LinkLayer::sample()),
+            offload: None,
         }
     }
 }
@@ -264,6 +268,13 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn vlan(&self) -> Option<VlanTag> {
         self.meta.vlan
+    }
+
+    /// What the packet's sender left to the card; `None` where the ring was not asked to say
+    /// ([`CaptureBuilder::offloads`](crate::CaptureBuilder::offloads)).
+    #[inline]
+    pub fn offload(&self) -> Option<Offload> {
+        self.meta.offload
     }
 
     /// Whether the packet came in or went out, and for whom; `None` where the family cannot tell.

@@ -25,6 +25,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod block;
+pub(crate) mod extras;
 pub(crate) mod frame;
 pub(crate) mod image;
 pub(crate) mod lease;

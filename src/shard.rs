@@ -78,6 +78,7 @@ impl Shards {
     pub fn builder() -> ShardsBuilder<BuiltIn> {
         ShardsBuilder {
             capture: Capture::builder(),
+            more: Vec::new(),
             interface: None,
             source: None,
             cores: Cores::All,
@@ -93,6 +94,7 @@ impl Shards {
 #[must_use = "a builder does nothing until `spawn`"]
 pub struct ShardsBuilder<R> {
     capture: CaptureBuilder,
+    more: Vec<CaptureBuilder>,
     interface: Option<String>,
     source: Option<Source>,
     cores: Cores,
@@ -122,6 +124,13 @@ impl<R: Runtime> ShardsBuilder<R> {
         self
     }
 
+    /// Another capture in each shard, in a fanout group of its own: the other direction of a tap, or the
+    /// other side of a bridge. In mode, statistics and end it is as the first; see [`Shard::others`].
+    pub fn and_capture(mut self, options: CaptureBuilder) -> Self {
+        self.more.push(options);
+        self
+    }
+
     /// The cores to pin to, one shard each. Default all.
     pub fn cores(mut self, cores: Cores) -> Self {
         self.cores = cores;
@@ -142,8 +151,8 @@ impl<R: Runtime> ShardsBuilder<R> {
 
     /// The runtime that runs each shard's future. Default: the built-in executor.
     pub fn runtime<T: Runtime>(self, runtime: T) -> ShardsBuilder<T> {
-        let Self { capture, interface, source, cores, count, on_failure, runtime: _ } = self;
-        ShardsBuilder { capture, interface, source, cores, count, on_failure, runtime }
+        let Self { capture, more, interface, source, cores, count, on_failure, runtime: _ } = self;
+        ShardsBuilder { capture, more, interface, source, cores, count, on_failure, runtime }
     }
 
     /// Starts the shards, and returns when all of them capture.
@@ -166,10 +175,11 @@ impl<R: Runtime> ShardsBuilder<R> {
             self.capture = self.capture.interface(interface);
         }
         let mode = self.source.map(|Source::Fanout(mode)| mode);
-        let capture = self.capture.with_fanout_mode(mode);
+        let captures = std::iter::once(self.capture).chain(self.more);
+        let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone())).collect();
         run::spawn(
             &plan,
-            run::Job { capture, on_failure: self.on_failure, runtime: self.runtime, work },
+            run::Job { captures, on_failure: self.on_failure, runtime: self.runtime, work },
         )
     }
 }
@@ -180,6 +190,8 @@ pub struct Shard {
     /// This shard's share of the packets. Its stream ends when the shards are stopped and all is
     /// delivered.
     pub capture: AsyncCapture,
+    /// Its share of what [`ShardsBuilder::and_capture`] added, in that order.
+    pub others: Vec<AsyncCapture>,
     spec: ShardSpec,
     count: usize,
     stop: StopHandle,

@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{Error, GeometryError, Injector, InjectorBuilder};
-use ringtap_lab::{Tally, Traffic, Veth, link, namespace};
+use ringtap::{Error, GeometryError, Injector, InjectorBuilder, Offload, Segments};
+use ringtap_lab::{Host, Tally, Traffic, Veth, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -277,4 +277,72 @@ fn an_injector_receives_nothing_and_bad_options_are_typed_errors() {
     assert!(matches!(error, Error::Geometry(GeometryError::Zero("block_count"))));
     let odd = injector(&veth).frame_size(1360).frame_count(10).build().unwrap();
     assert_eq!((odd.frame_capacity(), odd.frame_count()), (1328, 12));
+}
+
+/// Adds up 16-bit words, as IP checksums do.
+fn sum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// A datagram to `to`, its UDP checksum left to whoever sends it.
+fn unfinished_datagram(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let len = (8 + payload.len()) as u16;
+    let mut frame = vec![0xff; 6];
+    frame.extend_from_slice(&[2, 0, 0, 0, 0, 1, 8, 0]);
+    let total = (20 + len).to_be_bytes();
+    frame.extend_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame.extend_from_slice(&[from, to].concat());
+    let header_sum = (!sum(&frame[14..34])).to_be_bytes();
+    frame[24..26].copy_from_slice(&header_sum);
+    let pseudo = [&from[..], &to, &[0, 17], &len.to_be_bytes()].concat();
+    for half in [7000, 7001, len, sum(&pseudo)] {
+        frame.extend_from_slice(&half.to_be_bytes());
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let host = Host::new(&veth.right, [10, 9, 0, 2].into());
+    let (ready, listening) = std::sync::mpsc::channel();
+    let received = host.run(move || {
+        let socket = std::net::UdpSocket::bind("10.9.0.2:7001").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        ready.send(()).unwrap();
+        (0..5)
+            .map(|_| {
+                let mut bytes = [0; 4000];
+                let len = socket.recv(&mut bytes).unwrap();
+                bytes[..len].to_vec()
+            })
+            .collect::<Vec<_>>()
+    });
+    listening.recv().unwrap();
+    let payload: Vec<u8> = (0..4500_u32).map(|at| (at / 7) as u8).collect();
+    let frame = unfinished_datagram([10, 9, 0, 1], [10, 9, 0, 2], &payload);
+    let offload = Offload::checksum(34, 6).split(Segments::Udp, 1000);
+    let plain = injector(&veth).frame_size(8192);
+    let mut refusing = plain.clone().build().unwrap();
+    let mut slot = refusing.allocate(frame.len()).unwrap();
+    slot.set_offload(offload);
+    assert!(matches!(slot.send(), Err(Error::OffloadsOff)));
+
+    let mut injector = plain.offloads(true).build().unwrap();
+    assert!(matches!(injector.send(&frame), Err(Error::FrameLength { .. })), "not to be split");
+    let mut slot = injector.allocate(frame.len()).unwrap();
+    slot.data_mut().copy_from_slice(&frame);
+    slot.set_offload(Offload::checksum(34, 6).split(Segments::Udp, 2000));
+    assert!(matches!(slot.send(), Err(Error::FrameLength { len: 2042, .. })), "in such segments");
+    let mut slot = injector.allocate(frame.len()).unwrap();
+    slot.data_mut().copy_from_slice(&frame);
+    slot.set_offload(offload);
+    slot.send().unwrap();
+    injector.flush().unwrap();
+    let datagrams = received.join().unwrap();
+    assert_eq!(datagrams, payload.chunks(1000).collect::<Vec<_>>());
 }

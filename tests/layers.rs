@@ -13,12 +13,16 @@ const LAYERS: &[&[&str]] = &[
     &["executor", "time"],
     &["io"],
     &["shard"],
+    &["bridge"],
 ];
 
 /// What the crate root re-exports from each module, as `use crate::Name` sees it.
 const NAMES: &[(&str, &[&str])] = &[
     ("error", &["Error", "GeometryError", "Result", "Step"]),
-    ("packet", &["Clock", "Packet", "PacketDirection", "PacketStatus", "Timestamp", "VlanTag"]),
+    (
+        "packet",
+        &["Clock", "Offload", "Packet", "PacketDirection", "PacketStatus", "Timestamp", "VlanTag"],
+    ),
     ("stats", &["CaptureStats", "InjectorStats", "ReactorStats"]),
     ("options", &["BusyPoll", "Coalesce", "Cores", "ReactorOptions"]),
     ("ring", &["PacketBatch", "Packets"]),

@@ -37,6 +37,7 @@ pub struct CaptureBuilder {
     pub(super) snap_len: Option<u32>,
     pub(super) promiscuous: bool,
     pub(super) ignore_outgoing: bool,
+    pub(super) offloads: bool,
     pub(super) busy_poll: BusyPoll,
     pub(super) rcvbuf: Option<usize>,
     pub(super) timestamp_source: TimestampSource,
@@ -53,6 +54,7 @@ impl CaptureBuilder {
             snap_len: None,
             promiscuous: false,
             ignore_outgoing: false,
+            offloads: false,
             busy_poll: BusyPoll::default(),
             rcvbuf: None,
             timestamp_source: TimestampSource::default(),
@@ -137,6 +139,17 @@ impl CaptureBuilder {
     /// [`FanoutFlags::IGNORE_OUTGOING`] (Linux 6.2), which all members must then set.
     pub fn ignore_outgoing(mut self, on: bool) -> Self {
         self.ignore_outgoing = on;
+        self
+    }
+
+    /// Whether each packet says what its sender left to the card ([`Packet::offload`]), as who sends it
+    /// on must know (`PACKET_VNET_HDR`). Default false.
+    ///
+    /// A packet whose offload the kernel cannot express, of a tunnel for one, is then dropped and counted.
+    ///
+    /// [`Packet::offload`]: crate::Packet::offload
+    pub fn offloads(mut self, on: bool) -> Self {
+        self.offloads = on;
         self
     }
 

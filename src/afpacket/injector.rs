@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::injector_builder::InjectorBuilder;
 use super::stall::{Judged, Patience, Stall};
-use crate::packet::Timestamp;
+use super::tx_slot::TxSlot;
+use crate::packet::{Offload, Timestamp};
 use crate::ring::slot::TxRing;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Asker;
@@ -46,8 +47,17 @@ pub struct Injector {
     name: String,
     index: u32,
     mtu: usize,
+    /// Whether each frame is sent with its offload before it.
+    has_offloads: bool,
     /// Kicks and what ended them; the ring counts frames.
     stats: InjectorStats,
+}
+
+/// A bound socket, and what it is bound to.
+pub(super) struct Bound {
+    pub(super) socket: OwnedFd,
+    pub(super) name: String,
+    pub(super) index: u32,
 }
 
 /// When a frame was handed to the driver; from [`Injector::read_tx_timestamp`].
@@ -75,8 +85,9 @@ impl Injector {
         InjectorBuilder::new()
     }
 
-    pub(super) fn new(ring: TxRing, socket: OwnedFd, name: String, index: u32, mtu: usize) -> Self {
-        Self { ring, socket, name, index, mtu, stats: InjectorStats::default() }
+    pub(super) fn new(ring: TxRing, bound: Bound, mtu: usize, has_offloads: bool) -> Self {
+        let Bound { socket, name, index } = bound;
+        Self { ring, socket, name, index, mtu, has_offloads, stats: InjectorStats::default() }
     }
 
     /// A free slot for a frame of `len` bytes; `None` where the ring is full (see
@@ -84,14 +95,14 @@ impl Injector {
     ///
     /// No system call. The slot holds whatever its last frame left there.
     pub fn allocate(&mut self, len: usize) -> Option<TxSlot<'_>> {
-        if len > self.ring.capacity() {
+        if len > self.frame_capacity() {
             return None;
         }
         if self.ring.available() == 0 {
             self.ring.look();
         }
         self.ring.vacant()?;
-        Some(TxSlot { injector: self, len })
+        Some(TxSlot::of(self, len))
     }
 
     /// Commits a copy of `frame`, kicking and waiting where the ring is full.
@@ -101,10 +112,8 @@ impl Injector {
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.check(frame, frame.len())?;
         self.wait_for_slot()?;
-        let slot = self.ring.vacant().expect("waited for it");
-        slot[..frame.len()].copy_from_slice(frame);
-        self.ring.commit(frame.len());
-        Ok(())
+        self.vacant_bytes(frame.len()).copy_from_slice(frame);
+        self.commit(frame.len(), Offload::NONE)
     }
 
     /// Hands every committed frame to the kernel, however many kicks and waits that takes.
@@ -150,12 +159,12 @@ impl Injector {
     /// The longest frame that can be sent now, in bytes: MTU and Ethernet header, as far as they fit
     /// a slot. A frame with an 802.1Q tag may have 4 bytes more.
     pub fn max_frame_len(&self) -> usize {
-        self.ring.capacity().min(self.mtu + HEADER)
+        self.frame_capacity().min(self.mtu + HEADER)
     }
 
     /// Bytes of a slot that a frame may take.
     pub fn frame_capacity(&self) -> usize {
-        self.ring.capacity()
+        self.ring.capacity() - self.prefix()
     }
 
     /// Slots of the ring.
@@ -266,7 +275,34 @@ impl Injector {
 
     /// The first `len` bytes of the next free slot, which there is.
     pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
-        &mut self.ring.vacant().expect("allocated")[..len]
+        let prefix = self.prefix();
+        &mut self.ring.vacant().expect("allocated")[prefix..][..len]
+    }
+
+    /// The same, to look at.
+    pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
+        &self.ring.vacant_ref().expect("allocated")[self.prefix()..][..len]
+    }
+
+    /// Commits the next free slot, which holds a frame of `len` bytes.
+    pub(crate) fn commit(&mut self, len: usize, offload: Offload) -> Result<()> {
+        if !self.has_offloads && offload != Offload::NONE {
+            return Err(Error::OffloadsOff);
+        }
+        let frame = self.vacant_bytes(len);
+        let (header, wire_len) = (offload.for_sending(frame), offload.wire_len(frame));
+        let head: [u8; HEADER] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
+        // A frame that is split counts as long as its longest segment, but not as shorter than it is.
+        self.check(&head, if len < HEADER { len } else { wire_len })?;
+        let prefix = self.prefix();
+        self.ring.vacant().expect("allocated")[..prefix].copy_from_slice(&header[..prefix]);
+        self.ring.commit(prefix + len);
+        Ok(())
+    }
+
+    /// Bytes of a slot before the frame.
+    fn prefix(&self) -> usize {
+        if self.has_offloads { Offload::LEN } else { 0 }
     }
 
     /// Whether a frame of `len` bytes that begins with `head` can be sent.
@@ -276,14 +312,15 @@ impl Injector {
         if len > self.mtu + HEADER + tag {
             self.learn_mtu(); // it may have been raised
         }
-        let most = self.ring.capacity().min(self.mtu + HEADER + tag);
+        let most = self.frame_capacity().min(self.mtu + HEADER + tag);
         if (HEADER..=most).contains(&len) {
             return Ok(());
         }
         Err(Error::FrameLength { len, least: HEADER, most })
     }
 
-    fn learn_mtu(&mut self) {
+    /// Learns the interface's MTU anew. With offloads the kernel does not check lengths itself.
+    pub(crate) fn learn_mtu(&mut self) {
         if let Ok(mtu) = Asker(self.socket.as_fd()).mtu_of(self.index) {
             self.mtu = mtu as usize;
         }
@@ -348,44 +385,5 @@ impl fmt::Debug for Injector {
             .field("frame_count", &self.frame_count())
             .field("frame_capacity", &self.frame_capacity())
             .finish_non_exhaustive()
-    }
-}
-
-/// A free slot of an [`Injector`]: write a frame into it and [`send`](Self::send) it. Dropped unsent,
-/// it stays free.
-#[derive(Debug)]
-pub struct TxSlot<'a> {
-    injector: &'a mut Injector,
-    len: usize,
-}
-
-impl<'a> TxSlot<'a> {
-    /// The next free slot, which there is.
-    pub(crate) fn of(injector: &'a mut Injector, len: usize) -> Self {
-        Self { injector, len }
-    }
-
-    /// The bytes of the frame, as many as were asked for.
-    pub fn data_mut(&mut self) -> &mut [u8] {
-        let len = self.len;
-        self.injector.vacant_bytes(len)
-    }
-
-    /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
-    pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.injector.ring.capacity());
-    }
-
-    /// Commits the frame.
-    ///
-    /// # Errors
-    /// [`Error::FrameLength`]; the slot stays free then.
-    pub fn send(self) -> Result<()> {
-        let Self { injector, len } = self;
-        let slot = injector.ring.vacant().expect("allocated");
-        let head: [u8; HEADER] = std::array::from_fn(|at| slot[at]);
-        injector.check(&head[..len.min(HEADER)], len)?;
-        injector.ring.commit(len);
-        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::geometry::TxGeometry;
-use super::injector::Injector;
+use super::injector::{Bound, Injector};
 use super::open::{index_of, map_ring, vanished};
 use crate::ring::slot::TxRing;
 use crate::sys::netdev::Asker;
@@ -19,6 +19,7 @@ pub struct InjectorBuilder {
     frame_count: usize,
     qdisc_bypass: bool,
     tx_timestamps: bool,
+    offloads: bool,
     sndbuf: Option<usize>,
 }
 
@@ -30,6 +31,7 @@ impl InjectorBuilder {
             frame_count: 256,
             qdisc_bypass: false,
             tx_timestamps: false,
+            offloads: false,
             sndbuf: None,
         }
     }
@@ -66,6 +68,14 @@ impl InjectorBuilder {
         self
     }
 
+    /// Whether frames may leave checksums and segmentation to the kernel or the card
+    /// ([`TxSlot::set_offload`](crate::TxSlot::set_offload), `PACKET_VNET_HDR`). It takes 10 bytes of each
+    /// slot, and frames to be split take slots of up to 64 KiB. Default false.
+    pub fn offloads(mut self, on: bool) -> Self {
+        self.offloads = on;
+        self
+    }
+
     /// Bytes of frames that may be under way (`SO_SNDBUFFORCE`, else `SO_SNDBUF`, which the system
     /// limits). Default twice the ring.
     pub fn sndbuf(mut self, bytes: usize) -> Self {
@@ -95,7 +105,8 @@ impl InjectorBuilder {
             .mtu(name)
             .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))?;
         let ring = TxRing::new(mapping, geometry.slots());
-        Ok(Injector::new(ring, socket, name.to_owned(), index, mtu as usize))
+        let bound = Bound { socket, name: name.to_owned(), index };
+        Ok(Injector::new(ring, bound, mtu as usize, self.offloads))
     }
 
     fn set_options(&self, socket: BorrowedFd<'_>, geometry: &TxGeometry) -> Result<()> {
@@ -103,6 +114,9 @@ impl InjectorBuilder {
         sockopt::set(socket, sockopt::VERSION, &version)?;
         if self.qdisc_bypass {
             sockopt::set(socket, sockopt::QDISC_BYPASS, &1_i32)?;
+        }
+        if self.offloads {
+            sockopt::set(socket, sockopt::VNET_HDR, &1_i32)?;
         }
         if self.tx_timestamps {
             sockopt::set(socket, sockopt::TIMESTAMPING, &tx_timestamp::SOFTWARE)?;

@@ -21,6 +21,7 @@ use super::fanout::{JoinError, Membership};
 use super::geometry::{RingLayout, RxGeometry};
 use super::rx::RxRing;
 use super::socket::Socket;
+use crate::ring::extras::Extras;
 use crate::sys::bpf::BpfInsn;
 use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
@@ -62,7 +63,11 @@ impl<'a> Plan<'a> {
             packet_socket::promiscuous(socket.as_fd(), index)?;
         }
         let malformed = Arc::clone(&socket.totals().malformed);
-        let ring = RxRing::new(mapping, &geometry, options.fill_rxhash, malformed);
+        let extras = Extras {
+            rxhash: options.fill_rxhash && geometry.layout() == RingLayout::Blocks,
+            offload: options.offloads,
+        };
+        let ring = RxRing::new(mapping, &geometry, extras, malformed);
         Ok(Capture::new(ring, Arc::new(socket), geometry.block_timeout()))
     }
 }
@@ -100,6 +105,9 @@ fn set_options(socket: BorrowedFd<'_>, options: &CaptureBuilder) -> Result<()> {
     }
     if options.ignore_outgoing && options.membership.is_none() {
         sockopt::set(socket, sockopt::IGNORE_OUTGOING, &1_i32)?;
+    }
+    if options.offloads {
+        sockopt::set(socket, sockopt::VNET_HDR, &1_i32)?;
     }
     let busy_poll = &options.busy_poll;
     if let Some(us) = busy_poll.us {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use super::geometry::{RingLayout, RxGeometry};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
+use crate::ring::extras::Extras;
 use crate::ring::slot::FrameRing;
 use crate::sys::Mapping;
 
@@ -23,16 +24,20 @@ impl RxRing {
     pub(super) fn new(
         mapping: Mapping,
         geometry: &RxGeometry,
-        has_rxhash: bool,
+        extras: Extras,
         malformed: Arc<AtomicU64>,
     ) -> Self {
         match geometry.layout() {
             RingLayout::Blocks => {
-                Self::Blocks(BlockRing::new(mapping, geometry.block_size(), has_rxhash, malformed))
+                Self::Blocks(BlockRing::new(mapping, geometry.block_size(), extras, malformed))
             }
-            RingLayout::Frames => {
-                Self::Frames(FrameRing::new(mapping, geometry.slots(), BATCH_FRAMES, malformed))
-            }
+            RingLayout::Frames => Self::Frames(FrameRing::new(
+                mapping,
+                geometry.slots(),
+                extras,
+                BATCH_FRAMES,
+                malformed,
+            )),
         }
     }
 

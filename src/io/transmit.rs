@@ -6,7 +6,7 @@
 //!        └── woken ◄── TxCore::kicked ◄───────────┘   frames left: kick again, now or later
 //! ```
 
-use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -20,10 +20,11 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::pacer::Pacer;
+use super::tx_slot::AsyncTxSlot;
 use crate::afpacket::{Judged, Patience, Stall};
 use crate::reactor::{Kicked, Kicker, Next, Registration};
 use crate::time::{self, Sleep};
-use crate::{Error, Injector, InjectorStats, Reactor, Result, TxSlot, TxTimestamp};
+use crate::{Error, Injector, InjectorStats, Reactor, Result, TxTimestamp};
 
 /// How often an injector looks after an interface that is down.
 const LINK_CHECK: Duration = Duration::from_millis(20);
@@ -110,6 +111,11 @@ impl Kicked for TxCore {
 }
 
 impl TxCore {
+    fn into_injector(self: Rc<Self>) -> Injector {
+        let core = Rc::into_inner(self).expect("the reactor holds it only while it is called");
+        core.injector.into_inner()
+    }
+
     fn wake(&self) {
         if let Some(waiter) = self.waiter.take() {
             waiter.wake();
@@ -131,7 +137,11 @@ impl AsyncInjector {
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
     pub fn new(injector: Injector) -> Result<Self> {
-        let reactor = Reactor::current()?;
+        Self::attach(injector).map_err(|lost| lost.0)
+    }
+
+    /// As [`new`](Self::new), but a failure gives the injector back.
+    pub(crate) fn attach(injector: Injector) -> Result<Self, Box<(Error, Injector)>> {
         let core = Rc::new(TxCore {
             injector: RefCell::new(injector),
             waiter: Cell::new(None),
@@ -140,12 +150,25 @@ impl AsyncInjector {
             is_stalled: Cell::new(false),
         });
         let port: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
-        let (kicker, writable) = {
-            let injector = core.injector.borrow();
+        let registered = {
+            let mut injector = core.injector.borrow_mut();
+            let has_pending = injector.pending() > 0;
             let fd = injector.as_fd();
-            (Kicker::new(&reactor, fd, port)?, Registration::writable(&reactor, fd)?)
+            Reactor::current().and_then(|reactor| {
+                let kicker = Kicker::new(&reactor, fd, port)?;
+                let writable = Registration::writable(&reactor, fd)?;
+                if has_pending {
+                    kicker.mark()?; // what was committed elsewhere
+                }
+                Ok((kicker, writable))
+            })
         };
-        Ok(Self { kicker, writable, look_again: None, patience: Patience::new(), core })
+        match registered {
+            Ok((kicker, writable)) => {
+                Ok(Self { kicker, writable, look_again: None, patience: Patience::new(), core })
+            }
+            Err(error) => Err(Box::new((error, core.into_injector()))),
+        }
     }
 
     /// Commits a copy of `frame`, waiting where the ring is full. Cancel-safe: dropped before it is
@@ -171,7 +194,19 @@ impl AsyncInjector {
             return Err(Error::FrameLength { len, least: 0, most });
         }
         poll_fn(|cx| self.poll_vacant(cx)).await?;
-        Ok(AsyncTxSlot { injector: self.core.injector.borrow_mut(), kicker: &self.kicker, len })
+        Ok(self.slot(len))
+    }
+
+    /// A free slot for a frame of `len` bytes; `None` where the ring is full, or `len` is above
+    /// [`Injector::frame_capacity`]. No system call.
+    pub fn try_reserve(&mut self, len: usize) -> Option<AsyncTxSlot<'_>> {
+        self.core.injector.borrow_mut().allocate(len)?;
+        Some(self.slot(len))
+    }
+
+    fn slot(&self, len: usize) -> AsyncTxSlot<'_> {
+        let injector = self.core.injector.borrow_mut();
+        AsyncTxSlot::new(injector, &self.kicker, len)
     }
 
     /// Waits until every committed frame was handed to the kernel. Cancel-safe.
@@ -259,8 +294,12 @@ impl AsyncInjector {
     /// Never: nobody else holds it between two turns.
     pub fn into_inner(self) -> Injector {
         let Self { core, .. } = self;
-        let core = Rc::into_inner(core).expect("the reactor holds it only while it is called");
-        core.injector.into_inner()
+        core.into_injector()
+    }
+
+    /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].
+    pub(crate) fn learn_mtu(&mut self) {
+        self.core.injector.borrow_mut().learn_mtu();
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &[u8]) -> Poll<Result<()>> {
@@ -270,7 +309,7 @@ impl AsyncInjector {
         Poll::Ready(self.kicker.mark())
     }
 
-    fn poll_vacant(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(crate) fn poll_vacant(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.poll_until(cx, |injector| injector.available_slots() > 0)
     }
 
@@ -344,34 +383,5 @@ impl fmt::Debug for AsyncInjector {
             .field("injector", &self.core.injector)
             .field("is_stalled", &self.core.is_stalled.get())
             .finish_non_exhaustive()
-    }
-}
-
-/// A free slot of an [`AsyncInjector`]; see [`TxSlot`].
-#[derive(Debug)]
-pub struct AsyncTxSlot<'a> {
-    injector: RefMut<'a, Injector>,
-    kicker: &'a Kicker,
-    len: usize,
-}
-
-impl AsyncTxSlot<'_> {
-    /// The bytes of the frame, as many as were asked for.
-    pub fn data_mut(&mut self) -> &mut [u8] {
-        self.injector.vacant_bytes(self.len)
-    }
-
-    /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
-    pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.injector.frame_capacity());
-    }
-
-    /// Commits the frame.
-    ///
-    /// # Errors
-    /// As [`TxSlot::send`].
-    pub fn send(mut self) -> Result<()> {
-        TxSlot::of(&mut self.injector, self.len).send()?;
-        self.kicker.mark()
     }
 }

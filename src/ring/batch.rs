@@ -4,6 +4,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 use super::block::BlockLease;
+use super::extras::Extras;
 use super::frame;
 use super::image::BlockImage;
 use super::slot::FrameLease;
@@ -44,7 +45,7 @@ enum Memory {
 struct Arena {
     body: Box<[u8]>,
     status: u32,
-    has_rxhash: bool,
+    extras: Extras,
 }
 
 impl PacketBatch {
@@ -79,11 +80,22 @@ impl PacketBatch {
     #[inline]
     pub fn iter(&self) -> Packets<'_> {
         let source = match &self.memory {
-            Memory::Block(lease) => Walked::Block(Walk::new(lease.body(), lease.has_rxhash())),
+            Memory::Block(lease) => Walked::Block(Walk::new(lease.body(), lease.extras())),
             Memory::Frames(lease) => Walked::Frames { lease, next: 0 },
-            Memory::Arena(arena) => Walked::Block(Walk::new(&arena.body, arena.has_rxhash)),
+            Memory::Arena(arena) => Walked::Block(Walk::new(&arena.body, arena.extras)),
         };
         Packets { source, memory: &self.memory }
+    }
+
+    /// The packets from a place on that an iterator over this batch had come to.
+    pub(crate) fn iter_from(&self, place: Place) -> Packets<'_> {
+        let mut packets = self.iter();
+        match (&mut packets.source, place) {
+            (Walked::Block(walk), Place::Block { at, left }) => walk.go_to(at, left),
+            (Walked::Frames { next, .. }, Place::Frame(number)) => *next = number,
+            _ => unreachable!("a place of another batch"),
+        }
+        packets
     }
 
     /// The batch's number, counted from 1 without gaps: drops leave none. Blocks are numbered by the
@@ -132,15 +144,15 @@ impl PacketBatch {
     /// memory goes back to the kernel. What is detached already is returned as it is.
     #[must_use]
     pub fn detach(self) -> Self {
-        let (body, has_rxhash) = match &self.memory {
+        let (body, extras) = match &self.memory {
             Memory::Arena(_) => return self,
             Memory::Block(lease) => {
                 let body = lease.body();
-                (body[..BlockHeader::read(body).used_len(body)].into(), lease.has_rxhash())
+                (body[..BlockHeader::read(body).used_len(body)].into(), lease.extras())
             }
-            Memory::Frames(_) => (self.lay_out(), false),
+            Memory::Frames(lease) => (self.lay_out(), lease.extras()),
         };
-        Self { memory: Memory::Arena(Arena { body, status: self.status(), has_rxhash }) }
+        Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
 
     /// Whether the packets are in memory of their own, not in the ring.
@@ -172,7 +184,7 @@ impl PacketBatch {
 
 fn stamp(lease: &FrameLease, number: usize) -> Timestamp {
     let (status, body) = lease.frame(number);
-    frame::read(status, body).map(|packet| packet.timestamp()).unwrap_or_default()
+    frame::read(status, body, lease.extras()).map(|packet| packet.timestamp()).unwrap_or_default()
 }
 
 impl<'a> IntoIterator for &'a PacketBatch {
@@ -193,6 +205,13 @@ impl fmt::Debug for PacketBatch {
             .field("detached", &self.is_detached())
             .finish_non_exhaustive()
     }
+}
+
+/// How far an iterator over a batch has come; for who keeps the batch, but not the iterator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    Block { at: usize, left: u32 },
+    Frame(usize),
 }
 
 /// Iterates over the packets of a [`PacketBatch`].
@@ -227,7 +246,7 @@ impl<'a> Iterator for Packets<'a> {
                     let number = *next;
                     let (status, body) = lease.frame(number);
                     *next += 1;
-                    match frame::read(status, body) {
+                    match frame::read(status, body, lease.extras()) {
                         Some(packet) => return Some(packet),
                         None => lease.count_malformed(number),
                     }
@@ -246,6 +265,14 @@ impl<'a> Iterator for Packets<'a> {
 impl FusedIterator for Packets<'_> {}
 
 impl Packets<'_> {
+    /// Where [`PacketBatch::iter_from`] would go on.
+    pub(crate) fn place(&self) -> Place {
+        match &self.source {
+            Walked::Block(walk) => Place::Block { at: walk.at(), left: walk.left() },
+            Walked::Frames { next, .. } => Place::Frame(*next),
+        }
+    }
+
     #[inline]
     fn left(&self) -> usize {
         match &self.source {

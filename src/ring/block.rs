@@ -16,6 +16,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::extras::Extras;
 use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
@@ -39,7 +40,7 @@ pub(crate) struct BlockRing {
 struct Shared {
     mapping: Mapping,
     block_size: usize,
-    has_rxhash: bool,
+    extras: Extras,
     leases: Leases,
     malformed: Arc<AtomicU64>,
 }
@@ -47,19 +48,19 @@ struct Shared {
 impl BlockRing {
     /// A ring of `mapping.len() / block_size` blocks.
     ///
-    /// `has_rxhash` says whether the kernel was asked to fill the hash; `malformed` counts packets
+    /// `extras` is what the kernel was asked to add; `malformed` counts packets
     /// that iteration had to leave out.
     pub(crate) fn new(
         mapping: Mapping,
         block_size: usize,
-        has_rxhash: bool,
+        extras: Extras,
         malformed: Arc<AtomicU64>,
     ) -> Self {
         assert!(block_size > BODY_AT && block_size.is_multiple_of(8), "validated by the geometry");
         assert!(mapping.len().is_multiple_of(block_size), "validated by the geometry");
         let block_count = mapping.len() / block_size;
         let leases = Leases::new(block_count);
-        let shared = Shared { mapping, block_size, has_rxhash, leases, malformed };
+        let shared = Shared { mapping, block_size, extras, leases, malformed };
         Self { shared: Arc::new(shared), cursor: 0 }
     }
 
@@ -165,8 +166,8 @@ impl BlockLease {
     }
 
     #[inline]
-    pub(crate) fn has_rxhash(&self) -> bool {
-        self.shared.has_rxhash
+    pub(crate) fn extras(&self) -> Extras {
+        self.shared.extras
     }
 
     /// Counts packets that a walk had to leave out, once however often the block is walked.

@@ -2,6 +2,7 @@
 //!
 //! As in [`walk`](super::walk), every length is checked although the kernel is trusted.
 
+use super::extras::Extras;
 use super::slot::SLOT_BODY_AT;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
@@ -17,7 +18,7 @@ const _: () = assert!(libc::TPACKET2_HDRLEN == HEADER_LEN);
 /// The packet in a slot, given its status word and its bytes from behind that word on; `None` where
 /// the header does not hold together.
 #[inline]
-pub(super) fn read(status: u32, body: &[u8]) -> Option<Packet<'_>> {
+pub(super) fn read(status: u32, body: &[u8], extras: Extras) -> Option<Packet<'_>> {
     let header: &[u8; BODY_HEADER_LEN] = body.first_chunk()?;
     let captured = u32_at(header, 8) as usize;
     let data_at = usize::from(u16_at(header, 12));
@@ -41,6 +42,7 @@ pub(super) fn read(status: u32, body: &[u8]) -> Option<Packet<'_>> {
         rxhash: None,
         vlan,
         link: Some(LinkLayer::read(&header[LINK_AT - SLOT_BODY_AT..])),
+        offload: extras.offload(body, data_at - SLOT_BODY_AT, BODY_HEADER_LEN),
     };
     Some(Packet::new(data, meta))
 }
@@ -64,6 +66,9 @@ mod tests {
 
     use super::super::peer::frame_image;
     use super::*;
+    use crate::packet::Offload;
+
+    const OFFLOAD: Extras = Extras { rxhash: false, offload: true };
 
     #[test]
     fn every_field_of_a_header_is_read_from_its_place() {
@@ -74,10 +79,11 @@ mod tests {
             rxhash: None,
             vlan: Some(VlanTag { tci: 0x6064, tpid: 0x88a8 }),
             link: Some(LinkLayer::sample()),
+            offload: Some(Offload::read(&[1, 4, 66, 0, 8, 7, 34, 0, 16, 0])),
         };
         let status = (PacketStatus::VLAN_VALID | PacketStatus::VLAN_TPID_VALID).bits();
         let body = frame_image(&[9; 60], &meta);
-        let packet = read(status, &body).unwrap();
+        let packet = read(status, &body, OFFLOAD).unwrap();
         assert_eq!(packet.data(), [9; 60]);
         assert_eq!(packet.original_len(), 1500);
         assert_eq!(packet.timestamp(), meta.timestamp);
@@ -85,7 +91,9 @@ mod tests {
         assert_eq!(packet.rxhash(), None);
         assert_eq!(packet.ll_protocol(), Some(0x0800));
         assert_eq!(&*packet.source_ll_addr().unwrap(), &[2, 0, 0, 0, 0, 1]);
-        assert_eq!(read(0, &body).unwrap().vlan(), None);
+        assert_eq!(packet.offload(), meta.offload);
+        let plain = read(0, &body, Extras::default()).unwrap();
+        assert_eq!((plain.vlan(), plain.offload()), (None, None));
     }
 
     proptest! {
@@ -96,7 +104,7 @@ mod tests {
             status in any::<u32>(),
             body in prop::collection::vec(any::<u8>(), 0..300),
         ) {
-            if let Some(packet) = read(status, &body) {
+            if let Some(packet) = read(status, &body, OFFLOAD) {
                 prop_assert!(packet.len() <= body.len());
             }
         }

@@ -5,12 +5,12 @@
 
 use super::block::BODY_AT;
 use super::walk::{BLOCK_HEADER_LEN, HEADER_LEN, LINK_AT};
-use crate::packet::PacketMeta;
+use crate::packet::{Offload, PacketMeta};
 
 /// Where packets start in a block: behind the 48 bytes of `struct tpacket_block_desc`.
 const FIRST_AT: usize = 48;
 /// Where a packet's bytes start behind its header: as the kernel places an Ethernet frame, with its
-/// network header 16-aligned.
+/// network header 16-aligned. An offload, if there is one, stands right before.
 const DATA_AT: usize = 82;
 
 /// The body of a block under construction: what lies behind the status word.
@@ -49,6 +49,9 @@ impl BlockImage {
         }
         self.body.extend_from_slice(&header(data.len(), meta, step));
         self.body.resize(at + DATA_AT, 0);
+        if let Some(offload) = meta.offload {
+            self.body[at + DATA_AT - Offload::LEN..].copy_from_slice(&offload.to_bytes());
+        }
         self.body.extend_from_slice(data);
         self.body.resize(at + step, 0);
         self.packets += 1;

@@ -8,7 +8,10 @@ use std::sync::atomic::AtomicU64;
 
 use super::batch::PacketBatch;
 use super::block::{BlockRing, KernelHalf};
+use super::extras::Extras;
 use super::image::BlockImage;
+#[cfg(test)]
+use crate::packet::Offload;
 use crate::packet::PacketMeta;
 use crate::sys::Mapping;
 
@@ -36,7 +39,8 @@ impl TestRing {
         assert!(block_size >= 256 && block_size.is_multiple_of(8) && block_count >= 1);
         let malformed = Arc::new(AtomicU64::new(0));
         let mapping = Mapping::heap(block_size * block_count);
-        let ring = BlockRing::new(mapping, block_size, true, malformed);
+        let ring =
+            BlockRing::new(mapping, block_size, Extras { rxhash: true, offload: false }, malformed);
         let peer = Peer { kernel: ring.kernel_half(), cursor: 0, sequence: 1 };
         (Self { ring }, peer)
     }
@@ -69,7 +73,7 @@ impl Peer {
 /// A frame as `tpacket_rcv` writes it into a slot, from behind the status word on.
 #[cfg(test)]
 pub(super) fn frame_image(data: &[u8], meta: &PacketMeta) -> Vec<u8> {
-    let data_at = 66;
+    let data_at = 76;
     let mut slot = vec![0; data_at];
     let (tci, tpid) = meta.vlan.map_or((0, 0), |vlan| (vlan.tci, vlan.tpid));
     let words = [
@@ -86,6 +90,9 @@ pub(super) fn frame_image(data: &[u8], meta: &PacketMeta) -> Vec<u8> {
     }
     if let Some(link) = &meta.link {
         link.write(&mut slot[32..]);
+    }
+    if let Some(offload) = meta.offload {
+        slot[data_at - Offload::LEN..].copy_from_slice(&offload.to_bytes());
     }
     slot.extend_from_slice(data);
     slot.split_off(super::slot::SLOT_BODY_AT)

@@ -5,6 +5,7 @@
 //! does not hold together ends the walk, and what it left out is counted.
 
 use super::block::BODY_AT;
+use super::extras::Extras;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
 /// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
@@ -58,22 +59,32 @@ pub(crate) struct Walk<'a> {
     /// Where the next header starts, from the body's start.
     at: usize,
     left: u32,
-    has_rxhash: bool,
+    extras: Extras,
 }
 
 impl<'a> Walk<'a> {
     #[inline]
-    pub(crate) fn new(body: &'a [u8], has_rxhash: bool) -> Self {
+    pub(crate) fn new(body: &'a [u8], extras: Extras) -> Self {
         let header = BlockHeader::read(body);
         // An offset inside the status word and before wraps to one far outside: caught below.
         let at = (header.first_at as usize).wrapping_sub(BODY_AT);
-        Self { body, at, left: header.packets, has_rxhash }
+        Self { body, at, left: header.packets, extras }
     }
 
     /// Packets the block announces and the walk has not come to yet.
     #[inline]
     pub(crate) fn left(&self) -> u32 {
         self.left
+    }
+
+    /// Where the next packet is.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on where another walk of this block, which has said so, would.
+    pub(crate) fn go_to(&mut self, at: usize, left: u32) {
+        (self.at, self.left) = (at, left);
     }
 
     /// Ends the walk: how many announced packets it leaves out.
@@ -98,7 +109,9 @@ impl<'a> Walk<'a> {
             return None;
         }
         let data = rest.get(data_at..)?.get(..captured)?;
-        let packet = Packet::new(data, self.meta(header));
+        let mut meta = self.meta(header);
+        meta.offload = self.extras.offload(rest, data_at, HEADER_LEN);
+        let packet = Packet::new(data, meta);
         self.left -= 1;
         // An offset of 0 would walk on the spot; it is right only behind the last packet.
         let step = u32_at(header, 0) as usize;
@@ -121,9 +134,10 @@ impl<'a> Walk<'a> {
             wire_len: u32_at(header, 16),
             timestamp: Timestamp { secs: u32_at(header, 4), nanos: u32_at(header, 8) },
             status,
-            rxhash: self.has_rxhash.then(|| u32_at(header, 28)),
+            rxhash: self.extras.rxhash.then(|| u32_at(header, 28)),
             vlan,
             link: Some(LinkLayer::read(&header[LINK_AT..])),
+            offload: None,
         }
     }
 }
@@ -144,9 +158,12 @@ mod tests {
 
     use super::super::image::BlockImage;
     use super::*;
+    use crate::packet::Offload;
+
+    const HASHED: Extras = Extras { rxhash: true, offload: false };
 
     fn walk_all(body: &[u8]) -> (Vec<Vec<u8>>, u32) {
-        let mut walk = Walk::new(body, true);
+        let mut walk = Walk::new(body, HASHED);
         let mut packets = Vec::new();
         while let Some(packet) = walk.next() {
             packets.push(packet.data().to_vec());
@@ -176,13 +193,14 @@ mod tests {
             rxhash: Some(0xdead_beef),
             vlan: Some(VlanTag { tci: 0x6064, tpid: 0x88a8 }),
             link: Some(LinkLayer { pkttype: libc::PACKET_OUTGOING, ..LinkLayer::sample() }),
+            offload: Some(Offload::read(&[1, 4, 66, 0, 8, 7, 34, 0, 16, 0])),
         };
         let mut image = BlockImage::new(4096);
         assert!(image.push(&[9; 60], &sent));
         let body = image.finish(41);
         let header = BlockHeader::read(&body);
         assert_eq!((header.packets, header.sequence), (1, 41));
-        let packet = Walk::new(&body, true).next().unwrap();
+        let packet = Walk::new(&body, Extras { rxhash: true, offload: true }).next().unwrap();
         assert_eq!(packet.data(), [9; 60]);
         assert_eq!(packet.original_len(), 1500);
         assert!(packet.is_truncated());
@@ -193,7 +211,9 @@ mod tests {
         assert_eq!(packet.ll_protocol(), Some(0x0800));
         assert_eq!(packet.interface_index(), Some(1));
         assert_eq!(&*packet.source_ll_addr().unwrap(), &[2, 0, 0, 0, 0, 1]);
-        assert_eq!(Walk::new(&body, false).next().unwrap().rxhash(), None);
+        assert_eq!(packet.offload(), sent.offload);
+        let plain = Walk::new(&body, Extras::default()).next().unwrap();
+        assert_eq!((plain.rxhash(), plain.offload()), (None, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{CaptureStats, Error, ReactorStats, Result, StatsHandle};
 /// Reads one shard's statistics.
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
-    pub(super) capture: StatsHandle,
+    pub(super) captures: Vec<StatsHandle>,
     pub(super) reactor: ReactorStatsHandle,
 }
 
@@ -31,7 +31,7 @@ pub struct ShardsHandle {
 pub struct ShardStats {
     /// Which shard, and where.
     pub spec: ShardSpec,
-    /// Its capture's totals.
+    /// Its captures' totals, added up.
     pub capture: CaptureStats,
     /// Its reactor's totals.
     pub reactor: ReactorStats,
@@ -91,7 +91,8 @@ impl ShardsHandle {
     /// [`Error::Os`] where the kernel refuses to tell.
     pub fn stats(&self) -> Result<ShardsStats> {
         let shards = self.specs.iter().zip(&self.readers).map(|(&spec, readers)| {
-            let capture = readers.capture.stats()?;
+            let captures = readers.captures.iter().map(StatsHandle::stats);
+            let capture = captures.sum::<Result<CaptureStats>>()?;
             Ok(ShardStats { spec, capture, reactor: readers.reactor.stats() })
         });
         Ok(ShardsStats { shards: shards.collect::<Result<_>>()? })

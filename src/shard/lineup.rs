@@ -18,7 +18,8 @@ struct State {
     next_to_open: usize,
     /// The shard whose turn it is to join the group.
     next_to_join: usize,
-    group: Option<u16>,
+    /// The groups that shard 0 has made, one for each of a shard's captures.
+    groups: Vec<Option<u16>>,
     verdict: Option<Verdict>,
     /// Shards that have opened their intake, or failed at it.
     under_way: usize,
@@ -45,21 +46,21 @@ impl Lineup {
         Some(opened)
     }
 
-    /// Waits for shard `index`'s turn to join: the group that shard 0 has made, if it is not 0.
+    /// Waits for shard `index`'s turn to join: the groups that shard 0 has made, if it is not 0.
     /// `Err` where the start was aborted.
-    pub(super) fn wait_to_join(&self, index: usize) -> Result<Option<u16>, Verdict> {
+    pub(super) fn wait_to_join(&self, index: usize) -> Result<Vec<Option<u16>>, Verdict> {
         let state = self.wait_until(|state| state.next_to_join == index || state.verdict.is_some());
         match state.verdict {
             Some(verdict) => Err(verdict),
-            None => Ok(state.group),
+            None => Ok(state.groups.clone()),
         }
     }
 
-    /// Shard after shard says that it has joined `group`.
-    pub(super) fn joined(&self, group: Option<u16>) {
+    /// Shard after shard says that it has joined `groups`.
+    pub(super) fn joined(&self, groups: Vec<Option<u16>>) {
         let mut state = self.lock();
         state.next_to_join += 1;
-        state.group = group;
+        state.groups = groups;
         self.changed.notify_all();
     }
 
@@ -101,18 +102,18 @@ impl Lineup {
 /// that leaves early would move the flows of those that still drain.
 #[derive(Debug)]
 pub(super) struct Exit {
-    anchors: Mutex<Vec<Option<Arc<Socket>>>>,
+    anchors: Mutex<Vec<Vec<Arc<Socket>>>>,
     left: AtomicUsize,
 }
 
 impl Exit {
     pub(super) fn new(shards: usize) -> Self {
-        Self { anchors: Mutex::new(vec![None; shards]), left: AtomicUsize::new(shards) }
+        Self { anchors: Mutex::new(vec![Vec::new(); shards]), left: AtomicUsize::new(shards) }
     }
 
-    /// Shard `index` has ended; `anchor` is what is to stay until all have.
-    pub(super) fn leave(&self, index: usize, anchor: Option<Arc<Socket>>) {
-        self.anchors.lock().unwrap_or_else(PoisonError::into_inner)[index] = anchor;
+    /// Shard `index` has ended; `sockets` are what is to stay until all have.
+    pub(super) fn leave(&self, index: usize, sockets: Vec<Arc<Socket>>) {
+        self.anchors.lock().unwrap_or_else(PoisonError::into_inner)[index] = sockets;
         // AcqRel: the last one sees the anchors of all.
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut anchors = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,7 +18,8 @@ use crate::{AsyncCapture, Capture, CaptureBuilder, Error, Reactor, Result, Step}
 
 /// What every shard is to do.
 pub(super) struct Job<R, F> {
-    pub(super) capture: CaptureBuilder,
+    /// What each shard captures; at least one.
+    pub(super) captures: Vec<CaptureBuilder>,
     pub(super) on_failure: OnShardFailure,
     pub(super) runtime: R,
     pub(super) work: F,
@@ -119,24 +121,26 @@ where
     Fut: Future<Output = Result<()>> + 'static,
 {
     let index = spec.index;
-    let (anchor, has_reported) = (Cell::new(None), Cell::new(false));
+    let (anchors, has_reported) = (Cell::new(Vec::new()), Cell::new(false));
     let run = || {
         pin(spec)?;
-        let (anchor, has_reported) = (&anchor, &has_reported);
+        let (anchors, has_reported) = (&anchors, &has_reported);
         common.job.runtime.run(spec.core, async move {
-            let Some((capture, readers)) = open(common, spec)? else { return Ok(()) };
-            anchor.set(Some(capture.get_ref().anchor()));
+            let Some((captures, readers)) = open(common, spec)? else { return Ok(()) };
+            anchors.set(captures.iter().map(|capture| capture.get_ref().anchor()).collect());
             has_reported.set(true);
             // A receiver that is gone has heard of another shard's failure: the verdict tells.
             let _ = report.send((index, Ok(readers)));
             if common.lineup.wait_for_verdict() == Verdict::Abort {
                 return Ok(());
             }
-            let opened = capture.get_ref().open_intake();
+            let opened = captures.iter().try_for_each(|capture| capture.get_ref().open_intake());
             common.lineup.under_way();
             opened?;
+            let mut captures = captures.into_iter();
             (common.job.work)(Shard {
-                capture,
+                capture: captures.next().expect("a shard has a capture"),
+                others: captures.collect(),
                 spec,
                 count: common.count,
                 stop: common.stop.clone(),
@@ -150,12 +154,12 @@ where
     };
     // Whoever fails, or ends of his own accord, leaves the group now: the others get his packets.
     let was_stopped = outcome.is_ok() && common.stop.is_stopped();
-    let anchor = anchor.take().filter(|_| was_stopped);
-    if let Some(anchor) = &anchor {
+    let anchors = if was_stopped { anchors.take() } else { Vec::new() };
+    for anchor in &anchors {
         // It has done so already, unless its future ended without draining.
         let _ = anchor.close_intake();
     }
-    common.exit.leave(index, anchor);
+    common.exit.leave(index, anchors);
     match outcome {
         Err(error) if !has_reported.get() => {
             let _ = report.send((index, Err(error)));
@@ -172,23 +176,39 @@ fn pin(spec: ShardSpec) -> Result<()> {
     thread::pin_to(core).map_err(|source| Error::os(Step::PinThread, source))
 }
 
-/// A shard's capture, its intake closed, in its place in the group; `None` where the start was
-/// aborted meanwhile.
-fn open<R, F>(common: &Common<R, F>, spec: ShardSpec) -> Result<Option<(AsyncCapture, Readers)>> {
-    let Some(socket) = common.lineup.in_turn(spec.index, CaptureBuilder::open_socket) else {
-        return Ok(None);
+/// A shard's captures, their intakes closed, in their places in their groups; `None` where the start
+/// was aborted meanwhile.
+fn open<R, F>(
+    common: &Common<R, F>,
+    spec: ShardSpec,
+) -> Result<Option<(Vec<AsyncCapture>, Readers)>> {
+    let options = &common.job.captures;
+    let open_all = || -> Result<Vec<OwnedFd>> {
+        options.iter().map(|_| CaptureBuilder::open_socket()).collect()
     };
-    let mut capture: Capture = common.job.capture.open_closed(socket?)?;
-    let Ok(group) = common.lineup.wait_to_join(spec.index) else { return Ok(None) };
-    if let Some(membership) = common.job.capture.effective_membership() {
-        capture.join(&membership.of_group(group))?;
+    let sockets = match common.lineup.in_turn(spec.index, open_all) {
+        Some(opened) => opened?,
+        None => return Ok(None),
+    };
+    let opened = options.iter().zip(sockets).map(|(options, socket)| options.open_closed(socket));
+    let mut captures: Vec<Capture> = opened.collect::<Result<_>>()?;
+    let Ok(groups) = common.lineup.wait_to_join(spec.index) else { return Ok(None) };
+    for (at, (options, capture)) in options.iter().zip(&mut captures).enumerate() {
+        if let Some(membership) = options.effective_membership() {
+            capture.join(&membership.of_group(groups.get(at).copied().flatten()))?;
+        }
     }
-    common.lineup.joined(capture.fanout_group());
-    capture.share_stop(common.stop.clone());
-    let capture = AsyncCapture::new(capture)?;
-    let readers =
-        Readers { capture: capture.stats_handle(), reactor: Reactor::current()?.stats_handle() };
-    Ok(Some((capture, readers)))
+    common.lineup.joined(captures.iter().map(Capture::fanout_group).collect());
+    let attach = |mut capture: Capture| {
+        capture.share_stop(common.stop.clone());
+        AsyncCapture::new(capture)
+    };
+    let captures: Vec<AsyncCapture> = captures.into_iter().map(attach).collect::<Result<_>>()?;
+    let readers = Readers {
+        captures: captures.iter().map(AsyncCapture::stats_handle).collect(),
+        reactor: Reactor::current()?.stats_handle(),
+    };
+    Ok(Some((captures, readers)))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

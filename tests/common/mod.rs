@@ -22,7 +22,8 @@ impl FarEnd {
     pub(crate) fn new(veth: &Veth, mut tally: Tally) -> Self {
         // Many blocks: each timeout takes one, however long this thread is kept from its core.
         let ring = Capture::builder().interface(&veth.right).block_size(1 << 16).block_count(2048);
-        let mut capture = ring.block_timeout_ms(2).build().unwrap();
+        let ring = ring.block_timeout_ms(2).ignore_outgoing(true);
+        let mut capture = ring.build().unwrap();
         let stop = capture.stop_handle().unwrap();
         let stats = capture.stats_handle();
         let received = Arc::new(AtomicU64::new(0));

@@ -9,6 +9,8 @@ use crate::ring::batch::PacketBatch;
 use crate::ring::image::BlockImage;
 use crate::ring::peer::TestRing;
 
+const HASHED: Extras = Extras { rxhash: true, offload: false };
+
 fn contents(batch: &PacketBatch) -> Vec<Vec<u8>> {
     batch.iter().map(|packet| packet.data().to_vec()).collect()
 }
@@ -118,7 +120,7 @@ fn threads_returning_at_random_lose_and_repeat_nothing() {
 #[test]
 fn what_a_broken_header_leaves_out_is_counted_once() {
     let malformed = Arc::new(AtomicU64::new(0));
-    let mut ring = BlockRing::new(Mapping::heap(4096), 4096, true, Arc::clone(&malformed));
+    let mut ring = BlockRing::new(Mapping::heap(4096), 4096, HASHED, Arc::clone(&malformed));
     let mut image = BlockImage::new(4096);
     for _ in 0..3 {
         assert!(image.push(&[1; 60], &PacketMeta::plain(60)));
@@ -134,7 +136,7 @@ fn what_a_broken_header_leaves_out_is_counted_once() {
 
 #[test]
 fn the_flags_of_a_block_are_those_of_its_status_word() {
-    let mut ring = BlockRing::new(Mapping::heap(4096), 4096, true, Arc::new(AtomicU64::new(0)));
+    let mut ring = BlockRing::new(Mapping::heap(4096), 4096, HASHED, Arc::new(AtomicU64::new(0)));
     let status = libc::TP_STATUS_LOSING | libc::TP_STATUS_BLK_TMO;
     assert!(ring.kernel_half().retire(0, &BlockImage::new(4096).finish(1), status));
     let batch = PacketBatch::from_block(ring.take().unwrap());

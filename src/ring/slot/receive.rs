@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::super::extras::Extras;
 use super::super::lease::Leases;
 use super::{SLOT_BODY_AT, SlotLayout, Slots};
 use crate::sys::Mapping;
@@ -28,6 +29,7 @@ pub(crate) struct FrameRing {
 #[derive(Debug)]
 struct RxShared {
     slots: Slots,
+    extras: Extras,
     leases: Leases,
     malformed: Arc<AtomicU64>,
 }
@@ -37,12 +39,13 @@ impl FrameRing {
     pub(crate) fn new(
         mapping: Mapping,
         layout: SlotLayout,
+        extras: Extras,
         batch_limit: usize,
         malformed: Arc<AtomicU64>,
     ) -> Self {
         let slots = Slots::new(mapping, layout);
         let leases = Leases::new(layout.frame_count);
-        let shared = Arc::new(RxShared { slots, leases, malformed });
+        let shared = Arc::new(RxShared { slots, extras, leases, malformed });
         Self { shared, cursor: 0, batch_limit: batch_limit.clamp(1, 64), sequence: 0 }
     }
 
@@ -129,6 +132,11 @@ impl FrameLease {
     #[inline]
     pub(crate) fn flags(&self) -> u32 {
         self.flags
+    }
+
+    #[inline]
+    pub(crate) fn extras(&self) -> Extras {
+        self.shared.extras
     }
 
     #[inline]

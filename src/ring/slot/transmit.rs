@@ -115,6 +115,16 @@ impl TxRing {
         Some(self.bytes(index))
     }
 
+    /// The same bytes, to look at.
+    pub(crate) fn vacant_ref(&self) -> Option<&[u8]> {
+        if self.available() == 0 {
+            return None;
+        }
+        let data = self.data(self.index(self.committed));
+        // SAFETY: as in `bytes`; and `&self` keeps any mutable reference away.
+        Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), self.capacity()) })
+    }
+
     /// Publishes the next free slot, holding a frame of `len` bytes.
     pub(crate) fn commit(&mut self, len: usize) {
         assert!(self.available() > 0 && len <= self.capacity(), "checked by the injector");
@@ -167,21 +177,22 @@ impl TxRing {
 
     /// A slot's bytes for a frame. The slot must be ours.
     fn bytes(&mut self, index: usize) -> &mut [u8] {
-        let capacity = self.capacity();
-        // SAFETY: a slot is longer than its header.
-        let data = unsafe { self.slots.slot(index).add(TX_DATA_AT) };
+        let (data, capacity) = (self.data(index), self.capacity());
         // SAFETY: the stretch lies inside the mapping, which `self` owns; the slot was seen
         // AVAILABLE with acquire, or never used, so the kernel is done with it; and `&mut self`
         // keeps any other reference away.
         unsafe { std::slice::from_raw_parts_mut(data.as_ptr(), capacity) }
     }
 
+    /// Where a slot's bytes for a frame begin.
+    fn data(&self, index: usize) -> NonNull<u8> {
+        // SAFETY: a slot is longer than its header.
+        unsafe { self.slots.slot(index).add(TX_DATA_AT) }
+    }
+
     fn copy(&mut self, from: usize, to: usize, len: usize) {
         let len = len.min(self.capacity());
-        // SAFETY: a slot is longer than its header.
-        let source = unsafe { self.slots.slot(from).add(TX_DATA_AT) };
-        // SAFETY: a slot is longer than its header.
-        let target = unsafe { self.slots.slot(to).add(TX_DATA_AT) };
+        let (source, target) = (self.data(from), self.data(to));
         // SAFETY: both stretches lie in different slots of our mapping. The kernel stands at or
         // before them, outside of any kick, so it neither reads the target nor writes the source.
         unsafe { source.copy_to_nonoverlapping(target, len) };
@@ -209,8 +220,7 @@ impl TxRing {
             return None;
         }
         let len = self.len(index) as usize;
-        // SAFETY: a slot is longer than its header.
-        let data = unsafe { self.slots.slot(index).add(TX_DATA_AT) };
+        let data = self.data(index);
         // SAFETY: a committed slot is the kernel's, whom the test plays on the owner's thread.
         let frame = unsafe { std::slice::from_raw_parts(data.as_ptr(), len) }.to_vec();
         status.store(state, Ordering::Release);

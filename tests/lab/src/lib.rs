@@ -5,6 +5,7 @@
 //! ```text
 //!   bootstrap   a user and network namespace for the whole process, where it is not root
 //!   namespace   a network namespace for one test, gone with it, even if the process is killed
+//!   host        another namespace, with a protocol stack that talks
 //!   link        veth pairs and what can befall them, by rtnetlink
 //!   traffic     frames that can be told apart and rebuilt from their number
 //!   generator   sends them: flood, burst, paced
@@ -19,16 +20,20 @@ pub mod bootstrap;
 pub mod bpf;
 pub mod child;
 pub mod generator;
+pub mod host;
 pub mod link;
 pub mod namespace;
+pub mod pair;
 pub mod pcap;
 pub mod stage;
 pub mod tally;
 pub mod traffic;
 
 pub use self::generator::Generator;
+pub use self::host::Host;
 pub use self::link::Veth;
 pub use self::namespace::Namespace;
+pub use self::pair::Pair;
 pub use self::stage::Stage;
 pub use self::tally::Tally;
 pub use self::traffic::{Mark, Protocol, Traffic};

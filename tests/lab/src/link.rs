@@ -1,16 +1,19 @@
 //! Interfaces, by rtnetlink: no `ip` binary is needed.
 
 use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -155,6 +158,23 @@ pub fn promiscuity(name: &str) -> io::Result<u32> {
         _ => None,
     });
     count.ok_or_else(|| io::Error::other("the kernel sent no promiscuity"))
+}
+
+/// Moves an interface into the namespace of this descriptor. It is down there.
+pub(crate) fn move_to(name: &str, namespace: RawFd) -> io::Result<()> {
+    change(name, vec![LinkAttribute::NetNsFd(namespace)], None)
+}
+
+/// Gives an interface an address.
+pub(crate) fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = prefix_len;
+    message.header.index = index(name)?;
+    message.attributes =
+        vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
 }
 
 /// Limits what an interface sends to `rate` bytes a second, `burst` bytes at once, with room for `queue`

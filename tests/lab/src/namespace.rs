@@ -25,26 +25,9 @@ impl Namespace {
     /// Why there can be none, and how to allow it.
     pub fn enter() -> Result<Self, String> {
         crate::bootstrap::enter()?;
-        let outside = File::open("/proc/thread-self/ns/net")
-            .map_err(|error| format!("/proc/thread-self/ns/net: {error}"))?;
-        // SAFETY: affects the calling thread only.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            let error = io::Error::last_os_error();
-            return Err(format!(
-                "no network namespace: {error}; run as root or outside a container"
-            ));
-        }
-        let namespace = Self { outside, pairs: std::cell::Cell::new(0) };
-        for which in ["all", "default"] {
-            let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
-            match fs::write(&path, "1") {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(format!("{path}: {error}"));
-                }
-                _ => {} // a kernel without IPv6 has nothing to switch off
-            }
-        }
-        Ok(namespace)
+        let outside = current().map_err(|error| format!("the thread's namespace: {error}"))?;
+        unshare()?;
+        Ok(Self { outside, pairs: std::cell::Cell::new(0) })
     }
 
     /// A veth pair, both ends here, up, with one queue.
@@ -79,9 +62,41 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // SAFETY: affects the calling thread only, which goes back to where it came from.
-        if unsafe { libc::setns(self.outside.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-            eprintln!("could not leave the namespace: {}", io::Error::last_os_error());
+        if let Err(error) = enter(&self.outside) {
+            eprintln!("could not leave the namespace: {error}");
         }
+    }
+}
+
+/// The calling thread's namespace.
+pub(crate) fn current() -> io::Result<File> {
+    File::open("/proc/thread-self/ns/net")
+}
+
+/// Puts the calling thread into a new namespace, in which IPv6 is off.
+pub(crate) fn unshare() -> Result<(), String> {
+    // SAFETY: affects the calling thread only.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(format!("no network namespace: {error}; run as root or outside a container"));
+    }
+    for which in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+        match fs::write(&path, "1") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("{path}: {error}"));
+            }
+            _ => {} // a kernel without IPv6 has nothing to switch off
+        }
+    }
+    Ok(())
+}
+
+/// Puts the calling thread into a namespace that there is.
+pub(crate) fn enter(namespace: &File) -> io::Result<()> {
+    // SAFETY: affects the calling thread only.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

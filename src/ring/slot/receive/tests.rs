@@ -7,7 +7,13 @@ use crate::ring::batch::PacketBatch;
 use crate::ring::peer::frame_image;
 
 fn receiver(batch_limit: usize) -> (FrameRing, FrameKernelHalf) {
-    let ring = FrameRing::new(Mapping::heap(2 * 4096), LAYOUT, batch_limit, Arc::default());
+    let ring = FrameRing::new(
+        Mapping::heap(2 * 4096),
+        LAYOUT,
+        Extras::default(),
+        batch_limit,
+        Arc::default(),
+    );
     let kernel = ring.kernel_half();
     (ring, kernel)
 }
@@ -86,7 +92,13 @@ fn a_detached_run_is_the_same_packets_in_memory_of_its_own() {
 #[test]
 fn a_frame_that_does_not_hold_together_is_left_out_and_counted() {
     let malformed = Arc::new(AtomicU64::new(0));
-    let mut ring = FrameRing::new(Mapping::heap(2 * 4096), LAYOUT, 64, Arc::clone(&malformed));
+    let mut ring = FrameRing::new(
+        Mapping::heap(2 * 4096),
+        LAYOUT,
+        Extras::default(),
+        64,
+        Arc::clone(&malformed),
+    );
     let mut kernel = ring.kernel_half();
     let mut bad = frame_image(&[1; 60], &PacketMeta::plain(60));
     bad[8 - SLOT_BODY_AT..12 - SLOT_BODY_AT].copy_from_slice(&5000_u32.to_ne_bytes());

@@ -1,0 +1,231 @@
+//! Two interfaces joined: what comes in on one goes out on the other, unless a filter says otherwise.
+//!
+//! ```text
+//!   A ─ capture ──► lane A to B ──► injector ─ B        one task serves both lanes in turn,
+//!   A ─ injector ◄── lane B to A ◄── capture ─ B        a bounded number of packets each
+//! ```
+//!
+//! The captures leave out what this host sends, so nothing that was forwarded is seen again. Packets
+//! keep their VLAN tag, and checksums and segments that their sender left to the card are passed on
+//! as such ([`Offload`](crate::Offload)): two hosts' TCP goes through a bridge as it is.
+
+mod builder;
+mod filter;
+mod lane;
+mod stats;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub use self::builder::BridgeBuilder;
+pub use self::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame};
+use self::lane::{Lane, LanePorts, Turn};
+use self::stats::Counters;
+pub use self::stats::{BridgeLaneStats, BridgeStats, BridgeStatsHandle};
+use crate::executor;
+use crate::ring::batch::{PacketBatch, Place};
+use crate::{Capture, Error, Injector, Result, StopHandle};
+
+/// Forwards between two interfaces, in both directions.
+///
+/// ```no_run
+/// use ringtap::{Bridge, BridgeAction};
+///
+/// # fn main() -> ringtap::Result<()> {
+/// let mut bridge = Bridge::open_pair("eth0", "eth1")?;
+/// bridge.run(|packet: &ringtap::Packet<'_>, _direction| {
+///     if packet.len() > 1000 { BridgeAction::Drop } else { BridgeAction::Forward }
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A full transmit ring makes its direction wait, and its capture's ring fill; packets are dropped there,
+/// by the kernel, or here, where the far interface takes nothing for some 20 ms, as one that is down does.
+/// Every packet is counted in [`BridgeStats`] once.
+///
+/// Neither interface needs an address. Switch them to nothing else that forwards between them.
+pub struct Bridge {
+    ports: Option<Ports>,
+    counters: [Arc<Counters>; 2],
+    stats: BridgeStatsHandle,
+    stop: StopHandle,
+}
+
+/// The four sockets of a bridge; from [`Bridge::into_inner`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BridgeHandles {
+    /// Receives on interface A.
+    pub rx_a: Capture,
+    /// Sends on interface B.
+    pub tx_b: Injector,
+    /// Receives on interface B.
+    pub rx_b: Capture,
+    /// Sends on interface A.
+    pub tx_a: Injector,
+}
+
+/// What a bridge holds of its lanes while it does not run.
+struct Ports {
+    handles: BridgeHandles,
+    /// Packets that a run which was dropped had not forwarded yet.
+    held: [Held; 2],
+}
+
+/// A batch that is not forwarded to its end.
+type Held = Option<(PacketBatch, Place)>;
+
+impl Bridge {
+    /// Joins two interfaces with the default options.
+    ///
+    /// # Errors
+    /// As [`BridgeBuilder::build`].
+    pub fn open_pair(interface_a: &str, interface_b: &str) -> Result<Self> {
+        Self::builder().interface_a(interface_a).interface_b(interface_b).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> BridgeBuilder {
+        BridgeBuilder::new()
+    }
+
+    fn new(mut handles: BridgeHandles) -> Result<Self> {
+        let stop = match handles.rx_a.known_stop() {
+            Some(stop) => stop.clone(),
+            None => handles.rx_a.stop_handle()?,
+        };
+        handles.rx_b.share_stop(stop.clone());
+        let counters: [Arc<Counters>; 2] = Default::default();
+        let captures = [handles.rx_a.stats_handle(), handles.rx_b.stats_handle()];
+        let stats = BridgeStatsHandle::new(counters.clone(), captures);
+        Ok(Self { ports: Some(Ports { handles, held: [None, None] }), counters, stats, stop })
+    }
+
+    /// Forwards until a [`StopHandle`] ends it: what was received by then is still forwarded.
+    ///
+    /// # Errors
+    /// As [`run_async`](Self::run_async).
+    pub fn run<F: BridgeFilter>(&mut self, filter: F) -> Result<()> {
+        executor::block_on(self.run_async(filter))
+    }
+
+    /// Forwards on this thread's reactor, until a [`StopHandle`] ends it.
+    ///
+    /// Both directions take turns, and other tasks of the thread have theirs after each. Cancel-safe:
+    /// dropped, it has forwarded a part of what was received, and another run goes on with the rest.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once an interface was removed: see it replaced, and open a new bridge. One
+    /// that is down is no error. [`Error::NoReactor`](crate::Error::NoReactor),
+    /// [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
+    /// [`Error::TooManyOps`](crate::Error::TooManyOps) (it takes eight ops).
+    pub async fn run_async<F: BridgeFilter>(&mut self, mut filter: F) -> Result<()> {
+        let mut running = Running::begin(self)?;
+        poll_fn(|cx| running.poll(cx, &mut filter)).await?;
+        for lane in &mut running.lanes {
+            lane.finish().await?;
+        }
+        Ok(())
+    }
+
+    /// A handle that ends [`run`](Self::run) from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// What happened so far.
+    ///
+    /// # Errors
+    /// As [`Capture::stats`].
+    pub fn stats(&self) -> Result<BridgeStats> {
+        self.stats.stats()
+    }
+
+    /// Reads the statistics from other threads.
+    pub fn stats_handle(&self) -> BridgeStatsHandle {
+        self.stats.clone()
+    }
+
+    /// The sockets, for other use. Packets of a batch that was not forwarded to its end are gone.
+    ///
+    /// # Panics
+    /// Never: nothing runs while there is a `Bridge` to call this on.
+    pub fn into_inner(mut self) -> BridgeHandles {
+        self.ports.take().expect("a run gives the sockets back").handles
+    }
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge")
+            .field("handles", &self.ports.as_ref().map(|ports| &ports.handles))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bridge at work: when this ends, however it does, its sockets are back in place.
+struct Running<'a> {
+    bridge: &'a mut Bridge,
+    lanes: Vec<Lane>,
+}
+
+impl<'a> Running<'a> {
+    fn begin(bridge: &'a mut Bridge) -> Result<Self> {
+        let Ports { handles, held } = bridge.ports.take().expect("a run gives the sockets back");
+        let BridgeHandles { rx_a, tx_b, rx_b, tx_a } = handles;
+        let [held_a, held_b] = held;
+        let [a_to_b, b_to_a] = bridge.counters.clone();
+        let first = Lane::new(BridgeDirection::AtoB, (rx_a, tx_b), held_a, a_to_b);
+        let second = Lane::new(BridgeDirection::BtoA, (rx_b, tx_a), held_b, b_to_a);
+        let split = |lane: Result<Lane, Box<(Error, LanePorts)>>| match lane {
+            Ok(lane) => (lane.into_ports(), None),
+            Err(lost) => (lost.1, Some(lost.0)),
+        };
+        let (first, second) = match (first, second) {
+            (Ok(first), Ok(second)) => return Ok(Self { bridge, lanes: vec![first, second] }),
+            (first, second) => (split(first), split(second)),
+        };
+        bridge.ports = Some(Ports::of(first.0, second.0));
+        Err(first.1.or(second.1).expect("one of them failed"))
+    }
+
+    /// Ready when both lanes have ended.
+    fn poll(&mut self, cx: &mut Context<'_>, filter: &mut impl BridgeFilter) -> Poll<Result<()>> {
+        let (mut ended, mut has_more) = (0, false);
+        for lane in &mut self.lanes {
+            match lane.poll(cx, filter) {
+                Poll::Ready(Ok(Turn::Ended)) => ended += 1,
+                Poll::Ready(Ok(Turn::More)) => has_more = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        if ended == self.lanes.len() {
+            return Poll::Ready(Ok(()));
+        }
+        if has_more {
+            // Through the reactor's turn, in which what was committed is handed over.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let second = self.lanes.pop().map(Lane::into_ports);
+        let first = self.lanes.pop().map(Lane::into_ports);
+        self.bridge.ports = first.zip(second).map(|(first, second)| Ports::of(first, second));
+    }
+}
+
+impl Ports {
+    fn of(first: LanePorts, second: LanePorts) -> Self {
+        let ((rx_a, tx_b), held_a) = first;
+        let ((rx_b, tx_a), held_b) = second;
+        Self { handles: BridgeHandles { rx_a, tx_b, rx_b, tx_a }, held: [held_a, held_b] }
+    }
+}

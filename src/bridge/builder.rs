@@ -1,0 +1,144 @@
+//! Options of a bridge.
+
+use super::{Bridge, BridgeHandles};
+use crate::{Capture, CaptureBuilder, Injector, InjectorBuilder, Result, RingLayout, RingProfile};
+
+/// Bytes of a slot that holds a frame of 64 KiB with its headers. Not a power of two, so that slots do
+/// not all fall on the same cache lines.
+const SLOT: usize = 68 << 10;
+const RX_SLOTS: usize = 1024;
+const TX_SLOTS: usize = 256;
+
+/// Builds a [`Bridge`].
+///
+/// By default each side has a receive ring of frames ([`RingLayout::Frames`], so that a packet waits for
+/// no block) of 1024 slots and a transmit ring of 256, promiscuous mode, and no queueing discipline on the
+/// way out. Slots have 68 KiB, since frames have up to 64 (see [`CaptureBuilder::offloads`]): 85 MiB a side.
+/// Where all senders' offloads are off, slots of 2048 bytes are enough.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct BridgeBuilder {
+    captures: [CaptureBuilder; 2],
+    injectors: [InjectorBuilder; 2],
+}
+
+impl BridgeBuilder {
+    pub(super) fn new() -> Self {
+        let capture = Capture::builder()
+            .layout(RingLayout::Frames)
+            .frame_size(SLOT)
+            .block_size(SLOT)
+            .block_count(RX_SLOTS)
+            .promiscuous(true)
+            .ignore_outgoing(true)
+            .offloads(true);
+        let injector = Injector::builder()
+            .frame_size(SLOT)
+            .frame_count(TX_SLOTS)
+            .qdisc_bypass(true)
+            .offloads(true);
+        Self { captures: [capture.clone(), capture], injectors: [injector.clone(), injector] }
+    }
+
+    /// One interface. Required.
+    pub fn interface_a(self, name: &str) -> Self {
+        self.capture_a(|capture| capture.interface(name)).injector_a(|tx| tx.interface(name))
+    }
+
+    /// The other interface. Required.
+    pub fn interface_b(self, name: &str) -> Self {
+        self.capture_b(|capture| capture.interface(name)).injector_b(|tx| tx.interface(name))
+    }
+
+    /// Sizes of both receive rings. Packets longer than their frames are dropped and counted.
+    pub fn profile(self, profile: RingProfile) -> Self {
+        self.both_captures(|capture| capture.profile(profile))
+    }
+
+    /// Whether the interfaces take in packets for other hosts. Default true: hosts behind a bridge are
+    /// other hosts.
+    pub fn promiscuous(self, on: bool) -> Self {
+        self.both_captures(|capture| capture.promiscuous(on))
+    }
+
+    /// Whether frames go past the interfaces' queueing disciplines. Default true.
+    pub fn qdisc_bypass(self, on: bool) -> Self {
+        self.injector_a(|tx| tx.qdisc_bypass(on)).injector_b(|tx| tx.qdisc_bypass(on))
+    }
+
+    /// Further options of receiving on interface A.
+    pub fn capture_a(mut self, set: impl FnOnce(CaptureBuilder) -> CaptureBuilder) -> Self {
+        self.captures[0] = set(self.captures[0].clone());
+        self
+    }
+
+    /// Further options of receiving on interface B.
+    pub fn capture_b(mut self, set: impl FnOnce(CaptureBuilder) -> CaptureBuilder) -> Self {
+        self.captures[1] = set(self.captures[1].clone());
+        self
+    }
+
+    /// Further options of sending on interface A.
+    pub fn injector_a(mut self, set: impl FnOnce(InjectorBuilder) -> InjectorBuilder) -> Self {
+        self.injectors[0] = set(self.injectors[0].clone());
+        self
+    }
+
+    /// Further options of sending on interface B.
+    pub fn injector_b(mut self, set: impl FnOnce(InjectorBuilder) -> InjectorBuilder) -> Self {
+        self.injectors[1] = set(self.injectors[1].clone());
+        self
+    }
+
+    /// What each side's receiving is opened with, for [`Shards`](crate::Shards) to open; see
+    /// [`build_with`](Self::build_with).
+    pub fn captures(&self) -> [CaptureBuilder; 2] {
+        self.captures.clone()
+    }
+
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// As [`CaptureBuilder::build`] and [`InjectorBuilder::build`].
+    pub fn build(self) -> Result<Bridge> {
+        let [a, b] = self.captures.clone();
+        let (rx_a, rx_b) = (a.build()?, b.build()?);
+        self.build_with(rx_a, rx_b)
+    }
+
+    /// As [`build`](Self::build), with captures that are open already: one bridge a shard, whose captures
+    /// are members of two fanout groups.
+    ///
+    /// ```no_run
+    /// use ringtap::{Bridge, BridgeAction, Shards};
+    ///
+    /// # fn main() -> ringtap::Result<()> {
+    /// let options = Bridge::builder().interface_a("eth0").interface_b("eth1");
+    /// let [a, b] = options.captures();
+    /// let shards = Shards::builder().capture(a).and_capture(b).spawn(move |mut shard| {
+    ///     let options = options.clone();
+    ///     async move {
+    ///         let b = shard.others.remove(0);
+    ///         let mut bridge =
+    ///             options.build_with(shard.capture.into_inner(), b.into_inner())?;
+    ///         bridge.run_async(|_: &ringtap::Packet<'_>, _| BridgeAction::Forward).await
+    ///     }
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Both captures must be opened with [`captures`](Self::captures) and share their stop handle, as those
+    /// of a shard do; a handle of A's then ends the bridge.
+    ///
+    /// # Errors
+    /// As [`InjectorBuilder::build`].
+    pub fn build_with(self, rx_a: Capture, rx_b: Capture) -> Result<Bridge> {
+        let [tx_a, tx_b] = self.injectors;
+        Bridge::new(BridgeHandles { rx_a, tx_b: tx_b.build()?, rx_b, tx_a: tx_a.build()? })
+    }
+
+    fn both_captures(self, set: impl Fn(CaptureBuilder) -> CaptureBuilder) -> Self {
+        self.capture_a(&set).capture_b(&set)
+    }
+}

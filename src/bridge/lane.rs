@@ -1,0 +1,227 @@
+//! One direction of a bridge.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+
+use super::Held;
+use super::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame};
+use super::stats::{Counters, Fate};
+use crate::packet::VlanTag;
+use crate::time::{self, Sleep};
+use crate::{
+    AsyncCapture, AsyncInjector, Capture, Error, Injector, Offload, Packet, PacketBatch, Result,
+};
+
+/// Packets that a lane forwards before the other one has its turn, and the reactor: what one kick hands
+/// over.
+const BUDGET: u32 = 64;
+/// How long a lane waits for room before it drops packets: for longer the far side is not just busy.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// How old what is known of the far side's MTU may be.
+const MTU_AGE: Duration = Duration::from_millis(100);
+/// Where a VLAN tag stands in a frame: behind the addresses.
+const TAG_AT: usize = 12;
+const TAG_LEN: usize = 4;
+
+/// A lane's sockets, and what it has not forwarded yet.
+pub(super) type LanePorts = ((Capture, Injector), Held);
+
+/// Takes packets from one side and commits them to the other.
+pub(super) struct Lane {
+    direction: BridgeDirection,
+    from: AsyncCapture,
+    to: AsyncInjector,
+    held: Held,
+    counters: Arc<Counters>,
+    /// Set while it waits for room.
+    waiting: Option<Sleep>,
+    /// Whether it has waited in vain: it drops what finds no room.
+    is_stuck: bool,
+    learned: Instant,
+    has_ended: bool,
+}
+
+/// How a lane's turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There may be more to do right now.
+    More,
+    /// The capture was stopped, and all is committed.
+    Ended,
+}
+
+impl Lane {
+    /// A lane on this thread's reactor; an error gives the sockets back.
+    pub(super) fn new(
+        direction: BridgeDirection,
+        (from, to): (Capture, Injector),
+        held: Held,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Box<(Error, LanePorts)>> {
+        let from = match AsyncCapture::attach(from) {
+            Ok(from) => from,
+            Err(lost) => {
+                let (error, from) = *lost;
+                return Err(Box::new((error, ((from, to), held))));
+            }
+        };
+        let to = match AsyncInjector::attach(to) {
+            Ok(to) => to,
+            Err(lost) => {
+                let (error, to) = *lost;
+                return Err(Box::new((error, ((from.into_inner(), to), held))));
+            }
+        };
+        let learned = Instant::now();
+        let (waiting, is_stuck, has_ended) = (None, false, false);
+        Ok(Self { direction, from, to, held, counters, waiting, is_stuck, learned, has_ended })
+    }
+
+    pub(super) fn into_ports(self) -> LanePorts {
+        ((self.from.into_inner(), self.to.into_inner()), self.held)
+    }
+
+    /// Forwards a bounded number of packets; pending where there is nothing to do until something
+    /// happens.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        filter: &mut impl BridgeFilter,
+    ) -> Poll<Result<Turn>> {
+        let mut budget = BUDGET;
+        while budget > 0 {
+            if self.has_ended {
+                return Poll::Ready(Ok(Turn::Ended));
+            }
+            if let Some((batch, place)) = self.held.take() {
+                let mut packets = batch.iter_from(place);
+                let outcome = self.forward(&mut packets, filter, &mut budget);
+                let place = packets.place();
+                match outcome {
+                    Ok(Forwarded::All) => {}
+                    Ok(Forwarded::Budget) => self.held = Some((batch, place)),
+                    Ok(Forwarded::Full) => {
+                        self.held = Some((batch, place));
+                        ready!(self.poll_room(cx))?;
+                    }
+                    Err(error) => {
+                        self.held = Some((batch, place));
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                continue;
+            }
+            match ready!(Pin::new(&mut self.from).poll_next(cx)) {
+                Some(batch) => self.hold(batch?),
+                None => self.has_ended = true,
+            }
+        }
+        Poll::Ready(Ok(Turn::More))
+    }
+
+    fn hold(&mut self, batch: PacketBatch) {
+        let place = batch.iter().place();
+        self.held = Some((batch, place));
+        if self.learned.elapsed() >= MTU_AGE {
+            self.to.learn_mtu();
+            self.learned = Instant::now();
+        }
+    }
+
+    fn forward<'a>(
+        &mut self,
+        packets: &mut (impl Iterator<Item = Packet<'a>> + Clone),
+        filter: &mut impl BridgeFilter,
+        budget: &mut u32,
+    ) -> Result<Forwarded> {
+        loop {
+            if *budget == 0 {
+                return Ok(Forwarded::Budget);
+            }
+            // Room first: a filter is asked once for a packet, and its answer is carried out at once.
+            let has_room = self.to.try_reserve(0).is_some();
+            if has_room {
+                self.is_stuck = false;
+            } else if !self.is_stuck {
+                return Ok(Forwarded::Full);
+            }
+            let Some(packet) = packets.next() else { return Ok(Forwarded::All) };
+            *budget -= 1;
+            let fate = if has_room { self.forward_one(&packet, filter)? } else { Fate::RingFull };
+            self.counters.count(fate);
+        }
+    }
+
+    fn forward_one(&mut self, packet: &Packet<'_>, filter: &mut impl BridgeFilter) -> Result<Fate> {
+        let action = filter.decide(packet, self.direction);
+        if action == BridgeAction::Drop {
+            return Ok(Fate::Filtered);
+        }
+        let tag = packet.vlan().filter(|_| packet.len() >= TAG_AT);
+        let len = packet.len() + if tag.is_some() { TAG_LEN } else { 0 };
+        if packet.is_truncated() {
+            return Ok(Fate::TooLarge);
+        }
+        let Some(mut slot) = self.to.try_reserve(len) else { return Ok(Fate::TooLarge) };
+        write(slot.data_mut(), packet.data(), tag);
+        let offload = packet.offload().unwrap_or(Offload::NONE);
+        slot.set_offload(if tag.is_some() { offload.behind_tag() } else { offload });
+        if action == BridgeAction::Rewrite {
+            let mut frame = BridgeFrame::new(slot);
+            filter.rewrite(&mut frame, self.direction);
+            slot = frame.into_slot();
+        }
+        match slot.send() {
+            Ok(()) => Ok(Fate::Forwarded),
+            Err(Error::FrameLength { .. }) => Ok(Fate::TooLarge),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ready when there is room, or it is time to give up on it.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let room = self.to.poll_vacant(cx);
+        if room.is_ready() {
+            self.waiting = None;
+            return room;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| time::sleep(PATIENCE));
+        ready!(Pin::new(waiting).poll(cx));
+        (self.waiting, self.is_stuck) = (None, true);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the kernel has all that was committed, where it takes anything.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        match time::timeout(PATIENCE, self.to.flush()).await {
+            Ok(flushed) => flushed,
+            Err(time::Elapsed) => Ok(()),
+        }
+    }
+}
+
+/// Why forwarding a batch came to a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forwarded {
+    All,
+    Budget,
+    Full,
+}
+
+/// Writes a frame into a slot of its length, and its tag, which the kernel had stripped, into it.
+fn write(slot: &mut [u8], data: &[u8], tag: Option<VlanTag>) {
+    let Some(tag) = tag else {
+        slot.copy_from_slice(data);
+        return;
+    };
+    let (addresses, rest) = data.split_at(TAG_AT);
+    slot[..TAG_AT].copy_from_slice(addresses);
+    slot[TAG_AT..][..2].copy_from_slice(&tag.tpid.to_be_bytes());
+    slot[TAG_AT + 2..][..2].copy_from_slice(&tag.tci.to_be_bytes());
+    slot[TAG_AT + TAG_LEN..].copy_from_slice(rest);
+}

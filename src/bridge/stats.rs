@@ -1,0 +1,108 @@
+//! What a bridge did, counted by its thread and read by any.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{Result, StatsHandle};
+
+/// What happened in one direction of a bridge.
+///
+/// `received == forwarded + filtered + too_large + ring_full`, whenever it is at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BridgeLaneStats {
+    /// Packets taken from the capture.
+    pub received: u64,
+    /// Packets committed to the other side.
+    pub forwarded: u64,
+    /// Packets dropped by the filter.
+    pub filtered: u64,
+    /// Packets dropped because the other side's MTU or slots are too small for them, or because the
+    /// capture had cut them.
+    pub too_large: u64,
+    /// Packets dropped because the other side took none.
+    pub ring_full: u64,
+    /// Packets the kernel dropped because the capture's ring was full.
+    pub lost: u64,
+}
+
+/// What happened on a bridge since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BridgeStats {
+    /// From interface A to interface B.
+    pub a_to_b: BridgeLaneStats,
+    /// From interface B to interface A.
+    pub b_to_a: BridgeLaneStats,
+}
+
+/// One direction's counters, with one writer.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    received: AtomicU64,
+    forwarded: AtomicU64,
+    filtered: AtomicU64,
+    too_large: AtomicU64,
+    ring_full: AtomicU64,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Forwarded,
+    Filtered,
+    TooLarge,
+    RingFull,
+}
+
+impl Counters {
+    pub(super) fn count(&self, fate: Fate) {
+        let counter = match fate {
+            Fate::Forwarded => &self.forwarded,
+            Fate::Filtered => &self.filtered,
+            Fate::TooLarge => &self.too_large,
+            Fate::RingFull => &self.ring_full,
+        };
+        for counter in [&self.received, counter] {
+            // Relaxed, and no read-modify-write: one writer; statistics.
+            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self) -> BridgeLaneStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        BridgeLaneStats {
+            received: read(&self.received),
+            forwarded: read(&self.forwarded),
+            filtered: read(&self.filtered),
+            too_large: read(&self.too_large),
+            ring_full: read(&self.ring_full),
+            lost: 0,
+        }
+    }
+}
+
+/// Reads a bridge's statistics from any thread, also while it runs.
+#[derive(Debug, Clone)]
+pub struct BridgeStatsHandle {
+    counters: [Arc<Counters>; 2],
+    captures: [StatsHandle; 2],
+}
+
+impl BridgeStatsHandle {
+    pub(super) fn new(counters: [Arc<Counters>; 2], captures: [StatsHandle; 2]) -> Self {
+        Self { counters, captures }
+    }
+
+    /// The totals now. Two system calls.
+    ///
+    /// # Errors
+    /// As [`StatsHandle::stats`].
+    pub fn stats(&self) -> Result<BridgeStats> {
+        let lane = |number: usize| -> Result<BridgeLaneStats> {
+            let lost = self.captures[number].stats()?.drops;
+            Ok(BridgeLaneStats { lost, ..self.counters[number].read() })
+        };
+        Ok(BridgeStats { a_to_b: lane(0)?, b_to_a: lane(1)? })
+    }
+}

@@ -1,0 +1,426 @@
+//! The bridge: two hosts behind it, and frames that are compared behind it.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::{FarEnd, PATIENCE};
+use ringtap::{
+    Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame,
+    BridgeStatsHandle, Cores, Error, Packet, Shards, StopHandle, executor, time,
+};
+use ringtap_lab::host::Host;
+use ringtap_lab::{Generator, Namespace, Tally, Traffic, Veth, link, namespace};
+
+ringtap_lab::test_binary!();
+
+const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+
+fn forward(_: &Packet<'_>, _: BridgeDirection) -> BridgeAction {
+    BridgeAction::Forward
+}
+
+/// A bridge at work in a thread.
+struct Working {
+    stop: StopHandle,
+    stats: BridgeStatsHandle,
+    thread: JoinHandle<(Bridge, ringtap::Result<()>)>,
+}
+
+impl Working {
+    fn new(mut bridge: Bridge, filter: impl BridgeFilter + Send + 'static) -> Self {
+        let (stop, stats) = (bridge.stop_handle(), bridge.stats_handle());
+        let thread = std::thread::spawn(move || {
+            let ended = bridge.run(filter); // which is `run_async` on the built-in executor
+            (bridge, ended)
+        });
+        Self { stop, stats, thread }
+    }
+
+    fn stats(&self) -> ringtap::BridgeStats {
+        self.stats.stats().unwrap()
+    }
+
+    fn finish(self) -> Bridge {
+        self.stop.stop();
+        let (bridge, ended) = self.thread.join().unwrap();
+        ended.unwrap();
+        for lane in [bridge.stats().unwrap().a_to_b, bridge.stats().unwrap().b_to_a] {
+            let counted = lane.forwarded + lane.filtered + lane.too_large + lane.ring_full;
+            assert_eq!(lane.received, counted, "every packet is counted once: {lane:?}");
+        }
+        bridge
+    }
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Two hosts, each on a cable to an interface of this namespace: `right0` and `right1`.
+fn hosts(net: &Namespace) -> ([Host; 2], [Veth; 2]) {
+    let cables = [net.veth(), net.veth()];
+    let hosts = [Host::new(&cables[0].left, A), Host::new(&cables[1].left, B)];
+    (hosts, cables)
+}
+
+fn between(a: &str, b: &str) -> BridgeBuilder {
+    Bridge::builder().interface_a(a).interface_b(b)
+}
+
+/// Bytes that differ from place to place.
+fn pattern(at: usize) -> Vec<u8> {
+    (at..at + (1 << 16)).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect()
+}
+
+/// Sends `chunks` of 64 KiB through a connection, and checks them there.
+fn send_tcp(from: &Host, to: &Host, address: Ipv4Addr, chunks: usize) {
+    let (ready, listening) = std::sync::mpsc::channel();
+    let server = to.run(move || {
+        let listener = TcpListener::bind((address, 5001)).unwrap();
+        ready.send(()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut chunk = vec![0; 1 << 16];
+        for number in 0..chunks {
+            stream.read_exact(&mut chunk).unwrap();
+            assert!(chunk == pattern(number << 16), "chunk {number} was changed");
+        }
+        assert_eq!(stream.read(&mut chunk).unwrap(), 0, "and nothing more");
+    });
+    listening.recv().unwrap();
+    let client = from.run(move || {
+        let mut stream = TcpStream::connect((address, 5001)).unwrap();
+        for number in 0..chunks {
+            stream.write_all(&pattern(number << 16)).unwrap();
+        }
+    });
+    client.join().unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn two_hosts_move_50_mb_of_tcp_each_way_and_nothing_goes_in_circles() {
+    let Some(net) = namespace() else { return };
+    let (hosts, cables) = hosts(&net);
+    for cable in &cables {
+        link::set_up(&cable.right, true).unwrap();
+    }
+    let bridge = Bridge::open_pair(&cables[0].right, &cables[1].right).unwrap();
+    let working = Working::new(bridge, forward);
+    send_tcp(&hosts[0], &hosts[1], B, 800);
+    send_tcp(&hosts[1], &hosts[0], A, 800);
+    let stats = working.finish().stats().unwrap();
+    for (lane, cable) in [(stats.a_to_b, &cables[1]), (stats.b_to_a, &cables[0])] {
+        assert_eq!((lane.filtered, lane.too_large, lane.ring_full), (0, 0, 0), "{lane:?}");
+        // What went out on the far cable is what came in on the near one, once.
+        assert_eq!(link::stats(&cable.right).unwrap().sent, lane.forwarded, "{lane:?}");
+        assert!(lane.forwarded < 100_000, "{lane:?}");
+    }
+}
+
+#[test]
+fn a_filter_drops_what_it_says_and_nothing_else() {
+    const ROUNDS: u16 = 500;
+    let Some(net) = namespace() else { return };
+    let (hosts, cables) = hosts(&net);
+    let is_dns = |packet: &Packet<'_>| {
+        let data = packet.data();
+        data.get(23) == Some(&17) && data.get(36..38) == Some(&53_u16.to_be_bytes())
+    };
+    let bridge = Bridge::open_pair(&cables[0].right, &cables[1].right).unwrap();
+    let working = Working::new(bridge, move |packet: &Packet<'_>, _| {
+        if is_dns(packet) { BridgeAction::Drop } else { BridgeAction::Forward }
+    });
+    let answering = hosts[1].run(|| {
+        let ports = [53, 54].map(|port| UdpSocket::bind((B, port)).unwrap());
+        ports[0].set_nonblocking(true).unwrap();
+        ports[1].set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut bytes = [0; 64];
+        for _ in 0..ROUNDS {
+            let (len, from) = ports[1].recv_from(&mut bytes).unwrap();
+            ports[1].send_to(&bytes[..len], from).unwrap();
+        }
+        assert!(ports[0].recv_from(&mut bytes).is_err(), "nothing came to port 53");
+    });
+    let asking = hosts[0].run(|| {
+        let socket = UdpSocket::bind((A, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut bytes = [0; 64];
+        for round in 0..ROUNDS {
+            socket.send_to(&[1; 20], (B, 53)).unwrap();
+            loop {
+                // Once more where the server was not there yet.
+                socket.send_to(&round.to_be_bytes(), (B, 54)).unwrap();
+                if socket.recv_from(&mut bytes).is_ok() {
+                    break;
+                }
+                socket.send_to(&[1; 20], (B, 53)).unwrap();
+            }
+            assert_eq!(bytes[..2], round.to_be_bytes(), "the answer to this question");
+        }
+    });
+    asking.join().unwrap();
+    answering.join().unwrap();
+    let stats = working.finish().stats().unwrap();
+    assert!(stats.a_to_b.filtered >= ROUNDS.into(), "{stats:?}");
+    assert_eq!(stats.b_to_a.filtered, 0, "{stats:?}");
+    // One question in two is dropped; the others, and ARP, pass.
+    let passed = stats.a_to_b.forwarded;
+    assert!(passed >= stats.a_to_b.filtered && passed < stats.a_to_b.filtered + 20, "{stats:?}");
+}
+
+/// The bridge's sides are `right0` and `left1`; frames go in at `left0` and come out at `right1`.
+fn through(net: &Namespace) -> (Veth, Veth, BridgeBuilder) {
+    let (near, far) = (net.veth(), net.veth());
+    let builder = between(&near.right, &far.left);
+    (near, far, builder)
+}
+
+#[test]
+fn tagged_frames_keep_their_tag_in_both_layouts() {
+    const COUNT: u64 = 2_000;
+    let Some(net) = namespace() else { return };
+    for profile in [None, Some(ringtap::RingProfile::LowMemory)] {
+        let (near, far, mut builder) = through(&net);
+        if let Some(profile) = profile {
+            let blocks = |capture: ringtap::CaptureBuilder| {
+                capture.layout(ringtap::RingLayout::Blocks).block_timeout_ms(5)
+            };
+            builder = builder.profile(profile).capture_a(blocks).capture_b(blocks);
+        }
+        let working = Working::new(builder.build().unwrap(), forward);
+        let traffic = Traffic { len: 300, vlan: Some(77), ..Traffic::default() };
+        let tags = Arc::new(AtomicU64::new(0));
+        let mut capture =
+            ringtap::Capture::builder().interface(&far.right).block_timeout_ms(5).build().unwrap();
+        let stop = capture.stop_handle().unwrap();
+        let (counter, plan) = (Arc::clone(&tags), traffic.clone());
+        let reader = std::thread::spawn(move || {
+            let mut tally = Tally::new(&plan, COUNT);
+            for batch in capture.batches() {
+                for packet in &batch.unwrap() {
+                    assert_eq!(packet.vlan().map(|tag| (tag.id(), tag.tpid)), Some((77, 0x8100)));
+                    tally.record(packet.data());
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            tally
+        });
+        Generator::new(&near.left, &traffic).bursts(COUNT, 50, Duration::from_millis(1));
+        wait_until("all tagged frames", || tags.load(Ordering::Relaxed) >= COUNT);
+        stop.stop();
+        reader.join().unwrap().assert_complete();
+        working.finish();
+    }
+}
+
+/// Sends `count` frames as fast as they come out, with no more under way than a ring holds.
+fn flood_through(mut generator: Generator, end: &FarEnd, count: u64) {
+    while generator.sent() < count {
+        generator.flood(250);
+        end.wait_until(generator.sent().saturating_sub(250));
+    }
+    end.wait_until(count);
+}
+
+#[test]
+fn a_flood_in_both_directions_comes_through_once_in_order_and_neither_starves() {
+    const COUNT: u64 = 30_000;
+    let Some(net) = namespace() else { return };
+    let (near, far, builder) = through(&net);
+    let working = Working::new(builder.build().unwrap(), forward);
+    let back = Veth { left: far.right.clone(), right: near.left.clone() };
+    let traffic = Traffic { len: 200, ..Traffic::default() };
+    let ends = [&far, &back].map(|veth| FarEnd::new(veth, Tally::new(&traffic, COUNT)));
+    std::thread::scope(|scope| {
+        for (end, from) in ends.iter().zip([&near.left, &far.right]) {
+            let generator = Generator::new(from, &traffic);
+            scope.spawn(move || flood_through(generator, end, COUNT));
+        }
+    });
+    for end in ends {
+        end.finish().assert_complete();
+    }
+    let stats = working.finish().stats().unwrap();
+    assert_eq!((stats.a_to_b.forwarded, stats.b_to_a.forwarded), (COUNT, COUNT), "{stats:?}");
+}
+
+#[test]
+fn it_outlives_a_side_that_is_down_for_a_while() {
+    let Some(net) = namespace() else { return };
+    let (near, far, builder) = through(&net);
+    let working = Working::new(builder.build().unwrap(), forward);
+    let traffic = Traffic::default();
+    let mut generator = Generator::new(&near.left, &traffic);
+    let end = FarEnd::new(&far, Tally::new(&traffic, 10_000));
+    generator.flood(100);
+    end.wait_until(100);
+    link::set_up(&far.left, false).unwrap();
+    // More than the transmit ring holds: some find no room, and are counted.
+    for _ in 0..20 {
+        generator.flood(50);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    wait_until("frames without room", || working.stats().a_to_b.ring_full > 500);
+    far.up();
+    // What lay in the ring goes first; then all is as it was.
+    wait_until("the bridge goes on", || {
+        let before = end.count();
+        generator_step(&near, &traffic);
+        std::thread::sleep(Duration::from_millis(10));
+        end.count() > before
+    });
+    near.down();
+    near.up();
+    let before = end.count();
+    wait_until("and after the near side was down", || {
+        generator_step(&near, &traffic);
+        end.count() > before
+    });
+    let stats = working.finish().stats().unwrap();
+    assert_eq!(stats.a_to_b.too_large, 0, "{stats:?}");
+}
+
+fn generator_step(near: &Veth, traffic: &Traffic) {
+    Generator::new(&near.left, traffic).flood(1);
+}
+
+#[test]
+fn it_follows_the_far_sides_mtu() {
+    let Some(net) = namespace() else { return };
+    let (near, far, builder) = through(&net);
+    let working = Working::new(builder.build().unwrap(), forward);
+    let traffic = Traffic { len: 1400, ..Traffic::default() };
+    let mut generator = Generator::new(&near.left, &traffic);
+    let forwarded = || working.stats().a_to_b.forwarded;
+    let too_large = || working.stats().a_to_b.too_large;
+    generator.flood(10);
+    wait_until("frames pass", || forwarded() == 10);
+    far.set_mtu(1000);
+    std::thread::sleep(Duration::from_millis(150)); // it learns within 100 ms
+    generator.flood(10);
+    wait_until("they are too large now", || too_large() == 10);
+    far.set_mtu(1500);
+    generator.flood(10);
+    wait_until("and not any more", || forwarded() == 20);
+    working.finish();
+}
+
+#[test]
+fn a_rewritten_frame_arrives_as_it_was_rewritten() {
+    let Some(net) = namespace() else { return };
+    let (near, far, builder) = through(&net);
+    let decide = |_: &Packet<'_>, _: BridgeDirection| BridgeAction::Rewrite;
+    let rewrite = |frame: &mut BridgeFrame<'_>, direction: BridgeDirection| {
+        assert_eq!(direction, BridgeDirection::AtoB);
+        let len = frame.len();
+        frame[..6].fill(0xee);
+        frame.set_len(len + 2);
+        frame[len..].copy_from_slice(b"ok");
+    };
+    let working = Working::new(builder.build().unwrap(), (decide, rewrite));
+    let mut capture =
+        ringtap::Capture::builder().interface(&far.right).block_timeout_ms(5).build().unwrap();
+    let traffic = Traffic::default();
+    Generator::new(&near.left, &traffic).flood(1);
+    let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("a frame");
+    let packet = batch.iter().next().unwrap();
+    let stamp = ringtap_lab::Mark::find(packet.data()).unwrap().stamp;
+    let mut expected = traffic.frame(0, stamp);
+    expected[..6].fill(0xee);
+    expected.extend_from_slice(b"ok");
+    assert_eq!(packet.data(), expected);
+    working.finish();
+}
+
+#[test]
+fn a_run_that_was_dropped_goes_on_where_it_was() {
+    const COUNT: u64 = 800; // fewer than the ring has slots
+    let Some(net) = namespace() else { return };
+    let (near, far, builder) = through(&net);
+    let mut bridge = builder.build().unwrap();
+    let traffic = Traffic::default();
+    let end = FarEnd::new(&far, Tally::new(&traffic, COUNT));
+    let mut generator = Generator::new(&near.left, &traffic);
+    let outside = bridge.run_async(forward);
+    let refused = futures_util::future::FutureExt::now_or_never(outside);
+    assert!(matches!(refused, Some(Err(Error::NoReactor))), "no reactor here: {refused:?}");
+    executor::block_on(async {
+        for _ in 0..COUNT / 40 {
+            generator.flood(40);
+            let run = time::timeout(Duration::from_micros(50), bridge.run_async(forward));
+            assert!(run.await.is_err(), "it does not end by itself");
+        }
+    });
+    let working = Working::new(bridge, forward);
+    end.wait_until(COUNT);
+    let stats = working.finish().stats().unwrap();
+    end.finish().assert_complete();
+    assert_eq!((stats.a_to_b.received, stats.a_to_b.forwarded), (COUNT, COUNT), "{stats:?}");
+}
+
+#[test]
+fn a_removed_interface_ends_it_with_its_name() {
+    let Some(net) = namespace() else { return };
+    let (_near, far, builder) = through(&net);
+    let working = Working::new(builder.build().unwrap(), forward);
+    let gone = far.left.clone();
+    far.delete();
+    let (bridge, ended) = working.thread.join().unwrap();
+    match ended {
+        Err(Error::InterfaceGone { name }) => assert_eq!(name, gone),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bridge.into_inner().rx_b.interface(), gone);
+    let missing = between("nowhere0", "nowhere1").build();
+    assert!(matches!(missing, Err(Error::NoSuchInterface { .. })), "{missing:?}");
+    let unnamed = Bridge::builder().build();
+    assert!(matches!(unnamed, Err(Error::InterfaceMissing)), "{unnamed:?}");
+}
+
+#[test]
+fn one_bridge_a_shard_forwards_each_frame_once_and_in_flow_order() {
+    const COUNT: u64 = 20_000;
+    let Some(net) = namespace() else { return };
+    let (near, far, options) = through(&net);
+    let [a, b] = options.captures();
+    let traffic = Traffic { flows: 32, both_directions: true, ..Traffic::default() };
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let sink = Arc::clone(&seen);
+    let shards = Shards::builder()
+        .capture(a)
+        .and_capture(b)
+        .cores(Cores::Unpinned)
+        .shards(2)
+        .spawn(move |mut shard| {
+            let (options, sink) = (options.clone(), Arc::clone(&sink));
+            async move {
+                let b = shard.others.remove(0).into_inner();
+                let mut bridge = options.build_with(shard.capture.into_inner(), b)?;
+                bridge.run_async(forward).await?;
+                sink.lock().unwrap().push(bridge.stats()?.a_to_b.forwarded);
+                Ok(())
+            }
+        })
+        .unwrap();
+    let end = FarEnd::new(&far, Tally::new(&traffic, COUNT));
+    flood_through(Generator::new(&near.left, &traffic), &end, COUNT);
+    shards.stop();
+    let stats = shards.join().unwrap();
+    end.finish().assert_complete();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.iter().sum::<u64>(), COUNT);
+    assert!(seen.iter().all(|&count| count > 0), "32 flows spread over 2 bridges: {seen:?}");
+    assert_eq!(stats.total().delivered, COUNT, "nothing is seen on its way out");
+}

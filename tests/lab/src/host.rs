@@ -1,0 +1,54 @@
+//! A host on the far end of a cable: a network namespace with a protocol stack of its own.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::thread::JoinHandle;
+
+use crate::{link, namespace};
+
+/// A network namespace with one interface and an address. It goes when this and the last thread in it do.
+#[derive(Debug)]
+pub struct Host {
+    namespace: File,
+}
+
+impl Host {
+    /// Moves `interface`, an end of a veth pair of the calling thread's namespace, into a host with
+    /// `address`, of a network of 24 bits.
+    ///
+    /// # Panics
+    /// Where the kernel refuses: it has given a namespace to the calling thread already.
+    pub fn new(interface: &str, address: Ipv4Addr) -> Self {
+        let namespace = std::thread::spawn(|| {
+            namespace::unshare().expect("another namespace");
+            namespace::current().expect("a thread has a namespace")
+        });
+        let host = Self { namespace: namespace.join().unwrap() };
+        link::move_to(interface, host.namespace.as_raw_fd()).expect("an interface can be moved");
+        let interface = interface.to_owned();
+        host.run(move || {
+            link::set_up("lo", true).expect("the loopback can be set up");
+            link::add_address(&interface, address, 24).expect("an address can be added");
+            link::set_up(&interface, true).expect("an interface can be set up");
+        })
+        .join()
+        .unwrap();
+        host
+    }
+
+    /// Runs `work` in a thread of the host.
+    ///
+    /// # Panics
+    /// Where there can be no thread.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let namespace = self.namespace.try_clone().expect("a descriptor is left");
+        std::thread::spawn(move || {
+            namespace::enter(&namespace).expect("root may enter a namespace");
+            work()
+        })
+    }
+}
