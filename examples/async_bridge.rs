@@ -11,6 +11,7 @@ const ASKED: usize = 20;
 const PROTOCOL: usize = 23;
 const TTL: usize = 22;
 const CHECKSUM: usize = 24;
+const IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,8 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut questions = 0_u32;
     let decide = |packet: &Packet<'_>, direction: BridgeDirection| {
-        if direction == BridgeDirection::BtoA || packet.data().get(PROTOCOL) != Some(&UDP) {
+        let is_udp = packet.ll_protocol() == Some(IPV4)
+            && packet.vlan().is_none() // the frame that is rewritten has its tag again
+            && packet.data().get(PROTOCOL) == Some(&UDP);
+        if direction == BridgeDirection::BtoA || !is_udp {
             return BridgeAction::Forward;
+        }
+        if packet.data()[TTL] <= 1 {
+            return BridgeAction::Drop;
         }
         questions += 1;
         if questions.is_multiple_of(10) { BridgeAction::Drop } else { BridgeAction::Rewrite }

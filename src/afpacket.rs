@@ -10,6 +10,7 @@ mod fanout;
 mod geometry;
 mod injector;
 mod injector_builder;
+mod kick;
 mod open;
 mod rx;
 mod socket;

@@ -93,6 +93,10 @@ impl Bridge {
     }
 
     fn new(mut handles: BridgeHandles) -> Result<Self> {
+        if handles.rx_a.interface() == handles.rx_b.interface() {
+            let name = handles.rx_a.interface().to_owned();
+            return Err(Error::SameInterface { name });
+        }
         let stop = match handles.rx_a.known_stop() {
             Some(stop) => stop.clone(),
             None => handles.rx_a.stop_handle()?,
@@ -104,7 +108,8 @@ impl Bridge {
         Ok(Self { ports: Some(Ports { handles, held: [None, None] }), counters, stats, stop })
     }
 
-    /// Forwards until a [`StopHandle`] ends it: what was received by then is still forwarded.
+    /// Forwards until a [`StopHandle`] ends it: what was received by then is still committed, and handed
+    /// to the kernel where that takes it within 20 ms. What it does not stays in the ring.
     ///
     /// # Errors
     /// As [`run_async`](Self::run_async).

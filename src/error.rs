@@ -52,6 +52,11 @@ pub enum Error {
         /// The most that can be sent: MTU and header, or the ring's slot.
         most: usize,
     },
+    /// A bridge was to join an interface with itself.
+    SameInterface {
+        /// The interface's name.
+        name: String,
+    },
     /// A frame with an [`Offload`](crate::Offload) on an injector without.
     OffloadsOff,
     /// The sizes asked for do not form a ring.
@@ -170,6 +175,9 @@ impl fmt::Display for Error {
                 "a frame of {len} bytes cannot be sent: from {least} to {most} can, as the \
                  interface's MTU and the injector's `frame_size` are"
             ),
+            Self::SameInterface { name } => {
+                write!(f, "a bridge joins two interfaces, and both of its sides are `{name}`")
+            }
             Self::OffloadsOff => f.write_str(
                 "a frame whose checksum or segmentation is left to the kernel needs an injector \
                  that was built with `offloads(true)`",

@@ -71,7 +71,7 @@ impl std::iter::Sum for CaptureStats {
 pub struct InjectorStats {
     /// Frames committed that the kernel did not refuse.
     pub committed: u64,
-    /// Frames committed that the kernel refused for their length.
+    /// Frames committed that the kernel refused: for their length, or because of their offload.
     pub rejected: u64,
     /// Times the kernel was told to look.
     pub kicks: u64,

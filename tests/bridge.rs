@@ -52,8 +52,12 @@ impl Working {
         let (bridge, ended) = self.thread.join().unwrap();
         ended.unwrap();
         for lane in [bridge.stats().unwrap().a_to_b, bridge.stats().unwrap().b_to_a] {
-            let counted = lane.forwarded + lane.filtered + lane.too_large + lane.ring_full;
-            assert_eq!(lane.received, counted, "every packet is counted once: {lane:?}");
+            let dropped = lane.filtered + lane.too_large + lane.rejected + lane.ring_full;
+            assert_eq!(
+                lane.received,
+                lane.forwarded + dropped,
+                "every packet is counted once: {lane:?}"
+            );
         }
         bridge
     }
@@ -130,6 +134,62 @@ fn two_hosts_move_50_mb_of_tcp_each_way_and_nothing_goes_in_circles() {
 }
 
 #[test]
+fn what_the_far_side_cannot_split_is_split_by_the_kernel_or_counted_and_holds_up_nothing() {
+    let Some(net) = namespace() else { return };
+    for bypass in [false, true] {
+        let (hosts, cables) = hosts(&net);
+        link::limit_segments(&cables[1].right, 16_000).unwrap();
+        let builder = between(&cables[0].right, &cables[1].right).qdisc_bypass(bypass);
+        let working = Working::new(builder.build().unwrap(), forward);
+        // Past the queueing discipline larger ones are lost, and TCP sends smaller ones in the end.
+        send_tcp(&hosts[0], &hosts[1], B, if bypass { 4 } else { 80 });
+        let stats = working.finish().stats().unwrap();
+        assert_eq!(stats.a_to_b.rejected > 0, bypass, "{stats:?}");
+    }
+}
+
+#[test]
+fn hosts_talk_at_low_latency_where_they_split_their_segments_themselves() {
+    let Some(net) = namespace() else { return };
+    let (hosts, cables) = hosts(&net);
+    for (host, cable) in hosts.iter().zip(&cables) {
+        let end = cable.left.clone();
+        // The checksum is still left to the card.
+        host.run(move || link::limit_segments(&end, 1_500).unwrap()).join().unwrap();
+    }
+    let low = ringtap::RingProfile::LowLatency;
+    let builder = between(&cables[0].right, &cables[1].right).profile(low);
+    let working = Working::new(builder.build().unwrap(), forward);
+    send_tcp(&hosts[0], &hosts[1], B, 40);
+    let stats = working.finish().stats().unwrap();
+    assert!(stats.a_to_b.forwarded > 40, "{stats:?}");
+    assert_eq!((stats.a_to_b.too_large, stats.a_to_b.rejected), (0, 0), "{stats:?}");
+}
+
+#[test]
+fn a_slow_far_side_makes_its_direction_wait_and_loses_nothing() {
+    const COUNT: u64 = 1_200;
+    let Some(net) = namespace() else { return };
+    let (near, far, builder) = through(&net);
+    // 5 MB a second, 20 kB at once, and room for 60 frames.
+    link::limit_rate(&far.left, 5_000_000, 20_000, 60 * 1_000).unwrap();
+    let builder = builder.injector_b(|tx| tx.frame_count(64));
+    let working = Working::new(builder.build().unwrap(), forward);
+    let traffic = Traffic { len: 1_000, ..Traffic::default() };
+    let end = FarEnd::new(&far, Tally::new(&traffic, COUNT));
+    let mut generator = Generator::new(&near.left, &traffic);
+    // The ring is full again and again, with more than the lane's patience between.
+    for round in 1..=4 {
+        generator.flood(COUNT / 4);
+        end.wait_until(round * COUNT / 4);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let stats = working.finish().stats().unwrap();
+    assert_eq!((stats.a_to_b.forwarded, stats.a_to_b.ring_full), (COUNT, 0), "{stats:?}");
+    end.finish().assert_complete();
+}
+
+#[test]
 fn a_filter_drops_what_it_says_and_nothing_else() {
     const ROUNDS: u16 = 500;
     let Some(net) = namespace() else { return };
@@ -191,13 +251,10 @@ fn through(net: &Namespace) -> (Veth, Veth, BridgeBuilder) {
 fn tagged_frames_keep_their_tag_in_both_layouts() {
     const COUNT: u64 = 2_000;
     let Some(net) = namespace() else { return };
-    for profile in [None, Some(ringtap::RingProfile::LowMemory)] {
+    for profile in [None, Some(ringtap::RingProfile::LowLatency)] {
         let (near, far, mut builder) = through(&net);
         if let Some(profile) = profile {
-            let blocks = |capture: ringtap::CaptureBuilder| {
-                capture.layout(ringtap::RingLayout::Blocks).block_timeout_ms(5)
-            };
-            builder = builder.profile(profile).capture_a(blocks).capture_b(blocks);
+            builder = builder.profile(profile);
         }
         let working = Working::new(builder.build().unwrap(), forward);
         let traffic = Traffic { len: 300, vlan: Some(77), ..Traffic::default() };
@@ -312,6 +369,7 @@ fn it_follows_the_far_sides_mtu() {
     generator.flood(10);
     wait_until("they are too large now", || too_large() == 10);
     far.set_mtu(1500);
+    std::thread::sleep(Duration::from_millis(150));
     generator.flood(10);
     wait_until("and not any more", || forwarded() == 20);
     working.finish();
@@ -373,7 +431,7 @@ fn a_run_that_was_dropped_goes_on_where_it_was() {
 #[test]
 fn a_removed_interface_ends_it_with_its_name() {
     let Some(net) = namespace() else { return };
-    let (_near, far, builder) = through(&net);
+    let (near, far, builder) = through(&net);
     let working = Working::new(builder.build().unwrap(), forward);
     let gone = far.left.clone();
     far.delete();
@@ -385,6 +443,8 @@ fn a_removed_interface_ends_it_with_its_name() {
     assert_eq!(bridge.into_inner().rx_b.interface(), gone);
     let missing = between("nowhere0", "nowhere1").build();
     assert!(matches!(missing, Err(Error::NoSuchInterface { .. })), "{missing:?}");
+    let twice = Bridge::open_pair(&near.right, &near.right);
+    assert!(matches!(twice, Err(Error::SameInterface { .. })), "{twice:?}");
     let unnamed = Bridge::builder().build();
     assert!(matches!(unnamed, Err(Error::InterfaceMissing)), "{unnamed:?}");
 }

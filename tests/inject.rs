@@ -346,3 +346,29 @@ fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
     let datagrams = received.join().unwrap();
     assert_eq!(datagrams, payload.chunks(1000).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_frame_that_is_not_what_its_offload_says_is_counted_and_holds_up_nothing() {
+    let Some(net) = namespace() else { return };
+    for bypass in [false, true] {
+        let veth = net.veth();
+        let traffic = Traffic::default();
+        let far = FarEnd::new(&veth, Tally::new(&traffic, 20));
+        let options = injector(&veth).frame_size(8192).offloads(true).qdisc_bypass(bypass);
+        let mut injector = options.build().unwrap();
+        let frame = unfinished_datagram([10, 9, 0, 1], [10, 9, 0, 2], &[7; 3000]);
+        for number in 0..20 {
+            injector.send(&traffic.frame(number, 0)).unwrap();
+            if number == 9 {
+                let mut slot = injector.allocate(frame.len()).unwrap();
+                slot.data_mut().copy_from_slice(&frame);
+                slot.set_offload(Offload::checksum(34, 16).split(Segments::TcpV4, 1000));
+                slot.send().unwrap();
+            }
+        }
+        assert!(injector.drained(PATIENCE).unwrap());
+        assert_eq!((injector.rejected(), injector.pending()), (1, 0));
+        far.wait_until(20);
+        far.finish().assert_complete();
+    }
+}

@@ -145,7 +145,9 @@ impl CaptureBuilder {
     /// Whether each packet says what its sender left to the card ([`Packet::offload`]), as who sends it
     /// on must know (`PACKET_VNET_HDR`). Default false.
     ///
-    /// A packet whose offload the kernel cannot express, of a tunnel for one, is then dropped and counted.
+    /// It needs [`RingLayout::Blocks`]. A packet whose offload the kernel cannot express is dropped and
+    /// counted; of a tunnel's packet it may say what is true of the inner one only. (In a ring of frames it
+    /// would keep the slot of such a packet and never fill another: `tpacket_rcv`, net/packet/af_packet.c.)
     ///
     /// [`Packet::offload`]: crate::Packet::offload
     pub fn offloads(mut self, on: bool) -> Self {

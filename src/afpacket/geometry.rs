@@ -192,9 +192,7 @@ pub(super) struct TxGeometry {
 impl TxGeometry {
     /// Checks the same rules; the frame count is rounded up to whole blocks.
     pub(super) fn new(frame_size: usize, frame_count: usize) -> Result<Self, GeometryError> {
-        let block_size = frame_size
-            .checked_next_power_of_two()
-            .map_or(usize::MAX / page_size() * page_size(), |size| size.max(page_size()));
+        let block_size = tx_block_size(frame_size);
         let frames = (block_size / frame_size.max(1)).max(1);
         let block_count = frame_count.div_ceil(frames);
         let layout = RingLayout::Frames;
@@ -214,6 +212,19 @@ impl TxGeometry {
     pub(super) fn request(&self) -> libc::tpacket_req {
         request_of(self.slots, self.block_count)
     }
+}
+
+/// The least power of two of which slots of `frame_size` waste no more than an eighth, or else, where the
+/// kernel might find no such block in one piece, the least that holds one.
+fn tx_block_size(frame_size: usize) -> usize {
+    const LARGE: usize = 1 << 20;
+    let Some(least) = frame_size.checked_next_power_of_two() else {
+        return usize::MAX / page_size() * page_size();
+    };
+    let least = least.max(page_size());
+    let sizes = std::iter::successors(Some(least), |size| size.checked_mul(2));
+    let mut sizes = sizes.take_while(|&size| size <= LARGE);
+    sizes.find(|size| frame_size != 0 && size % frame_size <= size / 8).unwrap_or(least)
 }
 
 #[cfg(test)]
@@ -236,6 +247,7 @@ mod tests {
             assert!(slots.frame_count >= count && slots.frame_size == frame_size);
             assert!(slots.frame_count * frame_size <= geometry.ring_bytes());
         }
+        assert_eq!(TxGeometry::new(68 << 10, 7).unwrap().ring_bytes(), 512 << 10);
         let refused = [(0, 1), (2048, 0), (100, 1), (80, 1), (usize::MAX, 1), (2048, usize::MAX)];
         for (frame_size, count) in refused {
             assert!(TxGeometry::new(frame_size, count).is_err(), "{frame_size} {count}");

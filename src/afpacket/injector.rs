@@ -5,7 +5,6 @@
 //! sent half of them first.
 
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::packet::{Offload, Timestamp};
 use crate::ring::slot::TxRing;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Asker;
-use crate::sys::{packet_socket, tx_timestamp};
+use crate::sys::tx_timestamp;
 use crate::{Error, InjectorStats, Result, Step};
 
 /// An Ethernet header: the least a frame may be, and what it may exceed the MTU by.
@@ -36,21 +35,24 @@ const TAG: usize = 4;
 /// ```
 ///
 /// Frames go out in the order in which they were committed. One that the kernel refuses (because the
-/// MTU was lowered after it was committed) is left out and counted in [`rejected`](Self::rejected).
+/// MTU was lowered after it was committed, or the interface cannot do what its offload asks for) is left
+/// out and counted in [`rejected`](Self::rejected).
 ///
 /// Dropping the injector hands over what was committed, as far as one kick goes, and waits for
 /// nothing: [`flush`](Self::flush) or [`drained`](Self::drained) before that.
 pub struct Injector {
     // Dropped first: a mapped ring keeps its socket open.
-    ring: TxRing,
-    socket: OwnedFd,
-    name: String,
+    pub(super) ring: TxRing,
+    pub(super) socket: OwnedFd,
+    pub(super) name: String,
     index: u32,
     mtu: usize,
     /// Whether each frame is sent with its offload before it.
-    has_offloads: bool,
+    pub(super) has_offloads: bool,
+    /// Since when the kernel has not taken a frame with an offload, with no reason that the frame is not.
+    pub(super) stuck_since: Option<Instant>,
     /// Kicks and what ended them; the ring counts frames.
-    stats: InjectorStats,
+    pub(super) stats: InjectorStats,
 }
 
 /// A bound socket, and what it is bound to.
@@ -87,7 +89,8 @@ impl Injector {
 
     pub(super) fn new(ring: TxRing, bound: Bound, mtu: usize, has_offloads: bool) -> Self {
         let Bound { socket, name, index } = bound;
-        Self { ring, socket, name, index, mtu, has_offloads, stats: InjectorStats::default() }
+        let (stuck_since, stats) = (None, InjectorStats::default());
+        Self { ring, socket, name, index, mtu, has_offloads, stuck_since, stats }
     }
 
     /// A free slot for a frame of `len` bytes; `None` where the ring is full (see
@@ -184,7 +187,7 @@ impl Injector {
         self.ring.pending()
     }
 
-    /// Frames committed that the kernel refused for their length.
+    /// Frames committed that the kernel refused: for their length, or because of their offload.
     pub fn rejected(&self) -> u64 {
         self.ring.refused()
     }
@@ -217,56 +220,6 @@ impl Injector {
             *patience = Patience::new();
         }
         Ok(stall)
-    }
-
-    /// One kick, if there is anything to hand over, and what it came to.
-    pub(crate) fn kick(&mut self) -> Result<Judged> {
-        self.ring.look();
-        if self.ring.pending() == 0 {
-            return Ok(Judged { stall: Stall::Done, has_progressed: false });
-        }
-        let answer = packet_socket::kick(self.socket.as_fd());
-        self.judge(answer)
-    }
-
-    /// What a kick came to: the ring says how far the kernel got, `answer` only why not further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
-        self.stats.kicks += 1;
-        let (before, refused) = (self.ring.pending(), self.ring.refused());
-        self.ring.look();
-        if self.ring.refused() > refused {
-            self.learn_mtu();
-        }
-        let has_progressed = self.ring.pending() < before;
-        let stall = match self.ring.pending() {
-            0 => Stall::Done,
-            _ => self.stall_of(answer, has_progressed)?,
-        };
-        Ok(Judged { stall, has_progressed })
-    }
-
-    /// Why frames are left.
-    fn stall_of(&mut self, answer: io::Result<()>, has_progressed: bool) -> Result<Stall> {
-        let Err(error) = answer else {
-            return Ok(if has_progressed { Stall::Again } else { Stall::Buffer });
-        };
-        match error.raw_os_error() {
-            Some(libc::EAGAIN) => {
-                self.stats.buffer_full += 1;
-                Ok(Stall::Buffer)
-            }
-            Some(libc::ENOBUFS | libc::ENOMEM) => {
-                self.stats.queue_full += 1;
-                Ok(Stall::Queue)
-            }
-            Some(libc::ENETDOWN) => Ok(Stall::Link),
-            Some(libc::ENXIO | libc::ENODEV) => {
-                Err(Error::InterfaceGone { name: self.name.clone() })
-            }
-            // Frames were refused, and taken out of the line.
-            Some(libc::EINTR | libc::EMSGSIZE | libc::EINVAL) if has_progressed => Ok(Stall::Again),
-            _ => Err(Error::os(Step::Kick, error)),
-        }
     }
 
     pub(crate) fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
@@ -307,8 +260,7 @@ impl Injector {
 
     /// Whether a frame of `len` bytes that begins with `head` can be sent.
     fn check(&mut self, head: &[u8], len: usize) -> Result<()> {
-        let is_tagged = head.get(12..14) == Some(&(libc::ETH_P_8021Q as u16).to_be_bytes());
-        let tag = if is_tagged { TAG } else { 0 };
+        let tag = if self.is_tagged(head) { TAG } else { 0 };
         if len > self.mtu + HEADER + tag {
             self.learn_mtu(); // it may have been raised
         }
@@ -317,6 +269,16 @@ impl Injector {
             return Ok(());
         }
         Err(Error::FrameLength { len, least: HEADER, most })
+    }
+
+    /// Whether the kernel takes so much more of a frame that begins like this. With offloads it does not
+    /// check lengths, so outer tags count too.
+    fn is_tagged(&self, head: &[u8]) -> bool {
+        match head.get(12..14) {
+            Some(&[0x81, 0x00]) => true,
+            Some(&[0x88, 0xa8]) => self.has_offloads,
+            _ => false,
+        }
     }
 
     /// Learns the interface's MTU anew. With offloads the kernel does not check lengths itself.

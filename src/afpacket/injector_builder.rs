@@ -71,6 +71,9 @@ impl InjectorBuilder {
     /// Whether frames may leave checksums and segmentation to the kernel or the card
     /// ([`TxSlot::set_offload`](crate::TxSlot::set_offload), `PACKET_VNET_HDR`). It takes 10 bytes of each
     /// slot, and frames to be split take slots of up to 64 KiB. Default false.
+    ///
+    /// Together with [`qdisc_bypass`](Self::qdisc_bypass) the kernel splits nothing itself: what the card
+    /// cannot split is refused, after 100 ms.
     pub fn offloads(mut self, on: bool) -> Self {
         self.offloads = on;
         self

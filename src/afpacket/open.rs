@@ -42,6 +42,9 @@ impl<'a> Plan<'a> {
         if options.snap_len == Some(0) {
             return Err(GeometryError::NoSnapLen.into());
         }
+        if options.offloads && geometry.layout() == RingLayout::Frames {
+            return Err(GeometryError::OffloadsNeedBlocks.into());
+        }
         Ok(Self { options, name, geometry })
     }
 

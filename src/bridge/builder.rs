@@ -1,20 +1,22 @@
 //! Options of a bridge.
 
 use super::{Bridge, BridgeHandles};
-use crate::{Capture, CaptureBuilder, Injector, InjectorBuilder, Result, RingLayout, RingProfile};
+use crate::{Capture, CaptureBuilder, Injector, InjectorBuilder, Result, RingProfile};
 
+/// Blocks that hold packets of 64 KiB, and enough of them for a reader that is kept from its core for a
+/// quarter of a second.
+const BLOCK: usize = 256 << 10;
+const BLOCKS: usize = 256;
 /// Bytes of a slot that holds a frame of 64 KiB with its headers. Not a power of two, so that slots do
 /// not all fall on the same cache lines.
 const SLOT: usize = 68 << 10;
-const RX_SLOTS: usize = 1024;
 const TX_SLOTS: usize = 256;
 
 /// Builds a [`Bridge`].
 ///
-/// By default each side has a receive ring of frames ([`RingLayout::Frames`], so that a packet waits for
-/// no block) of 1024 slots and a transmit ring of 256, promiscuous mode, and no queueing discipline on the
-/// way out. Slots have 68 KiB, since frames have up to 64 (see [`CaptureBuilder::offloads`]): 85 MiB a side.
-/// Where all senders' offloads are off, slots of 2048 bytes are enough.
+/// By default each side has a receive ring of 256 blocks of 256 KiB, handed over after 1 ms at the latest,
+/// a transmit ring of 259 slots of 68 KiB, since frames have up to 64 (see [`CaptureBuilder::offloads`]), 82
+/// MiB together, and promiscuous mode. [`profile`](Self::profile) has the way to less latency.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BridgeBuilder {
@@ -25,18 +27,13 @@ pub struct BridgeBuilder {
 impl BridgeBuilder {
     pub(super) fn new() -> Self {
         let capture = Capture::builder()
-            .layout(RingLayout::Frames)
-            .frame_size(SLOT)
-            .block_size(SLOT)
-            .block_count(RX_SLOTS)
+            .block_size(BLOCK)
+            .block_count(BLOCKS)
+            .block_timeout_ms(1)
             .promiscuous(true)
             .ignore_outgoing(true)
             .offloads(true);
-        let injector = Injector::builder()
-            .frame_size(SLOT)
-            .frame_count(TX_SLOTS)
-            .qdisc_bypass(true)
-            .offloads(true);
+        let injector = Injector::builder().frame_size(SLOT).frame_count(TX_SLOTS).offloads(true);
         Self { captures: [capture.clone(), capture], injectors: [injector.clone(), injector] }
     }
 
@@ -50,9 +47,14 @@ impl BridgeBuilder {
         self.capture_b(|capture| capture.interface(name)).injector_b(|tx| tx.interface(name))
     }
 
-    /// Sizes of both receive rings. Packets longer than their frames are dropped and counted.
+    /// Sizes of both receive rings.
+    ///
+    /// [`RingProfile::LowLatency`] takes each packet at once instead of within 1 to 2 ms, but none that is
+    /// to be split: those are longer than its frames, and counted as too large. So switch receive and
+    /// segmentation offloads off (`ethtool -K eth0 gro off gso off tso off`, at hosts on this machine too).
     pub fn profile(self, profile: RingProfile) -> Self {
-        self.both_captures(|capture| capture.profile(profile))
+        let has_offloads = profile != RingProfile::LowLatency;
+        self.both_captures(|capture| capture.profile(profile).offloads(has_offloads))
     }
 
     /// Whether the interfaces take in packets for other hosts. Default true: hosts behind a bridge are
@@ -61,7 +63,8 @@ impl BridgeBuilder {
         self.both_captures(|capture| capture.promiscuous(on))
     }
 
-    /// Whether frames go past the interfaces' queueing disciplines. Default true.
+    /// Whether frames go past the interfaces' queueing disciplines. Default false: the kernel then splits
+    /// no frame in place of a card that cannot.
     pub fn qdisc_bypass(self, on: bool) -> Self {
         self.injector_a(|tx| tx.qdisc_bypass(on)).injector_b(|tx| tx.qdisc_bypass(on))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::{AsyncTxSlot, Packet};
+use crate::{AsyncTxSlot, Offload, Packet};
 
 /// What a bridge does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,9 @@ where
     }
 }
 
-/// A frame about to be sent, its VLAN tag included; dereferences to its bytes.
+/// A frame about to be sent; dereferences to its bytes.
+///
+/// A VLAN tag, which [`BridgeFilter::decide`] sees beside the packet ([`Packet::vlan`]), is in the frame here.
 ///
 /// Its IP and TCP checksums are its author's business, but for one that was left to the card
 /// ([`Packet::offload`]): there only the pseudo-header's part of it is in the frame.
@@ -90,6 +92,17 @@ impl<'a> BridgeFrame<'a> {
 
     pub(super) fn into_slot(self) -> AsyncTxSlot<'a> {
         self.slot
+    }
+
+    /// What is left to be done to it, by the kernel or the card.
+    pub fn offload(&self) -> Offload {
+        self.slot.offload()
+    }
+
+    /// Changes what is left to be done to it, as who moves its headers must: a checksum's place is counted
+    /// from the start of the frame.
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.slot.set_offload(offload);
     }
 
     /// Changes its length, up to what a slot holds; what comes new holds any bytes.

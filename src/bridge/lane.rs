@@ -11,7 +11,7 @@ use futures_core::Stream;
 use super::Held;
 use super::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame};
 use super::stats::{Counters, Fate};
-use crate::packet::VlanTag;
+use crate::packet::{PacketStatus, VlanTag};
 use crate::time::{self, Sleep};
 use crate::{
     AsyncCapture, AsyncInjector, Capture, Error, Injector, Offload, Packet, PacketBatch, Result,
@@ -43,6 +43,8 @@ pub(super) struct Lane {
     /// Whether it has waited in vain: it drops what finds no room.
     is_stuck: bool,
     learned: Instant,
+    /// Frames that the far side has refused so far.
+    refused: u64,
     has_ended: bool,
 }
 
@@ -77,9 +79,20 @@ impl Lane {
                 return Err(Box::new((error, ((from.into_inner(), to), held))));
             }
         };
-        let learned = Instant::now();
+        let (learned, refused) = (Instant::now(), to.get_ref().rejected());
         let (waiting, is_stuck, has_ended) = (None, false, false);
-        Ok(Self { direction, from, to, held, counters, waiting, is_stuck, learned, has_ended })
+        Ok(Self {
+            direction,
+            from,
+            to,
+            held,
+            counters,
+            waiting,
+            is_stuck,
+            learned,
+            refused,
+            has_ended,
+        })
     }
 
     pub(super) fn into_ports(self) -> LanePorts {
@@ -93,6 +106,8 @@ impl Lane {
         cx: &mut Context<'_>,
         filter: &mut impl BridgeFilter,
     ) -> Poll<Result<Turn>> {
+        self.to.check()?;
+        self.count_refused();
         let mut budget = BUDGET;
         while budget > 0 {
             if self.has_ended {
@@ -124,6 +139,15 @@ impl Lane {
         Poll::Ready(Ok(Turn::More))
     }
 
+    /// Frames that the kernel has refused since this was last asked were not forwarded after all.
+    fn count_refused(&mut self) {
+        let refused = self.to.get_ref().rejected();
+        let since = refused - std::mem::replace(&mut self.refused, refused);
+        if since > 0 {
+            self.counters.refused(since);
+        }
+    }
+
     fn hold(&mut self, batch: PacketBatch) {
         let place = batch.iter().place();
         self.held = Some((batch, place));
@@ -146,14 +170,18 @@ impl Lane {
             // Room first: a filter is asked once for a packet, and its answer is carried out at once.
             let has_room = self.to.try_reserve(0).is_some();
             if has_room {
-                self.is_stuck = false;
+                (self.is_stuck, self.waiting) = (false, None);
             } else if !self.is_stuck {
                 return Ok(Forwarded::Full);
             }
             let Some(packet) = packets.next() else { return Ok(Forwarded::All) };
             *budget -= 1;
-            let fate = if has_room { self.forward_one(&packet, filter)? } else { Fate::RingFull };
-            self.counters.count(fate);
+            let fate = match has_room {
+                true => self.forward_one(&packet, filter),
+                false => Ok(Fate::RingFull),
+            };
+            self.counters.count(*fate.as_ref().unwrap_or(&Fate::Rejected));
+            fate?;
         }
     }
 
@@ -164,12 +192,17 @@ impl Lane {
         }
         let tag = packet.vlan().filter(|_| packet.len() >= TAG_AT);
         let len = packet.len() + if tag.is_some() { TAG_LEN } else { 0 };
-        if packet.is_truncated() {
+        let offload = offload_of(packet);
+        // Committing such a frame would have the MTU learned anew, each time.
+        let is_long = offload.wire_len(packet.data()) > self.to.get_ref().max_frame_len() + TAG_LEN;
+        if packet.is_truncated() || is_long {
             return Ok(Fate::TooLarge);
         }
         let Some(mut slot) = self.to.try_reserve(len) else { return Ok(Fate::TooLarge) };
         write(slot.data_mut(), packet.data(), tag);
-        let offload = packet.offload().unwrap_or(Offload::NONE);
+        if !offload.fits(packet.data()) {
+            return Ok(Fate::Rejected);
+        }
         slot.set_offload(if tag.is_some() { offload.behind_tag() } else { offload });
         if action == BridgeAction::Rewrite {
             let mut frame = BridgeFrame::new(slot);
@@ -198,10 +231,9 @@ impl Lane {
 
     /// Waits until the kernel has all that was committed, where it takes anything.
     pub(super) async fn finish(&mut self) -> Result<()> {
-        match time::timeout(PATIENCE, self.to.flush()).await {
-            Ok(flushed) => flushed,
-            Err(time::Elapsed) => Ok(()),
-        }
+        let flushed = time::timeout(PATIENCE, self.to.flush()).await;
+        self.count_refused();
+        flushed.unwrap_or(Ok(()))
     }
 }
 
@@ -211,6 +243,16 @@ enum Forwarded {
     All,
     Budget,
     Full,
+}
+
+/// What is left to be done to a packet, as the kernel says or, where it was not asked, as can be seen.
+fn offload_of(packet: &Packet<'_>) -> Offload {
+    let is_unfinished = packet.status().contains(PacketStatus::CHECKSUM_NOT_READY);
+    match packet.offload() {
+        Some(offload) => offload,
+        None if is_unfinished => Offload::unfinished(packet.data()),
+        None => Offload::NONE,
+    }
 }
 
 /// Writes a frame into a slot of its length, and its tag, which the kernel had stripped, into it.

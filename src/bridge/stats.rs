@@ -7,19 +7,22 @@ use crate::{Result, StatsHandle};
 
 /// What happened in one direction of a bridge.
 ///
-/// `received == forwarded + filtered + too_large + ring_full`, whenever it is at rest.
+/// `received == forwarded + filtered + too_large + rejected + ring_full`, whenever it is at rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BridgeLaneStats {
     /// Packets taken from the capture.
     pub received: u64,
-    /// Packets committed to the other side.
+    /// Packets committed to the other side, and not refused there.
     pub forwarded: u64,
     /// Packets dropped by the filter.
     pub filtered: u64,
     /// Packets dropped because the other side's MTU or slots are too small for them, or because the
     /// capture had cut them.
     pub too_large: u64,
+    /// Packets that the kernel does not send on: what is left to be done to them is not what it says, or
+    /// not what the other side can do.
+    pub rejected: u64,
     /// Packets dropped because the other side took none.
     pub ring_full: u64,
     /// Packets the kernel dropped because the capture's ring was full.
@@ -43,6 +46,7 @@ pub(super) struct Counters {
     forwarded: AtomicU64,
     filtered: AtomicU64,
     too_large: AtomicU64,
+    rejected: AtomicU64,
     ring_full: AtomicU64,
 }
 
@@ -52,6 +56,7 @@ pub(super) enum Fate {
     Forwarded,
     Filtered,
     TooLarge,
+    Rejected,
     RingFull,
 }
 
@@ -61,12 +66,17 @@ impl Counters {
             Fate::Forwarded => &self.forwarded,
             Fate::Filtered => &self.filtered,
             Fate::TooLarge => &self.too_large,
+            Fate::Rejected => &self.rejected,
             Fate::RingFull => &self.ring_full,
         };
-        for counter in [&self.received, counter] {
-            // Relaxed, and no read-modify-write: one writer; statistics.
-            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
+        add(&self.received, 1);
+        add(counter, 1);
+    }
+
+    /// So many packets that counted as forwarded were refused afterwards.
+    pub(super) fn refused(&self, packets: u64) {
+        add(&self.rejected, packets);
+        add(&self.forwarded, packets.wrapping_neg());
     }
 
     fn read(&self) -> BridgeLaneStats {
@@ -76,10 +86,16 @@ impl Counters {
             forwarded: read(&self.forwarded),
             filtered: read(&self.filtered),
             too_large: read(&self.too_large),
+            rejected: read(&self.rejected),
             ring_full: read(&self.ring_full),
             lost: 0,
         }
     }
+}
+
+/// Relaxed, and no read-modify-write: one writer; statistics.
+fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
 /// Reads a bridge's statistics from any thread, also while it runs.

@@ -55,6 +55,9 @@ pub enum GeometryError {
     },
     /// The snap length is zero, which would drop every packet.
     NoSnapLen,
+    /// Offloads are asked for in a ring of frames, which the kernel would stop filling for good at the
+    /// first packet whose offload it cannot express.
+    OffloadsNeedBlocks,
 }
 
 impl fmt::Display for GeometryError {
@@ -91,6 +94,10 @@ impl fmt::Display for GeometryError {
             Self::BlockTimeoutTooLong { block_timeout_ms } => {
                 write!(f, "block_timeout_ms {block_timeout_ms} is too long; use at most 65535")
             }
+            Self::OffloadsNeedBlocks => f.write_str(
+                "offloads need `RingLayout::Blocks`: a ring of frames stops for good at the first \
+                 packet whose offload the kernel cannot express",
+            ),
             Self::NoSnapLen => f.write_str("snap_len is 0; use at least 1, or leave it unset"),
         }
     }

@@ -198,7 +198,8 @@ impl AsyncInjector {
     }
 
     /// A free slot for a frame of `len` bytes; `None` where the ring is full, or `len` is above
-    /// [`Injector::frame_capacity`]. No system call.
+    /// [`Injector::frame_capacity`]. No system call. That the interface is gone is said by the methods that
+    /// wait.
     pub fn try_reserve(&mut self, len: usize) -> Option<AsyncTxSlot<'_>> {
         self.core.injector.borrow_mut().allocate(len)?;
         Some(self.slot(len))
@@ -297,6 +298,11 @@ impl AsyncInjector {
         core.into_injector()
     }
 
+    /// What ended the injector, if anything did.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.core.fault.take().map_or(Ok(()), Err)
+    }
+
     /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].
     pub(crate) fn learn_mtu(&mut self) {
         self.core.injector.borrow_mut().learn_mtu();
@@ -323,9 +329,7 @@ impl AsyncInjector {
         cx: &mut Context<'_>,
         is_so: impl Fn(&mut Injector) -> bool,
     ) -> Poll<Result<()>> {
-        if let Some(error) = self.core.fault.take() {
-            return Poll::Ready(Err(error));
-        }
+        self.check()?;
         loop {
             if is_so(&mut self.core.injector.borrow_mut()) {
                 (self.look_again, self.patience) = (None, Patience::new());
@@ -338,9 +342,7 @@ impl AsyncInjector {
     /// Ready when the ring is worth another look: a kick was answered, a frame was sent, or, since not
     /// every end of a stall is reported, some time has passed.
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if let Some(error) = self.core.fault.take() {
-            return Poll::Ready(Err(error));
-        }
+        self.check()?;
         if !self.core.is_stalled.get() && self.core.injector.borrow_mut().pending() > 0 {
             self.kicker.mark_awaited()?;
         }

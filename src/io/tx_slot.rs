@@ -5,7 +5,7 @@ use std::cell::RefMut;
 use crate::reactor::Kicker;
 use crate::{Injector, Offload, Result};
 
-/// A free slot of an [`AsyncInjector`]; see [`TxSlot`](crate::TxSlot).
+/// A free slot of an [`AsyncInjector`](crate::AsyncInjector); see [`TxSlot`](crate::TxSlot).
 #[derive(Debug)]
 pub struct AsyncTxSlot<'a> {
     injector: RefMut<'a, Injector>,
@@ -32,6 +32,10 @@ impl<'a> AsyncTxSlot<'a> {
     /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.injector.frame_capacity());
+    }
+
+    pub(crate) fn offload(&self) -> Offload {
+        self.offload
     }
 
     /// As [`TxSlot::set_offload`](crate::TxSlot::set_offload).

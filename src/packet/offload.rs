@@ -28,11 +28,59 @@ pub enum Segments {
 }
 
 const NEEDS_CHECKSUM: u8 = 1;
+const TCP_V4_SEGMENTS: u8 = 1;
+const TCP_V6_SEGMENTS: u8 = 4;
 const UDP_SEGMENTS: u8 = 5;
 /// In `kind`, beside the kind: segments with ECN.
 const ECN: u8 = 0x80;
 /// An 802.1Q tag.
 const TAG: u16 = 4;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// The outermost transport header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Transport {
+    /// Where it begins.
+    at: usize,
+    /// Of IP.
+    version: u8,
+    protocol: u8,
+}
+
+/// Finds it behind Ethernet, up to two VLAN tags and IP; `None` for other frames, and for fragments.
+fn transport(frame: &[u8]) -> Option<Transport> {
+    let half = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let mut at = 12;
+    let mut kind = half(at)?;
+    for _ in 0..2 {
+        if matches!(kind, 0x8100 | 0x88a8) {
+            at += 4;
+            kind = half(at)?;
+        }
+    }
+    let at = at + 2;
+    match kind {
+        0x0800 if half(at + 6)? & 0x3fff == 0 => {
+            let header = 4 * usize::from(frame.get(at)? & 0x0f);
+            Some(Transport { at: at + header, version: 4, protocol: *frame.get(at + 9)? })
+        }
+        0x86dd => {
+            let (mut next, mut at) = (*frame.get(at + 6)?, at + 40);
+            // Hop-by-hop, routing and destination options say how long they are.
+            for _ in 0..4 {
+                if !matches!(next, 0 | 43 | 60) {
+                    break;
+                }
+                let len = 8 * (1 + usize::from(*frame.get(at + 1)?));
+                (next, at) = (*frame.get(at)?, at + len);
+            }
+            Some(Transport { at, version: 6, protocol: next })
+        }
+        _ => None,
+    }
+}
 
 impl Offload {
     /// Bytes of the header.
@@ -59,8 +107,8 @@ impl Offload {
     #[must_use]
     pub fn split(self, into: Segments, size: u16) -> Self {
         let kind = match into {
-            Segments::TcpV4 => 1,
-            Segments::TcpV6 => 4,
+            Segments::TcpV4 => TCP_V4_SEGMENTS,
+            Segments::TcpV6 => TCP_V6_SEGMENTS,
             Segments::Udp => UDP_SEGMENTS,
         };
         Self { kind, segment_size: size, ..self }
@@ -132,14 +180,46 @@ impl Offload {
         bytes
     }
 
+    /// Whether a frame that is to be split is what its offload says: the kernel says of a tunnel's frames
+    /// what is true of the inner packet, and would keep at a frame that is not what it is said to be.
+    pub(crate) fn fits(&self, frame: &[u8]) -> bool {
+        if self.segment_size().is_none() {
+            return true;
+        }
+        let expected = match self.kind & !ECN {
+            TCP_V4_SEGMENTS => (4, TCP),
+            TCP_V6_SEGMENTS => (6, TCP),
+            UDP_SEGMENTS => {
+                return transport(frame)
+                    .is_some_and(|found| found.protocol == UDP && self.begins_at(found.at));
+            }
+            _ => return false,
+        };
+        transport(frame).is_some_and(|found| {
+            (found.version, found.protocol) == expected && self.begins_at(found.at)
+        })
+    }
+
+    fn begins_at(&self, at: usize) -> bool {
+        !self.needs_checksum() || usize::from(self.checksum_start) == at
+    }
+
+    /// What is left to be done to a frame whose checksum is not filled in, where nobody said where it is.
+    pub(crate) fn unfinished(frame: &[u8]) -> Self {
+        match transport(frame) {
+            Some(Transport { at, protocol: TCP, .. }) => Self::checksum(at as u16, 16),
+            Some(Transport { at, protocol: UDP, .. }) => Self::checksum(at as u16, 6),
+            _ => Self::NONE,
+        }
+    }
+
     /// Bytes before the payload of a frame that is to be split.
     fn headers(&self, frame: &[u8]) -> usize {
-        let transport = usize::from(self.checksum_start);
-        if self.kind & !ECN == UDP_SEGMENTS {
-            return transport + 8;
+        let Some(Transport { at, protocol, .. }) = transport(frame) else { return 0 };
+        match protocol {
+            TCP => at + 4 * frame.get(at + 12).map_or(5, |byte| usize::from(byte >> 4)),
+            _ => at + 8,
         }
-        let words = frame.get(transport + 12).map_or(5, |byte| usize::from(byte >> 4));
-        transport + 4 * words
     }
 }
 
@@ -170,17 +250,59 @@ mod tests {
         assert_eq!((Offload::NONE.needs_checksum(), Offload::NONE.segment_size()), (false, None));
     }
 
+    /// A frame of IPv4 with this protocol, its transport header at 34, of 32 bytes in TCP.
+    fn frame_of(protocol: u8, len: usize) -> Vec<u8> {
+        let mut frame = vec![0; len];
+        frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+        frame[23] = protocol;
+        frame[34 + 12] = 8 << 4;
+        frame
+    }
+
     #[test]
     fn a_segment_has_the_headers_of_its_frame() {
-        let mut frame = vec![0; 4000];
-        frame[34 + 12] = 8 << 4; // TCP with 12 bytes of options
+        let frame = frame_of(super::TCP, 4000);
         assert_eq!(TCP.wire_len(&frame), 34 + 32 + 1448);
         assert_eq!(TCP.wire_len(&frame[..100]), 100);
         let sent = Offload::read(&TCP.for_sending(&frame));
         assert_eq!((sent.header_len, sent.flags), (66, NEEDS_CHECKSUM));
         let udp = Offload { kind: UDP_SEGMENTS, ..TCP };
-        assert_eq!(udp.wire_len(&frame), 34 + 8 + 1448);
+        assert_eq!(udp.wire_len(&frame_of(UDP, 4000)), 34 + 8 + 1448);
         assert_eq!(Offload::NONE.wire_len(&frame), 4000);
+    }
+
+    #[test]
+    fn an_offload_fits_only_the_frame_that_it_is_of() {
+        let (tcp, udp) = (frame_of(super::TCP, 3000), frame_of(UDP, 3000));
+        assert!(TCP.fits(&tcp) && !TCP.fits(&udp));
+        let wide = Offload { kind: TCP_V6_SEGMENTS, ..TCP };
+        assert!(!wide.fits(&tcp));
+        let datagrams = Offload { kind: UDP_SEGMENTS, ..TCP };
+        assert!(datagrams.fits(&udp) && !datagrams.fits(&tcp));
+        let inner = Offload { checksum_start: 84, ..TCP };
+        assert!(!inner.fits(&tcp), "of a tunnel's inner packet");
+        assert!(!Offload { kind: 3, ..TCP }.fits(&udp), "whole datagrams to be fragmented");
+        assert!(Offload::checksum(84, 16).fits(&udp), "a checksum may be anywhere");
+        for len in 0..60 {
+            let _ = (TCP.fits(&tcp[..len]), TCP.wire_len(&tcp[..len]));
+        }
+    }
+
+    #[test]
+    fn an_unfinished_checksum_is_found_behind_tags_and_options() {
+        let plain = frame_of(super::TCP, 100);
+        assert_eq!(Offload::unfinished(&plain), Offload::checksum(34, 16));
+        let mut tagged = plain.clone();
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        assert_eq!(Offload::unfinished(&tagged), Offload::checksum(38, 16));
+        let mut wide = vec![0; 100];
+        wide[12..14].copy_from_slice(&[0x86, 0xdd]);
+        wide[20] = 60; // destination options of 16 bytes, then UDP
+        wide[54..56].copy_from_slice(&[UDP, 1]);
+        assert_eq!(Offload::unfinished(&wide), Offload::checksum(70, 6));
+        let mut fragment = plain;
+        fragment[21] = 1;
+        assert_eq!(Offload::unfinished(&fragment), Offload::NONE);
     }
 
     #[test]

@@ -155,6 +155,25 @@ impl TxRing {
         }
     }
 
+    /// The first bytes of the frame that the kernel is to take next, as many as are asked for, if it has
+    /// been committed.
+    pub(crate) fn head(&self, len: usize) -> Option<&[u8]> {
+        if self.handed == self.committed {
+            return None;
+        }
+        let data = self.data(self.index(self.handed));
+        // SAFETY: the stretch lies inside the mapping; the kernel only ever reads a committed frame; and
+        // `&self` keeps any mutable reference away.
+        Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), len.min(self.capacity())) })
+    }
+
+    /// Refuses the frame that the kernel is to take next, and has not taken, in its place.
+    pub(crate) fn refuse_head(&mut self) {
+        if self.handed < self.committed {
+            self.move_up();
+        }
+    }
+
     /// Takes the refused frame at `handed` out: each frame behind it moves one slot up.
     fn move_up(&mut self) {
         self.refused += 1;

@@ -160,6 +160,15 @@ pub fn promiscuity(name: &str) -> io::Result<u32> {
     count.ok_or_else(|| io::Error::other("the kernel sent no promiscuity"))
 }
 
+/// Limits the frames that an interface splits, or has split, to so many bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn limit_segments(name: &str, bytes: u32) -> io::Result<()> {
+    let attributes = [LinkAttribute::GsoMaxSize(bytes), LinkAttribute::GsoIpv4MaxSize(bytes)];
+    change(name, attributes.into(), None)
+}
+
 /// Moves an interface into the namespace of this descriptor. It is down there.
 pub(crate) fn move_to(name: &str, namespace: RawFd) -> io::Result<()> {
     change(name, vec![LinkAttribute::NetNsFd(namespace)], None)
