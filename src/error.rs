@@ -52,6 +52,8 @@ pub enum Error {
         /// The most that can be sent: MTU and header, or the ring's slot.
         most: usize,
     },
+    /// A reactor was to be attached to a thread that has one.
+    AlreadyAttached,
     /// A bridge was to join an interface with itself.
     SameInterface {
         /// The interface's name.
@@ -174,6 +176,10 @@ impl fmt::Display for Error {
                 f,
                 "a frame of {len} bytes cannot be sent: from {least} to {most} can, as the \
                  interface's MTU and the injector's `frame_size` are"
+            ),
+            Self::AlreadyAttached => f.write_str(
+                "this thread has a reactor already; attach one once, and keep the guard as long as \
+                 sockets are used",
             ),
             Self::SameInterface { name } => {
                 write!(f, "a bridge joins two interfaces, and both of its sides are `{name}`")

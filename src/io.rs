@@ -196,6 +196,7 @@ impl<S: Port> Async<S> {
             match self.port.take() {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
+                    self.registration.was_of_use();
                     self.budget -= 1;
                     return Poll::Ready(Some(Ok(batch)));
                 }
@@ -224,6 +225,8 @@ impl<S: Port> Async<S> {
     }
 
     fn try_poll_filled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled>> {
+        // Asked before the port is: a stop that comes in between must still be waited for.
+        let was_stopped = self.port.known_stop().is_some_and(StopHandle::is_stopped);
         match self.port.when_empty()? {
             Empty::End => return Poll::Ready(Ok(Filled::End)),
             Empty::Wait => self.look_again = None,
@@ -238,7 +241,10 @@ impl<S: Port> Async<S> {
             }
             look = true;
         }
-        if let Some(stop) = &self.stop {
+        // Once it is known to be asked for, the port says what to wait for.
+        if let Some(stop) = &self.stop
+            && !was_stopped
+        {
             look |= stop.poll_ready(cx).map(|ready| ready.map(|_| ()))?.is_ready();
         }
         if let Some(sleep) = &mut self.look_again

@@ -99,7 +99,7 @@ pub use self::packet::{
     Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,
     Timestamp, VlanTag,
 };
-pub use self::reactor::{Reactor, ReactorStatsHandle};
+pub use self::reactor::{Backend, Driver, Hosted, Reactor, ReactorStatsHandle, Watch};
 pub use self::ring::batch::{PacketBatch, Packets};
 pub use self::shard::{
     BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,

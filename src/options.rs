@@ -66,12 +66,13 @@ pub struct ReactorOptions {
     max_ops: u32,
     sq_entries: u32,
     coalesce: Coalesce,
+    requires_io_uring: bool,
 }
 
 impl ReactorOptions {
     /// The defaults: 256 ops, 64 submission entries, no moderation.
     pub fn new() -> Self {
-        Self { max_ops: 256, sq_entries: 64, coalesce: Coalesce::Off }
+        Self { max_ops: 256, sq_entries: 64, coalesce: Coalesce::Off, requires_io_uring: false }
     }
 
     /// How far wake-ups are put together under load. Default not at all.
@@ -79,6 +80,19 @@ impl ReactorOptions {
     pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
         self.coalesce = coalesce;
         self
+    }
+
+    /// Whether io_uring being refused (by a container's seccomp profile, or `kernel.io_uring_disabled`) is
+    /// an error. Default not: the same is then done over `poll(2)`, for a system call more a turn, and
+    /// [`Reactor::backend`](crate::Reactor::backend) says so.
+    #[must_use]
+    pub fn require_io_uring(mut self, required: bool) -> Self {
+        self.requires_io_uring = required;
+        self
+    }
+
+    pub(crate) fn requires_io_uring(&self) -> bool {
+        self.requires_io_uring
     }
 
     pub(crate) fn moderation(&self) -> Coalesce {

@@ -10,8 +10,14 @@
 //!         └────── waker ◄── state ◄─────┴──────────── completions ◄──────────┘
 //! ```
 
+mod alarm;
 mod counters;
+mod cycle;
+mod ending;
+mod engine;
+mod fallback;
 mod fault;
+mod hosted;
 mod kick;
 mod moderator;
 mod op;
@@ -23,11 +29,13 @@ mod token;
 mod turn;
 mod unpark;
 mod uring;
+mod warning;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
+pub use self::hosted::{Driver, Hosted, Watch};
 pub(crate) use self::kick::{Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
@@ -36,6 +44,16 @@ use crate::{Error, ReactorOptions, ReactorStats, Result};
 
 thread_local! {
     static CURRENT: RefCell<Weak<Attached>> = const { RefCell::new(Weak::new()) };
+}
+
+/// What a reactor works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// An io_uring.
+    IoUring,
+    /// `poll(2)` and `sendto`, where io_uring is refused.
+    Poll,
 }
 
 /// This thread's reactor: a handle, cheap to clone, that cannot leave the thread.
@@ -62,6 +80,14 @@ impl Reactor {
     /// the thread's other sockets; with nothing to do it costs a few nanoseconds and no system call.
     pub fn turn(&self) {
         self.shared.turn();
+    }
+
+    /// What does the work.
+    ///
+    /// # Errors
+    /// Why nothing does, where io_uring was refused and required.
+    pub fn backend(&self) -> Result<Backend> {
+        self.shared.state.borrow().backend()
     }
 
     /// What this reactor did so far.
@@ -100,11 +126,15 @@ impl Attached {
         if let Some(attached) = Self::current() {
             return Ok(attached);
         }
-        let reactor = Reactor { shared: Rc::new(Shared::new(options)?) };
-        let attached = Rc::new(Self { reactor });
+        Ok(Self::install(Rc::new(Shared::new(options, None)?)))
+    }
+
+    /// Makes a reactor the thread's.
+    fn install(shared: Rc<Shared>) -> Rc<Self> {
+        let attached = Rc::new(Self { reactor: Reactor { shared } });
         // A thread that is ending has no current reactor; the executor's own handle does.
         let _ = CURRENT.try_with(|current| current.replace(Rc::downgrade(&attached)));
-        Ok(attached)
+        attached
     }
 
     fn current() -> Option<Rc<Self>> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::Result;
-use crate::sys::event::EventFd;
+use crate::sys::event::Beacon;
 
 /// Ends a capture, from any thread: what is in its ring is still delivered, then its batches end.
 ///
@@ -20,14 +20,14 @@ pub struct StopHandle(Arc<Signal>);
 #[derive(Debug)]
 struct Signal {
     requested: AtomicBool,
-    /// Never cleared: once stopped, every wait ends at once.
-    event: EventFd,
+    /// Never put out: once stopped, every wait ends at once.
+    beacon: Beacon,
 }
 
 impl StopHandle {
     pub(crate) fn new() -> Result<Self> {
-        let event = EventFd::new()?;
-        Ok(Self(Arc::new(Signal { requested: AtomicBool::new(false), event })))
+        let beacon = Beacon::new()?;
+        Ok(Self(Arc::new(Signal { requested: AtomicBool::new(false), beacon })))
     }
 
     /// Asks the capture to drain and end.
@@ -37,7 +37,7 @@ impl StopHandle {
     pub fn stop(&self) {
         // Release: pairs with `is_stopped`, so that what was done before stopping is seen after.
         if !self.0.requested.swap(true, Ordering::Release) {
-            self.0.event.signal();
+            self.0.beacon.light();
         }
     }
 
@@ -48,7 +48,7 @@ impl StopHandle {
     }
 
     pub(crate) fn event(&self) -> BorrowedFd<'_> {
-        self.0.event.as_fd()
+        self.0.beacon.as_fd()
     }
 }
 

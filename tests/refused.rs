@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use ringtap::executor::{block_on, spawn_local};
-use ringtap::{AsyncCapture, Capture, CaptureBuilder, Error, Shards, Step, time};
-use ringtap_lab::{Generator, Traffic, child as process, namespace};
+use ringtap::executor::{Executor, block_on, spawn_local};
+use ringtap::{
+    AsyncCapture, AsyncInjector, Backend, BuiltIn, Capture, CaptureBuilder, Error, Hosted, Reactor,
+    ReactorOptions, Shards, Step, time,
+};
+use ringtap_lab::{Generator, Traffic, child as process, namespace, seccomp};
 
 ringtap_lab::test_binary!();
 
@@ -19,14 +22,15 @@ fn in_child(test: &str, errno: i32) {
 }
 
 #[test]
-fn a_refused_setup_is_an_error_that_names_the_remedy_and_the_rest_works() {
+fn a_refused_setup_is_gone_without_or_is_an_error_that_names_the_remedy() {
     in_child("setup_is_refused", libc::EPERM);
     in_child("setup_is_refused", libc::ENOSYS);
 }
 
 #[test]
-fn an_enter_refused_later_ends_every_wait_and_does_not_loop() {
+fn an_enter_refused_later_is_gone_without_or_ends_every_wait() {
     in_child("enter_is_refused", libc::EPERM);
+    in_child("enter_is_refused", libc::ENOSYS);
 }
 
 /// What runs in a process of its own; as ordinary tests these do nothing.
@@ -43,12 +47,17 @@ mod child {
         let net = ringtap_lab::Namespace::enter().unwrap();
         let veth = net.veth();
         seccomp::refuse(libc::SYS_io_uring_setup, errno);
+        let capture = || ring().interface(&veth.right).build().unwrap();
         block_on(async {
-            let mut capture = ring().interface(&veth.right).build().unwrap();
+            let backend = Reactor::current().unwrap().backend().unwrap();
+            assert_eq!(backend, Backend::Poll);
+            let mut capture = AsyncCapture::new(capture()).unwrap();
             Generator::new(&veth.left, &Traffic::default()).flood(3);
-            let batch = capture.next_batch_timeout(Duration::from_secs(5)).unwrap();
-            assert!(!batch.unwrap().is_empty(), "blocking capture needs no io_uring");
-            let error = AsyncCapture::new(capture).unwrap_err();
+            assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 3);
+        });
+        let executor = Executor::new(ReactorOptions::new().require_io_uring(true)).unwrap();
+        executor.block_on(async {
+            let error = AsyncCapture::new(capture()).unwrap_err();
             assert!(matches!(error, Error::IoUringRefused { .. }), "{error:?}");
             assert_eq!(error.raw_os_error(), Some(errno));
             assert!(error.to_string().contains("seccomp"), "{error}");
@@ -59,13 +68,16 @@ mod child {
             });
             assert_eq!(task.await.unwrap(), 1);
         });
-        let error = Shards::builder()
-            .interface(&veth.right)
-            .capture(ring())
-            .spawn(|_| async { Ok(()) })
-            .unwrap_err();
+        drop(executor);
+        let options = ReactorOptions::new().require_io_uring(true);
+        let shards = Shards::builder().interface(&veth.right).capture(ring());
+        let started = shards.runtime(BuiltIn::new(options)).spawn(|_| async { Ok(()) });
+        let error = started.unwrap_err();
         let Error::Shard { source, .. } = &error else { panic!("{error:?}") };
         assert!(matches!(**source, Error::IoUringRefused { .. }), "{error:?}");
+        // A host cannot be woken without.
+        let hosted = Hosted::attach(ReactorOptions::default()).unwrap_err();
+        assert!(matches!(hosted, Error::IoUringRefused { .. }), "{hosted:?}");
     }
 
     #[test]
@@ -73,39 +85,35 @@ mod child {
         let Some(errno) = errno() else { return };
         let net = ringtap_lab::Namespace::enter().unwrap();
         let veth = net.veth();
-        block_on(async {
-            let capture = ring().interface(&veth.right).build().unwrap();
-            let mut capture = AsyncCapture::new(capture).unwrap();
+        let capture = || ring().interface(&veth.right).build().unwrap();
+        let options = ReactorOptions::new();
+        let executor = Executor::new(options.require_io_uring(true)).unwrap();
+        let strict = executor.block_on(async {
+            let mut capture = AsyncCapture::new(capture()).unwrap();
+            let mut tx = AsyncInjector::open(&veth.left).unwrap();
             let waiting = spawn_local(async move { capture.next_batch().await });
             time::sleep(Duration::from_millis(5)).await;
             seccomp::refuse(libc::SYS_io_uring_enter, errno);
-            let error = waiting.await.unwrap().unwrap_err();
-            assert!(matches!(error, Error::Os { step: Step::EnterRing, .. }), "{error:?}");
-            time::sleep(Duration::from_millis(5)).await;
-            let capture = ring().interface(&veth.right).build().unwrap();
-            assert!(AsyncCapture::new(capture).is_err(), "and so does a new one");
+            tx.send(&Traffic::default().frame(0, 0)).await.unwrap();
+            let _ = tx.flush().await;
+            waiting.await.unwrap().unwrap_err()
         });
-    }
-}
+        assert!(matches!(strict, Error::Os { step: Step::EnterRing, .. }), "{strict:?}");
+        drop(executor);
 
-mod seccomp {
-    /// From now on, this thread's and its children's calls of one kind are refused.
-    pub(super) fn refuse(call: i64, errno: i32) {
-        let insn = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-        let (load, equal, ret) = (0x20, 0x15, 0x06);
-        let mut program = [
-            insn(load, 0, 0, 0), // seccomp_data.nr
-            insn(equal, 0, 1, call as u32),
-            insn(ret, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
-            insn(ret, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-        // SAFETY: no memory involved.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        // SAFETY: the program is readable; the kernel copies it.
-        let set = unsafe {
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-        };
-        assert_eq!(set, 0);
+        // A ring that can be made and not entered; one that went on without would be found so as well.
+        block_on(async {
+            let reactor = Reactor::current().unwrap();
+            assert_eq!(reactor.backend().unwrap(), Backend::IoUring);
+            let mut capture = AsyncCapture::new(capture()).unwrap();
+            let mut tx = AsyncInjector::open(&veth.left).unwrap();
+            for number in 0..3 {
+                tx.send(&Traffic::default().frame(number, 0)).await.unwrap();
+                tx.drained().await.unwrap();
+                assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 1);
+                assert_eq!(reactor.backend().unwrap(), Backend::Poll);
+            }
+            capture.close().await;
+        });
     }
 }

@@ -28,12 +28,14 @@ pub enum Step {
     ReadTimestamp,
     /// Waiting in `poll`.
     Wait,
-    /// Creating or reading an `eventfd`.
+    /// Creating or reading an `eventfd`, or the pipe of a stop handle.
     EventFd,
     /// `io_uring_enter`.
     EnterRing,
     /// `IORING_OP_POLL_ADD` on a socket.
     PollSocket,
+    /// A host watching the reactor's eventfd.
+    WatchEvent,
     /// Starting a shard's thread.
     SpawnThread,
     /// Pinning a shard's thread to its core.
@@ -90,6 +92,7 @@ impl fmt::Display for Step {
             Self::Wait => f.write_str("waiting for packets"),
             Self::EventFd => f.write_str("creating an eventfd"),
             Self::EnterRing => f.write_str("entering the io_uring"),
+            Self::WatchEvent => f.write_str("watching the reactor's eventfd"),
             Self::PollSocket => f.write_str("polling the socket through io_uring"),
             Self::SpawnThread => f.write_str("starting a shard's thread"),
             Self::PinThread => f.write_str("pinning a shard's thread to its core"),

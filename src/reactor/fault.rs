@@ -19,6 +19,25 @@ pub(super) enum Fault {
     Ended,
 }
 
+impl Fault {
+    pub(super) fn of_setup(error: &io::Error) -> Self {
+        Self::Refused(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    pub(super) fn of_poll(error: &io::Error) -> Self {
+        Self::Poll(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    /// Whether `poll(2)` may do what io_uring did not.
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::Refused(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL | libc::ENOMEM)
+                | Self::Enter(libc::EPERM | libc::EACCES | libc::ENOSYS)
+        )
+    }
+}
+
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {

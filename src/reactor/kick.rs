@@ -86,17 +86,18 @@ impl Kicker {
 
     fn want(&self, awaited: bool) -> Result<()> {
         let shared = self.reactor.upgrade().ok_or(Error::ReactorGone)?;
-        let mut state = shared.state.borrow_mut();
-        state.check()?;
-        state.want_kick(self.token, awaited);
-        Ok(())
+        shared.change(|state| {
+            state.check()?;
+            state.want_kick(self.token, awaited);
+            Ok(())
+        })
     }
 }
 
 impl Drop for Kicker {
     fn drop(&mut self) {
         if let Some(shared) = self.reactor.upgrade() {
-            let waker = shared.state.borrow_mut().release(self.token);
+            let waker = shared.change(|state| state.release(self.token));
             drop(waker);
         }
     }

@@ -67,6 +67,14 @@ pub(crate) enum Released {
     Waiting,
 }
 
+/// What is to be done about an op that the kernel has forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restarted {
+    Nothing,
+    Queue,
+    Free,
+}
+
 impl Op {
     /// The op is to be armed: true if it must be queued for that now.
     pub(super) fn want(&mut self) -> bool {
@@ -123,6 +131,18 @@ impl Op {
         self.phase == Phase::Cancelling && matches!(-result, libc::ENOENT | libc::EALREADY)
     }
 
+    /// The kernel has forgotten the op: whether it is to be queued again, or was waited for to end.
+    pub(super) fn restart(&mut self) -> Restarted {
+        match self.phase {
+            Phase::Idle | Phase::Queued => Restarted::Nothing,
+            Phase::Armed => {
+                self.phase = Phase::Queued;
+                Restarted::Queue
+            }
+            Phase::Cancelling => Restarted::Free,
+        }
+    }
+
     /// Takes what came since the last look: an errno, or what the socket is ready for.
     pub(super) fn take(&mut self) -> Option<Result<Readiness, i32>> {
         if let Some(errno) = self.fault.take() {
@@ -130,6 +150,11 @@ impl Op {
         }
         let ready = std::mem::take(&mut self.ready);
         (!ready.is_empty()).then_some(Ok(ready))
+    }
+
+    /// Whether nothing is asked of the kernel.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
     }
 
     /// Whether the kernel knows this op.
@@ -200,6 +225,12 @@ mod tests {
                 let mut tried = op(phase);
                 assert_eq!((tried.complete(result, false), tried.phase), last, "last in {phase:?}");
             }
+            let restarted = match phase {
+                Idle | Queued => Restarted::Nothing,
+                Armed => Restarted::Queue,
+                Cancelling => Restarted::Free,
+            };
+            assert_eq!(op(phase).restart(), restarted, "restart in {phase:?}");
             assert_eq!(op(phase).is_in_flight(), matches!(phase, Armed | Cancelling));
             for (result, again) in
                 [(0, false), (-libc::ENOENT, true), (-libc::EALREADY, true), (-libc::EINVAL, false)]

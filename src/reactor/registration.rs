@@ -1,5 +1,6 @@
 //! A descriptor's place in a reactor, and a deadline's.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -22,6 +23,8 @@ use crate::{Error, Result};
 pub(crate) struct Registration {
     reactor: Weak<Shared>,
     token: Token,
+    /// Whether it was ready when it was last asked, and is asked again.
+    was_ready: Cell<bool>,
 }
 
 impl Registration {
@@ -44,7 +47,12 @@ impl Registration {
     fn with(shared: &Rc<Shared>, fd: BorrowedFd<'_>, events: i16) -> Result<Self> {
         let events = (events | libc::POLLERR) as u32;
         let token = shared.state.borrow_mut().register_poll(fd.as_raw_fd(), events)?;
-        Ok(Self { reactor: Rc::downgrade(shared), token })
+        Ok(Self { reactor: Rc::downgrade(shared), token, was_ready: Cell::new(false) })
+    }
+
+    /// What was ready was of use: there may be more at once.
+    pub(crate) fn was_of_use(&self) {
+        self.was_ready.set(false);
     }
 
     /// Ready when something happened since this was last ready; arms the poll where needed.
@@ -56,10 +64,12 @@ impl Registration {
         };
         let taken = shared.state.borrow_mut().take_ready(self.token);
         if let Some(taken) = taken {
+            self.was_ready.set(true);
             return Poll::Ready(taken);
         }
         let waker = cx.waker().clone();
-        let replaced = shared.state.borrow_mut().wait(self.token, waker);
+        let found_nothing = self.was_ready.replace(false);
+        let replaced = shared.change(|state| state.wait(self.token, waker, found_nothing));
         drop(replaced);
         Poll::Pending
     }
@@ -67,7 +77,7 @@ impl Registration {
     /// Lets go: the poll is cancelled with the next turn. Doing it twice does nothing.
     pub(crate) fn release(&self) {
         if let Some(shared) = self.reactor.upgrade() {
-            let waker = shared.state.borrow_mut().release(self.token);
+            let waker = shared.change(|state| state.release(self.token));
             drop(waker);
         }
     }
@@ -102,7 +112,7 @@ impl Deadline {
     pub(crate) fn new(reactor: &Reactor, deadline: Instant, waker: &Waker) -> Self {
         let shared = &reactor.shared;
         let waker = waker.clone();
-        let id = shared.state.borrow_mut().timers.insert(deadline, waker);
+        let id = shared.change(|state| state.timers.insert(deadline, waker));
         Self { reactor: Rc::downgrade(shared), id }
     }
 

@@ -9,48 +9,82 @@ use std::rc::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::counters::Counters;
+use super::Backend;
+use super::alarm::Alarm;
+use super::engine::{Completion, Engine};
+use super::fallback::Poller;
 use super::fault::Fault;
 use super::kick::{Answer, Kicked};
-use super::op::{Completed, Readiness, Released};
-use super::ops::{Entry, Kind, Ops};
+use super::op::{Readiness, Released};
+use super::ops::{Kind, Ops};
 use super::timer::Timers;
-use super::token::{Answered, Token};
-use super::uring::{Completion, Uring, Wait};
-use crate::{Error, ReactorOptions, Result, Step};
+use super::token::Token;
+use super::uring::Uring;
+use super::warning;
+use crate::{Coalesce, Error, ReactorOptions, Result, Step};
 
 #[derive(Debug)]
 pub(super) struct State {
-    driver: Result<Uring, Fault>,
-    ops: Ops,
+    pub(super) engine: Result<Engine, Fault>,
+    pub(super) ops: Ops,
     /// Requests for the next enter: at most an arm or a cancel for each op.
-    backlog: VecDeque<Request>,
+    pub(super) backlog: VecDeque<Request>,
     pub(super) timers: Timers,
+    /// A host's reactor is woken for its timers by the ring too.
+    pub(super) alarm: Option<Alarm>,
     /// The op that watches the unparker's eventfd.
-    wake: Option<Token>,
+    pub(super) wake: Option<Token>,
+    /// Whether sockets are polled once a wait, and not before `rearm_at`: how wake-ups are moderated where
+    /// it is not us who sleep.
+    pub(super) is_moderated: bool,
+    pub(super) rearm_at: Option<Instant>,
+    /// What was reaped in this turn.
+    pub(super) completions: Vec<Completion>,
     /// Collected in a turn, woken after it.
-    wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
     /// Ops whose last completion came in this turn.
-    ended: Vec<Token>,
+    pub(super) ended: Vec<Token>,
     /// Kicks of this turn that post a completion only if they fail.
-    silent: Vec<Token>,
+    pub(super) silent: Vec<Token>,
     /// Kicks answered in this turn, for their ports to be asked after it.
-    answers: Vec<Answer>,
+    pub(super) answers: Vec<Answer>,
+    /// What to do without io_uring.
+    pub(super) fallback: Fallback,
     /// Kicks that wait for their time. Few: at most one a port, and only of those that stall.
     delayed: Vec<(Instant, Token)>,
 }
 
-/// The longest sleep that a silent kick is submitted with.
-const KICK_CHECK: Duration = Duration::from_millis(2);
+/// The pause between two looks where waiting would spin.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// What to do where io_uring is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fallback {
+    /// The same over `poll(2)`.
+    Poll,
+    /// Say so to everybody who waits.
+    Fail,
+}
+
+impl Fallback {
+    /// What to go on with after `fault`.
+    pub(super) fn for_fault(self, fault: Fault, wake: RawFd) -> Result<Engine, Fault> {
+        if self == Self::Fail || !fault.is_refusal() {
+            return Err(fault);
+        }
+        warning::io_uring_is_refused(fault);
+        Ok(Engine::Poll(Poller::new(wake)))
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
+pub(super) enum Request {
     Arm(Token),
     Cancel(Token),
 }
 
 impl Request {
-    fn token(self) -> Token {
+    pub(super) fn token(self) -> Token {
         match self {
             Self::Arm(token) | Self::Cancel(token) => token,
         }
@@ -58,25 +92,37 @@ impl Request {
 }
 
 impl State {
-    /// A state whose ring wakes at writes to `wake`.
-    pub(super) fn new(options: &ReactorOptions, wake: RawFd) -> Result<Self> {
-        let driver =
-            Uring::new(options).map_err(|e| Fault::Refused(e.raw_os_error().unwrap_or(libc::EIO)));
+    /// A state whose engine wakes at writes to `wake`, and tells a host's `event` of completions.
+    pub(super) fn new(options: &ReactorOptions, wake: RawFd, event: Option<RawFd>) -> Result<Self> {
+        let fallback = match event {
+            // A poller cannot tell a host anything.
+            None if !options.requires_io_uring() => Fallback::Poll,
+            _ => Fallback::Fail,
+        };
+        let engine = match Uring::new(options, event).map(Engine::Uring) {
+            Ok(engine) => Ok(engine),
+            Err(error) => fallback.for_fault(Fault::of_setup(&error), wake),
+        };
         // One op more than the user may have: the unparker's.
         let limit = options.op_limit() as usize + 1;
         let mut state = Self {
-            driver,
+            engine,
             ops: Ops::new(limit),
             backlog: VecDeque::with_capacity(limit),
             timers: Timers::default(),
+            alarm: event.map(|_| Alarm::default()),
             wake: None,
+            is_moderated: event.is_some() && options.moderation() != Coalesce::Off,
+            rearm_at: None,
+            completions: Vec::with_capacity(2 * limit),
             wakers: Vec::with_capacity(limit),
             ended: Vec::with_capacity(limit),
             silent: Vec::new(),
             answers: Vec::new(),
             delayed: Vec::new(),
+            fallback,
         };
-        if state.has_ring() {
+        if state.has_engine() {
             let wake = state.register_poll(wake, libc::POLLIN as u32)?;
             state.wake = Some(wake);
             state.want(wake);
@@ -84,8 +130,8 @@ impl State {
         Ok(state)
     }
 
-    pub(super) fn has_ring(&self) -> bool {
-        self.driver.is_ok()
+    pub(super) fn has_engine(&self) -> bool {
+        self.engine.is_ok()
     }
 
     /// Whom to wake and whom to tell, as this turn has found out; to be given back empty.
@@ -117,14 +163,22 @@ impl State {
         self.ops.insert(fd, kind).ok_or(Error::TooManyOps { limit })
     }
 
-    /// Whether there is a ring to work with.
+    /// Whether there is anything to work with.
     pub(super) fn check(&self) -> Result<()> {
-        self.driver.as_ref().map(|_| ()).map_err(|&fault| fault.into())
+        self.engine.as_ref().map(|_| ()).map_err(|&fault| fault.into())
+    }
+
+    pub(super) fn backend(&self) -> Result<Backend> {
+        match &self.engine {
+            Ok(Engine::Uring(_)) => Ok(Backend::IoUring),
+            Ok(Engine::Poll(_)) => Ok(Backend::Poll),
+            Err(fault) => Err((*fault).into()),
+        }
     }
 
     /// What came for an op since this was last asked; `None` means: wait.
     pub(super) fn take_ready(&mut self, token: Token) -> Option<Result<Readiness>> {
-        if let Err(fault) = self.driver {
+        if let Err(fault) = self.engine {
             return Some(Err(fault.into()));
         }
         let Some(entry) = self.ops.get(token) else { return Some(Err(Error::ReactorGone)) };
@@ -137,9 +191,25 @@ impl State {
     }
 
     /// Wakes `waker` when something comes for the op, and arms it where needed.
-    pub(super) fn wait(&mut self, token: Token, waker: Waker) -> Option<Waker> {
+    ///
+    /// Whoever was woken before and found nothing has `found_nothing`: what is ready for longer, but of no
+    /// use, would end every wait at once where polls report states and not events.
+    pub(super) fn wait(
+        &mut self,
+        token: Token,
+        waker: Waker,
+        found_nothing: bool,
+    ) -> Option<Waker> {
         let replaced = self.set_waker(token, waker);
-        self.want(token);
+        let reports_events =
+            !self.is_moderated && self.engine.as_ref().is_ok_and(Engine::is_edge_triggered);
+        if found_nothing && !reports_events {
+            self.want_at(token, Instant::now() + RETRY);
+        } else if let Some(rearm_at) = self.rearm_at {
+            self.want_at(token, rearm_at);
+        } else {
+            self.want(token);
+        }
         replaced
     }
 
@@ -153,12 +223,12 @@ impl State {
 
     /// Whether the kernel has let go of a released op.
     pub(super) fn is_released(&mut self, token: Token) -> bool {
-        self.driver.is_err() || self.ops.get(token).is_none()
+        self.engine.is_err() || self.ops.get(token).is_none()
     }
 
     /// The owner of an op lets go of it.
     pub(super) fn release(&mut self, token: Token) -> Option<Waker> {
-        if self.driver.is_err() {
+        if self.engine.is_err() {
             return self.ops.remove(token)?.waker; // nothing of it is left in the kernel
         }
         let entry = self.ops.get(token)?;
@@ -191,6 +261,9 @@ impl State {
 
     /// As [`want`](Self::want), at a later time.
     pub(super) fn want_at(&mut self, token: Token, when: Instant) {
+        if !self.ops.get(token).is_some_and(|entry| entry.op.is_idle()) {
+            return; // it is on its way
+        }
         self.delayed.retain(|&(_, delayed)| delayed != token);
         self.delayed.push((when, token));
     }
@@ -217,172 +290,19 @@ impl State {
         [self.timers.next_deadline(), delayed].into_iter().flatten().min()
     }
 
+    /// Whether a host's reactor needs a turn for what is to be asked of the kernel.
+    pub(super) fn needs_turn(&self) -> bool {
+        let alarm = self.alarm.as_ref();
+        !self.backlog.is_empty()
+            || alarm.is_some_and(|alarm| alarm.needs(self.next_deadline()).is_some())
+    }
+
     /// Frees a slot, and wakes whoever waited for that.
-    fn free(&mut self, token: Token) {
+    pub(super) fn free(&mut self, token: Token) {
         self.backlog.retain(|request| request.token() != token);
         self.delayed.retain(|&(_, delayed)| delayed != token);
         if let Some(entry) = self.ops.remove(token) {
             self.wakers.extend(entry.waker);
         }
     }
-
-    pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
-        let Self { driver, ops, backlog, silent, .. } = self;
-        let Ok(driver) = driver else { return Ok(()) };
-        if driver.is_foreign() {
-            return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
-        }
-        while let Some(&request) = backlog.front() {
-            if driver.is_full() {
-                counters.enters.add(1);
-                driver.enter(Wait::No)?;
-                if driver.is_full() {
-                    break; // the kernel is short of memory: the rest waits for the next turn
-                }
-            }
-            backlog.pop_front();
-            match request {
-                Request::Cancel(token) => driver.push_cancel(token),
-                Request::Arm(token) => {
-                    if let Some(entry) = ops.get(token)
-                        && entry.op.push()
-                    {
-                        match entry.kind {
-                            Kind::Poll(events) => driver.push_poll(entry.fd, events, token),
-                            Kind::Kick { is_awaited: true, .. } => {
-                                driver.push_kick(entry.fd, token, false);
-                            }
-                            Kind::Kick { .. } => {
-                                driver.push_kick(entry.fd, token, true);
-                                silent.push(token);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
-        // well in part, and only its port can tell.
-        let wait = match wait {
-            _ if !backlog.is_empty() => Wait::No,
-            wait if !silent.is_empty() => wait.at_most(KICK_CHECK),
-            wait => wait,
-        };
-        if wait != Wait::No || driver.needs_enter() {
-            counters.enters.add(1);
-            driver.enter(wait)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn reap(&mut self, counters: &Counters) {
-        let Self { driver: Ok(driver), ops, backlog, wakers, ended, answers, silent, .. } = self
-        else {
-            return;
-        };
-        if driver.has_overflowed() {
-            counters.overflows.add(1);
-        }
-        let mut reaped = 0;
-        for Completion { answered, result, more } in driver.reap() {
-            reaped += 1;
-            match answered {
-                Answered::Cancel(token) => {
-                    if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {
-                        backlog.push_back(Request::Cancel(token));
-                    }
-                }
-                Answered::Op(token) => {
-                    let Some(entry) = ops.get(token) else { continue };
-                    match entry.op.complete(result, more) {
-                        Completed::Wake => match &entry.kind {
-                            Kind::Poll(_) => wakers.extend(entry.waker.take()),
-                            Kind::Kick { .. } => answers.extend(answer(entry, token, result)),
-                        },
-                        Completed::Freed => ended.push(token),
-                        Completed::Ignored => {}
-                    }
-                }
-            }
-        }
-        // A kick that was to be silent and has said nothing went well: it was made inside the enter,
-        // unless that took none.
-        if !driver.has_queued() {
-            for token in silent.drain(..) {
-                if let Some(entry) = ops.get(token)
-                    && entry.op.complete(0, false) == Completed::Wake
-                {
-                    answers.extend(answer(entry, token, 0));
-                }
-            }
-        }
-        counters.completions.add(reaped);
-        while let Some(token) = self.ended.pop() {
-            self.free(token);
-        }
-        self.rearm_wake();
-    }
-
-    /// The unparker's op has no waiter: its readiness is taken here, and it is armed again should
-    /// it have ended. Without it nobody could end a park, so an error ends the use of the ring.
-    fn rearm_wake(&mut self) {
-        let Some(wake) = self.wake else { return };
-        match self.ops.get(wake).and_then(|entry| entry.op.take()) {
-            Some(Err(errno)) => self.fail(Fault::Poll(errno)),
-            _ => self.want(wake),
-        }
-    }
-
-    /// The ring is of no use any more: everybody who waits on it learns so.
-    pub(super) fn fail(&mut self, fault: Fault) {
-        if let Ok(driver) = std::mem::replace(&mut self.driver, Err(fault)) {
-            driver.close();
-        }
-        self.backlog.clear();
-        let Self { ops, wakers, answers, .. } = self;
-        ops.for_each(|entry| {
-            wakers.extend(entry.waker.take());
-            if let Kind::Kick { port, .. } = &entry.kind {
-                // Whoever waits for a kick's answer learns that there will be none.
-                let (token, port) = (Token::new(0, 0), port.clone());
-                answers.push(Answer { token, port, errno: libc::ECANCELED });
-            }
-        });
-    }
-
-    pub(super) fn cancel_all(&mut self) {
-        for token in self.ops.in_flight() {
-            // Whoever waits for this op is woken at the end, and learns that there is no reactor.
-            let waker = self.release(token);
-            self.wakers.extend(waker);
-        }
-    }
-
-    pub(super) fn is_waiting_for_kernel(&self) -> bool {
-        self.driver.is_ok() && !self.ops.in_flight().is_empty()
-    }
-
-    /// Closes the ring and forgets all ops and timers: whom to wake.
-    pub(super) fn end(&mut self) -> Vec<Waker> {
-        let is_idle = self.ops.in_flight().is_empty();
-        // Where the kernel did not let go in time it may still use what is left: leak the ring.
-        if let Ok(driver) = std::mem::replace(&mut self.driver, Err(Fault::Ended))
-            && is_idle
-        {
-            driver.close();
-        }
-        let Self { ops, timers, wakers, .. } = self;
-        ops.for_each(|entry| wakers.extend(entry.waker.take()));
-        timers.drain(wakers);
-        self.wake = None;
-        std::mem::take(&mut self.wakers)
-    }
-}
-
-/// What the port of a kick is to be told.
-fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {
-    entry.op.take(); // the port looks at its ring instead
-    let Kind::Kick { port, is_awaited } = &mut entry.kind else { return None };
-    *is_awaited = false;
-    Some(Answer { token, port: port.clone(), errno: (-result).max(0) })
 }

@@ -14,9 +14,16 @@ pub(crate) enum Answered {
     Op(Token),
     /// The request to cancel the op.
     Cancel(Token),
+    /// The ring's timer.
+    Alarm,
+    /// The request to have it go off earlier.
+    AlarmUpdate,
 }
 
 const CANCEL: u64 = 1 << 63;
+/// Of slots that there are not.
+const ALARM: u64 = u64::MAX;
+const ALARM_UPDATE: u64 = u64::MAX - 1;
 /// Generations wrap at 31 bits; the top bit of `user_data` tells cancels from ops.
 const GENERATIONS: u32 = (1 << 31) - 1;
 
@@ -44,11 +51,18 @@ impl Answered {
         let (token, flag) = match self {
             Self::Op(token) => (token, 0),
             Self::Cancel(token) => (token, CANCEL),
+            Self::Alarm => return ALARM,
+            Self::AlarmUpdate => return ALARM_UPDATE,
         };
         flag | u64::from(token.generation) << 32 | u64::from(token.slot)
     }
 
     pub(super) fn from_user_data(data: u64) -> Self {
+        match data {
+            ALARM => return Self::Alarm,
+            ALARM_UPDATE => return Self::AlarmUpdate,
+            _ => {}
+        }
         let token = Token::new(data as u32, (data >> 32) as u32);
         if data & CANCEL == 0 { Self::Op(token) } else { Self::Cancel(token) }
     }
@@ -61,12 +75,19 @@ mod tests {
     #[test]
     fn user_data_says_which_op_and_whether_it_is_the_cancel() {
         for generation in [0, 1, GENERATIONS] {
-            for slot in [0, 7, u32::MAX] {
+            for slot in [0, 7, 1 << 16] {
                 let token = Token::new(slot, generation);
                 for answered in [Answered::Op(token), Answered::Cancel(token)] {
                     assert_eq!(Answered::from_user_data(answered.to_user_data()), answered);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_timer_is_nobodys_op() {
+        for answered in [Answered::Alarm, Answered::AlarmUpdate] {
+            assert_eq!(Answered::from_user_data(answered.to_user_data()), answered);
         }
     }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::counters::Counters;
+use super::engine::Wait;
 use super::fault::Fault;
+use super::hosted::Host;
 use super::moderator::Moderator;
 use super::state::State;
 use super::unpark::Unparker;
-use super::uring::Wait;
 use crate::{ReactorOptions, Result};
 
 /// What a reactor and its handles share.
@@ -20,7 +21,9 @@ pub(super) struct Shared {
     pub(super) state: RefCell<State>,
     pub(super) unparker: Unparker,
     pub(super) counters: Arc<Counters>,
-    moderator: RefCell<Moderator>,
+    pub(super) moderator: RefCell<Moderator>,
+    /// Whose thread this is, where it is not ours.
+    pub(super) host: Option<Host>,
 }
 
 /// Rounds and time that ending a reactor waits for the kernel to let go.
@@ -28,16 +31,37 @@ const REAP_ROUNDS: u32 = 50;
 const REAP_WAIT: Duration = Duration::from_millis(100);
 
 impl Shared {
-    pub(super) fn new(options: &ReactorOptions) -> Result<Self> {
+    pub(super) fn new(options: &ReactorOptions, host: Option<Host>) -> Result<Self> {
         let unparker = Unparker::new()?;
-        let state = State::new(options, unparker.event().as_raw_fd())?;
+        let event = host.as_ref().map(|host| host.event().as_raw_fd());
+        let state = RefCell::new(State::new(options, unparker.event().as_raw_fd(), event)?);
         let moderator = RefCell::new(Moderator::new(options.moderation()));
-        Ok(Self { state: RefCell::new(state), unparker, counters: Arc::default(), moderator })
+        Ok(Self { state, unparker, counters: Arc::default(), moderator, host })
+    }
+
+    /// Changes what is to be asked of the kernel, and tells the host that there is something.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.borrow_mut();
+        let result = change(&mut state);
+        if let Some(host) = &self.host
+            && state.needs_turn()
+        {
+            drop(state);
+            host.wake_driver();
+        }
+        result
     }
 
     /// One turn that does not wait.
     pub(super) fn turn(&self) {
-        self.cycle(Wait::No);
+        match &self.host {
+            None => drop(self.cycle(Wait::No)),
+            Some(host) => {
+                if self.hosted_turn() {
+                    host.wake_driver();
+                }
+            }
+        }
     }
 
     /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
@@ -51,8 +75,8 @@ impl Shared {
             self.turn();
             return Ok(());
         }
-        let has_ring = self.state.borrow().has_ring();
-        let slept = if has_ring {
+        let has_engine = self.state.borrow().has_engine();
+        let slept = if has_engine {
             self.sleep(limit);
             Ok(())
         } else {
@@ -81,9 +105,10 @@ impl Shared {
         self.finish(wait, entered);
     }
 
-    fn cycle(&self, wait: Wait) {
+    /// One turn: how many completions it found.
+    pub(super) fn cycle(&self, wait: Wait) -> u64 {
         let entered = self.submit(wait);
-        self.finish(wait, entered);
+        self.finish(wait, entered)
     }
 
     fn submit(&self, wait: Wait) -> Result<(), Fault> {
@@ -92,7 +117,7 @@ impl Shared {
     }
 
     /// What comes after the enter of a turn.
-    fn finish(&self, wait: Wait, entered: Result<(), Fault>) {
+    fn finish(&self, wait: Wait, entered: Result<(), Fault>) -> u64 {
         let mut state = self.state.borrow_mut();
         if let Err(fault) = entered {
             state.fail(fault);
@@ -100,7 +125,7 @@ impl Shared {
         if wait != Wait::No {
             self.unparker.end(); // before anybody is woken: this thread runs again
         }
-        state.reap(&self.counters);
+        let reaped = state.reap(&self.counters);
         let (mut wakers, mut answers) = state.take_due();
         drop(state);
         self.deliver(&mut answers);
@@ -108,6 +133,7 @@ impl Shared {
             waker.wake();
         }
         self.state.borrow_mut().give_back((wakers, answers));
+        reaped
     }
 
     /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and

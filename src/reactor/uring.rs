@@ -10,6 +10,8 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
+use super::alarm::Setting;
+use super::engine::{Completion, Wait};
 use super::fault::Fault;
 use super::token::{Answered, Token};
 use crate::ReactorOptions;
@@ -20,39 +22,10 @@ pub(super) struct Uring {
     // Leaked in a forked child, and where the kernel may still use what its requests refer to.
     ring: ManuallyDrop<IoUring>,
     forks: u32,
-}
-
-/// A completion, as the reactor sees it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Completion {
-    pub(super) answered: Answered,
-    pub(super) result: i32,
-    pub(super) more: bool,
-}
-
-/// How long an enter waits for a first completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Not at all.
-    No,
-    /// Until one comes, or for this long.
-    AtMost(Option<Duration>),
-    /// The same, but for at least `least` if anything comes in that time.
-    Moderated { least: Duration, most: Option<Duration> },
-}
-
-impl Wait {
-    /// The same wait, but not for longer than `limit`.
-    pub(super) fn at_most(self, limit: Duration) -> Self {
-        let sooner = |most: Option<Duration>| Some(most.map_or(limit, |most| most.min(limit)));
-        match self {
-            Self::No => Self::No,
-            Self::AtMost(most) => Self::AtMost(sooner(most)),
-            Self::Moderated { least, most } => {
-                Self::Moderated { least: least.min(limit), most: sooner(most) }
-            }
-        }
-    }
+    /// What a timer that is being submitted lasts. It has this place until the ring is closed.
+    alarm: ManuallyDrop<Box<Timespec>>,
+    /// Whether completions signal a host's eventfd, but for those of our own enters.
+    is_hosted: bool,
 }
 
 /// A wait without end, where one has to be given.
@@ -70,7 +43,9 @@ struct GetEventsArg {
 impl Uring {
     /// Sets a ring up with the best flags this kernel takes. What it takes is found by asking, never
     /// from its version: distributions backport, and containers forbid.
-    pub(super) fn new(options: &ReactorOptions) -> io::Result<Self> {
+    ///
+    /// Completions signal `event`, if there is one.
+    pub(super) fn new(options: &ReactorOptions, event: Option<RawFd>) -> io::Result<Self> {
         let forks = fork::generation();
         let ring = build(options)?;
         // Timeouts came with EXT_ARG in 5.11, multishot polls, which have no flag, in 5.13 together
@@ -78,7 +53,11 @@ impl Uring {
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_resource_tagging() {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
-        Ok(Self { ring: ManuallyDrop::new(ring), forks })
+        if let Some(event) = event {
+            ring.submitter().register_eventfd(event)?;
+        }
+        let (ring, alarm) = (ManuallyDrop::new(ring), ManuallyDrop::default());
+        Ok(Self { ring, forks, alarm, is_hosted: event.is_some() })
     }
 
     /// Whether the kernel has not taken all that was queued.
@@ -91,9 +70,9 @@ impl Uring {
         self.ring.submission().is_full()
     }
 
-    /// Queues a multishot poll. The submission ring must not be full.
-    pub(super) fn push_poll(&mut self, fd: RawFd, events: u32, token: Token) {
-        let entry = opcode::PollAdd::new(Fd(fd), events).multi(true).build();
+    /// Queues a poll. The submission ring must not be full.
+    pub(super) fn push_poll(&mut self, fd: RawFd, events: u32, token: Token, is_multishot: bool) {
+        let entry = opcode::PollAdd::new(Fd(fd), events).multi(is_multishot).build();
         self.push(&entry.user_data(Answered::Op(token).to_user_data()));
     }
 
@@ -115,9 +94,23 @@ impl Uring {
         self.push(&entry.user_data(Answered::Cancel(token).to_user_data()));
     }
 
+    /// Queues the timer, or has it go off earlier. The submission ring must not be full.
+    pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
+        **self.alarm = Timespec::from(time);
+        let alarm = Answered::Alarm.to_user_data();
+        let entry = match setting {
+            Setting::New => opcode::Timeout::new(&raw const **self.alarm).build().user_data(alarm),
+            Setting::Earlier => opcode::TimeoutUpdate::new(alarm, &raw const **self.alarm)
+                .build()
+                .user_data(Answered::AlarmUpdate.to_user_data()),
+        };
+        self.push(&entry);
+    }
+
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: a poll, a cancel and a send of no bytes refer to no memory of ours. A descriptor that was closed
-        // meanwhile is an error of the request, not of memory.
+        // SAFETY: a poll, a cancel and a send of no bytes refer to no memory of ours, and a timer to a box
+        // that lives until the ring is closed, and that the kernel reads only when it takes the request. A
+        // descriptor that was closed meanwhile is an error of the request, not of memory.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(pushed.is_ok(), "the reactor asks `is_full` first");
     }
@@ -138,6 +131,7 @@ impl Uring {
     /// reaps and looks again.
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
         let entered = match wait {
+            Wait::No if self.is_hosted => self.submit_unheard(),
             Wait::No => self.ring.submit(),
             Wait::AtMost(limit) => self.enter_for(1, limit),
             Wait::Moderated { least, most } => self.enter_moderated(least, most),
@@ -149,6 +143,19 @@ impl Uring {
                 errno => Err(Fault::Enter(errno.unwrap_or(libc::EIO))),
             },
         }
+    }
+
+    /// Submits without a signal for what completes in this very call: whoever makes it reaps.
+    ///
+    /// What is posted between the two changes of the flag signals nobody. Completions are seen by the reap
+    /// that follows; but work that is only announced (`SQ_TASKRUN`) must be looked for once more after it.
+    fn submit_unheard(&mut self) -> io::Result<usize> {
+        self.ring.completion().disable_eventfd();
+        let entered = self.ring.submit();
+        self.ring.completion().enable_eventfd();
+        // The flag is clear before that look: the kernel looks at it after it has announced its work.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        entered
     }
 
     /// Waits for so many completions, for at most `limit`.
@@ -216,6 +223,8 @@ impl Uring {
         if !self.is_foreign() {
             // SAFETY: `self` is consumed, so the ring is used no more.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
+            // SAFETY: nor is the box, which no request of a closed ring refers to: the kernel has copied it.
+            unsafe { ManuallyDrop::drop(&mut self.alarm) };
         }
         // A child leaks it: the mapping was not inherited, and its address may be another's now.
     }

@@ -1,10 +1,13 @@
 //! An eventfd, and waiting for descriptors with `poll(2)`.
 
+#![allow(unsafe_code, reason = "system calls with pointers")]
+
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::pipe::PipeFlags;
 
 use crate::{Error, Result, Step};
 
@@ -14,9 +17,16 @@ pub(crate) struct EventFd(OwnedFd);
 
 impl EventFd {
     pub(crate) fn new() -> Result<Self> {
-        rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map(Self)
-            .map_err(|errno| Error::os(Step::EventFd, errno))
+        Self::with(EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+    }
+
+    /// One whose reader waits, as a host's ring that reads it needs.
+    pub(crate) fn blocking() -> Result<Self> {
+        Self::with(EventfdFlags::CLOEXEC)
+    }
+
+    fn with(flags: EventfdFlags) -> Result<Self> {
+        rustix::event::eventfd(0, flags).map(Self).map_err(|errno| Error::os(Step::EventFd, errno))
     }
 
     /// Makes the descriptor readable and wakes whoever polls it.
@@ -35,6 +45,38 @@ impl EventFd {
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A signal that is given once, and seen by whoever polls for it then or later.
+///
+/// A pipe, not an eventfd: an eventfd whose write completes a poll of an io_uring cannot signal that ring's
+/// own eventfd, a host's, in the same call (`eventfd_signal_allowed`); the kernel puts it off by some
+/// milliseconds, and from 6.10 on does so only once in a ring's life (`__io_eventfd_signal`,
+/// io_uring/eventfd.c, never clears `IO_EVENTFD_OP_SIGNAL_BIT`).
+#[derive(Debug)]
+pub(crate) struct Beacon {
+    seen: OwnedFd,
+    lit: OwnedFd,
+}
+
+impl Beacon {
+    pub(crate) fn new() -> Result<Self> {
+        let (seen, lit) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|errno| Error::os(Step::EventFd, errno))?;
+        Ok(Self { seen, lit })
+    }
+
+    /// Makes the descriptor readable for good.
+    pub(crate) fn light(&self) {
+        // It fails where the pipe is full, of earlier bytes.
+        let _ = rustix::io::write(&self.lit, &[1]);
+    }
+}
+
+impl AsFd for Beacon {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.seen.as_fd()
     }
 }
 
@@ -98,6 +140,63 @@ fn poll_these<const N: usize>(
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// A descriptor among others that are polled for.
+#[repr(transparent)]
+pub(crate) struct Watched(libc::pollfd);
+
+impl Watched {
+    /// Waits for these `POLL*` bits. A descriptor that is closed meanwhile is ready with `POLLNVAL`.
+    pub(crate) fn new(fd: RawFd, events: i16) -> Self {
+        Self(libc::pollfd { fd, events, revents: 0 })
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.0.fd
+    }
+
+    /// What it turned out to be ready for.
+    pub(crate) fn ready(&self) -> i16 {
+        self.0.revents
+    }
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Watched({}, {:#x})", self.0.fd, self.0.events)
+    }
+}
+
+/// Waits until one of any number of descriptors is ready or `deadline` has passed; interrupted waits go on.
+pub(crate) fn poll_all(watched: &mut [Watched], deadline: Option<Instant>) -> io::Result<()> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| libc::timespec {
+            tv_sec: left.as_secs().min(i32::MAX as u64) as libc::time_t,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let timeout = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let count = watched.len() as libc::nfds_t;
+        // SAFETY: `Watched` is a transparent `pollfd`, and the slice has `count` of them; the timeout is
+        // null or lives until the call returns.
+        let ready =
+            unsafe { libc::ppoll(watched.as_mut_ptr().cast(), count, timeout, std::ptr::null()) };
+        match ready {
+            0.. => return Ok(()),
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// Makes an eventfd unreadable, of which only the number is known.
+pub(crate) fn clear_fd(fd: RawFd) {
+    let mut count = 0_u64;
+    // SAFETY: eight writable bytes.
+    let _ = unsafe { libc::read(fd, std::ptr::from_mut(&mut count).cast(), 8) };
 }
 
 fn polled(flags: PollFlags) -> Polled {

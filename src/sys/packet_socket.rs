@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::sockopt;
 use crate::{Error, Result, Step};
@@ -51,16 +51,14 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32, protocol: u16) -> Result<
 /// Tells the kernel to look at the transmit ring. Never waits; the result says why the kernel went no
 /// further, not how far it got.
 pub(crate) fn kick(socket: BorrowedFd<'_>) -> io::Result<()> {
+    kick_fd(socket.as_raw_fd())
+}
+
+/// The same, where only the descriptor's number is known; one that is closed is `EBADF`.
+pub(crate) fn kick_fd(socket: RawFd) -> io::Result<()> {
     // SAFETY: a send of no bytes, to nobody.
     let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            std::ptr::null(),
-            0,
-            libc::MSG_DONTWAIT,
-            std::ptr::null(),
-            0,
-        )
+        libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
     };
     if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

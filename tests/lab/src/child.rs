@@ -11,9 +11,24 @@ const VARIABLE: &str = "RINGTAP_TEST_CHILD";
 /// Where that process fails.
 #[track_caller]
 pub fn run(test: &str, value: &str) {
-    let name = format!("child::{test}");
+    run_named(&format!("child::{test}"), value);
+}
+
+/// As [`run`], of a test in the module `child` of the module whose `module_path!()` is given.
+///
+/// # Panics
+/// Where that process fails.
+#[track_caller]
+pub fn run_in(module_path: &str, test: &str) {
+    let module =
+        module_path.split_once("::").map_or(String::new(), |(_, rest)| format!("{rest}::"));
+    run_named(&format!("{module}child::{test}"), "");
+}
+
+#[track_caller]
+fn run_named(name: &str, value: &str) {
     let status = Command::new(std::env::current_exe().expect("a test has a path"))
-        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(VARIABLE, value)
         .status()
         .expect("a test can be run");

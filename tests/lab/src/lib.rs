@@ -9,6 +9,7 @@
 //!   link        veth pairs and what can befall them, by rtnetlink
 //!   traffic     frames that can be told apart and rebuilt from their number
 //!   generator   sends them: flood, burst, paced
+//!   seccomp     refusing system calls
 //!   child       a process of its own, for tests that cripple theirs
 //!   tally       exactly once, in order, unchanged
 //! ```
@@ -25,6 +26,7 @@ pub mod link;
 pub mod namespace;
 pub mod pair;
 pub mod pcap;
+pub mod seccomp;
 pub mod stage;
 pub mod tally;
 pub mod traffic;

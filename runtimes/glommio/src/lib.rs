@@ -1,0 +1,130 @@
+//! ringtap on glommio.
+//!
+//! [`attach`] once in an executor, and every async socket of ringtap works in it.
+//!
+//! ```no_run
+//! # fn main() -> ringtap::Result<()> {
+//! glommio::LocalExecutorBuilder::default()
+//!     .spawn(|| async {
+//!         let attached = ringtap_glommio::attach()?;
+//!         let mut capture = ringtap::AsyncCapture::open("eth0")?;
+//!         let batch = capture.next_batch().await?;
+//!         println!("{} packets", batch.map_or(0, |batch| batch.len()));
+//!         attached.shutdown().await
+//!     })
+//!     .expect("an executor")
+//!     .join()
+//!     .expect("it does not panic")
+//! # }
+//! ```
+//!
+//! Keep to glommio's default task queue and preempt timer: with a `Latency::Matters` queue, or a timer of a
+//! millisecond, its executor may sleep for ever although tasks are runnable, with or without ringtap.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use glommio::io::{BufferedFile, ReadResult};
+use glommio::{LocalExecutorBuilder, Placement, Task, executor};
+use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
+
+/// Attaches a reactor with default options to this executor; see [`attach_with`].
+///
+/// # Errors
+/// As [`attach_with`].
+pub fn attach() -> Result<Attached> {
+    attach_with(ReactorOptions::default())
+}
+
+/// Attaches a reactor to this executor, for as long as the guard lives.
+///
+/// # Errors
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`].
+///
+/// # Panics
+/// As all of glommio, outside of an executor of its.
+pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
+    let _ = executor().id();
+    let hosted = Hosted::attach(options)?;
+    let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
+    // SAFETY: the descriptor is open, and the file is its only owner.
+    let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
+    let event = Event { file: Rc::new(file), read: None };
+    let driver = glommio::spawn_local(hosted.driver().drive(event));
+    Ok(Attached { hosted, driver })
+}
+
+/// Keeps the reactor attached. Dropping it cancels what is in flight, and waits a bounded time until the
+/// kernel has let go. Prefer [`shutdown`](Self::shutdown): an executor that ends leaks tasks that have not.
+#[derive(Debug)]
+pub struct Attached {
+    hosted: Hosted,
+    driver: Task<Result<()>>,
+}
+
+impl Attached {
+    /// Detaches, and waits until the driver task has ended.
+    ///
+    /// # Errors
+    /// What had ended the driver before.
+    pub async fn shutdown(self) -> Result<()> {
+        let Self { hosted, driver } = self;
+        drop(hosted);
+        driver.await
+    }
+}
+
+/// The reactor's eventfd, read again and again: glommio has no way to watch a descriptor.
+struct Event {
+    file: Rc<BufferedFile>,
+    read: Option<Read>,
+}
+
+type Read = Pin<Box<dyn Future<Output = Result<ReadResult, glommio::GlommioError<()>>>>>;
+
+impl Watch for Event {
+    fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let file = &self.file;
+        let read = self.read.get_or_insert_with(|| {
+            let file = Rc::clone(file);
+            Box::pin(async move { file.read_at(0, 8).await })
+        });
+        let done = ready!(read.as_mut().poll(cx));
+        self.read = None;
+        Poll::Ready(done.map(drop).map_err(|error| io::Error::other(error.to_string())))
+    }
+}
+
+/// Runs shards on glommio: each thread has an executor of its own, fixed to the shard's core.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Glommio {
+    options: ReactorOptions,
+}
+
+impl Glommio {
+    /// With a reactor of these options.
+    pub fn new(options: ReactorOptions) -> Self {
+        Self { options }
+    }
+}
+
+impl Runtime for Glommio {
+    fn run<F: Future>(&self, core: Option<usize>, future: F) -> Result<F::Output> {
+        let placement = core.map_or(Placement::Unbound, Placement::Fixed);
+        let executor = LocalExecutorBuilder::new(placement).make();
+        let executor = executor.map_err(|error| Error::other(error.to_string()))?;
+        executor.run(async {
+            // Its first sleep takes some 12 ms: before sockets are open, not after.
+            glommio::timer::sleep(Duration::from_millis(2)).await;
+            let attached = attach_with(self.options)?;
+            let output = future.await;
+            attached.shutdown().await?;
+            Ok(output)
+        })
+    }
+}

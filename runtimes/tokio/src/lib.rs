@@ -1,0 +1,122 @@
+//! ringtap on tokio.
+//!
+//! [`attach`] once on a thread, inside a `LocalSet`, and every async socket of ringtap works on it. Batches
+//! are `Send`: hand them to tasks on any other thread of a multi-thread runtime.
+//!
+//! ```no_run
+//! # fn main() -> std::io::Result<()> {
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! let local = tokio::task::LocalSet::new();
+//! local.block_on(&runtime, async {
+//!     let _attached = ringtap_tokio::attach()?;
+//!     let mut capture = ringtap::AsyncCapture::open("eth0")?;
+//!     while let Some(batch) = capture.next_batch().await? {
+//!         println!("{} packets", batch.len());
+//!     }
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll, ready};
+
+use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Builder, Handle};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+/// Attaches a reactor with default options to this thread; see [`attach_with`].
+///
+/// # Errors
+/// As [`attach_with`].
+pub fn attach() -> Result<Attached> {
+    attach_with(ReactorOptions::default())
+}
+
+/// Attaches a reactor to this thread, for as long as the guard lives.
+///
+/// # Errors
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; and an error that says so where this is called
+/// outside of a `LocalSet` (or a runtime with its I/O driver enabled).
+pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
+    if Handle::try_current().is_err() {
+        return Err(Error::other("no tokio runtime on this thread: attach inside of one"));
+    }
+    let hosted = Hosted::attach(options)?;
+    let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
+    let driver = hosted.driver();
+    let spawn = move || -> io::Result<JoinHandle<Result<()>>> {
+        #[allow(
+            deprecated,
+            reason = "an OwnedFd keeps its descriptor open, as its successor demands"
+        )]
+        let event = AsyncFd::new(event)?;
+        Ok(spawn_local(driver.drive(Event(event))))
+    };
+    // tokio has no way to ask whether there is a LocalSet, or an I/O driver.
+    match catch_unwind(AssertUnwindSafe(spawn)) {
+        Ok(spawned) => Ok(Attached { driver: spawned.map_err(Error::other)?, hosted }),
+        Err(_) => Err(Error::other(
+            "tokio cannot watch here: attach inside of a LocalSet, on a runtime with `enable_all`",
+        )),
+    }
+}
+
+/// Keeps the reactor attached. Dropping it cancels what is in flight, and waits a bounded time until the
+/// kernel has let go.
+#[derive(Debug)]
+pub struct Attached {
+    hosted: Hosted,
+    driver: JoinHandle<Result<()>>,
+}
+
+impl Attached {
+    /// Detaches, and waits until the driver task has ended.
+    ///
+    /// # Errors
+    /// What had ended the driver before.
+    pub async fn shutdown(self) -> Result<()> {
+        let Self { hosted, driver } = self;
+        drop(hosted);
+        driver.await.unwrap_or(Ok(()))
+    }
+}
+
+/// The reactor's eventfd: its edges are watched, and it is never read.
+struct Event(AsyncFd<OwnedFd>);
+
+impl Watch for Event {
+    fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_read_ready(cx))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Runs shards on tokio: each thread has a current-thread runtime and a `LocalSet` of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tokio {
+    options: ReactorOptions,
+}
+
+impl Tokio {
+    /// With a reactor of these options.
+    pub fn new(options: ReactorOptions) -> Self {
+        Self { options }
+    }
+}
+
+impl Runtime for Tokio {
+    fn run<F: Future>(&self, _core: Option<usize>, future: F) -> Result<F::Output> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::other)?;
+        LocalSet::new().block_on(&runtime, async {
+            let attached = attach_with(self.options)?;
+            let output = future.await;
+            attached.shutdown().await?;
+            Ok(output)
+        })
+    }
+}

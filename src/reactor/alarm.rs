@@ -1,0 +1,62 @@
+//! A timer in the ring, for a reactor that is not woken by its own sleep.
+
+use std::time::Instant;
+
+/// When the ring's timer goes off, as far as it was asked.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    set_for: Option<Instant>,
+}
+
+/// What to ask of the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// A timer.
+    New,
+    /// That the timer goes off earlier.
+    Earlier,
+}
+
+impl Alarm {
+    /// Whether the ring must be asked to wake for `deadline`. A timer that is set goes off no later than
+    /// any deadline; whoever is woken by it for nothing sets it anew.
+    pub(super) fn needs(&self, deadline: Option<Instant>) -> Option<(Setting, Instant)> {
+        let deadline = deadline?;
+        match self.set_for {
+            None => Some((Setting::New, deadline)),
+            Some(set_for) if deadline < set_for => Some((Setting::Earlier, deadline)),
+            Some(_) => None,
+        }
+    }
+
+    pub(super) fn set_for(&mut self, deadline: Instant) {
+        self.set_for = Some(deadline);
+    }
+
+    pub(super) fn has_rung(&mut self) {
+        self.set_for = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_is_set_for_the_earliest_deadline_and_again_when_it_has_rung() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.needs(None), None);
+        assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
+        alarm.set_for(at(10));
+        assert_eq!(alarm.needs(Some(at(20))), None);
+        assert_eq!(alarm.needs(Some(at(5))), Some((Setting::Earlier, at(5))));
+        alarm.set_for(at(5));
+        assert_eq!(alarm.needs(Some(at(10))), None, "it rings, and is set anew");
+        alarm.has_rung();
+        assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
+    }
+}

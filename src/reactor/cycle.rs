@@ -1,0 +1,159 @@
+//! The two halves of a turn that touch the engine: submitting and reaping.
+
+use std::time::{Duration, Instant};
+
+use super::counters::Counters;
+use super::engine::{Completion, Wait};
+use super::fault::Fault;
+use super::kick::Answer;
+use super::op::Completed;
+use super::ops::{Entry, Kind};
+use super::state::{Request, State};
+use super::token::{Answered, Token};
+
+/// The longest sleep that a silent kick is submitted with.
+const KICK_CHECK: Duration = Duration::from_millis(2);
+
+impl State {
+    /// Puts what is queued to the engine, and enters it where there is reason to.
+    pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
+        let next_deadline = self.next_deadline();
+        let is_oneshot = self.is_moderated;
+        let Self { engine, ops, backlog, silent, alarm, .. } = self;
+        let Ok(engine) = engine else { return Ok(()) };
+        if engine.is_foreign() {
+            return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
+        }
+        while let Some(&request) = backlog.front() {
+            if engine.is_full() {
+                counters.enters.add(1);
+                engine.enter(Wait::No)?;
+                if engine.is_full() {
+                    break; // the kernel is short of memory: the rest waits for the next turn
+                }
+            }
+            backlog.pop_front();
+            match request {
+                Request::Cancel(token) => engine.push_cancel(token),
+                Request::Arm(token) => {
+                    if let Some(entry) = ops.get(token)
+                        && entry.op.push()
+                    {
+                        match entry.kind {
+                            Kind::Poll(events) => {
+                                engine.push_poll(entry.fd, events, token, is_oneshot);
+                            }
+                            Kind::Kick { is_awaited: true, .. } => {
+                                engine.push_kick(entry.fd, token, false);
+                            }
+                            Kind::Kick { .. } => {
+                                engine.push_kick(entry.fd, token, true);
+                                silent.push(token);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(alarm) = alarm
+            && let Some((setting, deadline)) = alarm.needs(next_deadline)
+            && !engine.is_full()
+        {
+            engine.push_alarm(setting, deadline.saturating_duration_since(Instant::now()));
+            alarm.set_for(deadline);
+        }
+        // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
+        // well in part, and only its port can tell.
+        let wait = match wait {
+            _ if !backlog.is_empty() => Wait::No,
+            wait if !silent.is_empty() => wait.at_most(KICK_CHECK),
+            wait => wait,
+        };
+        if wait != Wait::No || engine.needs_enter() {
+            counters.enters.add(1);
+            engine.enter(wait)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a turn would find something to do.
+    pub(super) fn has_work(&mut self) -> bool {
+        self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
+    }
+
+    /// Takes completions, and notes what they mean: how many there were.
+    pub(super) fn reap(&mut self, counters: &Counters) -> u64 {
+        let Self {
+            engine: Ok(engine), ops, backlog, wakers, ended, answers, silent, alarm, ..
+        } = self
+        else {
+            return 0;
+        };
+        if engine.has_overflowed() {
+            counters.overflows.add(1);
+        }
+        engine.reap(&mut self.completions);
+        let reaped = self.completions.len() as u64;
+        for Completion { answered, result, more } in self.completions.drain(..) {
+            match answered {
+                Answered::Alarm => {
+                    if let Some(alarm) = alarm {
+                        alarm.has_rung();
+                    }
+                }
+                Answered::AlarmUpdate => {}
+                Answered::Cancel(token) => {
+                    if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {
+                        backlog.push_back(Request::Cancel(token));
+                    }
+                }
+                Answered::Op(token) => {
+                    let Some(entry) = ops.get(token) else { continue };
+                    match entry.op.complete(result, more) {
+                        Completed::Wake => match &entry.kind {
+                            Kind::Poll(_) => wakers.extend(entry.waker.take()),
+                            Kind::Kick { .. } => answers.extend(answer(entry, token, result)),
+                        },
+                        Completed::Freed => ended.push(token),
+                        Completed::Ignored => {}
+                    }
+                }
+            }
+        }
+        // A kick that was to be silent and has said nothing went well: it was made inside the enter,
+        // unless that took none.
+        if !engine.has_queued() {
+            for token in silent.drain(..) {
+                if let Some(entry) = ops.get(token)
+                    && entry.op.complete(0, false) == Completed::Wake
+                {
+                    answers.extend(answer(entry, token, 0));
+                }
+            }
+        }
+        counters.completions.add(reaped);
+        while let Some(token) = self.ended.pop() {
+            self.free(token);
+        }
+        self.rearm_wake();
+        reaped
+    }
+
+    /// The unparker's op has no waiter: its readiness is taken here, and it is armed again should
+    /// it have ended. Without it nobody could end a park, so an error ends the use of the ring.
+    fn rearm_wake(&mut self) {
+        let Some(wake) = self.wake else { return };
+        match self.ops.get(wake).and_then(|entry| entry.op.take()) {
+            Some(Err(errno)) => self.fail(Fault::Poll(errno)),
+            _ => self.want(wake),
+        }
+    }
+}
+
+/// What the port of a kick is to be told.
+fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {
+    entry.op.take(); // the port looks at its ring instead
+    let Kind::Kick { port, is_awaited } = &mut entry.kind else { return None };
+    *is_awaited = false;
+    Some(Answer { token, port: port.clone(), errno: (-result).max(0) })
+}

@@ -1,0 +1,152 @@
+//! What a reactor puts its requests to: an io_uring, or, where that is refused, `poll(2)`.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::alarm::Setting;
+use super::fallback::Poller;
+use super::fault::Fault;
+use super::token::{Answered, Token};
+use super::uring::Uring;
+
+/// A completion, as the reactor sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Completion {
+    pub(super) answered: Answered,
+    pub(super) result: i32,
+    pub(super) more: bool,
+}
+
+/// How long an enter waits for a first completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Not at all.
+    No,
+    /// Until one comes, or for this long.
+    AtMost(Option<Duration>),
+    /// The same, but for at least `least` if anything comes in that time.
+    Moderated { least: Duration, most: Option<Duration> },
+}
+
+impl Wait {
+    /// The same wait, but not for longer than `limit`.
+    pub(super) fn at_most(self, limit: Duration) -> Self {
+        let sooner = |most: Option<Duration>| Some(most.map_or(limit, |most| most.min(limit)));
+        match self {
+            Self::No => Self::No,
+            Self::AtMost(most) => Self::AtMost(sooner(most)),
+            Self::Moderated { least, most } => {
+                Self::Moderated { least: least.min(limit), most: sooner(most) }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Engine {
+    Uring(Uring),
+    Poll(Poller),
+}
+
+impl Engine {
+    /// Queues a poll; one that may post many completions, unless it `is_oneshot`. There must be room.
+    pub(super) fn push_poll(&mut self, fd: RawFd, events: u32, token: Token, is_oneshot: bool) {
+        match self {
+            Self::Uring(uring) => uring.push_poll(fd, events, token, !is_oneshot),
+            Self::Poll(poller) => poller.push_poll(fd, events, token),
+        }
+    }
+
+    /// Queues a kick; if it is to be silent, it posts a completion only where it fails, as far as the
+    /// kernel can do that. There must be room.
+    pub(super) fn push_kick(&mut self, fd: RawFd, token: Token, is_silent: bool) {
+        match self {
+            Self::Uring(uring) => uring.push_kick(fd, token, is_silent),
+            Self::Poll(poller) => poller.push_kick(fd, token),
+        }
+    }
+
+    /// Queues the cancel of an op. There must be room.
+    pub(super) fn push_cancel(&mut self, token: Token) {
+        match self {
+            Self::Uring(uring) => uring.push_cancel(token),
+            Self::Poll(poller) => poller.push_cancel(token),
+        }
+    }
+
+    /// Queues a host's timer, or has it go off earlier. There must be room.
+    pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
+        match self {
+            Self::Uring(uring) => uring.push_alarm(setting, time),
+            Self::Poll(_) => {} // no host has one
+        }
+    }
+
+    /// Whether there is no room for another request until the next enter.
+    pub(super) fn is_full(&mut self) -> bool {
+        match self {
+            Self::Uring(uring) => uring.is_full(),
+            Self::Poll(_) => false,
+        }
+    }
+
+    /// Whether the kernel has not taken all that was queued.
+    pub(super) fn has_queued(&mut self) -> bool {
+        match self {
+            Self::Uring(uring) => uring.has_queued(),
+            Self::Poll(poller) => poller.has_queued(),
+        }
+    }
+
+    /// Whether a turn has to enter.
+    pub(super) fn needs_enter(&mut self) -> bool {
+        match self {
+            Self::Uring(uring) => uring.needs_enter(),
+            Self::Poll(poller) => poller.needs_enter(),
+        }
+    }
+
+    pub(super) fn has_overflowed(&mut self) -> bool {
+        match self {
+            Self::Uring(uring) => uring.has_overflowed(),
+            Self::Poll(_) => false,
+        }
+    }
+
+    /// Submits what is queued and, where asked, waits for a completion.
+    pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
+        match self {
+            Self::Uring(uring) => uring.enter(wait),
+            Self::Poll(poller) => poller.enter(wait),
+        }
+    }
+
+    /// Moves the completions there are now to `into`.
+    pub(super) fn reap(&mut self, into: &mut Vec<Completion>) {
+        match self {
+            Self::Uring(uring) => into.extend(uring.reap()),
+            Self::Poll(poller) => poller.reap(into),
+        }
+    }
+
+    /// Whether this process is a forked child, to whom the engine does not belong.
+    pub(super) fn is_foreign(&self) -> bool {
+        match self {
+            Self::Uring(uring) => uring.is_foreign(),
+            Self::Poll(poller) => poller.is_foreign(),
+        }
+    }
+
+    /// Whether polls report each event once, and not for as long as it is so.
+    pub(super) fn is_edge_triggered(&self) -> bool {
+        matches!(self, Self::Uring(_))
+    }
+
+    /// Ends it: the kernel cancels what is left and lets go of it in its own time.
+    pub(super) fn close(self) {
+        match self {
+            Self::Uring(uring) => uring.close(),
+            Self::Poll(_) => {}
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A reactor on a thread that another runtime runs: it never sleeps, its host is told when it has work.
+//!
+//! ```text
+//!   kernel ──completion──► eventfd ──host's own readiness──► Watch::poll_edge ─┐
+//!   a task registers, kicks, sets a timer ──► wake ───────────────────────────┤
+//!                                                         drive: turn ◄────────┘
+//! ```
+//!
+//! The turn submits with the eventfd masked, since what completes in this very call is reaped right
+//! after; and looks again afterwards, since work that was announced while it was masked has signalled
+//! nobody.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+use std::{fmt, io};
+
+use super::engine::Wait;
+use super::turn::Shared;
+use super::{Attached, Reactor};
+use crate::sys::event::EventFd;
+use crate::{Error, ReactorOptions, Result, Step};
+
+/// Turns in a row before the host's other tasks have theirs.
+const ROUNDS: u32 = 4;
+
+/// What a reactor knows of its host.
+#[derive(Debug)]
+pub(super) struct Host {
+    event: EventFd,
+    /// The task that turns the reactor, while it waits.
+    driver: RefCell<Option<Waker>>,
+    /// When the last turn ended.
+    idle_since: Cell<Instant>,
+}
+
+impl Host {
+    fn new() -> Result<Self> {
+        let (event, idle_since) = (EventFd::blocking()?, Cell::new(Instant::now()));
+        Ok(Self { event, driver: RefCell::new(None), idle_since })
+    }
+
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// Has the driver take a turn, if it does not already.
+    pub(super) fn wake_driver(&self) {
+        let driver = self.driver.take();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Turns until there is nothing to do, or for long enough: whether there is more.
+    pub(super) fn hosted_turn(&self) -> bool {
+        for _ in 0..ROUNDS {
+            let reaped = self.cycle(Wait::No);
+            if reaped > 0 {
+                self.moderate();
+            }
+            if !self.state.borrow_mut().has_work() {
+                if let Some(host) = &self.host {
+                    host.idle_since.set(Instant::now());
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Something has come: when sockets are to be polled again.
+    fn moderate(&self) {
+        let Some(host) = &self.host else { return };
+        let mut moderator = self.moderator.borrow_mut();
+        let now = Instant::now();
+        if moderator.is_adaptive() {
+            moderator.slept(now.saturating_duration_since(host.idle_since.get()));
+        }
+        let interval = moderator.interval();
+        self.state.borrow_mut().rearm_at = (!interval.is_zero()).then(|| now + interval);
+    }
+}
+
+/// What a runtime must do for its guest: say when the reactor's eventfd was signalled.
+pub trait Watch {
+    /// Ready when [`Hosted::event`] was signalled since this was last ready; too often does no harm, too
+    /// rarely does. Nobody needs to read the eventfd where its edges are watched (`EPOLLET`).
+    ///
+    /// # Errors
+    /// What keeps the runtime from watching: [`Driver`] ends with it.
+    fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// A reactor attached to a thread that another runtime runs.
+///
+/// This and [`Watch`] are all that an adapter needs: attach, give the runtime a descriptor to watch, and
+/// spawn [`Driver::drive`] on it. Dropping it detaches: what is in flight is cancelled, a bounded time is
+/// waited for the kernel to let go, everybody who waits is told, and the driver ends.
+#[derive(Debug)]
+pub struct Hosted {
+    attached: Rc<Attached>,
+}
+
+/// What turns a [`Hosted`] reactor; from [`Hosted::driver`].
+pub struct Driver {
+    shared: Weak<Shared>,
+}
+
+impl Hosted {
+    /// Attaches a new reactor to this thread.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyAttached`] where one is attached; [`Error::IoUringRefused`], since `poll(2)` cannot
+    /// wake a host; [`Error::Os`] where the process has no descriptor left.
+    pub fn attach(options: ReactorOptions) -> Result<Self> {
+        if Reactor::current().is_ok() {
+            return Err(Error::AlreadyAttached);
+        }
+        let shared = Rc::new(Shared::new(&options, Some(Host::new()?))?);
+        shared.state.borrow().check()?;
+        Ok(Self { attached: Attached::install(shared) })
+    }
+
+    /// The eventfd to watch: it is signalled when the reactor has something to do. A read of it waits for
+    /// that; no read is needed where edges are watched.
+    pub fn event(&self) -> BorrowedFd<'_> {
+        let host = self.shared().host.as_ref();
+        host.expect("made with one").event()
+    }
+
+    /// The reactor.
+    pub fn reactor(&self) -> &Reactor {
+        self.attached.reactor()
+    }
+
+    /// What the runtime is to run on this thread, beside its other tasks, once.
+    pub fn driver(&self) -> Driver {
+        Driver { shared: Rc::downgrade(self.shared()) }
+    }
+
+    fn shared(&self) -> &Rc<Shared> {
+        &self.attached.reactor().shared
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        // The driver sees that there is no reactor any more, or, should an executor within this thread
+        // still hold it, goes on.
+        if let Some(host) = &self.shared().host {
+            host.wake_driver();
+        }
+    }
+}
+
+impl Driver {
+    /// Turns the reactor whenever `watch` or a task says that there is something to do; ready when the
+    /// reactor is detached.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where `watch` fails: the reactor then stands still. What ended the ring, where the
+    /// kernel did: everybody who waits on it was told.
+    pub async fn drive<W: Watch>(self, mut watch: W) -> Result<()> {
+        poll_fn(|cx| self.poll(cx, &mut watch)).await
+    }
+
+    fn poll(&self, cx: &mut Context<'_>, watch: &mut impl Watch) -> Poll<Result<()>> {
+        for _ in 0..ROUNDS {
+            let Some(shared) = self.shared.upgrade() else { return Poll::Ready(Ok(())) };
+            let Some(host) = &shared.host else { return Poll::Ready(Ok(())) };
+            // Before the turn: what is asked for from here on wakes this task again.
+            let waker = cx.waker().clone();
+            let replaced = host.driver.replace(Some(waker));
+            drop(replaced);
+            if shared.hosted_turn() {
+                break;
+            }
+            let ended = shared.state.borrow().check();
+            match ended {
+                Ok(()) => {}
+                Err(Error::ReactorGone) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            drop(shared);
+            match watch.poll_edge(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Error::os(Step::WatchEvent, error)));
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
