@@ -28,7 +28,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 /// A sleep in progress. Cancel-safe: dropping it removes the timer.
 ///
 /// # Panics
-/// Polled on a thread without a reactor, where nothing would ever wake it.
+/// Polled first on a thread without a reactor, where nothing would ever wake it. One whose reactor ends
+/// before it does never ends, unless it is polled where there is another.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     /// `None`: never.
@@ -48,6 +49,8 @@ impl Future for Sleep {
         if !self.timer.as_ref().is_some_and(|timer| timer.set_waker(cx.waker())) {
             match Reactor::current() {
                 Ok(reactor) => self.timer = Some(Deadline::new(&reactor, deadline, cx.waker())),
+                // Its reactor was detached under it: nobody can wake it any more.
+                Err(_) if self.timer.is_some() => {}
                 Err(error) => panic!("{error}"),
             }
         }
