@@ -44,8 +44,7 @@ thread_local! {
 /// Tasks spawned by [`spawn_local`] run alongside; those that are unfinished when the future ends
 /// are dropped. Inside another `block_on` the reactor is shared, and only the inner tasks run.
 ///
-/// Where io_uring is refused, this works all the same, and the first socket that needs it says so
-/// ([`Error::IoUringRefused`](crate::Error::IoUringRefused)).
+/// Where io_uring is refused, the same is done over `poll(2)`; see [`Reactor::backend`](crate::Reactor).
 ///
 /// # Panics
 /// Where a task panics, and where the process has no descriptor left for the reactor's eventfd
@@ -97,8 +96,8 @@ impl Executor {
     /// the options mean nothing; it ends with the last executor that uses it.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the process has no descriptor left. A refused io_uring
-    /// is not an error here: see [`block_on`].
+    /// [`Error::Os`](crate::Error::Os) where the process has no descriptor left. A refused io_uring is not
+    /// an error here, even if it is required: the first socket that needs it says so.
     pub fn new(options: ReactorOptions) -> Result<Self> {
         let attached = Attached::current_or_new(&options)?;
         let queue = Arc::new(RunQueue::new(attached.reactor().unparker().clone()));

@@ -31,7 +31,7 @@
 //! | you want | use |
 //! |---|---|
 //! | packets, no async | [`Capture`]: [`next_batch_timeout`](Capture::next_batch_timeout), [`batches`](Capture::batches) |
-//! | packets in a future | [`AsyncCapture`], inside [`executor::block_on`] |
+//! | packets in a future | [`AsyncCapture`], inside [`executor::block_on`] or on another runtime |
 //! | every core | [`Shards`] |
 //! | frames out | [`Injector`], [`AsyncInjector`] |
 //! | two interfaces joined | [`Bridge`] |
@@ -118,3 +118,7 @@ pub mod testing {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/ASYNC_GUIDE.md")]
+struct GuideExamples;

@@ -83,7 +83,7 @@ impl ReactorOptions {
     }
 
     /// Whether io_uring being refused (by a container's seccomp profile, or `kernel.io_uring_disabled`) is
-    /// an error. Default not: the same is then done over `poll(2)`, for a system call more a turn, and
+    /// an error. Default not: the same is then done over `poll(2)`, for a system call a turn, busy or not, and
     /// [`Reactor::backend`](crate::Reactor::backend) says so.
     #[must_use]
     pub fn require_io_uring(mut self, required: bool) -> Self {

@@ -77,7 +77,8 @@ impl Reactor {
     /// One turn without waiting: submits what is queued, takes completions, wakes their tasks.
     ///
     /// The executor does this between tasks. Call it from a long computation that must not hold up
-    /// the thread's other sockets; with nothing to do it costs a few nanoseconds and no system call.
+    /// the thread's other sockets; with nothing to do it costs a few
+    /// nanoseconds and no system call (over `poll(2)`, which has to be asked, one).
     pub fn turn(&self) {
         self.shared.turn();
     }
@@ -120,8 +121,8 @@ pub(crate) struct Attached {
 impl Attached {
     /// The thread's reactor, or a new one that is so from now on.
     ///
-    /// A refused io_uring is not an error here but at the first socket that needs it: timers and
-    /// wake-ups work without.
+    /// A refused io_uring that is required is not an error here but at the first socket that needs it:
+    /// timers and wake-ups work without.
     pub(crate) fn current_or_new(options: &ReactorOptions) -> Result<Rc<Self>> {
         if let Some(attached) = Self::current() {
             return Ok(attached);

@@ -332,6 +332,7 @@ impl AsyncInjector {
         self.check()?;
         loop {
             if is_so(&mut self.core.injector.borrow_mut()) {
+                self.writable.was_of_use();
                 (self.look_again, self.patience) = (None, Patience::new());
                 return Poll::Ready(Ok(()));
             }

@@ -1,6 +1,9 @@
 //! A timer in the ring, for a reactor that is not woken by its own sleep.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So long after its time a timer that was not heard of has been lost.
+const LOST: Duration = Duration::from_secs(1);
 
 /// When the ring's timer goes off, as far as it was asked.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ impl Alarm {
         let deadline = deadline?;
         match self.set_for {
             None => Some((Setting::New, deadline)),
+            // Long past, and never heard of: it was lost.
+            Some(set_for) if set_for.elapsed() > LOST => Some((Setting::New, deadline)),
             Some(set_for) if deadline < set_for => Some((Setting::Earlier, deadline)),
             Some(_) => None,
         }
@@ -40,8 +45,6 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

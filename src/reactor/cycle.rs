@@ -18,7 +18,7 @@ impl State {
     /// Puts what is queued to the engine, and enters it where there is reason to.
     pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
         let next_deadline = self.next_deadline();
-        let is_oneshot = self.is_moderated;
+        let (is_oneshot, wake) = (self.is_moderated, self.wake);
         let Self { engine, ops, backlog, silent, alarm, .. } = self;
         let Ok(engine) = engine else { return Ok(()) };
         if engine.is_foreign() {
@@ -41,6 +41,8 @@ impl State {
                     {
                         match entry.kind {
                             Kind::Poll(events) => {
+                                // The unparker's event stays readable: once reported, it is over.
+                                let is_oneshot = is_oneshot && wake != Some(token);
                                 engine.push_poll(entry.fd, events, token, is_oneshot);
                             }
                             Kind::Kick { is_awaited: true, .. } => {
@@ -57,9 +59,11 @@ impl State {
         }
         if let Some(alarm) = alarm
             && let Some((setting, deadline)) = alarm.needs(next_deadline)
+            && let Some(time) = deadline.checked_duration_since(Instant::now())
             && !engine.is_full()
         {
-            engine.push_alarm(setting, deadline.saturating_duration_since(Instant::now()));
+            // What is due already, this very turn expires.
+            engine.push_alarm(setting, time);
             alarm.set_for(deadline);
         }
         // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
@@ -81,7 +85,7 @@ impl State {
         self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
     }
 
-    /// Takes completions, and notes what they mean: how many there were.
+    /// Takes completions, and notes what they mean: how many sockets had something.
     pub(super) fn reap(&mut self, counters: &Counters) -> u64 {
         let Self {
             engine: Ok(engine), ops, backlog, wakers, ended, answers, silent, alarm, ..
@@ -93,7 +97,8 @@ impl State {
             counters.overflows.add(1);
         }
         engine.reap(&mut self.completions);
-        let reaped = self.completions.len() as u64;
+        let (reaped, mut came) = (self.completions.len() as u64, 0);
+        let wake = self.wake;
         for Completion { answered, result, more } in self.completions.drain(..) {
             match answered {
                 Answered::Alarm => {
@@ -111,7 +116,10 @@ impl State {
                     let Some(entry) = ops.get(token) else { continue };
                     match entry.op.complete(result, more) {
                         Completed::Wake => match &entry.kind {
-                            Kind::Poll(_) => wakers.extend(entry.waker.take()),
+                            Kind::Poll(_) => {
+                                came += u64::from(wake != Some(token));
+                                wakers.extend(entry.waker.take());
+                            }
                             Kind::Kick { .. } => answers.extend(answer(entry, token, result)),
                         },
                         Completed::Freed => ended.push(token),
@@ -136,7 +144,7 @@ impl State {
             self.free(token);
         }
         self.rearm_wake();
-        reaped
+        came
     }
 
     /// The unparker's op has no waiter: its readiness is taken here, and it is armed again should

@@ -41,11 +41,12 @@ impl State {
     }
 
     /// Everybody who waits learns that nothing will come.
-    fn give_up(&mut self, fault: Fault) {
+    pub(super) fn give_up(&mut self, fault: Fault) {
         if let Ok(engine) = std::mem::replace(&mut self.engine, Err(fault)) {
             engine.close();
         }
         self.backlog.clear();
+        self.delayed.clear();
         let Self { ops, wakers, answers, .. } = self;
         ops.for_each(|entry| {
             wakers.extend(entry.waker.take());
@@ -58,8 +59,10 @@ impl State {
     }
 
     pub(super) fn cancel_all(&mut self) {
-        for token in self.ops.in_flight() {
-            // Whoever waits for this op is woken at the end, and learns that there is no reactor.
+        self.is_ending = true;
+        self.delayed.clear();
+        for token in self.ops.all() {
+            // Whoever waits for this op is woken, and learns that there is no reactor.
             let waker = self.release(token);
             self.wakers.extend(waker);
         }
@@ -78,6 +81,8 @@ impl State {
         {
             engine.close();
         }
+        self.backlog.clear();
+        self.delayed.clear();
         let Self { ops, timers, wakers, .. } = self;
         ops.for_each(|entry| wakers.extend(entry.waker.take()));
         timers.drain(wakers);

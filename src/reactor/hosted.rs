@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use super::engine::Wait;
@@ -27,20 +27,23 @@ use crate::{Error, ReactorOptions, Result, Step};
 /// Turns in a row before the host's other tasks have theirs.
 const ROUNDS: u32 = 4;
 
+/// The longest that moderation keeps a socket from being polled.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// What a reactor knows of its host.
 #[derive(Debug)]
 pub(super) struct Host {
     event: EventFd,
     /// The task that turns the reactor, while it waits.
     driver: RefCell<Option<Waker>>,
-    /// When the last turn ended.
-    idle_since: Cell<Instant>,
+    /// When something last came.
+    waits_since: Cell<Instant>,
 }
 
 impl Host {
     fn new() -> Result<Self> {
-        let (event, idle_since) = (EventFd::blocking()?, Cell::new(Instant::now()));
-        Ok(Self { event, driver: RefCell::new(None), idle_since })
+        let (event, waits_since) = (EventFd::blocking()?, Cell::new(Instant::now()));
+        Ok(Self { event, driver: RefCell::new(None), waits_since })
     }
 
     pub(super) fn event(&self) -> BorrowedFd<'_> {
@@ -59,19 +62,18 @@ impl Host {
 impl Shared {
     /// Turns until there is nothing to do, or for long enough: whether there is more.
     pub(super) fn hosted_turn(&self) -> bool {
+        let (mut came, mut has_more) = (0, true);
         for _ in 0..ROUNDS {
-            let reaped = self.cycle(Wait::No);
-            if reaped > 0 {
-                self.moderate();
-            }
-            if !self.state.borrow_mut().has_work() {
-                if let Some(host) = &self.host {
-                    host.idle_since.set(Instant::now());
-                }
-                return false;
+            came += self.cycle(Wait::No);
+            has_more = self.state.borrow_mut().has_work();
+            if !has_more {
+                break;
             }
         }
-        true
+        if came > 0 {
+            self.moderate();
+        }
+        has_more
     }
 
     /// Something has come: when sockets are to be polled again.
@@ -79,10 +81,11 @@ impl Shared {
         let Some(host) = &self.host else { return };
         let mut moderator = self.moderator.borrow_mut();
         let now = Instant::now();
+        let waited = now.saturating_duration_since(host.waits_since.replace(now));
         if moderator.is_adaptive() {
-            moderator.slept(now.saturating_duration_since(host.idle_since.get()));
+            moderator.slept(waited);
         }
-        let interval = moderator.interval();
+        let interval = moderator.interval().min(LONGEST);
         self.state.borrow_mut().rearm_at = (!interval.is_zero()).then(|| now + interval);
     }
 }
@@ -107,24 +110,28 @@ pub struct Hosted {
     attached: Rc<Attached>,
 }
 
-/// What turns a [`Hosted`] reactor; from [`Hosted::driver`].
+/// What turns a [`Hosted`] reactor; from [`Hosted::attach`]. Without it the reactor stands still: dropped
+/// before the reactor is detached, it has everybody who waits learn that there is none any more.
+#[must_use = "a reactor that is not driven stands still"]
 pub struct Driver {
     shared: Weak<Shared>,
 }
 
 impl Hosted {
-    /// Attaches a new reactor to this thread.
+    /// Attaches a new reactor to this thread; the driver is what the runtime is to run there, beside its
+    /// other tasks.
     ///
     /// # Errors
     /// [`Error::AlreadyAttached`] where one is attached; [`Error::IoUringRefused`], since `poll(2)` cannot
     /// wake a host; [`Error::Os`] where the process has no descriptor left.
-    pub fn attach(options: ReactorOptions) -> Result<Self> {
+    pub fn attach(options: ReactorOptions) -> Result<(Self, Driver)> {
         if Reactor::current().is_ok() {
             return Err(Error::AlreadyAttached);
         }
         let shared = Rc::new(Shared::new(&options, Some(Host::new()?))?);
         shared.state.borrow().check()?;
-        Ok(Self { attached: Attached::install(shared) })
+        let driver = Driver { shared: Rc::downgrade(&shared) };
+        Ok((Self { attached: Attached::install(shared) }, driver))
     }
 
     /// The eventfd to watch: it is signalled when the reactor has something to do. A read of it waits for
@@ -137,11 +144,6 @@ impl Hosted {
     /// The reactor.
     pub fn reactor(&self) -> &Reactor {
         self.attached.reactor()
-    }
-
-    /// What the runtime is to run on this thread, beside its other tasks, once.
-    pub fn driver(&self) -> Driver {
-        Driver { shared: Rc::downgrade(self.shared()) }
     }
 
     fn shared(&self) -> &Rc<Shared> {
@@ -164,7 +166,7 @@ impl Driver {
     /// reactor is detached.
     ///
     /// # Errors
-    /// [`Error::Os`] where `watch` fails: the reactor then stands still. What ended the ring, where the
+    /// [`Error::Os`] where `watch` fails: everybody who waits learns that there is no reactor. What ended the ring, where the
     /// kernel did: everybody who waits on it was told.
     pub async fn drive<W: Watch>(self, mut watch: W) -> Result<()> {
         poll_fn(|cx| self.poll(cx, &mut watch)).await
@@ -178,11 +180,10 @@ impl Driver {
             let waker = cx.waker().clone();
             let replaced = host.driver.replace(Some(waker));
             drop(replaced);
-            if shared.hosted_turn() {
-                break;
-            }
+            let has_more = shared.hosted_turn();
             let ended = shared.state.borrow().check();
             match ended {
+                Ok(()) if has_more => break,
                 Ok(()) => {}
                 Err(Error::ReactorGone) => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(error)),
@@ -198,6 +199,15 @@ impl Driver {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Nobody turns the reactor any more: whoever waits is to learn so.
+        if let Some(shared) = self.shared.upgrade() {
+            shared.give_up();
+        }
     }
 }
 

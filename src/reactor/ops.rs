@@ -84,13 +84,22 @@ impl Ops {
         Some(entry)
     }
 
+    /// Names of all ops.
+    pub(super) fn all(&self) -> Vec<Token> {
+        self.named(|_| true)
+    }
+
     /// Names of all ops that the kernel knows.
     pub(super) fn in_flight(&self) -> Vec<Token> {
-        let in_flight = self.slots.iter().enumerate().filter_map(|(slot, place)| {
+        self.named(|entry| entry.op.is_in_flight())
+    }
+
+    fn named(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<Token> {
+        let named = self.slots.iter().enumerate().filter_map(|(slot, place)| {
             let entry = place.entry.as_ref()?;
-            entry.op.is_in_flight().then(|| Token::new(slot as u32, place.generation))
+            is_meant(entry).then(|| Token::new(slot as u32, place.generation))
         });
-        in_flight.collect()
+        named.collect()
     }
 
     pub(super) fn for_each(&mut self, visit: impl FnMut(&mut Entry)) {

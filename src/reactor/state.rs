@@ -50,8 +50,10 @@ pub(super) struct State {
     pub(super) answers: Vec<Answer>,
     /// What to do without io_uring.
     pub(super) fallback: Fallback,
+    /// Set while everything is being cancelled: nothing is begun any more.
+    pub(super) is_ending: bool,
     /// Kicks that wait for their time. Few: at most one a port, and only of those that stall.
-    delayed: Vec<(Instant, Token)>,
+    pub(super) delayed: Vec<(Instant, Token)>,
 }
 
 /// The pause between two looks where waiting would spin.
@@ -121,6 +123,7 @@ impl State {
             answers: Vec::new(),
             delayed: Vec::new(),
             fallback,
+            is_ending: false,
         };
         if state.has_engine() {
             let wake = state.register_poll(wake, libc::POLLIN as u32)?;
@@ -165,6 +168,9 @@ impl State {
 
     /// Whether there is anything to work with.
     pub(super) fn check(&self) -> Result<()> {
+        if self.is_ending {
+            return Err(Error::ReactorGone);
+        }
         self.engine.as_ref().map(|_| ()).map_err(|&fault| fault.into())
     }
 
@@ -203,7 +209,9 @@ impl State {
         let replaced = self.set_waker(token, waker);
         let reports_events =
             !self.is_moderated && self.engine.as_ref().is_ok_and(Engine::is_edge_triggered);
-        if found_nothing && !reports_events {
+        if self.delayed.iter().any(|&(_, delayed)| delayed == token) {
+            // It has its time, whoever polls in between.
+        } else if found_nothing && !reports_events {
             self.want_at(token, Instant::now() + RETRY);
         } else if let Some(rearm_at) = self.rearm_at {
             self.want_at(token, rearm_at);
@@ -293,8 +301,9 @@ impl State {
     /// Whether a host's reactor needs a turn for what is to be asked of the kernel.
     pub(super) fn needs_turn(&self) -> bool {
         let alarm = self.alarm.as_ref();
-        !self.backlog.is_empty()
-            || alarm.is_some_and(|alarm| alarm.needs(self.next_deadline()).is_some())
+        self.engine.is_ok()
+            && (!self.backlog.is_empty()
+                || alarm.is_some_and(|alarm| alarm.needs(self.next_deadline()).is_some()))
     }
 
     /// Frees a slot, and wakes whoever waited for that.

@@ -105,7 +105,7 @@ impl Shared {
         self.finish(wait, entered);
     }
 
-    /// One turn: how many completions it found.
+    /// One turn: how many sockets it found to have something.
     pub(super) fn cycle(&self, wait: Wait) -> u64 {
         let entered = self.submit(wait);
         self.finish(wait, entered)
@@ -125,7 +125,7 @@ impl Shared {
         if wait != Wait::No {
             self.unparker.end(); // before anybody is woken: this thread runs again
         }
-        let reaped = state.reap(&self.counters);
+        let came = state.reap(&self.counters);
         let (mut wakers, mut answers) = state.take_due();
         drop(state);
         self.deliver(&mut answers);
@@ -133,7 +133,18 @@ impl Shared {
             waker.wake();
         }
         self.state.borrow_mut().give_back((wakers, answers));
-        reaped
+        came
+    }
+
+    /// Has everybody who waits learn that there is no reactor any more.
+    pub(super) fn give_up(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.check().is_err() {
+            return;
+        }
+        state.give_up(Fault::Ended);
+        drop(state);
+        self.finish(Wait::No, Ok(()));
     }
 
     /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
@@ -149,6 +160,9 @@ impl Shared {
         let wakers = self.state.borrow_mut().end();
         for waker in wakers {
             waker.wake();
+        }
+        if let Some(host) = &self.host {
+            host.wake_driver(); // which ends
         }
     }
 }

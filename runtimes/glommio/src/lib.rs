@@ -3,18 +3,12 @@
 //! [`attach`] once in an executor, and every async socket of ringtap works in it.
 //!
 //! ```no_run
-//! # fn main() -> ringtap::Result<()> {
-//! glommio::LocalExecutorBuilder::default()
-//!     .spawn(|| async {
-//!         let attached = ringtap_glommio::attach()?;
-//!         let mut capture = ringtap::AsyncCapture::open("eth0")?;
-//!         let batch = capture.next_batch().await?;
-//!         println!("{} packets", batch.map_or(0, |batch| batch.len()));
-//!         attached.shutdown().await
-//!     })
-//!     .expect("an executor")
-//!     .join()
-//!     .expect("it does not panic")
+//! # async fn f() -> ringtap::Result<()> {
+//! let attached = ringtap_glommio::attach()?;
+//! let mut capture = ringtap::AsyncCapture::open("eth0")?;
+//! let batch = capture.next_batch().await?;
+//! println!("{} packets", batch.map_or(0, |batch| batch.len()));
+//! attached.shutdown().await
 //! # }
 //! ```
 //!
@@ -30,7 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use glommio::io::{BufferedFile, ReadResult};
-use glommio::{LocalExecutorBuilder, Placement, Task, executor};
+use glommio::{LocalExecutorBuilder, Placement, Task};
 use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
 
 /// Attaches a reactor with default options to this executor; see [`attach_with`].
@@ -44,18 +38,14 @@ pub fn attach() -> Result<Attached> {
 /// Attaches a reactor to this executor, for as long as the guard lives.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`].
-///
-/// # Panics
-/// As all of glommio, outside of an executor of its.
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]. As all of glommio, it panics outside of an executor.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
-    let _ = executor().id();
-    let hosted = Hosted::attach(options)?;
+    let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
     // SAFETY: the descriptor is open, and the file is its only owner.
     let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
     let event = Event { file: Rc::new(file), read: None };
-    let driver = glommio::spawn_local(hosted.driver().drive(event));
+    let driver = glommio::spawn_local(driver.drive(event));
     Ok(Attached { hosted, driver })
 }
 
@@ -79,13 +69,13 @@ impl Attached {
     }
 }
 
+type Read = Pin<Box<dyn Future<Output = Result<ReadResult, glommio::GlommioError<()>>>>>;
+
 /// The reactor's eventfd, read again and again: glommio has no way to watch a descriptor.
 struct Event {
     file: Rc<BufferedFile>,
     read: Option<Read>,
 }
-
-type Read = Pin<Box<dyn Future<Output = Result<ReadResult, glommio::GlommioError<()>>>>>;
 
 impl Watch for Event {
     fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -17,7 +17,7 @@
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::{Context, Poll, ready};
 
 use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
@@ -42,9 +42,8 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(Error::other(outside));
     }
-    let hosted = Hosted::attach(options)?;
+    let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
-    let driver = hosted.driver();
     let spawn = move || -> io::Result<JoinHandle<Result<()>>> {
         #[allow(
             deprecated,
@@ -76,7 +75,11 @@ impl Attached {
     pub async fn shutdown(self) -> Result<()> {
         let Self { hosted, driver } = self;
         drop(hosted);
-        driver.await.unwrap_or(Ok(()))
+        match driver.await {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => Ok(()), // the runtime is ending, and the reactor has
+        }
     }
 }
 

@@ -4,24 +4,20 @@
 //! are `Send`: hand them to tasks on any other thread of a multi-thread runtime.
 //!
 //! ```no_run
-//! # fn main() -> std::io::Result<()> {
-//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-//! let local = tokio::task::LocalSet::new();
-//! local.block_on(&runtime, async {
-//!     let _attached = ringtap_tokio::attach()?;
-//!     let mut capture = ringtap::AsyncCapture::open("eth0")?;
-//!     while let Some(batch) = capture.next_batch().await? {
-//!         println!("{} packets", batch.len());
-//!     }
-//!     Ok(())
-//! })
+//! # async fn f() -> ringtap::Result<()> {
+//! let _attached = ringtap_tokio::attach()?;
+//! let mut capture = ringtap::AsyncCapture::open("eth0")?;
+//! while let Some(batch) = capture.next_batch().await? {
+//!     tokio::spawn(async move { println!("{} packets", batch.len()) });
+//! }
+//! # Ok(())
 //! # }
 //! ```
 
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::{Context, Poll, ready};
 
 use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
@@ -40,15 +36,13 @@ pub fn attach() -> Result<Attached> {
 /// Attaches a reactor to this thread, for as long as the guard lives.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; and an error that says so where this is called
-/// outside of a `LocalSet` (or a runtime with its I/O driver enabled).
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; and one that says so outside of a `LocalSet`.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     if Handle::try_current().is_err() {
         return Err(Error::other("no tokio runtime on this thread: attach inside of one"));
     }
-    let hosted = Hosted::attach(options)?;
+    let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
-    let driver = hosted.driver();
     let spawn = move || -> io::Result<JoinHandle<Result<()>>> {
         #[allow(
             deprecated,
@@ -82,7 +76,11 @@ impl Attached {
     pub async fn shutdown(self) -> Result<()> {
         let Self { hosted, driver } = self;
         drop(hosted);
-        driver.await.unwrap_or(Ok(()))
+        match driver.await {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => Ok(()), // the runtime is ending, and the reactor has
+        }
     }
 }
 

@@ -1,53 +1,74 @@
 //! The suite, on tokio.
 
 use std::future::Future;
+use std::time::Duration;
 
+use ringtap::{Coalesce, ReactorOptions};
 use ringtap_conformance::Host;
 use ringtap_tokio::Tokio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-#[derive(Debug, Clone, Copy, Default)]
-struct OnTokio(Tokio);
+macro_rules! hosts {
+    ($($host:ident $module:ident $coalesce:expr;)*) => { $(
+        #[derive(Debug, Clone, Copy, Default)]
+        struct $host;
 
-impl ringtap::Runtime for OnTokio {
-    fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
-        self.0.run(core, future)
-    }
+        impl ringtap::Runtime for $host {
+            fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
+                Tokio::new(ReactorOptions::new().coalesce($coalesce)).run(core, future)
+            }
+        }
+
+        impl Host for $host {
+            fn spawn(future: impl Future<Output = ()> + 'static) {
+                tokio::task::spawn_local(future);
+            }
+
+            async fn own_io(rounds: u32) {
+                echo(rounds).await;
+            }
+
+            fn attach_again() -> Option<ringtap::Error> {
+                Some(ringtap_tokio::attach().unwrap_err())
+            }
+        }
+
+        mod $module {
+            use super::$host;
+
+            ringtap_conformance::suite!($host);
+        }
+    )* };
 }
 
-impl Host for OnTokio {
-    fn spawn(future: impl Future<Output = ()> + 'static) {
-        tokio::task::spawn_local(future);
-    }
+hosts! {
+    Plain plain Coalesce::Off;
+    Fixed moderated Coalesce::Fixed(Duration::from_micros(200));
+    Adaptive adaptive Coalesce::Adaptive { max: Duration::from_micros(200) };
+}
 
-    /// Echoes over TCP.
-    async fn own_io(rounds: u32) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::task::spawn_local(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut bytes = [0; 4];
-            while stream.read_exact(&mut bytes).await.is_ok() {
-                stream.write_all(&bytes).await.unwrap();
-            }
-        });
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        for round in 0..rounds {
-            stream.write_all(&round.to_be_bytes()).await.unwrap();
-            assert_eq!(stream.read_u32().await.unwrap(), round);
+/// Echoes over TCP.
+async fn echo(rounds: u32) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::task::spawn_local(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = [0; 4];
+        while stream.read_exact(&mut bytes).await.is_ok() {
+            stream.write_all(&bytes).await.unwrap();
         }
-        drop(stream);
-        server.await.unwrap();
+    });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for round in 0..rounds {
+        stream.write_all(&round.to_be_bytes()).await.unwrap();
+        assert_eq!(stream.read_u32().await.unwrap(), round);
     }
-
-    fn attach_again() -> Option<ringtap::Error> {
-        Some(ringtap_tokio::attach().unwrap_err())
-    }
+    drop(stream);
+    server.await.unwrap();
 }
 
 ringtap_lab::test_binary!();
-ringtap_conformance::suite!(OnTokio);
 
 #[test]
 fn outside_of_a_runtime_attaching_is_an_error_that_says_so() {

@@ -131,6 +131,17 @@ pub fn detaches_with_ops_in_flight<H: Host>() {
         assert_eq!(second.next_batch().await.unwrap().expect("a batch").len(), 1);
         second
     });
+    // A wait that was never submitted, and one that has its time, are not begun any more.
+    run::<H, _>(async {
+        let mut capture = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+        cut_short(capture.next_batch(), 1).await;
+        let mut fresh = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+        let polled = futures_util::FutureExt::now_or_never(fresh.next_batch());
+        assert!(polled.is_none());
+        H::spawn(async move {
+            let _ = (capture.next_batch().await, fresh.next_batch().await);
+        });
+    });
     // One that outlives its reactor can be had back, and read without.
     let mut capture = kept.into_inner();
     Generator::new(&veth.left, &Traffic::default()).flood(1);

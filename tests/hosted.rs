@@ -1,0 +1,140 @@
+//! A hosted reactor, turned by hand: what its driver promises.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use ringtap::{
+    AsyncCapture, Capture, CaptureBuilder, Coalesce, Error, Hosted, Reactor, ReactorOptions, Step,
+    Watch, executor, time,
+};
+use ringtap_lab::{Generator, Traffic, namespace};
+
+ringtap_lab::test_binary!();
+
+/// Says nothing: the test polls the driver when it likes.
+struct Silent;
+
+impl Watch for Silent {
+    fn poll_edge(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+struct Broken;
+
+impl Watch for Broken {
+    fn poll_edge(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::Error::from_raw_os_error(libc::EBADF)))
+    }
+}
+
+fn ring(interface: &str) -> CaptureBuilder {
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Polls both, again and again, until the future is ready.
+fn run<F: Future>(
+    driver: Pin<&mut impl Future<Output = ringtap::Result<()>>>,
+    future: F,
+) -> F::Output {
+    let (mut driver, mut future) = (driver, pin!(future));
+    let start = std::time::Instant::now();
+    loop {
+        assert!(poll(driver.as_mut()).is_pending(), "the driver goes on");
+        if let Poll::Ready(output) = poll(future.as_mut()) {
+            return output;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it ends in time");
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+#[test]
+fn whoever_waits_learns_that_the_driver_was_dropped_or_cannot_watch() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    for is_broken in [false, true] {
+        let (hosted, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+        let mut capture = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+        let mut waiting = pin!(capture.next_batch());
+        assert!(poll(waiting.as_mut()).is_pending());
+        if is_broken {
+            let mut driver = pin!(driver.drive(Broken));
+            let Poll::Ready(Err(Error::Os { step: Step::WatchEvent, .. })) = poll(driver.as_mut())
+            else {
+                panic!("the driver ends with its watch");
+            };
+            // Dropped at the end of this block, as a task that has ended.
+        } else {
+            drop(driver);
+        }
+        let Poll::Ready(ended) = poll(waiting.as_mut()) else { panic!("it would wait for ever") };
+        assert!(matches!(ended, Err(Error::ReactorGone)), "{ended:?}");
+        drop(hosted);
+        assert!(matches!(Reactor::current(), Err(Error::NoReactor)));
+    }
+}
+
+#[test]
+fn an_executor_inside_of_a_host_shares_its_reactor_and_leaves_it_quiet() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    for coalesce in [Coalesce::Off, Coalesce::Fixed(Duration::from_micros(100))] {
+        let options = ReactorOptions::new().coalesce(coalesce);
+        let (_hosted, driver) = Hosted::attach(options).unwrap();
+        let mut driver = pin!(driver.drive(Silent));
+        let mut capture = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+        // Parks in the host's ring, and is woken from another thread.
+        executor::block_on(async {
+            time::sleep(Duration::from_millis(2)).await;
+            let (tell, told) = std::sync::mpsc::channel::<Waker>();
+            let waking = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                told.recv().unwrap().wake();
+            });
+            let mut has_told = false;
+            std::future::poll_fn(|cx| {
+                if std::mem::replace(&mut has_told, true) {
+                    return Poll::Ready(());
+                }
+                tell.send(cx.waker().clone()).unwrap();
+                Poll::Pending
+            })
+            .await;
+            waking.join().unwrap();
+        });
+        run(driver.as_mut(), time::sleep(Duration::from_millis(5)));
+        let before = Reactor::current().unwrap().stats();
+        for _ in 0..100 {
+            assert!(poll(driver.as_mut()).is_pending());
+        }
+        let quiet = Reactor::current().unwrap().stats().delta_since(&before);
+        assert!(quiet.enters <= 2, "{coalesce:?}: {quiet:?}");
+        Generator::new(&veth.left, &Traffic::default()).flood(2);
+        let batch = run(driver.as_mut(), capture.next_batch());
+        assert_eq!(batch.unwrap().expect("a batch").len(), 2);
+    }
+}
+
+#[test]
+fn a_sleep_set_later_for_earlier_ends_first() {
+    let Some(_net) = namespace() else { return };
+    let (_hosted, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+    let mut driver = pin!(driver.drive(Silent));
+    let mut long = pin!(time::sleep(Duration::from_secs(1000)));
+    assert!(poll(long.as_mut()).is_pending());
+    assert!(poll(driver.as_mut()).is_pending());
+    for _ in 0..200 {
+        let start = std::time::Instant::now();
+        run(driver.as_mut(), time::sleep(Duration::from_micros(300)));
+        assert!(start.elapsed() >= Duration::from_micros(300));
+    }
+    assert!(poll(long.as_mut()).is_pending());
+}
