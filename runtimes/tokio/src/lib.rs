@@ -39,7 +39,7 @@ pub fn attach() -> Result<Attached> {
 /// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; and one that says so outside of a `LocalSet`.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     if Handle::try_current().is_err() {
-        return Err(Error::other("no tokio runtime on this thread: attach inside of one"));
+        return Err(Error::other("no tokio here: attach inside of it, or of `tokio_uring::start`"));
     }
     let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
