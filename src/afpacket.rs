@@ -14,7 +14,6 @@ mod kick;
 mod open;
 mod rx;
 mod socket;
-mod stall;
 mod tx_slot;
 
 pub use self::builder::{CaptureBuilder, TimestampSource};
@@ -25,5 +24,4 @@ pub use self::injector::{Injector, TxTimestamp};
 pub use self::injector_builder::InjectorBuilder;
 pub(crate) use self::socket::Socket;
 pub use self::socket::StatsHandle;
-pub(crate) use self::stall::{Judged, Patience, Stall};
 pub use self::tx_slot::TxSlot;

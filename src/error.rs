@@ -59,8 +59,19 @@ pub enum Error {
         /// The interface's name.
         name: String,
     },
-    /// A frame with an [`Offload`](crate::Offload) on an injector without.
+    /// A frame with an [`Offload`](crate::Offload), or a checksum to be computed, on a socket without.
     OffloadsOff,
+    /// An AF_XDP socket was to receive that was opened for sending only.
+    NotReceiving,
+    /// An AF_XDP socket was to send that was opened for receiving only.
+    NotSending,
+    /// Another XDP program is attached to the interface.
+    ProgramAttached {
+        /// The interface's name.
+        name: String,
+        /// The program's id, as `bpftool prog show id` takes it, where the kernel told.
+        id: Option<u32>,
+    },
     /// The sizes asked for do not form a ring.
     Geometry(GeometryError),
     /// The kernel could not find memory for the ring.
@@ -186,8 +197,15 @@ impl fmt::Display for Error {
             }
             Self::OffloadsOff => f.write_str(
                 "a frame whose checksum or segmentation is left to the kernel needs an injector \
-                 that was built with `offloads(true)`",
+                 that was built with `offloads(true)`, or an AF_XDP socket with `tx_checksum`",
             ),
+            Self::NotReceiving => f.write_str(
+                "this AF_XDP socket only sends; open it with `XdpMode::Rx` or `XdpMode::RxTx`",
+            ),
+            Self::NotSending => f.write_str(
+                "this AF_XDP socket only receives; open it with `XdpMode::Tx` or `XdpMode::RxTx`",
+            ),
+            Self::ProgramAttached { name, id } => write_attached(f, name, *id),
             Self::Geometry(error) => write!(f, "ring geometry: {error}"),
             Self::RingTooLarge { bytes, source } => write!(
                 f,
@@ -266,6 +284,14 @@ impl From<Error> for io::Error {
             error => Self::other(error),
         }
     }
+}
+
+fn write_attached(f: &mut fmt::Formatter<'_>, name: &str, id: Option<u32>) -> fmt::Result {
+    write!(f, "interface `{name}` has another XDP program")?;
+    if let Some(id) = id {
+        write!(f, ", id {id} (`bpftool prog show id {id}`; `bpftool link` shows its holder)")?;
+    }
+    write!(f, "; end its holder, `ip link set {name} xdp off`, or use it: `XdpProgram::from_map`")
 }
 
 fn write_fanout(

@@ -4,10 +4,13 @@
 //! only on an empty ring. So nothing is lost between looking and sleeping, whatever the kernel
 //! coalesced, and dropping a wait at any point loses nothing either.
 
+mod injector;
 mod pacer;
 mod port;
 mod transmit;
 mod tx_slot;
+#[cfg(feature = "af-xdp")]
+mod xdp;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -16,10 +19,13 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
+pub use self::injector::AsyncInjector;
 pub use self::pacer::Pacer;
-pub use self::port::Port;
-pub use self::transmit::AsyncInjector;
+pub use self::port::{Port, TxPort};
+pub use self::transmit::AsyncTx;
 pub use self::tx_slot::AsyncTxSlot;
+#[cfg(feature = "af-xdp")]
+pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::reactor::Registration;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};

@@ -54,7 +54,7 @@
 //!
 //! # Features
 //!
-//! None by default. `testing` adds [`testing`]: rings without a kernel.
+//! None by default. `af-xdp` adds `XdpSocket` and its kin. `testing` adds [`testing`]: rings without a kernel.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -67,6 +67,8 @@ compile_error!("ringtap works through Linux packet sockets and io_uring: it buil
 compile_error!("ringtap's rings need a 64-bit address space");
 
 mod afpacket;
+#[cfg(feature = "af-xdp")]
+mod afxdp;
 mod bridge;
 mod error;
 pub mod executor;
@@ -87,13 +89,20 @@ pub use self::afpacket::{
     MAX_RING_BYTES, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot, TxTimestamp,
     UnknownFanoutMode,
 };
+#[cfg(feature = "af-xdp")]
+pub use self::afxdp::{
+    Attach, CopyMode, HugePages, TxChecksum, XdpChunks, XdpMode, XdpProgram, XdpReceiver, XdpSender,
+    XdpSocket, XdpSocketBuilder, XdpTxSlot,
+};
 pub use self::bridge::{
     Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
 pub use self::error::{Error, GeometryError, Result, Step};
 pub use self::interface::{InterfaceInfo, interface_info};
-pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTxSlot, Pacer, Port};
+#[cfg(feature = "af-xdp")]
+pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
+pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
 pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
     Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,
@@ -105,6 +114,8 @@ pub use self::shard::{
     BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,
     ShardsBuilder, ShardsHandle, ShardsReport, ShardsStats, Source,
 };
+#[cfg(feature = "af-xdp")]
+pub use self::stats::XdpStats;
 pub use self::stats::{CaptureStats, InjectorStats, ReactorStats};
 pub use self::sys::bpf::BpfInsn;
 pub use self::wait::StopHandle;

@@ -163,6 +163,21 @@ pub(crate) struct PacketMeta {
 }
 
 impl PacketMeta {
+    /// What is known of a packet of which the kernel gives nothing but bytes.
+    #[cfg(feature = "af-xdp")]
+    #[inline]
+    pub(crate) fn of_bytes(len: usize, timestamp: Timestamp) -> Self {
+        Self {
+            wire_len: len as u32,
+            timestamp,
+            status: PacketStatus::TIMESTAMP_SOFTWARE,
+            rxhash: None,
+            vlan: None,
+            link: None,
+            offload: None,
+        }
+    }
+
     /// What is known of a packet that was not captured.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn plain(len: usize) -> Self {

@@ -81,6 +81,39 @@ pub struct InjectorStats {
     pub queue_full: u64,
 }
 
+/// What happened on an AF_XDP socket since it was opened: ours, and the kernel's six (`XDP_STATISTICS`,
+/// Documentation/networking/af_xdp.rst).
+#[cfg(feature = "af-xdp")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct XdpStats {
+    /// Packets handed out in batches.
+    pub delivered: u64,
+    /// Batches handed out.
+    pub batches: u64,
+    /// Frames committed to be sent.
+    pub committed: u64,
+    /// Frames committed, or received to be sent on, that were not sent: too long for the interface or its far
+    /// end, or without a carrier.
+    pub refused: u64,
+    /// Kicks.
+    pub kicks: u64,
+    /// Entries of the kernel's that named no frame of ours. Always 0.
+    pub malformed: u64,
+    /// Packets dropped for other reasons than a ring: too long for a frame, above all.
+    pub rx_dropped: u64,
+    /// Invalid entries of the fill ring.
+    pub rx_invalid: u64,
+    /// Invalid entries of the TX ring.
+    pub tx_invalid: u64,
+    /// Packets dropped because the RX ring was full.
+    pub rx_ring_full: u64,
+    /// Times that there was no frame to receive into.
+    pub fill_ring_empty: u64,
+    /// Times that the TX ring was empty.
+    pub tx_ring_empty: u64,
+}
+
 /// What a reactor did since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -5,13 +5,19 @@
 //! type that owns something, a stretch of memory.
 
 pub(crate) mod bpf;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod bpf_program;
 pub(crate) mod event;
 pub(crate) mod fork;
 pub(crate) mod mmap;
 pub(crate) mod netdev;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod netlink;
 pub(crate) mod packet_socket;
 pub(crate) mod sockopt;
 pub(crate) mod thread;
 pub(crate) mod tx_timestamp;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod xdp;
 
 pub(crate) use self::mmap::Mapping;

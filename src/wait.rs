@@ -1,12 +1,16 @@
-//! How a reader waits: what it does about an empty ring, and how another thread ends its wait.
+//! How ports wait: what a reader does about an empty ring, and how another thread ends its wait; what a sender
+//! does about frames that the kernel does not take.
 //!
 //! Shared by both socket families and by the blocking and the async way to read.
+
+mod stall;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub(crate) use self::stall::{Judged, Patience, Stall};
 use crate::Result;
 use crate::sys::event::Beacon;
 

@@ -6,7 +6,7 @@ use ringtap::{
     AsyncCapture, Capture, CaptureBuilder, Error, FanoutFlags, FanoutMode, GeometryError,
     PacketBatch, Shards, Step, executor, time,
 };
-use ringtap_lab::{Generator, Tally, Traffic, child as process, link, namespace};
+use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -325,7 +325,7 @@ mod child {
             return;
         }
         let _net = ringtap_lab::Namespace::enter().unwrap();
-        limits::drop_capabilities();
+        limits::keep_capabilities(0);
         let error = Capture::open("lo").unwrap_err();
         assert!(matches!(error, Error::Os { step: Step::OpenSocket, .. }), "{error:?}");
         assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
@@ -340,23 +340,6 @@ fn cpu_time() -> Duration {
     unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
     let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
-}
-
-mod limits {
-    pub(super) fn set(resource: libc::__rlimit_resource_t, bytes: u64) {
-        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        // SAFETY: the struct is readable.
-        assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
-    }
-
-    /// Gives up all capabilities of this thread (capset(2)).
-    pub(super) fn drop_capabilities() {
-        let header: [u32; 2] = [0x2008_0522, 0]; // _LINUX_CAPABILITY_VERSION_3, this thread
-        let none = [0_u32; 6];
-        // SAFETY: both arrays have the sizes this version has.
-        let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
-        assert_eq!(result, 0);
-    }
 }
 
 #[test]

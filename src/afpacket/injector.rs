@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::injector_builder::InjectorBuilder;
-use super::stall::{Judged, Patience, Stall};
 use super::tx_slot::TxSlot;
 use crate::packet::{Offload, Timestamp};
 use crate::ring::slot::TxRing;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Asker;
 use crate::sys::tx_timestamp;
+use crate::wait::{Judged, Patience, Stall};
 use crate::{Error, InjectorStats, Result, Step};
 
 /// An Ethernet header: the least a frame may be, and what it may exceed the MTU by.
@@ -101,11 +101,15 @@ impl Injector {
         if len > self.frame_capacity() {
             return None;
         }
+        self.has_vacant().then(|| TxSlot::of(self, len))
+    }
+
+    /// Whether there is a free slot.
+    pub(crate) fn has_vacant(&mut self) -> bool {
         if self.ring.available() == 0 {
             self.ring.look();
         }
-        self.ring.vacant()?;
-        Some(TxSlot::of(self, len))
+        self.ring.available() > 0
     }
 
     /// Commits a copy of `frame`, kicking and waiting where the ring is full.

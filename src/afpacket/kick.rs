@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::injector::Injector;
-use super::stall::{Judged, Stall};
 use crate::packet::Offload;
 use crate::sys::packet_socket;
+use crate::wait::{Judged, Stall};
 use crate::{Error, Result, Step};
 
 /// How long a frame with an offload may keep others from being sent.

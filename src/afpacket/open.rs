@@ -112,16 +112,7 @@ fn set_options(socket: BorrowedFd<'_>, options: &CaptureBuilder) -> Result<()> {
     if options.offloads {
         sockopt::set(socket, sockopt::VNET_HDR, &1_i32)?;
     }
-    let busy_poll = &options.busy_poll;
-    if let Some(us) = busy_poll.us {
-        sockopt::set(socket, sockopt::BUSY_POLL, &us)?;
-    }
-    if let Some(prefer) = busy_poll.prefer {
-        sockopt::set(socket, sockopt::PREFER_BUSY_POLL, &i32::from(prefer))?;
-    }
-    if let Some(budget) = busy_poll.budget {
-        sockopt::set(socket, sockopt::BUSY_POLL_BUDGET, &i32::from(budget))?;
-    }
+    sockopt::set_busy_poll(socket, &options.busy_poll)?;
     if let Some(bytes) = options.rcvbuf {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         if sockopt::try_set(socket, sockopt::RCVBUF_FORCE, &bytes).is_err() {

@@ -218,7 +218,7 @@ impl Lane {
 
     /// Ready when there is room, or it is time to give up on it.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let room = self.to.poll_vacant(cx);
+        let room = self.to.poll_room(cx, 0);
         if room.is_ready() {
             self.waiting = None;
             return room;

@@ -55,6 +55,34 @@ pub enum GeometryError {
     },
     /// The snap length is zero, which would drop every packet.
     NoSnapLen,
+    /// A frame of a UMEM has neither 2048 nor 4096 bytes.
+    ChunkSize {
+        /// Bytes asked for.
+        frame_size: usize,
+    },
+    /// The frames of a UMEM are no power of two from 64 to 65,536.
+    ChunkCount {
+        /// Frames asked for.
+        frame_count: usize,
+        /// For so many sockets each.
+        shares: usize,
+    },
+    /// So much room before a packet leaves none for it.
+    Headroom {
+        /// Bytes asked for.
+        headroom: usize,
+        /// Bytes of a frame.
+        frame_size: usize,
+    },
+    /// A socket with another's UMEM does not have as many frames as a share of that.
+    ShareMismatch {
+        /// Frames asked for.
+        frame_count: usize,
+        /// Frames of a share.
+        share: usize,
+    },
+    /// A UMEM has no share left.
+    NoShareLeft,
     /// Offloads are asked for in a ring of frames, which the kernel would stop filling for good at the
     /// first packet whose offload it cannot express.
     OffloadsNeedBlocks,
@@ -94,6 +122,26 @@ impl fmt::Display for GeometryError {
             Self::BlockTimeoutTooLong { block_timeout_ms } => {
                 write!(f, "block_timeout_ms {block_timeout_ms} is too long; use at most 65535")
             }
+            Self::ChunkSize { frame_size } => {
+                write!(f, "frames of a UMEM have 2048 or 4096 bytes, not {frame_size}")
+            }
+            Self::ChunkCount { frame_count, shares } => write!(
+                f,
+                "a UMEM has a power of two of frames, from 64 to 65536 for all of its sockets, not \
+                 {frame_count} for each of {shares}"
+            ),
+            Self::Headroom { headroom, frame_size } => write!(
+                f,
+                "headroom {headroom} leaves nothing of a frame of {frame_size} bytes; use less than {}",
+                frame_size.saturating_sub(256)
+            ),
+            Self::ShareMismatch { frame_count, share } => write!(
+                f,
+                "{frame_count} frames are asked for of a UMEM with shares of {share}; ask for as many"
+            ),
+            Self::NoShareLeft => f.write_str(
+                "the UMEM's shares are all taken; build its first socket with more `umem_shares`",
+            ),
             Self::OffloadsNeedBlocks => f.write_str(
                 "offloads need `RingLayout::Blocks`: a ring of frames stops for good at the first \
                  packet whose offload the kernel cannot express",

@@ -36,6 +36,20 @@ pub enum Step {
     PollSocket,
     /// A host watching the reactor's eventfd.
     WatchEvent,
+    /// `socket(AF_XDP)`.
+    OpenXdpSocket,
+    /// Getting huge pages for the UMEM.
+    MapHugePages,
+    /// Binding the UMEM's memory to a NUMA node.
+    BindMemory,
+    /// Registering the UMEM (`XDP_UMEM_REG`).
+    RegisterUmem,
+    /// Binding an AF_XDP socket to its queue.
+    BindQueue,
+    /// Making the map of sockets, or loading the XDP program, by `bpf(2)`.
+    LoadProgram,
+    /// Attaching the XDP program to the interface.
+    AttachProgram,
     /// Starting a shard's thread.
     SpawnThread,
     /// Pinning a shard's thread to its core.
@@ -67,6 +81,43 @@ impl Step {
             (Self::EnterRing, libc::EPERM | libc::ENOSYS) => {
                 "a seccomp profile refuses io_uring_enter; permit it together with io_uring_setup"
             }
+            (Self::OpenXdpSocket, libc::EPERM) => {
+                "needs CAP_NET_RAW: run `just setcap <binary>`, or run as root"
+            }
+            (Self::OpenXdpSocket, libc::EAFNOSUPPORT) => {
+                "this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)"
+            }
+            (Self::LoadProgram | Self::AttachProgram, libc::EPERM) => {
+                "receiving through AF_XDP needs CAP_BPF and CAP_NET_ADMIN in the initial namespace \
+                 (setcap cap_net_raw,cap_bpf,cap_net_admin+ep), or root"
+            }
+            (Self::AttachProgram, libc::EOPNOTSUPP) => {
+                "the driver runs no XDP programs; ask for `Attach::Generic`"
+            }
+            (Self::AttachProgram, libc::EINVAL | libc::ERANGE) => {
+                "is the MTU, or the far end's, too large for XDP? try `multi_buffer(true)`, or \
+                 `Attach::Generic`"
+            }
+            (Self::MapHugePages, libc::ENOMEM) => {
+                "raise vm.nr_hugepages, or ask for `HugePages::Try`"
+            }
+            (Self::BindMemory, libc::EINVAL) => "no such node; `numactl -H` lists them",
+            (Self::RegisterUmem, libc::EINVAL) => {
+                "this kernel knows no transmit metadata (Linux 6.8)"
+            }
+            (Self::RegisterUmem, libc::ENOBUFS | libc::ENOMEM) => {
+                "raise RLIMIT_MEMLOCK (`ulimit -l`), or ask for fewer frames"
+            }
+            (Self::BindQueue, libc::EBUSY) => {
+                "another AF_XDP socket has this queue, here or in another process; `ss -f xdp -p` shows \
+                 which"
+            }
+            (Self::BindQueue, libc::EINVAL) => {
+                "the interface has no such queue; `ethtool -l` shows how many there are"
+            }
+            (Self::BindQueue, libc::EOPNOTSUPP) => {
+                "the driver has no zero-copy; ask for `CopyMode::Auto`"
+            }
             (Self::PinThread, libc::EINVAL) => {
                 "that core is offline or outside this process's cpuset; see `taskset -p`"
             }
@@ -92,6 +143,13 @@ impl fmt::Display for Step {
             Self::Wait => f.write_str("waiting for packets"),
             Self::EventFd => f.write_str("creating an eventfd"),
             Self::EnterRing => f.write_str("entering the io_uring"),
+            Self::OpenXdpSocket => f.write_str("opening an AF_XDP socket"),
+            Self::MapHugePages => f.write_str("getting huge pages for the UMEM"),
+            Self::BindMemory => f.write_str("binding the UMEM to its NUMA node"),
+            Self::RegisterUmem => f.write_str("registering the UMEM"),
+            Self::BindQueue => f.write_str("binding to the queue"),
+            Self::LoadProgram => f.write_str("loading the XDP program"),
+            Self::AttachProgram => f.write_str("attaching the XDP program"),
             Self::WatchEvent => f.write_str("watching the reactor's eventfd"),
             Self::PollSocket => f.write_str("polling the socket through io_uring"),
             Self::SpawnThread => f.write_str("starting a shard's thread"),

@@ -1,9 +1,10 @@
 //! What the async layer needs of a socket.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::wait::{Empty, StopHandle};
-use crate::{Capture, PacketBatch, Result};
+use crate::wait::{Empty, Judged, StopHandle};
+use crate::{Capture, Injector, Offload, PacketBatch, Result};
 
 /// A bound socket as [`Async`](super::Async) sees it. Sealed: implemented by this crate's sockets.
 pub trait Port: Sealed {}
@@ -61,5 +62,100 @@ impl Sealed for Capture {
 
     fn known_stop(&self) -> Option<&StopHandle> {
         self.known_stop()
+    }
+}
+
+/// A bound socket that sends, as [`AsyncTx`](super::AsyncTx) sees it. Sealed: implemented by this crate's
+/// sockets.
+pub trait TxPort: SealedTx {}
+
+/// The methods of [`TxPort`], which are nobody else's business.
+pub trait SealedTx: Unpin + 'static {
+    /// What a frame has beside its bytes.
+    type Extra: Copy + Default;
+
+    /// The descriptor to kick.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// One kick, if there is anything to hand over, and what it came to.
+    fn kick(&mut self) -> Result<Judged>;
+    /// What a kick came to that was answered like this.
+    fn judge(&mut self, answer: io::Result<()>) -> Result<Judged>;
+    /// Frames committed that the kernel has not begun to send.
+    fn pending(&mut self) -> usize;
+    /// Whether everything that was committed is sent.
+    fn is_drained(&mut self) -> bool;
+    /// The most bytes of a frame that is written in place.
+    fn capacity(&self) -> usize;
+    /// Whether a frame of `len` bytes, which may be above the capacity where it can be sent, has room now.
+    fn has_room(&mut self, len: usize) -> bool;
+    /// Whether `frame` can be sent at all.
+    fn check_frame(&mut self, frame: &[u8]) -> Result<()>;
+    /// Commits a copy of a frame for which there is room.
+    fn copy(&mut self, frame: &[u8]) -> Result<()>;
+    /// Commits a copy of a frame, kicking and waiting where there is no room.
+    fn send(&mut self, frame: &[u8]) -> Result<()>;
+    /// The first `len` bytes of the next free slot, which there is.
+    fn vacant_ref(&self, len: usize) -> &[u8];
+    /// The same, to be written.
+    fn vacant_bytes(&mut self, len: usize) -> &mut [u8];
+    /// Commits the next free slot.
+    fn commit(&mut self, len: usize, extra: Self::Extra) -> Result<()>;
+}
+
+impl TxPort for Injector {}
+
+impl SealedTx for Injector {
+    type Extra = Offload;
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn kick(&mut self) -> Result<Judged> {
+        self.kick()
+    }
+
+    fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+        self.judge(answer)
+    }
+
+    fn pending(&mut self) -> usize {
+        self.pending()
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.available_slots() == self.frame_count()
+    }
+
+    fn capacity(&self) -> usize {
+        self.frame_capacity()
+    }
+
+    fn has_room(&mut self, _len: usize) -> bool {
+        self.has_vacant()
+    }
+
+    fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
+        self.check_frame(frame)
+    }
+
+    fn copy(&mut self, frame: &[u8]) -> Result<()> {
+        self.send(frame)
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.send(frame)
+    }
+
+    fn vacant_ref(&self, len: usize) -> &[u8] {
+        self.vacant_ref(len)
+    }
+
+    fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
+        self.vacant_bytes(len)
+    }
+
+    fn commit(&mut self, len: usize, offload: Offload) -> Result<()> {
+        self.commit(len, offload)
     }
 }

@@ -6,11 +6,10 @@
 //!        └── woken ◄── TxCore::kicked ◄───────────┘   frames left: kick again, now or later
 //! ```
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -21,55 +20,47 @@ use futures_sink::Sink;
 
 use super::pacer::Pacer;
 use super::tx_slot::AsyncTxSlot;
-use crate::afpacket::{Judged, Patience, Stall};
+use super::port::TxPort;
 use crate::reactor::{Kicked, Kicker, Next, Registration};
 use crate::time::{self, Sleep};
-use crate::{Error, Injector, InjectorStats, Reactor, Result, TxTimestamp};
+use crate::wait::{Judged, Patience, Stall};
+use crate::{Error, Reactor, Result};
 
-/// How often an injector looks after an interface that is down.
+/// How often a sender looks after an interface that is down.
 const LINK_CHECK: Duration = Duration::from_millis(20);
 
-/// Sends frames on this thread's reactor.
+/// A socket that sends, on this thread's reactor. See [`AsyncInjector`](crate::AsyncInjector).
 ///
 /// Committing costs no system call: the reactor's next turn hands over everything that was committed
 /// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
 /// kernel does not take at once are kept at it in the background, also while nobody awaits anything
 /// here; [`kick_now`](Self::kick_now) is for those who cannot wait for the turn.
-///
-/// ```no_run
-/// # async fn f() -> ringtap::Result<()> {
-/// let mut tx = ringtap::AsyncInjector::open("eth0")?;
-/// tx.send(&[0xff; 60]).await?; // committed; waits only where the ring is full
-/// tx.drained().await?; // sent
-/// # Ok(())
-/// # }
-/// ```
-pub struct AsyncInjector {
+pub struct AsyncTx<T: TxPort> {
     // Dropped before the socket: polls and kicks are cancelled while it is open.
     kicker: Kicker,
     writable: Registration,
     look_again: Option<Sleep>,
     patience: Patience,
-    core: Rc<TxCore>,
+    core: Rc<TxCore<T>>,
 }
 
-/// What the reactor and the injector share.
-struct TxCore {
-    injector: RefCell<Injector>,
+/// What the reactor and the sender share.
+struct TxCore<T> {
+    port: RefCell<T>,
     /// Whom a kick's answer wakes.
     waiter: Cell<Option<Waker>>,
     patience: RefCell<Patience>,
-    /// What ended the injector, for the next call to report.
+    /// What ended the sender, for the next call to report.
     fault: Cell<Option<Error>>,
     /// Whether the next kick waits for its time: nobody else is to kick before.
     is_stalled: Cell<bool>,
 }
 
-impl Kicked for TxCore {
+impl<T: TxPort> Kicked for TxCore<T> {
     fn kicked(&self, errno: i32) -> Next {
         self.is_stalled.set(false);
         // A slot that is held across a turn: look again when it is not.
-        let Ok(mut injector) = self.injector.try_borrow_mut() else {
+        let Ok(mut port) = self.port.try_borrow_mut() else {
             return Next::KickAfter(Patience::LONGEST);
         };
         if errno == libc::ECANCELED {
@@ -80,8 +71,8 @@ impl Kicked for TxCore {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         };
-        let judged = injector.judge(answer);
-        drop(injector);
+        let judged = port.judge(answer);
+        drop(port);
         let mut patience = self.patience.borrow_mut();
         match judged {
             Ok(Judged { stall, has_progressed }) => {
@@ -110,10 +101,10 @@ impl Kicked for TxCore {
     }
 }
 
-impl TxCore {
-    fn into_injector(self: Rc<Self>) -> Injector {
+impl<T> TxCore<T> {
+    fn into_port(self: Rc<Self>) -> T {
         let core = Rc::into_inner(self).expect("the reactor holds it only while it is called");
-        core.injector.into_inner()
+        core.port.into_inner()
     }
 
     fn wake(&self) {
@@ -123,39 +114,31 @@ impl TxCore {
     }
 }
 
-impl AsyncInjector {
-    /// Opens an injector with the default options on an interface of this network namespace.
-    ///
-    /// # Errors
-    /// As [`InjectorBuilder::build`](crate::InjectorBuilder::build) and [`new`](Self::new).
-    pub fn open(interface: &str) -> Result<Self> {
-        Self::new(Injector::open(interface)?)
-    }
-
-    /// Registers an injector with this thread's reactor. It takes two ops.
+impl<T: TxPort> AsyncTx<T> {
+    /// Registers a socket with this thread's reactor. It takes two ops.
     ///
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
-    pub fn new(injector: Injector) -> Result<Self> {
-        Self::attach(injector).map_err(|lost| lost.0)
+    pub fn new(port: T) -> Result<Self> {
+        Self::attach(port).map_err(|lost| lost.0)
     }
 
-    /// As [`new`](Self::new), but a failure gives the injector back.
-    pub(crate) fn attach(injector: Injector) -> Result<Self, Box<(Error, Injector)>> {
+    /// As [`new`](Self::new), but a failure gives the socket back.
+    pub(crate) fn attach(port: T) -> Result<Self, Box<(Error, T)>> {
         let core = Rc::new(TxCore {
-            injector: RefCell::new(injector),
+            port: RefCell::new(port),
             waiter: Cell::new(None),
             patience: RefCell::new(Patience::new()),
             fault: Cell::new(None),
             is_stalled: Cell::new(false),
         });
-        let port: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
+        let kicked: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
         let registered = {
-            let mut injector = core.injector.borrow_mut();
-            let has_pending = injector.pending() > 0;
-            let fd = injector.as_fd();
+            let mut port = core.port.borrow_mut();
+            let has_pending = port.pending() > 0;
+            let fd = port.descriptor();
             Reactor::current().and_then(|reactor| {
-                let kicker = Kicker::new(&reactor, fd, port)?;
+                let kicker = Kicker::new(&reactor, fd, kicked)?;
                 let writable = Registration::writable(&reactor, fd)?;
                 if has_pending {
                     kicker.mark()?; // what was committed elsewhere
@@ -167,7 +150,7 @@ impl AsyncInjector {
             Ok((kicker, writable)) => {
                 Ok(Self { kicker, writable, look_again: None, patience: Patience::new(), core })
             }
-            Err(error) => Err(Box::new((error, core.into_injector()))),
+            Err(error) => Err(Box::new((error, core.into_port()))),
         }
     }
 
@@ -186,28 +169,29 @@ impl AsyncInjector {
     /// Do not hold the slot across an `await`: frames before it stay where they are meanwhile.
     ///
     /// # Errors
-    /// [`Error::FrameLength`] where `len` is above [`Injector::frame_capacity`]; else as
+    /// [`Error::FrameLength`] where `len` is above the socket's `frame_capacity`; else as
     /// [`send`](Self::send).
-    pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_>> {
-        let most = self.get_ref().frame_capacity();
+    pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, T>> {
+        let most = self.get_ref().capacity();
         if len > most {
             return Err(Error::FrameLength { len, least: 0, most });
         }
-        poll_fn(|cx| self.poll_vacant(cx)).await?;
+        poll_fn(|cx| self.poll_room(cx, len)).await?;
         Ok(self.slot(len))
     }
 
     /// A free slot for a frame of `len` bytes; `None` where the ring is full, or `len` is above
-    /// [`Injector::frame_capacity`]. No system call. That the interface is gone is said by the methods that
+    /// the socket's `frame_capacity`. No system call. That the interface is gone is said by the methods that
     /// wait.
-    pub fn try_reserve(&mut self, len: usize) -> Option<AsyncTxSlot<'_>> {
-        self.core.injector.borrow_mut().allocate(len)?;
-        Some(self.slot(len))
+    pub fn try_reserve(&mut self, len: usize) -> Option<AsyncTxSlot<'_, T>> {
+        let mut port = self.core.port.borrow_mut();
+        let is_possible = len <= port.capacity() && port.has_room(len);
+        drop(port);
+        is_possible.then(|| self.slot(len))
     }
 
-    fn slot(&self, len: usize) -> AsyncTxSlot<'_> {
-        let injector = self.core.injector.borrow_mut();
-        AsyncTxSlot::new(injector, &self.kicker, len)
+    fn slot(&self, len: usize) -> AsyncTxSlot<'_, T> {
+        AsyncTxSlot::new(self.core.port.borrow_mut(), &self.kicker, len)
     }
 
     /// Waits until every committed frame was handed to the kernel. Cancel-safe.
@@ -215,7 +199,7 @@ impl AsyncInjector {
     /// # Errors
     /// [`Error::InterfaceGone`]. While the interface is down, this waits.
     pub async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| self.poll_until(cx, |injector| injector.pending() == 0)).await
+        poll_fn(|cx| self.poll_until(cx, |port| port.pending() == 0)).await
     }
 
     /// Waits until every committed frame was sent. Cancel-safe.
@@ -252,86 +236,68 @@ impl AsyncInjector {
     /// Hands over now what was committed, with a system call of its own.
     ///
     /// # Errors
-    /// As [`Injector::flush`], but without waiting: what the kernel does not take goes later.
+    /// As the socket's `flush`, but without waiting: what the kernel does not take goes later.
     pub fn kick_now(&mut self) -> Result<()> {
-        let judged = self.core.injector.borrow_mut().kick()?;
+        let judged = self.core.port.borrow_mut().kick()?;
         if judged.stall != Stall::Done {
             self.kicker.mark_awaited()?;
         }
         Ok(())
     }
 
-    /// Waits for the next transmit timestamp; needs
-    /// [`tx_timestamps`](crate::InjectorBuilder::tx_timestamps). Cancel-safe.
-    ///
-    /// # Errors
-    /// As [`Injector::read_tx_timestamp`].
-    pub async fn tx_timestamp(&mut self) -> Result<TxTimestamp> {
-        poll_fn(|cx| {
-            loop {
-                let stamp = self.core.injector.borrow_mut().read_tx_timestamp()?;
-                if let Some(stamp) = stamp {
-                    return Poll::Ready(Ok(stamp));
-                }
-                ready!(self.poll_change(cx))?;
-            }
-        })
-        .await
+    /// The socket, to look at: lengths, counts, name.
+    pub fn get_ref(&self) -> Ref<'_, T> {
+        self.core.port.borrow()
     }
 
-    /// The injector's read-only side: lengths, counts, name.
-    pub fn get_ref(&self) -> Ref<'_, Injector> {
-        self.core.injector.borrow()
-    }
-
-    /// What happened so far.
-    pub fn stats(&self) -> InjectorStats {
-        self.get_ref().stats()
-    }
-
-    /// Takes the injector back, for blocking use or for another thread's reactor.
+    /// Takes the socket back, for blocking use or for another thread's reactor.
     ///
     /// # Panics
     /// Never: nobody else holds it between two turns.
-    pub fn into_inner(self) -> Injector {
+    pub fn into_inner(self) -> T {
         let Self { core, .. } = self;
-        core.into_injector()
+        core.into_port()
     }
 
-    /// What ended the injector, if anything did.
+    /// The socket, for this crate's own business with it.
+    pub(super) fn port(&self) -> RefMut<'_, T> {
+        self.core.port.borrow_mut()
+    }
+
+    /// Marks the socket: something was committed.
+    pub(super) fn mark(&self) -> Result<()> {
+        self.kicker.mark()
+    }
+
+    /// What ended the sender, if anything did.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.core.fault.take().map_or(Ok(()), Err)
     }
 
-    /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].
-    pub(crate) fn learn_mtu(&mut self) {
-        self.core.injector.borrow_mut().learn_mtu();
-    }
-
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &[u8]) -> Poll<Result<()>> {
-        self.core.injector.borrow_mut().check_frame(frame)?;
-        ready!(self.poll_vacant(cx))?;
-        self.core.injector.borrow_mut().send(frame)?;
+        self.port().check_frame(frame)?;
+        ready!(self.poll_room(cx, frame.len()))?;
+        self.port().copy(frame)?;
         Poll::Ready(self.kicker.mark())
     }
 
-    pub(crate) fn poll_vacant(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.poll_until(cx, |injector| injector.available_slots() > 0)
+    /// Ready when there is room for a frame of `len` bytes.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<()>> {
+        self.poll_until(cx, |port| port.has_room(len))
     }
 
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let count = self.get_ref().frame_count();
-        self.poll_until(cx, |injector| injector.available_slots() == count)
+        self.poll_until(cx, T::is_drained)
     }
 
-    fn poll_until(
+    pub(super) fn poll_until(
         &mut self,
         cx: &mut Context<'_>,
-        is_so: impl Fn(&mut Injector) -> bool,
+        is_so: impl Fn(&mut T) -> bool,
     ) -> Poll<Result<()>> {
         self.check()?;
         loop {
-            if is_so(&mut self.core.injector.borrow_mut()) {
+            if is_so(&mut self.core.port.borrow_mut()) {
                 self.writable.was_of_use();
                 (self.look_again, self.patience) = (None, Patience::new());
                 return Poll::Ready(Ok(()));
@@ -342,9 +308,9 @@ impl AsyncInjector {
 
     /// Ready when the ring is worth another look: a kick was answered, a frame was sent, or, since not
     /// every end of a stall is reported, some time has passed.
-    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.check()?;
-        if !self.core.is_stalled.get() && self.core.injector.borrow_mut().pending() > 0 {
+        if !self.core.is_stalled.get() && self.core.port.borrow_mut().pending() > 0 {
             self.kicker.mark_awaited()?;
         }
         self.core.waiter.set(Some(cx.waker().clone()));
@@ -359,20 +325,20 @@ impl AsyncInjector {
 }
 
 /// Commits what it is fed; flushing hands it to the kernel, closing waits until it is sent.
-impl<T: AsRef<[u8]>> Sink<T> for AsyncInjector {
+impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncTx<T> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.poll_vacant(cx)
+        self.poll_room(cx, 0)
     }
 
-    fn start_send(self: Pin<&mut Self>, frame: T) -> Result<()> {
-        self.core.injector.borrow_mut().send(frame.as_ref())?;
+    fn start_send(self: Pin<&mut Self>, frame: F) -> Result<()> {
+        self.port().send(frame.as_ref())?;
         self.kicker.mark()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.poll_until(cx, |injector| injector.pending() == 0)
+        self.poll_until(cx, |port| port.pending() == 0)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -380,10 +346,10 @@ impl<T: AsRef<[u8]>> Sink<T> for AsyncInjector {
     }
 }
 
-impl fmt::Debug for AsyncInjector {
+impl<T: TxPort + fmt::Debug> fmt::Debug for AsyncTx<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsyncInjector")
-            .field("injector", &self.core.injector)
+        f.debug_struct("AsyncTx")
+            .field("port", &self.core.port)
             .field("is_stalled", &self.core.is_stalled.get())
             .finish_non_exhaustive()
     }

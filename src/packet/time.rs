@@ -23,6 +23,13 @@ impl Timestamp {
         u64::from(self.secs) * 1_000_000_000 + u64::from(self.nanos)
     }
 
+    /// The kernel's clock, now.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { secs: now.as_secs() as u32, nanos: now.subsec_nanos() }
+    }
+
     /// Time since the epoch.
     pub fn as_duration(self) -> Duration {
         Duration::new(u64::from(self.secs), 0) + Duration::from_nanos(u64::from(self.nanos))

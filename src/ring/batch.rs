@@ -8,7 +8,11 @@ use super::extras::Extras;
 use super::frame;
 use super::image::BlockImage;
 use super::slot::FrameLease;
+#[cfg(feature = "af-xdp")]
+use super::umem::{ChunkLease, ChunkPlace};
 use super::walk::{BlockHeader, Walk};
+#[cfg(feature = "af-xdp")]
+use crate::packet::PacketMeta;
 use crate::packet::{Packet, Timestamp};
 
 /// Packets that the kernel handed over together, in memory it shares with us.
@@ -38,6 +42,8 @@ pub struct PacketBatch {
 enum Memory {
     Block(BlockLease),
     Frames(FrameLease),
+    #[cfg(feature = "af-xdp")]
+    Chunks(ChunkLease, Timestamp),
     Arena(Arena),
 }
 
@@ -59,6 +65,20 @@ impl PacketBatch {
         Self { memory: Memory::Frames(lease) }
     }
 
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn from_chunks(lease: ChunkLease) -> Self {
+        Self { memory: Memory::Chunks(lease, Timestamp::now()) }
+    }
+
+    /// The lease of an AF_XDP socket's batch; any other comes back.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn into_chunks(self) -> Result<ChunkLease, Self> {
+        match self.memory {
+            Memory::Chunks(lease, _) => Ok(lease),
+            memory => Err(Self { memory }),
+        }
+    }
+
     /// Packets in this batch. May be 0: the kernel retires an empty block when a packet was too
     /// large for it.
     #[inline]
@@ -66,6 +86,8 @@ impl PacketBatch {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).packets as usize,
             Memory::Frames(lease) => lease.len(),
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(lease, _) => lease.len(),
             Memory::Arena(arena) => BlockHeader::read(&arena.body).packets as usize,
         }
     }
@@ -82,6 +104,10 @@ impl PacketBatch {
         let source = match &self.memory {
             Memory::Block(lease) => Walked::Block(Walk::new(lease.body(), lease.extras())),
             Memory::Frames(lease) => Walked::Frames { lease, next: 0 },
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(lease, time) => {
+                Walked::Chunks { lease, place: lease.start(), time: *time }
+            }
             Memory::Arena(arena) => Walked::Block(Walk::new(&arena.body, arena.extras)),
         };
         Packets { source, memory: &self.memory }
@@ -93,6 +119,8 @@ impl PacketBatch {
         match (&mut packets.source, place) {
             (Walked::Block(walk), Place::Block { at, left }) => walk.go_to(at, left),
             (Walked::Frames { next, .. }, Place::Frame(number)) => *next = number,
+            #[cfg(feature = "af-xdp")]
+            (Walked::Chunks { place, .. }, Place::Chunk(at)) => *place = at,
             _ => unreachable!("a place of another batch"),
         }
         packets
@@ -105,6 +133,8 @@ impl PacketBatch {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).sequence,
             Memory::Frames(lease) => lease.sequence(),
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(lease, _) => lease.sequence(),
             Memory::Arena(arena) => BlockHeader::read(&arena.body).sequence,
         }
     }
@@ -118,7 +148,8 @@ impl PacketBatch {
     /// Whether a block was handed over because its time was up, not because it was full.
     #[inline]
     pub fn timed_out(&self) -> bool {
-        !matches!(self.memory, Memory::Frames(_)) && self.status() & libc::TP_STATUS_BLK_TMO != 0
+        matches!(self.memory, Memory::Block(_) | Memory::Arena(_))
+            && self.status() & libc::TP_STATUS_BLK_TMO != 0
     }
 
     /// When the kernel opened the block, shortly before its first packet; of a run of frames, when
@@ -127,6 +158,8 @@ impl PacketBatch {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).first_time,
             Memory::Frames(lease) => stamp(lease, 0),
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(_, time) => *time,
             Memory::Arena(arena) => BlockHeader::read(&arena.body).first_time,
         }
     }
@@ -136,6 +169,8 @@ impl PacketBatch {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).last_time,
             Memory::Frames(lease) => stamp(lease, lease.len() - 1),
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(_, time) => *time,
             Memory::Arena(arena) => BlockHeader::read(&arena.body).last_time,
         }
     }
@@ -151,6 +186,8 @@ impl PacketBatch {
                 (body[..BlockHeader::read(body).used_len(body)].into(), lease.extras())
             }
             Memory::Frames(lease) => (self.lay_out(), lease.extras()),
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(..) => (self.lay_out(), Extras::default()),
         };
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
@@ -177,6 +214,8 @@ impl PacketBatch {
         match &self.memory {
             Memory::Block(lease) => lease.status(),
             Memory::Frames(lease) => lease.flags(),
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(..) => 0,
             Memory::Arena(arena) => arena.status,
         }
     }
@@ -210,8 +249,13 @@ impl fmt::Debug for PacketBatch {
 /// How far an iterator over a batch has come; for who keeps the batch, but not the iterator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place {
-    Block { at: usize, left: u32 },
+    Block {
+        at: usize,
+        left: u32,
+    },
     Frame(usize),
+    #[cfg(feature = "af-xdp")]
+    Chunk(ChunkPlace),
 }
 
 /// Iterates over the packets of a [`PacketBatch`].
@@ -224,7 +268,16 @@ pub struct Packets<'a> {
 #[derive(Clone)]
 enum Walked<'a> {
     Block(Walk<'a>),
-    Frames { lease: &'a FrameLease, next: usize },
+    Frames {
+        lease: &'a FrameLease,
+        next: usize,
+    },
+    #[cfg(feature = "af-xdp")]
+    Chunks {
+        lease: &'a ChunkLease,
+        place: ChunkPlace,
+        time: Timestamp,
+    },
 }
 
 impl<'a> Iterator for Packets<'a> {
@@ -253,6 +306,11 @@ impl<'a> Iterator for Packets<'a> {
                 }
                 None
             }
+            #[cfg(feature = "af-xdp")]
+            Walked::Chunks { lease, place, time } => {
+                let data = lease.frame(place)?;
+                Some(Packet::new(data, PacketMeta::of_bytes(data.len(), *time)))
+            }
         }
     }
 
@@ -270,6 +328,8 @@ impl Packets<'_> {
         match &self.source {
             Walked::Block(walk) => Place::Block { at: walk.at(), left: walk.left() },
             Walked::Frames { next, .. } => Place::Frame(*next),
+            #[cfg(feature = "af-xdp")]
+            Walked::Chunks { place, .. } => Place::Chunk(*place),
         }
     }
 
@@ -278,6 +338,8 @@ impl Packets<'_> {
         match &self.source {
             Walked::Block(walk) => walk.left() as usize,
             Walked::Frames { lease, next } => lease.len() - next,
+            #[cfg(feature = "af-xdp")]
+            Walked::Chunks { place, .. } => place.left(),
         }
     }
 

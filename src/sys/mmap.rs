@@ -35,7 +35,42 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps the ring of a packet socket, `len` bytes.
     pub(crate) fn of_ring(socket: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        mmap(len, libc::MAP_SHARED, socket.as_raw_fd())
+        mmap(len, libc::MAP_SHARED, socket.as_raw_fd(), 0)
+    }
+
+    /// Maps `len` bytes of what a descriptor has at `offset`.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn of_file(fd: BorrowedFd<'_>, len: usize, offset: i64) -> io::Result<Self> {
+        mmap(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
+    }
+
+    /// `len` zeroed bytes of memory of this process, in huge pages if so asked.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
+        let huge = if huge { libc::MAP_HUGETLB } else { 0 };
+        mmap(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge, -1, 0)
+    }
+
+    /// Has its pages, none of which is in use yet, taken from a NUMA node (mbind(2), `MPOL_BIND`).
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn bind_to_node(&self, node: u32) -> io::Result<()> {
+        const MPOL_BIND: i32 = 2;
+        let mut mask = [0_u64; 16];
+        let word = mask.get_mut(node as usize / 64);
+        *word.ok_or(io::Error::from_raw_os_error(libc::EINVAL))? = 1 << (node % 64);
+        // SAFETY: the stretch is our own mapping; the mask is readable for as many bits as are named.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.base.as_ptr(),
+                self.len,
+                MPOL_BIND,
+                mask.as_ptr(),
+                64 * mask.len(),
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// `len` zeroed bytes of the heap, aligned to a page: a ring without a kernel.
@@ -71,7 +106,7 @@ impl Mapping {
             return Ok(());
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let private = mmap(self.len, flags, -1)?;
+        let private = mmap(self.len, flags, -1, 0)?;
         for range in kept {
             assert!(range.start <= range.end && range.end <= self.len, "range inside the mapping");
             // SAFETY: the start is inside the mapping, as just asserted.
@@ -121,11 +156,10 @@ impl Drop for Mapping {
     }
 }
 
-fn mmap(len: usize, flags: i32, fd: i32) -> io::Result<Mapping> {
+fn mmap(len: usize, flags: i32, fd: i32, offset: i64) -> io::Result<Mapping> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nobody.
-    let base = unsafe {
-        libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0)
-    };
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -165,7 +199,7 @@ mod tests {
 
     #[test]
     fn detaching_keeps_the_kept_bytes_at_their_address() {
-        let mapping = mmap(3 * 4096, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1).unwrap();
+        let mapping = mmap(3 * 4096, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0).unwrap();
         for page in 0..3 {
             write(&mapping, page * 4096 + 7, 0xa0 + page as u8);
         }

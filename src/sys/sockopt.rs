@@ -6,7 +6,7 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::{Error, Result, Step};
+use crate::{BusyPoll, Error, Result, Step};
 
 /// A socket option: where it lives, its number, and its name for errors.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,20 @@ options! {
     DETACH_FILTER = libc::SOL_SOCKET, libc::SO_DETACH_FILTER, "SO_DETACH_FILTER";
 }
 
+#[cfg(feature = "af-xdp")]
+options! {
+    XDP_MMAP_OFFSETS = libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, "XDP_MMAP_OFFSETS";
+    XDP_RX_RING = libc::SOL_XDP, libc::XDP_RX_RING, "XDP_RX_RING";
+    XDP_TX_RING = libc::SOL_XDP, libc::XDP_TX_RING, "XDP_TX_RING";
+    XDP_UMEM_REG = libc::SOL_XDP, libc::XDP_UMEM_REG, "XDP_UMEM_REG";
+    XDP_FILL_RING = libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, "XDP_UMEM_FILL_RING";
+    XDP_COMPLETION_RING = libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, "XDP_UMEM_COMPLETION_RING";
+    XDP_STATISTICS = libc::SOL_XDP, libc::XDP_STATISTICS, "XDP_STATISTICS";
+    XDP_OPTIONS = libc::SOL_XDP, libc::XDP_OPTIONS, "XDP_OPTIONS";
+    // linux/if_xdp.h, 6.17
+    XDP_MAX_TX_SKB_BUDGET = libc::SOL_XDP, 9, "XDP_MAX_TX_SKB_BUDGET";
+}
+
 /// A plain C value that the kernel may read or fill bytewise.
 ///
 /// # Safety
@@ -68,6 +82,36 @@ unsafe impl Plain for libc::tpacket_stats_v3 {}
 unsafe impl Plain for libc::packet_mreq {}
 // SAFETY: a repr(C) struct of an integer and a raw pointer.
 unsafe impl Plain for libc::sock_fprog {}
+
+#[cfg(feature = "af-xdp")]
+mod xdp {
+    use super::Plain;
+
+    // SAFETY: a repr(C) struct of integers.
+    unsafe impl Plain for libc::xdp_umem_reg {}
+    // SAFETY: a repr(C) struct of integers.
+    unsafe impl Plain for libc::xdp_umem_reg_v1 {}
+    // SAFETY: a repr(C) struct of integers.
+    unsafe impl Plain for libc::xdp_mmap_offsets {}
+    // SAFETY: a repr(C) struct of integers.
+    unsafe impl Plain for libc::xdp_statistics {}
+    // SAFETY: a repr(C) struct of integers.
+    unsafe impl Plain for libc::xdp_options {}
+}
+
+/// Sets what is asked for of busy polling; see [`BusyPoll`].
+pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, options: &BusyPoll) -> Result<()> {
+    if let Some(us) = options.us {
+        set(socket, BUSY_POLL, &us)?;
+    }
+    if let Some(prefer) = options.prefer {
+        set(socket, PREFER_BUSY_POLL, &i32::from(prefer))?;
+    }
+    if let Some(budget) = options.budget {
+        set(socket, BUSY_POLL_BUDGET, &i32::from(budget))?;
+    }
+    Ok(())
+}
 
 /// Sets an option; the raw error, for callers that tell errnos apart.
 pub(crate) fn try_set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) -> io::Result<()> {

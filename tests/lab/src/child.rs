@@ -1,6 +1,6 @@
 //! Tests that cripple their process (limits, capabilities, seccomp) run in one of their own.
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 const VARIABLE: &str = "RINGTAP_TEST_CHILD";
 
@@ -27,12 +27,25 @@ pub fn run_in(module_path: &str, test: &str) {
 
 #[track_caller]
 fn run_named(name: &str, value: &str) {
-    let status = Command::new(std::env::current_exe().expect("a test has a path"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(VARIABLE, value)
-        .status()
-        .expect("a test can be run");
+    let status = command(name, value).status().expect("a test can be run");
     assert!(status.success(), "{name}: {status}");
+}
+
+fn command(name: &str, value: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(VARIABLE, value);
+    command
+}
+
+/// Starts what [`run`] runs, and goes on: its output can be read from the process.
+///
+/// # Panics
+/// Where there can be no process.
+pub fn start(test: &str, value: &str) -> Child {
+    command(&format!("child::{test}"), value)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a test can be run")
 }
 
 /// The value that [`run`] gave this process; `None` where it is an ordinary test process, in which

@@ -22,6 +22,7 @@ pub mod bpf;
 pub mod child;
 pub mod generator;
 pub mod host;
+pub mod limits;
 pub mod link;
 pub mod namespace;
 pub mod pair;
@@ -30,6 +31,7 @@ pub mod seccomp;
 pub mod stage;
 pub mod tally;
 pub mod traffic;
+pub mod xdp;
 
 pub use self::generator::Generator;
 pub use self::host::Host;

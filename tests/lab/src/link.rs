@@ -63,6 +63,15 @@ impl Veth {
         }
     }
 
+    /// Sets the MTU of the right end alone.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn set_mtu_of_right(&self, mtu: u32) {
+        change(&self.right, vec![LinkAttribute::Mtu(mtu)], None)
+            .unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
+    }
+
     /// Removes both ends.
     ///
     /// # Panics

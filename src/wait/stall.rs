@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Why frames are left after a kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stall {
+pub enum Stall {
     /// None are.
     Done,
     /// The kernel took a part: kick again.
@@ -19,10 +19,11 @@ pub(crate) enum Stall {
 
 /// What a kick came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Judged {
-    pub(crate) stall: Stall,
+pub struct Judged {
+    /// Why frames are left.
+    pub stall: Stall,
     /// Whether the kernel took, or refused, any frame.
-    pub(crate) has_progressed: bool,
+    pub has_progressed: bool,
 }
 
 /// How long to wait where nothing reports an end: longer each time.
@@ -44,7 +45,7 @@ impl Patience {
     }
 
     /// Waits.
-    pub(super) fn sleep(&mut self) {
+    pub(crate) fn sleep(&mut self) {
         std::thread::sleep(self.next());
     }
 }

@@ -1,0 +1,29 @@
+//! AF_XDP: packets taken from, and given to, a queue of an interface, past the kernel's stack.
+//!
+//! ```text
+//!   program ── redirects queue N ──► socket ──RX ring──► leases ──returned──► fill ring ──► driver
+//!   reserve ──TX ring──► driver ──completion ring──► free
+//! ```
+//!
+//! A socket has one queue; [`XdpProgram`] sends a queue's packets to it, in the kernel, for as long as
+//! somebody holds the program. Its two halves, [`XdpReceiver`] and [`XdpSender`], share nothing but the
+//! descriptor.
+
+mod bound;
+mod builder;
+mod forward;
+mod open;
+mod program;
+mod receiver;
+mod sender;
+mod slot;
+mod socket;
+
+pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};
+pub(crate) use self::forward::Forwarding;
+pub use self::program::{Attach, XdpProgram};
+pub use self::receiver::XdpReceiver;
+pub use self::sender::XdpSender;
+pub(crate) use self::slot::Checksum;
+pub use self::slot::XdpTxSlot;
+pub use self::socket::{XdpChunks, XdpSocket};

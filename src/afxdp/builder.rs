@@ -1,0 +1,327 @@
+//! Options of an AF_XDP socket.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::bound::Bound;
+use super::open;
+use super::program::{Attach, XdpProgram};
+use super::socket::XdpSocket;
+use crate::ring::umem::Umem;
+use crate::{BusyPoll, GeometryError, Result};
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum XdpMode {
+    /// Receiving: all frames of the UMEM.
+    Rx,
+    /// Sending: all frames of the UMEM. Needs no program, and no right but `CAP_NET_RAW`.
+    Tx,
+    /// Both: half of the frames each.
+    #[default]
+    RxTx,
+    /// Both, with so many frames each, instead of [`frame_count`](XdpSocketBuilder::frame_count).
+    Custom {
+        /// Frames to receive into.
+        rx_frames: u32,
+        /// Frames to send from.
+        tx_frames: u32,
+    },
+}
+
+impl XdpMode {
+    /// Of `count` frames, how many to receive into, and to send from.
+    fn share_out(self, count: u32) -> (u32, u32) {
+        match self {
+            Self::Rx => (count, 0),
+            Self::Tx => (0, count),
+            Self::RxTx => (count / 2, count / 2),
+            Self::Custom { rx_frames, tx_frames } => (rx_frames, tx_frames),
+        }
+    }
+}
+
+/// Whether packets are copied between the driver and the UMEM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CopyMode {
+    /// Not where the driver can do without; [`XdpSocket::is_zerocopy`] says.
+    #[default]
+    Auto,
+    /// Copied.
+    Copy,
+    /// Not copied, or an error.
+    ZeroCopy,
+}
+
+/// Whether the UMEM is in huge pages (`MAP_HUGETLB`), which spares the card's driver and the copying kernel most
+/// of the page tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// In pages of the usual size.
+    #[default]
+    No,
+    /// In huge pages if there are enough; [`XdpSocket::has_huge_pages`] says.
+    Try,
+    /// In huge pages, or an error.
+    Require,
+}
+
+/// Whether frames may leave a checksum to be computed; see [`XdpTxSlot::set_checksum`](crate::XdpTxSlot).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TxChecksum {
+    /// They may not, and have all of their bytes for themselves.
+    #[default]
+    Off,
+    /// By the card, or by the kernel where the driver copies and cannot. On veth, by nobody: the far end is told
+    /// that it is still to do.
+    Card,
+    /// By the kernel (`XDP_UMEM_TX_SW_CSUM`); for tests, and only where packets are copied.
+    Software,
+}
+
+/// The most frames of a UMEM: the kernel takes more, and the memory for them.
+const FRAMES: RangeInclusive<u32> = 64..=1 << 16;
+/// The metadata of a frame that is sent (`struct xsk_tx_metadata`, linux/if_xdp.h).
+const METADATA: u32 = 24;
+/// What the kernel keeps free before each packet (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: u32 = 256;
+
+/// Builds an [`XdpSocket`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct XdpSocketBuilder {
+    pub(super) interface: Option<String>,
+    pub(super) queue: u32,
+    pub(super) frame_size: u32,
+    frame_count: u32,
+    pub(super) headroom: u32,
+    mode: XdpMode,
+    pub(super) copy_mode: CopyMode,
+    pub(super) need_wakeup: bool,
+    pub(super) attach: Attach,
+    pub(super) program: Option<XdpProgram>,
+    pub(super) busy_poll: BusyPoll,
+    pub(super) promiscuous: bool,
+    pub(super) huge_pages: HugePages,
+    pub(super) numa_node: Option<u32>,
+    pub(super) multi_buffer: bool,
+    pub(super) tx_checksum: TxChecksum,
+    pub(super) shares: u32,
+    pub(super) shared: Option<Shared>,
+}
+
+/// A UMEM that another socket was opened with.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) umem: Arc<Umem>,
+    pub(super) bound: Arc<Bound>,
+    pub(super) checksums: bool,
+}
+
+impl XdpSocketBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            interface: None,
+            queue: 0,
+            frame_size: 4096,
+            frame_count: 4096,
+            headroom: 0,
+            mode: XdpMode::default(),
+            copy_mode: CopyMode::default(),
+            need_wakeup: true,
+            attach: Attach::default(),
+            program: None,
+            busy_poll: BusyPoll::default(),
+            promiscuous: false,
+            huge_pages: HugePages::default(),
+            numa_node: None,
+            multi_buffer: false,
+            tx_checksum: TxChecksum::default(),
+            shares: 1,
+            shared: None,
+        }
+    }
+
+    /// The interface. Required.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// The queue, from 0. Default 0.
+    pub fn queue_id(mut self, queue: u32) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Bytes of a frame: 2048 or 4096. Default 4096. The kernel keeps 256 of them free before a packet.
+    pub fn frame_size(mut self, bytes: u32) -> Self {
+        self.frame_size = bytes;
+        self
+    }
+
+    /// Frames of the UMEM: a power of two from 64 to 65,536. Default 4096, which is 16 MiB. With
+    /// [`shared_umem`](Self::shared_umem) it is what that UMEM's first socket was built with.
+    pub fn frame_count(mut self, frames: u32) -> Self {
+        self.frame_count = frames;
+        self
+    }
+
+    /// What it is for. Default both.
+    pub fn mode(mut self, mode: XdpMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether packets are copied. Default only where the driver cannot do without.
+    pub fn copy_mode(mut self, mode: CopyMode) -> Self {
+        self.copy_mode = mode;
+        self
+    }
+
+    /// Whether the driver may sleep and be woken (`XDP_USE_NEED_WAKEUP`). Default true.
+    pub fn need_wakeup(mut self, on: bool) -> Self {
+        self.need_wakeup = on;
+        self
+    }
+
+    /// How the program is attached that this socket brings. Default in the driver, if it can.
+    pub fn attach(mut self, attach: Attach) -> Self {
+        self.attach = attach;
+        self
+    }
+
+    /// A program for sockets of several queues to share, or of one's own. Default one that redirects all.
+    pub fn program(mut self, program: XdpProgram) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// Bytes that the kernel leaves free before each packet it writes, beyond its own 256. Default 0.
+    pub fn headroom(mut self, bytes: u32) -> Self {
+        self.headroom = bytes;
+        self
+    }
+
+    /// Microseconds to busy-poll the device before sleeping; see [`BusyPoll`].
+    pub fn busy_poll_us(mut self, us: u32) -> Self {
+        self.busy_poll.us = Some(us);
+        self
+    }
+
+    /// Whether busy polling is preferred to interrupts; see [`BusyPoll`].
+    pub fn prefer_busy_poll(mut self, on: bool) -> Self {
+        self.busy_poll.prefer = Some(on);
+        self
+    }
+
+    /// Packets one busy poll may process; see [`BusyPoll`].
+    pub fn busy_poll_budget(mut self, packets: u16) -> Self {
+        self.busy_poll.budget = Some(packets);
+        self
+    }
+
+    /// Whether the interface takes in packets for others too, as long as the socket lives. Default false.
+    pub fn promiscuous(mut self, on: bool) -> Self {
+        self.promiscuous = on;
+        self
+    }
+
+    /// Whether the UMEM is in huge pages. Default no.
+    pub fn huge_pages(mut self, choice: HugePages) -> Self {
+        self.huge_pages = choice;
+        self
+    }
+
+    /// The NUMA node that the UMEM's memory comes from, best the card's
+    /// (`/sys/class/net/<interface>/device/numa_node`). Default the one of the thread that first touches it.
+    pub fn numa_node(mut self, node: u32) -> Self {
+        self.numa_node = Some(node);
+        self
+    }
+
+    /// Whether a packet may take several frames (`XDP_USE_SG`, Linux 6.6): for MTUs beyond a frame, both ways.
+    /// Such a packet is copied together when it is received. Default false: one that is too long is dropped,
+    /// and counted in [`XdpStats::rx_dropped`](crate::XdpStats::rx_dropped).
+    ///
+    /// With [`program`](Self::program), that must have been attached for it too.
+    pub fn multi_buffer(mut self, on: bool) -> Self {
+        self.multi_buffer = on;
+        self
+    }
+
+    /// Whether frames may leave a checksum to be computed (Linux 6.8). Default off. It takes 24 bytes of each
+    /// frame.
+    pub fn tx_checksum(mut self, choice: TxChecksum) -> Self {
+        self.tx_checksum = choice;
+        self
+    }
+
+    /// How many sockets the UMEM is for, this one counted: it gets so many times the frames asked for. The
+    /// others are built with [`shared_umem`](Self::shared_umem). Default 1.
+    pub fn umem_shares(mut self, sockets: u32) -> Self {
+        self.shares = sockets;
+        self
+    }
+
+    /// Uses the UMEM of another socket, which was built for several
+    /// ([`umem_shares`](Self::umem_shares)): on another queue or interface, with as many frames and of the
+    /// same size, and copying or not as that one does. What one of them receives another can send without
+    /// copying it ([`XdpSocket::send_batch`]).
+    pub fn shared_umem(mut self, other: &XdpSocket) -> Self {
+        self.shared = Some(other.shared());
+        self
+    }
+
+    /// Opens the socket, and attaches a program where it receives.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing), [`Error::Geometry`](crate::Error::Geometry),
+    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface); [`Error::Os`](crate::Error::Os) naming the
+    /// step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
+    /// driver does not have; and what [`XdpProgram::redirect_all`] says.
+    pub fn build(self) -> Result<XdpSocket> {
+        open::open(&self)
+    }
+
+    /// Frames to receive into, and to send from.
+    pub(super) fn frames(&self) -> (u32, u32) {
+        let count = self.shared.as_ref().map_or(self.frame_count, |shared| shared.umem.share_len());
+        self.mode.share_out(count)
+    }
+
+    /// Bytes of a frame that precede what is sent.
+    pub(super) fn metadata(&self) -> u32 {
+        if self.tx_checksum == TxChecksum::Off { 0 } else { METADATA }
+    }
+
+    pub(super) fn check(&self) -> Result<(), GeometryError> {
+        let (frame_size, headroom) = (self.frame_size as usize, self.headroom as usize);
+        if !matches!(self.frame_size, 2048 | 4096) {
+            return Err(GeometryError::ChunkSize { frame_size });
+        }
+        let (rx, tx) = self.frames();
+        let frame_count = rx as usize + tx as usize;
+        let is_custom = matches!(self.mode, XdpMode::Custom { .. });
+        let is_even = is_custom || frame_count.is_power_of_two();
+        let all = frame_count.saturating_mul(self.shares as usize);
+        let is_in_bounds = |count: usize| u32::try_from(count).is_ok_and(|n| FRAMES.contains(&n));
+        if !is_even || !is_in_bounds(frame_count) || !is_in_bounds(all) {
+            return Err(GeometryError::ChunkCount { frame_count, shares: self.shares as usize });
+        }
+        if self.headroom >= self.frame_size - KERNEL_HEADROOM {
+            return Err(GeometryError::Headroom { headroom, frame_size });
+        }
+        match &self.shared {
+            Some(shared) if shared.umem.share_len() != rx + tx => {
+                let share = shared.umem.share_len() as usize;
+                Err(GeometryError::ShareMismatch { frame_count, share })
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Sending on what was received, where it lies.
+
+use super::sender::XdpSender;
+use crate::ring::batch::Place;
+use crate::ring::umem::ChunkLease;
+use crate::{PacketBatch, Result};
+
+/// A batch that is being sent on; what is left of it goes back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Forwarding {
+    rest: Rest,
+    /// Frames that were committed.
+    pub(crate) forwarded: u64,
+    has_learned: bool,
+}
+
+#[derive(Debug)]
+enum Rest {
+    Chunks(ChunkLease),
+    /// Frames of another kind of socket, and how far one has come.
+    Others(PacketBatch, Place),
+}
+
+impl Forwarding {
+    pub(crate) fn new(batch: PacketBatch) -> Self {
+        let rest = match batch.into_chunks() {
+            Ok(lease) => Rest::Chunks(lease),
+            Err(batch) => {
+                let place = batch.iter().place();
+                Rest::Others(batch, place)
+            }
+        };
+        Self { rest, forwarded: 0, has_learned: false }
+    }
+
+    /// The length of the next frame, and whether it can be sent where it lies; `None` at the end.
+    fn next(&self, sender: &XdpSender) -> Option<(usize, bool)> {
+        match &self.rest {
+            Rest::Chunks(lease) => {
+                let len = lease.frame(&mut lease.start())?.len();
+                Some((len, lease.is_of(&sender.umem) && !lease.is_first_gathered()))
+            }
+            Rest::Others(batch, place) => Some((batch.iter_from(*place).next()?.len(), false)),
+        }
+    }
+
+    pub(crate) fn is_done(&self, sender: &XdpSender) -> bool {
+        self.next(sender).is_none()
+    }
+
+    /// Whether there is room for the next frame.
+    pub(crate) fn has_room(&self, sender: &mut XdpSender) -> bool {
+        match self.next(sender) {
+            None => true,
+            Some((_, true)) => sender.has_entries(1),
+            Some((len, false)) => sender.has_room(len),
+        }
+    }
+
+    /// Sends on what there is room for.
+    pub(crate) fn step(
+        &mut self,
+        sender: &mut XdpSender,
+        keep: &mut impl FnMut(&mut [u8]) -> bool,
+    ) -> Result<()> {
+        sender.reclaim(); // others' chunks go home also where there is room without them
+        while let Some((len, in_place)) = self.next(sender) {
+            if !sender.fits(len) && !std::mem::replace(&mut self.has_learned, true) {
+                sender.learn_mtu();
+            }
+            let is_possible = sender.fits(len);
+            if is_possible && !self.has_room(sender) {
+                return Ok(());
+            }
+            if !is_possible {
+                sender.refused += 1;
+            }
+            let is_kept = match &mut self.rest {
+                Rest::Chunks(lease) => {
+                    let mut taken = lease.take_first().expect("there is a next one");
+                    let is_kept = is_possible && keep(lease.bytes_of(&mut taken));
+                    if is_kept && in_place {
+                        sender.push_in_place(taken);
+                    } else {
+                        let copied = is_kept.then(|| sender.copy(lease.bytes_of(&mut taken)));
+                        lease.put_back(taken);
+                        copied.transpose()?;
+                    }
+                    is_kept
+                }
+                Rest::Others(batch, place) => {
+                    let mut packets = batch.iter_from(*place);
+                    let packet = packets.next().expect("there is a next one");
+                    *place = packets.place();
+                    let mut frame = packet.data().to_vec();
+                    let is_kept = is_possible && keep(&mut frame);
+                    is_kept.then(|| sender.copy(&frame)).transpose()?;
+                    is_kept
+                }
+            };
+            self.forwarded += u64::from(is_kept);
+        }
+        Ok(())
+    }
+}
+
+impl XdpSender {
+    /// Sends on the packets of a batch, those that `keep`, which may change their bytes, says true of: how many
+    /// those were. Kicks and waits where there is no room; the last of them are committed, not flushed.
+    ///
+    /// What was received by a socket of the same UMEM is not copied: this socket's own other half, or one that
+    /// was built with [`shared_umem`](crate::XdpSocketBuilder::shared_umem). A packet too long for this
+    /// interface is counted in [`XdpStats::refused`](crate::XdpStats::refused).
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); the rest of the batch is let go of then.
+    pub fn send_batch(
+        &mut self,
+        batch: PacketBatch,
+        mut keep: impl FnMut(&mut [u8]) -> bool,
+    ) -> Result<u64> {
+        let mut forwarding = Forwarding::new(batch);
+        loop {
+            forwarding.step(self, &mut keep)?;
+            if forwarding.is_done(self) {
+                return Ok(forwarding.forwarded);
+            }
+            self.press(|sender| forwarding.has_room(sender), None)?;
+        }
+    }
+}

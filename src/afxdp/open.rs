@@ -1,0 +1,219 @@
+//! The opening sequence of an AF_XDP socket: UMEM, rings, bind, program; none works in another order.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bound::{Bound, index_of};
+use super::builder::{CopyMode, HugePages, Shared, TxChecksum, XdpSocketBuilder};
+use super::program::XdpProgram;
+use super::receiver::XdpReceiver;
+use super::sender::{TxOptions, XdpSender};
+use super::socket::XdpSocket;
+use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
+use crate::ring::umem::{Share, Umem};
+use crate::sys::xdp::{self, UmemSpec, Which};
+use crate::sys::{Mapping, packet_socket, sockopt};
+use crate::{Error, GeometryError, Result, Step};
+
+/// How long the queue of a socket that was just closed may stay busy.
+const BUSY_FOR: Duration = Duration::from_secs(1);
+
+pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
+    let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+    options.check()?;
+    let index = index_of(name)?;
+    let (rx, tx) = options.frames();
+    let socket = xdp::open()?;
+    sockopt::set_busy_poll(socket.as_fd(), &options.busy_poll)?;
+    let (umem, has_huge_pages) = umem(options, socket.as_fd())?;
+    let rings = rings(socket.as_fd(), rx, tx)?;
+    let program = program(options, name, rx > 0)?;
+    bind(options, &socket, index, program.as_ref())?;
+    // Taken only now: a socket that could not be opened has used up none.
+    let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
+    let _membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
+    if let Some(program) = &program {
+        program.register(options.queue, socket.as_fd())?;
+    }
+    let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
+    let (name, queue) = (name.to_owned(), options.queue);
+    let bound = Arc::new(Bound {
+        socket,
+        name,
+        index,
+        queue,
+        is_zerocopy,
+        has_huge_pages,
+        program,
+        _membership,
+    });
+    let shared = Shared { umem, bound, checksums: checksums(options) };
+    halves(options, rings, share, shared)
+}
+
+/// Whether checksums may be left to the kernel: the UMEM's business.
+fn checksums(options: &XdpSocketBuilder) -> bool {
+    match &options.shared {
+        Some(shared) => shared.checksums,
+        None => options.tx_checksum != TxChecksum::Off,
+    }
+}
+
+/// The four rings of a socket; those of a half that is not there are missing.
+struct Rings {
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    rx: Option<Consumer<Descriptor>>,
+    tx: Option<Producer<Descriptor>>,
+}
+
+fn rings(socket: BorrowedFd<'_>, rx: u32, tx: u32) -> Result<Rings> {
+    // What is sent on from a shared UMEM comes on top: room for all of the frames in each ring. The kernel
+    // wants both of the UMEM's rings, whichever is used.
+    let size = (rx + tx).next_power_of_two();
+    let rings = Rings {
+        fill: Producer::new(create::<u64>(socket, Which::Fill, size)?),
+        completion: Consumer::new(create::<u64>(socket, Which::Completion, size)?),
+        rx: (rx > 0)
+            .then(|| Ok::<_, Error>(Consumer::new(create(socket, Which::Rx, size)?)))
+            .transpose()?,
+        tx: (tx > 0)
+            .then(|| Ok::<_, Error>(Producer::new(create(socket, Which::Tx, size)?)))
+            .transpose()?,
+    };
+    if tx > 0 {
+        xdp::raise_budget(socket, size);
+    }
+    Ok(rings)
+}
+
+fn create<T: Entry>(socket: BorrowedFd<'_>, which: Which, size: u32) -> Result<Arc<IndexRing<T>>> {
+    let (mapping, offset) = xdp::create_ring(socket, which, size, size_of::<T>())?;
+    let layout = IndexLayout {
+        producer: offset.producer as usize,
+        consumer: offset.consumer as usize,
+        flags: offset.flags as usize,
+        entries: offset.desc as usize,
+        size,
+    };
+    Ok(Arc::new(IndexRing::new(mapping, layout)))
+}
+
+/// The UMEM, this socket's own or another's, and whether it is in huge pages.
+fn umem(options: &XdpSocketBuilder, socket: BorrowedFd<'_>) -> Result<(Arc<Umem>, bool)> {
+    if let Some(shared) = &options.shared {
+        return Ok((Arc::clone(&shared.umem), shared.bound.has_huge_pages));
+    }
+    let (rx, tx) = options.frames();
+    let bytes = (rx + tx) as usize * options.shares as usize * options.frame_size as usize;
+    let (mapping, has_huge_pages) = memory(options.huge_pages, bytes)?;
+    if let Some(node) = options.numa_node {
+        mapping.bind_to_node(node).map_err(|source| Error::os(Step::BindMemory, source))?;
+    }
+    let umem = Umem::new(mapping, options.frame_size, options.metadata(), options.shares);
+    let spec = UmemSpec {
+        base: umem.base(),
+        len: umem.len() as u64,
+        chunk_size: umem.chunk_size(),
+        headroom: options.headroom,
+        metadata: options.metadata(),
+        software_checksums: options.tx_checksum == TxChecksum::Software,
+    };
+    xdp::register_umem(socket, &spec)?;
+    Ok((Arc::new(umem), has_huge_pages))
+}
+
+fn memory(choice: HugePages, bytes: usize) -> Result<(Mapping, bool)> {
+    if choice != HugePages::No {
+        match Mapping::anonymous(bytes, true) {
+            Ok(mapping) => return Ok((mapping, true)),
+            Err(source) if choice == HugePages::Require => {
+                return Err(Error::os(Step::MapHugePages, source));
+            }
+            Err(_) => {} // the caller is told by `has_huge_pages`
+        }
+    }
+    let mapping =
+        Mapping::anonymous(bytes, false).map_err(|source| Error::RingTooLarge { bytes, source })?;
+    Ok((mapping, false))
+}
+
+fn program(options: &XdpSocketBuilder, name: &str, receives: bool) -> Result<Option<XdpProgram>> {
+    Ok(match &options.program {
+        _ if !receives => None,
+        Some(program) => Some(program.clone()),
+        None if options.multi_buffer => {
+            Some(XdpProgram::redirect_multi_buffer(name, options.attach)?)
+        }
+        None => Some(XdpProgram::redirect_all(name, options.attach)?),
+    })
+}
+
+/// Binds; a queue whose last socket was just closed stays busy for a moment.
+fn bind(
+    options: &XdpSocketBuilder,
+    socket: &OwnedFd,
+    index: u32,
+    program: Option<&XdpProgram>,
+) -> Result<()> {
+    let mut flags = match options.copy_mode {
+        CopyMode::Auto if program.is_some_and(XdpProgram::is_generic) => libc::XDP_COPY,
+        CopyMode::Auto => 0,
+        CopyMode::Copy => libc::XDP_COPY,
+        CopyMode::ZeroCopy => libc::XDP_ZEROCOPY,
+    };
+    if options.need_wakeup {
+        flags |= libc::XDP_USE_NEED_WAKEUP;
+    }
+    if options.multi_buffer {
+        flags |= libc::XDP_USE_SG;
+    }
+    let shared = options.shared.as_ref().map(|shared| shared.bound.fd());
+    let give_up = Instant::now() + BUSY_FOR;
+    loop {
+        match xdp::bind(socket.as_fd(), (index, options.queue), flags, shared) {
+            Ok(()) => return Ok(()),
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(source) => return Err(Error::os(Step::BindQueue, source)),
+        }
+    }
+}
+
+/// A socket that keeps an interface promiscuous: one of AF_XDP cannot.
+fn promiscuous(index: u32) -> Result<OwnedFd> {
+    let socket = packet_socket::open()?;
+    packet_socket::promiscuous(socket.as_fd(), index)?;
+    Ok(socket)
+}
+
+/// The two halves, and the frames of a share shared out between them.
+fn halves(
+    options: &XdpSocketBuilder,
+    rings: Rings,
+    share: Share,
+    shared: Shared,
+) -> Result<XdpSocket> {
+    let (rx_frames, _) = options.frames();
+    let Shared { umem, bound, checksums } = &shared;
+    let Share { number, mut chunks } = share;
+    let for_tx = chunks.split_off(rx_frames as usize);
+    let receiver = rings.rx.map(|rx| {
+        let share = Share { number, chunks };
+        XdpReceiver::new(rx, rings.fill, share, Arc::clone(umem), Arc::clone(bound))
+    });
+    let tx_options = TxOptions {
+        multi_buffer: options.multi_buffer,
+        checksums: *checksums,
+        is_told_to_kick: bound.is_zerocopy && options.need_wakeup,
+    };
+    let sender = rings.tx.map(|tx| {
+        let parts = (Arc::clone(umem), Arc::clone(bound));
+        XdpSender::new(tx, rings.completion, for_tx, parts, tx_options)
+    });
+    Ok(XdpSocket::new(receiver, sender.transpose()?, shared))
+}

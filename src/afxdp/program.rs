@@ -1,0 +1,142 @@
+//! The program that sends packets to sockets.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::bound::index_of;
+use crate::sys::{bpf_program, netlink};
+use crate::{Error, Result, Step};
+
+/// How an XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Attach {
+    /// In the driver where it can, else in the stack.
+    #[default]
+    Auto,
+    /// In the driver, before anything is allocated for a packet.
+    Native,
+    /// In the stack: any driver, and slower.
+    Generic,
+}
+
+/// An XDP program that sends the packets of each queue to the socket registered for it, and lets those of
+/// other queues pass to the stack.
+///
+/// It is attached to its interface as long as a clone of it lives (a `bpf_link`): the kernel detaches it with
+/// the process, however that ends.
+#[derive(Debug, Clone)]
+pub struct XdpProgram(Arc<Attached>);
+
+#[derive(Debug)]
+struct Attached {
+    // In this order: no packet is redirected any more when the map goes.
+    _link: Option<OwnedFd>,
+    map: OwnedFd,
+    interface: String,
+    is_generic: bool,
+}
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`, linux/if_link.h.
+const GENERIC: u32 = 1 << 1;
+const NATIVE: u32 = 1 << 2;
+/// Queues that a map has room for.
+const QUEUES: u32 = 256;
+
+impl XdpProgram {
+    /// Attaches a program that redirects all queues of an interface that get a socket.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`]; [`Error::ProgramAttached`]; [`Error::Os`] naming the step, above all loading
+    /// without `CAP_BPF` and `CAP_NET_ADMIN` in the initial namespace.
+    pub fn redirect_all(interface: &str, attach: Attach) -> Result<Self> {
+        Self::redirect(interface, attach, false)
+    }
+
+    /// As [`redirect_all`](Self::redirect_all), for sockets with
+    /// [`multi_buffer`](crate::XdpSocketBuilder::multi_buffer).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn redirect_multi_buffer(interface: &str, attach: Attach) -> Result<Self> {
+        Self::redirect(interface, attach, true)
+    }
+
+    fn redirect(interface: &str, attach: Attach, has_frags: bool) -> Result<Self> {
+        let load = |source| Error::os(Step::LoadProgram, source);
+        let index = index_of(interface)?;
+        let map = bpf_program::create_xskmap(QUEUES).map_err(load)?;
+        let program = bpf_program::load_redirect(map.as_fd(), has_frags).map_err(load)?;
+        Self::attach((interface, index), attach, program, map)
+    }
+
+    /// Attaches a program made elsewhere, with aya or libbpf say, which redirects packets by `map`, a map of
+    /// AF_XDP sockets (`BPF_MAP_TYPE_XSKMAP`) whose keys are queues.
+    ///
+    /// # Errors
+    /// As [`redirect_all`](Self::redirect_all).
+    pub fn from_fds(
+        interface: &str,
+        attach: Attach,
+        program: OwnedFd,
+        map: OwnedFd,
+    ) -> Result<Self> {
+        Self::attach((interface, index_of(interface)?), attach, program, map)
+    }
+
+    /// A program made and attached elsewhere, which redirects packets by `map`: sockets only enter
+    /// themselves there. It is not detached here.
+    ///
+    /// Where it was attached to the stack, not the driver, say so: sockets must copy then.
+    pub fn from_map(interface: impl Into<String>, is_generic: bool, map: OwnedFd) -> Self {
+        Self(Arc::new(Attached { _link: None, map, interface: interface.into(), is_generic }))
+    }
+
+    fn attach(
+        (interface, index): (&str, u32),
+        attach: Attach,
+        program: OwnedFd,
+        map: OwnedFd,
+    ) -> Result<Self> {
+        let in_mode = |flags| bpf_program::attach(program.as_fd(), index, flags);
+        let (link, is_generic) = match attach {
+            Attach::Native => (in_mode(NATIVE), false),
+            Attach::Generic => (in_mode(GENERIC), true),
+            Attach::Auto => match in_mode(NATIVE) {
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    (in_mode(GENERIC), true)
+                }
+                link => (link, false),
+            },
+        };
+        let link = link.map_err(|source| match source.raw_os_error() {
+            Some(libc::EBUSY | libc::EEXIST) => Error::ProgramAttached {
+                name: interface.to_owned(),
+                id: netlink::xdp_program_id(index).ok().flatten(),
+            },
+            _ => Error::os(Step::AttachProgram, source),
+        })?;
+        let (_link, interface) = (Some(link), interface.to_owned());
+        Ok(Self(Arc::new(Attached { _link, map, interface, is_generic })))
+    }
+
+    /// The interface it is attached to.
+    pub fn interface(&self) -> &str {
+        &self.0.interface
+    }
+
+    /// Whether it runs in the stack, not in the driver.
+    pub fn is_generic(&self) -> bool {
+        self.0.is_generic
+    }
+
+    pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
+        bpf_program::register(self.0.map.as_fd(), queue, socket)
+            .map_err(|source| Error::os(Step::LoadProgram, source))
+    }
+
+    pub(super) fn unregister(&self, queue: u32) {
+        // What is not there any more is out.
+        let _ = bpf_program::unregister(self.0.map.as_fd(), queue);
+    }
+}

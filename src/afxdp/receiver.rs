@@ -1,0 +1,292 @@
+//! The receiving half: the RX ring's frames are lent, and the fill ring is kept full.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bound::Bound;
+use crate::ring::batch::PacketBatch;
+use crate::ring::index::{Consumer, Descriptor, Producer};
+use crate::ring::umem::{Chunk, Lending, Share, Umem};
+use crate::sys::event::{self, Interest};
+use crate::sys::xdp;
+use crate::wait::{Empty, StopHandle};
+use crate::{Error, Result, Step, XdpStats};
+
+/// The most frames that one batch lends.
+const BATCH: u32 = 64;
+/// How often a waiting reader looks whether its interface is still there: nothing reports that it is not.
+const LIVENESS: Duration = Duration::from_millis(250);
+/// How soon one looks again for chunks to receive into, which other threads return.
+const STARVED: Duration = Duration::from_millis(1);
+/// How long packets may still come that were under way when the intake was closed.
+const LATE: Duration = Duration::from_millis(2);
+
+/// Receives the packets of one queue; half of an [`XdpSocket`](crate::XdpSocket), from
+/// [`into_split`](crate::XdpSocket::into_split).
+pub struct XdpReceiver {
+    // Dropped before the socket: a mapped ring keeps it, and its queue, in use.
+    rx: Consumer<Descriptor>,
+    fill: Producer<u64>,
+    free: Vec<Chunk>,
+    umem: Arc<Umem>,
+    bound: Arc<Bound>,
+    share: u32,
+    /// Chunks in all; in the hands of leases, as far as they have not come back.
+    total: u32,
+    leased: u32,
+    /// A packet of which not all chunks have come yet.
+    partial: Option<Partial>,
+    stop: Option<StopHandle>,
+    /// Set when the intake was closed.
+    closed: Option<Instant>,
+    sequence: u64,
+    malformed: u64,
+    delivered: u64,
+    batches: u64,
+}
+
+#[derive(Debug)]
+struct Partial {
+    /// The chunk that the packet goes by; the others are free again.
+    first: Chunk,
+    bytes: Vec<u8>,
+    is_sound: bool,
+}
+
+impl XdpReceiver {
+    pub(super) fn new(
+        rx: Consumer<Descriptor>,
+        fill: Producer<u64>,
+        share: Share,
+        umem: Arc<Umem>,
+        bound: Arc<Bound>,
+    ) -> Self {
+        let (total, free, share) = (share.chunks.len() as u32, share.chunks, share.number);
+        let (leased, sequence, malformed, delivered, batches) = Default::default();
+        let (partial, stop, closed) = (None, None, None);
+        let mut receiver = Self {
+            rx,
+            fill,
+            free,
+            umem,
+            bound,
+            share,
+            total,
+            leased,
+            partial,
+            stop,
+            closed,
+            sequence,
+            malformed,
+            delivered,
+            batches,
+        };
+        receiver.refill();
+        receiver
+    }
+
+    /// The next batch if there is one; never waits. No system call, but where the driver has to be woken.
+    pub fn next_batch(&mut self) -> Option<PacketBatch> {
+        if self.closed.is_none() && self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
+            self.bound.close_intake();
+            self.closed = Some(Instant::now());
+        }
+        self.refill();
+        let mut lending = Lending::new(&self.umem);
+        while lending.len() < BATCH
+            && let Some(descriptor) = self.rx.pop()
+        {
+            self.lend(&mut lending, descriptor);
+        }
+        self.rx.release();
+        let count = lending.len();
+        let lease = lending.lend(self.sequence + 1)?;
+        self.sequence += 1;
+        self.leased += count;
+        self.delivered += u64::from(count);
+        self.batches += 1;
+        Some(PacketBatch::from_chunks(lease))
+    }
+
+    /// Waits up to `timeout` for the next batch; `None` when the time is up, or when a [`StopHandle`] has
+    /// ended the socket and all is delivered.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceGone`] within a quarter of a second after the interface was removed; [`Error::Os`]
+    /// where waiting failed.
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            if let Some(batch) = self.next_batch() {
+                return Ok(Some(batch));
+            }
+            let step = match self.when_empty() {
+                Empty::End => return Ok(None),
+                Empty::Wait => None,
+                Empty::WaitAtMost(step) => Some(Instant::now() + step),
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+            let until = [deadline, step].into_iter().flatten().min();
+            let stop = match (&self.stop, self.closed) {
+                (Some(stop), None) => Interest::Readable(stop.event()),
+                _ => Interest::Not,
+            };
+            let [socket, _] = event::poll([Interest::Readable(self.bound.fd()), stop], until)
+                .map_err(|source| Error::os(Step::Wait, source))?;
+            if !socket.readable {
+                self.check_link()?;
+            }
+        }
+    }
+
+    /// A handle that ends this half from any thread: its queue's packets go to the stack from then on, and
+    /// what is in its ring is still delivered.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where no descriptor is left.
+    pub fn stop_handle(&mut self) -> Result<StopHandle> {
+        if self.stop.is_none() {
+            self.stop = Some(StopHandle::new()?);
+        }
+        Ok(self.stop.clone().expect("set just now"))
+    }
+
+    /// Running totals: the kernel's, which are both halves', and this half's. One system call; resets
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    pub fn stats(&self) -> Result<XdpStats> {
+        Ok(self.own_stats(super::socket::kernel_stats(self.bound.fd())?))
+    }
+
+    pub(crate) fn own_stats(&self, stats: XdpStats) -> XdpStats {
+        let malformed = stats.malformed + self.malformed;
+        XdpStats { delivered: self.delivered, batches: self.batches, malformed, ..stats }
+    }
+
+    /// The name of the interface, as it was when the socket was opened.
+    pub fn interface(&self) -> &str {
+        &self.bound.name
+    }
+
+    /// The queue.
+    pub fn queue_id(&self) -> u32 {
+        self.bound.queue
+    }
+
+    /// Gives the kernel all chunks that are free.
+    pub(super) fn refill(&mut self) {
+        let Self { free, leased, umem, .. } = self;
+        umem.take_returned(self.share, |chunk| {
+            *leased -= 1;
+            free.push(chunk);
+        });
+        if self.free.is_empty() {
+            return;
+        }
+        for _ in 0..self.fill.vacant(self.free.len() as u32) {
+            let Some(chunk) = self.free.pop() else { break };
+            self.fill.push(self.umem.give(chunk));
+        }
+        self.fill.publish();
+        if self.fill.ring().needs_wakeup() {
+            xdp::wake_fill(self.bound.fd());
+        }
+    }
+
+    /// Adds what a descriptor says was received. Its chunk is in use again at once where that is nothing.
+    fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
+        let Some(chunk) = self.umem.take_back(descriptor.address) else {
+            self.malformed += 1;
+            return;
+        };
+        let offset = (descriptor.address % u64::from(self.umem.chunk_size())) as u32;
+        let is_continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
+        if is_continued || self.partial.is_some() {
+            self.gather(lending, (chunk, offset, descriptor.len), is_continued);
+        } else if let Err(chunk) = lending.push(chunk, offset, descriptor.len) {
+            self.malformed += 1;
+            self.free.push(chunk);
+        }
+    }
+
+    /// Adds one piece of a packet that takes several chunks.
+    fn gather(&mut self, lending: &mut Lending, piece: (Chunk, u32, u32), is_continued: bool) {
+        let (chunk, offset, len) = piece;
+        let bytes = self.umem.bytes(&chunk, offset, len).map(<[u8]>::to_vec);
+        let (is_sound, bytes) = (bytes.is_some(), bytes.unwrap_or_default());
+        match &mut self.partial {
+            None => self.partial = Some(Partial { first: chunk, bytes, is_sound }),
+            Some(partial) => {
+                partial.bytes.extend_from_slice(&bytes);
+                partial.is_sound &= is_sound;
+                self.free.push(chunk);
+            }
+        }
+        if !is_continued && let Some(Partial { first, bytes, is_sound }) = self.partial.take() {
+            if is_sound {
+                lending.push_gathered(first, &bytes);
+            } else {
+                self.malformed += 1;
+                self.free.push(first);
+            }
+        }
+    }
+
+    /// Chunks that are free, with the kernel, and leased.
+    pub(super) fn chunks(&mut self) -> (u32, u32, u32) {
+        self.refill();
+        let free = self.free.len() as u32;
+        (free, self.total - free - self.leased, self.leased)
+    }
+
+    pub(crate) fn share_stop(&mut self, stop: StopHandle) {
+        self.stop = Some(stop);
+    }
+
+    pub(crate) fn known_stop(&self) -> Option<&StopHandle> {
+        self.stop.as_ref()
+    }
+
+    pub(crate) fn has_ready_batch(&self) -> bool {
+        self.rx.is_ready()
+    }
+
+    /// What a reader must do that found the ring empty.
+    pub(crate) fn when_empty(&mut self) -> Empty {
+        if let Some(closed) = self.closed {
+            let left = LATE.saturating_sub(closed.elapsed());
+            return if left.is_zero() { Empty::End } else { Empty::WaitAtMost(left) };
+        }
+        if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
+            return Empty::WaitAtMost(Duration::ZERO); // asked for since the last look
+        }
+        // Nothing left to receive into: only leases have any.
+        let is_starved = self.fill.outstanding() == 0;
+        Empty::WaitAtMost(if is_starved { STARVED } else { LIVENESS })
+    }
+
+    pub(crate) fn check_link(&self) -> Result<()> {
+        self.bound.check_link()
+    }
+}
+
+impl AsFd for XdpReceiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bound.fd()
+    }
+}
+
+impl fmt::Debug for XdpReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdpReceiver")
+            .field("interface", &self.bound.name)
+            .field("queue_id", &self.bound.queue)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,246 @@
+//! A socket: its two halves together.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use super::builder::{Shared, XdpSocketBuilder};
+use super::program::XdpProgram;
+use super::receiver::XdpReceiver;
+use super::sender::XdpSender;
+use super::slot::XdpTxSlot;
+use crate::sys::xdp;
+use crate::{Error, PacketBatch, Result, StopHandle, XdpStats};
+
+/// Receives and sends the packets of one queue of an interface through AF_XDP.
+///
+/// ```no_run
+/// # fn main() -> ringtap::Result<()> {
+/// let mut socket = ringtap::XdpSocket::open("eth0")?; // queue 0
+/// while let Some(batch) = socket.next_batch_timeout(std::time::Duration::from_secs(1))? {
+///     for packet in &batch {
+///         println!("{} bytes", packet.len());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Batches are as those of a [`Capture`](crate::Capture): owned, held as long as one likes, returned from any
+/// thread. The kernel says nothing of a packet but its bytes; the timestamp is when its batch was taken.
+/// Packets that come in here do not reach the stack, nor taps.
+pub struct XdpSocket {
+    receiver: Option<XdpReceiver>,
+    sender: Option<XdpSender>,
+    shared: Shared,
+}
+
+/// Where the frames of a socket are. They add up to their number, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct XdpChunks {
+    /// Free to be given to the kernel.
+    pub rx_free: u32,
+    /// In the fill ring, in the driver's hands, or in the RX ring.
+    pub rx_kernel: u32,
+    /// In batches that were not dropped, or not seen to be, and sent on from there.
+    pub rx_leased: u32,
+    /// Free to be written.
+    pub tx_free: u32,
+    /// In the TX ring, under way, or in the completion ring.
+    pub tx_kernel: u32,
+}
+
+impl XdpChunks {
+    /// All frames of the socket.
+    pub fn total(&self) -> u32 {
+        self.rx_free + self.rx_kernel + self.rx_leased + self.tx_free + self.tx_kernel
+    }
+}
+
+impl XdpSocket {
+    /// Opens queue 0 of an interface with the default options.
+    ///
+    /// # Errors
+    /// As [`XdpSocketBuilder::build`].
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> XdpSocketBuilder {
+        XdpSocketBuilder::new()
+    }
+
+    pub(super) fn new(
+        receiver: Option<XdpReceiver>,
+        sender: Option<XdpSender>,
+        shared: Shared,
+    ) -> Self {
+        Self { receiver, sender, shared }
+    }
+
+    /// The next batch if there is one; never waits, and never has one in [`XdpMode::Tx`](crate::XdpMode::Tx).
+    /// No system call, but where the driver has to be woken.
+    pub fn next_batch(&mut self) -> Option<PacketBatch> {
+        self.receiver.as_mut()?.next_batch()
+    }
+
+    /// As [`XdpReceiver::next_batch_timeout`].
+    ///
+    /// # Errors
+    /// As there; [`Error::NotReceiving`].
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
+        self.receiver_mut()?.next_batch_timeout(timeout)
+    }
+
+    /// As [`XdpReceiver::stop_handle`].
+    ///
+    /// # Errors
+    /// As there; [`Error::NotReceiving`].
+    pub fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.receiver_mut()?.stop_handle()
+    }
+
+    /// A free frame to write `len` bytes into; `None` where there is none, or `len` is above
+    /// [`XdpSender::frame_capacity`].
+    pub fn reserve(&mut self, len: usize) -> Option<XdpTxSlot<'_>> {
+        self.sender.as_mut()?.reserve(len)
+    }
+
+    /// As [`XdpSender::send`].
+    ///
+    /// # Errors
+    /// As there; [`Error::NotSending`].
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.sender_mut()?.send(frame)
+    }
+
+    /// As [`XdpSender::send_batch`]: an echo, where the batch is this socket's own.
+    ///
+    /// # Errors
+    /// As there; [`Error::NotSending`].
+    pub fn send_batch(
+        &mut self,
+        batch: PacketBatch,
+        keep: impl FnMut(&mut [u8]) -> bool,
+    ) -> Result<u64> {
+        self.sender_mut()?.send_batch(batch, keep)
+    }
+
+    /// As [`XdpSender::flush`].
+    ///
+    /// # Errors
+    /// As there. Without a sending half there is nothing to flush.
+    pub fn flush(&mut self) -> Result<()> {
+        self.sender.as_mut().map_or(Ok(()), XdpSender::flush)
+    }
+
+    /// As [`XdpSender::drained`].
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn drained(&mut self, timeout: Duration) -> Result<bool> {
+        self.sender.as_mut().map_or(Ok(true), |sender| sender.drained(timeout))
+    }
+
+    /// Running totals of both halves. One system call; resets nothing.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    pub fn stats(&self) -> Result<XdpStats> {
+        let stats = kernel_stats(self.as_fd())?;
+        let stats = self.receiver.as_ref().map_or(stats, |receiver| receiver.own_stats(stats));
+        Ok(self.sender.as_ref().map_or(stats, |sender| sender.own_stats(stats)))
+    }
+
+    /// Where its frames are now.
+    pub fn chunks(&mut self) -> XdpChunks {
+        let (rx_free, rx_kernel, rx_leased) =
+            self.receiver.as_mut().map_or_else(Default::default, XdpReceiver::chunks);
+        let (tx_free, tx_kernel) =
+            self.sender.as_mut().map_or_else(Default::default, XdpSender::chunks);
+        XdpChunks { rx_free, rx_kernel, rx_leased, tx_free, tx_kernel }
+    }
+
+    /// Whether packets are received and sent without being copied.
+    pub fn is_zerocopy(&self) -> bool {
+        self.shared.bound.is_zerocopy
+    }
+
+    /// Whether the UMEM is in huge pages.
+    pub fn has_huge_pages(&self) -> bool {
+        self.shared.bound.has_huge_pages
+    }
+
+    /// The name of the interface, as it was when the socket was opened.
+    pub fn interface(&self) -> &str {
+        &self.shared.bound.name
+    }
+
+    /// The queue.
+    pub fn queue_id(&self) -> u32 {
+        self.shared.bound.queue
+    }
+
+    /// The program that sends packets here, for sockets of other queues to share.
+    pub fn program(&self) -> Option<&XdpProgram> {
+        self.shared.bound.program.as_ref()
+    }
+
+    /// The receiving half, if it has one.
+    pub fn receiver(&self) -> Option<&XdpReceiver> {
+        self.receiver.as_ref()
+    }
+
+    /// The sending half, if it has one.
+    pub fn sender(&self) -> Option<&XdpSender> {
+        self.sender.as_ref()
+    }
+
+    /// Its halves, for different threads. The queue is free again when both are dropped.
+    pub fn into_split(self) -> (Option<XdpReceiver>, Option<XdpSender>) {
+        (self.receiver, self.sender)
+    }
+
+    pub(super) fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    pub(crate) fn receiver_mut(&mut self) -> Result<&mut XdpReceiver> {
+        self.receiver.as_mut().ok_or(Error::NotReceiving)
+    }
+
+    fn sender_mut(&mut self) -> Result<&mut XdpSender> {
+        self.sender.as_mut().ok_or(Error::NotSending)
+    }
+}
+
+/// What the kernel counts.
+pub(super) fn kernel_stats(socket: BorrowedFd<'_>) -> Result<XdpStats> {
+    let kernel = xdp::statistics(socket)?;
+    Ok(XdpStats {
+        rx_dropped: kernel.rx_dropped,
+        rx_invalid: kernel.rx_invalid_descs,
+        tx_invalid: kernel.tx_invalid_descs,
+        rx_ring_full: kernel.rx_ring_full,
+        fill_ring_empty: kernel.rx_fill_ring_empty_descs,
+        tx_ring_empty: kernel.tx_ring_empty_descs,
+        ..XdpStats::default()
+    })
+}
+
+impl AsFd for XdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.bound.fd()
+    }
+}
+
+impl fmt::Debug for XdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdpSocket")
+            .field("interface", &self.interface())
+            .field("queue_id", &self.queue_id())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,62 @@
+//! What an async injector has beyond other senders: transmit timestamps, and figures.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use super::transmit::AsyncTx;
+use crate::{Injector, InjectorStats, Result, TxTimestamp};
+
+/// Sends frames on this thread's reactor.
+///
+/// Committing costs no system call: the reactor's next turn hands over everything that was committed
+/// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
+/// kernel does not take at once are kept at it in the background, also while nobody awaits anything
+/// here; [`kick_now`](AsyncTx::kick_now) is for those who cannot wait for the turn.
+///
+/// ```no_run
+/// # async fn f() -> ringtap::Result<()> {
+/// let mut tx = ringtap::AsyncInjector::open("eth0")?;
+/// tx.send(&[0xff; 60]).await?; // committed; waits only where the ring is full
+/// tx.drained().await?; // sent
+/// # Ok(())
+/// # }
+/// ```
+pub type AsyncInjector = AsyncTx<Injector>;
+
+impl AsyncTx<Injector> {
+    /// Opens an injector with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`InjectorBuilder::build`](crate::InjectorBuilder::build) and [`new`](Self::new).
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::new(Injector::open(interface)?)
+    }
+
+    /// Waits for the next transmit timestamp; needs
+    /// [`tx_timestamps`](crate::InjectorBuilder::tx_timestamps). Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Injector::read_tx_timestamp`].
+    pub async fn tx_timestamp(&mut self) -> Result<TxTimestamp> {
+        poll_fn(|cx| {
+            loop {
+                let stamp = self.port().read_tx_timestamp()?;
+                if let Some(stamp) = stamp {
+                    return Poll::Ready(Ok(stamp));
+                }
+                ready!(self.poll_change(cx))?;
+            }
+        })
+        .await
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> InjectorStats {
+        self.get_ref().stats()
+    }
+
+    /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].
+    pub(crate) fn learn_mtu(&mut self) {
+        self.port().learn_mtu();
+    }
+}

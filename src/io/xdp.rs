@@ -1,0 +1,380 @@
+//! An AF_XDP socket on a reactor: the generic receiver and the generic sender, side by side.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use futures_sink::Sink;
+
+use super::port::{Port, Sealed, SealedTx, TxPort};
+use super::transmit::AsyncTx;
+use super::tx_slot::AsyncTxSlot;
+use super::{Async, Pacer};
+use crate::afxdp::{Checksum, Forwarding};
+use crate::wait::{Empty, Judged, StopHandle};
+use crate::{Error, PacketBatch, Result, XdpReceiver, XdpSender, XdpSocket, XdpStats};
+
+/// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
+pub type AsyncXdpReceiver = Async<XdpReceiver>;
+
+/// The sending half of an [`AsyncXdpSocket`]: a `Sink` of frames, as an [`AsyncInjector`](crate::AsyncInjector).
+pub type AsyncXdpSender = AsyncTx<XdpSender>;
+
+/// Receives and sends the packets of an AF_XDP socket on this thread's reactor.
+///
+/// ```no_run
+/// # async fn f() -> ringtap::Result<()> {
+/// let mut socket = ringtap::AsyncXdpSocket::open("eth0")?;
+/// while let Some(batch) = socket.next_batch().await? {
+///     socket.send_batch(batch, |frame| { frame[..12].rotate_left(6); true }).await?; // swapped addresses: an echo
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It is its two halves: [`into_split`](Self::into_split) has them, for two tasks. Kicks go with the turn's one
+/// `io_uring_enter`, as an injector's.
+pub struct AsyncXdpSocket {
+    receiver: Option<AsyncXdpReceiver>,
+    sender: Option<AsyncXdpSender>,
+}
+
+impl AsyncXdpSocket {
+    /// Opens queue 0 of an interface with the default options.
+    ///
+    /// # Errors
+    /// As [`XdpSocketBuilder::build`](crate::XdpSocketBuilder::build) and [`new`](Self::new).
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::new(XdpSocket::open(interface)?)
+    }
+
+    /// Registers a socket with this thread's reactor. It takes up to three ops.
+    ///
+    /// # Errors
+    /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
+    pub fn new(socket: XdpSocket) -> Result<Self> {
+        let (receiver, sender) = socket.into_split();
+        let receiver = receiver.map(Async::new).transpose()?;
+        let sender = sender.map(AsyncTx::new).transpose()?;
+        Ok(Self { receiver, sender })
+    }
+
+    /// Waits for the next batch; see [`Async::next_batch`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// As there; [`Error::NotReceiving`].
+    pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
+        self.receiver_mut()?.next_batch().await
+    }
+
+    /// Waits until a batch is there, or the end is, without taking anything. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`next_batch`](Self::next_batch).
+    pub async fn readable(&mut self) -> Result<()> {
+        self.receiver_mut()?.readable().await
+    }
+
+    /// A handle to end receiving from any thread; see [`XdpReceiver::stop_handle`].
+    ///
+    /// # Errors
+    /// As [`Async::stop_handle`]; [`Error::NotReceiving`].
+    pub fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.receiver_mut()?.stop_handle()
+    }
+
+    /// Commits a copy of `frame`, waiting where there is no room. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`AsyncTx::send`]; [`Error::NotSending`].
+    pub async fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.sender_mut()?.send(frame).await
+    }
+
+    /// Waits for a free frame to write `len` bytes into. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`AsyncTx::reserve`]; [`Error::NotSending`].
+    pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, XdpSender>> {
+        self.sender_mut()?.reserve(len).await
+    }
+
+    /// Sends on the packets of a batch; see [`AsyncTx::send_batch`].
+    ///
+    /// # Errors
+    /// As there; [`Error::NotSending`].
+    pub async fn send_batch(
+        &mut self,
+        batch: PacketBatch,
+        keep: impl FnMut(&mut [u8]) -> bool,
+    ) -> Result<u64> {
+        self.sender_mut()?.send_batch(batch, keep).await
+    }
+
+    /// Waits until every committed frame was handed to the kernel. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`AsyncTx::flush`]. Without a sending half there is nothing to flush.
+    pub async fn flush(&mut self) -> Result<()> {
+        match &mut self.sender {
+            Some(sender) => sender.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until every committed frame was sent. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub async fn drained(&mut self) -> Result<()> {
+        match &mut self.sender {
+            Some(sender) => sender.drained().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends everything a stream yields; see [`AsyncTx::send_stream`].
+    ///
+    /// # Errors
+    /// As there; [`Error::NotSending`].
+    pub async fn send_stream<S>(&mut self, stream: S, pacer: Option<Pacer>) -> Result<u64>
+    where
+        S: Stream,
+        S::Item: AsRef<[u8]>,
+    {
+        self.sender_mut()?.send_stream(stream, pacer).await
+    }
+
+    /// Running totals of both halves. One system call; resets nothing.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    pub fn stats(&self) -> Result<XdpStats> {
+        match (&self.receiver, &self.sender) {
+            (None, None) => Ok(XdpStats::default()),
+            (None, Some(sender)) => sender.get_ref().stats(),
+            (Some(receiver), None) => receiver.get_ref().stats(),
+            (Some(receiver), Some(sender)) => {
+                Ok(sender.get_ref().own_stats(receiver.get_ref().stats()?))
+            }
+        }
+    }
+
+    /// The receiving half, if it has one.
+    pub fn receiver(&mut self) -> Option<&mut AsyncXdpReceiver> {
+        self.receiver.as_mut()
+    }
+
+    /// The sending half, if it has one.
+    pub fn sender(&mut self) -> Option<&mut AsyncXdpSender> {
+        self.sender.as_mut()
+    }
+
+    /// Its halves, for two tasks of this thread.
+    pub fn into_split(self) -> (Option<AsyncXdpReceiver>, Option<AsyncXdpSender>) {
+        (self.receiver, self.sender)
+    }
+
+    fn receiver_mut(&mut self) -> Result<&mut AsyncXdpReceiver> {
+        self.receiver.as_mut().ok_or(Error::NotReceiving)
+    }
+
+    fn sender_mut(&mut self) -> Result<&mut AsyncXdpSender> {
+        self.sender.as_mut().ok_or(Error::NotSending)
+    }
+}
+
+impl AsyncTx<XdpSender> {
+    /// Sends on the packets of a batch, those that `keep`, which may change their bytes, says true of: how many
+    /// those were. Waits where there is no room; see [`XdpSender::send_batch`], also for what is not copied.
+    ///
+    /// Cancel-safe for the socket, not for the batch: dropped before it is ready, the rest of the batch is let
+    /// go of.
+    ///
+    /// # Errors
+    /// As [`send`](AsyncTx::send), lengths aside.
+    pub async fn send_batch(
+        &mut self,
+        batch: PacketBatch,
+        mut keep: impl FnMut(&mut [u8]) -> bool,
+    ) -> Result<u64> {
+        let mut forwarding = Forwarding::new(batch);
+        poll_fn(|cx| {
+            loop {
+                forwarding.step(&mut self.port(), &mut keep)?;
+                self.mark()?;
+                if forwarding.is_done(&self.port()) {
+                    return Poll::Ready(Ok(forwarding.forwarded));
+                }
+                ready!(self.poll_until(cx, |sender| forwarding.has_room(sender)))?;
+            }
+        })
+        .await
+    }
+
+    /// Running totals: the kernel's, which are both halves', and this half's.
+    ///
+    /// # Errors
+    /// As [`XdpSender::stats`].
+    pub fn stats(&self) -> Result<XdpStats> {
+        self.get_ref().stats()
+    }
+}
+
+impl Async<XdpReceiver> {
+    /// Running totals: the kernel's, which are both halves', and this half's.
+    ///
+    /// # Errors
+    /// As [`XdpReceiver::stats`].
+    pub fn stats(&self) -> Result<XdpStats> {
+        self.get_ref().stats()
+    }
+}
+
+impl AsyncTxSlot<'_, XdpSender> {
+    /// As [`XdpTxSlot::set_checksum`](crate::XdpTxSlot::set_checksum).
+    pub fn set_checksum(&mut self, start: u16, offset: u16) {
+        *self.extra_mut() = Some(Checksum::new(start, offset));
+    }
+}
+
+impl Port for XdpReceiver {}
+
+impl Sealed for XdpReceiver {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn take(&mut self) -> Result<Option<PacketBatch>> {
+        Ok(self.next_batch())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.has_ready_batch()
+    }
+
+    fn when_empty(&mut self) -> Result<Empty> {
+        Ok(self.when_empty())
+    }
+
+    fn check_link(&mut self) -> Result<()> {
+        XdpReceiver::check_link(self)
+    }
+
+    /// Nothing reports that an interface is gone: it is looked after with every wait.
+    fn is_link_down(&self) -> bool {
+        true
+    }
+
+    fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.stop_handle()
+    }
+
+    fn known_stop(&self) -> Option<&StopHandle> {
+        self.known_stop()
+    }
+}
+
+impl TxPort for XdpSender {}
+
+impl SealedTx for XdpSender {
+    type Extra = Option<Checksum>;
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn kick(&mut self) -> Result<Judged> {
+        self.kick()
+    }
+
+    fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+        self.judge(answer)
+    }
+
+    fn pending(&mut self) -> usize {
+        self.pending()
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.is_drained()
+    }
+
+    fn capacity(&self) -> usize {
+        self.frame_capacity()
+    }
+
+    fn has_room(&mut self, len: usize) -> bool {
+        self.has_room(len)
+    }
+
+    fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
+        self.check_len(frame.len())
+    }
+
+    fn copy(&mut self, frame: &[u8]) -> Result<()> {
+        self.copy(frame)
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.send(frame)
+    }
+
+    fn vacant_ref(&self, len: usize) -> &[u8] {
+        self.vacant_ref(len)
+    }
+
+    fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
+        self.vacant_bytes(len)
+    }
+
+    fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
+        self.commit(len, checksum)
+    }
+}
+
+/// Batches until receiving is stopped; an error is the last item. Without a receiving half there are none.
+impl Stream for AsyncXdpSocket {
+    type Item = Result<PacketBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.receiver {
+            Some(receiver) => Pin::new(receiver).poll_next(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// Commits what it is fed; flushing hands it to the kernel, closing waits until it is sent.
+impl<F: AsRef<[u8]>> Sink<F> for AsyncXdpSocket {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Sink::<F>::poll_ready(Pin::new(self.sender_mut()?), cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, frame: F) -> Result<()> {
+        Pin::new(self.sender_mut()?).start_send(frame)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Sink::<F>::poll_flush(Pin::new(self.sender_mut()?), cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Sink::<F>::poll_close(Pin::new(self.sender_mut()?), cx)
+    }
+}
+
+impl fmt::Debug for AsyncXdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncXdpSocket")
+            .field("receiver", &self.receiver)
+            .field("sender", &self.sender)
+            .finish()
+    }
+}

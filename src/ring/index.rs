@@ -1,0 +1,270 @@
+//! The AF_XDP rings: entries between two indices, one side's each (fill, completion, RX, TX).
+//!
+//! ```text
+//!             consumer                producer
+//!   … free … ├──── published ────────┤ … free …       indices count on for ever, wrapping at 2^32
+//! ```
+//!
+//! Whoever produces writes entries and then publishes its index; whoever consumes reads them and then
+//! publishes its own. Each keeps a copy of the other's index and looks again only when that says there is
+//! nothing to do. Our two halves are each other's mirror, so in tests each plays the kernel for the other.
+
+#![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
+
+#[cfg(all(test, not(miri)))]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use super::word::Word;
+use crate::sys::Mapping;
+
+/// The orderings of the index protocol; see the table in `ring.rs`.
+pub(crate) trait IndexOrders {
+    const PUBLISH: Ordering;
+    const OBSERVE: Ordering;
+}
+
+/// The orderings we use. `model.rs` has weaker ones that must fail.
+#[derive(Debug)]
+pub(crate) struct Sound;
+
+impl IndexOrders for Sound {
+    const PUBLISH: Ordering = Ordering::Release;
+    const OBSERVE: Ordering = Ordering::Acquire;
+}
+
+/// One side's view of the two indices.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    /// How far this side has come, published or not.
+    own: u32,
+    /// How far the other side had come at the last look.
+    other: u32,
+}
+
+impl Cursor {
+    fn new(own: &impl Word, other: &impl Word) -> Self {
+        // Relaxed: nothing was written yet.
+        Self { own: own.load(Ordering::Relaxed), other: other.load(Ordering::Relaxed) }
+    }
+
+    /// Looks how far the other side has come.
+    #[inline]
+    fn observe<O: IndexOrders>(&mut self, other: &impl Word) {
+        self.other = other.load(O::OBSERVE);
+    }
+
+    /// Tells the other side how far this one has come.
+    #[inline]
+    fn publish<O: IndexOrders>(self, own: &impl Word) {
+        own.store(self.own, O::PUBLISH);
+    }
+
+    /// Entries that a producer may write.
+    #[inline]
+    fn vacant(self, size: u32) -> u32 {
+        // A consumer ahead of its producer is no consumer: nothing is vacant then.
+        size.saturating_sub(self.own.wrapping_sub(self.other))
+    }
+
+    /// Entries that a consumer may read.
+    #[inline]
+    fn filled(self, size: u32) -> u32 {
+        let filled = self.other.wrapping_sub(self.own);
+        if filled > size { 0 } else { filled }
+    }
+}
+
+/// What an entry of a ring is: plain data of which every bit pattern is a value.
+///
+/// # Safety
+/// Integers, and `repr(C)` structs of integers without padding.
+pub(crate) unsafe trait Entry: Copy + 'static {}
+
+// SAFETY: an integer: the address of a chunk.
+unsafe impl Entry for u64 {}
+
+/// Where a frame lies in the UMEM (`struct xdp_desc`, linux/if_xdp.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(crate) struct Descriptor {
+    /// From the start of the UMEM.
+    pub(crate) address: u64,
+    pub(crate) len: u32,
+    pub(crate) options: u32,
+}
+
+// SAFETY: a repr(C) struct of integers, 16 bytes, without padding.
+unsafe impl Entry for Descriptor {}
+
+const _: () = assert!(size_of::<Descriptor>() == size_of::<libc::xdp_desc>());
+
+/// Where the parts of a ring lie in its mapping (`struct xdp_ring_offset`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexLayout {
+    pub(crate) producer: usize,
+    pub(crate) consumer: usize,
+    pub(crate) flags: usize,
+    pub(crate) entries: usize,
+    /// Entries: a power of two.
+    pub(crate) size: u32,
+}
+
+/// A ring in shared memory.
+#[derive(Debug)]
+pub(crate) struct IndexRing<T> {
+    mapping: Mapping,
+    layout: IndexLayout,
+    entry: PhantomData<T>,
+}
+
+impl<T: Entry> IndexRing<T> {
+    pub(crate) fn new(mapping: Mapping, layout: IndexLayout) -> Self {
+        let IndexLayout { producer, consumer, flags, entries, size } = layout;
+        assert!(size.is_power_of_two() && size <= 1 << 16, "validated by the geometry");
+        for word in [producer, consumer, flags] {
+            assert!(word.is_multiple_of(4) && word + 4 <= mapping.len(), "inside the mapping");
+        }
+        let len = size as usize * size_of::<T>();
+        assert!(entries.is_multiple_of(align_of::<T>()) && entries + len <= mapping.len());
+        Self { mapping, layout, entry: PhantomData }
+    }
+
+    #[inline]
+    fn word(&self, at: usize) -> &AtomicU32 {
+        // SAFETY: `at` is one of the three offsets that `new` has checked to lie inside the mapping.
+        let word = unsafe { self.mapping.base().add(at) };
+        // SAFETY: aligned, as `new` has checked; it lives as long as the mapping, that is as `self`; and it
+        // is only ever accessed atomically, by us and by the kernel.
+        unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) }
+    }
+
+    #[inline]
+    fn entry(&self, index: u32) -> NonNull<T> {
+        let at = (index & (self.layout.size - 1)) as usize;
+        // SAFETY: the array of `size` entries lies inside the mapping, as `new` has checked.
+        let entries = unsafe { self.mapping.base().add(self.layout.entries) }.cast::<T>();
+        // SAFETY: masked, so below `size`.
+        unsafe { entries.add(at) }
+    }
+
+    /// Whether the kernel sleeps, and has to be told of new entries (`XDP_RING_NEED_WAKEUP`).
+    pub(crate) fn needs_wakeup(&self) -> bool {
+        // The caller's publish must be seen before this is looked at, as the kernel sets this before it looks
+        // at the ring again: else both could see the other's old value.
+        fence(Ordering::SeqCst);
+        self.word(self.layout.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+
+    fn producer(&self) -> &AtomicU32 {
+        self.word(self.layout.producer)
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        self.word(self.layout.consumer)
+    }
+}
+
+/// The side that writes entries: fill and TX.
+#[derive(Debug)]
+pub(crate) struct Producer<T> {
+    ring: Arc<IndexRing<T>>,
+    cursor: Cursor,
+}
+
+impl<T: Entry> Producer<T> {
+    pub(crate) fn new(ring: Arc<IndexRing<T>>) -> Self {
+        let cursor = Cursor::new(ring.producer(), ring.consumer());
+        Self { ring, cursor }
+    }
+
+    /// Entries that may be pushed; at least `want`, if there is room for so many.
+    #[inline]
+    pub(crate) fn vacant(&mut self, want: u32) -> u32 {
+        let size = self.ring.layout.size;
+        if self.cursor.vacant(size) < want {
+            self.cursor.observe::<Sound>(self.ring.consumer());
+        }
+        self.cursor.vacant(size)
+    }
+
+    /// Writes the next entry, for which there is room. The other side sees it with the next
+    /// [`publish`](Self::publish).
+    #[inline]
+    pub(crate) fn push(&mut self, entry: T) {
+        assert!(self.vacant(1) > 0, "asked before");
+        // SAFETY: the entry lies between producer and consumer, the latter seen with acquire: the other
+        // side has read what was there and looks at it again only when it is published.
+        unsafe { self.ring.entry(self.cursor.own).write(entry) };
+        self.cursor.own = self.cursor.own.wrapping_add(1);
+    }
+
+    #[inline]
+    pub(crate) fn publish(&mut self) {
+        self.cursor.publish::<Sound>(self.ring.producer());
+    }
+
+    /// As [`outstanding`](Self::outstanding), as of the last look.
+    pub(crate) fn known_outstanding(&self) -> u32 {
+        self.cursor.own.wrapping_sub(self.cursor.other)
+    }
+
+    /// Entries that the other side has not taken yet, published or not.
+    pub(crate) fn outstanding(&mut self) -> u32 {
+        self.cursor.observe::<Sound>(self.ring.consumer());
+        self.cursor.own.wrapping_sub(self.cursor.other)
+    }
+
+    pub(crate) fn ring(&self) -> &IndexRing<T> {
+        &self.ring
+    }
+}
+
+/// The side that reads entries: RX and completion.
+#[derive(Debug)]
+pub(crate) struct Consumer<T> {
+    ring: Arc<IndexRing<T>>,
+    cursor: Cursor,
+}
+
+impl<T: Entry> Consumer<T> {
+    pub(crate) fn new(ring: Arc<IndexRing<T>>) -> Self {
+        let cursor = Cursor::new(ring.consumer(), ring.producer());
+        Self { ring, cursor }
+    }
+
+    /// The next entry, if there is one. The other side may write over it after the next
+    /// [`release`](Self::release).
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        if self.cursor.filled(self.ring.layout.size) == 0 {
+            self.cursor.observe::<Sound>(self.ring.producer());
+            if self.cursor.filled(self.ring.layout.size) == 0 {
+                return None;
+            }
+        }
+        // SAFETY: the entry lies between consumer and producer, the latter seen with acquire: the other side
+        // has written it, and does so again only when it is released.
+        let entry = unsafe { self.ring.entry(self.cursor.own).read() };
+        self.cursor.own = self.cursor.own.wrapping_add(1);
+        Some(entry)
+    }
+
+    #[inline]
+    pub(crate) fn release(&mut self) {
+        self.cursor.publish::<Sound>(self.ring.consumer());
+    }
+
+    /// Whether [`pop`](Self::pop) would find something.
+    pub(crate) fn is_ready(&self) -> bool {
+        // Relaxed: a hint; `pop` looks again.
+        let other = self.ring.producer().load(Ordering::Relaxed);
+        Cursor { other, ..self.cursor }.filled(self.ring.layout.size) > 0
+    }
+}

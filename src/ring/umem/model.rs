@@ -1,0 +1,91 @@
+//! The stack of returned chunks under loom: sound as it is, broken with either ordering weakened.
+
+use std::sync::atomic::Ordering;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicU32;
+use loom::thread;
+
+use super::stack::{Head, NONE, ReturnOrders, Sound, push, take_all};
+
+impl Head for AtomicU32 {
+    fn look(&self) -> u32 {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn swap(&self, value: u32, ordering: Ordering) -> u32 {
+        AtomicU32::swap(self, value, ordering)
+    }
+
+    fn replace(&self, current: u32, new: u32, ordering: Ordering) -> Result<u32, u32> {
+        self.compare_exchange(current, new, ordering, Ordering::Relaxed)
+    }
+}
+
+struct Stack {
+    head: AtomicU32,
+    /// The links, and with them the chunks' bytes: loom reports any access that is not ordered.
+    next: [UnsafeCell<u32>; 2],
+}
+
+fn run<O: ReturnOrders + 'static>() {
+    loom::model(|| {
+        let next = [UnsafeCell::new(NONE), UnsafeCell::new(NONE)];
+        let stack = Arc::new(Stack { head: AtomicU32::new(NONE), next });
+        let pushing: Vec<_> = (0..2_u32)
+            .map(|chunk| {
+                let stack = Arc::clone(&stack);
+                thread::spawn(move || {
+                    push::<O>(&stack.head, chunk, |head| {
+                        // SAFETY: loom reports an access that is not exclusive.
+                        stack.next[chunk as usize].with_mut(|next| unsafe { *next = head });
+                    });
+                })
+            })
+            .collect();
+        let take = || {
+            let (mut taken, mut next) = (0, take_all::<O>(&stack.head));
+            while next != NONE {
+                taken += 1;
+                // SAFETY: loom reports an access beside a write.
+                next = stack.next[next as usize].with_mut(|link| unsafe { *link });
+            }
+            taken
+        };
+        let early = take();
+        pushing.into_iter().for_each(|pusher| pusher.join().unwrap());
+        assert_eq!(early + take(), 2);
+    });
+}
+
+struct PushRelaxed;
+
+impl ReturnOrders for PushRelaxed {
+    const PUSH: Ordering = Ordering::Relaxed;
+    const TAKE: Ordering = Ordering::Acquire;
+}
+
+struct TakeRelaxed;
+
+impl ReturnOrders for TakeRelaxed {
+    const PUSH: Ordering = Ordering::Release;
+    const TAKE: Ordering = Ordering::Relaxed;
+}
+
+#[test]
+fn every_chunk_that_is_returned_is_taken_once() {
+    run::<Sound>();
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn pushing_without_release_gives_away_what_is_still_read() {
+    run::<PushRelaxed>();
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn taking_without_acquire_uses_what_is_still_read() {
+    run::<TakeRelaxed>();
+}

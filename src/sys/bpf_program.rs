@@ -1,0 +1,152 @@
+//! Loading and attaching an XDP program (bpf(2)): what AF_XDP needs of it, and no more.
+
+#![allow(unsafe_code, reason = "system calls with pointers")]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+const MAP_CREATE: i32 = 0;
+const MAP_UPDATE_ELEM: i32 = 2;
+const MAP_DELETE_ELEM: i32 = 3;
+const PROG_LOAD: i32 = 5;
+const LINK_CREATE: i32 = 28;
+const MAP_TYPE_XSKMAP: u32 = 17;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_XDP: u32 = 37;
+
+/// One instruction (`struct bpf_insn`, linux/bpf.h).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct Insn {
+    code: u8,
+    /// Destination in the low half, source in the high one.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+const _: () = assert!(size_of::<Insn>() == 8);
+
+/// Makes the system call with the first bytes of `union bpf_attr`; the rest counts as zero.
+///
+/// # Safety
+/// `T` must be a `repr(C)` prefix of the attributes of `command`, and what it points to valid for it.
+unsafe fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
+    // SAFETY: the attributes are readable for their size; what they point to is the caller's promise.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>() as u32)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: a fresh descriptor that the kernel has just returned, which nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Makes a map of AF_XDP sockets by queue.
+pub(crate) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        map_flags: u32,
+    }
+    let (map_type, max_entries) = (MAP_TYPE_XSKMAP, queues);
+    let attributes = Attributes { map_type, key_size: 4, value_size: 4, max_entries, map_flags: 0 };
+    // SAFETY: a prefix of the attributes of this command, without pointers.
+    unsafe { bpf(MAP_CREATE, &attributes) }.map(owned)
+}
+
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Puts a socket into a map.
+pub(crate) fn register(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let value = socket.as_raw_fd() as u32;
+    let (key, value) = (std::ptr::from_ref(&queue) as u64, std::ptr::from_ref(&value) as u64);
+    let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value, flags: 0 };
+    // SAFETY: the attributes of this command; key and value have four bytes each, as the map's do.
+    unsafe { bpf(MAP_UPDATE_ELEM, &element) }.map(drop)
+}
+
+/// Takes whatever is at `queue` out of a map.
+pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
+    let key = std::ptr::from_ref(&queue) as u64;
+    let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value: 0, flags: 0 };
+    // SAFETY: the attributes of this command; the key has four bytes, as the map's has.
+    unsafe { bpf(MAP_DELETE_ELEM, &element) }.map(drop)
+}
+
+/// Loads the program that sends each packet to the socket of its queue in `map`, and on to the stack where
+/// there is none (`bpf_redirect_map`, bpf-helpers(7)); with `has_frags` also packets of several buffers.
+pub(crate) fn load_redirect(map: BorrowedFd<'_>, has_frags: bool) -> io::Result<OwnedFd> {
+    /// `BPF_F_XDP_HAS_FRAGS`, linux/bpf.h.
+    const HAS_FRAGS: u32 = 1 << 5;
+    const XDP_PASS: i32 = 2;
+    const REDIRECT_MAP: i32 = 51;
+    let insn = |code, registers, offset, immediate| Insn { code, registers, offset, immediate };
+    let program = [
+        insn(0x61, 0x12, 16, 0), // r2 = ((struct xdp_md *)r1)->rx_queue_index
+        insn(0x18, 0x11, 0, map.as_raw_fd()), // r1 = the map …
+        insn(0x00, 0x00, 0, 0),  // … in the second half of that instruction
+        insn(0xb7, 0x03, 0, XDP_PASS), // r3 = what to do on a miss
+        insn(0x85, 0x00, 0, REDIRECT_MAP), // r0 = bpf_redirect_map(r1, r2, r3)
+        insn(0x95, 0x00, 0, 0),  // return r0
+    ];
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+    let license = c"Dual MIT/GPL";
+    let mut name = [0; 16];
+    name[..12].copy_from_slice(b"ringtap_xdp\0");
+    let attributes = Attributes {
+        kind: PROG_TYPE_XDP,
+        instruction_count: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: if has_frags { HAS_FRAGS } else { 0 },
+        name,
+    };
+    // SAFETY: a prefix of the attributes of this command; instructions and licence live until it returns.
+    unsafe { bpf(PROG_LOAD, &attributes) }.map(owned)
+}
+
+/// Attaches a program to an interface, for as long as the link's descriptor is open: also when the process
+/// is killed.
+pub(crate) fn attach(program: BorrowedFd<'_>, index: u32, flags: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        program: u32,
+        target: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let attributes =
+        Attributes { program: program.as_raw_fd() as u32, target: index, kind: ATTACH_XDP, flags };
+    // SAFETY: a prefix of the attributes of this command, without pointers.
+    unsafe { bpf(LINK_CREATE, &attributes) }.map(owned)
+}

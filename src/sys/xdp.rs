@@ -1,0 +1,163 @@
+//! AF_XDP sockets: the UMEM, the rings, binding, statistics (Documentation/networking/af_xdp.rst).
+
+#![allow(unsafe_code, reason = "system calls with pointers")]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::Mapping;
+use super::sockopt::{self, Opt};
+use crate::{Error, Result, Step};
+
+/// Opens an AF_XDP socket.
+pub(crate) fn open() -> Result<OwnedFd> {
+    // SAFETY: plain system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(Error::os(Step::OpenXdpSocket, io::Error::last_os_error()));
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What the kernel is told of a UMEM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UmemSpec {
+    pub(crate) base: u64,
+    pub(crate) len: u64,
+    pub(crate) chunk_size: u32,
+    /// Bytes that are left free before a packet, beyond the 256 that always are.
+    pub(crate) headroom: u32,
+    /// Bytes of metadata before a frame that is sent; 0 for none.
+    pub(crate) metadata: u32,
+    /// Whether checksums are computed by the kernel, not by the card.
+    pub(crate) software_checksums: bool,
+}
+
+/// Registers memory as the socket's UMEM. It must stay mapped as long as the socket lives.
+pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<()> {
+    let &UmemSpec { base: addr, len, chunk_size, headroom, metadata, software_checksums } = spec;
+    let registered = if metadata == 0 {
+        // The first version of the structure, without transmit metadata: every kernel takes it.
+        let umem = libc::xdp_umem_reg_v1 { addr, len, chunk_size, headroom };
+        sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
+    } else {
+        let software = if software_checksums { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
+        let flags = libc::XDP_UMEM_TX_METADATA_LEN | software;
+        let tx_metadata_len = metadata;
+        let umem =
+            libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
+        sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
+    };
+    registered.map_err(|source| Error::os(Step::RegisterUmem, source))
+}
+
+/// Has a kick send as many frames as the TX ring has entries, where the kernel knows how (6.17).
+pub(crate) fn raise_budget(socket: BorrowedFd<'_>, entries: u32) {
+    // Without it a kick sends 32 and says EAGAIN, which is dealt with.
+    let _ = sockopt::try_set(socket, sockopt::XDP_MAX_TX_SKB_BUDGET, &entries);
+}
+
+/// Which of the four rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Fill,
+    Completion,
+    Rx,
+    Tx,
+}
+
+impl Which {
+    fn option(self) -> Opt {
+        match self {
+            Self::Fill => sockopt::XDP_FILL_RING,
+            Self::Completion => sockopt::XDP_COMPLETION_RING,
+            Self::Rx => sockopt::XDP_RX_RING,
+            Self::Tx => sockopt::XDP_TX_RING,
+        }
+    }
+
+    fn page_offset(self) -> i64 {
+        match self {
+            Self::Rx => libc::XDP_PGOFF_RX_RING,
+            Self::Tx => libc::XDP_PGOFF_TX_RING,
+            Self::Fill => libc::XDP_UMEM_PGOFF_FILL_RING as i64,
+            Self::Completion => libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64,
+        }
+    }
+}
+
+/// Makes a ring of `entries` entries of `entry_size` bytes, and maps it: its memory, and where its parts
+/// are.
+pub(crate) fn create_ring(
+    socket: BorrowedFd<'_>,
+    which: Which,
+    entries: u32,
+    entry_size: usize,
+) -> Result<(Mapping, libc::xdp_ring_offset)> {
+    sockopt::set(socket, which.option(), &entries)?;
+    let offsets: libc::xdp_mmap_offsets = sockopt::get(socket, sockopt::XDP_MMAP_OFFSETS)?;
+    let offset = match which {
+        Which::Fill => offsets.fr,
+        Which::Completion => offsets.cr,
+        Which::Rx => offsets.rx,
+        Which::Tx => offsets.tx,
+    };
+    let len = offset.desc as usize + entries as usize * entry_size;
+    let mapping = Mapping::of_file(socket, len, which.page_offset())
+        .map_err(|source| Error::os(Step::MapRing, source))?;
+    Ok((mapping, offset))
+}
+
+/// Binds to a queue of an interface, with the UMEM of another socket if that is given.
+pub(crate) fn bind(
+    socket: BorrowedFd<'_>,
+    (index, queue): (u32, u32),
+    flags: u16,
+    shared: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let flags = if shared.is_some() { libc::XDP_SHARED_UMEM } else { flags };
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: flags,
+        sxdp_ifindex: index,
+        sxdp_queue_id: queue,
+        sxdp_shared_umem_fd: shared.map_or(0, |shared| shared.as_raw_fd() as u32),
+    };
+    // SAFETY: the address is readable for its size and the kernel copies it.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&address).cast(),
+            size_of::<libc::sockaddr_xdp>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The kernel's counters.
+pub(crate) fn statistics(socket: BorrowedFd<'_>) -> Result<libc::xdp_statistics> {
+    sockopt::get(socket, sockopt::XDP_STATISTICS)
+}
+
+/// Whether frames are received and sent without being copied.
+pub(crate) fn is_zerocopy(socket: BorrowedFd<'_>) -> Result<bool> {
+    let options: libc::xdp_options = sockopt::get(socket, sockopt::XDP_OPTIONS)?;
+    Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+}
+
+/// Tells a sleeping driver that there is something in the fill ring.
+pub(crate) fn wake_fill(socket: BorrowedFd<'_>) {
+    // SAFETY: no bytes, from nobody.
+    unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            std::ptr::null_mut(),
+            0,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        )
+    };
+}

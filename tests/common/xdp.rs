@@ -1,0 +1,54 @@
+//! What the tests of AF_XDP share.
+
+use std::time::{Duration, Instant};
+
+use ringtap::{Attach, XdpProgram, XdpSocket, XdpSocketBuilder};
+use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A namespace for a test that loads a program, which an ordinary user may not, whatever his namespaces.
+pub(crate) fn privileged() -> Option<Namespace> {
+    let net = namespace()?;
+    if !bootstrap::was_root() {
+        let veth = net.veth();
+        let refused = XdpProgram::redirect_all(&veth.right, Attach::Auto).unwrap_err();
+        assert!(refused.to_string().contains("CAP_BPF"), "{refused}");
+        eprintln!("NOT RUN: receiving through AF_XDP needs root ({refused})");
+        return None;
+    }
+    Some(net)
+}
+
+pub(crate) fn socket(interface: &str) -> XdpSocketBuilder {
+    XdpSocket::builder().interface(interface).frame_count(1024)
+}
+
+/// All frames are accounted for, and once the socket is at rest nobody but the kernel has any.
+pub(crate) fn assert_conserved(socket: &mut XdpSocket, frames: u32) {
+    let chunks = socket.chunks();
+    assert_eq!(chunks.total(), frames, "{chunks:?}");
+    assert_eq!((chunks.rx_free, chunks.rx_leased, chunks.tx_kernel), (0, 0, 0), "{chunks:?}");
+    assert_eq!(socket.stats().unwrap().malformed, 0);
+}
+
+/// Sends as fast as they come out, with no more under way than the ring takes.
+#[allow(dead_code, reason = "not every test binary receives so much")]
+pub(crate) fn receive_all(
+    socket: &mut XdpSocket,
+    generator: &mut Generator,
+    tally: &mut Tally,
+    count: u64,
+) {
+    let start = Instant::now();
+    while tally.received() < count {
+        if generator.sent() < count && generator.sent() < tally.received() + 200 {
+            generator.flood(100.min(count - generator.sent()));
+        }
+        assert!(start.elapsed() < PATIENCE, "{} of {count}: {:?}", tally.received(), socket.stats());
+        if let Some(batch) = socket.next_batch_timeout(Duration::from_millis(100)).unwrap() {
+            assert!(batch.len() <= 64 && !batch.is_losing());
+            batch.iter().for_each(|packet| tally.record(packet.data()));
+        }
+    }
+}
