@@ -11,6 +11,7 @@
 
 mod bound;
 mod builder;
+mod figures;
 mod forward;
 mod open;
 mod program;
@@ -18,8 +19,10 @@ mod receiver;
 mod sender;
 mod slot;
 mod socket;
+mod steering;
 
 pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};
+pub use self::figures::XdpStatsHandle;
 pub(crate) use self::forward::Forwarding;
 pub use self::program::{Attach, XdpProgram};
 pub use self::receiver::XdpReceiver;
@@ -27,3 +30,4 @@ pub use self::sender::XdpSender;
 pub(crate) use self::slot::Checksum;
 pub use self::slot::XdpTxSlot;
 pub use self::socket::{XdpChunks, XdpSocket};
+pub use self::steering::{FlowRule, InstalledRule, SymmetricRss};

@@ -13,6 +13,8 @@ mod builder;
 mod filter;
 mod lane;
 mod stats;
+#[cfg(feature = "af-xdp")]
+mod xdp;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,6 +26,8 @@ pub use self::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame}
 use self::lane::{Lane, LanePorts, Turn};
 use self::stats::Counters;
 pub use self::stats::{BridgeLaneStats, BridgeStats, BridgeStatsHandle};
+#[cfg(feature = "af-xdp")]
+pub use self::xdp::XdpBridge;
 use crate::executor;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::{Capture, Error, Injector, Result, StopHandle};

@@ -65,6 +65,15 @@ pub enum Error {
     NotReceiving,
     /// An AF_XDP socket was to send that was opened for receiving only.
     NotSending,
+    /// An interface has no such queue.
+    NoSuchQueue {
+        /// The interface's name.
+        name: String,
+        /// The queue asked for.
+        queue: u32,
+        /// How many it has: queues are numbered from 0.
+        count: u32,
+    },
     /// Another XDP program is attached to the interface.
     ProgramAttached {
         /// The interface's name.
@@ -204,6 +213,11 @@ impl fmt::Display for Error {
             ),
             Self::NotSending => f.write_str(
                 "this AF_XDP socket only receives; open it with `XdpMode::Tx` or `XdpMode::RxTx`",
+            ),
+            Self::NoSuchQueue { name, queue, count } => write!(
+                f,
+                "interface `{name}` has no queue {queue}: it has {count}, from 0 on (`ethtool -l {name}`, and \
+                 `-L` to change that)"
             ),
             Self::ProgramAttached { name, id } => write_attached(f, name, *id),
             Self::Geometry(error) => write!(f, "ring geometry: {error}"),

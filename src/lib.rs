@@ -91,18 +91,21 @@ pub use self::afpacket::{
 };
 #[cfg(feature = "af-xdp")]
 pub use self::afxdp::{
-    Attach, CopyMode, HugePages, TxChecksum, XdpChunks, XdpMode, XdpProgram, XdpReceiver, XdpSender,
-    XdpSocket, XdpSocketBuilder, XdpTxSlot,
+    Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
+    XdpMode, XdpProgram, XdpReceiver, XdpSender, XdpSocket, XdpSocketBuilder, XdpStatsHandle,
+    XdpTxSlot,
 };
+#[cfg(feature = "af-xdp")]
+pub use self::bridge::XdpBridge;
 pub use self::bridge::{
     Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
 pub use self::error::{Error, GeometryError, Result, Step};
 pub use self::interface::{InterfaceInfo, interface_info};
+pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
 #[cfg(feature = "af-xdp")]
 pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
-pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
 pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
     Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,
@@ -114,6 +117,8 @@ pub use self::shard::{
     BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,
     ShardsBuilder, ShardsHandle, ShardsReport, ShardsStats, Source,
 };
+#[cfg(feature = "af-xdp")]
+pub use self::shard::{Queues, XdpShardsBuilder};
 #[cfg(feature = "af-xdp")]
 pub use self::stats::XdpStats;
 pub use self::stats::{CaptureStats, InjectorStats, ReactorStats};

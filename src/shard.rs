@@ -12,15 +12,21 @@
 //! last: so joining in order gives shard N member N, and leaving from the last moves no flow.
 
 mod handle;
+mod intake;
 mod lineup;
 mod plan;
+#[cfg(feature = "af-xdp")]
+mod queues;
 mod run;
 mod runtime;
 
 use std::future::Future;
 
 pub use self::handle::{ShardStats, ShardsHandle, ShardsReport, ShardsStats};
+use self::intake::Fanouts;
 pub use self::plan::{ShardPlan, ShardSpec};
+#[cfg(feature = "af-xdp")]
+pub use self::queues::{Queues, XdpShardsBuilder};
 pub use self::runtime::{BuiltIn, Runtime};
 use crate::wait::StopHandle;
 use crate::{
@@ -176,28 +182,27 @@ impl<R: Runtime> ShardsBuilder<R> {
         }
         let mode = self.source.map(|Source::Fanout(mode)| mode);
         let captures = std::iter::once(self.capture).chain(self.more);
-        let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone())).collect();
-        run::spawn(
-            &plan,
-            run::Job { captures, on_failure: self.on_failure, runtime: self.runtime, work },
-        )
+        let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone()));
+        let intake = Fanouts(captures.collect());
+        let (on_failure, runtime) = (self.on_failure, self.runtime);
+        run::spawn(&plan, run::Job { intake, on_failure, runtime, work })
     }
 }
 
-/// One shard, in its own thread: its capture, and who it is.
+/// One shard, in its own thread: its socket, and who it is.
 #[derive(Debug)]
-pub struct Shard {
+pub struct Shard<C = AsyncCapture> {
     /// This shard's share of the packets. Its stream ends when the shards are stopped and all is
     /// delivered.
-    pub capture: AsyncCapture,
+    pub capture: C,
     /// Its share of what [`ShardsBuilder::and_capture`] added, in that order.
-    pub others: Vec<AsyncCapture>,
+    pub others: Vec<C>,
     spec: ShardSpec,
     count: usize,
     stop: StopHandle,
 }
 
-impl Shard {
+impl<C> Shard<C> {
     /// Which shard this is, from 0; also its number in the fanout group, if that has no other
     /// members.
     pub fn index(&self) -> usize {

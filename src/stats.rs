@@ -100,7 +100,7 @@ pub struct XdpStats {
     pub kicks: u64,
     /// Entries of the kernel's that named no frame of ours. Always 0.
     pub malformed: u64,
-    /// Packets dropped for other reasons than a ring: too long for a frame, above all.
+    /// Packets dropped because there was no frame to receive into, or they were too long for one.
     pub rx_dropped: u64,
     /// Invalid entries of the fill ring.
     pub rx_invalid: u64,
@@ -108,10 +108,55 @@ pub struct XdpStats {
     pub tx_invalid: u64,
     /// Packets dropped because the RX ring was full.
     pub rx_ring_full: u64,
-    /// Times that there was no frame to receive into.
+    /// Times that there was no frame to receive into; those packets are in `rx_dropped` too.
     pub fill_ring_empty: u64,
     /// Times that the TX ring was empty.
     pub tx_ring_empty: u64,
+}
+
+#[cfg(feature = "af-xdp")]
+impl XdpStats {
+    /// What happened between `earlier` and this reading of the same socket.
+    #[must_use]
+    pub fn delta_since(&self, earlier: &Self) -> Self {
+        self.zip(earlier, u64::saturating_sub)
+    }
+
+    /// These figures and another socket's, added up.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    /// Packets that the kernel dropped, for whatever reason.
+    pub fn drops(&self) -> u64 {
+        self.rx_dropped + self.rx_ring_full
+    }
+
+    /// The receiving side, in a capture's terms: what was neither delivered nor dropped is not known of, and a
+    /// freeze is a time without a frame to receive into.
+    pub fn as_capture(&self) -> CaptureStats {
+        let Self { delivered, batches, malformed, fill_ring_empty: freezes, .. } = *self;
+        let drops = self.drops();
+        CaptureStats { packets: delivered + drops, delivered, drops, freezes, batches, malformed }
+    }
+
+    fn zip(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
+        Self {
+            delivered: combine(self.delivered, other.delivered),
+            batches: combine(self.batches, other.batches),
+            committed: combine(self.committed, other.committed),
+            refused: combine(self.refused, other.refused),
+            kicks: combine(self.kicks, other.kicks),
+            malformed: combine(self.malformed, other.malformed),
+            rx_dropped: combine(self.rx_dropped, other.rx_dropped),
+            rx_invalid: combine(self.rx_invalid, other.rx_invalid),
+            tx_invalid: combine(self.tx_invalid, other.tx_invalid),
+            rx_ring_full: combine(self.rx_ring_full, other.rx_ring_full),
+            fill_ring_empty: combine(self.fill_ring_empty, other.fill_ring_empty),
+            tx_ring_empty: combine(self.tx_ring_empty, other.tx_ring_empty),
+        }
+    }
 }
 
 /// What a reactor did since it was made.

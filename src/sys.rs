@@ -15,6 +15,8 @@ pub(crate) mod netdev;
 pub(crate) mod netlink;
 pub(crate) mod packet_socket;
 pub(crate) mod sockopt;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod steering;
 pub(crate) mod thread;
 pub(crate) mod tx_timestamp;
 #[cfg(feature = "af-xdp")]

@@ -119,7 +119,8 @@ fn an_echo_sends_on_what_it_received_without_a_copy_in_one_enter_a_turn() {
     let far = FarEnd::new(&back, Tally::new(&traffic, COUNT));
     executor::block_on(async {
         let mode = XdpMode::Custom { rx_frames: 1000, tx_frames: 24 };
-        let mut echo = AsyncXdpSocket::new(socket(&veth.right).mode(mode).build().unwrap()).unwrap();
+        let mut echo =
+            AsyncXdpSocket::new(socket(&veth.right).mode(mode).build().unwrap()).unwrap();
         let (mut answered, mut turns) = (0, 0);
         let before = Reactor::current().unwrap().stats();
         while answered < COUNT {

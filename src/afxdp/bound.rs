@@ -1,7 +1,9 @@
 //! What both halves of a socket have in common: the descriptor, and what it is bound to.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use super::figures::Figures;
 use super::program::XdpProgram;
 use crate::sys::netdev::{Asker, question_socket};
 use crate::{Error, Result, Step};
@@ -17,6 +19,7 @@ pub(super) struct Bound {
     /// Whether the UMEM is in huge pages.
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
+    pub(super) figures: Arc<Figures>,
     /// Keeps the interface promiscuous.
     pub(super) _membership: Option<OwnedFd>,
 }
@@ -35,6 +38,11 @@ impl Bound {
         }
     }
 
+    /// Has the program send this queue's packets here.
+    pub(super) fn open_intake(&self) -> Result<()> {
+        self.program.as_ref().map_or(Ok(()), |program| program.register(self.queue, self.fd()))
+    }
+
     /// Has the program send no more packets here.
     pub(super) fn close_intake(&self) {
         if let Some(program) = &self.program {
@@ -50,6 +58,9 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         self.close_intake();
+        if let Ok(stats) = self.kernel_stats() {
+            self.figures.keep(stats);
+        }
     }
 }
 
@@ -60,6 +71,14 @@ pub(super) fn index_of(name: &str) -> Result<u32> {
 /// The interface's MTU: the most bytes behind a frame's Ethernet header.
 pub(super) fn mtu_of(name: &str) -> Result<u32> {
     ask(name, "MTU", |asker| asker.mtu(name))
+}
+
+/// The receive queues in use; 1 where the driver does not say.
+pub(super) fn queue_count(name: &str) -> Result<u32> {
+    ask(name, "queues", |asker| {
+        asker.index(name)?;
+        Ok(asker.queues(name).map_or(1, |(rx, _)| rx))
+    })
 }
 
 /// An AF_XDP socket answers no questions itself.

@@ -3,12 +3,12 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::bound::Bound;
+use super::bound::{Bound, queue_count};
 use super::open;
 use super::program::{Attach, XdpProgram};
 use super::socket::XdpSocket;
 use crate::ring::umem::Umem;
-use crate::{BusyPoll, GeometryError, Result};
+use crate::{BusyPoll, Error, GeometryError, Result};
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,6 +112,8 @@ pub struct XdpSocketBuilder {
     pub(super) tx_checksum: TxChecksum,
     pub(super) shares: u32,
     pub(super) shared: Option<Shared>,
+    /// Whether no packets come in until its owner says so.
+    pub(super) is_closed: bool,
 }
 
 /// A UMEM that another socket was opened with.
@@ -143,6 +145,7 @@ impl XdpSocketBuilder {
             tx_checksum: TxChecksum::default(),
             shares: 1,
             shared: None,
+            is_closed: false,
         }
     }
 
@@ -280,12 +283,36 @@ impl XdpSocketBuilder {
     /// Opens the socket, and attaches a program where it receives.
     ///
     /// # Errors
-    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing), [`Error::Geometry`](crate::Error::Geometry),
-    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface); [`Error::Os`](crate::Error::Os) naming the
-    /// step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
+    /// [`Error::InterfaceMissing`], [`Error::Geometry`], [`Error::NoSuchInterface`], [`Error::NoSuchQueue`];
+    /// [`Error::Os`] naming the step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
     /// driver does not have; and what [`XdpProgram::redirect_all`] says.
     pub fn build(self) -> Result<XdpSocket> {
         open::open(&self)
+    }
+
+    /// As this, but no packets come in until [`XdpReceiver::open_intake`](super::XdpReceiver::open_intake).
+    pub(crate) fn closed(mut self) -> Self {
+        self.is_closed = true;
+        self
+    }
+
+    /// The program to use, if one was given, and else one that is attached now.
+    pub(crate) fn attach_program(&self) -> Result<XdpProgram> {
+        let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+        match &self.program {
+            Some(program) => Ok(program.clone()),
+            None if self.multi_buffer => XdpProgram::redirect_multi_buffer(name, self.attach),
+            None => XdpProgram::redirect_all(name, self.attach),
+        }
+    }
+
+    /// The receive queues of its interface.
+    pub(crate) fn queue_count(&self) -> Result<u32> {
+        queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
+    }
+
+    pub(crate) fn no_such_queue(&self, queue: u32, count: u32) -> Error {
+        Error::NoSuchQueue { name: self.interface.clone().unwrap_or_default(), queue, count }
     }
 
     /// Frames to receive into, and to send from.

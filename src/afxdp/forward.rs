@@ -73,7 +73,7 @@ impl Forwarding {
                 return Ok(());
             }
             if !is_possible {
-                sender.refused += 1;
+                sender.count_refused();
             }
             let is_kept = match &mut self.rest {
                 Rest::Chunks(lease) => {

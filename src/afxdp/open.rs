@@ -1,10 +1,11 @@
 //! The opening sequence of an AF_XDP socket: UMEM, rings, bind, program; none works in another order.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, index_of};
+use super::bound::{Bound, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, Shared, TxChecksum, XdpSocketBuilder};
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
@@ -28,14 +29,11 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     sockopt::set_busy_poll(socket.as_fd(), &options.busy_poll)?;
     let (umem, has_huge_pages) = umem(options, socket.as_fd())?;
     let rings = rings(socket.as_fd(), rx, tx)?;
-    let program = program(options, name, rx > 0)?;
+    let program = (rx > 0).then(|| options.attach_program()).transpose()?;
     bind(options, &socket, index, program.as_ref())?;
     // Taken only now: a socket that could not be opened has used up none.
     let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
     let _membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
-    if let Some(program) = &program {
-        program.register(options.queue, socket.as_fd())?;
-    }
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
     let (name, queue) = (name.to_owned(), options.queue);
     let bound = Arc::new(Bound {
@@ -46,10 +44,16 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         is_zerocopy,
         has_huge_pages,
         program,
+        figures: Arc::default(),
         _membership,
     });
     let shared = Shared { umem, bound, checksums: checksums(options) };
-    halves(options, rings, share, shared)
+    let opened = Arc::clone(&shared.bound);
+    let socket = halves(options, rings, share, shared)?;
+    if !options.is_closed {
+        opened.open_intake()?; // only now: there is something to receive into
+    }
+    Ok(socket)
 }
 
 /// Whether checksums may be left to the kernel: the UMEM's business.
@@ -139,17 +143,6 @@ fn memory(choice: HugePages, bytes: usize) -> Result<(Mapping, bool)> {
     Ok((mapping, false))
 }
 
-fn program(options: &XdpSocketBuilder, name: &str, receives: bool) -> Result<Option<XdpProgram>> {
-    Ok(match &options.program {
-        _ if !receives => None,
-        Some(program) => Some(program.clone()),
-        None if options.multi_buffer => {
-            Some(XdpProgram::redirect_multi_buffer(name, options.attach)?)
-        }
-        None => Some(XdpProgram::redirect_all(name, options.attach)?),
-    })
-}
-
 /// Binds; a queue whose last socket was just closed stays busy for a moment.
 fn bind(
     options: &XdpSocketBuilder,
@@ -174,13 +167,22 @@ fn bind(
     loop {
         match xdp::bind(socket.as_fd(), (index, options.queue), flags, shared) {
             Ok(()) => return Ok(()),
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up =>
-            {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err(source) => return Err(Error::os(Step::BindQueue, source)),
+            Err(source) => return Err(unbound(options, source)),
         }
+    }
+}
+
+/// Why a socket could not be bound.
+fn unbound(options: &XdpSocketBuilder, source: io::Error) -> Error {
+    let name = options.interface.clone().unwrap_or_default();
+    match queue_count(&name) {
+        Ok(count) if source.raw_os_error() == Some(libc::EINVAL) && options.queue >= count => {
+            options.no_such_queue(options.queue, count)
+        }
+        _ => Error::os(Step::BindQueue, source),
     }
 }
 

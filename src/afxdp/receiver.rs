@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bound::Bound;
+use super::figures::XdpStatsHandle;
 use crate::ring::batch::PacketBatch;
 use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, Lending, Share, Umem};
@@ -18,8 +19,8 @@ use crate::{Error, Result, Step, XdpStats};
 const BATCH: u32 = 64;
 /// How often a waiting reader looks whether its interface is still there: nothing reports that it is not.
 const LIVENESS: Duration = Duration::from_millis(250);
-/// How soon one looks again for chunks to receive into, which other threads return.
-const STARVED: Duration = Duration::from_millis(1);
+/// How soon one looks again for chunks to receive into, which come back by themselves.
+const SHORT: Duration = Duration::from_millis(1);
 /// How long packets may still come that were under way when the intake was closed.
 const LATE: Duration = Duration::from_millis(2);
 
@@ -42,9 +43,6 @@ pub struct XdpReceiver {
     /// Set when the intake was closed.
     closed: Option<Instant>,
     sequence: u64,
-    malformed: u64,
-    delivered: u64,
-    batches: u64,
 }
 
 #[derive(Debug)]
@@ -64,7 +62,7 @@ impl XdpReceiver {
         bound: Arc<Bound>,
     ) -> Self {
         let (total, free, share) = (share.chunks.len() as u32, share.chunks, share.number);
-        let (leased, sequence, malformed, delivered, batches) = Default::default();
+        let (leased, sequence) = Default::default();
         let (partial, stop, closed) = (None, None, None);
         let mut receiver = Self {
             rx,
@@ -79,9 +77,6 @@ impl XdpReceiver {
             stop,
             closed,
             sequence,
-            malformed,
-            delivered,
-            batches,
         };
         receiver.refill();
         receiver
@@ -105,8 +100,8 @@ impl XdpReceiver {
         let lease = lending.lend(self.sequence + 1)?;
         self.sequence += 1;
         self.leased += count;
-        self.delivered += u64::from(count);
-        self.batches += 1;
+        self.bound.figures.delivered.add(count.into());
+        self.bound.figures.batches.add(1);
         Some(PacketBatch::from_chunks(lease))
     }
 
@@ -155,18 +150,17 @@ impl XdpReceiver {
         Ok(self.stop.clone().expect("set just now"))
     }
 
-    /// Running totals: the kernel's, which are both halves', and this half's. One system call; resets
-    /// nothing.
+    /// Running totals of both halves. One system call; resets nothing.
     ///
     /// # Errors
     /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
-        Ok(self.own_stats(super::socket::kernel_stats(self.bound.fd())?))
+        self.bound.stats()
     }
 
-    pub(crate) fn own_stats(&self, stats: XdpStats) -> XdpStats {
-        let malformed = stats.malformed + self.malformed;
-        XdpStats { delivered: self.delivered, batches: self.batches, malformed, ..stats }
+    /// A handle to read the statistics from other threads.
+    pub fn stats_handle(&self) -> XdpStatsHandle {
+        XdpStatsHandle::new(&self.bound)
     }
 
     /// The name of the interface, as it was when the socket was opened.
@@ -181,6 +175,9 @@ impl XdpReceiver {
 
     /// Gives the kernel all chunks that are free.
     pub(super) fn refill(&mut self) {
+        if self.is_short() {
+            self.umem.gather_completions(); // they may have been sent on, and be back
+        }
         let Self { free, leased, umem, .. } = self;
         umem.take_returned(self.share, |chunk| {
             *leased -= 1;
@@ -199,10 +196,15 @@ impl XdpReceiver {
         }
     }
 
+    /// Whether most chunks are leased, or sent on from there.
+    fn is_short(&self) -> bool {
+        2 * self.leased >= self.total
+    }
+
     /// Adds what a descriptor says was received. Its chunk is in use again at once where that is nothing.
     fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
         let Some(chunk) = self.umem.take_back(descriptor.address) else {
-            self.malformed += 1;
+            self.bound.figures.rx_malformed.add(1);
             return;
         };
         let offset = (descriptor.address % u64::from(self.umem.chunk_size())) as u32;
@@ -210,7 +212,7 @@ impl XdpReceiver {
         if is_continued || self.partial.is_some() {
             self.gather(lending, (chunk, offset, descriptor.len), is_continued);
         } else if let Err(chunk) = lending.push(chunk, offset, descriptor.len) {
-            self.malformed += 1;
+            self.bound.figures.rx_malformed.add(1);
             self.free.push(chunk);
         }
     }
@@ -232,7 +234,7 @@ impl XdpReceiver {
             if is_sound {
                 lending.push_gathered(first, &bytes);
             } else {
-                self.malformed += 1;
+                self.bound.figures.rx_malformed.add(1);
                 self.free.push(first);
             }
         }
@@ -243,6 +245,11 @@ impl XdpReceiver {
         self.refill();
         let free = self.free.len() as u32;
         (free, self.total - free - self.leased, self.leased)
+    }
+
+    /// Has packets come in, of a socket that was opened closed.
+    pub(crate) fn open_intake(&self) -> Result<()> {
+        self.bound.open_intake()
     }
 
     pub(crate) fn share_stop(&mut self, stop: StopHandle) {
@@ -266,9 +273,7 @@ impl XdpReceiver {
         if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
             return Empty::WaitAtMost(Duration::ZERO); // asked for since the last look
         }
-        // Nothing left to receive into: only leases have any.
-        let is_starved = self.fill.outstanding() == 0;
-        Empty::WaitAtMost(if is_starved { STARVED } else { LIVENESS })
+        Empty::WaitAtMost(if self.is_short() { SHORT } else { LIVENESS })
     }
 
     pub(crate) fn check_link(&self) -> Result<()> {

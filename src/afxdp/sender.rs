@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bound::{Bound, mtu_of};
+use super::figures::XdpStatsHandle;
 use super::slot::{Checksum, XdpTxSlot};
 use crate::ring::index::{Consumer, Descriptor, Producer};
-use crate::ring::umem::{Chunk, Taken, Umem};
+use crate::ring::umem::{Chunk, CompletionCounts, Completions, Taken, Umem};
 use crate::sys::packet_socket;
 use crate::wait::{Judged, Patience, Stall};
 use crate::{Error, Result, Step, XdpStats};
@@ -27,20 +27,14 @@ const MOST_PIECES: usize = 18;
 pub struct XdpSender {
     // Dropped before the socket: a mapped ring keeps it, and its queue, in use.
     tx: Producer<Descriptor>,
-    completion: Consumer<u64>,
+    completions: Arc<Completions>,
     free: Vec<Chunk>,
     pub(super) umem: Arc<Umem>,
     bound: Arc<Bound>,
-    /// The numbers of this half's own chunks; others that are sent here go home.
-    own: Range<u32>,
     /// Entries that were committed and have not come back.
     under_way: u32,
     mtu: u32,
     options: TxOptions,
-    committed: u64,
-    kicks: u64,
-    pub(super) refused: u64,
-    malformed: u64,
 }
 
 /// What a sender was opened with.
@@ -64,23 +58,10 @@ impl XdpSender {
     ) -> Result<Self> {
         let first = free.first().map_or(0, Chunk::number);
         let own = first..first + free.len() as u32;
+        let completions = Arc::new(Completions::new(completion, own));
+        umem.register(&completions);
         let mtu = mtu_of(&bound.name)?;
-        let (under_way, committed, kicks, refused, malformed) = Default::default();
-        Ok(Self {
-            tx,
-            completion,
-            free,
-            umem,
-            bound,
-            own,
-            under_way,
-            mtu,
-            options,
-            committed,
-            kicks,
-            refused,
-            malformed,
-        })
+        Ok(Self { tx, completions, free, umem, bound, under_way: 0, mtu, options })
     }
 
     /// A free frame to write `len` bytes into; `None` where there is none (see [`flush`](Self::flush)), or
@@ -137,19 +118,17 @@ impl XdpSender {
         self.most_in_chunks().min(self.mtu as usize + HEADER + TAG)
     }
 
-    /// Running totals: the kernel's, which are both halves', and this half's. One system call; resets
-    /// nothing.
+    /// Running totals of both halves. One system call; resets nothing.
     ///
     /// # Errors
     /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
-        Ok(self.own_stats(super::socket::kernel_stats(self.bound.fd())?))
+        self.bound.stats()
     }
 
-    pub(crate) fn own_stats(&self, stats: XdpStats) -> XdpStats {
-        let malformed = stats.malformed + self.malformed;
-        let (committed, refused, kicks) = (self.committed, self.refused, self.kicks);
-        XdpStats { committed, refused, kicks, malformed, ..stats }
+    /// A handle to read the statistics from other threads.
+    pub fn stats_handle(&self) -> XdpStatsHandle {
+        XdpStatsHandle::new(&self.bound)
     }
 
     /// The name of the interface, as it was when the socket was opened.
@@ -196,6 +175,11 @@ impl XdpSender {
         }
         let most = self.most();
         Err(Error::FrameLength { len, least: HEADER, most })
+    }
+
+    /// Counts a frame that was not, or will not be, sent.
+    pub(super) fn count_refused(&self) {
+        self.bound.figures.refused.add(1);
     }
 
     pub(super) fn fits(&self, len: usize) -> bool {
@@ -271,30 +255,23 @@ impl XdpSender {
     /// Has the kernel see what was pushed: a frame.
     fn publish(&mut self) {
         self.tx.publish();
-        self.committed += 1;
+        self.bound.figures.committed.add(1);
     }
 
     /// Takes back what was sent: how many entries.
     pub(super) fn reclaim(&mut self) -> u32 {
-        let mut count = 0;
-        while let Some(address) = self.completion.pop() {
-            match self.umem.take_back(address) {
-                Some(chunk) if self.own.contains(&chunk.number()) => self.free.push(chunk),
-                Some(chunk) => self.umem.put_back(chunk),
-                None => self.malformed += 1,
-            }
-            count += 1;
-        }
-        self.completion.release();
-        self.under_way = self.under_way.saturating_sub(count);
-        count
+        let back = self.completions.take(&self.umem, &mut self.free);
+        let CompletionCounts { entries, malformed } = back;
+        self.under_way = self.under_way.saturating_sub(entries);
+        self.bound.figures.tx_malformed.add(malformed);
+        entries
     }
 
     /// Chunks that are free, and with the kernel.
     pub(super) fn chunks(&mut self) -> (u32, u32) {
         self.reclaim();
         let free = self.free.len() as u32;
-        (free, self.own.len() as u32 - free)
+        (free, self.completions.own().len() as u32 - free)
     }
 
     /// One kick, if there is anything to hand over, and what it came to.
@@ -310,14 +287,14 @@ impl XdpSender {
 
     /// What a kick came to: the rings say how far the kernel got, `answer` only why not further.
     pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
-        self.kicks += 1;
+        self.bound.figures.kicks.add(1);
         let before = self.tx.known_outstanding();
         let left = self.tx.outstanding();
         let mut has_progressed = (self.reclaim() > 0) | (left < before);
         let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
         if errno == Some(libc::EBUSY) {
             // Completed, and not sent: too long for the far end, or no carrier (`xsk_generic_xmit`).
-            self.refused += 1;
+            self.count_refused();
             has_progressed = true;
         }
         let stall = match (left, errno) {

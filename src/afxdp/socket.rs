@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::builder::{Shared, XdpSocketBuilder};
+use super::figures::XdpStatsHandle;
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
 use super::sender::XdpSender;
 use super::slot::XdpTxSlot;
-use crate::sys::xdp;
 use crate::{Error, PacketBatch, Result, StopHandle, XdpStats};
 
 /// Receives and sends the packets of one queue of an interface through AF_XDP.
@@ -149,9 +149,12 @@ impl XdpSocket {
     /// # Errors
     /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
-        let stats = kernel_stats(self.as_fd())?;
-        let stats = self.receiver.as_ref().map_or(stats, |receiver| receiver.own_stats(stats));
-        Ok(self.sender.as_ref().map_or(stats, |sender| sender.own_stats(stats)))
+        self.shared.bound.stats()
+    }
+
+    /// A handle to read the statistics from other threads.
+    pub fn stats_handle(&self) -> XdpStatsHandle {
+        XdpStatsHandle::new(&self.shared.bound)
     }
 
     /// Where its frames are now.
@@ -207,6 +210,11 @@ impl XdpSocket {
         self.shared.clone()
     }
 
+    pub(crate) fn share_stop(&mut self, stop: StopHandle) -> Result<()> {
+        self.receiver_mut()?.share_stop(stop);
+        Ok(())
+    }
+
     pub(crate) fn receiver_mut(&mut self) -> Result<&mut XdpReceiver> {
         self.receiver.as_mut().ok_or(Error::NotReceiving)
     }
@@ -214,20 +222,6 @@ impl XdpSocket {
     fn sender_mut(&mut self) -> Result<&mut XdpSender> {
         self.sender.as_mut().ok_or(Error::NotSending)
     }
-}
-
-/// What the kernel counts.
-pub(super) fn kernel_stats(socket: BorrowedFd<'_>) -> Result<XdpStats> {
-    let kernel = xdp::statistics(socket)?;
-    Ok(XdpStats {
-        rx_dropped: kernel.rx_dropped,
-        rx_invalid: kernel.rx_invalid_descs,
-        tx_invalid: kernel.tx_invalid_descs,
-        rx_ring_full: kernel.rx_ring_full,
-        fill_ring_empty: kernel.rx_fill_ring_empty_descs,
-        tx_ring_empty: kernel.tx_ring_empty_descs,
-        ..XdpStats::default()
-    })
 }
 
 impl AsFd for XdpSocket {

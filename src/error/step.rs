@@ -50,6 +50,10 @@ pub enum Step {
     LoadProgram,
     /// Attaching the XDP program to the interface.
     AttachProgram,
+    /// Setting the key of a card's receive hash.
+    SetHashKey,
+    /// Inserting a rule that steers packets to a queue.
+    InsertRule,
     /// Starting a shard's thread.
     SpawnThread,
     /// Pinning a shard's thread to its core.
@@ -118,6 +122,11 @@ impl Step {
             (Self::BindQueue, libc::EOPNOTSUPP) => {
                 "the driver has no zero-copy; ask for `CopyMode::Auto`"
             }
+            (Self::SetHashKey | Self::InsertRule, libc::EOPNOTSUPP) => {
+                "this driver cannot; a fanout group spreads packets without it"
+            }
+            (Self::SetHashKey | Self::InsertRule, libc::EPERM) => "needs CAP_NET_ADMIN",
+            (Self::InsertRule, libc::ENOSPC) => "the card has no room for another rule",
             (Self::PinThread, libc::EINVAL) => {
                 "that core is offline or outside this process's cpuset; see `taskset -p`"
             }
@@ -150,6 +159,8 @@ impl fmt::Display for Step {
             Self::BindQueue => f.write_str("binding to the queue"),
             Self::LoadProgram => f.write_str("loading the XDP program"),
             Self::AttachProgram => f.write_str("attaching the XDP program"),
+            Self::SetHashKey => f.write_str("setting the receive hash's key"),
+            Self::InsertRule => f.write_str("inserting a flow rule"),
             Self::WatchEvent => f.write_str("watching the reactor's eventfd"),
             Self::PollSocket => f.write_str("polling the socket through io_uring"),
             Self::SpawnThread => f.write_str("starting a shard's thread"),

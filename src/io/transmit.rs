@@ -19,8 +19,8 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::pacer::Pacer;
-use super::tx_slot::AsyncTxSlot;
 use super::port::TxPort;
+use super::tx_slot::AsyncTxSlot;
 use crate::reactor::{Kicked, Kicker, Next, Registration};
 use crate::time::{self, Sleep};
 use crate::wait::{Judged, Patience, Stall};
@@ -265,6 +265,7 @@ impl<T: TxPort> AsyncTx<T> {
     }
 
     /// Marks the socket: something was committed.
+    #[cfg(feature = "af-xdp")]
     pub(super) fn mark(&self) -> Result<()> {
         self.kicker.mark()
     }

@@ -155,12 +155,9 @@ impl AsyncXdpSocket {
     /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         match (&self.receiver, &self.sender) {
-            (None, None) => Ok(XdpStats::default()),
-            (None, Some(sender)) => sender.get_ref().stats(),
-            (Some(receiver), None) => receiver.get_ref().stats(),
-            (Some(receiver), Some(sender)) => {
-                Ok(sender.get_ref().own_stats(receiver.get_ref().stats()?))
-            }
+            (Some(receiver), _) => receiver.stats(),
+            (None, Some(sender)) => sender.stats(),
+            (None, None) => unreachable!("a socket has at least one half"),
         }
     }
 
@@ -216,7 +213,7 @@ impl AsyncTx<XdpSender> {
         .await
     }
 
-    /// Running totals: the kernel's, which are both halves', and this half's.
+    /// Running totals of both halves.
     ///
     /// # Errors
     /// As [`XdpSender::stats`].
@@ -226,7 +223,7 @@ impl AsyncTx<XdpSender> {
 }
 
 impl Async<XdpReceiver> {
-    /// Running totals: the kernel's, which are both halves', and this half's.
+    /// Running totals of both halves.
     ///
     /// # Errors
     /// As [`XdpReceiver::stats`].

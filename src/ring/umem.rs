@@ -14,15 +14,17 @@
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
+mod completion;
 #[cfg(all(test, not(miri)))]
 mod model;
 mod stack;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
+pub(crate) use self::completion::{CompletionCounts, Completions};
 use self::stack::{NONE, Sound, push, take_all};
 use crate::sys::Mapping;
 
@@ -55,6 +57,8 @@ pub(crate) struct Umem {
     slots: Box<[Slot]>,
     /// What has come back of each share.
     returned: Box<[AtomicU32]>,
+    /// The completion rings of its sockets.
+    completions: Mutex<Vec<Weak<Completions>>>,
 }
 
 /// What one socket has of a UMEM, from [`Umem::take_share`].
@@ -76,7 +80,10 @@ impl Umem {
     pub(crate) fn new(mapping: Mapping, chunk_size: u32, prefix: u32, shares: u32) -> Self {
         assert!(chunk_size.is_power_of_two() && prefix < chunk_size, "validated by the geometry");
         let count = u32::try_from(mapping.len() / chunk_size as usize).expect("bounded by it");
-        assert!(shares > 0 && count > 0 && count.is_multiple_of(shares), "validated by the geometry");
+        assert!(
+            shares > 0 && count > 0 && count.is_multiple_of(shares),
+            "validated by the geometry"
+        );
         let slot = |_| Slot {
             next: AtomicU32::new(NONE),
             offset: AtomicU32::new(0),
@@ -85,16 +92,18 @@ impl Umem {
         let slots = (0..count).map(slot).collect();
         let returned = (0..shares).map(|_| AtomicU32::new(NONE)).collect();
         let (share_len, shares_taken) = (count / shares, AtomicU32::new(0));
-        Self { mapping, chunk_size, prefix, share_len, shares_taken, slots, returned }
+        let completions = Mutex::default();
+        Self { mapping, chunk_size, prefix, share_len, shares_taken, slots, returned, completions }
     }
 
     /// The next share, if one is left.
     pub(crate) fn take_share(&self) -> Option<Share> {
         let shares = self.returned.len() as u32;
         // Relaxed: a number; what it stands for was there before the UMEM was.
-        let number = self.shares_taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-            (taken < shares).then_some(taken + 1)
-        });
+        let number =
+            self.shares_taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                (taken < shares).then_some(taken + 1)
+            });
         let number = number.ok()?;
         let first = number * self.share_len;
         Some(Share { number, chunks: (first..first + self.share_len).map(Chunk).collect() })

@@ -4,6 +4,8 @@ use std::fmt;
 use std::thread::JoinHandle;
 
 use super::plan::ShardSpec;
+#[cfg(feature = "af-xdp")]
+use crate::XdpStatsHandle;
 use crate::reactor::ReactorStatsHandle;
 use crate::wait::StopHandle;
 use crate::{CaptureStats, Error, ReactorStats, Result, StatsHandle};
@@ -11,8 +13,26 @@ use crate::{CaptureStats, Error, ReactorStats, Result, StatsHandle};
 /// Reads one shard's statistics.
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
-    pub(super) captures: Vec<StatsHandle>,
+    pub(super) ports: Vec<ReadStats>,
     pub(super) reactor: ReactorStatsHandle,
+}
+
+/// Reads one socket's statistics.
+#[derive(Debug, Clone)]
+pub(super) enum ReadStats {
+    Capture(StatsHandle),
+    #[cfg(feature = "af-xdp")]
+    Xdp(XdpStatsHandle),
+}
+
+impl ReadStats {
+    fn stats(&self) -> Result<CaptureStats> {
+        match self {
+            Self::Capture(handle) => handle.stats(),
+            #[cfg(feature = "af-xdp")]
+            Self::Xdp(handle) => Ok(handle.stats()?.as_capture()),
+        }
+    }
 }
 
 /// Running shards: watch them, stop them, join them.
@@ -31,7 +51,7 @@ pub struct ShardsHandle {
 pub struct ShardStats {
     /// Which shard, and where.
     pub spec: ShardSpec,
-    /// Its captures' totals, added up.
+    /// Its sockets' totals, added up; see `XdpStats::as_capture` for those of AF_XDP.
     pub capture: CaptureStats,
     /// Its reactor's totals.
     pub reactor: ReactorStats,
@@ -91,8 +111,8 @@ impl ShardsHandle {
     /// [`Error::Os`] where the kernel refuses to tell.
     pub fn stats(&self) -> Result<ShardsStats> {
         let shards = self.specs.iter().zip(&self.readers).map(|(&spec, readers)| {
-            let captures = readers.captures.iter().map(StatsHandle::stats);
-            let capture = captures.sum::<Result<CaptureStats>>()?;
+            let ports = readers.ports.iter().map(ReadStats::stats);
+            let capture = ports.sum::<Result<CaptureStats>>()?;
             Ok(ShardStats { spec, capture, reactor: readers.reactor.stats() })
         });
         Ok(ShardsStats { shards: shards.collect::<Result<_>>()? })

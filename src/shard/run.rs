@@ -3,31 +3,31 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::handle::{Readers, ShardsHandle};
+use super::intake::{Intake, Opened};
 use super::lineup::{Exit, Lineup, Verdict};
 use super::plan::{ShardPlan, ShardSpec};
 use super::{OnShardFailure, Runtime, Shard};
 use crate::sys::thread;
 use crate::wait::StopHandle;
-use crate::{AsyncCapture, Capture, CaptureBuilder, Error, Reactor, Result, Step};
+use crate::{Error, Reactor, Result, Step};
 
 /// What every shard is to do.
-pub(super) struct Job<R, F> {
-    /// What each shard captures; at least one.
-    pub(super) captures: Vec<CaptureBuilder>,
+pub(super) struct Job<I, R, F> {
+    /// Where their packets come from.
+    pub(super) intake: I,
     pub(super) on_failure: OnShardFailure,
     pub(super) runtime: R,
     pub(super) work: F,
 }
 
 /// What the shards of one job have in common.
-struct Common<R, F> {
-    job: Job<R, F>,
+struct Common<I, R, F> {
+    job: Job<I, R, F>,
     count: usize,
     lineup: Lineup,
     exit: Exit,
@@ -38,10 +38,11 @@ struct Common<R, F> {
 type Report = (usize, Result<Readers>);
 
 /// Starts the threads and waits until all capture, or none does.
-pub(super) fn spawn<R, F, Fut>(plan: &ShardPlan, job: Job<R, F>) -> Result<ShardsHandle>
+pub(super) fn spawn<I, R, F, Fut>(plan: &ShardPlan, job: Job<I, R, F>) -> Result<ShardsHandle>
 where
+    I: Intake,
     R: Runtime,
-    F: Fn(Shard) -> Fut + Send + Sync + 'static,
+    F: Fn(Shard<I::Port>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<()>> + 'static,
 {
     let count = plan.specs().len();
@@ -110,14 +111,15 @@ fn collect(reports: &Receiver<Report>, count: usize) -> Result<Vec<Readers>> {
 }
 
 /// A shard's thread, from pinning to leaving the group.
-fn shard_main<R, F, Fut>(
-    common: &Common<R, F>,
+fn shard_main<I, R, F, Fut>(
+    common: &Common<I, R, F>,
     spec: ShardSpec,
     report: &Sender<Report>,
 ) -> Result<()>
 where
+    I: Intake,
     R: Runtime,
-    F: Fn(Shard) -> Fut,
+    F: Fn(Shard<I::Port>) -> Fut,
     Fut: Future<Output = Result<()>> + 'static,
 {
     let index = spec.index;
@@ -126,21 +128,23 @@ where
         pin(spec)?;
         let (anchors, has_reported) = (&anchors, &has_reported);
         common.job.runtime.run(spec.core, async move {
-            let Some((captures, readers)) = open(common, spec)? else { return Ok(()) };
-            anchors.set(captures.iter().map(|capture| capture.get_ref().anchor()).collect());
+            let opened = common.job.intake.open(spec, &common.lineup, &common.stop)?;
+            let Some(Opened { mut ports, readers, anchors: held }) = opened else { return Ok(()) };
+            anchors.set(held);
+            let readers = Readers { ports: readers, reactor: Reactor::current()?.stats_handle() };
             has_reported.set(true);
             // A receiver that is gone has heard of another shard's failure: the verdict tells.
             let _ = report.send((index, Ok(readers)));
             if common.lineup.wait_for_verdict() == Verdict::Abort {
                 return Ok(());
             }
-            let opened = captures.iter().try_for_each(|capture| capture.get_ref().open_intake());
+            let opened = ports.iter_mut().try_for_each(I::open_intake);
             common.lineup.under_way();
             opened?;
-            let mut captures = captures.into_iter();
+            let mut ports = ports.into_iter();
             (common.job.work)(Shard {
-                capture: captures.next().expect("a shard has a capture"),
-                others: captures.collect(),
+                capture: ports.next().expect("a shard has a socket"),
+                others: ports.collect(),
                 spec,
                 count: common.count,
                 stop: common.stop.clone(),
@@ -174,41 +178,6 @@ where
 fn pin(spec: ShardSpec) -> Result<()> {
     let Some(core) = spec.core else { return Ok(()) };
     thread::pin_to(core).map_err(|source| Error::os(Step::PinThread, source))
-}
-
-/// A shard's captures, their intakes closed, in their places in their groups; `None` where the start
-/// was aborted meanwhile.
-fn open<R, F>(
-    common: &Common<R, F>,
-    spec: ShardSpec,
-) -> Result<Option<(Vec<AsyncCapture>, Readers)>> {
-    let options = &common.job.captures;
-    let open_all = || -> Result<Vec<OwnedFd>> {
-        options.iter().map(|_| CaptureBuilder::open_socket()).collect()
-    };
-    let sockets = match common.lineup.in_turn(spec.index, open_all) {
-        Some(opened) => opened?,
-        None => return Ok(None),
-    };
-    let opened = options.iter().zip(sockets).map(|(options, socket)| options.open_closed(socket));
-    let mut captures: Vec<Capture> = opened.collect::<Result<_>>()?;
-    let Ok(groups) = common.lineup.wait_to_join(spec.index) else { return Ok(None) };
-    for (at, (options, capture)) in options.iter().zip(&mut captures).enumerate() {
-        if let Some(membership) = options.effective_membership() {
-            capture.join(&membership.of_group(groups.get(at).copied().flatten()))?;
-        }
-    }
-    common.lineup.joined(captures.iter().map(Capture::fanout_group).collect());
-    let attach = |mut capture: Capture| {
-        capture.share_stop(common.stop.clone());
-        AsyncCapture::new(capture)
-    };
-    let captures: Vec<AsyncCapture> = captures.into_iter().map(attach).collect::<Result<_>>()?;
-    let readers = Readers {
-        captures: captures.iter().map(AsyncCapture::stats_handle).collect(),
-        reactor: Reactor::current()?.stats_handle(),
-    };
-    Ok(Some((captures, readers)))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -83,9 +83,18 @@ impl Asker<'_> {
         Ok(command)
     }
 
+    /// As [`ethtool`](Self::ethtool), for commands that have no fixed size: the kernel reads and writes as much as
+    /// the command's own fields say, which must be no more than there is.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn ethtool_bytes(&self, name: &str, command: &mut [u8]) -> io::Result<()> {
+        let mut ifreq = named(name)?;
+        ifreq.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
+        self.ioctl(libc::SIOCETHTOOL as libc::Ioctl, &mut ifreq)
+    }
+
     fn ioctl(&self, request: libc::Ioctl, ifreq: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: every request passed here takes an `ifreq`, whose data pointer, where used, is to
-        // an ethtool struct of the size its command has, alive in `ethtool` above.
+        // SAFETY: every request passed here takes an `ifreq`, whose data pointer, where used, is to an ethtool
+        // struct of the size its command has, or bytes of the size its fields say, alive in the callers above.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, std::ptr::from_mut(ifreq)) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }

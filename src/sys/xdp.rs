@@ -46,8 +46,7 @@ pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<(
         let software = if software_checksums { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
         let flags = libc::XDP_UMEM_TX_METADATA_LEN | software;
         let tx_metadata_len = metadata;
-        let umem =
-            libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
+        let umem = libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
         sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
     };
     registered.map_err(|source| Error::os(Step::RegisterUmem, source))

@@ -1,5 +1,7 @@
 //! What the tests of AF_XDP share.
 
+#![allow(dead_code, reason = "not every test binary uses all of it")]
+
 use std::time::{Duration, Instant};
 
 use ringtap::{Attach, XdpProgram, XdpSocket, XdpSocketBuilder};
@@ -33,7 +35,6 @@ pub(crate) fn assert_conserved(socket: &mut XdpSocket, frames: u32) {
 }
 
 /// Sends as fast as they come out, with no more under way than the ring takes.
-#[allow(dead_code, reason = "not every test binary receives so much")]
 pub(crate) fn receive_all(
     socket: &mut XdpSocket,
     generator: &mut Generator,
@@ -45,7 +46,12 @@ pub(crate) fn receive_all(
         if generator.sent() < count && generator.sent() < tally.received() + 200 {
             generator.flood(100.min(count - generator.sent()));
         }
-        assert!(start.elapsed() < PATIENCE, "{} of {count}: {:?}", tally.received(), socket.stats());
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{} of {count}: {:?}",
+            tally.received(),
+            socket.stats()
+        );
         if let Some(batch) = socket.next_batch_timeout(Duration::from_millis(100)).unwrap() {
             assert!(batch.len() <= 64 && !batch.is_losing());
             batch.iter().for_each(|packet| tally.record(packet.data()));

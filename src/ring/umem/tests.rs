@@ -115,7 +115,7 @@ fn leases_that_end_in_other_threads_lose_no_chunk() {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 2_000 };
     let (umem, mut free) = umem(16);
     let (lend, leases) = std::sync::mpsc::channel::<ChunkLease>();
-    let leases = Arc::new(std::sync::Mutex::new(leases));
+    let leases = Arc::new(Mutex::new(leases));
     let enders: Vec<_> = (0..2)
         .map(|_| {
             let leases = Arc::clone(&leases);

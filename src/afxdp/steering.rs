@@ -1,0 +1,138 @@
+//! Which queue a packet comes in on: a symmetric hash, and rules (`ETHTOOL_SRSSH`, `ETHTOOL_SRXCLSRLINS`).
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use super::bound::index_of;
+use crate::sys::netdev::question_socket;
+use crate::sys::steering::{self, FlowSpec};
+use crate::{Error, Result, Step};
+
+/// Has a card's receive hash be the same for both directions of a flow, as long as this lives: then both come in
+/// on one queue, and the shard of that queue sees whole conversations. Dropped, it puts back the key that was
+/// there.
+///
+/// Toeplitz with a key of a repeated 16-bit pattern hashes exchanged addresses and ports alike.
+#[derive(Debug)]
+pub struct SymmetricRss {
+    interface: String,
+    before: Vec<u8>,
+}
+
+impl SymmetricRss {
+    /// Sets the key.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`]; [`Error::Os`] where the driver has no key to set, or without `CAP_NET_ADMIN`.
+    pub fn set(interface: &str) -> Result<Self> {
+        index_of(interface)?;
+        let socket = question_socket().map_err(|source| Error::os(Step::OpenSocket, source))?;
+        let wrap = |source| Error::os(Step::SetHashKey, source);
+        let before = steering::hash_key(socket.as_fd(), interface).map_err(wrap)?;
+        let pattern = [0x6d, 0x5a];
+        let key: Vec<u8> = pattern.iter().copied().cycle().take(before.len()).collect();
+        steering::set_hash_key(socket.as_fd(), interface, &key).map_err(wrap)?;
+        Ok(Self { interface: interface.to_owned(), before })
+    }
+}
+
+impl Drop for SymmetricRss {
+    fn drop(&mut self) {
+        if let Ok(socket) = question_socket() {
+            // An interface that is gone has no key to put back.
+            let _ = steering::set_hash_key(socket.as_fd(), &self.interface, &self.before);
+        }
+    }
+}
+
+/// Which packets go to a queue; by the card, before any program sees them.
+///
+/// ```no_run
+/// # fn main() -> ringtap::Result<()> {
+/// let rule = ringtap::FlowRule::tcp().dst_port(443).to_queue(3);
+/// let _installed = rule.install("eth0")?; // removed when this is dropped
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a rule does nothing until `install`"]
+pub struct FlowRule {
+    spec: FlowSpec,
+}
+
+impl FlowRule {
+    /// IPv4 TCP packets.
+    pub fn tcp() -> Self {
+        Self { spec: FlowSpec::tcp() }
+    }
+
+    /// IPv4 UDP packets.
+    pub fn udp() -> Self {
+        Self { spec: FlowSpec::udp() }
+    }
+
+    /// From this address only.
+    pub fn src_host(mut self, address: Ipv4Addr) -> Self {
+        self.spec.source = Some(address);
+        self
+    }
+
+    /// To this address only.
+    pub fn dst_host(mut self, address: Ipv4Addr) -> Self {
+        self.spec.destination = Some(address);
+        self
+    }
+
+    /// From this port only.
+    pub fn src_port(mut self, port: u16) -> Self {
+        self.spec.source_port = Some(port);
+        self
+    }
+
+    /// To this port only.
+    pub fn dst_port(mut self, port: u16) -> Self {
+        self.spec.destination_port = Some(port);
+        self
+    }
+
+    /// Where they go. Default queue 0.
+    pub fn to_queue(mut self, queue: u32) -> Self {
+        self.spec.queue = queue;
+        self
+    }
+
+    /// Has the card do so as long as what this returns lives.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`]; [`Error::Os`] where the driver takes no such rules, has no room for another
+    /// one, or without `CAP_NET_ADMIN`.
+    pub fn install(&self, interface: &str) -> Result<InstalledRule> {
+        index_of(interface)?;
+        let socket = question_socket().map_err(|source| Error::os(Step::OpenSocket, source))?;
+        let location = steering::insert_rule(socket.as_fd(), interface, &self.spec)
+            .map_err(|source| Error::os(Step::InsertRule, source))?;
+        Ok(InstalledRule { interface: interface.to_owned(), location })
+    }
+}
+
+/// A [`FlowRule`] at work. Dropping it removes the rule.
+#[derive(Debug)]
+pub struct InstalledRule {
+    interface: String,
+    location: u32,
+}
+
+impl InstalledRule {
+    /// Where the card has it; as `ethtool -n` lists them.
+    pub fn location(&self) -> u32 {
+        self.location
+    }
+}
+
+impl Drop for InstalledRule {
+    fn drop(&mut self) {
+        if let Ok(socket) = question_socket() {
+            let _ = steering::delete_rule(socket.as_fd(), &self.interface, self.location);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A bridge over AF_XDP.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::filter::BridgeDirection;
+use crate::{
+    AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket, Error, Result, StopHandle, XdpSocket,
+    XdpStatsHandle, executor, time,
+};
+
+/// How long a bridge that is stopped waits for the kernel to take what it has committed.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Forwards between the queues of two interfaces, in both directions; where their sockets share a UMEM, without
+/// copying a frame.
+///
+/// ```no_run
+/// # fn main() -> ringtap::Result<()> {
+/// let bridge = ringtap::XdpBridge::open_pair("eth0", "eth1")?;
+/// bridge.run(|frame, _direction| frame.len() <= 1000)?; // drops what is longer
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It forwards frames as they are. What a sender on this machine leaves to its card is not done in them yet:
+/// between containers, switch that off (`ethtool -K <interface> tx off tso off`), or use a
+/// [`Bridge`](crate::Bridge), which passes it on.
+///
+/// Every packet is counted once, in the [`XdpStats`](crate::XdpStats) of the socket that received it
+/// (`delivered`, `drops()`), or of the one that was to send it (`committed`, `refused`). A side that takes
+/// nothing makes its direction wait, and packets are dropped where they come in.
+#[derive(Debug)]
+pub struct XdpBridge {
+    a: XdpSocket,
+    b: XdpSocket,
+    stop: StopHandle,
+}
+
+impl XdpBridge {
+    /// Joins the first queues of two interfaces, both promiscuous, with a UMEM for both.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`XdpSocketBuilder::build`](crate::XdpSocketBuilder::build).
+    pub fn open_pair(interface_a: &str, interface_b: &str) -> Result<Self> {
+        let options = XdpSocket::builder().promiscuous(true);
+        let a = options.clone().interface(interface_a).umem_shares(2).build()?;
+        let b = options.interface(interface_b).shared_umem(&a).build()?;
+        Self::new(a, b)
+    }
+
+    /// Joins two sockets that receive and send. One bridge a queue, each in its thread, makes a bridge of many.
+    ///
+    /// # Errors
+    /// [`Error::SameInterface`], [`Error::NotReceiving`], [`Error::NotSending`]; [`Error::Os`] where no
+    /// descriptor is left.
+    pub fn new(mut a: XdpSocket, mut b: XdpSocket) -> Result<Self> {
+        if a.interface() == b.interface() {
+            return Err(Error::SameInterface { name: a.interface().to_owned() });
+        }
+        if a.sender().is_none() || b.sender().is_none() {
+            return Err(Error::NotSending);
+        }
+        let stop = a.stop_handle()?;
+        b.share_stop(stop.clone())?;
+        Ok(Self { a, b, stop })
+    }
+
+    /// A handle that ends [`run`](Self::run) from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Reads the statistics of both sockets, A and B.
+    pub fn stats_handles(&self) -> [XdpStatsHandle; 2] {
+        [self.a.stats_handle(), self.b.stats_handle()]
+    }
+
+    /// Forwards until a [`StopHandle`] ends it; `filter` may change a frame's bytes, and says whether to forward
+    /// it. What was received by then is still committed, and handed over where that takes no more than 20 ms.
+    ///
+    /// # Errors
+    /// As [`run_async`](Self::run_async).
+    pub fn run(self, filter: impl FnMut(&mut [u8], BridgeDirection) -> bool) -> Result<()> {
+        executor::block_on(self.run_async(filter))
+    }
+
+    /// Forwards on this thread's reactor.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceGone`] once an interface was removed; one that is down is no error.
+    /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`] (it takes up to eight ops).
+    pub async fn run_async(
+        self,
+        filter: impl FnMut(&mut [u8], BridgeDirection) -> bool,
+    ) -> Result<()> {
+        let (rx_a, tx_a) = halves(self.a)?;
+        let (rx_b, tx_b) = halves(self.b)?;
+        let filter = RefCell::new(filter);
+        let mut a_to_b = pin!(lane(rx_a, tx_b, &filter, BridgeDirection::AtoB));
+        let mut b_to_a = pin!(lane(rx_b, tx_a, &filter, BridgeDirection::BtoA));
+        let (mut first, mut second) = (None, None);
+        poll_fn(|cx| {
+            if first.is_none() {
+                first = ready_or_none(a_to_b.as_mut().poll(cx))?;
+            }
+            if second.is_none() {
+                second = ready_or_none(b_to_a.as_mut().poll(cx))?;
+            }
+            if first.is_some() && second.is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+fn ready_or_none(polled: Poll<Result<()>>) -> Result<Option<()>> {
+    match polled {
+        Poll::Ready(outcome) => outcome.map(Some),
+        Poll::Pending => Ok(None),
+    }
+}
+
+fn halves(socket: XdpSocket) -> Result<(AsyncXdpReceiver, AsyncXdpSender)> {
+    let (receiver, sender) = AsyncXdpSocket::new(socket)?.into_split();
+    Ok((receiver.ok_or(Error::NotReceiving)?, sender.ok_or(Error::NotSending)?))
+}
+
+async fn lane(
+    mut from: AsyncXdpReceiver,
+    mut to: AsyncXdpSender,
+    filter: &RefCell<impl FnMut(&mut [u8], BridgeDirection) -> bool>,
+    direction: BridgeDirection,
+) -> Result<()> {
+    while let Some(batch) = from.next_batch().await? {
+        to.send_batch(batch, |frame| (filter.borrow_mut())(frame, direction)).await?;
+    }
+    time::timeout(PATIENCE, to.flush()).await.unwrap_or(Ok(()))
+}

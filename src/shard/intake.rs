@@ -1,0 +1,84 @@
+//! Where a shard's packets come from: sockets of fanout groups, or of an interface's queues.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::handle::ReadStats;
+use super::lineup::Lineup;
+use super::plan::ShardSpec;
+use crate::afpacket::Socket;
+use crate::wait::StopHandle;
+use crate::{AsyncCapture, Capture, CaptureBuilder, Result};
+
+/// What all shards of a job have in common of their sockets.
+pub(super) trait Intake: Send + Sync + 'static {
+    /// A socket as the shard's future has it.
+    type Port: 'static;
+
+    /// A shard's sockets, their intakes closed, in their places in their groups; `None` where the start was
+    /// aborted meanwhile.
+    fn open(
+        &self,
+        spec: ShardSpec,
+        lineup: &Lineup,
+        stop: &StopHandle,
+    ) -> Result<Option<Opened<Self::Port>>>;
+
+    /// Has packets come in.
+    fn open_intake(port: &mut Self::Port) -> Result<()>;
+}
+
+/// What a shard has opened.
+pub(super) struct Opened<P> {
+    /// At least one.
+    pub(super) ports: Vec<P>,
+    pub(super) readers: Vec<ReadStats>,
+    /// What is to stay in its group until all shards have ended.
+    pub(super) anchors: Vec<Arc<Socket>>,
+}
+
+/// Sockets of fanout groups, one of each group a shard.
+#[derive(Debug)]
+pub(super) struct Fanouts(pub(super) Vec<CaptureBuilder>);
+
+impl Intake for Fanouts {
+    type Port = AsyncCapture;
+
+    fn open(
+        &self,
+        spec: ShardSpec,
+        lineup: &Lineup,
+        stop: &StopHandle,
+    ) -> Result<Option<Opened<AsyncCapture>>> {
+        let Self(options) = self;
+        let open_all = || -> Result<Vec<OwnedFd>> {
+            options.iter().map(|_| CaptureBuilder::open_socket()).collect()
+        };
+        let sockets = match lineup.in_turn(spec.index, open_all) {
+            Some(opened) => opened?,
+            None => return Ok(None),
+        };
+        let opened =
+            options.iter().zip(sockets).map(|(options, socket)| options.open_closed(socket));
+        let mut captures: Vec<Capture> = opened.collect::<Result<_>>()?;
+        let Ok(groups) = lineup.wait_to_join(spec.index) else { return Ok(None) };
+        for (at, (options, capture)) in options.iter().zip(&mut captures).enumerate() {
+            if let Some(membership) = options.effective_membership() {
+                capture.join(&membership.of_group(groups.get(at).copied().flatten()))?;
+            }
+        }
+        lineup.joined(captures.iter().map(Capture::fanout_group).collect());
+        let anchors = captures.iter().map(Capture::anchor).collect();
+        let attach = |mut capture: Capture| {
+            capture.share_stop(stop.clone());
+            AsyncCapture::new(capture)
+        };
+        let ports: Vec<_> = captures.into_iter().map(attach).collect::<Result<_>>()?;
+        let readers = ports.iter().map(|port| ReadStats::Capture(port.stats_handle())).collect();
+        Ok(Some(Opened { ports, readers, anchors }))
+    }
+
+    fn open_intake(port: &mut AsyncCapture) -> Result<()> {
+        port.get_ref().open_intake()
+    }
+}

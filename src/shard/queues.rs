@@ -1,0 +1,137 @@
+//! Shards on an interface's queues: one AF_XDP socket each, one program for all.
+
+use std::future::Future;
+use std::ops::Range;
+
+use super::handle::ReadStats;
+use super::intake::{Intake, Opened};
+use super::lineup::Lineup;
+use super::plan::{ShardPlan, ShardSpec};
+use super::run::{self, Job};
+use super::{Runtime, Shard, ShardsBuilder, ShardsHandle};
+use crate::wait::StopHandle;
+use crate::{AsyncXdpSocket, Error, Result, XdpProgram, XdpSocketBuilder};
+
+/// Which receive queues of an interface have a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Queues {
+    /// All that are in use when the shards start (`ethtool -l`).
+    #[default]
+    Auto,
+    /// This one.
+    One(u32),
+    /// These.
+    Range(Range<u32>),
+}
+
+/// Options of [`Shards`](crate::Shards) on the queues of an interface; from [`ShardsBuilder::xdp`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct XdpShardsBuilder<R> {
+    shards: ShardsBuilder<R>,
+    queues: Queues,
+    socket: XdpSocketBuilder,
+}
+
+impl<R: Runtime> ShardsBuilder<R> {
+    /// Shards that receive, and send, through AF_XDP: one a queue, with a socket of these options. What was
+    /// said of cores, failures, runtime and interface holds for them too; what was said of captures does not.
+    ///
+    /// ```no_run
+    /// use ringtap::{Queues, Shards, XdpSocket};
+    ///
+    /// # fn main() -> ringtap::Result<()> {
+    /// let shards = Shards::builder()
+    ///     .interface("eth0")
+    ///     .xdp(Queues::Auto, XdpSocket::builder())
+    ///     .spawn(|mut shard| async move {
+    ///         while let Some(batch) = shard.capture.next_batch().await? {
+    ///             shard.capture.send_batch(batch, |_frame| true).await?; // back out
+    ///         }
+    ///         Ok(())
+    ///     })?;
+    /// # shards.stop();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn xdp(self, queues: Queues, socket: XdpSocketBuilder) -> XdpShardsBuilder<R> {
+        XdpShardsBuilder { shards: self, queues, socket }
+    }
+}
+
+impl<R: Runtime> XdpShardsBuilder<R> {
+    /// Starts the shards, and returns when all of them receive; see [`ShardsBuilder::spawn`].
+    ///
+    /// The program is attached first and detached when the last shard has ended. Packets of other queues, and of
+    /// these once the shards are stopped, pass to the stack.
+    ///
+    /// # Errors
+    /// As [`ShardsBuilder::spawn`]; [`Error::NoSuchQueue`]; what [`XdpProgram::redirect_all`] says, and in
+    /// [`Error::Shard`] what [`XdpSocketBuilder::build`] does.
+    pub fn spawn<F, Fut>(self, work: F) -> Result<ShardsHandle>
+    where
+        F: Fn(Shard<AsyncXdpSocket>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
+    {
+        let Self { shards, queues, mut socket } = self;
+        if !shards.more.is_empty() {
+            return Err(Error::ShardPlan("shards on queues have no captures: `and_capture`"));
+        }
+        if let Some(interface) = shards.interface {
+            socket = socket.interface(interface);
+        }
+        let count = socket.queue_count()?;
+        let queues = match queues {
+            Queues::Auto => 0..count,
+            Queues::One(queue) => queue..queue.saturating_add(1),
+            Queues::Range(range) => range,
+        };
+        if queues.end > count || queues.is_empty() {
+            let queue = queues.end.saturating_sub(1);
+            return Err(socket.no_such_queue(queue, count));
+        }
+        if shards.count.is_some_and(|asked| asked != queues.len()) {
+            return Err(Error::ShardPlan("shards on queues are one a queue: leave out `shards`"));
+        }
+        let plan = ShardPlan::for_this_machine(&shards.cores, Some(queues.len()))?;
+        let program = socket.attach_program()?;
+        let intake = QueueSockets { socket: socket.closed(), queues, program };
+        let (on_failure, runtime) = (shards.on_failure, shards.runtime);
+        run::spawn(&plan, Job { intake, on_failure, runtime, work })
+    }
+}
+
+/// Sockets of the queues of one interface.
+#[derive(Debug)]
+struct QueueSockets {
+    socket: XdpSocketBuilder,
+    queues: Range<u32>,
+    program: XdpProgram,
+}
+
+impl Intake for QueueSockets {
+    type Port = AsyncXdpSocket;
+
+    fn open(
+        &self,
+        spec: ShardSpec,
+        lineup: &Lineup,
+        stop: &StopHandle,
+    ) -> Result<Option<Opened<AsyncXdpSocket>>> {
+        let queue = self.queues.start + spec.index as u32;
+        let options = self.socket.clone().queue_id(queue).program(self.program.clone());
+        let mut socket = match lineup.in_turn(spec.index, || options.build()) {
+            Some(opened) => opened?,
+            None => return Ok(None),
+        };
+        socket.share_stop(stop.clone())?;
+        let readers = vec![ReadStats::Xdp(socket.stats_handle())];
+        let ports = vec![AsyncXdpSocket::new(socket)?];
+        Ok(Some(Opened { ports, readers, anchors: Vec::new() }))
+    }
+
+    fn open_intake(port: &mut AsyncXdpSocket) -> Result<()> {
+        port.receiver().map_or(Ok(()), |receiver| receiver.get_ref().open_intake())
+    }
+}
