@@ -13,7 +13,7 @@ use common::{FarEnd, PATIENCE};
 use futures_util::{SinkExt, StreamExt};
 use ringtap::{AsyncXdpSocket, Error, PacketBatch, Reactor, XdpMode, executor, time};
 use ringtap_lab::{Generator, Tally, Traffic, Veth, namespace};
-use setup::{assert_conserved, privileged, socket};
+use setup::{assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
 
@@ -80,7 +80,7 @@ fn sending_waits_for_room_and_every_frame_arrives() {
     let traffic = Traffic { flows: 8, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
     executor::block_on(async {
-        let socket = socket(&veth.left).mode(XdpMode::Tx).frame_count(64).build().unwrap();
+        let socket = sender(&veth.left).frame_count(64).build().unwrap();
         let mut tx = AsyncXdpSocket::new(socket).unwrap();
         assert!(matches!(tx.next_batch().await, Err(Error::NotReceiving)));
         for number in 0..COUNT {

@@ -14,7 +14,7 @@ use ringtap::{
     executor,
 };
 use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace};
-use setup::{assert_conserved, privileged, socket};
+use setup::{FEW, assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
 
@@ -22,7 +22,7 @@ ringtap_lab::test_binary!();
 fn bad_input_is_an_error_that_says_what_to_do() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let tx = || socket(&veth.left).mode(XdpMode::Tx);
+    let tx = || sender(&veth.left);
     let geometry = |builder: XdpSocketBuilder| match builder.build().unwrap_err() {
         Error::Geometry(error) => error,
         other => panic!("{other:?}"),
@@ -34,7 +34,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
         assert_eq!(error, GeometryError::ChunkCount { frame_count, shares: 1 });
     }
     let many = geometry(tx().umem_shares(1 << 10));
-    assert_eq!(many, GeometryError::ChunkCount { frame_count: 1024, shares: 1024 });
+    assert_eq!(many, GeometryError::ChunkCount { frame_count: 128, shares: 1024 });
     let few = geometry(tx().mode(XdpMode::Custom { rx_frames: 0, tx_frames: 63 }));
     assert_eq!(few, GeometryError::ChunkCount { frame_count: 63, shares: 1 });
     let (headroom, frame_size) = (4096 - 256, 4096);
@@ -58,7 +58,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
         let error = first.send(&vec![0xff; len]).unwrap_err();
         assert!(matches!(error, Error::FrameLength { .. }), "{error:?}");
     }
-    assert_conserved(&mut first, 1024);
+    assert_conserved(&mut first, FEW);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_the_far_end_does_not_take_is_counted_and_holds_up_nothing() {
     let veth = net.veth();
     let traffic = Traffic { len: 1400, varied: false, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, 40));
-    let mut tx = socket(&veth.left).mode(XdpMode::Tx).build().unwrap();
+    let mut tx = sender(&veth.left).build().unwrap();
     let mut send = |range: std::ops::Range<u64>| {
         range.for_each(|number| tx.send(&traffic.frame(number, 0)).unwrap());
         tx.flush().unwrap();
@@ -129,7 +129,7 @@ fn what_the_far_end_does_not_take_is_counted_and_holds_up_nothing() {
     assert_eq!(send(20..40), 10);
     far.wait_until(30);
     assert_eq!(far.finish().received(), 30);
-    assert_conserved(&mut tx, 1024);
+    assert_conserved(&mut tx, FEW);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn frames_wait_while_the_interface_is_down_and_go_when_it_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic::default();
-    let mut tx = socket(&veth.left).mode(XdpMode::Tx).build().unwrap();
+    let mut tx = sender(&veth.left).build().unwrap();
     veth.down(); // the far end: no carrier
     tx.send(&traffic.frame(99, 0)).unwrap();
     tx.flush().unwrap();

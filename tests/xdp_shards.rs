@@ -5,6 +5,8 @@ mod common;
 #[path = "common/xdp.rs"]
 mod setup;
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use ringtap::{
     Attach, BridgeDirection, Cores, Error, FlowRule, Queues, Shards, Step, SymmetricRss, XdpBridge,
     XdpMode, XdpProgram, XdpSocket,
 };
-use ringtap_lab::{Generator, Tally, Traffic, Veth, namespace};
+use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, namespace};
 use setup::{privileged, socket};
 
 ringtap_lab::test_binary!();
@@ -178,6 +180,45 @@ fn a_bridges_filter_drops_and_changes_frames_and_a_removed_side_ends_it() {
     b.delete();
     let error = running.join().unwrap().unwrap_err();
     assert!(matches!(&error, Error::InterfaceGone { name } if *name == b.right), "{error:?}");
+}
+
+#[test]
+fn two_hosts_talk_tcp_through_a_bridge() {
+    const BYTES: usize = 4 << 20;
+    const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+    let Some(net) = privileged() else { return };
+    let (a, b) = (net.veth(), net.veth());
+    let client = Host::new(&a.left, Ipv4Addr::new(10, 9, 0, 1));
+    let server = Host::new(&b.left, SERVER);
+    client.finish_checksums();
+    server.finish_checksums();
+    let bridge = XdpBridge::open_pair(&a.right, &b.right).unwrap();
+    let stop = bridge.stop_handle();
+    let running = std::thread::spawn(move || bridge.run(|_, _| true));
+    let (listening, listens) = std::sync::mpsc::channel();
+    let answering = server.run(move || {
+        let listener = TcpListener::bind((SERVER, 80)).unwrap();
+        listening.send(()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = vec![0; BYTES];
+        stream.read_exact(&mut bytes).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    listens.recv().unwrap();
+    let sent: Vec<u8> =
+        (0..BYTES as u32).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    let expected = sent.clone();
+    let asking = client.run(move || {
+        let mut stream = TcpStream::connect((SERVER, 80)).unwrap();
+        stream.write_all(&sent).unwrap();
+        let mut back = vec![0; BYTES];
+        stream.read_exact(&mut back).unwrap();
+        back
+    });
+    assert!(asking.join().unwrap() == expected, "every byte came back");
+    answering.join().unwrap();
+    stop.stop();
+    running.join().unwrap().unwrap();
 }
 
 #[test]

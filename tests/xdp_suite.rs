@@ -14,7 +14,7 @@ use ringtap::{
     Attach, Capture, Error, HugePages, TxChecksum, XdpMode, XdpProgram, XdpSocket, XdpSocketBuilder,
 };
 use ringtap_lab::{Generator, Protocol, Tally, Traffic, Veth, link, namespace, xdp};
-use setup::{assert_conserved, privileged, receive_all, socket};
+use setup::{FEW, assert_conserved, privileged, receive_all, sender, socket};
 
 ringtap_lab::test_binary!();
 
@@ -74,7 +74,7 @@ fn a_full_ring_has_no_room_until_it_is_kicked() {
     let veth = net.veth();
     let traffic = Traffic::default();
     let far = FarEnd::new(&veth, Tally::new(&traffic, 64));
-    let mut tx = socket(&veth.left).mode(XdpMode::Tx).frame_count(64).build().unwrap();
+    let mut tx = sender(&veth.left).frame_count(64).build().unwrap();
     for number in 0..64 {
         let frame = traffic.frame(number, 0);
         let mut slot = tx.reserve(frame.len()).expect("there is room");
@@ -323,7 +323,7 @@ fn a_packet_beyond_a_frame_is_dropped_and_counted_without_multi_buffer() {
 fn a_checksum_is_computed_for_frames_that_ask_for_it() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let options = socket(&veth.left).mode(XdpMode::Tx);
+    let options = sender(&veth.left);
     let traffic = Traffic { protocol: Protocol::Udp, varied: false, ..Traffic::default() };
     let mut far = Capture::builder().interface(&veth.right).block_timeout_ms(2).build().unwrap();
     let mut tx = options.clone().tx_checksum(TxChecksum::Software).build().unwrap();
@@ -346,13 +346,13 @@ fn a_checksum_is_computed_for_frames_that_ask_for_it() {
             seen += 1;
         }
     }
-    assert_conserved(&mut tx, 1024);
+    assert_conserved(&mut tx, FEW);
     drop(tx);
     let mut without = options.build().unwrap();
     let mut slot = without.reserve(60).unwrap();
     slot.set_checksum(34, 6);
     assert!(matches!(slot.send(), Err(Error::OffloadsOff)));
-    assert_conserved(&mut without, 1024);
+    assert_conserved(&mut without, FEW);
 }
 
 /// The one's complement sum of an IPv4/UDP frame from its addresses on, and what else there is.
@@ -371,7 +371,7 @@ fn checksum(frame: &[u8], rest: u32) -> u16 {
 fn memory_options_do_what_they_say_or_say_that_they_cannot() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let options = || socket(&veth.left).mode(XdpMode::Tx);
+    let options = || sender(&veth.left);
     let is_possible = match options().huge_pages(HugePages::Require).build() {
         Ok(socket) => socket.has_huge_pages(),
         Err(error) => {
@@ -396,7 +396,7 @@ fn memory_options_do_what_they_say_or_say_that_they_cannot() {
 fn an_interface_is_promiscuous_as_long_as_the_socket_lives() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let socket = socket(&veth.left).mode(XdpMode::Tx).promiscuous(true).build().unwrap();
+    let socket = sender(&veth.left).promiscuous(true).build().unwrap();
     assert_eq!(link::promiscuity(&veth.left).unwrap(), 1);
     drop(socket);
     assert_eq!(link::promiscuity(&veth.left).unwrap(), 0);

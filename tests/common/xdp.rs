@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{Attach, XdpProgram, XdpSocket, XdpSocketBuilder};
+use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket, XdpSocketBuilder};
 use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,14 @@ pub(crate) fn privileged() -> Option<Namespace> {
 
 pub(crate) fn socket(interface: &str) -> XdpSocketBuilder {
     XdpSocket::builder().interface(interface).frame_count(1024)
+}
+
+/// Frames of [`sender`].
+pub(crate) const FEW: u32 = 128;
+
+/// A socket that only sends, so small that an ordinary user may lock the memory of many.
+pub(crate) fn sender(interface: &str) -> XdpSocketBuilder {
+    socket(interface).mode(XdpMode::Tx).frame_count(FEW)
 }
 
 /// All frames are accounted for, and once the socket is at rest nobody but the kernel has any.

@@ -11,6 +11,7 @@ use crate::{link, namespace};
 #[derive(Debug)]
 pub struct Host {
     namespace: File,
+    interface: String,
 }
 
 impl Host {
@@ -24,9 +25,9 @@ impl Host {
             namespace::unshare().expect("another namespace");
             namespace::current().expect("a thread has a namespace")
         });
-        let host = Self { namespace: namespace.join().unwrap() };
-        link::move_to(interface, host.namespace.as_raw_fd()).expect("an interface can be moved");
         let interface = interface.to_owned();
+        let host = Self { namespace: namespace.join().unwrap(), interface: interface.clone() };
+        link::move_to(&interface, host.namespace.as_raw_fd()).expect("an interface can be moved");
         host.run(move || {
             link::set_up("lo", true).expect("the loopback can be set up");
             link::add_address(&interface, address, 24).expect("an address can be added");
@@ -35,6 +36,17 @@ impl Host {
         .join()
         .unwrap();
         host
+    }
+
+    /// Has the host compute the checksums of what it sends, as one with a card that cannot.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn finish_checksums(&self) {
+        let interface = self.interface.clone();
+        self.run(move || link::finish_checksums(&interface).expect("veth can do without"))
+            .join()
+            .unwrap();
     }
 
     /// Runs `work` in a thread of the host.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
@@ -176,6 +176,25 @@ pub fn promiscuity(name: &str) -> io::Result<u32> {
 pub fn limit_segments(name: &str, bytes: u32) -> io::Result<()> {
     let attributes = [LinkAttribute::GsoMaxSize(bytes), LinkAttribute::GsoIpv4MaxSize(bytes)];
     change(name, attributes.into(), None)
+}
+
+/// Has the kernel compute the checksums of what is sent on an interface (`ETHTOOL_STXCSUM`).
+///
+/// # Errors
+/// The kernel's.
+pub fn finish_checksums(name: &str) -> io::Result<()> {
+    const SET_TX_CHECKSUMS: u32 = 0x17;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let mut command = [SET_TX_CHECKSUMS, 0];
+    // SAFETY: a C struct of integers and pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
+    // SAFETY: the request and the command it points to are alive and of the sizes this ioctl has.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Moves an interface into the namespace of this descriptor. It is down there.

@@ -35,6 +35,16 @@ impl Pair {
         Ok(Self { interfaces, lab: Some((hosts, namespace)) })
     }
 
+    /// Has both hosts of the lab compute the checksums of what they send.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn finish_checksums(&self) {
+        if let Some((hosts, _)) = &self.lab {
+            hosts.iter().for_each(Host::finish_checksums);
+        }
+    }
+
     /// In the lab, one host asks the other `count` times, over UDP, and the times that took are returned;
     /// `None` on real interfaces.
     ///
