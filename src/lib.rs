@@ -45,7 +45,7 @@
 //! error  packet  stats  options          vocabulary
 //!     sys                                every system call but io_uring's
 //!         ring  wait  interface          shared memory as data structures
-//!             afpacket  reactor          sockets; io_uring
+//!             afpacket  afxdp  reactor   sockets; io_uring
 //!                 executor  time         tasks; timers
 //!                     io                 async sockets
 //!                         shard          one thread a core
@@ -54,7 +54,8 @@
 //!
 //! # Features
 //!
-//! None by default. `af-xdp` adds `XdpSocket` and its kin. `testing` adds [`testing`]: rings without a kernel.
+//! None by default. `af-xdp` adds `XdpSocket` and its kin (docs/AF_XDP.md). `testing` adds [`testing`]: rings
+//! without a kernel.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -80,3 +80,24 @@ pub fn attach(program: BorrowedFd<'_>, interface: &str) -> io::Result<OwnedFd> {
     attributes[..4].copy_from_slice(&[program.as_raw_fd() as u32, index, ATTACH_XDP, NATIVE]);
     bpf(LINK_CREATE, &attributes)
 }
+
+/// Puts a socket into a map, as the one of a queue.
+///
+/// # Errors
+/// The kernel's.
+pub fn register(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    const MAP_UPDATE_ELEM: i32 = 2;
+    let value = socket.as_raw_fd() as u32;
+    let (key_at, value_at) = (&raw const queue as u64, &raw const value as u64);
+    let attributes: [u64; 4] = [map.as_raw_fd() as u64, key_at, value_at, 0];
+    // SAFETY: the attributes, the key and the value are readable during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            MAP_UPDATE_ELEM,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
