@@ -13,6 +13,7 @@ mod bound;
 mod builder;
 mod figures;
 mod forward;
+mod kick;
 mod open;
 mod program;
 mod receiver;
@@ -21,6 +22,7 @@ mod slot;
 mod socket;
 mod steering;
 
+pub(crate) use self::builder::Shared;
 pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};
 pub use self::figures::XdpStatsHandle;
 pub(crate) use self::forward::Forwarding;

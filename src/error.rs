@@ -3,12 +3,14 @@
 //! Every [`Error`] names the step that failed, keeps the `errno` where there is one
 //! ([`Error::raw_os_error`]), and ends its `Display` text with a remedy where one is known.
 
+mod filter;
 mod geometry;
 mod step;
 
 use std::error::Error as StdError;
 use std::{fmt, io};
 
+pub use self::filter::{FilterError, ProgramFault};
 pub use self::geometry::GeometryError;
 pub use self::step::Step;
 
@@ -61,6 +63,22 @@ pub enum Error {
     },
     /// A frame with an [`Offload`](crate::Offload), or a checksum to be computed, on a socket without.
     OffloadsOff,
+    /// A checksum is to be computed of, or written to, what is not in the frame.
+    ChecksumOutside {
+        /// Where it begins.
+        start: u16,
+        /// Where it is written, from there.
+        offset: u16,
+        /// Bytes of the frame.
+        len: usize,
+    },
+    /// An XDP program of one interface was given for a socket of another.
+    OtherInterface {
+        /// The interface that the program is attached to.
+        program: String,
+        /// The interface of the socket.
+        socket: String,
+    },
     /// An AF_XDP socket was to receive that was opened for sending only.
     NotReceiving,
     /// An AF_XDP socket was to send that was opened for receiving only.
@@ -109,6 +127,10 @@ pub enum Error {
         /// Instructions it has.
         instructions: usize,
     },
+    /// A text or terms that are no filter.
+    Filter(Box<FilterError>),
+    /// A program of classic BPF that the kernel would refuse.
+    Program(ProgramFault),
     /// No reactor is attached to this thread.
     NoReactor,
     /// The reactor that this socket was registered with has ended.
@@ -208,6 +230,16 @@ impl fmt::Display for Error {
                 "a frame whose checksum or segmentation is left to the kernel needs an injector \
                  that was built with `offloads(true)`, or an AF_XDP socket with `tx_checksum`",
             ),
+            Self::ChecksumOutside { start, offset, len } => write!(
+                f,
+                "a checksum from byte {start} on, written {offset} bytes behind that, is not inside of a \
+                 frame of {len} bytes"
+            ),
+            Self::OtherInterface { program, socket } => write!(
+                f,
+                "the XDP program is attached to `{program}`, and the socket is of `{socket}`: its packets \
+                 would not come; attach one there"
+            ),
             Self::NotReceiving => f.write_str(
                 "this AF_XDP socket only sends; open it with `XdpMode::Rx` or `XdpMode::RxTx`",
             ),
@@ -234,6 +266,8 @@ impl fmt::Display for Error {
                 f,
                 "a classic BPF program has 1 to 4096 instructions, and this one {instructions}"
             ),
+            Self::Filter(error) => error.fmt(f),
+            Self::Program(fault) => write!(f, "filter program: {fault}"),
             Self::NoReactor => f.write_str(
                 "no reactor on this thread; run inside `ringtap::executor::block_on`, in a shard, \
                  or attach one to the runtime that polls this future",
@@ -272,6 +306,8 @@ impl StdError for Error {
             | Self::Fanout { source, .. }
             | Self::IoUringRefused { source } => Some(source),
             Self::Geometry(error) => Some(error),
+            Self::Filter(error) => Some(error.as_ref()),
+            Self::Program(fault) => Some(fault),
             Self::Shard { source, .. } => Some(source.as_ref()),
             Self::Other(source) => Some(source.as_ref()),
             _ => None,

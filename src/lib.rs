@@ -73,6 +73,7 @@ mod afxdp;
 mod bridge;
 mod error;
 pub mod executor;
+mod filter;
 mod interface;
 mod io;
 mod options;
@@ -102,7 +103,8 @@ pub use self::bridge::{
     Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
-pub use self::error::{Error, GeometryError, Result, Step};
+pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
+pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, LinkType, Target};
 pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
 #[cfg(feature = "af-xdp")]

@@ -44,6 +44,17 @@ impl PacketDirection {
             other => Self::Unknown(other),
         }
     }
+
+    pub(crate) fn to_pkttype(self) -> u8 {
+        match self {
+            Self::Host => libc::PACKET_HOST,
+            Self::Broadcast => libc::PACKET_BROADCAST,
+            Self::Multicast => libc::PACKET_MULTICAST,
+            Self::OtherHost => libc::PACKET_OTHERHOST,
+            Self::Outgoing => libc::PACKET_OUTGOING,
+            Self::Unknown(other) => other,
+        }
+    }
 }
 
 bitflags! {

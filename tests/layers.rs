@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error", "packet", "stats", "options"],
     &["sys"],
-    &["ring", "wait", "interface"],
+    &["ring", "wait", "interface", "filter"],
     &["afpacket", "afxdp", "reactor"],
     &["executor", "time"],
     &["io"],
@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// What the crate root re-exports from each module, as `use crate::Name` sees it.
 const NAMES: &[(&str, &[&str])] = &[
-    ("error", &["Error", "GeometryError", "Result", "Step"]),
+    ("error", &["Error", "FilterError", "GeometryError", "ProgramFault", "Result", "Step"]),
     (
         "packet",
         &[
@@ -33,6 +33,8 @@ const NAMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("stats", &["CaptureStats", "InjectorStats", "ReactorStats", "XdpStats"]),
+    ("sys", &["BpfInsn"]),
+    ("filter", &["Ancillary", "BpfFilter", "BpfFilterBuilder", "LinkType", "Target"]),
     ("options", &["BusyPoll", "Coalesce", "Cores", "ReactorOptions"]),
     ("ring", &["PacketBatch", "Packets"]),
     ("wait", &["StopHandle"]),

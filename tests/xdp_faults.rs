@@ -13,7 +13,7 @@ use ringtap::{
     Attach, CopyMode, Error, GeometryError, Step, XdpMode, XdpProgram, XdpSocket, XdpSocketBuilder,
     executor,
 };
-use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace};
+use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace, xdp};
 use setup::{FEW, assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
@@ -37,7 +37,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     assert_eq!(many, GeometryError::ChunkCount { frame_count: 128, shares: 1024 });
     let few = geometry(tx().mode(XdpMode::Custom { rx_frames: 0, tx_frames: 63 }));
     assert_eq!(few, GeometryError::ChunkCount { frame_count: 63, shares: 1 });
-    let (headroom, frame_size) = (4096 - 256, 4096);
+    let (headroom, frame_size) = (4096 - 1023, 4096);
     let error = geometry(tx().headroom(headroom as u32));
     assert_eq!(error, GeometryError::Headroom { headroom, frame_size });
     let error = XdpSocket::builder().build().unwrap_err();
@@ -92,6 +92,44 @@ fn a_killed_process_leaves_neither_program_nor_queue() {
 }
 
 #[test]
+fn a_program_of_another_interface_and_a_queue_that_is_taken_in_its_map_are_refused() {
+    let Some(net) = privileged() else { return };
+    let (veth, other) = (net.veth(), net.veth());
+    let mut first = socket(&veth.right).build().unwrap();
+    let program = first.program().unwrap().clone();
+    let error = socket(&other.right).program(program).build().unwrap_err();
+    assert!(matches!(error, Error::OtherInterface { .. }), "{error:?}");
+    let map = xdp::xskmap(1).unwrap();
+    let wide = XdpProgram::from_map(&other.right, false, map.try_clone().unwrap()).unwrap();
+    let narrow = XdpProgram::from_map(&veth.left, false, map).unwrap();
+    let _holder = socket(&other.right).program(wide).build().unwrap();
+    let error = socket(&veth.left).program(narrow).build().unwrap_err();
+    assert!(matches!(error, Error::Os { step: Step::RegisterSocket, .. }), "{error:?}");
+    assert!(error.to_string().contains("another socket has this queue"), "{error}");
+    Generator::new(&veth.left, &Traffic::default()).flood(1);
+    assert_eq!(first.next_batch_timeout(PATIENCE).unwrap().expect("a frame").len(), 1);
+}
+
+#[test]
+fn a_frame_of_more_chunks_than_there_are_is_too_long() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9000);
+    let mode = XdpMode::Custom { rx_frames: 0, tx_frames: 64 };
+    let enough = socket(&veth.left).mode(mode).frame_size(2048).multi_buffer(true).build().unwrap();
+    assert_eq!(enough.sender().unwrap().max_frame_len(), 9014);
+    drop(enough);
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9000);
+    let mode = XdpMode::Custom { rx_frames: 62, tx_frames: 2 };
+    let options = socket(&veth.left).mode(mode).frame_size(2048).multi_buffer(true);
+    let mut socket = options.build().unwrap();
+    assert_eq!(socket.sender().unwrap().max_frame_len(), 4096);
+    assert!(matches!(socket.send(&[0xff; 9000]), Err(Error::FrameLength { most: 4096, .. })));
+}
+
+#[test]
 fn memory_that_may_not_be_locked_is_named() {
     process::run("a_umem_beyond_the_limit", "");
 }
@@ -106,6 +144,8 @@ fn a_mtu_beyond_a_frame_is_refused_in_the_driver_and_taken_with_several_frames()
     assert!(matches!(error, Error::Os { step: Step::AttachProgram, .. }), "{error:?}");
     assert!(error.to_string().contains("multi_buffer"), "{error}");
     native().multi_buffer(true).build().unwrap();
+    let auto = socket(&veth.right).build().unwrap();
+    assert!(auto.program().unwrap().is_generic(), "in the stack, where the driver cannot");
 }
 
 #[test]

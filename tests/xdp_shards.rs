@@ -16,7 +16,7 @@ use ringtap::{
     Attach, BridgeDirection, Cores, Error, FlowRule, Queues, Shards, Step, SymmetricRss, XdpBridge,
     XdpMode, XdpProgram, XdpSocket,
 };
-use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, namespace};
+use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace};
 use setup::{privileged, socket};
 
 ringtap_lab::test_binary!();
@@ -101,7 +101,9 @@ fn queues_can_be_named_and_those_that_are_not_there_are() {
         let shards = start(queues, &veth.right).unwrap();
         assert_eq!(shards.len(), count);
     }
-    for queues in [Queues::One(2), Queues::Range(1..9), Queues::Range(1..1)] {
+    let error = start(Queues::Range(1..1), &veth.right).unwrap_err();
+    assert!(matches!(error, Error::ShardPlan(_)), "{error:?}");
+    for queues in [Queues::One(2), Queues::Range(1..9)] {
         let error = start(queues, &veth.right).unwrap_err();
         assert!(matches!(error, Error::NoSuchQueue { count: 2, .. }), "{error:?}");
     }
@@ -180,6 +182,50 @@ fn a_bridges_filter_drops_and_changes_frames_and_a_removed_side_ends_it() {
     b.delete();
     let error = running.join().unwrap().unwrap_err();
     assert!(matches!(&error, Error::InterfaceGone { name } if *name == b.right), "{error:?}");
+}
+
+#[test]
+fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_stops_at_once() {
+    for is_shared in [true, false] {
+        let Some(net) = privileged() else { return };
+        let (a, b) = (net.veth(), net.veth());
+        let open = |veth: &Veth| socket(&veth.right).frame_count(128).build().unwrap();
+        let bridge = match is_shared {
+            true => {
+                let first = socket(&a.right).frame_count(128).umem_shares(2).build().unwrap();
+                let second = socket(&b.right).frame_count(128).shared_umem(&first).build().unwrap();
+                XdpBridge::new(first, second).unwrap()
+            }
+            false => XdpBridge::new(open(&a), open(&b)).unwrap(),
+        };
+        let (stop, [from, to]) = (bridge.stop_handle(), bridge.stats_handles());
+        let running = std::thread::spawn(move || bridge.run(|_, _| true));
+        let traffic = Traffic::default();
+        let mut generator = Generator::new(&a.left, &traffic);
+        link::set_up(&b.right, false).unwrap();
+        let start = Instant::now();
+        let seen = |from: ringtap::XdpStats| from.delivered + from.drops();
+        for burst in 1..=40 {
+            generator.flood(25);
+            while seen(from.stats().unwrap()) < 25 * burst {
+                assert!(start.elapsed() < PATIENCE, "{:?} {:?}", from.stats(), to.stats());
+                std::thread::yield_now();
+            }
+        }
+        link::set_up(&b.right, true).unwrap();
+        b.up();
+        let mut far = socket(&b.left).mode(XdpMode::Rx).build().unwrap();
+        while far.next_batch_timeout(Duration::from_millis(20)).unwrap().is_none() {
+            assert!(start.elapsed() < 2 * PATIENCE, "{:?} {:?}", from.stats(), to.stats());
+            generator.flood(1);
+        }
+        link::set_up(&b.right, false).unwrap();
+        generator.flood(200);
+        stop.stop();
+        running.join().unwrap().unwrap();
+        let (from, to) = (from.stats().unwrap(), to.stats().unwrap());
+        assert_eq!(from.delivered, to.committed + to.refused, "{from:?} {to:?}");
+    }
 }
 
 #[test]

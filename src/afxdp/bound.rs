@@ -1,17 +1,27 @@
 //! What both halves of a socket have in common: the descriptor, and what it is bound to.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::figures::Figures;
 use super::program::XdpProgram;
+use crate::ring::umem::{Completions, Umem};
 use crate::sys::netdev::{Asker, question_socket};
 use crate::{Error, Result, Step};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
 pub(super) struct Bound {
-    pub(super) socket: OwnedFd,
+    /// Kept for receivers of its frames, also when its sender is gone. Before the socket: it pins that.
+    completions: OnceLock<Arc<Completions>>,
+    socket: OwnedFd,
+    /// Behind the socket: when that is closed.
+    _homecoming: Homecoming,
+    /// Of the namespace that the socket is in: it answers no questions itself.
+    asker: OwnedFd,
+    /// Whether the program sends packets here.
+    is_open: AtomicBool,
     pub(super) name: String,
     pub(super) index: u32,
     pub(super) queue: u32,
@@ -24,43 +34,97 @@ pub(super) struct Bound {
     pub(super) _membership: Option<OwnedFd>,
 }
 
+/// Brings home what a socket was still to send of others' frames.
+#[derive(Debug)]
+struct Homecoming {
+    umem: Arc<Umem>,
+    share: u32,
+}
+
+impl Drop for Homecoming {
+    fn drop(&mut self) {
+        self.umem.bring_home(self.share);
+    }
+}
+
+/// What a [`Bound`] is made of.
+pub(super) struct Parts {
+    pub(super) socket: OwnedFd,
+    pub(super) asker: OwnedFd,
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) queue: u32,
+    pub(super) is_zerocopy: bool,
+    pub(super) has_huge_pages: bool,
+    pub(super) program: Option<XdpProgram>,
+    pub(super) membership: Option<OwnedFd>,
+}
+
 impl Bound {
+    pub(super) fn new(parts: Parts, umem: &Arc<Umem>, share: u32) -> Self {
+        let Parts { socket, asker, name, index, queue, is_zerocopy, has_huge_pages, .. } = parts;
+        Self {
+            completions: OnceLock::new(),
+            socket,
+            _homecoming: Homecoming { umem: Arc::clone(umem), share },
+            asker,
+            is_open: AtomicBool::new(false),
+            name,
+            index,
+            queue,
+            is_zerocopy,
+            has_huge_pages,
+            program: parts.program,
+            figures: Arc::default(),
+            _membership: parts.membership,
+        }
+    }
+
+    pub(super) fn keep(&self, completions: &Arc<Completions>) {
+        self.completions.get_or_init(|| Arc::clone(completions));
+    }
+
+    /// The interface's MTU: the most bytes behind a frame's Ethernet header.
+    pub(super) fn mtu(&self) -> Result<u32> {
+        Asker(self.asker.as_fd())
+            .mtu_of(self.index)
+            .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Looks whether the interface is still the one it was.
+    /// Looks whether the interface is still there, whatever its name is now.
     pub(super) fn check_link(&self) -> Result<()> {
-        match index_of(&self.name) {
-            Ok(index) if index == self.index => Ok(()),
-            Ok(_) | Err(Error::NoSuchInterface { .. }) => Err(self.gone()),
-            Err(error) => Err(error),
+        match Asker(self.asker.as_fd()).exists(self.index) {
+            true => Ok(()),
+            false => Err(Error::InterfaceGone { name: self.name.clone() }),
         }
     }
 
     /// Has the program send this queue's packets here.
     pub(super) fn open_intake(&self) -> Result<()> {
-        self.program.as_ref().map_or(Ok(()), |program| program.register(self.queue, self.fd()))
+        let Some(program) = &self.program else { return Ok(()) };
+        program.register(self.queue, self.fd())?;
+        self.is_open.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Has the program send no more packets here.
     pub(super) fn close_intake(&self) {
-        if let Some(program) = &self.program {
+        if let Some(program) = &self.program
+            && self.is_open.swap(false, Ordering::Relaxed)
+        {
             program.unregister(self.queue); // others may go on with it
         }
-    }
-
-    pub(super) fn gone(&self) -> Error {
-        Error::InterfaceGone { name: self.name.clone() }
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
         self.close_intake();
-        if let Ok(stats) = self.kernel_stats() {
-            self.figures.keep(stats);
-        }
+        self.figures.keep(self.kernel_stats().unwrap_or_default());
     }
 }
 
@@ -68,9 +132,9 @@ pub(super) fn index_of(name: &str) -> Result<u32> {
     ask(name, "index", |asker| asker.index(name))
 }
 
-/// The interface's MTU: the most bytes behind a frame's Ethernet header.
-pub(super) fn mtu_of(name: &str) -> Result<u32> {
-    ask(name, "MTU", |asker| asker.mtu(name))
+/// A socket for questions in the calling thread's namespace.
+pub(super) fn asker() -> Result<OwnedFd> {
+    question_socket().map_err(|source| Error::os(Step::OpenSocket, source))
 }
 
 /// The receive queues in use; 1 where the driver does not say.
@@ -81,13 +145,12 @@ pub(super) fn queue_count(name: &str) -> Result<u32> {
     })
 }
 
-/// An AF_XDP socket answers no questions itself.
 fn ask<T>(
     name: &str,
     what: &'static str,
     question: impl FnOnce(Asker<'_>) -> std::io::Result<T>,
 ) -> Result<T> {
-    let socket = question_socket().map_err(|source| Error::os(Step::OpenSocket, source))?;
+    let socket = asker()?;
     question(Asker(socket.as_fd())).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
         _ => Error::os(Step::QueryInterface(what), source),

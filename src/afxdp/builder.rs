@@ -1,14 +1,15 @@
 //! Options of an AF_XDP socket.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::bound::{Bound, queue_count};
+use super::figures::XdpStatsHandle;
 use super::open;
 use super::program::{Attach, XdpProgram};
 use super::socket::XdpSocket;
 use crate::ring::umem::Umem;
-use crate::{BusyPoll, Error, GeometryError, Result};
+use crate::{BusyPoll, Error, GeometryError, Result, XdpStats};
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,8 +88,8 @@ pub enum TxChecksum {
 const FRAMES: RangeInclusive<u32> = 64..=1 << 16;
 /// The metadata of a frame that is sent (`struct xsk_tx_metadata`, linux/if_xdp.h).
 const METADATA: u32 = 24;
-/// What the kernel keeps free before each packet (`XDP_PACKET_HEADROOM`).
-const KERNEL_HEADROOM: u32 = 256;
+/// What must be left of a frame: the kernel's own headroom, the end of an skb, and a least frame.
+const NOT_HEADROOM: u32 = 1024;
 
 /// Builds an [`XdpSocket`].
 #[derive(Debug, Clone)]
@@ -111,17 +112,50 @@ pub struct XdpSocketBuilder {
     pub(super) multi_buffer: bool,
     pub(super) tx_checksum: TxChecksum,
     pub(super) shares: u32,
-    pub(super) shared: Option<Shared>,
+    pub(super) shared: Option<SharedUmem>,
     /// Whether no packets come in until its owner says so.
     pub(super) is_closed: bool,
 }
 
-/// A UMEM that another socket was opened with.
+/// What a socket was opened with.
 #[derive(Debug, Clone)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) umem: Arc<Umem>,
     pub(super) bound: Arc<Bound>,
     pub(super) checksums: bool,
+    pub(super) multi_buffer: bool,
+}
+
+/// The same in the hands of a builder, which does not keep that socket.
+#[derive(Debug, Clone)]
+pub(super) struct SharedUmem {
+    pub(super) umem: Arc<Umem>,
+    pub(super) bound: Weak<Bound>,
+    pub(super) checksums: bool,
+    pub(super) multi_buffer: bool,
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> Result<XdpStats> {
+        self.bound.stats()
+    }
+
+    pub(crate) fn stats_handle(&self) -> XdpStatsHandle {
+        XdpStatsHandle::new(&self.bound)
+    }
+
+    pub(crate) fn interface(&self) -> &str {
+        &self.bound.name
+    }
+
+    pub(crate) fn queue_id(&self) -> u32 {
+        self.bound.queue
+    }
+
+    pub(super) fn lend(&self) -> SharedUmem {
+        let Self { umem, bound, checksums, multi_buffer } = self.clone();
+        SharedUmem { umem, bound: Arc::downgrade(&bound), checksums, multi_buffer }
+    }
 }
 
 impl XdpSocketBuilder {
@@ -204,7 +238,8 @@ impl XdpSocketBuilder {
         self
     }
 
-    /// Bytes that the kernel leaves free before each packet it writes, beyond its own 256. Default 0.
+    /// Bytes that the kernel leaves free before each packet it writes, beyond its own 256; up to the frame's
+    /// size less 1024. Default 0.
     pub fn headroom(mut self, bytes: u32) -> Self {
         self.headroom = bytes;
         self
@@ -272,11 +307,14 @@ impl XdpSocketBuilder {
     }
 
     /// Uses the UMEM of another socket, which was built for several
-    /// ([`umem_shares`](Self::umem_shares)): on another queue or interface, with as many frames and of the
-    /// same size, and copying or not as that one does. What one of them receives another can send without
+    /// ([`umem_shares`](Self::umem_shares)), and is still open: on another queue or interface. How many frames
+    /// there are, their size, headroom, checksums and memory, whether packets take several of them, and whether
+    /// drivers copy and are woken, is as it was said there. What one of them receives another can send without
     /// copying it ([`XdpSocket::send_batch`]).
+    ///
+    /// A share is spent by the socket that takes it, also when that is closed.
     pub fn shared_umem(mut self, other: &XdpSocket) -> Self {
-        self.shared = Some(other.shared());
+        self.shared = Some(other.lend_umem());
         self
     }
 
@@ -306,6 +344,11 @@ impl XdpSocketBuilder {
         }
     }
 
+    /// Whether there are frames to receive into.
+    pub(crate) fn receives(&self) -> bool {
+        self.frames().0 > 0
+    }
+
     /// The receive queues of its interface.
     pub(crate) fn queue_count(&self) -> Result<u32> {
         queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
@@ -333,6 +376,9 @@ impl XdpSocketBuilder {
         }
         let (rx, tx) = self.frames();
         let frame_count = rx as usize + tx as usize;
+        if self.shared.as_ref().is_some_and(|shared| shared.bound.strong_count() == 0) {
+            return Err(GeometryError::NoSharedSocket);
+        }
         let is_custom = matches!(self.mode, XdpMode::Custom { .. });
         let is_even = is_custom || frame_count.is_power_of_two();
         let all = frame_count.saturating_mul(self.shares as usize);
@@ -340,7 +386,7 @@ impl XdpSocketBuilder {
         if !is_even || !is_in_bounds(frame_count) || !is_in_bounds(all) {
             return Err(GeometryError::ChunkCount { frame_count, shares: self.shares as usize });
         }
-        if self.headroom >= self.frame_size - KERNEL_HEADROOM {
+        if self.headroom > self.frame_size - NOT_HEADROOM {
             return Err(GeometryError::Headroom { headroom, frame_size });
         }
         match &self.shared {

@@ -1,7 +1,7 @@
 //! A socket's figures, written by its halves and read from any thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::bound::Bound;
 use crate::sys::xdp;
@@ -35,7 +35,7 @@ pub(super) struct Figures {
     pub(super) kicks: Figure,
     pub(super) tx_malformed: Figure,
     /// What the kernel had counted when the socket went.
-    last: Mutex<XdpStats>,
+    last: OnceLock<XdpStats>,
 }
 
 impl Figures {
@@ -52,11 +52,17 @@ impl Figures {
     }
 
     pub(super) fn keep(&self, kernel: XdpStats) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = kernel;
+        self.last.get_or_init(|| kernel);
     }
 
+    /// Waits for the thread that drops the socket to have written them.
     fn last(&self) -> XdpStats {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        loop {
+            match self.last.get() {
+                Some(last) => return *last,
+                None => std::thread::yield_now(),
+            }
+        }
     }
 }
 

@@ -1,17 +1,21 @@
 //! Sending on what was received, where it lies.
 
+use std::sync::Arc;
+
+use super::figures::Figures;
 use super::sender::XdpSender;
 use crate::ring::batch::Place;
 use crate::ring::umem::ChunkLease;
 use crate::{PacketBatch, Result};
 
-/// A batch that is being sent on; what is left of it goes back when this is dropped.
+/// A batch that is being sent on. What is left of it goes back when this is dropped, counted as refused.
 #[derive(Debug)]
 pub(crate) struct Forwarding {
     rest: Rest,
     /// Frames that were committed.
     pub(crate) forwarded: u64,
     has_learned: bool,
+    figures: Arc<Figures>,
 }
 
 #[derive(Debug)]
@@ -22,7 +26,7 @@ enum Rest {
 }
 
 impl Forwarding {
-    pub(crate) fn new(batch: PacketBatch) -> Self {
+    pub(crate) fn new(batch: PacketBatch, sender: &XdpSender) -> Self {
         let rest = match batch.into_chunks() {
             Ok(lease) => Rest::Chunks(lease),
             Err(batch) => {
@@ -30,7 +34,7 @@ impl Forwarding {
                 Rest::Others(batch, place)
             }
         };
-        Self { rest, forwarded: 0, has_learned: false }
+        Self { rest, forwarded: 0, has_learned: false, figures: sender.figures() }
     }
 
     /// The length of the next frame, and whether it can be sent where it lies; `None` at the end.
@@ -62,7 +66,7 @@ impl Forwarding {
         &mut self,
         sender: &mut XdpSender,
         keep: &mut impl FnMut(&mut [u8]) -> bool,
-    ) -> Result<()> {
+    ) {
         sender.reclaim(); // others' chunks go home also where there is room without them
         while let Some((len, in_place)) = self.next(sender) {
             if !sender.fits(len) && !std::mem::replace(&mut self.has_learned, true) {
@@ -70,21 +74,23 @@ impl Forwarding {
             }
             let is_possible = sender.fits(len);
             if is_possible && !self.has_room(sender) {
-                return Ok(());
+                break;
             }
             if !is_possible {
-                sender.count_refused();
+                sender.count_refused(1);
             }
+            // Until `keep` has returned the frame is the batch's: it may panic.
             let is_kept = match &mut self.rest {
                 Rest::Chunks(lease) => {
-                    let mut taken = lease.take_first().expect("there is a next one");
-                    let is_kept = is_possible && keep(lease.bytes_of(&mut taken));
-                    if is_kept && in_place {
-                        sender.push_in_place(taken);
-                    } else {
-                        let copied = is_kept.then(|| sender.copy(lease.bytes_of(&mut taken)));
-                        lease.put_back(taken);
-                        copied.transpose()?;
+                    let frame = lease.first_mut().expect("there is a next one");
+                    let is_kept = is_possible && keep(frame);
+                    if is_kept && !in_place {
+                        sender.copy(frame);
+                    }
+                    let taken = lease.take_first().expect("there is a next one");
+                    match is_kept && in_place {
+                        true => sender.push_in_place(taken),
+                        false => lease.put_back(taken),
                     }
                     is_kept
                 }
@@ -92,15 +98,22 @@ impl Forwarding {
                     let mut packets = batch.iter_from(*place);
                     let packet = packets.next().expect("there is a next one");
                     *place = packets.place();
-                    let mut frame = packet.data().to_vec();
-                    let is_kept = is_possible && keep(&mut frame);
-                    is_kept.then(|| sender.copy(&frame)).transpose()?;
-                    is_kept
+                    is_possible && sender.copy_if(packet.data(), keep)
                 }
             };
             self.forwarded += u64::from(is_kept);
         }
-        Ok(())
+        sender.publish();
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        let left = match &self.rest {
+            Rest::Chunks(lease) => lease.len(),
+            Rest::Others(batch, place) => batch.iter_from(*place).count(),
+        };
+        self.figures.refused.add(left as u64);
     }
 }
 
@@ -113,15 +126,15 @@ impl XdpSender {
     /// interface is counted in [`XdpStats::refused`](crate::XdpStats::refused).
     ///
     /// # Errors
-    /// As [`flush`](Self::flush); the rest of the batch is let go of then.
+    /// As [`flush`](Self::flush); the rest of the batch is let go of then, and counted there too.
     pub fn send_batch(
         &mut self,
         batch: PacketBatch,
         mut keep: impl FnMut(&mut [u8]) -> bool,
     ) -> Result<u64> {
-        let mut forwarding = Forwarding::new(batch);
+        let mut forwarding = Forwarding::new(batch, self);
         loop {
-            forwarding.step(self, &mut keep)?;
+            forwarding.step(self, &mut keep);
             if forwarding.is_done(self) {
                 return Ok(forwarding.forwarded);
             }

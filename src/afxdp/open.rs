@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, index_of, queue_count};
+use super::bound::{Bound, Parts, asker, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, Shared, TxChecksum, XdpSocketBuilder};
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
@@ -23,45 +23,49 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
     options.check()?;
-    let index = index_of(name)?;
+    let (index, asker) = (index_of(name)?, asker()?);
     let (rx, tx) = options.frames();
     let socket = xdp::open()?;
     sockopt::set_busy_poll(socket.as_fd(), &options.busy_poll)?;
     let (umem, has_huge_pages) = umem(options, socket.as_fd())?;
     let rings = rings(socket.as_fd(), rx, tx)?;
     let program = (rx > 0).then(|| options.attach_program()).transpose()?;
+    if let Some(program) = &program {
+        program.check(index, name)?;
+    }
     bind(options, &socket, index, program.as_ref())?;
-    // Taken only now: a socket that could not be opened has used up none.
-    let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
-    let _membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
+    if options.copy_mode == CopyMode::ZeroCopy && !is_zerocopy {
+        // A shared UMEM has the mode of its first socket.
+        let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        return Err(Error::os(Step::BindQueue, source));
+    }
+    let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
     let (name, queue) = (name.to_owned(), options.queue);
-    let bound = Arc::new(Bound {
+    let parts = Parts {
         socket,
+        asker,
         name,
         index,
         queue,
         is_zerocopy,
         has_huge_pages,
         program,
-        figures: Arc::default(),
-        _membership,
-    });
-    let shared = Shared { umem, bound, checksums: checksums(options) };
-    let opened = Arc::clone(&shared.bound);
-    let socket = halves(options, rings, share, shared)?;
-    if !options.is_closed {
-        opened.open_intake()?; // only now: there is something to receive into
+        membership,
+    };
+    let (checksums, multi_buffer) = match &options.shared {
+        Some(shared) => (shared.checksums, shared.multi_buffer),
+        None => (options.tx_checksum != TxChecksum::Off, options.multi_buffer),
+    };
+    // Near the end: a socket that cannot be opened should spend none.
+    let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
+    let bound = Arc::new(Bound::new(parts, &umem, share.number));
+    let socket = halves(options, rings, share, Shared { umem, bound, checksums, multi_buffer })?;
+    match options.is_closed {
+        true => {}
+        false => socket.open_intake()?, // only now: there is something to receive into
     }
     Ok(socket)
-}
-
-/// Whether checksums may be left to the kernel: the UMEM's business.
-fn checksums(options: &XdpSocketBuilder) -> bool {
-    match &options.shared {
-        Some(shared) => shared.checksums,
-        None => options.tx_checksum != TxChecksum::Off,
-    }
 }
 
 /// The four rings of a socket; those of a half that is not there are missing.
@@ -107,7 +111,8 @@ fn create<T: Entry>(socket: BorrowedFd<'_>, which: Which, size: u32) -> Result<A
 /// The UMEM, this socket's own or another's, and whether it is in huge pages.
 fn umem(options: &XdpSocketBuilder, socket: BorrowedFd<'_>) -> Result<(Arc<Umem>, bool)> {
     if let Some(shared) = &options.shared {
-        return Ok((Arc::clone(&shared.umem), shared.bound.has_huge_pages));
+        let bound = shared.bound.upgrade().ok_or(GeometryError::NoSharedSocket)?;
+        return Ok((Arc::clone(&shared.umem), bound.has_huge_pages));
     }
     let (rx, tx) = options.frames();
     let bytes = (rx + tx) as usize * options.shares as usize * options.frame_size as usize;
@@ -162,7 +167,11 @@ fn bind(
     if options.multi_buffer {
         flags |= libc::XDP_USE_SG;
     }
-    let shared = options.shared.as_ref().map(|shared| shared.bound.fd());
+    let shared = match &options.shared {
+        Some(shared) => Some(shared.bound.upgrade().ok_or(GeometryError::NoSharedSocket)?),
+        None => None,
+    };
+    let shared = shared.as_ref().map(|bound| bound.fd());
     let give_up = Instant::now() + BUSY_FOR;
     loop {
         match xdp::bind(socket.as_fd(), (index, options.queue), flags, shared) {
@@ -201,7 +210,7 @@ fn halves(
     shared: Shared,
 ) -> Result<XdpSocket> {
     let (rx_frames, _) = options.frames();
-    let Shared { umem, bound, checksums } = &shared;
+    let Shared { umem, bound, checksums, multi_buffer } = &shared;
     let Share { number, mut chunks } = share;
     let for_tx = chunks.split_off(rx_frames as usize);
     let receiver = rings.rx.map(|rx| {
@@ -209,13 +218,14 @@ fn halves(
         XdpReceiver::new(rx, rings.fill, share, Arc::clone(umem), Arc::clone(bound))
     });
     let tx_options = TxOptions {
-        multi_buffer: options.multi_buffer,
+        multi_buffer: *multi_buffer,
         checksums: *checksums,
         is_told_to_kick: bound.is_zerocopy && options.need_wakeup,
     };
     let sender = rings.tx.map(|tx| {
         let parts = (Arc::clone(umem), Arc::clone(bound));
-        XdpSender::new(tx, rings.completion, for_tx, parts, tx_options)
+        let share = Share { number, chunks: for_tx };
+        XdpSender::new(tx, rings.completion, share, parts, tx_options)
     });
     Ok(XdpSocket::new(receiver, sender.transpose()?, shared))
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::bound::index_of;
+use super::bound::{index_of, queue_count};
 use crate::sys::{bpf_program, netlink};
 use crate::{Error, Result, Step};
 
@@ -34,13 +34,14 @@ struct Attached {
     _link: Option<OwnedFd>,
     map: OwnedFd,
     interface: String,
+    index: u32,
     is_generic: bool,
 }
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`, linux/if_link.h.
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
-/// Queues that a map has room for.
+/// Queues that a map has room for, at least: there may be more later.
 const QUEUES: u32 = 256;
 
 impl XdpProgram {
@@ -65,7 +66,7 @@ impl XdpProgram {
     fn redirect(interface: &str, attach: Attach, has_frags: bool) -> Result<Self> {
         let load = |source| Error::os(Step::LoadProgram, source);
         let index = index_of(interface)?;
-        let map = bpf_program::create_xskmap(QUEUES).map_err(load)?;
+        let map = bpf_program::create_xskmap(queue_count(interface)?.max(QUEUES)).map_err(load)?;
         let program = bpf_program::load_redirect(map.as_fd(), has_frags).map_err(load)?;
         Self::attach((interface, index), attach, program, map)
     }
@@ -88,8 +89,13 @@ impl XdpProgram {
     /// themselves there. It is not detached here.
     ///
     /// Where it was attached to the stack, not the driver, say so: sockets must copy then.
-    pub fn from_map(interface: impl Into<String>, is_generic: bool, map: OwnedFd) -> Self {
-        Self(Arc::new(Attached { _link: None, map, interface: interface.into(), is_generic }))
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`]. Whether it is such a map shows when a socket enters itself.
+    pub fn from_map(interface: &str, is_generic: bool, map: OwnedFd) -> Result<Self> {
+        let index = index_of(interface)?;
+        let interface = interface.to_owned();
+        Ok(Self(Arc::new(Attached { _link: None, map, interface, index, is_generic })))
     }
 
     fn attach(
@@ -103,7 +109,13 @@ impl XdpProgram {
             Attach::Native => (in_mode(NATIVE), false),
             Attach::Generic => (in_mode(GENERIC), true),
             Attach::Auto => match in_mode(NATIVE) {
-                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                // The driver cannot, or not with this MTU.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE)
+                    ) =>
+                {
                     (in_mode(GENERIC), true)
                 }
                 link => (link, false),
@@ -117,7 +129,15 @@ impl XdpProgram {
             _ => Error::os(Step::AttachProgram, source),
         })?;
         let (_link, interface) = (Some(link), interface.to_owned());
-        Ok(Self(Arc::new(Attached { _link, map, interface, is_generic })))
+        Ok(Self(Arc::new(Attached { _link, map, interface, index, is_generic })))
+    }
+
+    /// Whether it is attached to this interface.
+    pub(super) fn check(&self, index: u32, name: &str) -> Result<()> {
+        if self.0.index == index {
+            return Ok(());
+        }
+        Err(Error::OtherInterface { program: self.0.interface.clone(), socket: name.to_owned() })
     }
 
     /// The interface it is attached to.
@@ -132,7 +152,7 @@ impl XdpProgram {
 
     pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
         bpf_program::register(self.0.map.as_fd(), queue, socket)
-            .map_err(|source| Error::os(Step::LoadProgram, source))
+            .map_err(|source| Error::os(Step::RegisterSocket, source))
     }
 
     pub(super) fn unregister(&self, queue: u32) {

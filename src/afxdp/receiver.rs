@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::bound::Bound;
 use super::figures::XdpStatsHandle;
+use super::socket::XdpChunks;
 use crate::ring::batch::PacketBatch;
 use crate::ring::index::{Consumer, Descriptor, Producer};
-use crate::ring::umem::{Chunk, Lending, Share, Umem};
+use crate::ring::umem::{Chunk, Holder, Lending, Share, Umem};
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;
 use crate::wait::{Empty, StopHandle};
@@ -20,7 +21,8 @@ const BATCH: u32 = 64;
 /// How often a waiting reader looks whether its interface is still there: nothing reports that it is not.
 const LIVENESS: Duration = Duration::from_millis(250);
 /// How soon one looks again for chunks to receive into, which come back by themselves.
-const SHORT: Duration = Duration::from_millis(1);
+const SHORT: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_millis(16);
 /// How long packets may still come that were under way when the intake was closed.
 const LATE: Duration = Duration::from_millis(2);
 
@@ -42,6 +44,10 @@ pub struct XdpReceiver {
     stop: Option<StopHandle>,
     /// Set when the intake was closed.
     closed: Option<Instant>,
+    /// How soon to look again while chunks are short.
+    short: Duration,
+    checked: Instant,
+    holder: Holder,
     sequence: u64,
 }
 
@@ -76,6 +82,9 @@ impl XdpReceiver {
             partial,
             stop,
             closed,
+            short: SHORT,
+            checked: Instant::now(),
+            holder: Holder::fill(share),
             sequence,
         };
         receiver.refill();
@@ -97,6 +106,7 @@ impl XdpReceiver {
         }
         self.rx.release();
         let count = lending.len();
+        self.short = if count > 0 { SHORT } else { self.short };
         let lease = lending.lend(self.sequence + 1)?;
         self.sequence += 1;
         self.leased += count;
@@ -188,7 +198,7 @@ impl XdpReceiver {
         }
         for _ in 0..self.fill.vacant(self.free.len() as u32) {
             let Some(chunk) = self.free.pop() else { break };
-            self.fill.push(self.umem.give(chunk));
+            self.fill.push(self.umem.give(chunk, self.holder));
         }
         self.fill.publish();
         if self.fill.ring().needs_wakeup() {
@@ -203,7 +213,7 @@ impl XdpReceiver {
 
     /// Adds what a descriptor says was received. Its chunk is in use again at once where that is nothing.
     fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
-        let Some(chunk) = self.umem.take_back(descriptor.address) else {
+        let Some(chunk) = self.umem.take_back(descriptor.address, self.holder) else {
             self.bound.figures.rx_malformed.add(1);
             return;
         };
@@ -240,11 +250,13 @@ impl XdpReceiver {
         }
     }
 
-    /// Chunks that are free, with the kernel, and leased.
-    pub(super) fn chunks(&mut self) -> (u32, u32, u32) {
+    /// Adds where the chunks are.
+    pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.refill();
-        let free = self.free.len() as u32;
-        (free, self.total - free - self.leased, self.leased)
+        chunks.rx_free = self.free.len() as u32;
+        chunks.rx_leased = self.leased;
+        chunks.rx_kernel = self.total - chunks.rx_free - self.leased;
+        chunks.rx_rings = self.fill.outstanding() + self.rx.filled();
     }
 
     /// Has packets come in, of a socket that was opened closed.
@@ -273,11 +285,30 @@ impl XdpReceiver {
         if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
             return Empty::WaitAtMost(Duration::ZERO); // asked for since the last look
         }
-        Empty::WaitAtMost(if self.is_short() { SHORT } else { LIVENESS })
+        if self.fill.ring().needs_wakeup() {
+            // Said also where a driver found no memory, or a wake-up was lost.
+            xdp::wake_fill(self.bound.fd());
+        }
+        if !self.is_short() {
+            return Empty::WaitAtMost(LIVENESS);
+        }
+        self.short = (2 * self.short).min(LONGEST);
+        Empty::WaitAtMost(self.short)
     }
 
-    pub(crate) fn check_link(&self) -> Result<()> {
+    /// Looks whether the interface is still there, now and then.
+    pub(crate) fn check_link(&mut self) -> Result<()> {
+        if self.checked.elapsed() < LIVENESS {
+            return Ok(());
+        }
+        self.checked = Instant::now();
         self.bound.check_link()
+    }
+}
+
+impl Drop for XdpReceiver {
+    fn drop(&mut self) {
+        self.bound.close_intake(); // the sender may keep the socket
     }
 }
 

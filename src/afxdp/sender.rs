@@ -1,19 +1,17 @@
 //! The sending half: frames are written into chunks, and chunks come back when they are sent.
 
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, mtu_of};
-use super::figures::XdpStatsHandle;
+use super::bound::Bound;
+use super::figures::{Figures, XdpStatsHandle};
 use super::slot::{Checksum, XdpTxSlot};
+use super::socket::XdpChunks;
 use crate::ring::index::{Consumer, Descriptor, Producer};
-use crate::ring::umem::{Chunk, CompletionCounts, Completions, Taken, Umem};
-use crate::sys::packet_socket;
-use crate::wait::{Judged, Patience, Stall};
-use crate::{Error, Result, Step, XdpStats};
+use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Share, Taken, Umem};
+use crate::{Error, Result, XdpStats};
 
 /// An Ethernet header.
 const HEADER: usize = 14;
@@ -26,15 +24,18 @@ const MOST_PIECES: usize = 18;
 /// [`into_split`](crate::XdpSocket::into_split).
 pub struct XdpSender {
     // Dropped before the socket: a mapped ring keeps it, and its queue, in use.
-    tx: Producer<Descriptor>,
+    pub(super) tx: Producer<Descriptor>,
     completions: Arc<Completions>,
     free: Vec<Chunk>,
     pub(super) umem: Arc<Umem>,
-    bound: Arc<Bound>,
+    pub(super) bound: Arc<Bound>,
     /// Entries that were committed and have not come back.
     under_way: u32,
     mtu: u32,
-    options: TxOptions,
+    pub(super) options: TxOptions,
+    holder: Holder,
+    /// Frames pushed that the kernel does not see yet.
+    unpublished: u64,
 }
 
 /// What a sender was opened with.
@@ -52,16 +53,28 @@ impl XdpSender {
     pub(super) fn new(
         tx: Producer<Descriptor>,
         completion: Consumer<u64>,
-        free: Vec<Chunk>,
+        Share { number: share, chunks: free }: Share,
         (umem, bound): (Arc<Umem>, Arc<Bound>),
         options: TxOptions,
     ) -> Result<Self> {
         let first = free.first().map_or(0, Chunk::number);
         let own = first..first + free.len() as u32;
-        let completions = Arc::new(Completions::new(completion, own));
+        let completions = Arc::new(Completions::new(completion, own, share));
         umem.register(&completions);
-        let mtu = mtu_of(&bound.name)?;
-        Ok(Self { tx, completions, free, umem, bound, under_way: 0, mtu, options })
+        bound.keep(&completions);
+        let mtu = bound.mtu()?;
+        Ok(Self {
+            tx,
+            completions,
+            free,
+            umem,
+            bound,
+            under_way: 0,
+            mtu,
+            options,
+            holder: Holder::tx(share),
+            unpublished: 0,
+        })
     }
 
     /// A free frame to write `len` bytes into; `None` where there is none (see [`flush`](Self::flush)), or
@@ -76,8 +89,10 @@ impl XdpSender {
     /// [`Error::FrameLength`]; where there is no room, as [`flush`](Self::flush).
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.check_len(frame.len())?;
-        self.wait_for_room(frame.len())?;
-        self.copy(frame)
+        self.press(|sender| sender.has_room(frame.len()), None)?;
+        self.copy(frame);
+        self.publish();
+        Ok(())
     }
 
     /// Hands every committed frame to the kernel.
@@ -109,12 +124,12 @@ impl XdpSender {
     }
 
     fn most_in_chunks(&self) -> usize {
-        let pieces = if self.options.multi_buffer { MOST_PIECES } else { 1 };
-        pieces * self.frame_capacity()
+        let most = if self.options.multi_buffer { MOST_PIECES } else { 1 };
+        most.min(self.completions.own().len()) * self.frame_capacity()
     }
 
     /// The most bytes of a frame with a tag.
-    fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.most_in_chunks().min(self.mtu as usize + HEADER + TAG)
     }
 
@@ -177,9 +192,13 @@ impl XdpSender {
         Err(Error::FrameLength { len, least: HEADER, most })
     }
 
-    /// Counts a frame that was not, or will not be, sent.
-    pub(super) fn count_refused(&self) {
-        self.bound.figures.refused.add(1);
+    /// Counts frames that were not, or will not be, sent.
+    pub(super) fn count_refused(&self, count: u64) {
+        self.bound.figures.refused.add(count);
+    }
+
+    pub(super) fn figures(&self) -> Arc<Figures> {
+        Arc::clone(&self.bound.figures)
     }
 
     pub(super) fn fits(&self, len: usize) -> bool {
@@ -187,24 +206,46 @@ impl XdpSender {
     }
 
     pub(super) fn learn_mtu(&mut self) {
-        if let Ok(mtu) = mtu_of(&self.bound.name) {
+        if let Ok(mtu) = self.bound.mtu() {
             self.mtu = mtu;
         }
     }
 
-    /// Commits a copy of a frame for which there is room, in as many chunks as it takes.
-    pub(crate) fn copy(&mut self, frame: &[u8]) -> Result<()> {
+    /// Writes a copy of a frame for which there is room, in as many chunks as it takes.
+    pub(crate) fn copy(&mut self, frame: &[u8]) {
         let (prefix, capacity) = (self.umem.prefix() as usize, self.frame_capacity());
         let mut pieces = frame.chunks(capacity).peekable();
         while let Some(piece) = pieces.next() {
             let mut chunk = self.free.pop().expect("there is room");
             self.umem.bytes_mut(&mut chunk)[prefix..][..piece.len()].copy_from_slice(piece);
             let options = if pieces.peek().is_some() { libc::XDP_PKT_CONTD } else { 0 };
-            let address = self.umem.give(chunk) + prefix as u64;
+            let address = self.umem.give(chunk, self.holder) + prefix as u64;
             self.push(Descriptor { address, len: piece.len() as u32, options });
         }
-        self.publish();
-        Ok(())
+        self.unpublished += 1;
+    }
+
+    /// As [`copy`](Self::copy), of what `keep`, which may change it, says true of.
+    pub(super) fn copy_if(
+        &mut self,
+        frame: &[u8],
+        keep: &mut impl FnMut(&mut [u8]) -> bool,
+    ) -> bool {
+        if frame.len() > self.frame_capacity() {
+            let mut whole = frame.to_vec();
+            let is_kept = keep(&mut whole);
+            if is_kept {
+                self.copy(&whole);
+            }
+            return is_kept;
+        }
+        let vacant = self.vacant_bytes(frame.len());
+        vacant.copy_from_slice(frame);
+        let is_kept = keep(vacant);
+        if is_kept {
+            self.push_vacant(frame.len(), 0);
+        }
+        is_kept
     }
 
     pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
@@ -220,31 +261,41 @@ impl XdpSender {
     /// Commits the frame that was reserved.
     pub(crate) fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
         self.check_len(len)?;
-        if checksum.is_some() && !self.options.checksums {
-            return Err(Error::OffloadsOff);
-        }
-        let mut chunk = self.free.pop().expect("reserved");
         let mut options = 0;
         if let Some(Checksum { start, offset }) = checksum {
+            if !self.options.checksums {
+                return Err(Error::OffloadsOff);
+            }
+            // The kernel would stop at such a frame for good.
+            if usize::from(start) + usize::from(offset) + 2 > len {
+                return Err(Error::ChecksumOutside { start, offset, len });
+            }
             // struct xsk_tx_metadata, linux/if_xdp.h: flags, and what is asked for.
             let flags = u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM);
-            let metadata = self.umem.bytes_mut(&mut chunk);
+            let chunk = self.free.last_mut().expect("reserved");
+            let metadata = self.umem.bytes_mut(chunk);
             metadata[..8].copy_from_slice(&flags.to_ne_bytes());
             metadata[8..10].copy_from_slice(&start.to_ne_bytes());
             metadata[10..12].copy_from_slice(&offset.to_ne_bytes());
             options = libc::XDP_TX_METADATA;
         }
-        let address = self.umem.give(chunk) + u64::from(self.umem.prefix());
-        self.push(Descriptor { address, len: len as u32, options });
+        self.push_vacant(len, options);
         self.publish();
         Ok(())
     }
 
-    /// Commits a frame that was received into this UMEM, where it lies.
+    fn push_vacant(&mut self, len: usize, options: u32) {
+        let chunk = self.free.pop().expect("reserved");
+        let address = self.umem.give(chunk, self.holder) + u64::from(self.umem.prefix());
+        self.push(Descriptor { address, len: len as u32, options });
+        self.unpublished += 1;
+    }
+
+    /// Adds a frame that was received into this UMEM, where it lies.
     pub(super) fn push_in_place(&mut self, frame: Taken) {
-        let address = self.umem.give(frame.chunk) + u64::from(frame.offset);
+        let address = self.umem.give(frame.chunk, self.holder) + u64::from(frame.offset);
         self.push(Descriptor { address, len: frame.len, options: 0 });
-        self.publish();
+        self.unpublished += 1;
     }
 
     fn push(&mut self, descriptor: Descriptor) {
@@ -252,10 +303,12 @@ impl XdpSender {
         self.under_way += 1;
     }
 
-    /// Has the kernel see what was pushed: a frame.
-    fn publish(&mut self) {
-        self.tx.publish();
-        self.bound.figures.committed.add(1);
+    /// Commits what was pushed: the kernel sees it.
+    pub(crate) fn publish(&mut self) {
+        if self.unpublished > 0 {
+            self.tx.publish();
+            self.bound.figures.committed.add(std::mem::take(&mut self.unpublished));
+        }
     }
 
     /// Takes back what was sent: how many entries.
@@ -267,78 +320,12 @@ impl XdpSender {
         entries
     }
 
-    /// Chunks that are free, and with the kernel.
-    pub(super) fn chunks(&mut self) -> (u32, u32) {
+    /// Adds where the chunks are.
+    pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.reclaim();
-        let free = self.free.len() as u32;
-        (free, self.completions.own().len() as u32 - free)
-    }
-
-    /// One kick, if there is anything to hand over, and what it came to.
-    pub(crate) fn kick(&mut self) -> Result<Judged> {
-        if self.tx.outstanding() == 0 {
-            let has_progressed = self.reclaim() > 0;
-            return Ok(Judged { stall: Stall::Done, has_progressed });
-        }
-        let is_awake = self.options.is_told_to_kick && !self.tx.ring().needs_wakeup();
-        let answer = if is_awake { Ok(()) } else { packet_socket::kick(self.bound.fd()) };
-        self.judge(answer)
-    }
-
-    /// What a kick came to: the rings say how far the kernel got, `answer` only why not further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
-        self.bound.figures.kicks.add(1);
-        let before = self.tx.known_outstanding();
-        let left = self.tx.outstanding();
-        let mut has_progressed = (self.reclaim() > 0) | (left < before);
-        let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
-        if errno == Some(libc::EBUSY) {
-            // Completed, and not sent: too long for the far end, or no carrier (`xsk_generic_xmit`).
-            self.count_refused();
-            has_progressed = true;
-        }
-        let stall = match (left, errno) {
-            (0, _) => Stall::Done,
-            (_, Some(libc::ENETDOWN)) => Stall::Link,
-            (_, Some(libc::ENXIO | libc::ENODEV)) => return Err(self.bound.gone()),
-            _ if has_progressed => Stall::Again,
-            (_, None | Some(libc::EAGAIN | libc::EINTR)) => Stall::Buffer,
-            (_, Some(libc::ENOBUFS | libc::ENOMEM)) => Stall::Queue,
-            _ => return Err(answer.map_err(|error| Error::os(Step::Kick, error)).expect_err("so")),
-        };
-        Ok(Judged { stall, has_progressed })
-    }
-
-    pub(super) fn wait_for_room(&mut self, len: usize) -> Result<()> {
-        self.press(|sender| sender.has_room(len), None).map(drop)
-    }
-
-    /// Kicks and waits until `is_so`: whether it is, in time.
-    pub(super) fn press(
-        &mut self,
-        is_so: impl Fn(&mut Self) -> bool,
-        deadline: Option<Instant>,
-    ) -> Result<bool> {
-        let mut patience = Patience::new();
-        while !is_so(self) {
-            let Judged { stall, has_progressed } = self.kick()?;
-            if has_progressed {
-                patience = Patience::new();
-            }
-            if is_so(self) {
-                break;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
-            }
-            match stall {
-                Stall::Link => return Err(Error::LinkDown { name: self.bound.name.clone() }),
-                Stall::Again => {}
-                // Nothing reports a completion.
-                Stall::Done | Stall::Buffer | Stall::Queue => patience.sleep(),
-            }
-        }
-        Ok(true)
+        chunks.tx_free = self.free.len() as u32;
+        chunks.tx_kernel = self.completions.own().len() as u32 - chunks.tx_free;
+        chunks.tx_under_way = self.under_way;
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::builder::{Shared, XdpSocketBuilder};
+use super::builder::{Shared, SharedUmem, XdpSocketBuilder};
 use super::figures::XdpStatsHandle;
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
@@ -43,12 +43,16 @@ pub struct XdpChunks {
     pub rx_free: u32,
     /// In the fill ring, in the driver's hands, or in the RX ring.
     pub rx_kernel: u32,
+    /// Of these, those seen in the fill ring or the RX ring; all of them, while a driver that copies is at rest.
+    pub rx_rings: u32,
     /// In batches that were not dropped, or not seen to be, and sent on from there.
     pub rx_leased: u32,
     /// Free to be written.
     pub tx_free: u32,
     /// In the TX ring, under way, or in the completion ring.
     pub tx_kernel: u32,
+    /// Entries that were committed and have not come back, those of frames received elsewhere counted too.
+    pub tx_under_way: u32,
 }
 
 impl XdpChunks {
@@ -72,7 +76,7 @@ impl XdpSocket {
         XdpSocketBuilder::new()
     }
 
-    pub(super) fn new(
+    pub(crate) fn new(
         receiver: Option<XdpReceiver>,
         sender: Option<XdpSender>,
         shared: Shared,
@@ -159,11 +163,14 @@ impl XdpSocket {
 
     /// Where its frames are now.
     pub fn chunks(&mut self) -> XdpChunks {
-        let (rx_free, rx_kernel, rx_leased) =
-            self.receiver.as_mut().map_or_else(Default::default, XdpReceiver::chunks);
-        let (tx_free, tx_kernel) =
-            self.sender.as_mut().map_or_else(Default::default, XdpSender::chunks);
-        XdpChunks { rx_free, rx_kernel, rx_leased, tx_free, tx_kernel }
+        let mut chunks = XdpChunks::default();
+        if let Some(receiver) = &mut self.receiver {
+            receiver.count(&mut chunks);
+        }
+        if let Some(sender) = &mut self.sender {
+            sender.count(&mut chunks);
+        }
+        chunks
     }
 
     /// Whether packets are received and sent without being copied.
@@ -206,8 +213,18 @@ impl XdpSocket {
         (self.receiver, self.sender)
     }
 
-    pub(super) fn shared(&self) -> Shared {
-        self.shared.clone()
+    /// Its halves, and what makes a socket of them again.
+    pub(crate) fn into_parts(self) -> (Option<XdpReceiver>, Option<XdpSender>, Shared) {
+        (self.receiver, self.sender, self.shared)
+    }
+
+    /// Has packets come in, if it receives any.
+    pub(super) fn open_intake(&self) -> Result<()> {
+        self.receiver.as_ref().map_or(Ok(()), XdpReceiver::open_intake)
+    }
+
+    pub(super) fn lend_umem(&self) -> SharedUmem {
+        self.shared.lend()
     }
 
     pub(crate) fn share_stop(&mut self, stop: StopHandle) -> Result<()> {

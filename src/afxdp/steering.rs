@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::bound::index_of;
 use crate::sys::netdev::question_socket;
-use crate::sys::steering::{self, FlowSpec};
+use crate::sys::steering::{self, FlowSpec, HashKey};
 use crate::{Error, Result, Step};
 
 /// Has a card's receive hash be the same for both directions of a flow, as long as this lives: then both come in
@@ -16,7 +16,8 @@ use crate::{Error, Result, Step};
 #[derive(Debug)]
 pub struct SymmetricRss {
     interface: String,
-    before: Vec<u8>,
+    before: HashKey,
+    key: Vec<u8>,
 }
 
 impl SymmetricRss {
@@ -30,16 +31,19 @@ impl SymmetricRss {
         let wrap = |source| Error::os(Step::SetHashKey, source);
         let before = steering::hash_key(socket.as_fd(), interface).map_err(wrap)?;
         let pattern = [0x6d, 0x5a];
-        let key: Vec<u8> = pattern.iter().copied().cycle().take(before.len()).collect();
-        steering::set_hash_key(socket.as_fd(), interface, &key).map_err(wrap)?;
-        Ok(Self { interface: interface.to_owned(), before })
+        let key: Vec<u8> = pattern.iter().copied().cycle().take(before.key.len()).collect();
+        let symmetric = HashKey { key: key.clone(), ..before.clone() };
+        steering::set_hash_key(socket.as_fd(), interface, &symmetric).map_err(wrap)?;
+        Ok(Self { interface: interface.to_owned(), before, key })
     }
 }
 
 impl Drop for SymmetricRss {
     fn drop(&mut self) {
-        if let Ok(socket) = question_socket() {
-            // An interface that is gone has no key to put back.
+        let Ok(socket) = question_socket() else { return };
+        let now = steering::hash_key(socket.as_fd(), &self.interface);
+        // What somebody else has set meanwhile stays.
+        if now.is_ok_and(|now| now.key == self.key) {
             let _ = steering::set_hash_key(socket.as_fd(), &self.interface, &self.before);
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     XdpStatsHandle, executor, time,
 };
 
-/// How long a bridge that is stopped waits for the kernel to take what it has committed.
+/// How long a lane waits for room before it drops packets, and at the end for the kernel to take the last.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Forwards between the queues of two interfaces, in both directions; where their sockets share a UMEM, without
@@ -30,9 +30,10 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// between containers, switch that off (`ethtool -K <interface> tx off tso off`), or use a
 /// [`Bridge`](crate::Bridge), which passes it on.
 ///
-/// Every packet is counted once, in the [`XdpStats`](crate::XdpStats) of the socket that received it
-/// (`delivered`, `drops()`), or of the one that was to send it (`committed`, `refused`). A side that takes
-/// nothing makes its direction wait, and packets are dropped where they come in.
+/// The [`XdpStats`](crate::XdpStats) say of every packet what became of it: those of the socket that it came in
+/// on (`delivered`, or `drops()`), and those of the other (`committed`, or `refused`). A side that takes nothing
+/// makes its direction wait; where that is for more than some 20 ms, as with one that is down, its packets are
+/// dropped, and are among those refused. What was committed and not sent when the bridge ends is lost.
 #[derive(Debug)]
 pub struct XdpBridge {
     a: XdpSocket,
@@ -134,8 +135,14 @@ async fn lane(
     filter: &RefCell<impl FnMut(&mut [u8], BridgeDirection) -> bool>,
     direction: BridgeDirection,
 ) -> Result<()> {
+    let mut patience = PATIENCE;
     while let Some(batch) = from.next_batch().await? {
-        to.send_batch(batch, |frame| (filter.borrow_mut())(frame, direction)).await?;
+        let sending = to.send_batch(batch, |frame| (filter.borrow_mut())(frame, direction));
+        patience = match time::timeout(patience, sending).await {
+            Ok(sent) => sent.map(|_| PATIENCE)?,
+            // Not just busy: what finds no room is dropped, and counted, until it takes some again.
+            Err(_) => Duration::ZERO,
+        };
     }
     time::timeout(PATIENCE, to.flush()).await.unwrap_or(Ok(()))
 }

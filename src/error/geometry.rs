@@ -83,6 +83,8 @@ pub enum GeometryError {
     },
     /// A UMEM has no share left.
     NoShareLeft,
+    /// The socket whose UMEM was to be shared is closed.
+    NoSharedSocket,
     /// Offloads are asked for in a ring of frames, which the kernel would stop filling for good at the
     /// first packet whose offload it cannot express.
     OffloadsNeedBlocks,
@@ -133,11 +135,14 @@ impl fmt::Display for GeometryError {
             Self::Headroom { headroom, frame_size } => write!(
                 f,
                 "headroom {headroom} leaves nothing of a frame of {frame_size} bytes; use less than {}",
-                frame_size.saturating_sub(256)
+                frame_size.saturating_sub(1023)
             ),
             Self::ShareMismatch { frame_count, share } => write!(
                 f,
                 "{frame_count} frames are asked for of a UMEM with shares of {share}; ask for as many"
+            ),
+            Self::NoSharedSocket => f.write_str(
+                "the socket whose UMEM is to be shared is closed; keep it open until then",
             ),
             Self::NoShareLeft => f.write_str(
                 "the UMEM's shares are all taken; build its first socket with more `umem_shares`",

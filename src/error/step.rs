@@ -50,6 +50,8 @@ pub enum Step {
     LoadProgram,
     /// Attaching the XDP program to the interface.
     AttachProgram,
+    /// Entering a socket into the program's map.
+    RegisterSocket,
     /// Setting the key of a card's receive hash.
     SetHashKey,
     /// Inserting a rule that steers packets to a queue.
@@ -107,7 +109,16 @@ impl Step {
             }
             (Self::BindMemory, libc::EINVAL) => "no such node; `numactl -H` lists them",
             (Self::RegisterUmem, libc::EINVAL) => {
-                "this kernel knows no transmit metadata (Linux 6.8)"
+                "is that with `tx_checksum`? it takes Linux 6.8; or is the headroom too large?"
+            }
+            (Self::RegisterSocket, libc::EEXIST) => {
+                "another socket has this queue in the map; drop that first"
+            }
+            (Self::RegisterSocket, libc::E2BIG) => {
+                "the map has fewer entries than this queue's number"
+            }
+            (Self::RegisterSocket, libc::EINVAL | libc::EBADF | libc::EOPNOTSUPP) => {
+                "is it a map of AF_XDP sockets (BPF_MAP_TYPE_XSKMAP)?"
             }
             (Self::RegisterUmem, libc::ENOBUFS | libc::ENOMEM) => {
                 "raise RLIMIT_MEMLOCK (`ulimit -l`), or ask for fewer frames"
@@ -158,6 +169,7 @@ impl fmt::Display for Step {
             Self::RegisterUmem => f.write_str("registering the UMEM"),
             Self::BindQueue => f.write_str("binding to the queue"),
             Self::LoadProgram => f.write_str("loading the XDP program"),
+            Self::RegisterSocket => f.write_str("entering the socket into the program's map"),
             Self::AttachProgram => f.write_str("attaching the XDP program"),
             Self::SetHashKey => f.write_str("setting the receive hash's key"),
             Self::InsertRule => f.write_str("inserting a flow rule"),

@@ -90,10 +90,10 @@ pub trait SealedTx: Unpin + 'static {
     fn has_room(&mut self, len: usize) -> bool;
     /// Whether `frame` can be sent at all.
     fn check_frame(&mut self, frame: &[u8]) -> Result<()>;
-    /// Commits a copy of a frame for which there is room.
+    /// Commits a copy of a frame that was checked, and for which there is room.
     fn copy(&mut self, frame: &[u8]) -> Result<()>;
-    /// Commits a copy of a frame, kicking and waiting where there is no room.
-    fn send(&mut self, frame: &[u8]) -> Result<()>;
+    /// The most bytes that a frame may have.
+    fn most(&self) -> usize;
     /// The first `len` bytes of the next free slot, which there is.
     fn vacant_ref(&self, len: usize) -> &[u8];
     /// The same, to be written.
@@ -143,8 +143,8 @@ impl SealedTx for Injector {
         self.send(frame)
     }
 
-    fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.send(frame)
+    fn most(&self) -> usize {
+        self.frame_capacity()
     }
 
     fn vacant_ref(&self, len: usize) -> &[u8] {

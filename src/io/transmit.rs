@@ -330,11 +330,15 @@ impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncTx<T> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.poll_room(cx, 0)
+        let most = self.get_ref().most();
+        self.poll_room(cx, most)
     }
 
     fn start_send(self: Pin<&mut Self>, frame: F) -> Result<()> {
-        self.port().send(frame.as_ref())?;
+        let mut port = self.port();
+        port.check_frame(frame.as_ref())?;
+        port.copy(frame.as_ref())?;
+        drop(port);
         self.kicker.mark()
     }
 

@@ -14,9 +14,11 @@ use super::port::{Port, Sealed, SealedTx, TxPort};
 use super::transmit::AsyncTx;
 use super::tx_slot::AsyncTxSlot;
 use super::{Async, Pacer};
-use crate::afxdp::{Checksum, Forwarding};
+use crate::afxdp::{Checksum, Forwarding, Shared};
 use crate::wait::{Empty, Judged, StopHandle};
-use crate::{Error, PacketBatch, Result, XdpReceiver, XdpSender, XdpSocket, XdpStats};
+use crate::{
+    Error, PacketBatch, Result, XdpReceiver, XdpSender, XdpSocket, XdpStats, XdpStatsHandle,
+};
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
 pub type AsyncXdpReceiver = Async<XdpReceiver>;
@@ -41,6 +43,7 @@ pub type AsyncXdpSender = AsyncTx<XdpSender>;
 pub struct AsyncXdpSocket {
     receiver: Option<AsyncXdpReceiver>,
     sender: Option<AsyncXdpSender>,
+    shared: Shared,
 }
 
 impl AsyncXdpSocket {
@@ -57,10 +60,10 @@ impl AsyncXdpSocket {
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
     pub fn new(socket: XdpSocket) -> Result<Self> {
-        let (receiver, sender) = socket.into_split();
+        let (receiver, sender, shared) = socket.into_parts();
         let receiver = receiver.map(Async::new).transpose()?;
         let sender = sender.map(AsyncTx::new).transpose()?;
-        Ok(Self { receiver, sender })
+        Ok(Self { receiver, sender, shared })
     }
 
     /// Waits for the next batch; see [`Async::next_batch`]. Cancel-safe.
@@ -154,11 +157,29 @@ impl AsyncXdpSocket {
     /// # Errors
     /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
-        match (&self.receiver, &self.sender) {
-            (Some(receiver), _) => receiver.stats(),
-            (None, Some(sender)) => sender.stats(),
-            (None, None) => unreachable!("a socket has at least one half"),
-        }
+        self.shared.stats()
+    }
+
+    /// A handle to read the statistics from other threads.
+    pub fn stats_handle(&self) -> XdpStatsHandle {
+        self.shared.stats_handle()
+    }
+
+    /// The name of the interface, as it was when the socket was opened.
+    pub fn interface(&self) -> &str {
+        self.shared.interface()
+    }
+
+    /// The queue.
+    pub fn queue_id(&self) -> u32 {
+        self.shared.queue_id()
+    }
+
+    /// Takes the socket back, for blocking use or for another thread's reactor.
+    pub fn into_inner(self) -> XdpSocket {
+        let receiver = self.receiver.map(Async::into_inner);
+        let sender = self.sender.map(AsyncTx::into_inner);
+        XdpSocket::new(receiver, sender, self.shared)
     }
 
     /// The receiving half, if it has one.
@@ -190,7 +211,7 @@ impl AsyncTx<XdpSender> {
     /// those were. Waits where there is no room; see [`XdpSender::send_batch`], also for what is not copied.
     ///
     /// Cancel-safe for the socket, not for the batch: dropped before it is ready, the rest of the batch is let
-    /// go of.
+    /// go of, and counted in [`XdpStats::refused`].
     ///
     /// # Errors
     /// As [`send`](AsyncTx::send), lengths aside.
@@ -199,10 +220,10 @@ impl AsyncTx<XdpSender> {
         batch: PacketBatch,
         mut keep: impl FnMut(&mut [u8]) -> bool,
     ) -> Result<u64> {
-        let mut forwarding = Forwarding::new(batch);
+        let mut forwarding = Forwarding::new(batch, &self.port());
         poll_fn(|cx| {
             loop {
-                forwarding.step(&mut self.port(), &mut keep)?;
+                forwarding.step(&mut self.port(), &mut keep);
                 self.mark()?;
                 if forwarding.is_done(&self.port()) {
                     return Poll::Ready(Ok(forwarding.forwarded));
@@ -290,6 +311,7 @@ impl SealedTx for XdpSender {
     }
 
     fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+        self.count_kick();
         self.judge(answer)
     }
 
@@ -314,11 +336,13 @@ impl SealedTx for XdpSender {
     }
 
     fn copy(&mut self, frame: &[u8]) -> Result<()> {
-        self.copy(frame)
+        self.copy(frame);
+        self.publish();
+        Ok(())
     }
 
-    fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.send(frame)
+    fn most(&self) -> usize {
+        self.most()
     }
 
     fn vacant_ref(&self, len: usize) -> &[u8] {

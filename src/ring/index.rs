@@ -261,6 +261,12 @@ impl<T: Entry> Consumer<T> {
         self.cursor.publish::<Sound>(self.ring.consumer());
     }
 
+    /// Entries that there are to pop.
+    pub(crate) fn filled(&mut self) -> u32 {
+        self.cursor.observe::<Sound>(self.ring.producer());
+        self.cursor.filled(self.ring.layout.size)
+    }
+
     /// Whether [`pop`](Self::pop) would find something.
     pub(crate) fn is_ready(&self) -> bool {
         // Relaxed: a hint; `pop` looks again.

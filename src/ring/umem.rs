@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
 mod completion;
+mod lending;
 #[cfg(all(test, not(miri)))]
 mod model;
 mod stack;
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 pub(crate) use self::completion::{CompletionCounts, Completions};
+pub(crate) use self::lending::Lending;
 use self::stack::{NONE, Sound, push, take_all};
 use crate::sys::Mapping;
 
@@ -39,6 +41,25 @@ struct Slot {
     next: AtomicU32,
     offset: AtomicU32,
     len: AtomicU32,
+    /// Which ring the kernel was given the chunk by, [`NOBODY`] while it is ours.
+    given: AtomicU32,
+}
+
+/// In [`Slot::given`]: the kernel does not have it.
+const NOBODY: u32 = 0;
+
+/// A ring by which the kernel is given chunks: a socket's, by its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holder(u32);
+
+impl Holder {
+    pub(crate) fn fill(share: u32) -> Self {
+        Self(2 * share + 1)
+    }
+
+    pub(crate) fn tx(share: u32) -> Self {
+        Self(2 * share + 2)
+    }
 }
 
 /// In a slot's offset: the frame was gathered from several chunks, and lies in the lease's own memory.
@@ -88,6 +109,7 @@ impl Umem {
             next: AtomicU32::new(NONE),
             offset: AtomicU32::new(0),
             len: AtomicU32::new(0),
+            given: AtomicU32::new(NOBODY),
         };
         let slots = (0..count).map(slot).collect();
         let returned = (0..shares).map(|_| AtomicU32::new(NONE)).collect();
@@ -132,16 +154,36 @@ impl Umem {
         self.mapping.len()
     }
 
-    /// Gives a chunk away: where it begins, from the start of the UMEM.
-    pub(crate) fn give(&self, chunk: Chunk) -> u64 {
+    /// Gives a chunk away by a ring: where it begins, from the start of the UMEM.
+    pub(crate) fn give(&self, chunk: Chunk, holder: Holder) -> u64 {
+        // Relaxed: whoever takes it back has heard of it by the ring.
+        self.slots[chunk.0 as usize].given.store(holder.0, Ordering::Relaxed);
         u64::from(chunk.0) * u64::from(self.chunk_size)
     }
 
-    /// Takes back a chunk that was given away, of which the kernel names any byte; `None` where it is none of
-    /// ours.
-    pub(crate) fn take_back(&self, address: u64) -> Option<Chunk> {
-        let index = address / u64::from(self.chunk_size);
-        (index < self.slots.len() as u64).then_some(Chunk(index as u32))
+    /// Takes back a chunk that was given away by a ring, of which the kernel names any byte; `None` where it is
+    /// none of ours, or was not given away like that: the kernel can name a frame twice that it did not send.
+    pub(crate) fn take_back(&self, address: u64, holder: Holder) -> Option<Chunk> {
+        let index = u32::try_from(address / u64::from(self.chunk_size)).ok()?;
+        let given = &self.slots.get(index as usize)?.given;
+        // Relaxed, and no exchange: only who has that ring takes back what was given by it.
+        if given.load(Ordering::Relaxed) != holder.0 {
+            return None;
+        }
+        given.store(NOBODY, Ordering::Relaxed);
+        Some(Chunk(index))
+    }
+
+    /// Sends home what a ring still has of other shares' chunks: its socket is closed.
+    pub(crate) fn bring_home(&self, share: u32) {
+        let holder = Holder::tx(share);
+        for index in (0..self.slots.len() as u32).filter(|index| index / self.share_len != share) {
+            let address = u64::from(index) * u64::from(self.chunk_size);
+            if let Some(chunk) = self.take_back(address, holder) {
+                self.put_back(chunk);
+            }
+        }
+        // Of its own share: what it received itself. It has nobody to come home to.
     }
 
     /// Some bytes of a chunk; `None` where they are not inside of it.
@@ -190,63 +232,6 @@ impl Umem {
             next = self.slots[next as usize].next.load(Ordering::Relaxed);
             put(chunk);
         }
-    }
-}
-
-/// Received frames under construction to a lease.
-#[derive(Debug)]
-pub(crate) struct Lending {
-    umem: Arc<Umem>,
-    first: u32,
-    last: u32,
-    count: u32,
-    gathered: Vec<u8>,
-}
-
-impl Lending {
-    pub(crate) fn new(umem: &Arc<Umem>) -> Self {
-        let (first, last, count, gathered) = (NONE, NONE, 0, Vec::new());
-        Self { umem: Arc::clone(umem), first, last, count, gathered }
-    }
-
-    pub(crate) fn len(&self) -> u32 {
-        self.count
-    }
-
-    /// Adds the frame in a chunk; the chunk comes back where it has no such bytes.
-    pub(crate) fn push(&mut self, chunk: Chunk, offset: u32, len: u32) -> Result<(), Chunk> {
-        if self.umem.bytes(&chunk, offset, len).is_none() {
-            return Err(chunk);
-        }
-        self.link(chunk, offset, len);
-        Ok(())
-    }
-
-    /// Adds a frame that was gathered from several chunks, under the name of one of them.
-    pub(crate) fn push_gathered(&mut self, chunk: Chunk, frame: &[u8]) {
-        let offset = self.gathered.len() as u32 | GATHERED;
-        self.gathered.extend_from_slice(frame);
-        self.link(chunk, offset, frame.len() as u32);
-    }
-
-    fn link(&mut self, Chunk(index): Chunk, offset: u32, len: u32) {
-        let slot = &self.umem.slots[index as usize];
-        // Relaxed: whoever reads them has got the lease from this thread.
-        slot.offset.store(offset, Ordering::Relaxed);
-        slot.len.store(len, Ordering::Relaxed);
-        slot.next.store(NONE, Ordering::Relaxed);
-        match self.last {
-            NONE => self.first = index,
-            last => self.umem.slots[last as usize].next.store(index, Ordering::Relaxed),
-        }
-        self.last = index;
-        self.count += 1;
-    }
-
-    /// A lease of what was pushed, if anything was.
-    pub(crate) fn lend(self, sequence: u64) -> Option<ChunkLease> {
-        let Self { umem, first, last, count, gathered } = self;
-        (count > 0).then(|| ChunkLease { umem, first, last, count, gathered, sequence })
     }
 }
 
@@ -310,8 +295,26 @@ impl ChunkLease {
         Arc::ptr_eq(&self.umem, umem)
     }
 
-    /// Takes the first frame out of the lease, to be sent as it is or put back: its chunk, and where in it the
-    /// frame lies. One that was gathered is only to be looked at.
+    /// The bytes of the first frame, to be read and changed.
+    pub(crate) fn first_mut(&mut self) -> Option<&mut [u8]> {
+        if self.count == 0 {
+            return None;
+        }
+        let slot = &self.umem.slots[self.first as usize];
+        // Relaxed: as in `frame`.
+        let (offset, len) = (slot.offset.load(Ordering::Relaxed), slot.len.load(Ordering::Relaxed));
+        let (offset, len) = (offset as usize, len as usize);
+        if offset & GATHERED as usize != 0 {
+            return Some(&mut self.gathered[offset & !(GATHERED as usize)..][..len]);
+        }
+        let at = self.first as usize * self.umem.chunk_size as usize + offset;
+        // SAFETY: as in `frame`.
+        let bytes = unsafe { self.umem.mapping.base().add(at) };
+        // SAFETY: as in `frame`; and the lease is borrowed exclusively, so nobody else looks at it.
+        Some(unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr(), len) })
+    }
+
+    /// Takes the first frame out of the lease, to be sent as it is or put back.
     pub(crate) fn take_first(&mut self) -> Option<Taken> {
         if self.count == 0 {
             return None;
@@ -336,15 +339,6 @@ impl ChunkLease {
     pub(crate) fn put_back(&self, taken: Taken) {
         self.umem.put_back(taken.chunk);
     }
-
-    /// The bytes of a frame that was taken out of this lease, to be read and changed.
-    pub(crate) fn bytes_of<'a>(&'a mut self, taken: &'a mut Taken) -> &'a mut [u8] {
-        let (offset, len) = (taken.offset as usize, taken.len as usize);
-        match taken.is_gathered() {
-            true => &mut self.gathered[offset & !(GATHERED as usize)..][..len],
-            false => &mut self.umem.bytes_mut(&mut taken.chunk)[offset..][..len],
-        }
-    }
 }
 
 /// A frame that was taken out of a lease.
@@ -353,13 +347,6 @@ pub(crate) struct Taken {
     pub(crate) chunk: Chunk,
     pub(crate) offset: u32,
     pub(crate) len: u32,
-}
-
-impl Taken {
-    /// Whether the frame is not in its chunk, but in the memory of the lease it was taken out of.
-    pub(crate) fn is_gathered(&self) -> bool {
-        self.offset & GATHERED != 0
-    }
 }
 
 impl ChunkPlace {

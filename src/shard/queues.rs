@@ -81,13 +81,19 @@ impl<R: Runtime> XdpShardsBuilder<R> {
         if let Some(interface) = shards.interface {
             socket = socket.interface(interface);
         }
+        if !socket.receives() {
+            return Err(Error::NotReceiving);
+        }
         let count = socket.queue_count()?;
         let queues = match queues {
             Queues::Auto => 0..count,
             Queues::One(queue) => queue..queue.saturating_add(1),
             Queues::Range(range) => range,
         };
-        if queues.end > count || queues.is_empty() {
+        if queues.is_empty() {
+            return Err(Error::ShardPlan("`Queues::Range` is empty: name at least one queue"));
+        }
+        if queues.end > count {
             let queue = queues.end.saturating_sub(1);
             return Err(socket.no_such_queue(queue, count));
         }
@@ -116,15 +122,12 @@ impl Intake for QueueSockets {
     fn open(
         &self,
         spec: ShardSpec,
-        lineup: &Lineup,
+        _lineup: &Lineup,
         stop: &StopHandle,
     ) -> Result<Option<Opened<AsyncXdpSocket>>> {
         let queue = self.queues.start + spec.index as u32;
         let options = self.socket.clone().queue_id(queue).program(self.program.clone());
-        let mut socket = match lineup.in_turn(spec.index, || options.build()) {
-            Some(opened) => opened?,
-            None => return Ok(None),
-        };
+        let mut socket = options.build()?; // in no order: queues are numbered already
         socket.share_stop(stop.clone())?;
         let readers = vec![ReadStats::Xdp(socket.stats_handle())];
         let ports = vec![AsyncXdpSocket::new(socket)?];

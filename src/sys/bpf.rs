@@ -27,7 +27,7 @@ impl BpfInsn {
 }
 
 /// The most instructions a classic program may have (`BPF_MAXINSNS`).
-const MAX_INSTRUCTIONS: usize = 4096;
+pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Makes `program` the socket's filter, replacing the one before without a gap.
 pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {

@@ -74,7 +74,9 @@ struct Element {
 pub(crate) fn register(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
     let value = socket.as_raw_fd() as u32;
     let (key, value) = (std::ptr::from_ref(&queue) as u64, std::ptr::from_ref(&value) as u64);
-    let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value, flags: 0 };
+    /// Not where one is already.
+    const NOEXIST: u64 = 1;
+    let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value, flags: NOEXIST };
     // SAFETY: the attributes of this command; key and value have four bytes each, as the map's do.
     unsafe { bpf(MAP_UPDATE_ELEM, &element) }.map(drop)
 }

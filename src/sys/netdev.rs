@@ -23,6 +23,12 @@ impl Asker<'_> {
         Ok(rustix::net::netdevice::name_to_index(self.0, name)?)
     }
 
+    /// Whether there is an interface with this index.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn exists(&self, index: u32) -> bool {
+        rustix::net::netdevice::index_to_name(self.0, index).is_ok()
+    }
+
     /// Whether the interface with this index is set up, whatever its name is now.
     pub(crate) fn is_up(&self, index: u32) -> bool {
         let name = rustix::net::netdevice::index_to_name(self.0, index);

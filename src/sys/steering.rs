@@ -1,7 +1,6 @@
 //! Receive hash keys and flow rules, by ethtool's ioctl (include/uapi/linux/ethtool.h).
 
 use std::io;
-use std::mem::offset_of;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
@@ -18,24 +17,21 @@ const ANYWHERE: u32 = u32::MAX;
 /// Leave the indirection table as it is (`ETH_RXFH_INDIR_NO_CHANGE`).
 const KEEP_TABLE: u32 = u32::MAX;
 
-/// `struct ethtool_rxfh`, without the table and key behind it.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Hash {
-    cmd: u32,
-    context: u32,
-    table_len: u32,
-    key_len: u32,
-    function: u8,
-    transform: u8,
-    reserved: [u8; 2],
-    reserved2: u32,
+/// Bytes of `struct ethtool_rxfh`, before the table and the key.
+const HASH_LEN: usize = 24;
+/// Where the function and the transformation of the input stand in it, a byte each.
+const FUNCTION: usize = 16;
+
+/// A receive hash's key, and how it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HashKey {
+    pub(crate) key: Vec<u8>,
+    /// Handed back as the driver said them: 0 may mean none.
+    pub(crate) function: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Hash>() == 24);
-
 /// The receive hash's key.
-pub(crate) fn hash_key(socket: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
+pub(crate) fn hash_key(socket: BorrowedFd<'_>, name: &str) -> io::Result<HashKey> {
     let asker = Asker(socket);
     let mut sizes = bytes(&[GET_HASH, 0, 0, 0, 0, 0]);
     asker.ethtool_bytes(name, &mut sizes)?;
@@ -44,16 +40,17 @@ pub(crate) fn hash_key(socket: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }
     let mut all = bytes(&[GET_HASH, 0, table_len, key_len, 0, 0]);
-    let key_at = size_of::<Hash>() + 4 * table_len as usize;
+    let key_at = HASH_LEN + 4 * table_len as usize;
     all.resize(key_at + key_len as usize, 0);
     asker.ethtool_bytes(name, &mut all)?;
-    Ok(all.split_off(key_at))
+    Ok(HashKey { key: all.split_off(key_at), function: [all[FUNCTION], all[FUNCTION + 1]] })
 }
 
 /// Sets the receive hash's key, and nothing else.
-pub(crate) fn set_hash_key(socket: BorrowedFd<'_>, name: &str, key: &[u8]) -> io::Result<()> {
-    let mut command = bytes(&[SET_HASH, 0, KEEP_TABLE, key.len() as u32, 0, 0]);
-    command.extend_from_slice(key);
+pub(crate) fn set_hash_key(socket: BorrowedFd<'_>, name: &str, hash: &HashKey) -> io::Result<()> {
+    let mut command = bytes(&[SET_HASH, 0, KEEP_TABLE, hash.key.len() as u32, 0, 0]);
+    command[FUNCTION..][..2].copy_from_slice(&hash.function);
+    command.extend_from_slice(&hash.key);
     Asker(socket).ethtool_bytes(name, &mut command)
 }
 
@@ -83,27 +80,10 @@ impl FlowSpec {
     }
 }
 
-/// `struct ethtool_rxnfc`, its `fs` laid out.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Rule {
-    cmd: u32,
-    flow_type: u32,
-    data: u64,
-    kind: u32,
-    /// `struct ethtool_tcpip4_spec` at its start: addresses, ports, type of service.
-    value: [u8; 52],
-    value_ext: [u8; 20],
-    mask: [u8; 52],
-    mask_ext: [u8; 20],
-    cookie: u64,
-    location: u32,
-    count: u32,
-    tail: u64,
-}
-
-const _: () = assert!(size_of::<Rule>() == 192 && offset_of!(Rule, cookie) == 168);
-const _: () = assert!(offset_of!(Rule, location) == 176);
+/// Bytes of `struct ethtool_rxnfc`, and where in it the queue and the rule's location stand.
+const RULE_LEN: usize = 192;
+const COOKIE: usize = 168;
+const LOCATION: usize = 176;
 
 fn rule(cmd: u32, spec: &FlowSpec, location: u32) -> Vec<u8> {
     let mut value = [0; 52];
@@ -119,17 +99,17 @@ fn rule(cmd: u32, spec: &FlowSpec, location: u32) -> Vec<u8> {
     set(4, destination.as_ref().map(|octets| octets.as_slice()));
     set(8, spec.source_port.map(u16::to_be_bytes).as_ref().map(|port| port.as_slice()));
     set(10, spec.destination_port.map(u16::to_be_bytes).as_ref().map(|port| port.as_slice()));
-    let mut bytes = Vec::with_capacity(size_of::<Rule>());
+    let mut bytes = Vec::with_capacity(RULE_LEN);
     bytes.extend_from_slice(&cmd.to_ne_bytes());
     bytes.extend_from_slice(&[0; 4 + 8]); // the flow type and data of other commands
     bytes.extend_from_slice(&spec.kind.to_ne_bytes());
     bytes.extend_from_slice(&value);
     bytes.extend_from_slice(&[0; 20]);
     bytes.extend_from_slice(&mask);
-    bytes.resize(offset_of!(Rule, cookie), 0);
+    bytes.resize(COOKIE, 0);
     bytes.extend_from_slice(&u64::from(spec.queue).to_ne_bytes());
     bytes.extend_from_slice(&location.to_ne_bytes());
-    bytes.resize(size_of::<Rule>(), 0);
+    bytes.resize(RULE_LEN, 0);
     bytes
 }
 
@@ -137,7 +117,7 @@ fn rule(cmd: u32, spec: &FlowSpec, location: u32) -> Vec<u8> {
 pub(crate) fn insert_rule(socket: BorrowedFd<'_>, name: &str, spec: &FlowSpec) -> io::Result<u32> {
     let mut command = rule(INSERT_RULE, spec, ANYWHERE);
     Asker(socket).ethtool_bytes(name, &mut command)?;
-    Ok(word(&command, offset_of!(Rule, location) / 4))
+    Ok(word(&command, LOCATION / 4))
 }
 
 /// Deletes the rule at a location.

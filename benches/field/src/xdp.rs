@@ -125,7 +125,7 @@ fn measure(veth: &Veth, receiver: Receiver, cell: &mut Cell) -> Outcome<()> {
 }
 
 fn ours(name: &str, map: OwnedFd) -> ringtap::Result<XdpSocket> {
-    let program = XdpProgram::from_map(name, false, map);
+    let program = XdpProgram::from_map(name, false, map)?;
     let options = XdpSocket::builder().interface(name).program(program).mode(XdpMode::Rx);
     options.frame_count(FRAMES).build()
 }

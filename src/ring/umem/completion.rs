@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Chunk, Umem};
+use super::{Chunk, Holder, Umem};
 use crate::ring::index::Consumer;
 
 /// A socket's completion ring.
@@ -15,6 +15,7 @@ use crate::ring::index::Consumer;
 pub(crate) struct Completions {
     /// The numbers of the socket's own chunks to send from; others go home.
     own: Range<u32>,
+    holder: Holder,
     state: Mutex<State>,
 }
 
@@ -35,13 +36,14 @@ struct CameBack {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct CompletionCounts {
     pub(crate) entries: u32,
-    /// Those that name none of our chunks.
+    /// Those that name no chunk of ours that is out.
     pub(crate) malformed: u64,
 }
 
 impl Completions {
-    pub(crate) fn new(ring: Consumer<u64>, own: Range<u32>) -> Self {
-        Self { own, state: Mutex::new(State { ring, came_back: CameBack::default() }) }
+    pub(crate) fn new(ring: Consumer<u64>, own: Range<u32>, share: u32) -> Self {
+        let holder = Holder::tx(share);
+        Self { own, holder, state: Mutex::new(State { ring, came_back: CameBack::default() }) }
     }
 
     /// The numbers of the socket's own chunks.
@@ -60,7 +62,7 @@ impl Completions {
     fn empty(&self, umem: &Umem, state: &mut State) {
         let State { ring, came_back } = state;
         while let Some(address) = ring.pop() {
-            match umem.take_back(address) {
+            match umem.take_back(address, self.holder) {
                 Some(chunk) if self.own.contains(&chunk.number()) => came_back.own.push(chunk),
                 Some(chunk) => umem.put_back(chunk),
                 None => came_back.counts.malformed += 1,

@@ -1,6 +1,7 @@
 //! Chunks over plain memory: nobody has one twice, and none is lost. Runs under Miri.
 
 use super::*;
+use crate::ring::index::{Consumer, IndexLayout, IndexRing, Producer};
 
 const CHUNK: u32 = 2048;
 
@@ -15,8 +16,9 @@ fn umem(chunks: usize) -> (Arc<Umem>, Vec<Chunk>) {
 /// Plays the kernel: receives `bytes` into a chunk it was given, and gives it back.
 fn receive(umem: &Umem, mut chunk: Chunk, headroom: usize, bytes: &[u8]) -> Chunk {
     umem.bytes_mut(&mut chunk)[headroom..headroom + bytes.len()].copy_from_slice(bytes);
-    let address = umem.give(chunk) + headroom as u64;
-    umem.take_back(address).unwrap()
+    let address = umem.give(chunk, Holder::fill(0)) + headroom as u64;
+    assert_eq!(umem.take_back(address, Holder::tx(0)), None, "it was not given to that ring");
+    umem.take_back(address, Holder::fill(0)).unwrap()
 }
 
 fn lease(umem: &Arc<Umem>, free: &mut Vec<Chunk>, frames: &[&[u8]]) -> ChunkLease {
@@ -62,8 +64,8 @@ fn an_address_or_length_that_cannot_be_is_refused() {
     lending.push(chunk, 256, 2048 - 256).unwrap();
     assert_eq!(lending.len(), 1);
     assert!(Lending::new(&umem).lend(1).is_none());
-    for address in [2 * 2048, 4096 + 17, u64::MAX] {
-        assert_eq!(umem.take_back(address), None);
+    for address in [0, 2048, 2 * 2048, 4096 + 17, u64::MAX] {
+        assert_eq!(umem.take_back(address, Holder::fill(0)), None, "not there, or not given away");
     }
 }
 
@@ -73,8 +75,8 @@ fn a_frame_taken_out_of_its_lease_can_be_changed_and_its_chunk_goes_home() {
     let mut shares = [umem.take_share().unwrap(), umem.take_share().unwrap()];
     assert!(umem.take_share().is_none());
     let mut lease = lease(&umem, &mut shares[1].chunks, &[b"one", b"two", b"three"]);
-    let mut one = lease.take_first().unwrap();
-    lease.bytes_of(&mut one)[0] = b'O';
+    lease.first_mut().unwrap()[0] = b'O';
+    let one = lease.take_first().unwrap();
     assert_eq!(read(&lease), [b"two".to_vec(), b"three".to_vec()]);
     assert_eq!(umem.bytes(&one.chunk, one.offset, one.len), Some(b"One".as_slice()));
     drop(lease);
@@ -98,13 +100,12 @@ fn a_gathered_frame_lies_in_the_lease() {
     lending.push_gathered(free.pop().unwrap(), &[8; 3000]);
     let mut lease = lending.lend(1).unwrap();
     assert_eq!(read(&lease), [vec![7; 5000], b"short".to_vec(), vec![8; 3000]]);
-    let mut first = lease.take_first().unwrap();
-    assert!(first.is_gathered());
-    assert_eq!(lease.bytes_of(&mut first).len(), 5000);
-    umem.put_back(first.chunk);
+    assert!(lease.is_first_gathered());
+    assert_eq!(lease.first_mut().unwrap().len(), 5000);
     while let Some(taken) = lease.take_first() {
-        umem.put_back(taken.chunk);
+        lease.put_back(taken);
     }
+    assert!(lease.first_mut().is_none());
     drop(lease);
     umem.take_returned(0, |chunk| free.push(chunk));
     assert_eq!(free.len(), 4);
@@ -139,4 +140,36 @@ fn leases_that_end_in_other_threads_lose_no_chunk() {
     enders.into_iter().for_each(|ender| ender.join().unwrap());
     umem.take_returned(0, |chunk| free.push(chunk));
     assert_eq!(free.len(), 16);
+}
+
+#[test]
+fn what_was_sent_comes_home_once_whoever_looks_and_whatever_the_kernel_says() {
+    let umem = Arc::new(Umem::new(Mapping::heap(4 * CHUNK as usize), CHUNK, 0, 2));
+    let [mut first, second] = [umem.take_share().unwrap(), umem.take_share().unwrap()];
+    let layout = IndexLayout { producer: 0, consumer: 64, flags: 128, entries: 192, size: 8 };
+    let ring = Arc::new(IndexRing::<u64>::new(Mapping::heap(4096), layout));
+    let mut kernel = Producer::new(Arc::clone(&ring));
+    let completions = Arc::new(Completions::new(Consumer::new(ring), 2..4, second.number));
+    umem.register(&completions);
+    let mut give = |chunk, times| {
+        let address = umem.give(chunk, Holder::tx(second.number));
+        (0..times).for_each(|_| kernel.push(address + 17));
+        kernel.publish();
+    };
+    let foreign = first.chunks.pop().unwrap();
+    let mut own = second.chunks.into_iter();
+    give(foreign, 2); // named twice
+    give(own.next().unwrap(), 1);
+    umem.gather_completions(); // by anybody
+    let mut back = Vec::new();
+    umem.take_returned(first.number, |chunk| back.push(chunk.number()));
+    assert_eq!(back, [1], "home, once");
+    let mut free = Vec::new();
+    let counts = completions.take(&umem, &mut free);
+    assert_eq!((counts.entries, counts.malformed, free.len()), (3, 1, 1));
+    // A socket that goes takes nothing with it.
+    give(Chunk(1), 0);
+    umem.bring_home(second.number);
+    umem.take_returned(first.number, |chunk| back.push(chunk.number()));
+    assert_eq!(back, [1, 1]);
 }

@@ -178,6 +178,17 @@ pub fn limit_segments(name: &str, bytes: u32) -> io::Result<()> {
     change(name, attributes.into(), None)
 }
 
+/// Renames an interface.
+///
+/// # Errors
+/// The kernel's.
+pub fn rename(name: &str, to: &str) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index(name)?;
+    message.attributes = vec![LinkAttribute::IfName(to.to_owned())];
+    request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+}
+
 /// Has the kernel compute the checksums of what is sent on an interface (`ETHTOOL_STXCSUM`).
 ///
 /// # Errors

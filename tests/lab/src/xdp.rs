@@ -92,12 +92,7 @@ pub fn register(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::
     let attributes: [u64; 4] = [map.as_raw_fd() as u64, key_at, value_at, 0];
     // SAFETY: the attributes, the key and the value are readable during the call.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            MAP_UPDATE_ELEM,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-        )
+        libc::syscall(libc::SYS_bpf, MAP_UPDATE_ELEM, attributes.as_ptr(), size_of_val(&attributes))
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,0 +1,222 @@
+//! Which packets: as text, by a builder, or as a program; in the kernel and offline.
+//!
+//! ```text
+//!   "tcp port 443" ── parse ──┐
+//!   BpfFilter::builder() ─────┴─► what it says ── lower ──► tests ── graph ──► emit ──► program ──► kernel, vm
+//!                                (syntax.rs)    for a link, (tree.rs)                   (validate.rs)
+//!                                                a target
+//! ```
+
+mod builder;
+mod emit;
+mod graph;
+mod lex;
+mod listing;
+mod lower;
+mod names;
+mod opcode;
+mod parse;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
+mod vm;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub use self::builder::BpfFilterBuilder;
+use self::graph::Graph;
+use self::listing::Listing;
+use self::syntax::Expr;
+pub use self::vm::Ancillary;
+use crate::error::FilterError;
+use crate::packet::Packet;
+use crate::sys::bpf::BpfInsn;
+use crate::{Error, Result};
+
+/// How much of a packet is accepted: all of it.
+const ALL: u32 = u32::MAX;
+
+/// A kind of link, by the number that capture files give it (<https://www.tcpdump.org/linktypes.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkType(pub u16);
+
+impl LinkType {
+    /// The BSD loopback's: an address family, and the packet.
+    pub const NULL: Self = Self(0);
+    /// Ethernet.
+    pub const ETHERNET: Self = Self(1);
+    /// IPv4 or IPv6 without more, by the number that BSD has for it.
+    pub const RAW_BSD: Self = Self(12);
+    /// IPv4 or IPv6 without more.
+    pub const RAW: Self = Self(101);
+    /// Linux's cooked capture.
+    pub const LINUX_SLL: Self = Self(113);
+    /// Linux's cooked capture, the second version.
+    pub const LINUX_SLL2: Self = Self(276);
+}
+
+/// Where a program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// On a socket: the kernel has taken a VLAN tag out of the frame, and keeps it beside.
+    Socket,
+    /// On frames as they were on the wire: in a file, or before the kernel's stack.
+    Offline,
+}
+
+/// Which packets are meant.
+///
+/// ```
+/// use ringtap::BpfFilter;
+///
+/// let filter: BpfFilter = "tcp port 443 and not net 10.0.0.0/8".parse()?;
+/// assert!(!filter.matches(&[0; 60]));
+/// # Ok::<(), ringtap::Error>(())
+/// ```
+///
+/// The language is that of pcap-filter(7); what differs is in `docs/FILTERS.md`. It is compiled twice, for sockets
+/// and for frames in files, since the kernel strips VLAN tags: `vlan 100` means the same packets in both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BpfFilter {
+    /// What it says; a program from elsewhere says nothing but itself.
+    expr: Option<Arc<Expr>>,
+    text: Option<Arc<str>>,
+    socket: Arc<[BpfInsn]>,
+    offline: Arc<[BpfInsn]>,
+}
+
+impl BpfFilter {
+    /// Compiles an expression of the pcap-filter language; an empty one is of all packets.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] with the place and what was expected there.
+    pub fn parse(text: &str) -> Result<Self> {
+        let expr = parse::parse(text).map_err(Error::from)?;
+        let mut filter = Self::of(expr)?;
+        filter.text = Some(text.trim().into());
+        Ok(filter)
+    }
+
+    /// Terms, all of which must hold.
+    pub fn builder() -> BpfFilterBuilder {
+        BpfFilterBuilder::new()
+    }
+
+    /// A program made elsewhere, for sockets and offline alike.
+    ///
+    /// # Errors
+    /// [`Error::Program`] with what the kernel would refuse it for.
+    pub fn new(program: impl Into<Vec<BpfInsn>>) -> Result<Self> {
+        let program: Arc<[BpfInsn]> = program.into().into();
+        validate::validate(&program).map_err(Error::Program)?;
+        Ok(Self { expr: None, text: None, socket: Arc::clone(&program), offline: program })
+    }
+
+    /// A program as `tcpdump -dd` or `-ddd` prints it.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] where it is not that; as [`new`](Self::new).
+    pub fn from_listing(text: &str) -> Result<Self> {
+        let program = listing::read(text)
+            .ok_or_else(|| FilterError::whole("rows of four numbers, as `tcpdump -dd` prints"))?;
+        Self::new(program)
+    }
+
+    fn of(expr: Expr) -> Result<Self> {
+        let socket = compile(&expr, LinkType::ETHERNET, Target::Socket, ALL)?;
+        // Which way a packet went only the kernel can say: such a filter has no program offline.
+        let offline = compile(&expr, LinkType::ETHERNET, Target::Offline, ALL);
+        let offline = match offline {
+            Ok(offline) => offline,
+            Err(_) => Arc::from([BpfInsn::ret(0)]),
+        };
+        Ok(Self { expr: Some(Arc::new(expr)), text: None, socket, offline })
+    }
+
+    /// The same packets on links of another kind, offline.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere.
+    pub fn for_link(&self, link: LinkType) -> Result<Self> {
+        let expr = self.expr.as_ref().ok_or_else(|| {
+            FilterError::whole(
+                "a filter that was given as text or terms: a program is of one kind of link",
+            )
+        })?;
+        let offline = compile(expr, link, Target::Offline, ALL)?;
+        Ok(Self { offline, ..self.clone() })
+    }
+
+    /// Its program.
+    pub fn program(&self, target: Target) -> &[BpfInsn] {
+        match target {
+            Target::Socket => &self.socket,
+            Target::Offline => &self.offline,
+        }
+    }
+
+    /// Whether a frame is meant, as it is in a file or on the wire.
+    pub fn matches(&self, frame: &[u8]) -> bool {
+        vm::run(&self.offline, frame, &Ancillary::default()) != 0
+    }
+
+    /// As [`matches`](Self::matches), with what is known of the frame beside its bytes: its length on the wire.
+    pub fn matches_offline(&self, frame: &[u8], known: &Ancillary) -> bool {
+        vm::run(&self.offline, frame, known) != 0
+    }
+
+    /// Whether a frame is meant as the kernel has it: what it knows of it beside.
+    pub fn matches_with(&self, frame: &[u8], known: &Ancillary) -> bool {
+        vm::run(&self.socket, frame, known) != 0
+    }
+
+    /// Whether a captured packet is meant.
+    pub fn matches_packet(&self, packet: &Packet<'_>) -> bool {
+        let known = Ancillary {
+            wire_len: Some(packet.original_len() as u32),
+            vlan: packet.vlan(),
+            direction: packet.direction(),
+            protocol: packet.ll_protocol().unwrap_or_default(),
+            rxhash: packet.rxhash().unwrap_or_default(),
+            ..Ancillary::default()
+        };
+        self.matches_with(packet.data(), &known)
+    }
+
+    /// Its text, where it was given as one.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+}
+
+fn compile(
+    expr: &Expr,
+    link: LinkType,
+    target: Target,
+    bytes: u32,
+) -> Result<Arc<[BpfInsn]>, FilterError> {
+    let condition = lower::lower(expr, link, target)?;
+    let program = emit::emit(&Graph::new(&condition), bytes)?;
+    debug_assert_eq!(validate::validate(&program), Ok(()), "{}", Listing(&program));
+    Ok(program.into())
+}
+
+impl FromStr for BpfFilter {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+/// The program for sockets, as `tcpdump -d` prints it.
+impl fmt::Display for BpfFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Listing(&self.socket).fmt(f)
+    }
+}

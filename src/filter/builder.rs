@@ -1,0 +1,230 @@
+//! A filter by terms, in netring's words.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::BpfFilter;
+use super::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
+use crate::Result;
+
+/// Terms of a filter, all of which must hold; from [`BpfFilter::builder`].
+///
+/// ```
+/// use ringtap::BpfFilter;
+///
+/// let filter = BpfFilter::builder().tcp().dst_port(443).or(|b| b.udp().dst_port(53)).build()?;
+/// # Ok::<(), ringtap::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct BpfFilterBuilder {
+    terms: Vec<Expr>,
+    /// Whole conditions, any of which will do instead.
+    others: Vec<Expr>,
+    is_negated: bool,
+    /// The first thing that was wrong.
+    fault: Option<String>,
+}
+
+impl BpfFilterBuilder {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    fn with(mut self, primitive: Primitive) -> Self {
+        self.terms.push(Expr::Is(primitive));
+        self
+    }
+
+    /// Of this Ethernet type.
+    pub fn eth_type(self, ether_type: u16) -> Self {
+        self.with(Primitive::LinkType(ether_type))
+    }
+
+    /// IPv4.
+    pub fn ipv4(self) -> Self {
+        self.with(Primitive::Protocol(Protocol::Ip))
+    }
+
+    /// IPv6.
+    pub fn ipv6(self) -> Self {
+        self.with(Primitive::Protocol(Protocol::Ip6))
+    }
+
+    /// ARP.
+    pub fn arp(self) -> Self {
+        self.with(Primitive::Protocol(Protocol::Arp))
+    }
+
+    /// With a VLAN tag, stripped or not. What comes behind it is looked for behind the tag.
+    pub fn vlan(self) -> Self {
+        self.with(Primitive::Vlan(None))
+    }
+
+    /// With a tag of this VLAN.
+    pub fn vlan_id(mut self, id: u16) -> Self {
+        if id > 0xfff {
+            self.fault.get_or_insert(format!("a VLAN id, 0 to 4095, not {id}"));
+        }
+        self.with(Primitive::Vlan(Some(id & 0xfff)))
+    }
+
+    /// Of this IP protocol, in IPv4 or IPv6.
+    pub fn ip_proto(self, protocol: u8) -> Self {
+        self.with(Primitive::IpProtocol(None, protocol))
+    }
+
+    /// TCP.
+    pub fn tcp(self) -> Self {
+        self.with(Primitive::Protocol(Protocol::Tcp))
+    }
+
+    /// UDP.
+    pub fn udp(self) -> Self {
+        self.with(Primitive::Protocol(Protocol::Udp))
+    }
+
+    /// ICMP, of IPv4.
+    pub fn icmp(self) -> Self {
+        self.with(Primitive::IpProtocol(Some(Family::V4), 1))
+    }
+
+    fn address(self, side: Side, address: IpAddr, prefix: Option<u8>) -> Self {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.unwrap_or(most);
+        let mut this = self;
+        if prefix > most {
+            this.fault.get_or_insert(format!("a prefix of at most {most} bits, not {prefix}"));
+            return this;
+        }
+        let off = u32::from(most - prefix);
+        let network = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(off).unwrap_or(0);
+                Network::V4(Ipv4Addr::from_bits(address.to_bits() & mask), mask)
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(off).unwrap_or(0);
+                Network::V6((address.to_bits() & mask).into(), mask)
+            }
+        };
+        this.with(Primitive::Host(HostScope::Ip, side, network))
+    }
+
+    /// From this address.
+    pub fn src_host(self, address: impl Into<IpAddr>) -> Self {
+        self.address(Side::Source, address.into(), None)
+    }
+
+    /// To this address.
+    pub fn dst_host(self, address: impl Into<IpAddr>) -> Self {
+        self.address(Side::Destination, address.into(), None)
+    }
+
+    /// From or to this address.
+    pub fn host(self, address: impl Into<IpAddr>) -> Self {
+        self.address(Side::Either, address.into(), None)
+    }
+
+    /// From this network; bits behind the prefix do not count.
+    pub fn src_net(self, address: impl Into<IpAddr>, prefix: u8) -> Self {
+        self.address(Side::Source, address.into(), Some(prefix))
+    }
+
+    /// To this network.
+    pub fn dst_net(self, address: impl Into<IpAddr>, prefix: u8) -> Self {
+        self.address(Side::Destination, address.into(), Some(prefix))
+    }
+
+    /// From or to this network.
+    pub fn net(self, address: impl Into<IpAddr>, prefix: u8) -> Self {
+        self.address(Side::Either, address.into(), Some(prefix))
+    }
+
+    /// The transport that the terms so far name, which ports are looked for in.
+    fn transport(&self) -> Option<Transport> {
+        self.terms.iter().rev().find_map(|term| match term {
+            Expr::Is(Primitive::Protocol(Protocol::Tcp)) => Some(Transport::Tcp),
+            Expr::Is(Primitive::Protocol(Protocol::Udp)) => Some(Transport::Udp),
+            _ => None,
+        })
+    }
+
+    fn range(self, side: Side, low: u16, high: u16) -> Self {
+        let transport = self.transport();
+        self.with(Primitive::Ports(transport, side, low.min(high), low.max(high)))
+    }
+
+    /// From this port, of TCP, UDP or SCTP.
+    pub fn src_port(self, port: u16) -> Self {
+        self.range(Side::Source, port, port)
+    }
+
+    /// To this port.
+    pub fn dst_port(self, port: u16) -> Self {
+        self.range(Side::Destination, port, port)
+    }
+
+    /// From or to this port.
+    pub fn port(self, port: u16) -> Self {
+        self.range(Side::Either, port, port)
+    }
+
+    /// From or to any of these ports.
+    pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        let transport = self.transport();
+        let any: Vec<Expr> = ports
+            .into_iter()
+            .map(|port| Expr::Is(Primitive::Ports(transport, Side::Either, port, port)))
+            .collect();
+        if any.is_empty() {
+            self.fault.get_or_insert("at least one port".to_owned());
+        }
+        self.terms.push(Expr::Any(any));
+        self
+    }
+
+    /// Everything but what all terms together say.
+    pub fn negate(mut self) -> Self {
+        self.is_negated = !self.is_negated;
+        self
+    }
+
+    /// Or what another builder says.
+    pub fn or(mut self, other: impl FnOnce(Self) -> Self) -> Self {
+        let other = other(Self::new());
+        if other.terms.is_empty() && other.others.is_empty() {
+            self.fault.get_or_insert("at least one term in `or`".to_owned());
+        }
+        if let Some(fault) = &other.fault {
+            self.fault.get_or_insert(fault.clone());
+        }
+        self.others.push(other.expr());
+        self
+    }
+
+    fn expr(self) -> Expr {
+        let mut any = vec![Expr::All(self.terms)];
+        any.extend(self.others);
+        let expr = Expr::Any(any);
+        if self.is_negated { Expr::Not(Box::new(expr)) } else { expr }
+    }
+
+    /// Compiles it; without terms it is of all packets.
+    ///
+    /// # Errors
+    /// [`Error::Filter`](crate::Error::Filter) for a number out of range, an `or` without terms, or terms that
+    /// cannot hold together.
+    pub fn build(self) -> Result<BpfFilter> {
+        if let Some(fault) = self.fault {
+            return Err(super::FilterError::whole(fault).into());
+        }
+        let is_open = self.is_negated || (self.terms.is_empty() && self.others.is_empty());
+        let filter = BpfFilter::of(self.expr())?;
+        let is_never = |program: &[crate::BpfInsn]| matches!(program, [only] if only.k == 0);
+        if !is_open && is_never(filter.program(super::Target::Socket)) {
+            let why = "terms that can hold together: these never do";
+            return Err(super::FilterError::whole(why).into());
+        }
+        Ok(filter)
+    }
+}

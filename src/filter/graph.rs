@@ -1,0 +1,210 @@
+//! A condition as a graph of tests, each of which leads on to one of two others, or to an end.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::tree::{Compare, Condition, Test};
+
+/// Where a test leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Goal {
+    Accept,
+    Reject,
+    /// A test, by its number.
+    Node(usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    pub(super) test: Rc<Test>,
+    pub(super) yes: Goal,
+    pub(super) no: Goal,
+}
+
+/// Tests, each before those it leads to.
+#[derive(Debug)]
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    pub(super) start: Goal,
+}
+
+impl Graph {
+    pub(super) fn new(condition: &Condition) -> Self {
+        let mut builder = Builder::default();
+        let start = builder.build(condition, Goal::Accept, Goal::Reject);
+        let mut graph = Self { nodes: builder.nodes, start };
+        graph.sort();
+        while graph.thread() {
+            graph.sort();
+        }
+        graph
+    }
+
+    /// Leads each edge past tests whose outcome is known there: whether any was.
+    fn thread(&mut self) -> bool {
+        let mut known: Vec<Option<Facts>> = vec![None; self.nodes.len()];
+        if let Goal::Node(start) = self.start {
+            known[start] = Some(Facts::default());
+        }
+        let mut has_changed = false;
+        for at in 0..self.nodes.len() {
+            let facts = known[at].take().unwrap_or_default();
+            for outcome in [true, false] {
+                let mut facts = facts.clone();
+                facts.learn(&self.nodes[at].test, outcome);
+                let before = if outcome { self.nodes[at].yes } else { self.nodes[at].no };
+                let mut goal = before;
+                while let Goal::Node(next) = goal {
+                    let node = &self.nodes[next];
+                    match facts.outcome(&node.test) {
+                        Some(outcome) => goal = if outcome { node.yes } else { node.no },
+                        None => break,
+                    }
+                }
+                has_changed |= goal != before;
+                *(if outcome { &mut self.nodes[at].yes } else { &mut self.nodes[at].no }) = goal;
+                if let Goal::Node(next) = goal {
+                    match &mut known[next] {
+                        Some(others) => others.keep(&facts),
+                        empty => *empty = Some(facts),
+                    }
+                }
+            }
+        }
+        has_changed
+    }
+
+    /// Puts every test before those it leads to, merges like ones, and drops what nothing leads to.
+    fn sort(&mut self) {
+        let mut builder = Builder::default();
+        // Numbers only ever lead from later ones to earlier ones in a builder's hands, and the other way round
+        // in ours: so the last is built first.
+        let reached = self.reached();
+        let mut moved = vec![Goal::Reject; self.nodes.len()];
+        let to = |goal: Goal, moved: &[Goal]| match goal {
+            Goal::Node(at) => moved[at],
+            end => end,
+        };
+        for &at in reached.iter().rev() {
+            let Node { test, yes, no } = &self.nodes[at];
+            let (yes, no) = (to(*yes, &moved), to(*no, &moved));
+            moved[at] = builder.node(Rc::clone(test), yes, no);
+        }
+        self.start = to(self.start, &moved);
+        self.nodes = builder.nodes;
+        self.renumber();
+    }
+
+    /// What the start leads to, each before those that it leads to.
+    fn reached(&self) -> Vec<usize> {
+        let mut order = Vec::new();
+        let mut state = vec![0_u8; self.nodes.len()]; // not seen, under way, done
+        let mut stack: Vec<usize> = match self.start {
+            Goal::Node(start) => vec![start],
+            _ => Vec::new(),
+        };
+        while let Some(&at) = stack.last() {
+            let pending = match state[at] {
+                0 => {
+                    state[at] = 1;
+                    // The last pushed is done first, and so comes later: a failed test goes on nearby.
+                    [self.nodes[at].no, self.nodes[at].yes]
+                }
+                _ => {
+                    stack.pop();
+                    if state[at] == 1 {
+                        state[at] = 2;
+                        order.push(at);
+                    }
+                    continue;
+                }
+            };
+            for goal in pending.into_iter().rev() {
+                if let Goal::Node(next) = goal
+                    && state[next] == 0
+                {
+                    stack.push(next);
+                }
+            }
+        }
+        order.reverse();
+        order
+    }
+
+    fn renumber(&mut self) {
+        let order = self.reached();
+        let mut place = vec![0; self.nodes.len()];
+        for (new, &old) in order.iter().enumerate() {
+            place[old] = new;
+        }
+        let to = |goal: Goal| match goal {
+            Goal::Node(at) => Goal::Node(place[at]),
+            end => end,
+        };
+        let moved =
+            |node: &Node| Node { test: Rc::clone(&node.test), yes: to(node.yes), no: to(node.no) };
+        self.nodes = order.iter().map(|&at| moved(&self.nodes[at])).collect();
+        self.start = to(self.start);
+    }
+}
+
+/// Makes nodes from the end to the start, like ones once.
+#[derive(Default)]
+struct Builder {
+    nodes: Vec<Node>,
+    known: HashMap<Node, usize>,
+}
+
+impl Builder {
+    fn build(&mut self, condition: &Condition, yes: Goal, no: Goal) -> Goal {
+        match condition {
+            Condition::True => yes,
+            Condition::False => no,
+            Condition::Not(inner) => self.build(inner, no, yes),
+            Condition::Test(test) => self.node(Rc::new(test.clone()), yes, no),
+            Condition::All(all) => all.iter().rev().fold(yes, |yes, one| self.build(one, yes, no)),
+            Condition::Any(any) => any.iter().rev().fold(no, |no, one| self.build(one, yes, no)),
+        }
+    }
+
+    fn node(&mut self, test: Rc<Test>, yes: Goal, no: Goal) -> Goal {
+        if yes == no {
+            return yes;
+        }
+        let node = Node { test, yes, no };
+        if let Some(&at) = self.known.get(&node) {
+            return Goal::Node(at);
+        }
+        self.nodes.push(node.clone());
+        self.known.insert(node, self.nodes.len() - 1);
+        Goal::Node(self.nodes.len() - 1)
+    }
+}
+
+/// What is known of a packet that has come so far.
+#[derive(Debug, Clone, Default)]
+struct Facts(Vec<(Rc<Test>, bool)>);
+
+/// How many facts are kept: the latest, which are those that are asked for.
+const MEMORY: usize = 24;
+
+impl Facts {
+    fn learn(&mut self, test: &Rc<Test>, outcome: bool) {
+        if self.0.len() == MEMORY {
+            // One that says what a value is says more than those that say what it is not.
+            let weakest =
+                self.0.iter().position(|(test, is)| !is || test.compare != Compare::Equal);
+            self.0.remove(weakest.unwrap_or(0));
+        }
+        self.0.push((Rc::clone(test), outcome));
+    }
+
+    fn outcome(&self, test: &Test) -> Option<bool> {
+        self.0.iter().rev().find_map(|(known, outcome)| test.given(known, *outcome))
+    }
+
+    /// Forgets what is not known by the other way here too.
+    fn keep(&mut self, other: &Self) {
+        self.0.retain(|fact| other.0.contains(fact));
+    }
+}

@@ -1,0 +1,153 @@
+//! Words of the pcap-filter language, with where they stand.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::FilterError;
+
+/// A word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A name, or anything that is one only by its place.
+    Word(&'a str),
+    Number(u32),
+    /// An IPv4 address or the first bytes of one, and how many bits were given.
+    V4(u32, u32),
+    V6(Ipv6Addr),
+    Mac([u8; 6]),
+    /// `(`, `&&`, `<=` and the like.
+    Sign(&'static str),
+}
+
+/// A word and its place, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lexeme<'a> {
+    pub(super) token: Token<'a>,
+    pub(super) at: usize,
+    pub(super) len: usize,
+}
+
+/// The longer ones first: the first that fits is taken.
+const SIGNS: &[&str] = &[
+    "&&", "||", "<<", ">>", "<=", ">=", "==", "!=", "(", ")", "[", "]", ":", "/", "+", "-", "*",
+    "%", "&", "|", "^", "<", ">", "=", "!",
+];
+
+/// Splits a filter into words.
+pub(super) fn split(text: &str) -> Result<Vec<Lexeme<'_>>, FilterError> {
+    let mut lexemes = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        let Some(first) = rest.chars().next() else { break };
+        if first.is_whitespace() {
+            at += first.len_utf8();
+            continue;
+        }
+        let (token, len) = next(text, at, rest, &lexemes)?;
+        lexemes.push(Lexeme { token, at, len });
+        at += len;
+    }
+    Ok(lexemes)
+}
+
+fn next<'a>(
+    text: &'a str,
+    at: usize,
+    rest: &'a str,
+    before: &[Lexeme<'_>],
+) -> Result<(Token<'a>, usize), FilterError> {
+    // An IPv6 address has colons, as a range in brackets has: it is none in there.
+    let is_inside = before.iter().rev().find_map(|lexeme| match lexeme.token {
+        Token::Sign("[") => Some(true),
+        Token::Sign("]") => Some(false),
+        _ => None,
+    });
+    if is_inside != Some(true)
+        && let Some(found) = address(rest)
+    {
+        return Ok(found);
+    }
+    let name_len = match rest.starts_with('-') {
+        true => 0, // a sign, but for where it is inside of a name
+        false => rest.find(|c: char| !is_of_name(c)).unwrap_or(rest.len()),
+    };
+    let (escape, word) = match rest.strip_prefix('\\') {
+        Some(word) => (1, &word[..word.find(|c: char| !is_of_name(c)).unwrap_or(word.len())]),
+        None => (0, &rest[..name_len]),
+    };
+    if word.is_empty() {
+        let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign));
+        return match sign {
+            Some(sign) => Ok((Token::Sign(sign), sign.len())),
+            None => Err(FilterError::at(text, at, "a character that means nothing here")),
+        };
+    }
+    if escape == 0 && word.starts_with(|c: char| c.is_ascii_digit()) {
+        return number(text, at, word);
+    }
+    Ok((Token::Word(word), escape + word.len()))
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
+}
+
+fn number<'a>(text: &str, at: usize, word: &'a str) -> Result<(Token<'a>, usize), FilterError> {
+    // In `1-2` the sign is one of its own, unless it is a range of ports: which is for the parser to say.
+    let digits = word.find('-').map_or(word, |sign| &word[..sign]);
+    let (radix, significant) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
+        [b'0', _, ..] => (8, &digits[1..]),
+        _ => (10, digits),
+    };
+    if let Ok(number) = u32::from_str_radix(significant, radix) {
+        return Ok((Token::Number(number), digits.len()));
+    }
+    if digits.contains('.') {
+        let parts: Option<Vec<u8>> = digits.split('.').map(|part| part.parse().ok()).collect();
+        return match parts {
+            Some(parts) if parts.len() <= 4 => {
+                let value = parts.iter().fold(0, |value, &part| value << 8 | u32::from(part));
+                Ok((Token::V4(value, 8 * parts.len() as u32), digits.len()))
+            }
+            _ => Err(FilterError::at(text, at, "an IPv4 address has up to four numbers below 256")),
+        };
+    }
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(FilterError::at(text, at, "a number of at most 32 bits"));
+    }
+    Ok((Token::Word(word), word.len()))
+}
+
+/// A MAC or IPv6 address at the start, or a whole IPv4 one.
+fn address(rest: &str) -> Option<(Token<'_>, usize)> {
+    let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '-');
+    let len = rest.find(|c: char| !is_of_address(c)).unwrap_or(rest.len());
+    if rest[len..].starts_with(is_of_name) {
+        return None; // a longer word
+    }
+    let word = &rest[..len];
+    for separator in [':', '-', '.'] {
+        let parts: Vec<&str> = word.split(separator).collect();
+        let is_mac = separator != '.' && parts.len() == 6;
+        let is_cisco = separator == '.' && parts.len() == 3 && parts.iter().all(|p| p.len() == 4);
+        if is_mac && parts.iter().all(|part| (1..=2).contains(&part.len())) {
+            let bytes: Option<Vec<u8>> =
+                parts.iter().map(|part| u8::from_str_radix(part, 16).ok()).collect();
+            return bytes.and_then(|bytes| Some((Token::Mac(bytes.try_into().ok()?), len)));
+        }
+        if is_cisco {
+            let mut mac = [0; 6];
+            for (part, to) in parts.iter().zip(mac.chunks_mut(2)) {
+                to.copy_from_slice(&u16::from_str_radix(part, 16).ok()?.to_be_bytes());
+            }
+            return Some((Token::Mac(mac), len));
+        }
+    }
+    if let Ok(v4) = word.parse::<Ipv4Addr>() {
+        return Some((Token::V4(v4.to_bits(), 32), len));
+    }
+    let v6 = word.contains("::") || word.matches(':').count() == 7;
+    let v6 = v6.then(|| word.parse::<Ipv6Addr>().ok()).flatten()?;
+    Some((Token::V6(v6), len))
+}

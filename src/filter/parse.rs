@@ -1,0 +1,352 @@
+//! The pcap-filter language (pcap-filter(7)), by recursive descent.
+//!
+//! `and` and `or` bind alike, from the left, as libpcap has it. An address or number without qualifiers takes
+//! those of the one before: `port 80 or 443`.
+
+mod arith;
+mod id;
+
+use super::FilterError;
+use super::lex::{Lexeme, Token, split};
+use super::syntax::{Expr, Family, Primitive, Protocol, Side};
+
+/// The longest text that is looked at, in bytes.
+const MAX_TEXT: usize = 64 << 10;
+/// How deep parentheses, negations and the like may be nested.
+const MAX_DEPTH: usize = 200;
+/// How many conditions there may be: a program has no room for more.
+const MAX_PRIMITIVES: usize = 4096;
+
+/// Parses a filter; an empty one is of all packets.
+pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
+    if text.len() > MAX_TEXT {
+        return Err(FilterError::at("", 0, "a text of at most 64 KiB"));
+    }
+    let lexemes = split(text)?;
+    if lexemes.is_empty() {
+        return Ok(Expr::Is(Primitive::True));
+    }
+    let (at, depth, primitives, last) = (0, 0, 0, None);
+    let mut parser = Parser { text, lexemes, at, depth, primitives, last };
+    let expr = parser.expr()?;
+    match parser.peek() {
+        None => Ok(expr),
+        Some(_) => Err(parser.expected("`and`, `or`, or the end")),
+    }
+}
+
+/// What an address or a number is taken for.
+#[derive(Debug, Clone, Copy)]
+struct Qualifiers {
+    protocol: Option<Protocol>,
+    side: Side,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Host,
+    Net,
+    Port,
+    PortRange,
+    Proto,
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    lexemes: Vec<Lexeme<'a>>,
+    at: usize,
+    depth: usize,
+    primitives: usize,
+    /// Those of the primitive before, for one without.
+    last: Option<Qualifiers>,
+}
+
+type Parsed<T> = Result<T, FilterError>;
+
+impl<'a> Parser<'a> {
+    fn peek(&self) -> Option<&Token<'a>> {
+        self.lexemes.get(self.at).map(|lexeme| &lexeme.token)
+    }
+
+    fn peek_word(&self) -> Option<&'a str> {
+        match self.peek() {
+            Some(Token::Word(word)) => Some(word),
+            _ => None,
+        }
+    }
+
+    fn eat_word(&mut self, word: &str) -> bool {
+        let is_it = self.peek_word() == Some(word);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    fn eat_sign(&mut self, sign: &str) -> bool {
+        let is_it = matches!(self.peek(), Some(Token::Sign(found)) if *found == sign);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    fn expected(&self, what: impl Into<String>) -> FilterError {
+        let at = self.lexemes.get(self.at).map_or(self.text.len(), |lexeme| lexeme.at);
+        FilterError::at(self.text, at, what)
+    }
+
+    /// As [`expected`](Self::expected), of the word before.
+    fn refused(&self, what: impl Into<String>) -> FilterError {
+        let at = self.lexemes.get(self.at.saturating_sub(1)).map_or(0, |lexeme| lexeme.at);
+        FilterError::at(self.text, at, what)
+    }
+
+    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.expected(format!("at most {MAX_DEPTH} levels of nesting")));
+        }
+        let parsed = parse(self);
+        self.depth -= 1;
+        parsed
+    }
+
+    fn expr(&mut self) -> Parsed<Expr> {
+        self.chain(Self::term)
+    }
+
+    /// Terms joined by `and` and `or`, from the left.
+    fn chain(&mut self, mut term: impl FnMut(&mut Self) -> Parsed<Expr>) -> Parsed<Expr> {
+        let mut left = term(self)?;
+        loop {
+            let is_and = self.eat_word("and") || self.eat_sign("&&");
+            if !is_and && !self.eat_word("or") && !self.eat_sign("||") {
+                return Ok(left);
+            }
+            let right = term(self)?;
+            left = match (is_and, left) {
+                (true, Expr::All(mut all)) => {
+                    all.push(right);
+                    Expr::All(all)
+                }
+                (false, Expr::Any(mut any)) => {
+                    any.push(right);
+                    Expr::Any(any)
+                }
+                (true, left) => Expr::All(vec![left, right]),
+                (false, left) => Expr::Any(vec![left, right]),
+            };
+        }
+    }
+
+    fn term(&mut self) -> Parsed<Expr> {
+        self.primitives += 1;
+        if self.primitives > MAX_PRIMITIVES {
+            return Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions")));
+        }
+        if self.eat_word("not") || self.eat_sign("!") {
+            return Ok(Expr::Not(Box::new(self.nested(Self::term)?)));
+        }
+        if let Some(comparison) = self.comparison()? {
+            self.last = None;
+            return Ok(comparison);
+        }
+        if self.eat_sign("(") {
+            let inner = self.nested(Self::expr)?;
+            return match self.eat_sign(")") {
+                true => Ok(inner),
+                false => Err(self.expected("`)`, `and` or `or`")),
+            };
+        }
+        self.primitive()
+    }
+
+    fn primitive(&mut self) -> Parsed<Expr> {
+        let start = self.at;
+        let Some(word) = self.peek_word() else {
+            return match (self.peek(), self.last) {
+                (Some(Token::Sign(_)) | None, _) => Err(self.expected("a condition")),
+                (_, Some(last)) => self.id(last),
+                (_, None) => Err(self.expected("a qualifier, such as `host` or `port`, before it")),
+            };
+        };
+        if let Some(simple) = self.simple(word)? {
+            self.last = None;
+            return Ok(Expr::Is(simple));
+        }
+        let protocol = protocol_of(word);
+        self.at += usize::from(protocol.is_some());
+        if let Some(qualifiers) = self.head(protocol)? {
+            self.last = Some(qualifiers);
+            return self.ids(qualifiers);
+        }
+        let cast = |primitive| Ok(Expr::Is(primitive));
+        if let Some(protocol) = protocol {
+            self.last = None;
+            return match (protocol, self.peek_word()) {
+                (Protocol::Ether, Some("broadcast")) => {
+                    self.at += 1;
+                    cast(Primitive::EtherBroadcast)
+                }
+                (Protocol::Ether, Some("multicast")) => {
+                    self.at += 1;
+                    cast(Primitive::EtherMulticast)
+                }
+                (Protocol::Ip, Some("multicast")) => {
+                    self.at += 1;
+                    cast(Primitive::IpMulticast(Family::V4))
+                }
+                (Protocol::Ip6, Some("multicast")) => {
+                    self.at += 1;
+                    cast(Primitive::IpMulticast(Family::V6))
+                }
+                (Protocol::Ip, Some("broadcast")) => {
+                    Err(self.expected("no `ip broadcast`: it depends on the interface's netmask"))
+                }
+                (Protocol::Ether, _) => {
+                    Err(self
+                        .expected("`host`, `src`, `dst`, `proto`, `broadcast`, `multicast` or `[`"))
+                }
+                (protocol, _) => cast(Primitive::Protocol(protocol)),
+            };
+        }
+        self.at = start;
+        match self.last {
+            Some(last) => self.id(last),
+            None => Err(self.expected(unknown(word))),
+        }
+    }
+
+    /// A primitive that has no qualifiers.
+    fn simple(&mut self, word: &str) -> Parsed<Option<Primitive>> {
+        let start = self.at;
+        self.at += 1;
+        let primitive = match word {
+            "broadcast" => Primitive::EtherBroadcast,
+            "multicast" => Primitive::EtherMulticast,
+            "inbound" => Primitive::Inbound,
+            "outbound" => Primitive::Outbound,
+            "greater" => Primitive::LenAtLeast(self.number("a length in bytes")?),
+            "less" => Primitive::LenAtMost(self.number("a length in bytes")?),
+            "vlan" => Primitive::Vlan(self.optional(0xfff, "a VLAN id")?.map(|id| id as u16)),
+            "mpls" => Primitive::Mpls(self.optional(0xf_ffff, "an MPLS label")?),
+            "pppoes" => {
+                let session = self.optional(0xffff, "a PPPoE session")?;
+                Primitive::PppoeSession(session.map(|session| session as u16))
+            }
+            _ => {
+                self.at = start;
+                return Ok(None);
+            }
+        };
+        Ok(Some(primitive))
+    }
+
+    fn number(&mut self, what: &str) -> Parsed<u32> {
+        match self.peek() {
+            Some(&Token::Number(number)) => {
+                self.at += 1;
+                Ok(number)
+            }
+            _ => Err(self.expected(what)),
+        }
+    }
+
+    fn optional(&mut self, most: u32, what: &str) -> Parsed<Option<u32>> {
+        let Some(&Token::Number(number)) = self.peek() else { return Ok(None) };
+        self.at += 1;
+        match number <= most {
+            true => Ok(Some(number)),
+            false => Err(self.refused(format!("{what}, 0 to {most}"))),
+        }
+    }
+
+    /// `src`, `host` and the like, if one follows.
+    fn head(&mut self, protocol: Option<Protocol>) -> Parsed<Option<Qualifiers>> {
+        let start = self.at;
+        let side = self.side();
+        let kind = match self.peek_word() {
+            Some("host") => Kind::Host,
+            Some("net") => Kind::Net,
+            Some("port") => Kind::Port,
+            Some("portrange") => Kind::PortRange,
+            Some("proto") => Kind::Proto,
+            Some("protochain") => {
+                return Err(self.expected(
+                    "no `protochain`: it takes a loop, which the kernel does not allow; compare the \
+                     next header, as in `ip6 proto`",
+                ));
+            }
+            Some("gateway") => {
+                return Err(
+                    self.expected("no `gateway`: it takes a look-up of names; use `ether host`")
+                );
+            }
+            _ if side.is_some() => {
+                let side = side.unwrap_or_default();
+                return Ok(Some(Qualifiers { protocol, side, kind: Kind::Host }));
+            }
+            _ => {
+                self.at = start;
+                return Ok(None);
+            }
+        };
+        self.at += 1;
+        if kind == Kind::Proto && side.is_some() {
+            return Err(self.refused("no direction for `proto`"));
+        }
+        Ok(Some(Qualifiers { protocol, side: side.unwrap_or_default(), kind }))
+    }
+
+    fn side(&mut self) -> Option<Side> {
+        let (one, other) = match self.peek_word()? {
+            "src" => (Side::Source, "dst"),
+            "dst" => (Side::Destination, "src"),
+            _ => return None,
+        };
+        self.at += 1;
+        let start = self.at;
+        for (signs, side) in [(["and", "&&"], Side::Both), (["or", "||"], Side::Either)] {
+            if (self.eat_word(signs[0]) || self.eat_sign(signs[1])) && self.eat_word(other) {
+                return Some(side);
+            }
+            self.at = start;
+        }
+        Some(one)
+    }
+}
+
+fn protocol_of(word: &str) -> Option<Protocol> {
+    Some(match word {
+        "ether" | "link" => Protocol::Ether,
+        "ip" => Protocol::Ip,
+        "ip6" => Protocol::Ip6,
+        "arp" => Protocol::Arp,
+        "rarp" => Protocol::Rarp,
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        "icmp" => Protocol::Icmp,
+        "icmp6" => Protocol::Icmp6,
+        "igmp" => Protocol::Igmp,
+        "pim" => Protocol::Pim,
+        "vrrp" => Protocol::Vrrp,
+        "ah" => Protocol::Ah,
+        "esp" => Protocol::Esp,
+        _ => return None,
+    })
+}
+
+/// What is to be said of a word that begins no condition.
+fn unknown(word: &str) -> String {
+    match word {
+        "geneve" => {
+            "no `geneve`: what is behind a header of variable length takes more than classic BPF can do \
+             well; filter by `udp port 6081`"
+                .to_owned()
+        }
+        "fddi" | "tr" | "wlan" | "decnet" | "atalk" | "aarp" | "iso" | "esis" | "isis" | "clnp"
+        | "stp" | "ipx" | "netbeui" | "lat" | "moprc" | "mopdl" | "igrp" | "carp" => {
+            format!("no `{word}`: give its number by `ether proto` or `ip proto`")
+        }
+        _ => format!("a condition; `{word}` is not known"),
+    }
+}

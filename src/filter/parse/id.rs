@@ -1,0 +1,215 @@
+//! Addresses, ports and protocols, as their qualifiers say.
+
+use std::net::Ipv4Addr;
+
+use super::{Kind, MAX_PRIMITIVES, Parsed, Parser, Qualifiers};
+use crate::filter::lex::Token;
+use crate::filter::names;
+use crate::filter::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
+
+impl Parser<'_> {
+    /// One address or number, or several in parentheses.
+    pub(super) fn ids(&mut self, qualifiers: Qualifiers) -> Parsed<Expr> {
+        if self.eat_word("not") || self.eat_sign("!") {
+            return Ok(Expr::Not(Box::new(self.nested(|parser| parser.ids(qualifiers))?)));
+        }
+        if !self.eat_sign("(") {
+            return self.id(qualifiers);
+        }
+        let inner = self.nested(|parser| parser.chain(|parser| parser.ids(qualifiers)))?;
+        match self.eat_sign(")") {
+            true => Ok(inner),
+            false => Err(self.expected("`)`, `and` or `or`")),
+        }
+    }
+
+    pub(super) fn id(&mut self, qualifiers: Qualifiers) -> Parsed<Expr> {
+        self.primitives += 1;
+        if self.primitives > MAX_PRIMITIVES {
+            return Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions")));
+        }
+        let primitive = match qualifiers.kind {
+            Kind::Host | Kind::Net => self.address(qualifiers)?,
+            Kind::Port => {
+                let (low, transport) = self.port(qualifiers)?;
+                Primitive::Ports(transport, qualifiers.side, low, low)
+            }
+            Kind::PortRange => {
+                let (low, transport) = self.port(qualifiers)?;
+                if !self.eat_sign("-") {
+                    return Err(self.expected("`-` and the last port"));
+                }
+                let (high, _) = self.port(qualifiers)?;
+                Primitive::Ports(transport, qualifiers.side, low.min(high), low.max(high))
+            }
+            Kind::Proto => self.proto(qualifiers)?,
+        };
+        Ok(Expr::Is(primitive))
+    }
+
+    fn port(&mut self, qualifiers: Qualifiers) -> Parsed<(u16, Option<Transport>)> {
+        let asked = match qualifiers.protocol {
+            None => None,
+            Some(Protocol::Tcp) => Some(Transport::Tcp),
+            Some(Protocol::Udp) => Some(Transport::Udp),
+            Some(Protocol::Sctp) => Some(Transport::Sctp),
+            Some(_) => {
+                return Err(self.expected("`tcp`, `udp` or `sctp` before `port`, or nothing"));
+            }
+        };
+        let token = self.peek().cloned();
+        self.at += 1;
+        match token {
+            Some(Token::Number(number)) => match u16::try_from(number) {
+                Ok(port) => Ok((port, asked)),
+                Err(_) => Err(self.refused("a port, 0 to 65535")),
+            },
+            Some(Token::Word(name)) => {
+                match names::port(name) {
+                    Some((_, Some(known))) if asked.is_some_and(|asked| asked != known) => {
+                        Err(self.refused(format!("a port of that protocol: `{name}` is none")))
+                    }
+                    Some((port, known)) => Ok((port, asked.or(known))),
+                    None => Err(self
+                        .refused(format!("a port: no `{name}` is known here, write its number"))),
+                }
+            }
+            _ => {
+                self.at -= 1;
+                Err(self.expected("a port"))
+            }
+        }
+    }
+
+    fn proto(&mut self, qualifiers: Qualifiers) -> Parsed<Primitive> {
+        let token = self.peek().cloned();
+        self.at += 1;
+        let is_link = qualifiers.protocol == Some(Protocol::Ether);
+        let number = match token {
+            Some(Token::Number(number)) => number,
+            Some(Token::Word(name)) => {
+                let known = match is_link {
+                    true => names::ether_type(name).map(u32::from),
+                    false => names::ip_protocol(name).map(u32::from),
+                };
+                known.ok_or_else(|| {
+                    self.refused(format!("a protocol: no `{name}` is known here, write its number"))
+                })?
+            }
+            _ => {
+                self.at -= 1;
+                return Err(self.expected("a protocol"));
+            }
+        };
+        let family = match qualifiers.protocol {
+            Some(Protocol::Ether) => {
+                let number = u16::try_from(number);
+                return match number {
+                    Ok(number) if number > 1500 => Ok(Primitive::LinkType(number)),
+                    _ => Err(self.refused("an Ethernet type, 1501 to 65535")),
+                };
+            }
+            None => None,
+            Some(Protocol::Ip) => Some(Family::V4),
+            Some(Protocol::Ip6) => Some(Family::V6),
+            Some(_) => {
+                return Err(self.refused("`ether`, `ip` or `ip6` before `proto`, or nothing"));
+            }
+        };
+        match u8::try_from(number) {
+            Ok(number) => Ok(Primitive::IpProtocol(family, number)),
+            Err(_) => Err(self.refused("a protocol, 0 to 255")),
+        }
+    }
+
+    fn address(&mut self, qualifiers: Qualifiers) -> Parsed<Primitive> {
+        let Qualifiers { protocol, side, kind } = qualifiers;
+        let token = self.peek().cloned();
+        self.at += 1;
+        let scope = match protocol {
+            None => HostScope::Any,
+            Some(Protocol::Ip | Protocol::Ip6) => HostScope::Ip,
+            Some(Protocol::Arp) => HostScope::Arp,
+            Some(Protocol::Rarp) => HostScope::Rarp,
+            Some(Protocol::Ether) => {
+                return match token {
+                    Some(Token::Mac(mac)) if kind == Kind::Host => Ok(Primitive::Ether(side, mac)),
+                    _ => Err(self.refused("a MAC address, such as 02:00:00:00:00:01")),
+                };
+            }
+            Some(_) => return Err(self.refused("no transport protocol before an address")),
+        };
+        let network = match token {
+            Some(Token::Number(number)) => self.v4(number, 32, kind)?,
+            Some(Token::V4(value, bits)) => self.v4(value, bits, kind)?,
+            Some(Token::V6(address)) => {
+                let prefix = if self.eat_sign("/") { self.prefix(kind, 128)? } else { 128 };
+                let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+                if address.to_bits() & !mask != 0 {
+                    return Err(self.refused("a network: bits behind the prefix are set"));
+                }
+                Network::V6(address, mask)
+            }
+            Some(Token::Mac(_)) => return Err(self.refused("`ether` before a MAC address")),
+            Some(Token::Word(name)) => {
+                return Err(
+                    self.refused(format!("an address: names such as `{name}` are not looked up"))
+                );
+            }
+            _ => {
+                self.at -= 1;
+                return Err(self.expected("an address"));
+            }
+        };
+        let is_v6 = matches!(network, Network::V6(..));
+        match protocol {
+            Some(Protocol::Ip6) if !is_v6 => Err(self.refused("an IPv6 address")),
+            Some(Protocol::Ip | Protocol::Arp | Protocol::Rarp) if is_v6 => {
+                Err(self.refused("an IPv4 address"))
+            }
+            _ => Ok(Primitive::Host(scope, side, network)),
+        }
+    }
+
+    /// An IPv4 address of which so many bits were written, and its mask.
+    fn v4(&mut self, value: u32, bits: u32, kind: Kind) -> Parsed<Network> {
+        let full = value.checked_shl(32 - bits).unwrap_or(0);
+        let written = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        let (address, mask) = if self.eat_sign("/") {
+            let prefix = self.prefix(kind, 32)?;
+            (full, u32::MAX.checked_shl(32 - prefix).unwrap_or(0))
+        } else if kind == Kind::Net && self.eat_word("mask") {
+            match self.peek() {
+                Some(&Token::V4(mask, bits)) => {
+                    self.at += 1;
+                    (full, mask.checked_shl(32 - bits).unwrap_or(0))
+                }
+                _ => return Err(self.expected("a mask, such as 255.255.0.0")),
+            }
+        } else if kind == Kind::Net {
+            // A network of fewer bytes, as in `net 10`: as many of them as there are.
+            let (mut address, mut mask) = (value, u32::MAX);
+            while address != 0 && address & 0xff00_0000 == 0 {
+                (address, mask) = (address << 8, mask << 8);
+            }
+            (address, mask)
+        } else {
+            (full, written)
+        };
+        match address & !mask {
+            0 => Ok(Network::V4(Ipv4Addr::from_bits(address), mask)),
+            _ => Err(self.refused("a network: bits behind the mask are set")),
+        }
+    }
+
+    fn prefix(&mut self, kind: Kind, most: u32) -> Parsed<u32> {
+        if kind != Kind::Net {
+            return Err(self.refused("`net` before an address with a prefix"));
+        }
+        let prefix = self.number("the length of a prefix")?;
+        match prefix <= most {
+            true => Ok(prefix),
+            false => Err(self.refused(format!("a prefix of at most {most} bits"))),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a filter says, before it is known of which packets: the tree that every front door builds.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A condition on a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Expr {
+    All(Vec<Expr>),
+    Any(Vec<Expr>),
+    Not(Box<Expr>),
+    Is(Primitive),
+    /// A comparison of numbers.
+    Compare(Relation, Arith, Arith),
+}
+
+/// One condition that is not made of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Primitive {
+    /// Everything.
+    True,
+    /// A protocol by its name.
+    Protocol(Protocol),
+    /// A number in the link layer's type field.
+    LinkType(u16),
+    /// A number in the IP header's protocol field; IPv4, IPv6 or either.
+    IpProtocol(Option<Family>, u8),
+    Host(HostScope, Side, Network),
+    Ether(Side, [u8; 6]),
+    EtherBroadcast,
+    EtherMulticast,
+    IpMulticast(Family),
+    Ports(Option<Transport>, Side, u16, u16),
+    Vlan(Option<u16>),
+    Mpls(Option<u32>),
+    PppoeSession(Option<u16>),
+    /// The length of the packet on the wire.
+    LenAtLeast(u32),
+    LenAtMost(u32),
+    Inbound,
+    Outbound,
+}
+
+/// Which of the two ends of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Side {
+    Source,
+    Destination,
+    Both,
+    #[default]
+    Either,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Transport {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+/// Where an address is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum HostScope {
+    /// IP; for IPv4 addresses ARP and RARP too.
+    #[default]
+    Any,
+    Ip,
+    Arp,
+    Rarp,
+}
+
+/// An address, and which of its bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    V4(Ipv4Addr, u32),
+    V6(Ipv6Addr, u128),
+}
+
+/// A protocol that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Ether,
+    Ip,
+    Ip6,
+    Arp,
+    Rarp,
+    Tcp,
+    Udp,
+    Sctp,
+    Icmp,
+    Icmp6,
+    Igmp,
+    Pim,
+    Vrrp,
+    Ah,
+    Esp,
+}
+
+/// A number computed from a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Arith {
+    Number(u32),
+    Len,
+    /// So many bytes of a protocol's packet, from an offset.
+    Load(Protocol, Box<Arith>, Width),
+    Op(ArithOp, Box<Arith>, Box<Arith>),
+    Negated(Box<Arith>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Width {
+    Byte,
+    Half,
+    Word,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum ArithOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}

@@ -1,0 +1,1 @@
+//! Parsing, compiling and running filters.
