@@ -1,0 +1,100 @@
+//! Hosts and ports.
+
+use std::rc::Rc;
+
+use super::{ARP, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, RARP, at, is, masked, number, sides};
+use crate::filter::syntax::{Family, HostScope, Network, Side, Transport, Width};
+use crate::filter::tree::{Compare, Condition, Value};
+
+impl Layout {
+    pub(super) fn host(&self, scope: HostScope, side: Side, sought: Network) -> Lowered {
+        let (address, mask) = match sought {
+            Network::V6(address, mask) => return self.host6(side, address.to_bits(), mask),
+            Network::V4(address, mask) => (address.to_bits(), mask),
+        };
+        let network = self.network();
+        let within = |ether_type, source: u32, destination: u32| -> Lowered {
+            let link = self.link_type(ether_type)?;
+            let one = |offset: u32| {
+                link.clone().and(masked(Width::Word, network + offset, address, mask))
+            };
+            Ok(sides(side, || one(source), || one(destination)))
+        };
+        let ip = || within(IPV4, 12, 16);
+        match scope {
+            HostScope::Ip => ip(),
+            HostScope::Arp => within(ARP, 14, 24),
+            HostScope::Rarp => within(RARP, 14, 24),
+            HostScope::Any if self.labels > 0 => ip(),
+            HostScope::Any => {
+                Ok(Condition::Any(vec![ip()?, within(ARP, 14, 24)?, within(RARP, 14, 24)?]))
+            }
+        }
+    }
+
+    fn host6(&self, side: Side, address: u128, mask: u128) -> Lowered {
+        let link = self.link_type(IPV6)?;
+        let network = self.network();
+        let one = |offset: u32| {
+            let word = |at: u32| {
+                let shift = 96 - 8 * at;
+                let (value, mask) = ((address >> shift) as u32, (mask >> shift) as u32);
+                masked(Width::Word, network + offset + at, value, mask)
+            };
+            Condition::All(vec![link.clone(), word(0), word(4), word(8), word(12)])
+        };
+        Ok(sides(side, || one(8), || one(24)))
+    }
+
+    pub(super) fn ports(
+        &self,
+        family: Family,
+        transport: Option<Transport>,
+        side: Side,
+        low: u16,
+        high: u16,
+    ) -> Lowered {
+        let network = self.network();
+        let port = |offset: u32| {
+            let value = match family {
+                // Behind a header of any length.
+                Family::V4 => {
+                    Value::Beyond(Width::Half, Rc::new(Value::HeaderLen(network)), network + offset)
+                }
+                Family::V6 => Value::At(Width::Half, network + IPV6_HEADER + offset),
+            };
+            let value = Rc::new(value);
+            if low == high {
+                return Condition::equal(value, number(low.into()));
+            }
+            let above = Condition::test(Rc::clone(&value), Compare::AtLeast, number(low.into()));
+            let beyond = Condition::test(value, Compare::Greater, number(high.into()));
+            above.and(beyond.negated())
+        };
+        let ports = || sides(side, || port(0), || port(2));
+        let of = |transport: Transport| {
+            let protocol_at = network + if family == Family::V4 { 9 } else { 6 };
+            let is_protocol = is(Width::Byte, protocol_at, transport.number().into());
+            match family {
+                Family::V4 => {
+                    Condition::All(vec![is_protocol, self.is_no_later_fragment(), ports()])
+                }
+                Family::V6 => is_protocol.and(ports()),
+            }
+        };
+        let found = match transport {
+            Some(transport) => of(transport),
+            None => Condition::Any(
+                [Transport::Sctp, Transport::Tcp, Transport::Udp].map(of).into_iter().collect(),
+            ),
+        };
+        let link = if family == Family::V4 { IPV4 } else { IPV6 };
+        Ok(self.link_type(link)?.and(found))
+    }
+
+    /// The first fragment of an IPv4 packet, or all of it: only that has the transport's header.
+    pub(super) fn is_no_later_fragment(&self) -> Condition {
+        let fragment = at(Width::Half, self.network() + 6);
+        Condition::test(fragment, Compare::Set, number(0x1fff)).negated()
+    }
+}

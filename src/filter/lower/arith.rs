@@ -1,0 +1,101 @@
+//! Comparisons of numbers computed from a packet.
+
+use std::rc::Rc;
+
+use super::{IPV4, IPV6, IPV6_HEADER, Layout, Lowered, is, number};
+use crate::error::FilterError;
+use crate::filter::syntax::{Arith, ArithOp, Protocol, Relation, Width};
+use crate::filter::tree::{Compare, Condition, Value};
+
+impl Layout {
+    /// A comparison, behind the conditions under which its values are what they say.
+    pub(super) fn compare(&mut self, relation: Relation, left: &Arith, right: &Arith) -> Lowered {
+        let mut guards = Vec::new();
+        let (left, right) = (self.arith(left, &mut guards)?, self.arith(right, &mut guards)?);
+        let compared = match relation {
+            Relation::Equal => equal(left, right),
+            Relation::NotEqual => equal(left, right).negated(),
+            Relation::Greater => Condition::test(left, Compare::Greater, right),
+            Relation::GreaterOrEqual => Condition::test(left, Compare::AtLeast, right),
+            Relation::Less => Condition::test(left, Compare::AtLeast, right).negated(),
+            Relation::LessOrEqual => Condition::test(left, Compare::Greater, right).negated(),
+        };
+        guards.push(compared);
+        Ok(Condition::All(guards))
+    }
+
+    fn arith(
+        &mut self,
+        arith: &Arith,
+        guards: &mut Vec<Condition>,
+    ) -> Result<Rc<Value>, FilterError> {
+        Ok(match arith {
+            Arith::Number(value) => number(*value),
+            Arith::Len => Rc::new(Value::Len),
+            Arith::Negated(inner) => {
+                let inner = self.arith(inner, guards)?;
+                match inner.number() {
+                    Some(value) => number(value.wrapping_neg()),
+                    None => Rc::new(Value::Negated(inner)),
+                }
+            }
+            Arith::Op(op, left, right) => {
+                let left = self.arith(left, guards)?;
+                Value::op(*op, left, self.arith(right, guards)?)
+            }
+            Arith::Load(protocol, offset, width) => {
+                let offset = self.arith(offset, guards)?;
+                self.load(*protocol, offset, *width, guards)?
+            }
+        })
+    }
+
+    fn load(
+        &self,
+        protocol: Protocol,
+        offset: Rc<Value>,
+        width: Width,
+        guards: &mut Vec<Condition>,
+    ) -> Result<Rc<Value>, FilterError> {
+        let network = self.network();
+        let fixed = |base: u32| {
+            Rc::new(match offset.number() {
+                Some(offset) => Value::At(width, base.wrapping_add(offset)),
+                None => Value::Beyond(width, Rc::clone(&offset), base),
+            })
+        };
+        Ok(match protocol {
+            Protocol::Ether => fixed(0),
+            Protocol::Ip | Protocol::Ip6 | Protocol::Arp | Protocol::Rarp => {
+                guards.push(self.protocol(protocol)?);
+                fixed(network)
+            }
+            Protocol::Icmp6 => {
+                guards.push(self.link_type(IPV6)?);
+                guards.push(is(Width::Byte, network + 6, 58));
+                fixed(network + IPV6_HEADER)
+            }
+            _ => {
+                guards.push(self.link_type(IPV4)?);
+                guards.push(self.protocol(protocol)?);
+                guards.push(self.is_no_later_fragment());
+                let header = Rc::new(Value::HeaderLen(network));
+                Rc::new(match offset.number() {
+                    Some(offset) => Value::Beyond(width, header, network.wrapping_add(offset)),
+                    None => {
+                        let base = Value::op(ArithOp::Add, offset, header);
+                        Value::Beyond(width, base, network)
+                    }
+                })
+            }
+        })
+    }
+}
+
+/// `left == right`, with numbers brought to the right.
+fn equal(left: Rc<Value>, right: Rc<Value>) -> Condition {
+    match (left.number(), right.number()) {
+        (Some(_), None) => Condition::equal(right, left),
+        _ => Condition::equal(left, right),
+    }
+}

@@ -1,0 +1,79 @@
+//! What stands before the network layer and moves it: tags, labels, sessions; and which way a packet went.
+
+use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, masked};
+use crate::error::FilterError;
+use crate::filter::syntax::Width;
+use crate::filter::tree::Condition;
+use crate::filter::{LinkType, Target};
+
+impl Layout {
+    pub(super) fn vlan(&mut self, id: Option<u16>) -> Lowered {
+        self.ethernet("vlan")?;
+        if self.labels > 0 || self.types != Types::Ether {
+            return Err(FilterError::whole("no `vlan` behind `mpls` or `pppoes`"));
+        }
+        self.tags += 1;
+        if self.target == Target::Socket && self.tags == 1 {
+            // The kernel has taken the tag out of the frame, and nothing has moved.
+            let is_tagged = is(Width::Byte, VLAN_PRESENT, 0).negated();
+            return Ok(match id {
+                Some(id) => is_tagged.and(masked(Width::Half, VLAN_TAG, id.into(), 0x0fff)),
+                None => is_tagged,
+            });
+        }
+        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, self.type_at, kind));
+        let is_tagged = Condition::Any(kinds.into_iter().collect());
+        let found = match id {
+            Some(id) => is_tagged.and(masked(Width::Half, self.payload, id.into(), 0x0fff)),
+            None => is_tagged,
+        };
+        self.type_at += 4;
+        self.payload += 4;
+        Ok(found)
+    }
+
+    pub(super) fn mpls(&mut self, label: Option<u32>) -> Lowered {
+        let is_label = match self.labels {
+            0 => self.link_type(0x8847)?,
+            // Another label follows where this one is not the last.
+            _ => masked(Width::Byte, self.network() - 2, 0, 1),
+        };
+        let found = match label {
+            Some(label) => {
+                is_label.and(masked(Width::Word, self.network(), label << 12, 0xffff_f000))
+            }
+            None => is_label,
+        };
+        self.labels += 4;
+        Ok(found)
+    }
+
+    pub(super) fn pppoe(&mut self, session: Option<u16>) -> Lowered {
+        let is_session = self.link_type(0x8864)?;
+        let found = match session {
+            Some(session) => {
+                is_session.and(masked(Width::Word, self.network(), session.into(), 0xffff))
+            }
+            None => is_session,
+        };
+        self.type_at = self.network() + 6;
+        self.payload = self.type_at + 2;
+        self.labels = 0;
+        self.types = Types::Ppp;
+        Ok(found)
+    }
+
+    pub(super) fn outbound(&self) -> Lowered {
+        const OUTGOING: u32 = 4;
+        match (self.target, self.link) {
+            (Target::Socket, _) => Ok(is(Width::Byte, PACKET_TYPE, OUTGOING)),
+            (_, LinkType::LINUX_SLL) => Ok(is(Width::Half, 0, OUTGOING)),
+            (_, LinkType::LINUX_SLL2) => Ok(is(Width::Byte, 10, OUTGOING)),
+            (_, link) => {
+                let why =
+                    format!("a packet of link type {} does not say which way it went", link.0);
+                Err(FilterError::whole(why))
+            }
+        }
+    }
+}
