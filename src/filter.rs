@@ -37,6 +37,9 @@ use crate::packet::Packet;
 use crate::sys::bpf::BpfInsn;
 use crate::{Error, Result};
 
+/// The code of `ret #number`.
+const RETURN_NUMBER: u16 = opcode::RET | opcode::K;
+
 /// How much of a packet is accepted: all of it.
 const ALL: u32 = u32::MAX;
 
@@ -158,6 +161,15 @@ impl BpfFilter {
             Target::Socket => &self.socket,
             Target::Offline => &self.offline,
         }
+    }
+
+    /// Its program for sockets, that accepts no more than so many bytes.
+    pub(crate) fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
+        let cut = |insn: &BpfInsn| match insn.code {
+            RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
+            _ => *insn,
+        };
+        self.socket.iter().map(cut).collect()
     }
 
     /// Whether a frame is meant, as it is in a file or on the wire.

@@ -29,7 +29,10 @@ pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::reactor::Registration;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};
-use crate::{Capture, CaptureStats, Error, PacketBatch, Reactor, Result, StatsHandle};
+use crate::{
+    BpfFilter, Capture, CaptureStats, Error, FilterHandle, PacketBatch, Reactor, Result,
+    StatsHandle,
+};
 
 /// Batches a task may take before it yields once, so that a flood on one socket does not starve
 /// the thread's other tasks.
@@ -292,6 +295,27 @@ impl Async<Capture> {
     /// A handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> StatsHandle {
         self.port.stats_handle()
+    }
+
+    /// Takes only these packets from now on; see [`Capture::set_filter`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
+        self.port.set_filter(filter)
+    }
+
+    /// Takes all packets from now on.
+    ///
+    /// # Errors
+    /// As [`Capture::set_filter`].
+    pub fn clear_filter(&self) -> Result<()> {
+        self.port.clear_filter()
+    }
+
+    /// A handle to change the filter from other threads, also when a stream has taken this over.
+    pub fn filter_handle(&self) -> FilterHandle {
+        self.port.filter_handle()
     }
 }
 

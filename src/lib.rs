@@ -44,7 +44,7 @@
 //! ```text
 //! error  packet  stats  options          vocabulary
 //!     sys                                every system call but io_uring's
-//!         ring  wait  interface          shared memory as data structures
+//!         ring  wait  interface  filter  shared memory as data structures; which packets
 //!             afpacket  afxdp  reactor   sockets; io_uring
 //!                 executor  time         tasks; timers
 //!                     io                 async sockets
@@ -86,6 +86,7 @@ mod sys;
 pub mod time;
 mod wait;
 
+pub use self::afpacket::FilterHandle;
 pub use self::afpacket::{
     Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, Injector, InjectorBuilder,
     MAX_RING_BYTES, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot, TxTimestamp,
@@ -141,3 +142,11 @@ struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/ASYNC_GUIDE.md")]
 struct GuideExamples;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/FILTERS.md")]
+struct FilterExamples;
+
+#[cfg(all(doctest, feature = "af-xdp"))]
+#[doc = include_str!("../docs/AF_XDP.md")]
+struct XdpExamples;

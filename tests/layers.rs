@@ -47,6 +47,7 @@ const NAMES: &[(&str, &[&str])] = &[
             "CaptureBuilder",
             "FanoutFlags",
             "FanoutMode",
+            "FilterHandle",
             "Injector",
             "InjectorBuilder",
             "RingLayout",

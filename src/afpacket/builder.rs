@@ -7,7 +7,7 @@ use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::open::Plan;
 use crate::sys::packet_socket;
-use crate::{BusyPoll, Result};
+use crate::{BpfFilter, BusyPoll, Result};
 
 /// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///
@@ -35,6 +35,7 @@ pub struct CaptureBuilder {
     pub(super) sizes: Sizes,
     pub(super) fill_rxhash: bool,
     pub(super) snap_len: Option<u32>,
+    pub(super) filter: Option<BpfFilter>,
     pub(super) promiscuous: bool,
     pub(super) ignore_outgoing: bool,
     pub(super) offloads: bool,
@@ -52,6 +53,7 @@ impl CaptureBuilder {
             sizes: RingProfile::Default.sizes(),
             fill_rxhash: true,
             snap_len: None,
+            filter: None,
             promiscuous: false,
             ignore_outgoing: false,
             offloads: false,
@@ -123,6 +125,13 @@ impl CaptureBuilder {
     /// Bytes kept of each packet, at least 1; the default keeps all.
     pub fn snap_len(mut self, bytes: u32) -> Self {
         self.snap_len = Some(bytes);
+        self
+    }
+
+    /// Which packets are taken: the kernel drops all others before they are copied, or counted. From the first
+    /// packet on. Default all.
+    pub fn filter(mut self, filter: BpfFilter) -> Self {
+        self.filter = Some(filter);
         self
     }
 

@@ -47,7 +47,7 @@ const DRAIN_SLACK: Duration = Duration::from_millis(250);
 pub struct Capture {
     // Dropped first: a mapped ring keeps its socket open.
     ring: RxRing,
-    socket: Arc<Socket>,
+    pub(super) socket: Arc<Socket>,
     block_timeout: Duration,
     group: Option<u16>,
     link: Link,

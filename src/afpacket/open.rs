@@ -19,10 +19,10 @@ use super::builder::{CaptureBuilder, TimestampSource};
 use super::capture::Capture;
 use super::fanout::{JoinError, Membership};
 use super::geometry::{RingLayout, RxGeometry};
+use super::intake::{Decider, Intake};
 use super::rx::RxRing;
 use super::socket::Socket;
 use crate::ring::extras::Extras;
-use crate::sys::bpf::BpfInsn;
 use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::{Error, GeometryError, Result, Step};
@@ -55,8 +55,9 @@ impl<'a> Plan<'a> {
         set_version(fd.as_fd(), geometry.layout())?;
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
-        let filter = options.snap_len.map(|bytes| [BpfInsn::ret(bytes)].into());
-        let socket = Socket::new(fd, name.to_owned(), index, filter);
+        let decider = options.filter.clone().map_or(Decider::Nobody, Decider::Classic);
+        let intake = Intake::new(decider, options.snap_len);
+        let socket = Socket::new(fd, name.to_owned(), index, intake);
         socket.close_intake()?;
         packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)
             .map_err(|error| vanished(error, name))?;

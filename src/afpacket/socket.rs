@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::sys::bpf::{self, BpfInsn};
+use super::intake::{Decider, Intake};
 use crate::sys::netdev::Asker;
 use crate::sys::{packet_socket, sockopt};
 use crate::{CaptureStats, Error, Result, Step};
@@ -19,8 +19,7 @@ pub(crate) struct Socket {
     name: String,
     index: u32,
     totals: Arc<Totals>,
-    /// What the intake is when it is open; `None` is everything.
-    filter: Option<Box<[BpfInsn]>>,
+    intake: Intake,
 }
 
 /// Running totals: the kernel's, which it clears when read, and ours.
@@ -51,13 +50,8 @@ pub(crate) enum Link {
 }
 
 impl Socket {
-    pub(super) fn new(
-        fd: OwnedFd,
-        name: String,
-        index: u32,
-        filter: Option<Box<[BpfInsn]>>,
-    ) -> Self {
-        Self { fd, name, index, totals: Arc::default(), filter }
+    pub(super) fn new(fd: OwnedFd, name: String, index: u32, intake: Intake) -> Self {
+        Self { fd, name, index, totals: Arc::default(), intake }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -74,15 +68,21 @@ impl Socket {
 
     /// Lets packets in, through the capture's filter.
     pub(super) fn open_intake(&self) -> Result<()> {
-        match &self.filter {
-            Some(program) => bpf::attach(self.fd.as_fd(), program),
-            None => bpf::detach(self.fd.as_fd()),
-        }
+        self.intake.open(self.fd.as_fd())
     }
 
     /// Lets no further packet in, uncounted; those in the ring stay.
     pub(crate) fn close_intake(&self) -> Result<()> {
-        bpf::attach(self.fd.as_fd(), &[BpfInsn::ret(0)])
+        self.intake.close(self.fd.as_fd())
+    }
+
+    /// Changes what decides of packets.
+    pub(super) fn set_decider(&self, decider: Decider) -> Result<()> {
+        self.intake.set(self.fd.as_fd(), decider)
+    }
+
+    pub(super) fn lock_filter(&self) -> Result<()> {
+        self.intake.lock_filter(self.fd.as_fd())
     }
 
     /// Looks whether the interface is up, down or gone, and takes the socket's pending error.

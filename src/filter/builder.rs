@@ -192,20 +192,21 @@ impl BpfFilterBuilder {
     /// Or what another builder says.
     pub fn or(mut self, other: impl FnOnce(Self) -> Self) -> Self {
         let other = other(Self::new());
-        if other.terms.is_empty() && other.others.is_empty() {
-            self.fault.get_or_insert("at least one term in `or`".to_owned());
-        }
         if let Some(fault) = &other.fault {
             self.fault.get_or_insert(fault.clone());
+        }
+        if other.terms.is_empty() && other.others.is_empty() {
+            self.fault.get_or_insert("at least one term in `or`".to_owned());
         }
         self.others.push(other.expr());
         self
     }
 
     fn expr(self) -> Expr {
-        let mut any = vec![Expr::All(self.terms)];
-        any.extend(self.others);
-        let expr = Expr::Any(any);
+        // Without terms of its own it is what the others say.
+        let is_empty = self.terms.is_empty() && !self.others.is_empty();
+        let own = (!is_empty).then_some(Expr::All(self.terms));
+        let expr = Expr::Any(own.into_iter().chain(self.others).collect());
         if self.is_negated { Expr::Not(Box::new(expr)) } else { expr }
     }
 

@@ -13,7 +13,9 @@ use super::syntax::{Expr, Family, Primitive, Protocol, Side};
 /// The longest text that is looked at, in bytes.
 const MAX_TEXT: usize = 64 << 10;
 /// How deep parentheses, negations and the like may be nested.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 64;
+/// How many conditions may be one in another, and operations in a comparison: what follows descends into them.
+const MAX_HEIGHT: usize = 200;
 /// How many conditions there may be: a program has no room for more.
 const MAX_PRIMITIVES: usize = 4096;
 
@@ -26,9 +28,9 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
     if lexemes.is_empty() {
         return Ok(Expr::Is(Primitive::True));
     }
-    let (at, depth, primitives, last) = (0, 0, 0, None);
-    let mut parser = Parser { text, lexemes, at, depth, primitives, last };
-    let expr = parser.expr()?;
+    let (at, depth, primitives, operations, last) = (0, 0, 0, 0, None);
+    let mut parser = Parser { text, lexemes, at, depth, primitives, operations, last };
+    let (expr, _) = parser.expr()?;
     match parser.peek() {
         None => Ok(expr),
         Some(_) => Err(parser.expected("`and`, `or`, or the end")),
@@ -58,11 +60,16 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     primitives: usize,
+    /// Operators of the comparison under way.
+    operations: usize,
     /// Those of the primitive before, for one without.
     last: Option<Qualifiers>,
 }
 
 type Parsed<T> = Result<T, FilterError>;
+
+/// A condition, and how many there are one in another.
+type Tree = (Expr, usize);
 
 impl<'a> Parser<'a> {
     fn peek(&self) -> Option<&Token<'a>> {
@@ -109,19 +116,24 @@ impl<'a> Parser<'a> {
         parsed
     }
 
-    fn expr(&mut self) -> Parsed<Expr> {
+    fn expr(&mut self) -> Parsed<Tree> {
         self.chain(Self::term)
     }
 
     /// Terms joined by `and` and `or`, from the left.
-    fn chain(&mut self, mut term: impl FnMut(&mut Self) -> Parsed<Expr>) -> Parsed<Expr> {
-        let mut left = term(self)?;
+    fn chain(&mut self, mut term: impl FnMut(&mut Self) -> Parsed<Tree>) -> Parsed<Tree> {
+        let (mut left, mut height) = term(self)?;
         loop {
             let is_and = self.eat_word("and") || self.eat_sign("&&");
             if !is_and && !self.eat_word("or") && !self.eat_sign("||") {
-                return Ok(left);
+                return Ok((left, height));
             }
-            let right = term(self)?;
+            let (right, right_height) = term(self)?;
+            let is_same = matches!((is_and, &left), (true, Expr::All(_)) | (false, Expr::Any(_)));
+            height = (height + usize::from(!is_same)).max(right_height + 1);
+            if height > MAX_HEIGHT {
+                return Err(self.expected(format!("at most {MAX_HEIGHT} levels of nesting")));
+            }
             left = match (is_and, left) {
                 (true, Expr::All(mut all)) => {
                     all.push(right);
@@ -137,17 +149,18 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn term(&mut self) -> Parsed<Expr> {
+    fn term(&mut self) -> Parsed<Tree> {
         self.primitives += 1;
         if self.primitives > MAX_PRIMITIVES {
             return Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions")));
         }
         if self.eat_word("not") || self.eat_sign("!") {
-            return Ok(Expr::Not(Box::new(self.nested(Self::term)?)));
+            let (inner, height) = self.nested(Self::term)?;
+            return Ok((Expr::Not(Box::new(inner)), height + 1));
         }
         if let Some(comparison) = self.comparison()? {
             self.last = None;
-            return Ok(comparison);
+            return Ok((comparison, 1));
         }
         if self.eat_sign("(") {
             let inner = self.nested(Self::expr)?;
@@ -159,7 +172,7 @@ impl<'a> Parser<'a> {
         self.primitive()
     }
 
-    fn primitive(&mut self) -> Parsed<Expr> {
+    fn primitive(&mut self) -> Parsed<Tree> {
         let start = self.at;
         let Some(word) = self.peek_word() else {
             return match (self.peek(), self.last) {
@@ -170,7 +183,7 @@ impl<'a> Parser<'a> {
         };
         if let Some(simple) = self.simple(word)? {
             self.last = None;
-            return Ok(Expr::Is(simple));
+            return Ok((Expr::Is(simple), 1));
         }
         let protocol = protocol_of(word);
         self.at += usize::from(protocol.is_some());
@@ -178,7 +191,7 @@ impl<'a> Parser<'a> {
             self.last = Some(qualifiers);
             return self.ids(qualifiers);
         }
-        let cast = |primitive| Ok(Expr::Is(primitive));
+        let cast = |primitive| Ok((Expr::Is(primitive), 1));
         if let Some(protocol) = protocol {
             self.last = None;
             return match (protocol, self.peek_word()) {

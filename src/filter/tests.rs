@@ -1,1 +1,268 @@
-//! Parsing, compiling and running filters.
+//! Parsing, compiling and running filters, without a kernel.
+
+use super::*;
+use crate::error::ProgramFault;
+
+fn error(text: &str) -> FilterError {
+    match BpfFilter::parse(text) {
+        Err(Error::Filter(error)) => *error,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
+    let cases: &[(&str, usize, &str)] = &[
+        ("tcp port", 8, "a port"),
+        ("tcp port 70000", 9, "0 to 65535"),
+        ("port nowhere", 5, "no `nowhere` is known"),
+        ("udp port ftp", 9, "is none"),
+        ("portrange 10", 12, "the last port"),
+        ("icmp port 7", 10, "`tcp`, `udp` or `sctp`"),
+        ("host", 4, "an address"),
+        ("host example.com", 5, "not looked up"),
+        ("host 1.2.3.400", 5, "below 256"),
+        ("host 1.2.3.4/24", 12, "`net` before"),
+        ("net 10.0.0.0/33", 13, "at most 32 bits"),
+        ("net 10.0.0.1/8", 13, "bits behind the mask"),
+        ("net 2001:db8::/129", 15, "at most 128 bits"),
+        ("net 2001:db8::1/32", 16, "bits behind the prefix"),
+        ("net 10.0.0.0 mask 8", 18, "a mask"),
+        ("tcp host 1.2.3.4", 9, "no transport protocol"),
+        ("ether host 1.2.3.4", 11, "a MAC address"),
+        ("host 02:00:00:00:00:01", 5, "`ether` before"),
+        ("ip host ::1", 8, "an IPv4 address"),
+        ("ip6 host 1.2.3.4", 9, "an IPv6 address"),
+        ("src proto 6", 4, "no direction"),
+        ("ip proto 256", 9, "0 to 255"),
+        ("ip proto nothing", 9, "no `nothing` is known"),
+        ("ether proto 5", 12, "1501 to 65535"),
+        ("vlan 5000", 5, "0 to 4095"),
+        ("greater", 7, "a length"),
+        ("ip protochain 6", 3, "no `protochain`"),
+        ("gateway foo", 0, "no `gateway`"),
+        ("geneve", 0, "no `geneve`"),
+        ("ip broadcast", 3, "netmask"),
+        ("80", 0, "a qualifier"),
+        ("frob 1", 0, "`frob` is not known"),
+        ("(tcp", 4, "`)`"),
+        ("tcp)", 3, "`and`, `or`"),
+        ("tcp and", 7, "a condition"),
+        ("not", 3, "a condition"),
+        ("tcp udp", 4, "`and`, `or`"),
+        ("tcp[13", 6, "`]`"),
+        ("tcp[0:3] = 1", 6, "1, 2 or 4 bytes"),
+        ("tcp[0]", 6, "a comparison"),
+        ("ip[0] / 0 = 1", 8, "not 0"),
+        ("ip[0] << 32 = 1", 9, "at most 31"),
+        ("ah[0] = 1", 2, "no offsets"),
+        ("ether[0] = 99999999999", 11, "at most 32 bits"),
+        ("tcp ; udp", 4, "means nothing"),
+        ("héllo", 1, "means nothing"),
+        ("port 80 or vlan 1 or 81", 21, "a qualifier"),
+    ];
+    for (text, position, expected) in cases {
+        let error = error(text);
+        assert_eq!(error.position(), *position, "{text}: {error}");
+        assert!(error.expected().contains(expected), "{text}: {error}");
+        let shown = error.to_string();
+        let caret = shown.lines().last().unwrap();
+        let column = text[..*position].chars().count();
+        assert_eq!(caret.find('^'), Some(2 + column), "{shown}");
+    }
+    assert!(error("vlan and inbound and mpls and arp").to_string().contains("behind `mpls`"));
+}
+
+#[test]
+fn neither_depth_nor_length_is_without_bounds() {
+    let nested = format!("{}tcp{}", "(".repeat(10_000), ")".repeat(10_000));
+    assert!(error(&nested).expected().contains("levels of nesting"));
+    assert!(error(&"not ".repeat(10_000)).expected().contains("levels of nesting"));
+    let minus = format!("len = {}1", "-".repeat(10_000));
+    assert!(error(&minus).expected().contains("levels of nesting"));
+    let brackets = format!("{}0{} = 0", "ip[".repeat(5_000), "]".repeat(5_000));
+    assert!(error(&brackets).expected().contains("levels of nesting"));
+    assert!(error(&"tcp or ".repeat(150_000)).expected().contains("64 KiB"));
+    let many = vec!["ip[0] = 1"; 4_500].join(" or ");
+    assert!(error(&many).expected().contains("4096 conditions"));
+    // Alternating, so that each is nested in the next.
+    let spine = |changes: usize| {
+        let terms = (0..changes).map(|at| format!("len = {at} {} ", ["or", "and"][at % 2]));
+        format!("{}tcp", terms.collect::<String>())
+    };
+    BpfFilter::parse(&spine(190)).unwrap();
+    assert!(error(&spine(3_000)).expected().contains("levels of nesting"));
+    let sum = |count: usize| format!("len = {}1", "1 + ".repeat(count));
+    BpfFilter::parse(&sum(150)).unwrap();
+    assert!(error(&sum(3_000)).expected().contains("operations in a comparison"));
+    let long = (0..2_100).map(|at| format!("ether[{at}] = 1 or ")).collect::<String>();
+    assert!(error(&format!("{long}tcp")).expected().contains("the kernel takes 4096"));
+}
+
+#[test]
+fn jumps_beyond_255_instructions_lead_where_they_should() {
+    let text: Vec<String> = (0..700).map(|at| format!("ether[{}] = {}", at, at % 7)).collect();
+    let all = BpfFilter::parse(&format!("not ({})", text.join(" or "))).unwrap();
+    let mut frame = vec![9; 800];
+    assert!(all.matches(&frame), "none of them");
+    for at in [0, 1, 350, 698, 699] {
+        frame[at] = (at % 7) as u8;
+        assert!(!all.matches(&frame), "{at}");
+        frame[at] = 9;
+    }
+    let every = BpfFilter::parse(&text.join(" and ")).unwrap();
+    let mut frame: Vec<u8> = (0..700).map(|at| (at % 7) as u8).collect();
+    assert!(every.matches(&frame));
+    frame[699] = 9;
+    assert!(!every.matches(&frame));
+}
+
+#[test]
+fn the_builder_says_the_same_as_the_text() {
+    use std::net::Ipv4Addr;
+    let builder = BpfFilter::builder;
+    let host = Ipv4Addr::new(10, 1, 2, 3);
+    let pairs = [
+        (builder(), ""),
+        (builder().tcp().dst_port(443), "tcp and tcp dst port 443"),
+        (builder().ipv4().src_host(host), "ip and ip src host 10.1.2.3"),
+        (builder().net(host, 8), "ip net 10.0.0.0/8"),
+        (builder().udp().ports([53, 5353]), "udp and (udp port 53 or udp port 5353)"),
+        (builder().vlan_id(7).arp(), "vlan 7 and arp"),
+        (builder().eth_type(0x88cc).negate(), "not ether proto 0x88cc"),
+        (builder().icmp().or(|b| b.ipv6().ip_proto(58)), "ip proto 1 or (ip6 and proto 58)"),
+        (builder().host([0xfe80, 0, 0, 0, 0, 0, 0, 1]), "ip6 host fe80::1"),
+    ];
+    for (builder, text) in pairs {
+        let (built, parsed) = (builder.build().unwrap(), BpfFilter::parse(text).unwrap());
+        for target in [Target::Socket, Target::Offline] {
+            let [built, parsed] =
+                [&built, &parsed].map(|filter| Listing(filter.program(target)).to_string());
+            assert_eq!(built, parsed, "{text}");
+        }
+    }
+    let only = builder().or(|b| b.udp()).build().unwrap();
+    assert_eq!(
+        only.program(Target::Offline),
+        BpfFilter::parse("udp").unwrap().program(Target::Offline)
+    );
+    let wrong = |builder: BpfFilterBuilder| builder.build().unwrap_err().to_string();
+    assert!(wrong(builder().vlan_id(5000)).contains("0 to 4095"));
+    assert!(wrong(builder().net(host, 40)).contains("at most 32 bits"));
+    assert!(wrong(builder().tcp().or(|b| b)).contains("at least one term"));
+    assert!(wrong(builder().ports([])).contains("at least one port"));
+    assert!(wrong(builder().ipv4().arp()).contains("never do"));
+    assert!(wrong(builder().or(|b| b.net(host, 99))).contains("at most 32 bits"));
+}
+
+#[test]
+fn a_program_is_shown_and_read_as_tcpdump_does() {
+    let filter = BpfFilter::parse("ip and tcp port 443").unwrap();
+    let text = filter.to_string();
+    assert!(
+        text.starts_with("(000) ldh      [12]\n(001) jeq      #0x800           jt 2\tjf "),
+        "{text}"
+    );
+    assert!(text.contains("ldxb     4*([14]&0xf)") && text.contains("ldh      [x + 14]"), "{text}");
+    assert!(text.ends_with("ret      #0"), "{text}");
+    let rows: String = filter
+        .program(Target::Socket)
+        .iter()
+        .map(|i| format!("{{ 0x{:x}, {}, {}, 0x{:08x} }},\n", i.code, i.jt, i.jf, i.k))
+        .collect();
+    let read = BpfFilter::from_listing(&rows).unwrap();
+    assert_eq!(read.program(Target::Offline), filter.program(Target::Socket));
+    assert!(BpfFilter::from_listing("1\n6 0 0 65535\n").unwrap().matches(&[]));
+    for wrong in ["{ 1, 2 }", "6 0 0", "a b c d", "6 0 300 0"] {
+        assert!(matches!(BpfFilter::from_listing(wrong), Err(Error::Filter(_))), "{wrong}");
+    }
+    assert!(matches!(
+        BpfFilter::from_listing(""),
+        Err(Error::Program(ProgramFault::Length { .. }))
+    ));
+}
+
+#[test]
+fn a_raw_program_is_refused_with_the_reason() {
+    let insn = |code, jt, jf, k| BpfInsn { code, jt, jf, k };
+    let end = insn(6, 0, 0, 1);
+    let cases: &[(&[BpfInsn], ProgramFault)] = &[
+        (&[], ProgramFault::Length { instructions: 0 }),
+        (&[end; 4097], ProgramFault::Length { instructions: 4097 }),
+        (&[insn(0x20, 0, 0, 0)], ProgramFault::NoReturn),
+        (&[insn(0xff, 0, 0, 0), end], ProgramFault::Unknown { at: 0, code: 0xff }),
+        (&[insn(0x15, 1, 0, 0), end], ProgramFault::JumpOut { at: 0 }),
+        (&[insn(0x05, 0, 0, 1), end], ProgramFault::JumpOut { at: 0 }),
+        (&[insn(0x34, 0, 0, 0), end], ProgramFault::DivisionByZero { at: 0 }),
+        (&[insn(0x64, 0, 0, 32), end], ProgramFault::Shift { at: 0 }),
+        (&[insn(0x02, 0, 0, 16), end], ProgramFault::NoSuchCell { at: 0 }),
+        (&[insn(0x60, 0, 0, 3), end], ProgramFault::UnsetCell { at: 0 }),
+        (&[insn(0x20, 0, 0, 0xffff_f001), end], ProgramFault::UnknownAncillary { at: 0 }),
+    ];
+    for (program, fault) in cases {
+        match BpfFilter::new(program.to_vec()) {
+            Err(Error::Program(found)) => assert_eq!(found, *fault),
+            other => panic!("{fault}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn any_program_that_is_taken_ends_on_any_bytes() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut roll = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 16
+    };
+    let rounds = if cfg!(miri) { 300 } else { 60_000 };
+    let mut run = 0;
+    for _ in 0..rounds {
+        let len = 1 + roll() % 8;
+        let mut program: Vec<BpfInsn> = (0..len)
+            .map(|_| BpfInsn {
+                code: (roll() % 0xb8) as u16,
+                jt: (roll() % 4) as u8,
+                jf: (roll() % 4) as u8,
+                k: if roll() % 3 == 0 { roll() as u32 } else { (roll() % 20) as u32 },
+            })
+            .collect();
+        program.push(BpfInsn { code: 0x16, jt: 0, jf: 0, k: 0 });
+        let Ok(filter) = BpfFilter::new(program) else { continue };
+        let frame: Vec<u8> = (0..roll() % 40).map(|_| roll() as u8).collect();
+        filter.matches(&frame);
+        filter.matches_with(
+            &frame,
+            &Ancillary { wire_len: Some(roll() as u32), ..Ancillary::default() },
+        );
+        run += 1;
+    }
+    assert!(run > rounds / 50, "{run}");
+}
+
+#[test]
+fn links_of_other_kinds_have_their_own_offsets() {
+    let tcp = BpfFilter::parse("tcp dst port 80").unwrap();
+    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    packet.extend([0x30, 0x39, 0, 80]);
+    let with = |header: &[u8]| [header, &packet].concat();
+    let cases: &[(LinkType, &[u8])] = &[
+        (LinkType::ETHERNET, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0]),
+        (LinkType::RAW, &[]),
+        (LinkType::NULL, &2_u32.to_ne_bytes()),
+        (LinkType::LINUX_SLL, &[0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0]),
+        (LinkType::LINUX_SLL2, &[8, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    for (link, header) in cases {
+        let filter = tcp.for_link(*link).unwrap();
+        assert!(filter.matches(&with(header)), "{link:?}");
+        let mut other = with(header);
+        *other.last_mut().unwrap() = 81;
+        assert!(!filter.matches(&other), "{link:?}");
+    }
+    let vlan = BpfFilter::parse("vlan").unwrap();
+    assert!(vlan.for_link(LinkType::RAW).unwrap_err().to_string().contains("no `vlan`"));
+    assert!(tcp.for_link(LinkType(253)).unwrap_err().to_string().contains("253"));
+    assert!(BpfFilter::new([BpfInsn::ret(1)]).unwrap().for_link(LinkType::RAW).is_err());
+}

@@ -103,14 +103,13 @@ fn check_cells(program: &[BpfInsn]) -> Result<(), ProgramFault> {
             }
             op::JMP if code & 0xf0 == op::JA => {
                 lead(at + 1 + k as usize, now);
-                now = u16::MAX; // what follows is reached by others only
+                now = u16::MAX; // what follows is reached by other ways only
             }
             op::JMP => {
                 lead(at + 1 + usize::from(jt), now);
                 lead(at + 1 + usize::from(jf), now);
                 now = u16::MAX;
             }
-            op::RET => now = u16::MAX,
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use super::plan::ShardSpec;
 use crate::XdpStatsHandle;
 use crate::reactor::ReactorStatsHandle;
 use crate::wait::StopHandle;
-use crate::{CaptureStats, Error, ReactorStats, Result, StatsHandle};
+use crate::{BpfFilter, CaptureStats, Error, FilterHandle, ReactorStats, Result, StatsHandle};
 
 /// Reads one shard's statistics.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(super) struct Readers {
 /// Reads one socket's statistics.
 #[derive(Debug, Clone)]
 pub(super) enum ReadStats {
-    Capture(StatsHandle),
+    Capture(StatsHandle, FilterHandle),
     #[cfg(feature = "af-xdp")]
     Xdp(XdpStatsHandle),
 }
@@ -28,7 +28,7 @@ pub(super) enum ReadStats {
 impl ReadStats {
     fn stats(&self) -> Result<CaptureStats> {
         match self {
-            Self::Capture(handle) => handle.stats(),
+            Self::Capture(handle, _) => handle.stats(),
             #[cfg(feature = "af-xdp")]
             Self::Xdp(handle) => Ok(handle.stats()?.as_capture()),
         }
@@ -116,6 +116,32 @@ impl ShardsHandle {
             Ok(ShardStats { spec, capture, reactor: readers.reactor.stats() })
         });
         Ok(ShardsStats { shards: shards.collect::<Result<_>>()? })
+    }
+
+    /// Has every capture of every shard take only these packets from now on; see
+    /// [`Capture::set_filter`](crate::Capture::set_filter). One after the other: for a moment some take what others
+    /// do not. Shards on queues ([`ShardsBuilder::xdp`](crate::ShardsBuilder)) have no filter.
+    ///
+    /// # Errors
+    /// As there, of the first that refuses.
+    pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
+        self.filters().try_for_each(|handle| handle.set(filter))
+    }
+
+    /// Has them take all packets again.
+    ///
+    /// # Errors
+    /// As [`set_filter`](Self::set_filter).
+    pub fn clear_filter(&self) -> Result<()> {
+        self.filters().try_for_each(FilterHandle::clear)
+    }
+
+    fn filters(&self) -> impl Iterator<Item = &FilterHandle> {
+        self.readers.iter().flat_map(|readers| &readers.ports).filter_map(|port| match port {
+            ReadStats::Capture(_, filter) => Some(filter),
+            #[cfg(feature = "af-xdp")]
+            ReadStats::Xdp(_) => None,
+        })
     }
 
     /// Asks all shards to drain and end: no further packet gets in, what their rings hold is

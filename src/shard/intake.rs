@@ -74,7 +74,9 @@ impl Intake for Fanouts {
             AsyncCapture::new(capture)
         };
         let ports: Vec<_> = captures.into_iter().map(attach).collect::<Result<_>>()?;
-        let readers = ports.iter().map(|port| ReadStats::Capture(port.stats_handle())).collect();
+        let reader =
+            |port: &AsyncCapture| ReadStats::Capture(port.stats_handle(), port.filter_handle());
+        let readers = ports.iter().map(reader).collect();
         Ok(Some(Opened { ports, readers, anchors }))
     }
 

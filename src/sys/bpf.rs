@@ -34,6 +34,17 @@ pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> 
     load(socket, sockopt::ATTACH_FILTER, program, Step::SetFilter)
 }
 
+/// Makes a loaded program the socket's filter.
+pub(crate) fn attach_extended(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    sockopt::try_set(socket, sockopt::ATTACH_BPF, &program.as_raw_fd())
+        .map_err(|source| Error::os(Step::SetFilter, source))
+}
+
+/// Keeps the filter from being changed.
+pub(crate) fn lock(socket: BorrowedFd<'_>) -> Result<()> {
+    sockopt::set(socket, sockopt::LOCK_FILTER, &1_i32)
+}
+
 /// Removes the socket's filter; removing none is not an error.
 pub(crate) fn detach(socket: BorrowedFd<'_>) -> Result<()> {
     match sockopt::try_set(socket, sockopt::DETACH_FILTER, &0_i32) {

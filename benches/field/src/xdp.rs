@@ -153,9 +153,14 @@ fn ringtap_async(
     let socket = ours(name, map)?;
     Executor::new(ReactorOptions::new().coalesce(coalesce))?.block_on(async {
         let mut socket = AsyncXdpSocket::new(socket)?;
-        while !progress.is_over() {
-            let next = ringtap::time::timeout(PATIENCE, socket.next_batch()).await;
-            let Ok(Some(batch)) = next.unwrap_or(Ok(None)) else { continue };
+        let (stop, watched) = (socket.stop_handle()?, progress.clone());
+        let _watching = ringtap::executor::spawn_local(async move {
+            while !watched.is_over() {
+                ringtap::time::sleep(PATIENCE).await;
+            }
+            stop.stop();
+        });
+        while let Some(batch) = socket.next_batch().await? {
             std::hint::black_box(batch.iter().map(|packet| touch(packet.data())).sum::<u64>());
             progress.add(batch.len() as u64);
         }

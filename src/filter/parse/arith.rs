@@ -1,6 +1,6 @@
 //! Numbers computed from packets, and their comparison.
 
-use super::{MAX_PRIMITIVES, Parsed, Parser, protocol_of};
+use super::{MAX_HEIGHT, Parsed, Parser, protocol_of};
 use crate::filter::lex::Token;
 use crate::filter::names;
 use crate::filter::syntax::{Arith, ArithOp, Expr, Protocol, Relation, Width};
@@ -12,6 +12,7 @@ impl Parser<'_> {
         if !self.may_be_arith() {
             return Ok(None);
         }
+        self.operations = 0;
         let depth = self.depth;
         let Ok(left) = self.arith() else {
             (self.at, self.depth) = (start, depth);
@@ -72,9 +73,11 @@ impl Parser<'_> {
         loop {
             let found = operators.iter().find(|(sign, _)| self.eat_sign(sign));
             let Some(&(_, operator)) = found else { return Ok(left) };
-            self.primitives += 1;
-            if self.primitives > MAX_PRIMITIVES {
-                return Err(self.expected(format!("at most {MAX_PRIMITIVES} operations")));
+            self.operations += 1;
+            if self.operations > MAX_HEIGHT {
+                return Err(
+                    self.expected(format!("at most {MAX_HEIGHT} operations in a comparison"))
+                );
             }
             let right = self.binary(level + 1)?;
             if matches!((operator, &right), (ArithOp::Div | ArithOp::Rem, Arith::Number(0))) {

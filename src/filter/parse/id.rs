@@ -2,16 +2,17 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Kind, MAX_PRIMITIVES, Parsed, Parser, Qualifiers};
+use super::{Kind, MAX_PRIMITIVES, Parsed, Parser, Qualifiers, Tree};
 use crate::filter::lex::Token;
 use crate::filter::names;
 use crate::filter::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
 
 impl Parser<'_> {
     /// One address or number, or several in parentheses.
-    pub(super) fn ids(&mut self, qualifiers: Qualifiers) -> Parsed<Expr> {
+    pub(super) fn ids(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
         if self.eat_word("not") || self.eat_sign("!") {
-            return Ok(Expr::Not(Box::new(self.nested(|parser| parser.ids(qualifiers))?)));
+            let (inner, height) = self.nested(|parser| parser.ids(qualifiers))?;
+            return Ok((Expr::Not(Box::new(inner)), height + 1));
         }
         if !self.eat_sign("(") {
             return self.id(qualifiers);
@@ -23,7 +24,7 @@ impl Parser<'_> {
         }
     }
 
-    pub(super) fn id(&mut self, qualifiers: Qualifiers) -> Parsed<Expr> {
+    pub(super) fn id(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
         self.primitives += 1;
         if self.primitives > MAX_PRIMITIVES {
             return Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions")));
@@ -44,7 +45,7 @@ impl Parser<'_> {
             }
             Kind::Proto => self.proto(qualifiers)?,
         };
-        Ok(Expr::Is(primitive))
+        Ok((Expr::Is(primitive), 1))
     }
 
     fn port(&mut self, qualifiers: Qualifiers) -> Parsed<(u16, Option<Transport>)> {

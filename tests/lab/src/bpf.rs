@@ -1,7 +1,7 @@
 //! Loaded BPF programs, for tests that need one: only the machine's root may load them.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Whether this process was root before it entered any namespace.
 pub fn is_privileged() -> bool {
@@ -46,4 +46,25 @@ pub fn socket_filter_returning(value: i32) -> Option<OwnedFd> {
     }
     // SAFETY: a fresh descriptor.
     Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether the kernel takes a program of classic BPF, its instructions as `code, jt, jf, k`, as a socket's filter.
+pub fn attach_classic(socket: impl AsFd, program: &[(u16, u8, u8, u32)]) -> bool {
+    let mut instructions: Vec<libc::sock_filter> =
+        program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let program = libc::sock_fprog {
+        len: instructions.len() as libc::c_ushort,
+        filter: instructions.as_mut_ptr(),
+    };
+    // SAFETY: the program and its instructions are readable during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    result == 0
 }

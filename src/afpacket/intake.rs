@@ -1,0 +1,166 @@
+//! Which packets get into a capture's ring: its filter, its snap length, and whether it takes any.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::capture::Capture;
+use super::socket::Socket;
+use crate::sys::bpf::{self, BpfInsn};
+use crate::{BpfFilter, Result, Target};
+
+/// What decides.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Decider {
+    /// Nothing: all packets are taken.
+    #[default]
+    Nobody,
+    Classic(BpfFilter),
+    /// A loaded program of the kind `BPF_PROG_TYPE_SOCKET_FILTER`.
+    Extended(Arc<OwnedFd>),
+}
+
+/// A socket's intake. Each change is one system call, so every packet is judged by the one filter or by the
+/// other; and a change does not open what was closed.
+#[derive(Debug)]
+pub(super) struct Intake {
+    snap_len: Option<u32>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    decider: Decider,
+    is_open: bool,
+    is_locked: bool,
+}
+
+impl Intake {
+    pub(super) fn new(decider: Decider, snap_len: Option<u32>) -> Self {
+        let (is_open, is_locked) = (false, false);
+        Self { snap_len, state: Mutex::new(State { decider, is_open, is_locked }) }
+    }
+
+    pub(super) fn open(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let mut state = self.lock();
+        self.apply(socket, &state.decider)?;
+        state.is_open = true;
+        Ok(())
+    }
+
+    /// A locked filter stays as it is.
+    pub(super) fn close(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let mut state = self.lock();
+        state.is_open = false;
+        if state.is_locked {
+            return Ok(());
+        }
+        bpf::attach(socket, &[BpfInsn::ret(0)])
+    }
+
+    pub(super) fn set(&self, socket: BorrowedFd<'_>, decider: Decider) -> Result<()> {
+        let mut state = self.lock();
+        if state.is_open {
+            self.apply(socket, &decider)?;
+        }
+        state.decider = decider;
+        Ok(())
+    }
+
+    pub(super) fn lock_filter(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let mut state = self.lock();
+        bpf::lock(socket)?;
+        state.is_locked = true;
+        Ok(())
+    }
+
+    fn apply(&self, socket: BorrowedFd<'_>, decider: &Decider) -> Result<()> {
+        match (decider, self.snap_len) {
+            (Decider::Nobody, None) => bpf::detach(socket),
+            (Decider::Nobody, Some(bytes)) => bpf::attach(socket, &[BpfInsn::ret(bytes)]),
+            (Decider::Classic(filter), None) => bpf::attach(socket, filter.program(Target::Socket)),
+            (Decider::Classic(filter), Some(bytes)) => bpf::attach(socket, &filter.cut_to(bytes)),
+            (Decider::Extended(program), _) => bpf::attach_extended(socket, program.as_fd()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Capture {
+    /// Takes only these packets from now on, also while packets come in: each is judged by this filter or by the
+    /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses: with `EPERM` if the filter is locked.
+    pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
+        self.socket.set_decider(Decider::Classic(filter.clone()))
+    }
+
+    /// Takes all packets from now on.
+    ///
+    /// # Errors
+    /// As [`set_filter`](Self::set_filter).
+    pub fn clear_filter(&self) -> Result<()> {
+        self.socket.set_decider(Decider::Nobody)
+    }
+
+    /// Takes the packets that a loaded program accepts (`BPF_PROG_TYPE_SOCKET_FILTER`, from aya or libbpf say), as
+    /// many bytes of each as it returns.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where it is no such program; as [`set_filter`](Self::set_filter).
+    pub fn attach_ebpf_filter(&self, program: OwnedFd) -> Result<()> {
+        self.socket.set_decider(Decider::Extended(Arc::new(program)))
+    }
+
+    /// Locks the filter for as long as the socket lives: not even root can change it (`SO_LOCK_FILTER`, socket(7)).
+    ///
+    /// A capture with a locked filter cannot refuse packets either: stopped, it delivers what is in its ring and
+    /// what comes in within two block timeouts.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses.
+    pub fn lock_filter(&self) -> Result<()> {
+        self.socket.lock_filter()
+    }
+
+    /// A handle to change the filter from other threads, and behind an [`AsyncCapture`](crate::AsyncCapture).
+    pub fn filter_handle(&self) -> FilterHandle {
+        FilterHandle::new(&self.socket)
+    }
+}
+
+/// Changes a capture's filter from any thread, while packets come in. Got from
+/// [`Capture::filter_handle`](crate::Capture::filter_handle).
+///
+/// It does not keep the socket open; once that is closed, it does nothing.
+#[derive(Debug, Clone)]
+pub struct FilterHandle(Weak<Socket>);
+
+impl FilterHandle {
+    pub(super) fn new(socket: &Arc<Socket>) -> Self {
+        Self(Arc::downgrade(socket))
+    }
+
+    /// As [`Capture::set_filter`](crate::Capture::set_filter).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set(&self, filter: &BpfFilter) -> Result<()> {
+        self.change(Decider::Classic(filter.clone()))
+    }
+
+    /// As [`Capture::clear_filter`](crate::Capture::clear_filter).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn clear(&self) -> Result<()> {
+        self.change(Decider::Nobody)
+    }
+
+    fn change(&self, decider: Decider) -> Result<()> {
+        self.0.upgrade().map_or(Ok(()), |socket| socket.set_decider(decider))
+    }
+}
