@@ -93,7 +93,7 @@ impl Capture {
     /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses: with `EPERM` if the filter is locked.
+    /// [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is locked.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.socket.set_decider(Decider::Classic(filter.clone()))
     }
@@ -110,7 +110,7 @@ impl Capture {
     /// many bytes of each as it returns.
     ///
     /// # Errors
-    /// [`Error::Os`] where it is no such program; as [`set_filter`](Self::set_filter).
+    /// [`Error::Os`](crate::Error::Os) where it is no such program; as [`set_filter`](Self::set_filter).
     pub fn attach_ebpf_filter(&self, program: OwnedFd) -> Result<()> {
         self.socket.set_decider(Decider::Extended(Arc::new(program)))
     }
@@ -121,7 +121,7 @@ impl Capture {
     /// what comes in within two block timeouts.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses.
+    /// [`Error::Os`](crate::Error::Os) where the kernel refuses.
     pub fn lock_filter(&self) -> Result<()> {
         self.socket.lock_filter()
     }
