@@ -21,6 +21,7 @@ mod sender;
 mod slot;
 mod socket;
 mod steering;
+mod translate;
 
 pub(crate) use self::builder::Shared;
 pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};

@@ -5,6 +5,7 @@ mod common;
 #[path = "common/xdp.rs"]
 mod setup;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 use common::{FarEnd, PATIENCE};
 use futures_util::StreamExt;
 use ringtap::{
-    Attach, BridgeDirection, Cores, Error, FlowRule, Queues, Shards, Step, SymmetricRss, XdpBridge,
-    XdpMode, XdpProgram, XdpSocket,
+    Attach, BpfFilter, BpfInsn, BridgeDirection, Capture, Cores, Error, FlowRule, Queues, Shards,
+    Step, SymmetricRss, XdpBridge, XdpMode, XdpProgram, XdpSocket,
 };
-use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace};
+use ringtap_lab::generator::Sender;
+use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace, pcap};
 use setup::{privileged, socket};
 
 ringtap_lab::test_binary!();
@@ -265,6 +267,95 @@ fn two_hosts_talk_tcp_through_a_bridge() {
     answering.join().unwrap();
     stop.stop();
     running.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_filtered_program_redirects_what_the_filter_accepts_and_the_rest_passes() {
+    let Some(directory) = pcap::directory() else {
+        return ringtap_lab::skip("no captures beside the repository");
+    };
+    let mut frames = Vec::new();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        let some = pcap::ethernet_frames(&path).into_iter();
+        frames.extend(some.filter(|frame| (60..1_500).contains(&frame.len())).take(20));
+    }
+    let expressions = [
+        "",
+        "tcp",
+        "udp port 53",
+        "not ip",
+        "ip6 or vlan",
+        "tcp[tcpflags] & tcp-syn != 0",
+        "host 192.168.0.1 or portrange 400-500",
+        "ip[2:2] - ((ip[0] & 0xf) << 2) > 100 or arp",
+        "greater 300 and not port 80",
+        "ether[100:4] & 0xff = 7 or tcp[(ip[8] & 0x1f)] / ip[9] = 3",
+        "ip[0:4] % len < 100 and -ip[8] != 3",
+    ];
+    for attach in [Attach::Native, Attach::Generic] {
+        for expression in expressions {
+            let Some(net) = privileged() else { return };
+            let veth = net.veth();
+            let filter: BpfFilter = expression.parse().unwrap();
+            let program = XdpProgram::filtered(&veth.right, attach, &filter).unwrap();
+            let options = socket(&veth.right).mode(XdpMode::Rx).program(program);
+            let mut receiver = options.build().unwrap();
+            let mut passed = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+            passed = passed.block_size(1 << 18).block_count(32);
+            let mut passed = passed.build().unwrap();
+            let stop = passed.stop_handle().unwrap();
+            let sender = Sender::open(&veth.left).unwrap();
+            let mut redirected = Vec::new();
+            for frames in frames.chunks(50) {
+                sender.send_all(frames).unwrap();
+                while let Some(batch) = receiver.next_batch() {
+                    redirected.extend(batch.iter().map(|packet| packet.data().to_vec()));
+                }
+            }
+            while let Some(batch) = receiver.next_batch_timeout(Duration::from_millis(20)).unwrap()
+            {
+                redirected.extend(batch.iter().map(|packet| packet.data().to_vec()));
+            }
+            stop.stop();
+            let passed = passed.batches().map(|batch| batch.unwrap().len()).sum::<usize>();
+            let accepted: Vec<_> = frames.iter().filter(|frame| filter.matches(frame)).collect();
+            assert_eq!(redirected.len(), accepted.len(), "{expression} {attach:?}");
+            assert!(redirected.iter().eq(accepted), "{expression} {attach:?}");
+            assert_eq!(redirected.len() + passed, frames.len(), "{expression} {attach:?}");
+        }
+    }
+}
+
+#[test]
+fn the_verifier_takes_every_filter() {
+    let Some(net) = privileged() else { return };
+    let Some(directory) = pcap::directory() else {
+        return ringtap_lab::skip("no captures beside the repository");
+    };
+    let table = std::fs::read_to_string(directory.join("BPF_ORACLE.tsv")).unwrap();
+    let expressions: BTreeSet<_> =
+        table.lines().skip(1).filter_map(|line| line.split('\t').nth(2)).collect();
+    let veth = net.veth();
+    let mut count = 0;
+    for filter in expressions.iter().filter_map(|text| text.parse::<BpfFilter>().ok()) {
+        let program = XdpProgram::filtered(&veth.right, Attach::Native, &filter);
+        assert!(program.is_ok(), "{filter}\n{program:?}");
+        count += 1;
+    }
+    assert!(count > 80, "{count} expressions");
+    // What no socket knows, what is far out, and instructions that nothing leads to.
+    let of = |insns: &[(u16, u8, u8, u32)]| {
+        let insn = |&(code, jt, jf, k)| BpfInsn { code, jt, jf, k };
+        let filter = BpfFilter::new(insns.iter().map(insn).collect::<Vec<_>>()).unwrap();
+        XdpProgram::filtered(&veth.right, Attach::Native, &filter)
+    };
+    let error = of(&[(0x28, 0, 0, 0xffff_f000), (0x16, 0, 0, 0)]).unwrap_err();
+    assert!(error.to_string().contains("only a socket knows"), "{error}");
+    of(&[(0x20, 0, 0, 1 << 20), (0x16, 0, 0, 0)]).unwrap();
+    of(&[(0x05, 0, 0, 1), (0x30, 0, 0, 3), (0x06, 0, 0, 1), (0x06, 0, 0, 0)]).unwrap();
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! The program that sends packets to sockets.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::bound::{index_of, queue_count};
-use crate::sys::{bpf_program, netlink};
-use crate::{Error, Result, Step};
+use super::translate::translate;
+use crate::sys::bpf_program::{self, Insn};
+use crate::sys::netlink;
+use crate::{BpfFilter, Error, Result, Step, Target};
 
 /// How an XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,10 +67,34 @@ impl XdpProgram {
     }
 
     fn redirect(interface: &str, attach: Attach, has_frags: bool) -> Result<Self> {
+        Self::of(interface, attach, has_frags, |map| Ok(bpf_program::redirect(map).to_vec()))
+    }
+
+    /// Attaches a program that redirects what a filter accepts, and lets everything else pass to the stack: so
+    /// packets nobody wants cost next to nothing.
+    ///
+    /// It sees frames as the card hands them over: a tag that the card has stripped is not there (`ethtool -k`
+    /// shows `rx-vlan-offload`). Of a packet in several buffers it sees the first one.
+    ///
+    /// # Errors
+    /// As [`redirect_all`](Self::redirect_all); where the filter is too long for the verifier, or a program from
+    /// elsewhere asks what only a socket knows.
+    pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
+        let classic = filter.program(Target::Offline);
+        Self::of(interface, attach, true, |map| translate(classic, map))
+    }
+
+    fn of(
+        interface: &str,
+        attach: Attach,
+        has_frags: bool,
+        program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
+    ) -> Result<Self> {
         let load = |source| Error::os(Step::LoadProgram, source);
         let index = index_of(interface)?;
         let map = bpf_program::create_xskmap(queue_count(interface)?.max(QUEUES)).map_err(load)?;
-        let program = bpf_program::load_redirect(map.as_fd(), has_frags).map_err(load)?;
+        let program = program(map.as_raw_fd()).map_err(load)?;
+        let program = bpf_program::load(&program, has_frags).map_err(load)?;
         Self::attach((interface, index), attach, program, map)
     }
 

@@ -33,6 +33,14 @@ impl ReadStats {
             Self::Xdp(handle) => Ok(handle.stats()?.as_capture()),
         }
     }
+
+    fn filter(&self) -> Option<&FilterHandle> {
+        match self {
+            Self::Capture(_, filter) => Some(filter),
+            #[cfg(feature = "af-xdp")]
+            Self::Xdp(_) => None,
+        }
+    }
 }
 
 /// Running shards: watch them, stop them, join them.
@@ -137,11 +145,7 @@ impl ShardsHandle {
     }
 
     fn filters(&self) -> impl Iterator<Item = &FilterHandle> {
-        self.readers.iter().flat_map(|readers| &readers.ports).filter_map(|port| match port {
-            ReadStats::Capture(_, filter) => Some(filter),
-            #[cfg(feature = "af-xdp")]
-            ReadStats::Xdp(_) => None,
-        })
+        self.readers.iter().flat_map(|readers| &readers.ports).filter_map(ReadStats::filter)
     }
 
     /// Asks all shards to drain and end: no further packet gets in, what their rings hold is

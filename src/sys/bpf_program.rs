@@ -18,12 +18,18 @@ const ATTACH_XDP: u32 = 37;
 /// One instruction (`struct bpf_insn`, linux/bpf.h).
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-struct Insn {
+pub(crate) struct Insn {
     code: u8,
     /// Destination in the low half, source in the high one.
     registers: u8,
-    offset: i16,
+    pub(crate) offset: i16,
     immediate: i32,
+}
+
+impl Insn {
+    pub(crate) fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Self {
+        Self { code, registers: destination | source << 4, offset, immediate }
+    }
 }
 
 const _: () = assert!(size_of::<Insn>() == 8);
@@ -89,22 +95,42 @@ pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     unsafe { bpf(MAP_DELETE_ELEM, &element) }.map(drop)
 }
 
-/// Loads the program that sends each packet to the socket of its queue in `map`, and on to the stack where
-/// there is none (`bpf_redirect_map`, bpf-helpers(7)); with `has_frags` also packets of several buffers.
-pub(crate) fn load_redirect(map: BorrowedFd<'_>, has_frags: bool) -> io::Result<OwnedFd> {
-    /// `BPF_F_XDP_HAS_FRAGS`, linux/bpf.h.
-    const HAS_FRAGS: u32 = 1 << 5;
+/// Sends a packet to the socket of its queue in a map, and on to the stack where there is none
+/// (`bpf_redirect_map`, bpf-helpers(7)): with the context in r1, to the end.
+pub(crate) fn redirect(map: i32) -> [Insn; 6] {
     const XDP_PASS: i32 = 2;
     const REDIRECT_MAP: i32 = 51;
-    let insn = |code, registers, offset, immediate| Insn { code, registers, offset, immediate };
-    let program = [
-        insn(0x61, 0x12, 16, 0), // r2 = ((struct xdp_md *)r1)->rx_queue_index
-        insn(0x18, 0x11, 0, map.as_raw_fd()), // r1 = the map …
-        insn(0x00, 0x00, 0, 0),  // … in the second half of that instruction
-        insn(0xb7, 0x03, 0, XDP_PASS), // r3 = what to do on a miss
-        insn(0x85, 0x00, 0, REDIRECT_MAP), // r0 = bpf_redirect_map(r1, r2, r3)
-        insn(0x95, 0x00, 0, 0),  // return r0
-    ];
+    [
+        Insn::new(0x61, 2, 1, 16, 0), // r2 = ((struct xdp_md *)r1)->rx_queue_index
+        Insn::new(0x18, 1, 1, 0, map), // r1 = the map …
+        Insn::new(0x00, 0, 0, 0, 0),  // … in the second half of that instruction
+        Insn::new(0xb7, 3, 0, 0, XDP_PASS), // r3 = what to do on a miss
+        Insn::new(0x85, 0, 0, 0, REDIRECT_MAP), // r0 = bpf_redirect_map(r1, r2, r3)
+        Insn::new(0x95, 0, 0, 0, 0),  // return r0
+    ]
+}
+
+/// Loads an XDP program; with `has_frags` it gets packets of several buffers too. The error has the verifier's
+/// last words.
+pub(crate) fn load(program: &[Insn], has_frags: bool) -> io::Result<OwnedFd> {
+    load_with_log(program, has_frags, &mut []).or_else(|error| {
+        if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EACCES | libc::E2BIG)) {
+            return Err(error);
+        }
+        let mut log = vec![0; 64 << 10];
+        load_with_log(program, has_frags, &mut log).map_err(|_| {
+            log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(log.len()));
+            let log = String::from_utf8_lossy(&log);
+            let mut lines = log.lines().rev().filter(|line| !line.starts_with("processed "));
+            io::Error::new(error.kind(), format!("{error}: {}", lines.next().unwrap_or_default()))
+        })
+    })
+}
+
+/// `log` gets the verifier's reasoning, as text; nothing where it is empty.
+fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Result<OwnedFd> {
+    /// `BPF_F_XDP_HAS_FRAGS`, linux/bpf.h.
+    const HAS_FRAGS: u32 = 1 << 5;
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -126,14 +152,14 @@ pub(crate) fn load_redirect(map: BorrowedFd<'_>, has_frags: bool) -> io::Result<
         instruction_count: program.len() as u32,
         instructions: program.as_ptr() as u64,
         license: license.as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log: 0,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
         kernel_version: 0,
         flags: if has_frags { HAS_FRAGS } else { 0 },
         name,
     };
-    // SAFETY: a prefix of the attributes of this command; instructions and licence live until it returns.
+    // SAFETY: a prefix of the attributes of this command; instructions, licence and log live until it returns.
     unsafe { bpf(PROG_LOAD, &attributes) }.map(owned)
 }
 
