@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut questions = 0_u32;
     let decide = |packet: &Packet<'_>, direction: BridgeDirection| {
         let is_udp = packet.ll_protocol() == Some(IPV4)
-            && packet.vlan().is_none() // the frame that is rewritten has its tag again
+            && packet.stripped_vlan().is_none() // the frame that is rewritten has its tag again
             && packet.data().get(PROTOCOL) == Some(&UDP);
         if direction == BridgeDirection::BtoA || !is_udp {
             return BridgeAction::Forward;

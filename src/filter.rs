@@ -10,6 +10,7 @@
 mod builder;
 mod emit;
 mod graph;
+mod human;
 mod lex;
 mod listing;
 mod lower;
@@ -89,6 +90,8 @@ pub struct BpfFilter {
     /// What it says; a program from elsewhere says nothing but itself.
     expr: Option<Arc<Expr>>,
     text: Option<Arc<str>>,
+    /// Whether tags are looked through.
+    is_transparent: bool,
     socket: Arc<[BpfInsn]>,
     offline: Arc<[BpfInsn]>,
 }
@@ -100,7 +103,7 @@ impl BpfFilter {
     /// [`Error::Filter`] with the place and what was expected there.
     pub fn parse(text: &str) -> Result<Self> {
         let expr = parse::parse(text).map_err(Error::from)?;
-        let mut filter = Self::of(expr)?;
+        let mut filter = Self::of(expr, false)?;
         filter.text = Some(text.trim().into());
         Ok(filter)
     }
@@ -117,7 +120,8 @@ impl BpfFilter {
     pub fn new(program: impl Into<Vec<BpfInsn>>) -> Result<Self> {
         let program: Arc<[BpfInsn]> = program.into().into();
         validate::validate(&program).map_err(Error::Program)?;
-        Ok(Self { expr: None, text: None, socket: Arc::clone(&program), offline: program })
+        let (socket, offline) = (Arc::clone(&program), program);
+        Ok(Self { expr: None, text: None, is_transparent: false, socket, offline })
     }
 
     /// A program as `tcpdump -dd` or `-ddd` prints it.
@@ -130,15 +134,45 @@ impl BpfFilter {
         Self::new(program)
     }
 
-    fn of(expr: Expr) -> Result<Self> {
-        let socket = compile(&expr, LinkType::ETHERNET, Target::Socket, ALL)?;
+    fn of(expr: Expr, is_transparent: bool) -> Result<Self> {
+        let compile = |target| compile(&expr, LinkType::ETHERNET, target, is_transparent);
+        let socket = compile(Target::Socket)?;
         // Which way a packet went only the kernel can say: such a filter has no program offline.
-        let offline = compile(&expr, LinkType::ETHERNET, Target::Offline, ALL);
-        let offline = match offline {
+        let offline = match compile(Target::Offline) {
             Ok(offline) => offline,
             Err(_) => Arc::from([BpfInsn::ret(0)]),
         };
-        Ok(Self { expr: Some(Arc::new(expr)), text: None, socket, offline })
+        Ok(Self { expr: Some(Arc::new(expr)), text: None, is_transparent, socket, offline })
+    }
+
+    /// The same packets, and those that are the same behind a VLAN tag or two.
+    ///
+    /// A filter that does not speak of tags is otherwise about untagged frames offline, and about those with one tag,
+    /// which the kernel strips, in a socket. `ether[…]` goes on counting from the frame's first byte.
+    ///
+    /// ```
+    /// use ringtap::BpfFilter;
+    ///
+    /// let filter = BpfFilter::parse("udp port 53")?.vlan_transparent()?;
+    /// # Ok::<(), ringtap::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Filter`] where it speaks of tags itself, or is a program from elsewhere.
+    pub fn vlan_transparent(&self) -> Result<Self> {
+        let expr = self.spoken()?;
+        if expr.speaks_of_tags() {
+            return Err(FilterError::whole("a filter that does not speak of `vlan` itself").into());
+        }
+        Ok(Self { text: self.text.clone(), ..Self::of(expr.clone(), true)? })
+    }
+
+    fn spoken(&self) -> Result<&Expr, FilterError> {
+        self.expr.as_deref().ok_or_else(|| {
+            FilterError::whole(
+                "a filter that was given as text or terms: a program is of one kind of link",
+            )
+        })
     }
 
     /// The same packets on links of another kind, offline.
@@ -146,12 +180,7 @@ impl BpfFilter {
     /// # Errors
     /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere.
     pub fn for_link(&self, link: LinkType) -> Result<Self> {
-        let expr = self.expr.as_ref().ok_or_else(|| {
-            FilterError::whole(
-                "a filter that was given as text or terms: a program is of one kind of link",
-            )
-        })?;
-        let offline = compile(expr, link, Target::Offline, ALL)?;
+        let offline = compile(self.spoken()?, link, Target::Offline, self.is_transparent)?;
         Ok(Self { offline, ..self.clone() })
     }
 
@@ -191,13 +220,28 @@ impl BpfFilter {
     pub fn matches_packet(&self, packet: &Packet<'_>) -> bool {
         let known = Ancillary {
             wire_len: Some(packet.original_len() as u32),
-            vlan: packet.vlan(),
+            vlan: packet.stripped_vlan(),
             direction: packet.direction(),
             protocol: packet.ll_protocol().unwrap_or_default(),
             rxhash: packet.rxhash().unwrap_or_default(),
             ..Ancillary::default()
         };
         self.matches_with(packet.data(), &known)
+    }
+
+    /// What it says, in the language it may be parsed from again, fully spelled out; of a program from elsewhere,
+    /// its listing.
+    ///
+    /// ```
+    /// let filter = ringtap::BpfFilter::builder().tcp().ports([80, 443]).build()?;
+    /// assert_eq!(filter.to_human(), "tcp and (tcp port 80 or tcp port 443)");
+    /// # Ok::<(), ringtap::Error>(())
+    /// ```
+    pub fn to_human(&self) -> String {
+        match &self.expr {
+            Some(expr) => expr.to_string(),
+            None => self.to_string(),
+        }
     }
 
     /// Its text, where it was given as one.
@@ -210,10 +254,10 @@ fn compile(
     expr: &Expr,
     link: LinkType,
     target: Target,
-    bytes: u32,
+    is_transparent: bool,
 ) -> Result<Arc<[BpfInsn]>, FilterError> {
-    let condition = lower::lower(expr, link, target)?;
-    let program = emit::emit(&Graph::new(&condition), bytes)?;
+    let condition = lower::lower(expr, link, target, is_transparent)?;
+    let program = emit::emit(&Graph::new(&condition), ALL)?;
     debug_assert_eq!(validate::validate(&program), Ok(()), "{}", Listing(&program));
     Ok(program.into())
 }

@@ -6,6 +6,7 @@
 mod offload;
 mod owned;
 mod time;
+mod vlan;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use bitflags::bitflags;
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 pub use self::time::{Clock, Timestamp};
+pub use self::vlan::VlanTag;
 
 /// Where a packet was seen (`sll_pkttype`, packet(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,37 +88,13 @@ bitflags! {
     }
 }
 
-/// A VLAN tag that the kernel or the card stripped from the frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct VlanTag {
-    /// Tag control information: priority (3 bits), drop eligible (1), id (12).
-    pub tci: u16,
-    /// Tag protocol id: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
-    pub tpid: u16,
-}
-
-impl VlanTag {
-    /// The VLAN id, 0 ..= 4095.
-    pub fn id(self) -> u16 {
-        self.tci & 0x0fff
-    }
-
-    /// The priority code point, 0 ..= 7.
-    pub fn priority(self) -> u8 {
-        (self.tci >> 13) as u8
-    }
-
-    /// Whether the frame may be dropped first under congestion.
-    pub fn drop_eligible(self) -> bool {
-        self.tci & 0x1000 != 0
-    }
-}
-
 /// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkLayer {
     pub(crate) protocol: u16,
     pub(crate) interface_index: u32,
+    /// The kind of link (`ARPHRD_…`, linux/if_arp.h).
+    pub(crate) hardware: u16,
     pub(crate) pkttype: u8,
     pub(crate) address_len: u8,
     pub(crate) address: [u8; 8],
@@ -130,6 +108,7 @@ impl LinkLayer {
         Self {
             protocol: u16::from_be_bytes([bytes[2], bytes[3]]),
             interface_index: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            hardware: u16::from_ne_bytes([bytes[8], bytes[9]]),
             pkttype: bytes[10],
             address_len: bytes[11],
             address: std::array::from_fn(|at| bytes[12 + at]),
@@ -140,6 +119,7 @@ impl LinkLayer {
     pub(crate) fn write(&self, bytes: &mut [u8]) {
         bytes[2..4].copy_from_slice(&self.protocol.to_be_bytes());
         bytes[4..8].copy_from_slice(&self.interface_index.to_ne_bytes());
+        bytes[8..10].copy_from_slice(&self.hardware.to_ne_bytes());
         bytes[10] = self.pkttype;
         bytes[11] = self.address_len;
         bytes[12..20].copy_from_slice(&self.address);
@@ -150,6 +130,7 @@ impl LinkLayer {
         Self {
             protocol: 0x0800,
             interface_index: 1,
+            hardware: libc::ARPHRD_ETHER,
             pkttype: libc::PACKET_HOST,
             address_len: 6,
             address: [2, 0, 0, 0, 0, 1, 0, 0],
@@ -290,10 +271,34 @@ impl<'a> Packet<'a> {
         self.meta.rxhash
     }
 
-    /// The VLAN tag that was stripped from the frame, if there was one.
+    /// The outermost VLAN tag, whether it is in the bytes or was stripped from them.
     #[inline]
     pub fn vlan(&self) -> Option<VlanTag> {
+        self.meta.vlan.or_else(|| self.tag_at(vlan::FIRST_AT))
+    }
+
+    /// The tag behind the outermost one (802.1ad, QinQ), which is in the bytes.
+    #[inline]
+    pub fn inner_vlan(&self) -> Option<VlanTag> {
+        match self.meta.vlan {
+            Some(_) => self.tag_at(vlan::FIRST_AT),
+            None => self.vlan().and_then(|_| self.tag_at(vlan::FIRST_AT + VlanTag::LEN)),
+        }
+    }
+
+    /// The VLAN tag that the kernel or the card stripped from the frame and that [`data`](Self::data) lacks, unless
+    /// it was put back ([`CaptureBuilder::vlan_reinsert`](crate::CaptureBuilder::vlan_reinsert)).
+    #[inline]
+    pub fn stripped_vlan(&self) -> Option<VlanTag> {
         self.meta.vlan
+    }
+
+    fn tag_at(&self, at: usize) -> Option<VlanTag> {
+        let is_ethernet = self
+            .meta
+            .link
+            .is_none_or(|link| matches!(link.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK));
+        if is_ethernet { VlanTag::read(self.data.get(at..)?) } else { None }
     }
 
     /// What the packet's sender left to the card; `None` where the ring was not asked to say
@@ -395,12 +400,6 @@ impl fmt::Debug for LinkAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tag_splits_into_id_priority_and_drop_eligibility() {
-        let tag = VlanTag { tci: 0b1011_0000_0110_0100, tpid: 0x8100 };
-        assert_eq!((tag.id(), tag.priority(), tag.drop_eligible()), (100, 5, true));
-    }
 
     #[test]
     fn a_status_bit_that_is_not_known_yet_survives() {

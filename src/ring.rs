@@ -37,6 +37,7 @@ pub(crate) mod index;
 pub(crate) mod lease;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod peer;
+mod retag;
 pub(crate) mod slot;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod umem;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtap::{Capture, CaptureBuilder, PacketBatch, PacketDirection, RingLayout};
+use ringtap::{Capture, CaptureBuilder, PacketBatch, PacketDirection, RingLayout, VlanTag};
 use ringtap_lab::{Generator, Protocol, Tally, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
@@ -30,6 +30,7 @@ macro_rules! in_both_layouts {
 in_both_layouts! {
     every_frame_arrives_once_in_order_and_unchanged
     a_stripped_tag_is_in_the_packet_and_not_in_its_bytes
+    two_tags_are_told_apart_beside_the_bytes_and_in_them
     snap_len_cuts_and_says_so
     jumbo_frames_arrive_whole
     what_did_not_fit_the_ring_is_counted_exactly
@@ -122,6 +123,30 @@ fn a_stripped_tag_is_in_the_packet_and_not_in_its_bytes(layout: RingLayout) {
     let mut tally = Tally::new(&traffic, 1);
     tally.record(packet.data());
     tally.assert_complete();
+}
+
+fn two_tags_are_told_apart_beside_the_bytes_and_in_them(layout: RingLayout) {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let tags = [(0x88a8, 200), (0x8100, 0x6064)].map(|(tpid, tci)| VlanTag { tci, tpid });
+    let mut frame = vec![0x5a; 200];
+    frame.splice(12..14, tags.iter().flat_map(|tag| tag.to_bytes()).chain([0x88, 0xb5]));
+    let sender = ringtap_lab::generator::Sender::open(&veth.left).unwrap();
+    for reinsert in [false, true] {
+        let options = small(&veth.right).layout(layout).vlan_reinsert(reinsert).snap_len(100);
+        let mut capture = options.build().unwrap();
+        sender.send_all(&[&frame]).unwrap();
+        let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+        let packet = batch.iter().next().unwrap();
+        assert_eq!((packet.vlan(), packet.inner_vlan()), (Some(tags[0]), Some(tags[1])));
+        assert_eq!(packet.stripped_vlan().is_none(), reinsert);
+        let stripped = [&frame[..12], &frame[16..]].concat();
+        let bytes = if reinsert { &frame } else { &stripped };
+        assert_eq!(packet.original_len(), bytes.len());
+        assert_eq!(packet.data(), &bytes[..if reinsert { 104 } else { 100 }]);
+        let copy = batch.detach();
+        assert_eq!(copy.iter().next().unwrap().inner_vlan(), Some(tags[1]));
+    }
 }
 
 fn snap_len_cuts_and_says_so(layout: RingLayout) {
@@ -312,7 +337,7 @@ fn real_captures_replay_byte_for_byte_and_in_order(layout: RingLayout) {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     veth.set_mtu(65_535);
-    let (mut files, mut frames_in_all) = (0, 0);
+    let (mut files, mut frames_in_all, mut tags) = (0, 0, 0);
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         // Conformance files of the pcap formats test readers, not captures.
@@ -327,16 +352,23 @@ fn real_captures_replay_byte_for_byte_and_in_order(layout: RingLayout) {
         }
         // Frames that hold the longest of them.
         let ring = small(&veth.right).layout(layout).block_size(1 << 17).frame_size(1 << 17);
-        let mut capture = ring.block_count(64).build().unwrap();
-        replay(&veth.left, &frames, &mut capture, &path);
+        let ring = ring.block_count(64);
+        let mut capture = ring.clone().build().unwrap();
+        tags += replay(&veth.left, &frames, &mut capture, &path);
+        drop(capture);
+        let mut whole = ring.vlan_reinsert(true).build().unwrap();
+        assert_eq!(replay(&veth.left, &frames, &mut whole, &path), 0, "no tag beside its frame");
         files += 1;
         frames_in_all += frames.len();
     }
+    assert!(tags > 100, "{tags} tags were stripped");
     println!("{frames_in_all} frames of {files} files");
     assert!(files >= 73 && frames_in_all >= 9_623, "{frames_in_all} frames of {files} files");
 }
 
-fn replay(left: &str, frames: &[Vec<u8>], capture: &mut Capture, path: &std::path::Path) {
+/// How many came with their tag beside them.
+fn replay(left: &str, frames: &[Vec<u8>], capture: &mut Capture, path: &std::path::Path) -> usize {
+    let mut tags = 0;
     let sender = ringtap_lab::generator::Sender::open(left).unwrap();
     let mut expected = frames.iter();
     for burst in frames.chunks(32) {
@@ -349,13 +381,14 @@ fn replay(left: &str, frames: &[Vec<u8>], capture: &mut Capture, path: &std::pat
                 .unwrap_or_else(|| panic!("{left} frames of {} did not come", path.display()));
             for packet in &batch {
                 let mut bytes = packet.data().to_vec();
-                if let Some(tag) = packet.vlan() {
-                    let [tpid, tci] = [tag.tpid, tag.tci].map(u16::to_be_bytes);
-                    bytes.splice(12..12, tpid.into_iter().chain(tci));
+                if let Some(tag) = packet.stripped_vlan() {
+                    bytes.splice(12..12, tag.to_bytes());
+                    tags += 1;
                 }
                 assert_eq!(Some(&bytes), expected.next(), "{}", path.display());
                 left -= 1;
             }
         }
     }
+    tags
 }

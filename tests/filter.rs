@@ -98,7 +98,7 @@ fn a_live_socket_takes_exactly_the_frames_that_our_machine_accepts() {
             for batch in capture.batches() {
                 for packet in &batch.unwrap() {
                     assert!(filter.matches_packet(&packet), "{expression}");
-                    got.push((packet.data().to_vec(), packet.vlan()));
+                    got.push((packet.data().to_vec(), packet.stripped_vlan()));
                 }
             }
             let expected: Vec<_> = frames

@@ -276,6 +276,10 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
                 continue;
             }
         };
+        let said = BpfFilter::parse(&ours.to_human()).map(|said| said.to_human());
+        if said.as_ref().ok() != Some(&ours.to_human()) {
+            faults.push(format!("{expression}: {} is {said:?}", ours.to_human()));
+        }
         let length = |filter: &BpfFilter| filter.program(Target::Offline).len() as f64;
         ratios.push(length(&ours) / length(&theirs));
         let verdict = |filter: &BpfFilter, (frame, wire_len): &pcap::Recorded| {

@@ -39,6 +39,7 @@ pub struct CaptureBuilder {
     pub(super) promiscuous: bool,
     pub(super) ignore_outgoing: bool,
     pub(super) offloads: bool,
+    pub(super) vlan_reinsert: bool,
     pub(super) busy_poll: BusyPoll,
     pub(super) rcvbuf: Option<usize>,
     pub(super) timestamp_source: TimestampSource,
@@ -57,6 +58,7 @@ impl CaptureBuilder {
             promiscuous: false,
             ignore_outgoing: false,
             offloads: false,
+            vlan_reinsert: false,
             busy_poll: BusyPoll::default(),
             rcvbuf: None,
             timestamp_source: TimestampSource::default(),
@@ -161,6 +163,18 @@ impl CaptureBuilder {
     /// [`Packet::offload`]: crate::Packet::offload
     pub fn offloads(mut self, on: bool) -> Self {
         self.offloads = on;
+        self
+    }
+
+    /// Whether tags that the kernel took out of frames are put back, so that [`Packet::data`] is what was on the
+    /// wire. Default false: nothing is moved, and [`Packet::vlan`] has the tag either way.
+    ///
+    /// Then a tagged packet's lengths count the 4 bytes of the tag, which a snap length does not.
+    ///
+    /// [`Packet::data`]: crate::Packet::data
+    /// [`Packet::vlan`]: crate::Packet::vlan
+    pub fn vlan_reinsert(mut self, on: bool) -> Self {
+        self.vlan_reinsert = on;
         self
     }
 

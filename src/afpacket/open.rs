@@ -70,6 +70,7 @@ impl<'a> Plan<'a> {
         let extras = Extras {
             rxhash: options.fill_rxhash && geometry.layout() == RingLayout::Blocks,
             offload: options.offloads,
+            retag: options.vlan_reinsert,
         };
         let ring = RxRing::new(mapping, &geometry, extras, malformed);
         Ok(Capture::new(ring, Arc::new(socket), geometry.block_timeout()))

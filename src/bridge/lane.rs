@@ -26,7 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const MTU_AGE: Duration = Duration::from_millis(100);
 /// Where a VLAN tag stands in a frame: behind the addresses.
 const TAG_AT: usize = 12;
-const TAG_LEN: usize = 4;
 
 /// A lane's sockets, and what it has not forwarded yet.
 pub(super) type LanePorts = ((Capture, Injector), Held);
@@ -190,11 +189,12 @@ impl Lane {
         if action == BridgeAction::Drop {
             return Ok(Fate::Filtered);
         }
-        let tag = packet.vlan().filter(|_| packet.len() >= TAG_AT);
-        let len = packet.len() + if tag.is_some() { TAG_LEN } else { 0 };
+        let tag = packet.stripped_vlan().filter(|_| packet.len() >= TAG_AT);
+        let len = packet.len() + if tag.is_some() { VlanTag::LEN } else { 0 };
         let offload = offload_of(packet);
         // Committing such a frame would have the MTU learned anew, each time.
-        let is_long = offload.wire_len(packet.data()) > self.to.get_ref().max_frame_len() + TAG_LEN;
+        let is_long =
+            offload.wire_len(packet.data()) > self.to.get_ref().max_frame_len() + VlanTag::LEN;
         if packet.is_truncated() || is_long {
             return Ok(Fate::TooLarge);
         }
@@ -263,7 +263,6 @@ fn write(slot: &mut [u8], data: &[u8], tag: Option<VlanTag>) {
     };
     let (addresses, rest) = data.split_at(TAG_AT);
     slot[..TAG_AT].copy_from_slice(addresses);
-    slot[TAG_AT..][..2].copy_from_slice(&tag.tpid.to_be_bytes());
-    slot[TAG_AT + 2..][..2].copy_from_slice(&tag.tci.to_be_bytes());
-    slot[TAG_AT + TAG_LEN..].copy_from_slice(rest);
+    slot[TAG_AT..][..VlanTag::LEN].copy_from_slice(&tag.to_bytes());
+    slot[TAG_AT + VlanTag::LEN..].copy_from_slice(rest);
 }

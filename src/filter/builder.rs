@@ -220,7 +220,7 @@ impl BpfFilterBuilder {
             return Err(super::FilterError::whole(fault).into());
         }
         let is_open = self.is_negated || (self.terms.is_empty() && self.others.is_empty());
-        let filter = BpfFilter::of(self.expr())?;
+        let filter = BpfFilter::of(self.expr(), false)?;
         let is_never = |program: &[crate::BpfInsn]| matches!(program, [only] if only.k == 0);
         if !is_open && is_never(filter.program(super::Target::Socket)) {
             let why = "terms that can hold together: these never do";

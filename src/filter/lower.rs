@@ -59,8 +59,16 @@ enum Types {
     None,
 }
 
-pub(super) fn lower(expr: &Expr, link: LinkType, target: Target) -> Lowered {
-    Layout::of(link, target).expr(expr)
+pub(super) fn lower(expr: &Expr, link: LinkType, target: Target, is_transparent: bool) -> Lowered {
+    let layout = Layout::of(link, target);
+    let tags = match (link, target) {
+        _ if !is_transparent => 0,
+        // One is beside the frame: nothing has moved.
+        (LinkType::ETHERNET, Target::Socket) => 1,
+        (LinkType::ETHERNET, Target::Offline) => 2,
+        _ => 0,
+    };
+    layout.behind(tags, expr)
 }
 
 fn number(number: u32) -> Rc<Value> {

@@ -13,6 +13,17 @@ pub(super) enum Expr {
     Compare(Relation, Arith, Arith),
 }
 
+impl Expr {
+    pub(super) fn speaks_of_tags(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::speaks_of_tags),
+            Self::Not(inner) => inner.speaks_of_tags(),
+            Self::Is(primitive) => matches!(primitive, Primitive::Vlan(_)),
+            Self::Compare(..) => false,
+        }
+    }
+}
+
 /// One condition that is not made of others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Primitive {

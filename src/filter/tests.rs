@@ -266,3 +266,74 @@ fn links_of_other_kinds_have_their_own_offsets() {
     assert!(tcp.for_link(LinkType(253)).unwrap_err().to_string().contains("253"));
     assert!(BpfFilter::new([BpfInsn::ret(1)]).unwrap().for_link(LinkType::RAW).is_err());
 }
+
+#[test]
+fn what_a_filter_says_may_be_parsed_again_and_says_the_same() {
+    let cases = [
+        ("", "0 = 0"),
+        ("port 80 or 443", "port 80 or port 443"),
+        ("tcp src and dst portrange 20-10", "tcp src and dst portrange 10-20"),
+        ("net 10 and not (ip6 host ::1 or arp)", "net 10.0.0.0/8 and not (ip6 host ::1 or arp)"),
+        ("net 10.0.0.0 mask 255.0.0.255", "net 10.0.0.0 mask 255.0.0.255"),
+        ("src net 2001:db8::/32", "src net 2001:db8::/32"),
+        ("ip proto udp or proto 6", "ip proto 17 or proto 6"),
+        (
+            "ether proto arp or ether src 2:0:0:0:0:1",
+            "ether proto 0x0806 or ether src host 02:00:00:00:00:01",
+        ),
+        ("vlan 5 and pppoes 7 and mpls", "vlan 5 and pppoes 7 and mpls"),
+        ("tcp[tcpflags] & (tcp-syn|tcp-ack) != 0", "tcp[13] & (2 | 16) != 0"),
+        ("ip[2:2] - -len >> 2 <= ip6[0:4]", "(ip[2:2] - (-len)) >> 2 <= ip6[0:4]"),
+        ("greater 5 and less 9 and broadcast", "greater 5 and less 9 and broadcast"),
+        (
+            "ip multicast or ip6 multicast or multicast",
+            "ip multicast or ip6 multicast or multicast",
+        ),
+    ];
+    for (text, said) in cases {
+        let filter = BpfFilter::parse(text).unwrap();
+        assert_eq!(filter.to_human(), said);
+        let again = BpfFilter::parse(said).unwrap();
+        assert_eq!(again.to_human(), said);
+        assert_eq!(again.program(Target::Socket), filter.program(Target::Socket), "{text}");
+    }
+    let built = BpfFilter::builder().eth_type(7).or(|b| b.udp().negate()).build().unwrap();
+    assert_eq!(built.to_human(), "ether[12:2] = 7 or not udp");
+    let raw = BpfFilter::new([BpfInsn::ret(1)]).unwrap();
+    assert_eq!(raw.to_human(), raw.to_string());
+}
+
+#[test]
+fn a_transparent_filter_takes_the_same_packets_behind_tags() {
+    let (tag, provider) = ([0x81, 0, 0, 5], [0x88, 0xa8, 0x60, 7]);
+    let mut plain = vec![0; 12];
+    plain.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    plain.extend([0x30, 0x39, 0, 80]);
+    plain.resize(60, 0);
+    let behind = |tags: &[[u8; 4]]| {
+        let mut frame = plain.clone();
+        frame.splice(12..12, tags.concat());
+        frame
+    };
+    let once = [behind(&[tag]), behind(&[provider])];
+    let twice = behind(&[provider, tag]);
+    for (text, is_meant) in
+        [("tcp dst port 80", true), ("not tcp port 80", false), ("not arp", true)]
+    {
+        let filter = BpfFilter::parse(text).unwrap().vlan_transparent().unwrap();
+        for frame in once.iter().chain([&plain, &twice]) {
+            assert_eq!(filter.matches(frame), is_meant, "{text}");
+        }
+        // The kernel has the outer one beside.
+        for frame in once.iter().chain([&plain]) {
+            assert_eq!(filter.matches_with(frame, &Ancillary::default()), is_meant, "{text}");
+        }
+        assert_eq!(filter.to_human(), BpfFilter::parse(text).unwrap().to_human());
+    }
+    assert!(!BpfFilter::parse("tcp dst port 80").unwrap().matches(&once[0]));
+    let tagged = BpfFilter::parse("not (tcp or vlan 7)").unwrap();
+    assert!(tagged.vlan_transparent().unwrap_err().to_string().contains("`vlan`"));
+    assert!(BpfFilter::new([BpfInsn::ret(1)]).unwrap().vlan_transparent().is_err());
+    let raw = BpfFilter::parse("tcp").unwrap().vlan_transparent().unwrap();
+    assert!(raw.for_link(LinkType::RAW).unwrap().matches(&plain[14..]));
+}

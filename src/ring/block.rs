@@ -20,6 +20,7 @@ use super::extras::Extras;
 use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
+use super::retag::retag_block;
 use crate::sys::Mapping;
 
 /// Bytes before the status word of a block (`struct tpacket_block_desc`): version, offset_to_priv.
@@ -72,12 +73,12 @@ impl BlockRing {
         let index = self.cursor;
         let status = self.shared.leases.try_take(index, self.shared.status(index))?;
         self.cursor = if index + 1 == self.shared.leases.len() { 0 } else { index + 1 };
-        Some(BlockLease {
-            shared: Arc::clone(&self.shared),
-            index,
-            status,
-            is_counted: AtomicBool::new(false),
-        })
+        let shared = Arc::clone(&self.shared);
+        let mut lease = BlockLease { shared, index, status, is_counted: AtomicBool::new(false) };
+        if self.shared.extras.retag {
+            retag_block(lease.body_mut(), self.shared.extras);
+        }
+        Some(lease)
     }
 
     /// Whether [`take`](Self::take) would find a block.
@@ -157,6 +158,14 @@ impl BlockLease {
         // kernel writes nothing here meanwhile; nor does any code of ours. `Mapping::detach` may
         // swap the pages for private ones with the same bytes.
         unsafe { std::slice::from_raw_parts(body.as_ptr(), self.shared.block_size - BODY_AT) }
+    }
+
+    /// The same, to change it.
+    fn body_mut(&mut self) -> &mut [u8] {
+        // SAFETY: a block is longer than `BODY_AT`, as `BlockRing::new` asserts.
+        let body = unsafe { self.shared.block(self.index).add(BODY_AT) };
+        // SAFETY: as in `body`; and this is the one lease of this block, borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), self.shared.block_size - BODY_AT) }
     }
 
     /// The block's status word as it was taken: USER, and LOSING and TMO flags.

@@ -9,6 +9,8 @@ pub(crate) struct Extras {
     pub(crate) rxhash: bool,
     /// Its offload, right before its bytes.
     pub(crate) offload: bool,
+    /// Tags are put back into frames when they are taken ([`retag`](super::retag)).
+    pub(crate) retag: bool,
 }
 
 impl Extras {

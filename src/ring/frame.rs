@@ -3,6 +3,7 @@
 //! As in [`walk`](super::walk), every length is checked although the kernel is trusted.
 
 use super::extras::Extras;
+use super::retag::Fields;
 use super::slot::SLOT_BODY_AT;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
@@ -11,6 +12,14 @@ const HEADER_LEN: usize = 52;
 const LINK_AT: usize = 32;
 /// What is left of the header behind the status word.
 pub(super) const BODY_HEADER_LEN: usize = HEADER_LEN - SLOT_BODY_AT;
+
+pub(super) const FIELDS: Fields = Fields {
+    wire_len: 4 - SLOT_BODY_AT,
+    captured: 8 - SLOT_BODY_AT,
+    data_at: 12 - SLOT_BODY_AT,
+    header_len: BODY_HEADER_LEN,
+    origin: SLOT_BODY_AT,
+};
 
 const _: () = assert!(size_of::<libc::tpacket2_hdr>() == LINK_AT);
 const _: () = assert!(libc::TPACKET2_HDRLEN == HEADER_LEN);
@@ -68,7 +77,7 @@ mod tests {
     use super::*;
     use crate::packet::Offload;
 
-    const OFFLOAD: Extras = Extras { rxhash: false, offload: true };
+    const OFFLOAD: Extras = Extras { rxhash: false, offload: true, retag: false };
 
     #[test]
     fn every_field_of_a_header_is_read_from_its_place() {

@@ -39,8 +39,12 @@ impl TestRing {
         assert!(block_size >= 256 && block_size.is_multiple_of(8) && block_count >= 1);
         let malformed = Arc::new(AtomicU64::new(0));
         let mapping = Mapping::heap(block_size * block_count);
-        let ring =
-            BlockRing::new(mapping, block_size, Extras { rxhash: true, offload: false }, malformed);
+        let ring = BlockRing::new(
+            mapping,
+            block_size,
+            Extras { rxhash: true, ..Extras::default() },
+            malformed,
+        );
         let peer = Peer { kernel: ring.kernel_half(), cursor: 0, sequence: 1 };
         (Self { ring }, peer)
     }

@@ -6,11 +6,17 @@
 
 use super::block::BODY_AT;
 use super::extras::Extras;
+use super::retag::Fields;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
 /// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
 pub(super) const HEADER_LEN: usize = 68;
 pub(super) const LINK_AT: usize = 48;
+
+/// Where a packet's header has its status word.
+pub(super) const STATUS_AT: usize = 20;
+pub(super) const FIELDS: Fields =
+    Fields { wire_len: 16, captured: 12, data_at: 24, header_len: HEADER_LEN, origin: 0 };
 
 const _: () = assert!(size_of::<libc::tpacket3_hdr>() == LINK_AT);
 const _: () = assert!(LINK_AT + size_of::<libc::sockaddr_ll>() == HEADER_LEN);
@@ -121,7 +127,7 @@ impl<'a> Walk<'a> {
 
     #[inline]
     fn meta(&self, header: &[u8; HEADER_LEN]) -> PacketMeta {
-        let status = PacketStatus::from_bits_retain(u32_at(header, 20));
+        let status = PacketStatus::from_bits_retain(u32_at(header, STATUS_AT));
         let vlan = status.contains(PacketStatus::VLAN_VALID).then(|| VlanTag {
             tci: u32_at(header, 32) as u16,
             tpid: if status.contains(PacketStatus::VLAN_TPID_VALID) {
@@ -160,7 +166,7 @@ mod tests {
     use super::*;
     use crate::packet::Offload;
 
-    const HASHED: Extras = Extras { rxhash: true, offload: false };
+    const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false };
 
     fn walk_all(body: &[u8]) -> (Vec<Vec<u8>>, u32) {
         let mut walk = Walk::new(body, HASHED);
@@ -200,7 +206,7 @@ mod tests {
         let body = image.finish(41);
         let header = BlockHeader::read(&body);
         assert_eq!((header.packets, header.sequence), (1, 41));
-        let packet = Walk::new(&body, Extras { rxhash: true, offload: true }).next().unwrap();
+        let packet = Walk::new(&body, Extras { offload: true, ..HASHED }).next().unwrap();
         assert_eq!(packet.data(), [9; 60]);
         assert_eq!(packet.original_len(), 1500);
         assert!(packet.is_truncated());

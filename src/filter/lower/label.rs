@@ -2,7 +2,7 @@
 
 use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, masked};
 use crate::error::FilterError;
-use crate::filter::syntax::Width;
+use crate::filter::syntax::{Expr, Width};
 use crate::filter::tree::Condition;
 use crate::filter::{LinkType, Target};
 
@@ -21,8 +21,7 @@ impl Layout {
                 None => is_tagged,
             });
         }
-        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, self.type_at, kind));
-        let is_tagged = Condition::Any(kinds.into_iter().collect());
+        let is_tagged = self.is_tagged();
         let found = match id {
             Some(id) => is_tagged.and(masked(Width::Half, self.payload, id.into(), 0x0fff)),
             None => is_tagged,
@@ -30,6 +29,23 @@ impl Layout {
         self.type_at += 4;
         self.payload += 4;
         Ok(found)
+    }
+
+    /// Whether a tag is in the bytes, where the type stands.
+    fn is_tagged(&self) -> Condition {
+        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, self.type_at, kind));
+        Condition::Any(kinds.into_iter().collect())
+    }
+
+    /// What is said, of what is behind so many tags at most.
+    pub(super) fn behind(mut self, tags: u32, expr: &Expr) -> Lowered {
+        if tags == 0 {
+            return self.expr(expr);
+        }
+        let is_tagged = self.is_tagged();
+        let inner = Self { type_at: self.type_at + 4, payload: self.payload + 4, ..self };
+        let behind = is_tagged.clone().and(inner.behind(tags - 1, expr)?);
+        Ok(behind.or(is_tagged.negated().and(self.expr(expr)?)))
     }
 
     pub(super) fn mpls(&mut self, label: Option<u32>) -> Lowered {

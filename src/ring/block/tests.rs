@@ -9,7 +9,7 @@ use crate::ring::batch::PacketBatch;
 use crate::ring::image::BlockImage;
 use crate::ring::peer::TestRing;
 
-const HASHED: Extras = Extras { rxhash: true, offload: false };
+const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false };
 
 fn contents(batch: &PacketBatch) -> Vec<Vec<u8>> {
     batch.iter().map(|packet| packet.data().to_vec()).collect()

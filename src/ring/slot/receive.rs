@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::extras::Extras;
 use super::super::lease::Leases;
+use super::super::retag::{BESIDE, retag_frame};
 use super::{SLOT_BODY_AT, SlotLayout, Slots};
 use crate::sys::Mapping;
 
@@ -67,14 +68,13 @@ impl FrameRing {
             return None;
         }
         self.sequence += 1;
-        Some(FrameLease {
-            shared: Arc::clone(&self.shared),
-            first,
-            count,
-            flags,
-            sequence: self.sequence,
-            counted: AtomicU64::new(0),
-        })
+        let shared = Arc::clone(&self.shared);
+        let (sequence, counted) = (self.sequence, AtomicU64::new(0));
+        let mut lease = FrameLease { shared, first, count, flags, sequence, counted };
+        if self.shared.extras.retag {
+            (0..count).for_each(|number| lease.retag(number));
+        }
+        Some(lease)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -159,6 +159,23 @@ impl FrameLease {
         // kernel writes nothing here meanwhile; nor does any code of ours. `Mapping::detach` may
         // swap the pages for private ones with the same bytes.
         (status, unsafe { std::slice::from_raw_parts(body.as_ptr(), len) })
+    }
+
+    /// Puts the tag of frame `number` back into it.
+    fn retag(&mut self, number: usize) {
+        let index = self.index(number);
+        let slots = &self.shared.slots;
+        // Relaxed: as in `frame`.
+        let status = slots.status(index).load(Ordering::Relaxed);
+        // SAFETY: a slot is longer than its status word.
+        let body = unsafe { slots.slot(index).add(SLOT_BODY_AT) };
+        let len = slots.layout.frame_size - SLOT_BODY_AT;
+        // SAFETY: as in `frame`; and this is the one lease of this slot, borrowed exclusively.
+        let body = unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), len) };
+        if retag_frame(status, body, self.shared.extras) {
+            // Relaxed: the slot stays ours; the kernel asks for no more than whether it is.
+            slots.status(index).store(status & !BESIDE, Ordering::Relaxed);
+        }
     }
 
     /// Counts frame `number`, which could not be read, once however often it is tried.

@@ -1,0 +1,157 @@
+//! Puts VLAN tags that the kernel took out of frames back into them, where they lie in the ring.
+//!
+//! Room is there without asking for it (`PACKET_RESERVE`): the kernel aligns a frame's network header to 16 bytes
+//! and keeps at least 16 before it free of its own header, so before an Ethernet frame at least 10 bytes are unused,
+//! behind the offload if there is one (`tpacket_rcv`, net/packet/af_packet.c). A frame without that room, or of fewer
+//! bytes than the addresses, keeps its tag beside it.
+
+use super::extras::Extras;
+use super::frame;
+use super::walk::{self, Walk};
+use crate::packet::{Offload, PacketStatus, VlanTag};
+
+/// Bytes of the addresses, which stand before the tag.
+const ADDRESSES: usize = 12;
+const TAG: usize = VlanTag::LEN;
+/// What says in a status word that the tag is beside the frame.
+pub(super) const BESIDE: u32 = PacketStatus::VLAN_VALID.union(PacketStatus::VLAN_TPID_VALID).bits();
+
+/// Where in memory a packet's header has what changes with the tag.
+pub(super) struct Fields {
+    pub(super) wire_len: usize,
+    pub(super) captured: usize,
+    pub(super) data_at: usize,
+    /// Bytes of the header.
+    pub(super) header_len: usize,
+    /// How far behind the place that `data_at` counts from the memory begins.
+    pub(super) origin: usize,
+}
+
+/// Does so for the packets of a block, given from behind its status word.
+pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
+    let walk = Walk::new(body, extras);
+    let (mut at, mut left) = (walk.at(), walk.left());
+    loop {
+        let mut walk = Walk::new(body, extras);
+        walk.go_to(at, left);
+        let Some(packet) = walk.next() else { return };
+        let (tag, next) = (packet.stripped_vlan(), (walk.at(), walk.left()));
+        if let Some(tag) = tag
+            && insert(&mut body[at..], tag, &walk::FIELDS, extras)
+        {
+            let status = u32_in(body, at + walk::STATUS_AT) & !BESIDE;
+            body[at + walk::STATUS_AT..][..4].copy_from_slice(&status.to_ne_bytes());
+        }
+        (at, left) = next;
+    }
+}
+
+/// Does so for the packet of a slot, given from behind its status word: whether it did.
+pub(super) fn retag_frame(status: u32, body: &mut [u8], extras: Extras) -> bool {
+    let tag = frame::read(status, body, extras).and_then(|packet| packet.stripped_vlan());
+    tag.is_some_and(|tag| insert(body, tag, &frame::FIELDS, extras))
+}
+
+/// Puts `tag` into the frame whose header `packet` begins with: false where there is no room.
+fn insert(packet: &mut [u8], tag: VlanTag, fields: &Fields, extras: Extras) -> bool {
+    let at = fields.data_at;
+    let data_at = usize::from(u16::from_ne_bytes([packet[at], packet[at + 1]])) - fields.origin;
+    let beside = if extras.offload { Offload::LEN } else { 0 };
+    let Some(from) = data_at.checked_sub(beside).filter(|from| *from >= fields.header_len + TAG)
+    else {
+        return false;
+    };
+    let captured = u32_in(packet, fields.captured) as usize;
+    if captured < ADDRESSES {
+        return false;
+    }
+    packet.copy_within(from..data_at + ADDRESSES, from - TAG);
+    let end = data_at + ADDRESSES;
+    packet[end - TAG..end].copy_from_slice(&tag.to_bytes());
+    if let Some(offload) = extras.offload(packet, data_at - TAG, fields.header_len) {
+        packet[from - TAG..data_at - TAG].copy_from_slice(&offload.behind_tag().to_bytes());
+    }
+    for field in [fields.captured, fields.wire_len] {
+        let longer = u32_in(packet, field).wrapping_add(TAG as u32);
+        packet[field..field + 4].copy_from_slice(&longer.to_ne_bytes());
+    }
+    let data_at = (data_at + fields.origin - TAG) as u16;
+    packet[at..at + 2].copy_from_slice(&data_at.to_ne_bytes());
+    true
+}
+
+fn u32_in(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::image::BlockImage;
+    use super::super::peer::frame_image;
+    use super::*;
+    use crate::packet::PacketMeta;
+
+    const OFFLOADED: Extras = Extras { rxhash: true, offload: true, retag: true };
+    const TAGGED: VlanTag = VlanTag { tci: 0x6064, tpid: 0x88a8 };
+
+    fn meta(len: usize) -> PacketMeta {
+        let offload = Some(Offload::checksum(34, 16));
+        let status = PacketStatus::from_bits_retain(BESIDE | 1);
+        PacketMeta { status, vlan: Some(TAGGED), offload, ..PacketMeta::plain(len) }
+    }
+
+    fn bytes(len: u8) -> Vec<u8> {
+        (0..len).collect()
+    }
+
+    fn with_tag(mut data: Vec<u8>) -> Vec<u8> {
+        data.splice(12..12, [0x88, 0xa8, 0x60, 0x64]);
+        data
+    }
+
+    #[test]
+    fn in_a_block_tags_go_where_there_is_one_and_a_place_for_it() {
+        let mut image = BlockImage::new(1 << 12);
+        let untagged = PacketMeta { offload: Some(Offload::NONE), ..PacketMeta::plain(70) };
+        assert!(image.push(&bytes(60), &meta(60)));
+        assert!(image.push(&bytes(70), &untagged));
+        assert!(image.push(&bytes(11), &meta(1000)));
+        assert!(image.push(&bytes(12), &meta(1000)));
+        let mut body = image.finish(1);
+        retag_block(&mut body, OFFLOADED);
+        let mut walk = Walk::new(&body, OFFLOADED);
+        let packets: Vec<_> = std::iter::from_fn(|| walk.next()).collect();
+        assert_eq!(packets[0].data(), with_tag(bytes(60)));
+        assert_eq!((packets[0].original_len(), packets[0].is_truncated()), (64, false));
+        assert_eq!((packets[0].stripped_vlan(), packets[0].vlan()), (None, Some(TAGGED)));
+        assert_eq!(packets[0].offload(), Some(Offload::checksum(34, 16).behind_tag()));
+        assert_eq!(packets[0].status().bits(), 1);
+        assert_eq!((packets[1].data(), packets[1].vlan()), (&*bytes(70), None));
+        assert_eq!((packets[2].data(), packets[2].stripped_vlan()), (&*bytes(11), Some(TAGGED)));
+        assert_eq!(packets[3].data(), with_tag(bytes(12)));
+        assert_eq!(packets[3].original_len(), 1004);
+    }
+
+    #[test]
+    fn in_a_slot_too() {
+        let mut body = frame_image(&bytes(60), &meta(60));
+        let extras = Extras { offload: false, ..OFFLOADED };
+        assert!(retag_frame(BESIDE | 1, &mut body, extras));
+        let packet = frame::read(1, &body, extras).unwrap();
+        assert_eq!(packet.data(), with_tag(bytes(60)));
+        assert_eq!((packet.original_len(), packet.vlan()), (64, Some(TAGGED)));
+        assert!(!retag_frame(1, &mut body, extras));
+    }
+
+    #[test]
+    fn where_the_header_reaches_up_to_the_frame_the_tag_stays_beside() {
+        let mut image = BlockImage::new(1 << 12);
+        assert!(image.push(&bytes(60), &meta(60)));
+        let mut body = image.finish(1);
+        let at = Walk::new(&body, OFFLOADED).at();
+        body[at + walk::FIELDS.data_at..][..2].copy_from_slice(&80_u16.to_ne_bytes());
+        let before = body.clone();
+        retag_block(&mut body, OFFLOADED);
+        assert_eq!(body, before);
+    }
+}
