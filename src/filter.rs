@@ -192,6 +192,15 @@ impl BpfFilter {
         }
     }
 
+    /// Its program offline, that returns `value` where it accepts.
+    pub(crate) fn program_returning(&self, value: u32) -> Vec<BpfInsn> {
+        let accept = |insn: &BpfInsn| match insn.code {
+            RETURN_NUMBER if insn.k != 0 => BpfInsn { k: value, ..*insn },
+            _ => *insn,
+        };
+        self.offline.iter().map(accept).collect()
+    }
+
     /// Its program for sockets, that accepts no more than so many bytes.
     pub(crate) fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
         let cut = |insn: &BpfInsn| match insn.code {
@@ -224,6 +233,8 @@ impl BpfFilter {
             direction: packet.direction(),
             protocol: packet.ll_protocol().unwrap_or_default(),
             rxhash: packet.rxhash().unwrap_or_default(),
+            ifindex: packet.interface_index().unwrap_or_default(),
+            hatype: packet.meta().link.map_or(0, |link| link.hardware),
             ..Ancillary::default()
         };
         self.matches_with(packet.data(), &known)

@@ -159,6 +159,45 @@ fn a_loaded_program_steers_a_fanout_group() {
 }
 
 #[test]
+fn a_loaded_program_is_changed_for_another_in_a_running_group() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let programs = (bpf::socket_filter_returning(1), bpf::socket_filter_returning(0));
+    let (Some(one), Some(zero)) = programs else { return };
+    let mode = FanoutMode::Ebpf(Arc::new(one));
+    let first = small(&veth.right).fanout(mode.clone(), 9).build().unwrap();
+    let second = small(&veth.right).fanout(mode, 9).build().unwrap();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    generator.flood(10);
+    second.attach_fanout_ebpf(&zero).unwrap();
+    generator.flood(20);
+    let packets = [first, second].map(|capture| capture.stats().unwrap().packets);
+    assert_eq!(packets, [20, 10]);
+    let alone = small(&veth.right).build().unwrap();
+    assert!(matches!(alone.attach_fanout_ebpf(&zero), Err(Error::Os { .. })));
+}
+
+#[test]
+fn a_filter_splits_a_fanout_group_in_two() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let filter = "udp src port 10000 or 10001".parse().unwrap();
+    let mode = FanoutMode::by_filter(&filter).unwrap();
+    let first = small(&veth.right).fanout(mode.clone(), 9).build().unwrap();
+    let mut second = small(&veth.right).fanout(mode.clone(), 9).build().unwrap();
+    let third = small(&veth.right).fanout(mode, 9).build().unwrap();
+    Generator::new(&veth.left, &Traffic { flows: 5, ..Traffic::default() }).flood(50);
+    let batch = second.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+    assert!(batch.iter().all(|packet| filter.matches_packet(&packet)));
+    let packets = [first, second, third].map(|capture| capture.stats().unwrap().packets);
+    assert_eq!(packets, [30, 20, 0]);
+    for text in ["vlan 5", "ether host 02:00:00:00:00:01"] {
+        let error = FanoutMode::by_filter(&text.parse().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Filter(_)), "{error}");
+    }
+}
+
+#[test]
 fn a_descriptor_that_is_no_program_is_refused_with_its_step() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -9,7 +9,7 @@ use bitflags::bitflags;
 
 use crate::sys::bpf::{self, BpfInsn};
 use crate::sys::sockopt;
-use crate::{Error, Result};
+use crate::{BpfFilter, Error, LinkType, Result};
 
 /// How a fanout group chooses the member that gets a packet.
 #[derive(Debug, Clone)]
@@ -36,6 +36,17 @@ pub enum FanoutMode {
 }
 
 impl FanoutMode {
+    /// The group's second member gets the packets that a filter accepts, the first one all others; in a group of one,
+    /// it gets all.
+    ///
+    /// The filter sees packets from their network header on, so it can be about IP and what is in it only.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] where it is about anything else (`vlan`, `ether host`), or is a program from elsewhere.
+    pub fn by_filter(filter: &BpfFilter) -> Result<Self> {
+        Ok(Self::Cbpf(filter.for_link(LinkType::RAW)?.program_returning(1).into()))
+    }
+
     fn number(&self) -> u32 {
         match self {
             Self::Hash => libc::PACKET_FANOUT_HASH,

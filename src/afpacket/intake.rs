@@ -115,6 +115,15 @@ impl Capture {
         self.socket.set_decider(Decider::Extended(Arc::new(program)))
     }
 
+    /// Has a loaded program choose from now on which member of the fanout group gets a packet; see
+    /// [`FanoutMode::Ebpf`](crate::FanoutMode::Ebpf), in which the group must be.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.
+    pub fn attach_fanout_ebpf(&self, program: &OwnedFd) -> Result<()> {
+        bpf::fanout_extended(self.socket.as_fd(), program)
+    }
+
     /// Locks the filter for as long as the socket lives: not even root can change it (`SO_LOCK_FILTER`, socket(7)).
     ///
     /// A capture with a locked filter cannot refuse packets either: stopped, it delivers what is in its ring and

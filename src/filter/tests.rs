@@ -56,6 +56,8 @@ fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
         ("ip[0] / 0 = 1", 8, "not 0"),
         ("ip[0] << 32 = 1", 9, "at most 31"),
         ("ah[0] = 1", 2, "no offsets"),
+        ("ip[0x10000] = 1", 0, "inside of a packet"),
+        ("ether[5 - 8] = 1", 0, "inside of a packet"),
         ("ether[0] = 99999999999", 11, "at most 32 bits"),
         ("tcp ; udp", 4, "means nothing"),
         ("héllo", 1, "means nothing"),

@@ -7,6 +7,9 @@ use crate::error::FilterError;
 use crate::filter::syntax::{Arith, ArithOp, Protocol, Relation, Width};
 use crate::filter::tree::{Compare, Condition, Value};
 
+/// The largest fixed offset. Far larger ones stand for what the kernel knows of a packet.
+const MAX_OFFSET: u32 = 0xffff;
+
 impl Layout {
     /// A comparison, behind the conditions under which its values are what they say.
     pub(super) fn compare(&mut self, relation: Relation, left: &Arith, right: &Arith) -> Lowered {
@@ -58,6 +61,10 @@ impl Layout {
         guards: &mut Vec<Condition>,
     ) -> Result<Rc<Value>, FilterError> {
         let network = self.network();
+        if offset.number().is_some_and(|offset| offset > MAX_OFFSET) {
+            let why = "an offset inside of a packet: it counts from 0 on, and is less than 64 KiB";
+            return Err(FilterError::whole(why));
+        }
         let fixed = |base: u32| {
             Rc::new(match offset.number() {
                 Some(offset) => Value::At(width, base.wrapping_add(offset)),

@@ -15,7 +15,27 @@ pub fn is_privileged() -> bool {
 /// Where root may not, and nothing may be skipped.
 pub fn socket_filter_returning(value: i32) -> Option<OwnedFd> {
     // mov r0, value; exit
-    let instructions: [u64; 2] = [0xb7 | (value as u32 as u64) << 32, 0x95];
+    socket_filter(&[0xb7 | (value as u32 as u64) << 32, 0x95])
+}
+
+/// One that accepts frames whose source port, behind an IPv4 header without options, is even.
+///
+/// # Panics
+/// As [`socket_filter_returning`].
+pub fn socket_filter_of_even_ports() -> Option<OwnedFd> {
+    socket_filter(&[
+        0x16bf,              // r6 = r1, the context of what follows
+        0x28 | 34 << 32,     // r0 = the half word at 34
+        0x57 | 1 << 32,      // r0 &= 1
+        0x0002_0015,         // if it is 0, on two instructions further
+        0xb7,                // r0 = 0
+        0x95,                // return it
+        0xb7 | 0xffff << 32, // r0 = as much as there is
+        0x95,
+    ])
+}
+
+fn socket_filter(instructions: &[u64]) -> Option<OwnedFd> {
     let licence = c"MIT";
     #[repr(C)]
     struct Load {

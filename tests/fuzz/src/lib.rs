@@ -1,0 +1,12 @@
+//! What the fuzzers check of any bytes at all; `cargo test -p ringtap-fuzz` checks it of the seeds.
+//!
+//! The fuzzers themselves are in `libfuzzer/`, and take nightly Rust:
+//!
+//! ```text
+//! cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer filter_text tests/fuzz/seeds/filter_text
+//! ```
+
+mod filter;
+mod kernel;
+
+pub use self::filter::{filter_program, filter_text, filter_words};
