@@ -10,6 +10,10 @@ test:
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib ring::
 
+# A fuzzer for ten minutes: filter_text, filter_words or filter_program.
+fuzz target:
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
+
 # Lets a binary capture without root.
 setcap binary:
     sudo setcap cap_net_raw+ep {{ binary }}

@@ -84,7 +84,7 @@ pub enum Target {
 /// ```
 ///
 /// The language is that of pcap-filter(7); what differs is in `docs/FILTERS.md`. It is compiled twice, for sockets
-/// and for frames in files, since the kernel strips VLAN tags: `vlan 100` means the same packets in both.
+/// and for frames in files, since the kernel strips VLAN tags: `vlan 100 and tcp` means the same packets in both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BpfFilter {
     /// What it says; a program from elsewhere says nothing but itself.
@@ -94,6 +94,8 @@ pub struct BpfFilter {
     is_transparent: bool,
     socket: Arc<[BpfInsn]>,
     offline: Arc<[BpfInsn]>,
+    /// Why there is none offline, which then accepts nothing.
+    offline_fault: Option<Box<FilterError>>,
 }
 
 impl BpfFilter {
@@ -121,7 +123,8 @@ impl BpfFilter {
         let program: Arc<[BpfInsn]> = program.into().into();
         validate::validate(&program).map_err(Error::Program)?;
         let (socket, offline) = (Arc::clone(&program), program);
-        Ok(Self { expr: None, text: None, is_transparent: false, socket, offline })
+        let (is_transparent, offline_fault) = (false, None);
+        Ok(Self { expr: None, text: None, is_transparent, socket, offline, offline_fault })
     }
 
     /// A program as `tcpdump -dd` or `-ddd` prints it.
@@ -137,12 +140,23 @@ impl BpfFilter {
     fn of(expr: Expr, is_transparent: bool) -> Result<Self> {
         let compile = |target| compile(&expr, LinkType::ETHERNET, target, is_transparent);
         let socket = compile(Target::Socket)?;
-        // Which way a packet went only the kernel can say: such a filter has no program offline.
-        let offline = match compile(Target::Offline) {
-            Ok(offline) => offline,
-            Err(_) => Arc::from([BpfInsn::ret(0)]),
+        let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_direction();
+        let offline = if is_alike { Ok(Arc::clone(&socket)) } else { compile(Target::Offline) };
+        let (offline, offline_fault) = match offline {
+            Ok(offline) => (offline, None),
+            Err(fault) => (Arc::from([BpfInsn::ret(0)]), Some(Box::new(fault))),
         };
-        Ok(Self { expr: Some(Arc::new(expr)), text: None, is_transparent, socket, offline })
+        let (expr, text) = (Some(Arc::new(expr)), None);
+        Ok(Self { expr, text, is_transparent, socket, offline, offline_fault })
+    }
+
+    /// Whether it can be asked offline: which way a packet went, say, only the kernel knows (`inbound`). One that
+    /// cannot [`matches`](Self::matches) nothing.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] with why it cannot.
+    pub fn check_offline(&self) -> Result<()> {
+        self.offline_fault.as_ref().map_or(Ok(()), |fault| Err(Error::Filter(fault.clone())))
     }
 
     /// The same packets, and those that are the same behind a VLAN tag or two.
@@ -181,10 +195,10 @@ impl BpfFilter {
     /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere.
     pub fn for_link(&self, link: LinkType) -> Result<Self> {
         let offline = compile(self.spoken()?, link, Target::Offline, self.is_transparent)?;
-        Ok(Self { offline, ..self.clone() })
+        Ok(Self { offline, offline_fault: None, ..self.clone() })
     }
 
-    /// Its program.
+    /// Its program; see [`check_offline`](Self::check_offline).
     pub fn program(&self, target: Target) -> &[BpfInsn] {
         match target {
             Target::Socket => &self.socket,
@@ -210,7 +224,7 @@ impl BpfFilter {
         self.socket.iter().map(cut).collect()
     }
 
-    /// Whether a frame is meant, as it is in a file or on the wire.
+    /// Whether a frame is meant, as it is in a file or on the wire; see [`check_offline`](Self::check_offline).
     pub fn matches(&self, frame: &[u8]) -> bool {
         vm::run(&self.offline, frame, &Ancillary::default()) != 0
     }
@@ -221,11 +235,19 @@ impl BpfFilter {
     }
 
     /// Whether a frame is meant as the kernel has it: what it knows of it beside.
+    ///
+    /// Of a program from elsewhere, a load of what [`Ancillary`] does not have (netlink attributes, a random number,
+    /// where the payload begins) rejects the frame.
     pub fn matches_with(&self, frame: &[u8], known: &Ancillary) -> bool {
         vm::run(&self.socket, frame, known) != 0
     }
 
-    /// Whether a captured packet is meant.
+    /// Whether a captured packet is meant, as the kernel would decide.
+    ///
+    /// Of a packet whose tag is in its bytes, be it from AF_XDP or put back by
+    /// [`vlan_reinsert`](crate::CaptureBuilder::vlan_reinsert), that is what [`matches`](Self::matches) says: a filter
+    /// that does not speak of tags means untagged frames, unless it is
+    /// [`vlan_transparent`](Self::vlan_transparent).
     pub fn matches_packet(&self, packet: &Packet<'_>) -> bool {
         let known = Ancillary {
             wire_len: Some(packet.original_len() as u32),
@@ -268,9 +290,11 @@ fn compile(
     is_transparent: bool,
 ) -> Result<Arc<[BpfInsn]>, FilterError> {
     let condition = lower::lower(expr, link, target, is_transparent)?;
-    let program = emit::emit(&Graph::new(&condition), ALL)?;
-    debug_assert_eq!(validate::validate(&program), Ok(()), "{}", Listing(&program));
-    Ok(program.into())
+    let program = emit::emit(&Graph::new(&condition)?, ALL)?;
+    match validate::validate(&program) {
+        Ok(()) => Ok(program.into()),
+        Err(fault) => Err(FilterError::whole(format!("what a program can do: {fault}"))),
+    }
 }
 
 impl FromStr for BpfFilter {

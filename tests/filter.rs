@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use ringtap::{
-    Ancillary, AsyncCapture, BpfFilter, BpfInsn, Capture, CaptureBuilder, Cores, Error, RingLayout,
-    Shards, VlanTag, executor,
+    Ancillary, AsyncCapture, BpfFilter, BpfInsn, Capture, CaptureBuilder, Cores, Error, Injector,
+    RingLayout, Shards, VlanTag, executor,
 };
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Mark, Protocol, Traffic, bpf, namespace, pcap, skip};
@@ -113,6 +113,42 @@ fn a_live_socket_takes_exactly_the_frames_that_our_machine_accepts() {
         }
     }
     println!("{taken} frames taken by {} filters in both layouts", expressions.len());
+}
+
+#[test]
+fn tags_that_are_still_in_the_bytes_are_found_there() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { vlan: Some(100), ..Traffic::default() };
+    let mut old = traffic.frame(0, 0);
+    old[12..14].copy_from_slice(&[0x91, 0]); // a kind that the kernel leaves where it is
+    for (expression, meant) in
+        [("vlan 100 and udp", true), ("vlan 101", false), ("not vlan", false)]
+    {
+        let filter = filter(expression);
+        let options = |name: &str| capture(name).filter(filter.clone());
+        let mut captures = [
+            options(&veth.left).ignore_outgoing(false).build().unwrap(),
+            options(&veth.right).build().unwrap(),
+            options(&veth.right).vlan_reinsert(true).build().unwrap(),
+        ];
+        let mut injector = Injector::open(&veth.left).unwrap();
+        injector.send(&traffic.frame(0, 0)).unwrap();
+        injector.send(&old).unwrap();
+        injector.drained(PATIENCE).unwrap();
+        for capture in &mut captures {
+            capture.stop_handle().unwrap().stop();
+            let mut count = 0;
+            for batch in capture.batches() {
+                for packet in &batch.unwrap() {
+                    assert_eq!(packet.vlan().unwrap().id(), 100);
+                    assert!(filter.matches_packet(&packet), "{expression}");
+                    count += 1;
+                }
+            }
+            assert_eq!(count, if meant { 2 } else { 0 }, "{expression} {capture:?}");
+        }
+    }
 }
 
 #[test]

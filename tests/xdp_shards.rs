@@ -294,6 +294,7 @@ fn a_filtered_program_redirects_what_the_filter_accepts_and_the_rest_passes() {
         "greater 300 and not port 80",
         "ether[100:4] & 0xff = 7 or tcp[(ip[8] & 0x1f)] / ip[9] = 3",
         "ip[0:4] % len < 100 and -ip[8] != 3",
+        "ip[8] + len > 100 + ip[9]",
     ];
     for attach in [Attach::Native, Attach::Generic] {
         for expression in expressions {
@@ -352,8 +353,12 @@ fn the_verifier_takes_every_filter() {
         let filter = BpfFilter::new(insns.iter().map(insn).collect::<Vec<_>>()).unwrap();
         XdpProgram::filtered(&veth.right, Attach::Native, &filter)
     };
-    let error = of(&[(0x28, 0, 0, 0xffff_f000), (0x16, 0, 0, 0)]).unwrap_err();
-    assert!(error.to_string().contains("only a socket knows"), "{error}");
+    for code in [0x28, 0x48, 0xb1] {
+        let error = of(&[(code, 0, 0, 0xffff_f000), (0x06, 0, 0, 0)]).unwrap_err();
+        assert!(error.to_string().contains("only a socket knows"), "{error}");
+    }
+    let inbound = XdpProgram::filtered(&veth.right, Attach::Native, &"inbound".parse().unwrap());
+    assert!(matches!(inbound, Err(Error::Filter(_))), "{inbound:?}");
     of(&[(0x20, 0, 0, 1 << 20), (0x16, 0, 0, 0)]).unwrap();
     of(&[(0x05, 0, 0, 1), (0x30, 0, 0, 3), (0x06, 0, 0, 1), (0x06, 0, 0, 0)]).unwrap();
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::capture::Capture;
 use super::socket::Socket;
 use crate::sys::bpf::{self, BpfInsn};
-use crate::{BpfFilter, Result, Target};
+use crate::{BpfFilter, Error, Result, Step, Target};
 
 /// What decides.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +59,10 @@ impl Intake {
 
     pub(super) fn set(&self, socket: BorrowedFd<'_>, decider: Decider) -> Result<()> {
         let mut state = self.lock();
+        if state.is_locked {
+            let source = std::io::Error::from_raw_os_error(libc::EPERM);
+            return Err(Error::os(Step::SetFilter, source));
+        }
         if state.is_open {
             self.apply(socket, &decider)?;
         }
@@ -90,10 +94,13 @@ impl Intake {
 
 impl Capture {
     /// Takes only these packets from now on, also while packets come in: each is judged by this filter or by the
-    /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay.
+    /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay; and a packet that
+    /// is being judged on another core as this returns may still be by the one before.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is locked.
+    /// [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is locked; with `ENOMEM`
+    /// if this one and the one before are together more than a socket may have (`net.core.optmem_max`: at the default
+    /// of 128 KiB that is some 1700 instructions each). The one before stays.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.socket.set_decider(Decider::Classic(filter.clone()))
     }

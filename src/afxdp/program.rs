@@ -74,12 +74,13 @@ impl XdpProgram {
     /// packets nobody wants cost next to nothing.
     ///
     /// It sees frames as the card hands them over: a tag that the card has stripped is not there (`ethtool -k`
-    /// shows `rx-vlan-offload`). Of a packet in several buffers it sees the first one.
+    /// shows `rx-vlan-offload`). Of a packet in several buffers it sees the first one, and its whole length.
     ///
     /// # Errors
-    /// As [`redirect_all`](Self::redirect_all); where the filter is too long for the verifier, or a program from
-    /// elsewhere asks what only a socket knows.
+    /// As [`redirect_all`](Self::redirect_all); where the filter is too long for the verifier, or asks what only a
+    /// socket knows ([`BpfFilter::check_offline`]).
     pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
+        filter.check_offline()?;
         let classic = filter.program(Target::Offline);
         Self::of(interface, attach, true, |map| translate(classic, map))
     }

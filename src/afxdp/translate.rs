@@ -131,20 +131,19 @@ impl Program {
         let BpfInsn { code, jt, jf, k } = insn;
         let immediate = k as i32;
         let cell = -4 * (immediate & 15) as i16 - 4;
+        if k >= 0xffe0_0000 && matches!(code & 0xe7, 0x20 | 0x40 | 0xa1) {
+            return Err(too_much("what only a socket knows"));
+        }
         match code & 7 {
             // ld and ldx
             0 | 1 => {
                 let to = if code & 7 == 0 { A } else { X };
                 match code & 0xe0 {
                     0x00 => self.alu64(0xb4, to, 0, immediate),
-                    0x20 if k >= 0xffe0_0000 => return Err(too_much("what only a socket knows")),
                     0x20 => return Ok(self.load_at(to, code, k)),
                     0x40 => self.load_beyond(code, k),
                     0x60 => self.push(0x61, to, FRAME, cell, 0),
-                    0x80 => {
-                        self.push(0xbf, to, PACKET_END, 0, 0);
-                        self.alu64(0x1f, to, BEGIN, 0);
-                    }
+                    0x80 => self.load_len(to),
                     _ => {
                         if !self.load_at(X, 0x10, k) {
                             return Ok(false);
@@ -220,6 +219,19 @@ impl Program {
         self.push(0xbf, POINTER, BEGIN, 0, 0);
         self.push(0x0f, POINTER, 3, 0, 0);
         self.load(A, code);
+    }
+
+    /// Loads the packet's length, all its buffers together.
+    fn load_len(&mut self, to: u8) {
+        const GET_BUFF_LEN: i32 = 188; // `bpf_xdp_get_buff_len`
+        const SAVED: i16 = -72; // behind scratch memory
+        self.push(0x7b, FRAME, A, SAVED, 0); // the call returns in r0, which is A
+        self.push(0xbf, 1, CONTEXT, 0, 0);
+        self.push(0x85, 0, 0, 0, GET_BUFF_LEN);
+        if to == X {
+            self.push(0xbc, X, A, 0, 0);
+            self.push(0x79, A, FRAME, SAVED, 0);
+        }
     }
 
     /// Loads from where the pointer is, if that is inside of the packet.

@@ -22,12 +22,12 @@ impl FilterError {
         Self { text: String::new(), position: 0, expected: expected.into() }
     }
 
-    /// Where in the text, in bytes.
-    pub fn position(&self) -> usize {
-        self.position
+    /// Where in the text, in bytes; `None` where the fault is of no place in it.
+    pub fn position(&self) -> Option<usize> {
+        (!self.text.is_empty()).then_some(self.position)
     }
 
-    /// What was expected there.
+    /// What was expected there, or what there cannot be (`no …`).
     pub fn expected(&self) -> &str {
         &self.expected
     }
@@ -35,17 +35,22 @@ impl FilterError {
 
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "filter: expected {}", self.expected)?;
+        let expected = if self.expected.starts_with("no ") { "" } else { "expected " };
+        write!(f, "filter: {expected}{}", self.expected)?;
         if self.text.is_empty() {
             return Ok(());
         }
         // The line it is in, as far as a terminal shows it.
-        let start = self.text[..self.position].rfind('\n').map_or(0, |at| at + 1);
+        let position = self.position.min(self.text.trim_end().len());
+        let start = self.text[..position].rfind('\n').map_or(0, |at| at + 1);
         let line = self.text[start..].lines().next().unwrap_or_default();
-        let column = self.text[start..self.position].chars().count();
+        let column = self.text[start..position].chars().count();
         let from = column.saturating_sub(60);
         let shown: String = line.chars().skip(from).take(100).collect();
-        let shown = shown.replace(|c: char| c.is_control(), " ");
+        let moves = |c: char| {
+            c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        let shown = shown.replace(moves, " ");
         write!(f, "\n  {shown}\n  {:>width$}", '^', width = column - from + 1)
     }
 }

@@ -79,6 +79,10 @@ impl Step {
             (Self::SetOption("SO_BUSY_POLL" | "SO_PREFER_BUSY_POLL"), libc::EPERM) => {
                 "raising busy polling above the system default needs CAP_NET_ADMIN"
             }
+            (Self::SetFilter, libc::ENOMEM) => {
+                "this filter, and the one it replaces, are more than a socket may have: raise \
+                 net.core.optmem_max, or filter by less"
+            }
             (Self::SetOption(_), libc::ENOPROTOOPT) => "this kernel does not have that option",
             (Self::MapRing, libc::ENOMEM) => {
                 "no address space or memory is left to map the ring; ask for a smaller one"

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::BpfFilter;
+use super::parse::{MAX_HEIGHT, MAX_PRIMITIVES};
 use super::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
 use crate::Result;
 
@@ -23,6 +24,9 @@ pub struct BpfFilterBuilder {
     is_negated: bool,
     /// The first thing that was wrong.
     fault: Option<String>,
+    /// Conditions in all, and how many are one in another: what follows descends into them.
+    count: usize,
+    height: usize,
 }
 
 impl BpfFilterBuilder {
@@ -31,12 +35,28 @@ impl BpfFilterBuilder {
     }
 
     fn with(mut self, primitive: Primitive) -> Self {
-        self.terms.push(Expr::Is(primitive));
+        if self.has_room(1) {
+            self.terms.push(Expr::Is(primitive));
+        }
         self
     }
 
-    /// Of this Ethernet type.
-    pub fn eth_type(self, ether_type: u16) -> Self {
+    fn has_room(&mut self, conditions: usize) -> bool {
+        self.count += conditions;
+        if self.count > MAX_PRIMITIVES || self.height > MAX_HEIGHT {
+            let bounds =
+                format!("at most {MAX_PRIMITIVES} conditions, {MAX_HEIGHT} of them one in another");
+            self.fault.get_or_insert(bounds);
+            return false;
+        }
+        true
+    }
+
+    /// Of this Ethernet type, 1501 to 65535: a smaller number is a length.
+    pub fn eth_type(mut self, ether_type: u16) -> Self {
+        if ether_type <= 1500 {
+            self.fault.get_or_insert(format!("an Ethernet type, 1501 to 65535, not {ether_type}"));
+        }
         self.with(Primitive::LinkType(ether_type))
     }
 
@@ -174,22 +194,26 @@ impl BpfFilterBuilder {
         let transport = self.transport();
         let any: Vec<Expr> = ports
             .into_iter()
+            .take(MAX_PRIMITIVES + 1)
             .map(|port| Expr::Is(Primitive::Ports(transport, Side::Either, port, port)))
             .collect();
         if any.is_empty() {
             self.fault.get_or_insert("at least one port".to_owned());
         }
-        self.terms.push(Expr::Any(any));
+        if self.has_room(any.len()) {
+            self.terms.push(Expr::Any(any));
+        }
         self
     }
 
-    /// Everything but what all terms together say.
+    /// Everything but what the whole builder says, with all that is added to it later.
     pub fn negate(mut self) -> Self {
         self.is_negated = !self.is_negated;
         self
     }
 
-    /// Or what another builder says.
+    /// Or what another builder says: all its terms, whatever this one's are. A tag or label that the one asks for
+    /// moves nothing in the other.
     pub fn or(mut self, other: impl FnOnce(Self) -> Self) -> Self {
         let other = other(Self::new());
         if let Some(fault) = &other.fault {
@@ -198,7 +222,10 @@ impl BpfFilterBuilder {
         if other.terms.is_empty() && other.others.is_empty() {
             self.fault.get_or_insert("at least one term in `or`".to_owned());
         }
-        self.others.push(other.expr());
+        self.height = self.height.max(other.height + 1);
+        if self.has_room(other.count) {
+            self.others.push(other.expr());
+        }
         self
     }
 
@@ -206,23 +233,26 @@ impl BpfFilterBuilder {
         // Without terms of its own it is what the others say.
         let is_empty = self.terms.is_empty() && !self.others.is_empty();
         let own = (!is_empty).then_some(Expr::All(self.terms));
-        let expr = Expr::Any(own.into_iter().chain(self.others).collect());
+        let expr = Expr::Apart(own.into_iter().chain(self.others).collect());
         if self.is_negated { Expr::Not(Box::new(expr)) } else { expr }
     }
 
     /// Compiles it; without terms it is of all packets.
     ///
     /// # Errors
-    /// [`Error::Filter`](crate::Error::Filter) for a number out of range, an `or` without terms, or terms that
-    /// cannot hold together.
+    /// [`Error::Filter`](crate::Error::Filter) for a number out of range, an `or` or `negate` without terms, more
+    /// terms than there is room for, or where no packet at all can be meant.
     pub fn build(self) -> Result<BpfFilter> {
         if let Some(fault) = self.fault {
             return Err(super::FilterError::whole(fault).into());
         }
-        let is_open = self.is_negated || (self.terms.is_empty() && self.others.is_empty());
+        let is_empty = self.terms.is_empty() && self.others.is_empty();
+        if self.is_negated && is_empty {
+            return Err(super::FilterError::whole("at least one term with `negate`").into());
+        }
         let filter = BpfFilter::of(self.expr(), false)?;
         let is_never = |program: &[crate::BpfInsn]| matches!(program, [only] if only.k == 0);
-        if !is_open && is_never(filter.program(super::Target::Socket)) {
+        if !is_empty && is_never(filter.program(super::Target::Socket)) {
             let why = "terms that can hold together: these never do";
             return Err(super::FilterError::whole(why).into());
         }

@@ -1,5 +1,6 @@
 //! From a graph of tests to instructions of classic BPF.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::FilterError;
@@ -16,16 +17,15 @@ const CELLS: u32 = 16;
 pub(super) fn emit(graph: &Graph, bytes: u32) -> Result<Vec<BpfInsn>, FilterError> {
     let bodies = Bodies::of(graph)?;
     let lens: Vec<usize> = bodies.0.iter().map(Vec::len).collect();
-    let jumps = Jumps::settle(graph, &lens);
+    let jumps = Layout::of(graph, &lens);
     let mut program = Vec::new();
-    for (at, (node, body)) in graph.nodes.iter().zip(bodies.0).enumerate() {
+    for ((node, body), to) in graph.nodes.iter().zip(bodies.0).zip(&jumps) {
         program.extend(body);
-        jumps.emit(&mut program, at, node);
+        jump(&mut program, node, to);
     }
     let mut ends = Vec::new();
     for (goal, value) in [(Goal::Accept, bytes), (Goal::Reject, 0)] {
-        if goal == graph.start || graph.nodes.iter().any(|node| node.yes == goal || node.no == goal)
-        {
+        if graph.leads_to(goal) {
             ends.push(BpfInsn { code: op::RET | op::K, jt: 0, jf: 0, k: value });
         }
     }
@@ -104,6 +104,19 @@ impl Body {
             self.load_a(left)?;
             return self.load_x(right);
         }
+        if left.cells() > right.cells().max(CELLS / 2) {
+            // The deeper one first: one instruction more, and no cell held meanwhile.
+            self.load_a(left)?;
+            let cell = self.cell()?;
+            self.push(op::ST, cell);
+            self.registers.a = None;
+            self.load_a(right)?;
+            self.push(op::MISC | op::TAX, 0);
+            self.push(op::LD | op::MEM, cell);
+            (self.registers.a, self.registers.x) = (Some(Rc::clone(left)), Some(Rc::clone(right)));
+            self.cells -= 1;
+            return Ok(());
+        }
         let cell = self.cell()?;
         self.load_a(right)?;
         self.push(op::ST, cell);
@@ -178,6 +191,20 @@ impl Body {
 }
 
 impl Value {
+    /// Cells that computing it takes.
+    fn cells(&self) -> u32 {
+        match self {
+            Self::Beyond(_, base, _) => base.cells(),
+            Self::Negated(inner) => inner.cells(),
+            Self::Op(_, left, right) if right.number().is_some() => left.cells(),
+            Self::Op(_, left, right) => match (left.cells(), right.cells()) {
+                (left, right) if left > right.max(CELLS / 2) => left.max(right + 1),
+                (left, right) => right.max(left + 1),
+            },
+            _ => 0,
+        }
+    }
+
     /// Whether loading it into A takes X.
     fn needs_x(&self) -> bool {
         match self {
@@ -212,81 +239,92 @@ fn alu(operator: ArithOp) -> u16 {
     }
 }
 
-/// Which tests reach their goals by a jump of their own: a conditional one goes no further than 255.
-struct Jumps {
-    /// Where each node begins, and behind them the two ends.
-    starts: Vec<usize>,
-    lens: Vec<usize>,
-    far: Vec<(bool, bool)>,
-    accept: usize,
-    reject: usize,
+/// A test's jump, and the ones behind it that lead further than it can.
+#[derive(Debug, Default, Clone)]
+struct Jump {
+    jt: u8,
+    jf: u8,
+    /// How far each of these leads.
+    far: Vec<u32>,
 }
 
-impl Jumps {
-    fn settle(graph: &Graph, lens: &[usize]) -> Self {
-        let mut far = vec![(false, false); graph.nodes.len()];
-        loop {
-            let mut starts = Vec::with_capacity(lens.len());
-            let mut end = 0;
-            for (len, far) in lens.iter().zip(&far) {
-                starts.push(end);
-                end += len + 1 + usize::from(far.0) + usize::from(far.1);
-            }
-            let has_accept =
-                graph.nodes.iter().any(|node| node.yes == Goal::Accept || node.no == Goal::Accept);
-            let (accept, reject) = (end, end + usize::from(has_accept));
-            let jumps = Self { starts, lens: lens.to_vec(), far: far.clone(), accept, reject };
-            let mut has_changed = false;
-            for (at, node) in graph.nodes.iter().enumerate() {
-                let jump = jumps.starts[at] + lens[at];
-                let is_far = |goal| jumps.place(goal) - jump - 1 > 255;
-                if !far[at].0 && is_far(node.yes) {
-                    far[at].0 = true;
-                    has_changed = true;
-                }
-                if !far[at].1 && is_far(node.no) {
-                    far[at].1 = true;
-                    has_changed = true;
-                }
-            }
-            if !has_changed {
-                return jumps;
-            }
+/// Laid out from the end on, since jumps lead forward: places are counted in instructions up to the end.
+struct Layout {
+    /// Where each node begins, as far as laid out.
+    nodes: Vec<usize>,
+    accept: usize,
+    reject: usize,
+    /// The last jump that leads to a goal: what is near to it need not have one of its own.
+    far: HashMap<Goal, usize>,
+}
+
+impl Layout {
+    fn of(graph: &Graph, lens: &[usize]) -> Vec<Jump> {
+        let reject = usize::from(graph.leads_to(Goal::Reject));
+        let accept = reject + usize::from(graph.leads_to(Goal::Accept));
+        let nodes = vec![0; graph.nodes.len()];
+        let mut layout = Self { nodes, accept, reject, far: HashMap::new() };
+        let mut behind = accept;
+        let mut jumps = vec![Jump::default(); graph.nodes.len()];
+        for (at, node) in graph.nodes.iter().enumerate().rev() {
+            jumps[at] = layout.jump(node, behind);
+            behind += jumps[at].far.len() + 1 + lens[at];
+            layout.nodes[at] = behind;
         }
+        jumps
     }
 
     fn place(&self, goal: Goal) -> usize {
         match goal {
-            Goal::Node(at) => self.starts[at],
+            Goal::Node(at) => self.nodes[at],
             Goal::Accept => self.accept,
             Goal::Reject => self.reject,
         }
     }
 
-    fn emit(&self, program: &mut Vec<BpfInsn>, at: usize, node: &Node) {
-        let jump = self.starts[at] + self.lens[at];
-        let (far_yes, far_no) = self.far[at];
-        // The jumps of their own stand right behind: first that of `yes`.
-        let (yes_at, no_at) = (jump + 1, jump + 1 + usize::from(far_yes));
-        let near = |goal| (self.place(goal) - jump - 1) as u8;
-        let jt = if far_yes { 0 } else { near(node.yes) };
-        let jf = if far_no { (no_at - jump - 1) as u8 } else { near(node.no) };
-        let compare = match node.test.compare {
-            Compare::Equal => op::JEQ,
-            Compare::Greater => op::JGT,
-            Compare::AtLeast => op::JGE,
-            Compare::Set => op::JSET,
-        };
-        let (source, k) = match node.test.right.number() {
-            Some(number) => (op::K, number),
-            None => (op::X, 0),
-        };
-        program.push(BpfInsn { code: op::JMP | compare | source, jt, jf, k });
-        for (is_far, at, goal) in [(far_yes, yes_at, node.yes), (far_no, no_at, node.no)] {
-            if is_far {
-                let k = (self.place(goal) - at - 1) as u32;
-                program.push(BpfInsn { code: op::JMP | op::JA, jt: 0, jf: 0, k });
+    /// The jump of a node that has so many instructions behind it.
+    fn jump(&mut self, node: &Node, behind: usize) -> Jump {
+        // Jumps behind it move all else away from it, so that another may be too far.
+        for (own_yes, own_no) in [(false, false), (true, false), (false, true)] {
+            let from = behind + usize::from(own_yes) + usize::from(own_no);
+            let yes = if own_yes { Some(0) } else { self.near(node.yes, from) };
+            let no = if own_no { Some(0) } else { self.near(node.no, from) };
+            if let (Some(jt), Some(jf)) = (yes, no) {
+                let own = own_yes.then_some(node.yes).or(own_no.then_some(node.no));
+                let far = own.map(|goal| self.far(goal, behind)).into_iter().collect();
+                return Jump { jt, jf, far };
             }
         }
+        let no = self.far(node.no, behind);
+        let yes = self.far(node.yes, behind + 1);
+        Jump { jt: 0, jf: 1, far: vec![yes, no] }
     }
+
+    /// How far a conditional jump has to lead to get to a goal, at once or by another jump, if it can.
+    fn near(&self, goal: Goal, from: usize) -> Option<u8> {
+        let places = [Some(self.place(goal)), self.far.get(&goal).copied()];
+        places.into_iter().flatten().find_map(|place| u8::try_from(from - place).ok())
+    }
+
+    /// Places a jump to a goal in front of so many instructions: how far it leads.
+    fn far(&mut self, goal: Goal, behind: usize) -> u32 {
+        self.far.insert(goal, behind + 1);
+        (behind - self.place(goal)) as u32
+    }
+}
+
+fn jump(program: &mut Vec<BpfInsn>, node: &Node, jump: &Jump) {
+    let compare = match node.test.compare {
+        Compare::Equal => op::JEQ,
+        Compare::Greater => op::JGT,
+        Compare::AtLeast => op::JGE,
+        Compare::Set => op::JSET,
+    };
+    let (source, k) = match node.test.right.number() {
+        Some(number) => (op::K, number),
+        None => (op::X, 0),
+    };
+    program.push(BpfInsn { code: op::JMP | compare | source, jt: jump.jt, jf: jump.jf, k });
+    let far = |&k: &u32| BpfInsn { code: op::JMP | op::JA, jt: 0, jf: 0, k };
+    program.extend(jump.far.iter().map(far));
 }

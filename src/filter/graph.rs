@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::FilterError;
 use super::tree::{Compare, Condition, Test};
+use crate::sys::bpf::MAX_INSTRUCTIONS;
+
+/// More are not looked into: some turn out to be needless, but not so many.
+const MAX_TESTS: usize = 4 * MAX_INSTRUCTIONS;
 
 /// Where a test leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,15 +34,29 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    pub(super) fn new(condition: &Condition) -> Self {
+    /// # Errors
+    /// Where there are far more tests than a program has room for: what follows takes longer the more there are.
+    pub(super) fn new(condition: &Condition) -> Result<Self, FilterError> {
         let mut builder = Builder::default();
         let start = builder.build(condition, Goal::Accept, Goal::Reject);
+        if builder.nodes.len() > MAX_TESTS {
+            let why = format!(
+                "a program of {} tests and more: the kernel takes {MAX_INSTRUCTIONS} instructions",
+                builder.nodes.len()
+            );
+            return Err(FilterError::whole(why));
+        }
         let mut graph = Self { nodes: builder.nodes, start };
         graph.sort();
         while graph.thread() {
             graph.sort();
         }
-        graph
+        Ok(graph)
+    }
+
+    /// Whether anything leads to this end.
+    pub(super) fn leads_to(&self, end: Goal) -> bool {
+        end == self.start || self.nodes.iter().any(|node| node.yes == end || node.no == end)
     }
 
     /// Leads each edge past tests whose outcome is known there: whether any was.

@@ -11,7 +11,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match alone(self) {
             Self::All(all) => join(f, all, " and ", "0 = 0"),
-            Self::Any(any) => join(f, any, " or ", "0 = 1"),
+            Self::Any(any) | Self::Apart(any) => join(f, any, " or ", "0 = 1"),
             Self::Not(inner) => write!(f, "not {}", Operand(inner)),
             Self::Is(primitive) => primitive.fmt(f),
             Self::Compare(relation, left, right) => write!(f, "{left} {} {right}", sign(*relation)),
@@ -22,7 +22,7 @@ impl Display for Expr {
 /// What an alternative or a conjunction of one thing is.
 fn alone(expr: &Expr) -> &Expr {
     match expr {
-        Expr::All(one) | Expr::Any(one) if one.len() == 1 => alone(&one[0]),
+        Expr::All(one) | Expr::Any(one) | Expr::Apart(one) if one.len() == 1 => alone(&one[0]),
         expr => expr,
     }
 }
@@ -44,7 +44,7 @@ struct Operand<'a>(&'a Expr);
 impl Display for Operand<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match alone(self.0) {
-            expr @ (Expr::All(_) | Expr::Any(_)) => write!(f, "({expr})"),
+            expr @ (Expr::All(_) | Expr::Any(_) | Expr::Apart(_)) => write!(f, "({expr})"),
             expr => expr.fmt(f),
         }
     }
@@ -55,8 +55,6 @@ impl Display for Primitive {
         match *self {
             Self::True => f.write_str("0 = 0"),
             Self::Protocol(protocol) => f.write_str(protocol_name(protocol)),
-            // Smaller ones are lengths, to the parser.
-            Self::LinkType(number @ ..=1500) => write!(f, "ether[12:2] = {number}"),
             Self::LinkType(number) => write!(f, "ether proto {number:#06x}"),
             Self::IpProtocol(family, number) => {
                 let family = family.map_or("", family_name);

@@ -35,7 +35,8 @@ const SIGNS: &[&str] = &[
 /// Splits a filter into words.
 pub(super) fn split(text: &str) -> Result<Vec<Lexeme<'_>>, FilterError> {
     let mut lexemes = Vec::new();
-    let mut at = 0;
+    // An IPv6 address has colons, as a range in brackets has: it is none in there.
+    let (mut at, mut is_inside) = (0, false);
     while at < text.len() {
         let rest = &text[at..];
         let Some(first) = rest.chars().next() else { break };
@@ -43,7 +44,12 @@ pub(super) fn split(text: &str) -> Result<Vec<Lexeme<'_>>, FilterError> {
             at += first.len_utf8();
             continue;
         }
-        let (token, len) = next(text, at, rest, &lexemes)?;
+        let (token, len) = next(text, at, rest, is_inside)?;
+        match token {
+            Token::Sign("[") => is_inside = true,
+            Token::Sign("]") => is_inside = false,
+            _ => {}
+        }
         lexemes.push(Lexeme { token, at, len });
         at += len;
     }
@@ -54,38 +60,38 @@ fn next<'a>(
     text: &'a str,
     at: usize,
     rest: &'a str,
-    before: &[Lexeme<'_>],
+    is_inside: bool,
 ) -> Result<(Token<'a>, usize), FilterError> {
-    // An IPv6 address has colons, as a range in brackets has: it is none in there.
-    let is_inside = before.iter().rev().find_map(|lexeme| match lexeme.token {
-        Token::Sign("[") => Some(true),
-        Token::Sign("]") => Some(false),
-        _ => None,
-    });
-    if is_inside != Some(true)
-        && let Some(found) = address(rest)
-    {
+    if !is_inside && let Some(found) = address(rest) {
         return Ok(found);
     }
     let name_len = match rest.starts_with('-') {
         true => 0, // a sign, but for where it is inside of a name
-        false => rest.find(|c: char| !is_of_name(c)).unwrap_or(rest.len()),
+        false => run(rest, is_of_name),
     };
     let (escape, word) = match rest.strip_prefix('\\') {
-        Some(word) => (1, &word[..word.find(|c: char| !is_of_name(c)).unwrap_or(word.len())]),
+        Some(word) => (1, &word[..run(word, is_of_name)]),
         None => (0, &rest[..name_len]),
     };
     if word.is_empty() {
         let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign));
         return match sign {
             Some(sign) => Ok((Token::Sign(sign), sign.len())),
-            None => Err(FilterError::at(text, at, "a character that means nothing here")),
+            None => Err(FilterError::at(text, at, "a word, a number or an operator")),
         };
     }
     if escape == 0 && word.starts_with(|c: char| c.is_ascii_digit()) {
         return number(text, at, word);
     }
     Ok((Token::Word(word), escape + word.len()))
+}
+
+/// The longest word that is looked at, so that a long text takes no longer than it is.
+const MAX_WORD: usize = 256;
+
+/// How many bytes at the start are of this kind, which is one of ASCII.
+fn run(text: &str, is_of_it: impl Fn(char) -> bool) -> usize {
+    text.bytes().take(MAX_WORD).take_while(|byte| is_of_it(char::from(*byte))).count()
 }
 
 fn is_of_name(c: char) -> bool {
@@ -110,19 +116,31 @@ fn number<'a>(text: &str, at: usize, word: &'a str) -> Result<(Token<'a>, usize)
                 let value = parts.iter().fold(0, |value, &part| value << 8 | u32::from(part));
                 Ok((Token::V4(value, 8 * parts.len() as u32), digits.len()))
             }
-            _ => Err(FilterError::at(text, at, "an IPv4 address has up to four numbers below 256")),
+            _ => Err(FilterError::at(text, at, "an IPv4 address: up to four numbers below 256")),
         };
     }
     if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(FilterError::at(text, at, "a number of at most 32 bits"));
+        let is_octal = radix == 8 && digits.contains(['8', '9']);
+        let what =
+            if is_octal { "digits 0 to 7 behind a 0" } else { "a number of at most 32 bits" };
+        return Err(FilterError::at(text, at, what));
     }
     Ok((Token::Word(word), word.len()))
 }
 
+/// IPv6 with an IPv4 address at its end.
+const LONGEST_ADDRESS: usize = 45;
+
 /// A MAC or IPv6 address at the start, or a whole IPv4 one.
 fn address(rest: &str) -> Option<(Token<'_>, usize)> {
     let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '-');
-    let len = rest.find(|c: char| !is_of_address(c)).unwrap_or(rest.len());
+    if !rest.starts_with(|c: char| c.is_ascii_hexdigit() || c == ':') {
+        return None;
+    }
+    let len = run(rest, is_of_address);
+    if len > LONGEST_ADDRESS {
+        return None;
+    }
     if rest[len..].starts_with(is_of_name) {
         return None; // a longer word
     }

@@ -112,7 +112,7 @@ pub(super) fn read(text: &str) -> Option<Vec<BpfInsn>> {
             })
             .collect()
     };
-    let mut program = Vec::new();
+    let (mut program, mut announced) = (Vec::new(), None);
     for (number, line) in text.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
         let row = line.trim_end_matches(',').trim().trim_start_matches('{').trim_end_matches('}');
         match numbers(row)?[..] {
@@ -122,9 +122,9 @@ pub(super) fn read(text: &str) -> Option<Vec<BpfInsn>> {
                 jf: jf.try_into().ok()?,
                 k,
             }),
-            [_count] if number == 0 => {}
+            [count] if number == 0 => announced = Some(count as usize),
             _ => return None,
         }
     }
-    Some(program)
+    announced.is_none_or(|count| count == program.len()).then_some(program)
 }

@@ -10,7 +10,7 @@ mod label;
 
 use std::rc::Rc;
 
-use super::syntax::{ArithOp, Expr, Family, Primitive, Protocol, Side, Width};
+use super::syntax::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
 use super::{FilterError, LinkType, Target};
 
@@ -41,8 +41,8 @@ pub(super) struct Layout {
     payload: u32,
     /// Bytes of labels before the network layer.
     labels: u32,
-    /// Tags seen so far.
-    tags: u32,
+    /// Whether the next tag is beside the frame.
+    is_beside: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,15 +60,19 @@ enum Types {
 }
 
 pub(super) fn lower(expr: &Expr, link: LinkType, target: Target, is_transparent: bool) -> Lowered {
-    let layout = Layout::of(link, target);
-    let tags = match (link, target) {
-        _ if !is_transparent => 0,
-        // One is beside the frame: nothing has moved.
-        (LinkType::ETHERNET, Target::Socket) => 1,
-        (LinkType::ETHERNET, Target::Offline) => 2,
-        _ => 0,
-    };
-    layout.behind(tags, expr)
+    let mut layout = Layout::of(link, target);
+    if is_transparent && link == LinkType::ETHERNET {
+        return layout.behind(2, expr);
+    }
+    if target == Target::Socket && expr.speaks_of_tags() {
+        // Not all tags are taken out of their frames: those of frames that this host sends are in there still, and
+        // those of other kinds.
+        let is_beside = is(Width::Byte, VLAN_PRESENT, 0).negated();
+        let beside = is_beside.clone().and(layout.expr(expr)?);
+        let mut layout = Layout { is_beside: false, ..Layout::of(link, target) };
+        return Ok(beside.or(is_beside.negated().and(layout.expr(expr)?)));
+    }
+    layout.expr(expr)
 }
 
 fn number(number: u32) -> Rc<Value> {
@@ -112,7 +116,8 @@ impl Layout {
             LinkType::RAW | LinkType::RAW_BSD => (Types::Version, 0, 0),
             _ => (Types::None, 0, 0),
         };
-        Self { target, link, types, type_at, payload, labels: 0, tags: 0 }
+        let is_beside = target == Target::Socket;
+        Self { target, link, types, type_at, payload, labels: 0, is_beside }
     }
 
     /// Where the network layer begins.
@@ -125,13 +130,49 @@ impl Layout {
             Expr::All(all) => {
                 Condition::All(all.iter().map(|one| self.expr(one)).collect::<Result<_, _>>()?)
             }
-            Expr::Any(any) => {
-                Condition::Any(any.iter().map(|one| self.expr(one)).collect::<Result<_, _>>()?)
+            Expr::Any(any) => self.any(any)?,
+            Expr::Apart(any) => {
+                let apart = any.iter().map(|one| self.clone().expr(one));
+                Condition::Any(apart.collect::<Result<_, _>>()?)
             }
             Expr::Not(inner) => self.expr(inner)?.negated(),
             Expr::Is(primitive) => self.primitive(primitive)?,
             Expr::Compare(relation, left, right) => self.compare(*relation, left, right)?,
         })
+    }
+
+    /// Any of them. Ports and hosts that differ in nothing else are asked for together: all sources, then all
+    /// destinations, which takes a third of the program.
+    fn any(&mut self, any: &[Expr]) -> Lowered {
+        let (mut parts, mut rest) = (Vec::new(), any);
+        while let Some((first, others)) = rest.split_first() {
+            let alike = 1 + others.iter().take_while(|other| first.is_like(other)).count();
+            let (run, behind) = rest.split_at(alike);
+            parts.push(match (first, alike) {
+                (Expr::Is(Primitive::Ports(transport, side, ..)), 2..) => {
+                    let ranges: Vec<_> = run.iter().filter_map(Expr::ports).collect();
+                    self.either_ports(*transport, *side, &ranges)?
+                }
+                (Expr::Is(Primitive::Host(scope, side, _)), 2..) => {
+                    let networks: Vec<_> = run.iter().filter_map(Expr::network).collect();
+                    self.host(*scope, *side, &networks)?
+                }
+                _ => self.expr(first)?,
+            });
+            rest = behind;
+        }
+        Ok(Condition::Any(parts))
+    }
+
+    fn either_ports(
+        &self,
+        transport: Option<Transport>,
+        side: Side,
+        ranges: &[(u16, u16)],
+    ) -> Lowered {
+        // IPv6 first: as libpcap has it.
+        let v6 = self.ports(Family::V6, transport, side, ranges)?;
+        Ok(v6.or(self.ports(Family::V4, transport, side, ranges)?))
     }
 
     fn primitive(&mut self, primitive: &Primitive) -> Lowered {
@@ -140,7 +181,7 @@ impl Layout {
             Primitive::Protocol(protocol) => self.protocol(protocol)?,
             Primitive::LinkType(number) => self.link_type(number)?,
             Primitive::IpProtocol(family, number) => self.ip_protocol(family, number)?,
-            Primitive::Host(scope, side, network) => self.host(scope, side, network)?,
+            Primitive::Host(scope, side, network) => self.host(scope, side, &[network])?,
             Primitive::Ether(side, mac) => {
                 self.ethernet("ether host")?;
                 sides(side, || mac_is(6, mac), || mac_is(0, mac))
@@ -162,9 +203,7 @@ impl Layout {
                 self.link_type(IPV6)?.and(is(Width::Byte, self.network() + 24, 255))
             }
             Primitive::Ports(transport, side, low, high) => {
-                // IPv6 first: as libpcap has it.
-                let v6 = self.ports(Family::V6, transport, side, low, high)?;
-                v6.or(self.ports(Family::V4, transport, side, low, high)?)
+                self.either_ports(transport, side, &[(low, high)])?
             }
             Primitive::Vlan(id) => self.vlan(id)?,
             Primitive::Mpls(label) => self.mpls(label)?,

@@ -15,9 +15,9 @@ const MAX_TEXT: usize = 64 << 10;
 /// How deep parentheses, negations and the like may be nested.
 const MAX_DEPTH: usize = 64;
 /// How many conditions may be one in another, and operations in a comparison: what follows descends into them.
-const MAX_HEIGHT: usize = 200;
+pub(super) const MAX_HEIGHT: usize = 200;
 /// How many conditions there may be: a program has no room for more.
-const MAX_PRIMITIVES: usize = 4096;
+pub(super) const MAX_PRIMITIVES: usize = 4096;
 
 /// Parses a filter; an empty one is of all packets.
 pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
@@ -150,15 +150,12 @@ impl<'a> Parser<'a> {
     }
 
     fn term(&mut self) -> Parsed<Tree> {
-        self.primitives += 1;
-        if self.primitives > MAX_PRIMITIVES {
-            return Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions")));
-        }
         if self.eat_word("not") || self.eat_sign("!") {
             let (inner, height) = self.nested(Self::term)?;
             return Ok((Expr::Not(Box::new(inner)), height + 1));
         }
         if let Some(comparison) = self.comparison()? {
+            self.count()?;
             self.last = None;
             return Ok((comparison, 1));
         }
@@ -172,6 +169,15 @@ impl<'a> Parser<'a> {
         self.primitive()
     }
 
+    /// Counts a condition.
+    fn count(&mut self) -> Parsed<()> {
+        self.primitives += 1;
+        match self.primitives <= MAX_PRIMITIVES {
+            true => Ok(()),
+            false => Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions"))),
+        }
+    }
+
     fn primitive(&mut self) -> Parsed<Tree> {
         let start = self.at;
         let Some(word) = self.peek_word() else {
@@ -182,6 +188,7 @@ impl<'a> Parser<'a> {
             };
         };
         if let Some(simple) = self.simple(word)? {
+            self.count()?;
             self.last = None;
             return Ok((Expr::Is(simple), 1));
         }
@@ -193,6 +200,7 @@ impl<'a> Parser<'a> {
         }
         let cast = |primitive| Ok((Expr::Is(primitive), 1));
         if let Some(protocol) = protocol {
+            self.count()?;
             self.last = None;
             return match (protocol, self.peek_word()) {
                 (Protocol::Ether, Some("broadcast")) => {

@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub(super) enum Expr {
     All(Vec<Expr>),
     Any(Vec<Expr>),
+    /// Any of them, where what one says of tags and labels moves nothing in the others.
+    Apart(Vec<Expr>),
     Not(Box<Expr>),
     Is(Primitive),
     /// A comparison of numbers.
@@ -15,11 +17,53 @@ pub(super) enum Expr {
 
 impl Expr {
     pub(super) fn speaks_of_tags(&self) -> bool {
+        self.has(&|primitive| matches!(primitive, Primitive::Vlan(_)))
+    }
+
+    /// Of what is beside a packet, in a socket.
+    pub(super) fn speaks_of_direction(&self) -> bool {
+        self.has(&|primitive| matches!(primitive, Primitive::Inbound | Primitive::Outbound))
+    }
+
+    fn has(&self, sought: &impl Fn(&Primitive) -> bool) -> bool {
         match self {
-            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::speaks_of_tags),
-            Self::Not(inner) => inner.speaks_of_tags(),
-            Self::Is(primitive) => matches!(primitive, Primitive::Vlan(_)),
+            Self::All(parts) | Self::Any(parts) | Self::Apart(parts) => {
+                parts.iter().any(|part| part.has(sought))
+            }
+            Self::Not(inner) => inner.has(sought),
+            Self::Is(primitive) => sought(primitive),
             Self::Compare(..) => false,
+        }
+    }
+}
+
+impl Expr {
+    /// Whether they are ports, or hosts, that differ in their numbers only, and any of them will do.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let (Self::Is(one), Self::Is(other)) = (self, other) else { return false };
+        match (one, other) {
+            (Primitive::Ports(one, side, ..), Primitive::Ports(other, other_side, ..)) => {
+                one == other && side == other_side && *side != Side::Both
+            }
+            (Primitive::Host(one, side, a), Primitive::Host(other, other_side, b)) => {
+                let is_like = one == other && side == other_side && *side != Side::Both;
+                is_like && matches!(a, Network::V4(..)) == matches!(b, Network::V4(..))
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn ports(&self) -> Option<(u16, u16)> {
+        match self {
+            Self::Is(Primitive::Ports(_, _, low, high)) => Some((*low, *high)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn network(&self) -> Option<Network> {
+        match self {
+            Self::Is(Primitive::Host(_, _, network)) => Some(*network),
+            _ => None,
         }
     }
 }

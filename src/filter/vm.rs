@@ -9,6 +9,12 @@ pub(super) const ANCILLARY: u32 = 0xffff_f000;
 /// The same of offsets from the link layer's header on (`SKF_LL_OFF`).
 const LINK: u32 = 0xffe0_0000;
 
+/// The same of offsets from the network layer's header on (`SKF_NET_OFF`), which is behind that of Ethernet.
+const NETWORK: u32 = 0xfff0_0000;
+const ETHERNET_HEADER: usize = 14;
+/// The offset that stands for `A ^ X` (`SKF_AD_ALU_XOR_X`).
+const XOR_X: u32 = ANCILLARY + 40;
+
 /// What the kernel knows of a packet beside its bytes, for programs that ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -51,6 +57,7 @@ pub(super) fn run(program: &[BpfInsn], frame: &[u8], known: &Ancillary) -> u32 {
         at += 1;
         let source = if code & op::X != 0 { x } else { k };
         match code & 7 {
+            op::LD if code & 0xe0 == op::ABS && k == XOR_X => a ^= x,
             op::LD => match load(code, k, x, &cells, frame, known) {
                 Some(value) => a = value,
                 None => return 0,
@@ -138,7 +145,11 @@ fn wire_len(frame: &[u8], known: &Ancillary) -> u32 {
 
 #[inline]
 fn read(frame: &[u8], offset: u32, width: usize) -> Option<u32> {
-    let offset = if offset >= LINK { offset - LINK } else { offset } as usize;
+    let offset = match offset {
+        NETWORK.. => ETHERNET_HEADER + (offset - NETWORK) as usize,
+        LINK.. => (offset - LINK) as usize,
+        _ => offset as usize,
+    };
     let bytes = frame.get(offset..offset + width)?;
     Some(bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte)))
 }

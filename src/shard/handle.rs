@@ -128,12 +128,13 @@ impl ShardsHandle {
 
     /// Has every capture of every shard take only these packets from now on; see
     /// [`Capture::set_filter`](crate::Capture::set_filter). One after the other: for a moment some take what others
-    /// do not. Shards on queues ([`ShardsBuilder::xdp`](crate::ShardsBuilder)) have no filter.
+    /// do not.
     ///
     /// # Errors
-    /// As there, of the first that refuses.
+    /// As there, of the first that refuses; the others have the new filter. [`Error::Other`] on AF_XDP, where the
+    /// program decides.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
-        self.filters().try_for_each(|handle| handle.set(filter))
+        self.each_filter(|handle| handle.set(filter))
     }
 
     /// Has them take all packets again.
@@ -141,11 +142,19 @@ impl ShardsHandle {
     /// # Errors
     /// As [`set_filter`](Self::set_filter).
     pub fn clear_filter(&self) -> Result<()> {
-        self.filters().try_for_each(FilterHandle::clear)
+        self.each_filter(FilterHandle::clear)
     }
 
-    fn filters(&self) -> impl Iterator<Item = &FilterHandle> {
-        self.readers.iter().flat_map(|readers| &readers.ports).filter_map(ReadStats::filter)
+    fn each_filter(&self, change: impl Fn(&FilterHandle) -> Result<()>) -> Result<()> {
+        let mut outcome = Ok(());
+        for port in self.readers.iter().flat_map(|readers| &readers.ports) {
+            let changed = match port.filter() {
+                Some(filter) => change(filter),
+                None => Err(Error::other("AF_XDP sockets have no filter: `XdpProgram::filtered`")),
+            };
+            outcome = outcome.and(changed);
+        }
+        outcome
     }
 
     /// Asks all shards to drain and end: no further packet gets in, what their rings hold is

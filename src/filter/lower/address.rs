@@ -7,16 +7,22 @@ use crate::filter::syntax::{Family, HostScope, Network, Side, Transport, Width};
 use crate::filter::tree::{Compare, Condition, Value};
 
 impl Layout {
-    pub(super) fn host(&self, scope: HostScope, side: Side, sought: Network) -> Lowered {
-        let (address, mask) = match sought {
-            Network::V6(address, mask) => return self.host6(side, address.to_bits(), mask),
-            Network::V4(address, mask) => (address.to_bits(), mask),
-        };
+    /// Any of some addresses, which are all of one family.
+    pub(super) fn host(&self, scope: HostScope, side: Side, sought: &[Network]) -> Lowered {
+        if let Some(Network::V6(..)) = sought.first() {
+            return self.host6(side, sought);
+        }
         let network = self.network();
         let within = |ether_type, source: u32, destination: u32| -> Lowered {
             let link = self.link_type(ether_type)?;
             let one = |offset: u32| {
-                link.clone().and(masked(Width::Word, network + offset, address, mask))
+                let is = |sought: &Network| match *sought {
+                    Network::V4(address, mask) => {
+                        masked(Width::Word, network + offset, address.to_bits(), mask)
+                    }
+                    Network::V6(..) => Condition::False,
+                };
+                link.clone().and(Condition::Any(sought.iter().map(is).collect()))
             };
             Ok(sides(side, || one(source), || one(destination)))
         };
@@ -32,27 +38,32 @@ impl Layout {
         }
     }
 
-    fn host6(&self, side: Side, address: u128, mask: u128) -> Lowered {
+    fn host6(&self, side: Side, sought: &[Network]) -> Lowered {
         let link = self.link_type(IPV6)?;
         let network = self.network();
         let one = |offset: u32| {
-            let word = |at: u32| {
-                let shift = 96 - 8 * at;
-                let (value, mask) = ((address >> shift) as u32, (mask >> shift) as u32);
-                masked(Width::Word, network + offset + at, value, mask)
+            let is = |sought: &Network| {
+                let &Network::V6(address, mask) = sought else { return Condition::False };
+                let word = |at: u32| {
+                    let shift = 96 - 8 * at;
+                    let (value, mask) =
+                        ((address.to_bits() >> shift) as u32, (mask >> shift) as u32);
+                    masked(Width::Word, network + offset + at, value, mask)
+                };
+                Condition::All(vec![word(0), word(4), word(8), word(12)])
             };
-            Condition::All(vec![link.clone(), word(0), word(4), word(8), word(12)])
+            link.clone().and(Condition::Any(sought.iter().map(is).collect()))
         };
         Ok(sides(side, || one(8), || one(24)))
     }
 
+    /// Any of some ranges of ports.
     pub(super) fn ports(
         &self,
         family: Family,
         transport: Option<Transport>,
         side: Side,
-        low: u16,
-        high: u16,
+        ranges: &[(u16, u16)],
     ) -> Lowered {
         let network = self.network();
         let port = |offset: u32| {
@@ -64,12 +75,16 @@ impl Layout {
                 Family::V6 => Value::At(Width::Half, network + IPV6_HEADER + offset),
             };
             let value = Rc::new(value);
-            if low == high {
-                return Condition::equal(value, number(low.into()));
-            }
-            let above = Condition::test(Rc::clone(&value), Compare::AtLeast, number(low.into()));
-            let beyond = Condition::test(value, Compare::Greater, number(high.into()));
-            above.and(beyond.negated())
+            let is = |&(low, high): &(u16, u16)| {
+                let (value, low_number) = (Rc::clone(&value), number(low.into()));
+                if low == high {
+                    return Condition::equal(value, low_number);
+                }
+                let above = Condition::test(Rc::clone(&value), Compare::AtLeast, low_number);
+                let beyond = Condition::test(value, Compare::Greater, number(high.into()));
+                above.and(beyond.negated())
+            };
+            Condition::Any(ranges.iter().map(is).collect())
         };
         let ports = || sides(side, || port(0), || port(2));
         let of = |transport: Transport| {

@@ -44,7 +44,13 @@ impl Layout {
             }
             Arith::Op(op, left, right) => {
                 let left = self.arith(left, guards)?;
-                Value::op(*op, left, self.arith(right, guards)?)
+                let right = self.arith(right, guards)?;
+                let fault = match (op, right.number()) {
+                    (ArithOp::Div | ArithOp::Rem, Some(0)) => "a divisor that is not 0",
+                    (ArithOp::Shl | ArithOp::Shr, Some(32..)) => "a shift by at most 31 bits",
+                    _ => return Ok(Value::op(*op, left, right)),
+                };
+                return Err(FilterError::whole(fault));
             }
             Arith::Load(protocol, offset, width) => {
                 let offset = self.arith(offset, guards)?;

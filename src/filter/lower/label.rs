@@ -12,8 +12,7 @@ impl Layout {
         if self.labels > 0 || self.types != Types::Ether {
             return Err(FilterError::whole("no `vlan` behind `mpls` or `pppoes`"));
         }
-        self.tags += 1;
-        if self.target == Target::Socket && self.tags == 1 {
+        if std::mem::take(&mut self.is_beside) {
             // The kernel has taken the tag out of the frame, and nothing has moved.
             let is_tagged = is(Width::Byte, VLAN_PRESENT, 0).negated();
             return Ok(match id {

@@ -16,9 +16,13 @@ impl Parser<'_> {
         let depth = self.depth;
         let Ok(left) = self.arith() else {
             (self.at, self.depth) = (start, depth);
-            // An offset in brackets can be nothing else: its fault is the one to tell of.
+            // An offset in brackets can be nothing else, nor can a length: its fault is the one to tell of.
             let is_load = matches!(self.lexemes.get(start + 1), Some(lexeme) if lexeme.token == Token::Sign("["));
-            return if is_load { self.arith().map(|_| None) } else { Ok(None) };
+            return if is_load || matches!(self.peek_word(), Some("len" | "length")) {
+                self.arith().map(|_| None)
+            } else {
+                Ok(None)
+            };
         };
         let relation = [
             ("==", Relation::Equal),

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Kind, MAX_PRIMITIVES, Parsed, Parser, Qualifiers, Tree};
+use super::{Kind, Parsed, Parser, Qualifiers, Tree};
 use crate::filter::lex::Token;
 use crate::filter::names;
 use crate::filter::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
@@ -25,10 +25,7 @@ impl Parser<'_> {
     }
 
     pub(super) fn id(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
-        self.primitives += 1;
-        if self.primitives > MAX_PRIMITIVES {
-            return Err(self.expected(format!("at most {MAX_PRIMITIVES} conditions")));
-        }
+        self.count()?;
         let primitive = match qualifiers.kind {
             Kind::Host | Kind::Net => self.address(qualifiers)?,
             Kind::Port => {
