@@ -3,6 +3,7 @@
 //! Every [`Error`] names the step that failed, keeps the `errno` where there is one
 //! ([`Error::raw_os_error`]), and ends its `Display` text with a remedy where one is known.
 
+mod file;
 mod filter;
 mod geometry;
 mod step;
@@ -10,6 +11,7 @@ mod step;
 use std::error::Error as StdError;
 use std::{fmt, io};
 
+pub use self::file::{FileError, FileFault};
 pub use self::filter::{FilterError, ProgramFault};
 pub use self::geometry::GeometryError;
 pub use self::step::Step;
@@ -129,6 +131,8 @@ pub enum Error {
     },
     /// A text or terms that are no filter.
     Filter(Box<FilterError>),
+    /// A capture file that cannot be read or written.
+    File(Box<FileError>),
     /// A program of classic BPF that the kernel would refuse.
     Program(ProgramFault),
     /// No reactor is attached to this thread.
@@ -267,6 +271,7 @@ impl fmt::Display for Error {
                 "a classic BPF program has 1 to 4096 instructions, and this one {instructions}"
             ),
             Self::Filter(error) => error.fmt(f),
+            Self::File(error) => error.fmt(f),
             Self::Program(fault) => write!(f, "filter program: {fault}"),
             Self::NoReactor => f.write_str(
                 "no reactor on this thread; run inside `ringtap::executor::block_on`, in a shard, \
@@ -307,6 +312,7 @@ impl StdError for Error {
             | Self::IoUringRefused { source } => Some(source),
             Self::Geometry(error) => Some(error),
             Self::Filter(error) => Some(error.as_ref()),
+            Self::File(error) => Some(error.as_ref()),
             Self::Program(fault) => Some(fault),
             Self::Shard { source, .. } => Some(source.as_ref()),
             Self::Other(source) => Some(source.as_ref()),

@@ -78,6 +78,8 @@ mod interface;
 mod io;
 mod options;
 mod packet;
+#[cfg(feature = "pcap")]
+pub mod pcap;
 mod reactor;
 mod ring;
 mod shard;
@@ -104,7 +106,9 @@ pub use self::bridge::{
     Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
-pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
+pub use self::error::{
+    Error, FileError, FileFault, FilterError, GeometryError, ProgramFault, Result, Step,
+};
 pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, LinkType, Target};
 pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};

@@ -88,6 +88,9 @@ bitflags! {
     }
 }
 
+/// Instead of a `sll_pkttype`: nobody knows.
+pub(crate) const NO_DIRECTION: u8 = 0xff;
+
 /// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkLayer {
@@ -311,7 +314,8 @@ impl<'a> Packet<'a> {
     /// Whether the packet came in or went out, and for whom; `None` where the family cannot tell.
     #[inline]
     pub fn direction(&self) -> Option<PacketDirection> {
-        self.meta.link.as_ref().map(|link| PacketDirection::from_pkttype(link.pkttype))
+        let pkttype = self.meta.link.as_ref()?.pkttype;
+        (pkttype != NO_DIRECTION).then(|| PacketDirection::from_pkttype(pkttype))
     }
 
     /// The EtherType as the kernel sees it (after a stripped tag), in host byte order.

@@ -179,8 +179,17 @@ impl PacketBatch {
     /// memory goes back to the kernel. What is detached already is returned as it is.
     #[must_use]
     pub fn detach(self) -> Self {
+        match &self.memory {
+            Memory::Arena(_) => self,
+            _ => self.to_detached(),
+        }
+    }
+
+    /// A copy of the packets, in memory of their own: one allocation for the whole batch.
+    #[must_use]
+    pub fn to_detached(&self) -> Self {
         let (body, extras) = match &self.memory {
-            Memory::Arena(_) => return self,
+            Memory::Arena(arena) => (arena.body.clone(), arena.extras),
             Memory::Block(lease) => {
                 let body = lease.body();
                 (body[..BlockHeader::read(body).used_len(body)].into(), lease.extras())
@@ -190,6 +199,24 @@ impl PacketBatch {
             Memory::Chunks(..) => (self.lay_out(), Extras::default()),
         };
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
+    }
+
+    /// A batch of packets from elsewhere.
+    #[cfg(feature = "pcap")]
+    pub(crate) fn of_packets(packets: &[Packet<'_>]) -> Self {
+        let mut batch = BatchBuilder::default();
+        packets.iter().for_each(|packet| batch.push(packet));
+        batch.finish(1)
+    }
+
+    /// Bytes of memory that it takes, detached.
+    #[cfg(feature = "pcap")]
+    pub(crate) fn memory(&self) -> usize {
+        match &self.memory {
+            Memory::Arena(arena) => arena.body.len(),
+            Memory::Block(lease) => BlockHeader::read(lease.body()).used_len(lease.body()),
+            _ => self.iter().map(|packet| packet.len() + 90).sum(),
+        }
     }
 
     /// Whether the packets are in memory of their own, not in the ring.
@@ -218,6 +245,51 @@ impl PacketBatch {
             Memory::Chunks(..) => 0,
             Memory::Arena(arena) => arena.status,
         }
+    }
+}
+
+/// A batch made of packets from elsewhere than a ring.
+#[cfg(feature = "pcap")]
+#[derive(Debug)]
+pub(crate) struct BatchBuilder {
+    image: BlockImage,
+    times: Option<(Timestamp, Timestamp)>,
+}
+
+#[cfg(feature = "pcap")]
+impl Default for BatchBuilder {
+    fn default() -> Self {
+        Self { image: BlockImage::growing(), times: None }
+    }
+}
+
+#[cfg(feature = "pcap")]
+impl BatchBuilder {
+    pub(crate) fn push(&mut self, packet: &Packet<'_>) {
+        let time = packet.timestamp();
+        self.times = Some((self.times.map_or(time, |(first, _)| first), time));
+        self.image.push(packet.data(), packet.meta());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.image.packets()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory it has come to.
+    pub(crate) fn bytes(&self) -> usize {
+        self.image.len()
+    }
+
+    pub(crate) fn finish(self, sequence: u64) -> PacketBatch {
+        let mut body = self.image.finish(sequence);
+        let (first, last) = self.times.unwrap_or_default();
+        BlockImage::set_times(&mut body, first, last);
+        let arena = Arena { body: body.into(), status: 0, extras: Extras::default() };
+        PacketBatch { memory: Memory::Arena(arena) }
     }
 }
 

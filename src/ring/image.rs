@@ -39,6 +39,25 @@ impl BlockImage {
         Self { body, capacity, packets: 0, last_at: None }
     }
 
+    /// An image with room for whatever comes.
+    #[cfg(feature = "pcap")]
+    pub(crate) fn growing() -> Self {
+        let capacity = usize::MAX;
+        Self { body: vec![0; FIRST_AT - BODY_AT], capacity, packets: 0, last_at: None }
+    }
+
+    /// Bytes of it so far.
+    #[cfg(feature = "pcap")]
+    pub(crate) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Packets in it so far.
+    #[cfg(feature = "pcap")]
+    pub(crate) fn packets(&self) -> usize {
+        self.packets as usize
+    }
+
     /// Adds a packet; false where the block is full.
     pub(crate) fn push(&mut self, data: &[u8], meta: &PacketMeta) -> bool {
         // Packets are 8-aligned from the block's start, as TOTAL_PKT_LEN_INCL_ALIGN makes them.

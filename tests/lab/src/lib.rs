@@ -10,6 +10,7 @@
 //!   traffic     frames that can be told apart and rebuilt from their number
 //!   generator   sends them: flood, burst, paced
 //!   seccomp     refusing system calls
+//!   directory   a place for a test's files
 //!   child       a process of its own, for tests that cripple theirs
 //!   tally       exactly once, in order, unchanged
 //! ```
@@ -20,6 +21,7 @@
 pub mod bootstrap;
 pub mod bpf;
 pub mod child;
+pub mod directory;
 pub mod generator;
 pub mod host;
 pub mod limits;
@@ -33,6 +35,7 @@ pub mod tally;
 pub mod traffic;
 pub mod xdp;
 
+pub use self::directory::Directory;
 pub use self::generator::Generator;
 pub use self::host::Host;
 pub use self::link::Veth;

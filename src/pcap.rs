@@ -1,0 +1,30 @@
+//! Capture files: written, read, rotated, replayed.
+//!
+//! ```text
+//!   CaptureWriter ──► RotatingWriter, PreTrigger, BackgroundWriter      a batch at a time: `PacketSink`
+//!   CaptureReader ──► PcapSource                                        a stream of batches, as from a ring
+//! ```
+
+mod append;
+mod background;
+mod compress;
+mod encode;
+mod layout;
+mod reader;
+mod rotate;
+mod sink;
+mod source;
+mod tap;
+mod trigger;
+mod writer;
+
+pub use self::background::{BackgroundStats, BackgroundWriter};
+pub use self::compress::Compression;
+pub use self::layout::{FileFormat, FileInterface, InterfaceStatistics};
+pub use self::reader::{CaptureReader, FileBlock, Record};
+pub use self::rotate::{RotatingWriter, RotatingWriterBuilder, RotationStats};
+pub use self::sink::PacketSink;
+pub use self::source::{PcapSource, Speed};
+pub use self::tap::{PcapTap, PcapTapExt, TapPolicy};
+pub use self::trigger::PreTrigger;
+pub use self::writer::{CaptureWriter, CaptureWriterBuilder, PacketNote, WriterStats};

@@ -1,0 +1,66 @@
+//! Going on with a file that is there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+
+use super::compress::{Compression, Output};
+use super::layout::{FileFormat, FileInterface};
+use super::reader::CaptureReader;
+use super::writer::{CaptureWriter, CaptureWriterBuilder};
+use crate::error::{FileError, FileFault};
+use crate::{Error, LinkType, Result};
+
+impl CaptureWriterBuilder {
+    /// Goes on with a file, or creates it where there is none or nothing in it. In pcapng a new section begins, with
+    /// interfaces of its own. A last packet that was not written to its end, as after a crash, is cut off.
+    ///
+    /// The file is read once, to find its end. A compressed one cannot be appended to.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it cannot be read or written, is damaged, or, in the classic format, is of another
+    /// resolution, kind of link or byte order.
+    pub fn append(self, path: impl AsRef<Path>) -> Result<CaptureWriter> {
+        let path = path.as_ref();
+        let of = |error: std::io::Error| FileError::io(0, error).of(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).map_err(of)?;
+        let is_new = file.metadata().map_err(of)?.len() == 0;
+        if !is_new {
+            let end = self.end(&file, path)?;
+            file.set_len(end).map_err(of)?;
+        }
+        file.seek(SeekFrom::End(0)).map_err(of)?;
+        let out = Output::new(file, Compression::None);
+        Ok(self.start(out, is_new).map_err(|error| error.of(path))?)
+    }
+
+    /// Where the last whole packet ends.
+    fn end(&self, file: &File, path: &Path) -> Result<u64> {
+        let of = |error: std::io::Error| FileError::io(0, error).of(path);
+        let differs = |offset| Err(FileError::new(offset, FileFault::Differs).of(path).into());
+        let mut reader = CaptureReader::plain(file.try_clone().map_err(of)?, path)?;
+        if reader.format() != self.format {
+            return differs(0);
+        }
+        let link_type = self.interfaces.first().map_or(LinkType::ETHERNET, |first| first.link_type);
+        let has_same_link = |interface: &FileInterface| interface.link_type == link_type;
+        if self.format != FileFormat::Pcapng
+            && (!reader.interfaces().iter().all(has_same_link) || reader.is_swapped())
+        {
+            return differs(20);
+        }
+        loop {
+            let end = reader.offset();
+            match reader.next_block() {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(end),
+                Err(Error::File(error)) if matches!(error.fault(), FileFault::CutShort) => {
+                    return Ok(end);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Writing in a thread of its own, so that a slow disk does not hold up a capture.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::sink::PacketSink;
+use crate::error::Step;
+use crate::{Error, Packet, PacketBatch, Result};
+
+/// How long a dropped writer waits for its thread.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what was written may wait to be flushed, where nothing more comes.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Hands packets to a thread that writes them: taking them never waits for the disk.
+///
+/// ```no_run
+/// use ringtap::pcap::{BackgroundWriter, CaptureWriter, PacketSink};
+///
+/// # fn all(mut capture: ringtap::Capture) -> ringtap::Result<()> {
+/// let file = CaptureWriter::create("a.pcapng")?;
+/// let mut file = BackgroundWriter::spawn(file, 16 << 20)?;
+/// while let Some(batch) = capture.next_batch() {
+///     file.write_batch(&batch)?; // copied, or, where 16 MiB wait already, dropped and counted
+/// }
+/// let (writer, stats) = file.finish()?;
+/// println!("{} packets, {} dropped", stats.written, stats.dropped);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropped, it writes what waits, for five seconds at most; [`finish`](Self::finish) takes the time it takes.
+#[derive(Debug)]
+pub struct BackgroundWriter<S: PacketSink + Send + 'static> {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<S>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write, or the end has come.
+    work: Condvar,
+    /// The thread has ended.
+    done: Condvar,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<PacketBatch>,
+    bytes: usize,
+    is_closed: bool,
+    is_done: bool,
+    stats: BackgroundStats,
+    /// The last thing that went wrong and was not told yet.
+    error: Option<Error>,
+}
+
+/// What a writing thread came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BackgroundStats {
+    /// Packets handed over.
+    pub taken: u64,
+    /// Packets given to the sink.
+    pub written: u64,
+    /// Packets dropped, as too much was waiting.
+    pub dropped: u64,
+    /// Times that the sink failed.
+    pub errors: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: PacketSink + Send + 'static> BackgroundWriter<S> {
+    /// Starts a thread that writes to `sink`, with at most so many bytes waiting for it.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where there can be no thread.
+    pub fn spawn(sink: S, max_bytes: usize) -> Result<Self> {
+        let state = Mutex::new(State::default());
+        let (work, done) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { state, work, done, max_bytes });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("ringtap-writer".to_owned());
+        let thread = thread
+            .spawn(move || {
+                let _done = Done(&of_thread);
+                write(&of_thread, sink)
+            })
+            .map_err(|error| Error::os(Step::SpawnThread, error))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Hands a batch over, copied out of its ring if it is in one: whether it was taken. One that is not is dropped,
+    /// and counted.
+    ///
+    /// # Errors
+    /// What went wrong since the last call, once; the batch is handed over all the same.
+    pub fn write(&mut self, batch: PacketBatch) -> Result<bool> {
+        let mut state = self.shared.lock();
+        let is_taken = state.bytes < self.shared.max_bytes;
+        match is_taken {
+            true => {
+                drop(state);
+                let batch = batch.detach();
+                state = self.shared.lock();
+                state.stats.taken += batch.len() as u64;
+                state.bytes += batch.memory();
+                state.queue.push_back(batch);
+                self.shared.work.notify_one();
+            }
+            false => state.stats.dropped += batch.len() as u64,
+        }
+        state.error.take().map_or(Ok(is_taken), Err)
+    }
+
+    /// What it came to so far.
+    pub fn stats(&self) -> BackgroundStats {
+        self.shared.lock().stats
+    }
+
+    /// Waits until all is written, and gives the sink back.
+    ///
+    /// # Errors
+    /// What went wrong last and was not told yet; the sink is dropped then.
+    pub fn finish(mut self) -> Result<(S, BackgroundStats)> {
+        self.close();
+        let Some(thread) = self.thread.take() else { unreachable!("it is joined once") };
+        let sink = thread.join().map_err(|_| Error::other("the writing thread panicked"))?;
+        let mut state = self.shared.lock();
+        match state.error.take() {
+            Some(error) => Err(error),
+            None => Ok((sink, state.stats)),
+        }
+    }
+
+    fn close(&self) {
+        self.shared.lock().is_closed = true;
+        self.shared.work.notify_one();
+    }
+}
+
+impl<S: PacketSink + Send + 'static> PacketSink for BackgroundWriter<S> {
+    /// Takes a packet; many together are better taken as a batch.
+    fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
+        self.write(PacketBatch::of_packets(&[*packet])).map(drop)
+    }
+
+    fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
+        // Not copied where it would be dropped.
+        let mut state = self.shared.lock();
+        if state.bytes >= self.shared.max_bytes {
+            state.stats.dropped += batch.len() as u64;
+            return state.error.take().map_or(Ok(()), Err);
+        }
+        drop(state);
+        self.write(batch.to_detached()).map(drop)
+    }
+
+    /// Does not wait: the thread flushes when it has nothing to write.
+    fn flush(&mut self) -> Result<()> {
+        self.shared.lock().error.take().map_or(Ok(()), Err)
+    }
+}
+
+impl<S: PacketSink + Send + 'static> Drop for BackgroundWriter<S> {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.close();
+        let until = Instant::now() + PATIENCE;
+        let mut state = self.shared.lock();
+        while !state.is_done {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return; // it ends when the disk lets it
+            }
+            let waited = self.shared.done.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        let _ = thread.join();
+    }
+}
+
+/// Tells of the thread's end, also by a panic.
+struct Done<'a>(&'a Shared);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_done = true;
+        self.0.done.notify_all();
+    }
+}
+
+fn write<S: PacketSink>(shared: &Shared, mut sink: S) -> S {
+    let mut is_flushed = true;
+    let mut state = shared.lock();
+    loop {
+        if let Some(batch) = state.queue.pop_front() {
+            state.bytes -= batch.memory();
+            drop(state);
+            let outcome = sink.write_batch(&batch);
+            is_flushed = false;
+            state = shared.lock();
+            state.stats.written += batch.len() as u64;
+            state.failed(outcome);
+        } else if !is_flushed && state.is_closed {
+            drop(state);
+            let outcome = sink.flush();
+            is_flushed = true;
+            state = shared.lock();
+            state.failed(outcome);
+        } else if state.is_closed {
+            return sink;
+        } else {
+            let (now, timeout) = shared
+                .work
+                .wait_timeout_while(state, IDLE, |state| state.queue.is_empty() && !state.is_closed)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = now;
+            if timeout.timed_out() && !is_flushed {
+                drop(state);
+                let outcome = sink.flush();
+                is_flushed = true;
+                state = shared.lock();
+                state.failed(outcome);
+            }
+        }
+    }
+}
+
+impl State {
+    fn failed(&mut self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.stats.errors += 1;
+            self.error = Some(error);
+        }
+    }
+}

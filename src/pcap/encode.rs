@@ -1,0 +1,249 @@
+//! Headers and blocks, as bytes in the machine's order.
+
+use std::io::Write;
+
+use super::layout::{
+    BYTE_ORDER, FileFormat, FileInterface, InterfaceStatistics, MICROSECONDS, NANOSECONDS, block,
+    option,
+};
+use super::writer::PacketNote;
+use crate::{Packet, PacketDirection, Timestamp, VlanTag};
+
+/// Bytes of an Ethernet frame before a tag.
+const ADDRESSES: usize = 12;
+
+/// A pcap file's header.
+pub(super) fn file_header(out: &mut Vec<u8>, format: FileFormat, interface: &FileInterface) {
+    let magic = if format == FileFormat::PcapMicros { MICROSECONDS } else { NANOSECONDS };
+    let snap_len = if interface.snap_len == 0 { 262_144 } else { interface.snap_len };
+    out.extend(magic.to_ne_bytes());
+    out.extend([2_u16, 4].map(u16::to_ne_bytes).as_flattened());
+    words(out, &[0, 0, snap_len, interface.link_type.0.into()]);
+}
+
+/// What a file says of how it came to be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct About {
+    pub(super) hardware: Option<String>,
+    pub(super) system: Option<String>,
+    pub(super) application: Option<String>,
+    pub(super) comment: Option<String>,
+}
+
+/// A section's header.
+pub(super) fn section(out: &mut Vec<u8>, about: &About) {
+    framed(out, block::SECTION, |out| {
+        words(out, &[BYTE_ORDER]);
+        out.extend([1_u16, 0].map(u16::to_ne_bytes).as_flattened());
+        out.extend(u64::MAX.to_ne_bytes()); // of a length that is not known yet
+        let texts = [
+            (option::COMMENT, &about.comment),
+            (option::SECTION_HARDWARE, &about.hardware),
+            (option::SECTION_SYSTEM, &about.system),
+            (option::SECTION_APPLICATION, &about.application),
+        ];
+        for (code, text) in texts {
+            if let Some(text) = text {
+                put(out, code, text.as_bytes());
+            }
+        }
+        put(out, option::END, &[]);
+    });
+}
+
+/// An interface's description.
+pub(super) fn interface(out: &mut Vec<u8>, interface: &FileInterface) {
+    framed(out, block::INTERFACE, |out| {
+        out.extend([interface.link_type.0, 0].map(u16::to_ne_bytes).as_flattened());
+        words(out, &[interface.snap_len]);
+        let texts = [
+            (option::INTERFACE_NAME, &interface.name),
+            (option::INTERFACE_DESCRIPTION, &interface.description),
+        ];
+        for (code, text) in texts {
+            if let Some(text) = text {
+                put(out, code, text.as_bytes());
+            }
+        }
+        put(out, option::INTERFACE_RESOLUTION, &[9]);
+        if let Some(filter) = &interface.filter {
+            put(out, option::INTERFACE_FILTER, &[&[0], filter.as_bytes()].concat());
+        }
+        put(out, option::END, &[]);
+    });
+}
+
+/// An interface's statistics, so far.
+pub(super) fn statistics(
+    out: &mut Vec<u8>,
+    interface: u32,
+    now: Timestamp,
+    statistics: &InterfaceStatistics,
+) {
+    framed(out, block::STATISTICS, |out| {
+        let [high, low] = halves(now.as_nanos());
+        words(out, &[interface, high, low]);
+        let counts = [
+            (option::STATISTICS_RECEIVED, statistics.received),
+            (option::STATISTICS_DROPPED, statistics.dropped),
+            (option::STATISTICS_FILTERED, statistics.accepted),
+        ];
+        for (code, count) in counts {
+            if let Some(count) = count {
+                put(out, code, &count.to_ne_bytes());
+            }
+        }
+        put(out, option::END, &[]);
+    });
+}
+
+/// Any block, with what is in it.
+pub(super) fn raw(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
+    framed(out, kind, |out| {
+        out.extend_from_slice(body);
+        pad(out, body.len());
+    });
+}
+
+/// A packet's bytes as they were on the wire, cut to a length: with the tag that is beside them put back.
+pub(super) struct Bytes<'a> {
+    head: &'a [u8],
+    tag: Option<[u8; VlanTag::LEN]>,
+    tail: &'a [u8],
+    pub(super) wire_len: u32,
+}
+
+impl<'a> Bytes<'a> {
+    #[inline]
+    pub(super) fn of(packet: &Packet<'a>, most: usize) -> Self {
+        let (data, wire_len) = (packet.data(), packet.original_len() as u32);
+        match packet.stripped_vlan() {
+            Some(tag) if data.len() >= ADDRESSES && most >= ADDRESSES + VlanTag::LEN => {
+                let (head, tail) = data.split_at(ADDRESSES);
+                let tail = &tail[..tail.len().min(most - ADDRESSES - VlanTag::LEN)];
+                let wire_len = wire_len.saturating_add(VlanTag::LEN as u32);
+                Self { head, tag: Some(tag.to_bytes()), tail, wire_len }
+            }
+            _ => Self { head: &data[..data.len().min(most)], tag: None, tail: &[], wire_len },
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.head.len() + self.tag.map_or(0, |tag| tag.len()) + self.tail.len()
+    }
+
+    #[inline]
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.head);
+        if let Some(tag) = self.tag {
+            out.extend_from_slice(&tag);
+            out.extend_from_slice(self.tail);
+        }
+    }
+}
+
+/// A packet of a pcap file.
+#[inline]
+pub(super) fn record(out: &mut Vec<u8>, format: FileFormat, time: Timestamp, bytes: &Bytes<'_>) {
+    let fraction = if format == FileFormat::PcapMicros { time.nanos / 1000 } else { time.nanos };
+    words(out, &[time.secs, fraction, bytes.len() as u32, bytes.wire_len]);
+    bytes.put(out);
+}
+
+/// A packet of a pcapng file.
+#[inline]
+pub(super) fn packet(
+    out: &mut Vec<u8>,
+    packet: &Packet<'_>,
+    bytes: &Bytes<'_>,
+    note: &PacketNote<'_>,
+    has_direction: bool,
+) {
+    framed(out, block::PACKET, |out| {
+        let [high, low] = halves(packet.timestamp().as_nanos());
+        words(out, &[note.interface, high, low, bytes.len() as u32, bytes.wire_len]);
+        bytes.put(out);
+        pad(out, bytes.len());
+        let flags = if has_direction { flags(packet.direction()) } else { 0 };
+        if flags == 0 && note.comment.is_none() && note.hash.is_none() {
+            return;
+        }
+        if let Some(comment) = note.comment {
+            put(out, option::COMMENT, comment.as_bytes());
+        }
+        if flags != 0 {
+            put(out, option::PACKET_FLAGS, &flags.to_ne_bytes());
+        }
+        if let Some((algorithm, hash)) = note.hash {
+            put(out, option::PACKET_HASH, &[&[algorithm], hash].concat());
+        }
+        put(out, option::END, &[]);
+    });
+}
+
+/// Which way, and to whom.
+fn flags(direction: Option<PacketDirection>) -> u32 {
+    match direction {
+        Some(PacketDirection::Outgoing) => 2,
+        Some(PacketDirection::Host) => 1 | 1 << 2,
+        Some(PacketDirection::Multicast) => 1 | 2 << 2,
+        Some(PacketDirection::Broadcast) => 1 | 3 << 2,
+        Some(PacketDirection::OtherHost) => 1 | 4 << 2,
+        _ => 0,
+    }
+}
+
+/// A block: its type, its length, what `body` puts, its length again.
+#[inline]
+fn framed(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    words(out, &[kind, 0]);
+    body(out);
+    let len = (out.len() - start + 4) as u32;
+    out[start + 4..start + 8].copy_from_slice(&len.to_ne_bytes());
+    words(out, &[len]);
+}
+
+/// An option; what is longer than one can be is cut.
+fn put(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+    let value = &value[..value.len().min(usize::from(u16::MAX))];
+    out.extend([code, value.len() as u16].map(u16::to_ne_bytes).as_flattened());
+    out.extend_from_slice(value);
+    pad(out, value.len());
+}
+
+/// Behind so many bytes.
+#[inline]
+fn pad(out: &mut Vec<u8>, len: usize) {
+    out.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
+}
+
+#[inline]
+fn words(out: &mut Vec<u8>, words: &[u32]) {
+    for word in words {
+        out.extend_from_slice(&word.to_ne_bytes());
+    }
+}
+
+fn halves(double: u64) -> [u32; 2] {
+    [(double >> 32) as u32, double as u32]
+}
+
+/// Writes as much as is taken; what was not stays. Each call goes on where the one before stopped.
+pub(super) fn drain(buffer: &mut Vec<u8>, to: &mut impl Write) -> std::io::Result<()> {
+    let mut written = 0;
+    let outcome = loop {
+        if written == buffer.len() {
+            break Ok(());
+        }
+        match to.write(&buffer[written..]) {
+            Ok(0) => break Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    buffer.drain(..written);
+    outcome
+}

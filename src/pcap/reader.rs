@@ -1,0 +1,312 @@
+//! Reading capture files, a record at a time, with bounded memory.
+
+mod buffer;
+mod classic;
+mod pcapng;
+mod time;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use self::buffer::Buffer;
+use self::classic::Classic;
+use self::pcapng::Pcapng;
+use super::compress;
+use super::layout::{BYTE_ORDER, FILE_HEADER, FileFormat, FileInterface, block};
+use crate::error::{FileError, FileFault};
+use crate::packet::{LinkLayer, NO_DIRECTION, PacketMeta};
+use crate::{LinkType, Packet, PacketStatus, Result, Timestamp};
+
+/// Reads a capture file: pcap of either resolution and byte order, or pcapng.
+///
+/// ```no_run
+/// use ringtap::pcap::CaptureReader;
+///
+/// let mut file = CaptureReader::open("a.pcapng")?;
+/// while let Some(record) = file.next_record()? {
+///     println!("{} {}", record.packet().timestamp(), record.packet().len());
+/// }
+/// # Ok::<(), ringtap::Error>(())
+/// ```
+///
+/// Memory is bounded: it holds one packet or block, of 16 MiB at most.
+pub struct CaptureReader {
+    buffer: Buffer,
+    form: Form,
+    interfaces: Vec<FileInterface>,
+    path: Option<PathBuf>,
+    is_over: bool,
+}
+
+enum Form {
+    Classic(Classic),
+    Pcapng(Pcapng),
+}
+
+/// What was found, in bytes of the buffer.
+enum Found {
+    Packet(FoundPacket),
+    Interface(usize),
+    Statistics(usize),
+    Section,
+    Other { kind: u32, body: Range<usize> },
+}
+
+/// A packet, as above.
+struct FoundPacket {
+    data: Range<usize>,
+    meta: PacketMeta,
+    interface: usize,
+    has_time: bool,
+    comment: Option<Range<usize>>,
+}
+
+/// A packet of a file.
+#[derive(Debug, Clone)]
+pub struct Record<'a> {
+    packet: Packet<'a>,
+    interface: usize,
+    has_time: bool,
+    comment: Option<&'a [u8]>,
+}
+
+impl<'a> Record<'a> {
+    /// The packet. Its [`interface_index`](Packet::interface_index) is [`interface`](Self::interface).
+    pub fn packet(&self) -> Packet<'a> {
+        self.packet
+    }
+
+    /// Which of [`CaptureReader::interfaces`] it is of.
+    pub fn interface(&self) -> usize {
+        self.interface
+    }
+
+    /// Whether the file has its time: a simple packet's is 0.
+    pub fn has_time(&self) -> bool {
+        self.has_time
+    }
+
+    /// The (first) comment on it.
+    pub fn comment(&self) -> Option<std::borrow::Cow<'a, str>> {
+        self.comment.map(String::from_utf8_lossy)
+    }
+}
+
+/// What a file consists of.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum FileBlock<'a> {
+    /// A packet.
+    Packet(Record<'a>),
+    /// The description of an interface, by its place in [`CaptureReader::interfaces`].
+    Interface(usize),
+    /// Statistics of an interface, which now are [`FileInterface::statistics`].
+    Statistics(usize),
+    /// A new section: what it describes its packets are of.
+    Section,
+    /// Something else, such as names of hosts (type 4) or keys (type 10): its type, and what is in it.
+    Other {
+        /// The block's type.
+        kind: u32,
+        /// What is between its lengths.
+        body: &'a [u8],
+    },
+}
+
+impl CaptureReader {
+    /// Opens a file; with the features `gzip` and `lz4`, a compressed one too.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) where it cannot be opened or is no capture file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|error| FileError::io(0, error).of(path))?;
+        let mut reader = Self::start(file).map_err(|error| error.of(path))?;
+        reader.path = Some(path.to_owned());
+        Ok(reader)
+    }
+
+    /// Reads from anything, which it buffers itself.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_reader(reader: impl Read + Send + 'static) -> Result<Self> {
+        Ok(Self::start(reader)?)
+    }
+
+    /// Opens a file that is to be appended to: what is compressed cannot be.
+    pub(super) fn plain(file: File, path: &Path) -> Result<Self> {
+        let mut reader = Self::on(Buffer::new(Box::new(file))).map_err(|error| error.of(path))?;
+        reader.path = Some(path.to_owned());
+        Ok(reader)
+    }
+
+    fn start(reader: impl Read + Send + 'static) -> Result<Self, FileError> {
+        Self::on(Buffer::new(compress::decompressed(Box::new(reader))?))
+    }
+
+    fn on(mut buffer: Buffer) -> Result<Self, FileError> {
+        if !buffer.fill(4)? {
+            let magic = std::array::from_fn(|at| buffer.bytes().get(at).copied().unwrap_or(0));
+            let fault = if buffer.bytes().is_empty() {
+                FileFault::CutShort
+            } else {
+                FileFault::NotACapture { magic }
+            };
+            return Err(FileError::new(0, fault));
+        }
+        let mut interfaces = Vec::new();
+        let form = match buffer.word(0, false) {
+            block::SECTION => Form::Pcapng(Pcapng::default()),
+            _ => {
+                let is_whole = buffer.fill(FILE_HEADER)?;
+                let (classic, interface) = Classic::read(buffer.bytes())?;
+                if !is_whole {
+                    return Err(FileError::new(0, FileFault::CutShort));
+                }
+                buffer.consume(FILE_HEADER);
+                interfaces.push(interface);
+                Form::Classic(classic)
+            }
+        };
+        let (path, is_over) = (None, false);
+        Ok(Self { buffer, form, interfaces, path, is_over })
+    }
+
+    /// The next packet; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) with the place and what is wrong there; after that, nothing more comes.
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
+        loop {
+            match self.advance()? {
+                None => return Ok(None),
+                Some(Found::Packet(packet)) => return Ok(Some(self.record(packet))),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The next block of whatever kind; `None` at the end. A pcap file is a description of its interface, which has
+    /// been read already, and packets.
+    ///
+    /// # Errors
+    /// As [`next_record`](Self::next_record).
+    pub fn next_block(&mut self) -> Result<Option<FileBlock<'_>>> {
+        let Some(found) = self.advance()? else { return Ok(None) };
+        Ok(Some(match found {
+            Found::Packet(packet) => FileBlock::Packet(self.record(packet)),
+            Found::Interface(number) => FileBlock::Interface(number),
+            Found::Statistics(number) => FileBlock::Statistics(number),
+            Found::Section => FileBlock::Section,
+            Found::Other { kind, body } => {
+                FileBlock::Other { kind, body: &self.buffer.bytes()[body] }
+            }
+        }))
+    }
+
+    /// The interfaces described so far, of all sections: in pcapng more may come between packets.
+    pub fn interfaces(&self) -> &[FileInterface] {
+        &self.interfaces
+    }
+
+    /// How the file is written.
+    pub fn format(&self) -> FileFormat {
+        match &self.form {
+            Form::Classic(classic) => classic.format(),
+            Form::Pcapng(_) => FileFormat::Pcapng,
+        }
+    }
+
+    /// Where in the file the next block or packet begins, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.buffer.next_offset()
+    }
+
+    /// Whether the file (in pcapng, its last section) is in the other byte order than this machine's.
+    pub(super) fn is_swapped(&self) -> bool {
+        match &self.form {
+            Form::Classic(classic) => classic.is_swapped,
+            Form::Pcapng(pcapng) => pcapng.is_swapped,
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Found>> {
+        if self.is_over {
+            return Ok(None);
+        }
+        self.buffer.release();
+        let found = match &mut self.form {
+            Form::Classic(classic) => classic.next(&mut self.buffer, &self.interfaces[0]),
+            Form::Pcapng(pcapng) => pcapng.next(&mut self.buffer, &mut self.interfaces),
+        };
+        self.is_over = !matches!(found, Ok(Some(_)));
+        found.map_err(|error| match &self.path {
+            Some(path) => error.of(path).into(),
+            None => error.into(),
+        })
+    }
+
+    fn record(&self, packet: FoundPacket) -> Record<'_> {
+        let FoundPacket { data, meta, interface, has_time, comment } = packet;
+        let bytes = self.buffer.bytes();
+        let comment = comment.map(|range| &bytes[range]);
+        Record { packet: Packet::new(&bytes[data], meta), interface, has_time, comment }
+    }
+}
+
+impl fmt::Debug for CaptureReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaptureReader")
+            .field("path", &self.path)
+            .field("format", &self.format())
+            .field("interfaces", &self.interfaces.len())
+            .field("offset", &self.offset())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the first word of a section says that its byte order is not ours; `None` where it is neither.
+fn is_swapped(word: u32) -> Option<bool> {
+    match word {
+        BYTE_ORDER => Some(false),
+        _ if word.swap_bytes() == BYTE_ORDER => Some(true),
+        _ => None,
+    }
+}
+
+/// What a file knows of a packet.
+fn meta(
+    data: &[u8],
+    wire_len: u32,
+    timestamp: Timestamp,
+    interface: (usize, LinkType),
+    pkttype: Option<u8>,
+) -> PacketMeta {
+    let (interface, link_type) = interface;
+    let (hardware, protocol) = match (link_type, data.get(12..14)) {
+        (LinkType::ETHERNET, Some(&[a, b])) => (libc::ARPHRD_ETHER, u16::from_be_bytes([a, b])),
+        (LinkType::ETHERNET, _) => (libc::ARPHRD_ETHER, 0),
+        _ => (libc::ARPHRD_NONE, 0),
+    };
+    let link = LinkLayer {
+        protocol,
+        interface_index: interface as u32,
+        hardware,
+        pkttype: pkttype.unwrap_or(NO_DIRECTION),
+        address_len: 0,
+        address: [0; 8],
+    };
+    PacketMeta {
+        wire_len,
+        timestamp,
+        status: PacketStatus::TIMESTAMP_SOFTWARE,
+        rxhash: None,
+        vlan: None,
+        link: Some(link),
+        offload: None,
+    }
+}

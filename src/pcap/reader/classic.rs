@@ -1,0 +1,86 @@
+//! The classic format: a header, and packets.
+
+use super::buffer::{Buffer, half, word};
+use super::{Found, FoundPacket, meta};
+use crate::error::{FileError, FileFault};
+use crate::pcap::layout::{
+    FileFormat, FileInterface, MAX_BLOCK, MICROSECONDS, MODIFIED, MODIFIED_HEADER, NANOSECONDS,
+    RECORD_HEADER,
+};
+use crate::{LinkType, Timestamp};
+
+#[derive(Debug)]
+pub(super) struct Classic {
+    pub(super) is_swapped: bool,
+    has_nanos: bool,
+    record_header: usize,
+    /// The number behind the version's point, which says in which order lengths are.
+    minor: u16,
+}
+
+impl Classic {
+    /// Reads a file's header, or as much of it as there is.
+    pub(super) fn read(bytes: &[u8]) -> Result<(Self, FileInterface), FileError> {
+        let magic: [u8; 4] = std::array::from_fn(|at| bytes[at]);
+        let known = |is_swapped| {
+            let (has_nanos, record_header) = match word(bytes, 0, is_swapped) {
+                MICROSECONDS => (false, RECORD_HEADER),
+                NANOSECONDS => (true, RECORD_HEADER),
+                MODIFIED => (false, MODIFIED_HEADER),
+                _ => return None,
+            };
+            Some((is_swapped, has_nanos, record_header))
+        };
+        let Some((is_swapped, has_nanos, record_header)) = known(false).or_else(|| known(true))
+        else {
+            return Err(FileError::new(0, FileFault::NotACapture { magic }));
+        };
+        if bytes.len() < 24 {
+            return Err(FileError::new(0, FileFault::CutShort));
+        }
+        let (major, minor) = (half(bytes, 4, is_swapped), half(bytes, 6, is_swapped));
+        if major != 2 {
+            return Err(FileError::new(4, FileFault::Version { major, minor }));
+        }
+        // Above the number are the length of a frame check sequence, and flags.
+        let mut interface = FileInterface::new(LinkType(word(bytes, 20, is_swapped) as u16));
+        interface.snap_len = word(bytes, 16, is_swapped);
+        Ok((Self { is_swapped, has_nanos, record_header, minor }, interface))
+    }
+
+    pub(super) fn format(&self) -> FileFormat {
+        if self.has_nanos { FileFormat::PcapNanos } else { FileFormat::PcapMicros }
+    }
+
+    pub(super) fn next(
+        &mut self,
+        buffer: &mut Buffer,
+        interface: &FileInterface,
+    ) -> Result<Option<Found>, FileError> {
+        if !buffer.fill_or_end(self.record_header)? {
+            return Ok(None);
+        }
+        let field = |at| buffer.word(at, self.is_swapped);
+        let (secs, fraction, mut len, mut wire_len) = (field(0), field(4), field(8), field(12));
+        // Before version 2.3 the lengths stood the other way round, and in some programs' 2.3.
+        if self.minor < 3 || (self.minor == 3 && len > wire_len) {
+            std::mem::swap(&mut len, &mut wire_len);
+        }
+        if len > MAX_BLOCK {
+            return Err(buffer.fault(FileFault::TooLong { len }));
+        }
+        let data = self.record_header..self.record_header + len as usize;
+        buffer.need(data.end)?;
+        let nanos = u64::from(fraction) * if self.has_nanos { 1 } else { 1000 };
+        // A fraction of more than a second counts as what it is.
+        let timestamp = Timestamp {
+            secs: secs.saturating_add((nanos / 1_000_000_000) as u32),
+            nanos: (nanos % 1_000_000_000) as u32,
+        };
+        let bytes = &buffer.bytes()[data.clone()];
+        let meta = meta(bytes, wire_len, timestamp, (0, interface.link_type), None);
+        buffer.hold(data.end);
+        let (interface, has_time, comment) = (0, true, None);
+        Ok(Some(Found::Packet(FoundPacket { data, meta, interface, has_time, comment })))
+    }
+}

@@ -1,0 +1,340 @@
+//! A series of files.
+
+mod names;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use self::names::{Names, Written};
+use super::layout::InterfaceStatistics;
+use super::sink::PacketSink;
+use super::writer::{CaptureWriter, CaptureWriterBuilder, PacketNote};
+use crate::error::FileError;
+use crate::{Packet, Result};
+
+/// How long to wait before a file is tried again, where the last try failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Writes packets to a series of files: a new one when the last is large, old or full enough, and the oldest removed.
+///
+/// ```no_run
+/// use ringtap::pcap::{PacketSink, RotatingWriter};
+///
+/// # fn all(mut capture: ringtap::Capture) -> ringtap::Result<()> {
+/// let files = RotatingWriter::builder("/var/spool/capture", "eth0");
+/// let mut files = files.max_bytes(100 << 20).keep_files(20).build()?;
+/// while let Some(batch) = capture.next_batch() {
+///     // An error is reported once, and counted; the next packets are tried again.
+///     if let Err(error) = files.write_batch(&batch) {
+///         eprintln!("{error}");
+///     }
+/// }
+/// files.finish()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Each file is complete: it is closed before the next one is opened, and a packet is in one of them. When the process
+/// is killed, at most what was not [flushed](PacketSink::flush) is lost, some 256 KiB; the last file may end inside of
+/// a packet, which readers say behind the whole ones. Where the disk is full, packets are dropped and counted
+/// ([`RotationStats::lost`]), the file ends with its last whole one, and another is begun once there is room.
+#[derive(Debug)]
+pub struct RotatingWriter {
+    options: RotatingWriterBuilder,
+    names: Names,
+    current: Option<Current>,
+    /// No try before then.
+    wait_until: Option<Instant>,
+    statistics: Option<InterfaceStatistics>,
+    stats: RotationStats,
+}
+
+/// The file that is written.
+#[derive(Debug)]
+struct Current {
+    writer: CaptureWriter<Counted>,
+    path: PathBuf,
+    began: Instant,
+    /// Packets in it, and those of them that are in it for sure.
+    packets: u64,
+    flushed: u64,
+}
+
+/// A file, and how long it is with whole packets only.
+#[derive(Debug)]
+struct Counted {
+    file: File,
+    whole: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // All or nothing: what a full disk has taken of it is cut off again.
+        match self.file.write_all(bytes) {
+            Ok(()) => {
+                self.whole += bytes.len() as u64;
+                Ok(bytes.len())
+            }
+            Err(error) => {
+                self.file.set_len(self.whole)?;
+                self.file.seek(SeekFrom::Start(self.whole))?;
+                Err(error)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// What a series of files came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RotationStats {
+    /// Packets taken.
+    pub packets: u64,
+    /// Packets that are in no file, since writing failed.
+    pub lost: u64,
+    /// Files begun.
+    pub files: u64,
+    /// Files removed, being the oldest.
+    pub removed: u64,
+    /// Times that something failed.
+    pub errors: u64,
+}
+
+/// How a series of files is written; from [`RotatingWriter::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RotatingWriterBuilder {
+    directory: PathBuf,
+    prefix: String,
+    file: CaptureWriterBuilder,
+    max_bytes: u64,
+    max_time: Option<Duration>,
+    max_packets: u64,
+    keep_files: Option<usize>,
+    keep_bytes: Option<u64>,
+}
+
+impl RotatingWriterBuilder {
+    /// The format, interfaces and texts of each file; its compression does not count.
+    pub fn file(mut self, file: CaptureWriterBuilder) -> Self {
+        self.file = file;
+        self
+    }
+
+    /// The size at which a file is closed, within one packet. Default 100 MiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// The age at which a file is closed, when the next packet comes. Default none.
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = Some(time);
+        self
+    }
+
+    /// How many packets a file has at most. Default any number.
+    pub fn max_packets(mut self, packets: u64) -> Self {
+        self.max_packets = packets;
+        self
+    }
+
+    /// How many files there are at most, the one being written included: the oldest is removed. Default any number.
+    pub fn keep_files(mut self, files: usize) -> Self {
+        self.keep_files = Some(files.max(1));
+        self
+    }
+
+    /// How many bytes all files have together at most: the oldest are removed, but never the one being written.
+    /// Default any number.
+    pub fn keep_bytes(mut self, bytes: u64) -> Self {
+        self.keep_bytes = Some(bytes);
+        self
+    }
+
+    /// Opens the first file. Files of the same prefix that are there, from an earlier run, count as the oldest.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) where the directory cannot be read, or the file not written.
+    pub fn build(self) -> Result<RotatingWriter> {
+        let extension = match self.file.format {
+            super::FileFormat::Pcapng => "pcapng",
+            _ => "pcap",
+        };
+        let names = Names::read(&self.directory, &self.prefix, extension)?;
+        let (current, wait_until, statistics) = (None, None, None);
+        let stats = RotationStats::default();
+        let mut files =
+            RotatingWriter { options: self, names, current, wait_until, statistics, stats };
+        files.open()?;
+        Ok(files)
+    }
+}
+
+impl RotatingWriter {
+    /// Files in `directory` whose names begin with `prefix`, go on with a number that counts up and the time, and end
+    /// with `.pcapng` or `.pcap`: `eth0_00001_20260131T235959.pcapng`.
+    pub fn builder(
+        directory: impl Into<PathBuf>,
+        prefix: impl Into<String>,
+    ) -> RotatingWriterBuilder {
+        RotatingWriterBuilder {
+            directory: directory.into(),
+            prefix: prefix.into(),
+            file: CaptureWriterBuilder::default(),
+            max_bytes: 100 << 20,
+            max_time: None,
+            max_packets: u64::MAX,
+            keep_files: None,
+            keep_bytes: None,
+        }
+    }
+
+    /// Writes a packet, and what else is to be said of it.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) where writing failed. It is reported once, and tried again after a second;
+    /// meanwhile packets are dropped and counted.
+    pub fn write_with(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
+        self.stats.packets += 1;
+        if self.wait_until.is_some_and(|until| Instant::now() < until) {
+            self.stats.lost += 1;
+            return Ok(());
+        }
+        self.wait_until = None;
+        let outcome = self.turn().and_then(|()| self.put(packet, note));
+        outcome.inspect_err(|_| self.failed())
+    }
+
+    /// Closes the file and begins the next.
+    ///
+    /// # Errors
+    /// As [`write_with`](Self::write_with).
+    pub fn rotate(&mut self) -> Result<()> {
+        self.close().and_then(|()| self.open()).inspect_err(|_| self.failed())
+    }
+
+    /// What each file says at its end of its first interface, from now on: totals of the whole capture.
+    pub fn set_statistics(&mut self, statistics: InterfaceStatistics) {
+        self.statistics = Some(statistics);
+    }
+
+    /// The file that is being written.
+    pub fn path(&self) -> Option<&Path> {
+        self.current.as_ref().map(|current| &*current.path)
+    }
+
+    /// What it came to so far.
+    pub fn stats(&self) -> RotationStats {
+        self.stats
+    }
+
+    /// Closes the last file.
+    ///
+    /// # Errors
+    /// As [`write_with`](Self::write_with).
+    pub fn finish(mut self) -> Result<RotationStats> {
+        self.close()?;
+        Ok(self.stats)
+    }
+
+    fn put(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let waiting = current.writer.stats().bytes;
+        current.packets += 1;
+        current.writer.write_with(packet, note)?;
+        if current.writer.stats().bytes > waiting {
+            current.flushed = current.packets;
+        }
+        Ok(())
+    }
+
+    /// Begins the next file if it is time to.
+    fn turn(&mut self) -> Result<()> {
+        let options = &self.options;
+        let is_done = self.current.as_ref().is_none_or(|current| {
+            let is_old = options.max_time.is_some_and(|most| current.began.elapsed() >= most);
+            let is_full =
+                current.packets >= options.max_packets || current.writer.len() >= options.max_bytes;
+            current.packets > 0 && (is_old || is_full)
+        });
+        if is_done { self.close().and_then(|()| self.open()) } else { Ok(()) }
+    }
+
+    /// After a failure: what waited is lost, and the file ends with what is in it.
+    fn failed(&mut self) {
+        self.stats.errors += 1;
+        self.wait_until = Some(Instant::now() + RETRY);
+        match self.current.take() {
+            Some(current) => {
+                self.stats.lost += current.packets - current.flushed;
+                let bytes = current.writer.stats().bytes;
+                current.writer.abandon();
+                self.names.wrote(Written { path: current.path, bytes });
+            }
+            None => self.stats.lost += 1,
+        }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        if let Some(statistics) = self.statistics {
+            current.writer.write_statistics(0, &statistics)?;
+        }
+        current.writer.flush()?;
+        current.flushed = current.packets;
+        let Some(Current { writer, path, .. }) = self.current.take() else { return Ok(()) };
+        let bytes = writer.stats().bytes;
+        drop(writer);
+        self.names.wrote(Written { path, bytes });
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<()> {
+        let path = self.names.next(SystemTime::now());
+        let of = |error: std::io::Error| FileError::io(0, error).of(&path);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(of)?;
+        let out = Counted { file, whole: 0 };
+        let writer = self.options.file.clone().start(out, true).map_err(|error| {
+            let _ = fs::remove_file(&path); // of no use without its header
+            error.of(&path)
+        })?;
+        let (began, packets, flushed) = (Instant::now(), 0, 0);
+        self.current = Some(Current { writer, path, began, packets, flushed });
+        self.stats.files += 1;
+        let removed = self
+            .names
+            .keep(self.options.keep_files.map(|files| files - 1), self.options.keep_bytes);
+        self.stats.removed += removed.0;
+        self.stats.errors += removed.1;
+        Ok(())
+    }
+}
+
+impl PacketSink for RotatingWriter {
+    fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
+        self.write_with(packet, &PacketNote::default())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let outcome = current.writer.flush();
+        match outcome {
+            Ok(()) => current.flushed = current.packets,
+            Err(_) => self.failed(),
+        }
+        outcome
+    }
+}
+
+impl Drop for RotatingWriter {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}

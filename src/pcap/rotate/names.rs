@@ -1,0 +1,135 @@
+//! What the files of a series are called, and which of them are removed.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::Result;
+use crate::error::FileError;
+
+/// A file that is closed.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Names {
+    directory: PathBuf,
+    prefix: String,
+    extension: &'static str,
+    /// The last number given.
+    number: u64,
+    /// The oldest first.
+    written: VecDeque<Written>,
+}
+
+impl Names {
+    /// Goes on behind the files that are there.
+    pub(super) fn read(directory: &Path, prefix: &str, extension: &'static str) -> Result<Self> {
+        let of = |error: std::io::Error| FileError::io(0, error).of(directory);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory).map_err(of)? {
+            let entry = entry.map_err(of)?;
+            let name = entry.file_name();
+            if let Some(number) = name.to_str().and_then(|name| number(name, prefix, extension)) {
+                // One that is gone meanwhile is of no bytes.
+                let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+                found.push((number, Written { path: entry.path(), bytes }));
+            }
+        }
+        found.sort_by_key(|(number, _)| *number);
+        let number = found.last().map_or(0, |(number, _)| *number);
+        let written = found.into_iter().map(|(_, written)| written).collect();
+        let (directory, prefix) = (directory.to_owned(), prefix.to_owned());
+        Ok(Self { directory, prefix, extension, number, written })
+    }
+
+    pub(super) fn next(&mut self, now: SystemTime) -> PathBuf {
+        self.number += 1;
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let Self { prefix, number, extension, .. } = self;
+        self.directory.join(format!("{prefix}_{number:05}_{}.{extension}", text(now)))
+    }
+
+    pub(super) fn wrote(&mut self, written: Written) {
+        self.written.push_back(written);
+    }
+
+    /// Removes the oldest until so many are left, of so many bytes: how many were removed, and how many could not be.
+    pub(super) fn keep(&mut self, files: Option<usize>, bytes: Option<u64>) -> (u64, u64) {
+        let mut all: u64 = self.written.iter().map(|written| written.bytes).sum();
+        let (mut removed, mut failed) = (0, 0);
+        while !self.written.is_empty() {
+            let is_many = files.is_some_and(|most| self.written.len() > most);
+            let is_much = bytes.is_some_and(|most| all > most);
+            if !is_many && !is_much {
+                break;
+            }
+            let Some(oldest) = self.written.pop_front() else { break };
+            all -= oldest.bytes;
+            match fs::remove_file(&oldest.path) {
+                Ok(()) => removed += 1,
+                // It is no longer ours to remove, and not tried again.
+                Err(_) => failed += 1,
+            }
+        }
+        (removed, failed)
+    }
+}
+
+/// The number in a name of ours.
+fn number(name: &str, prefix: &str, extension: &str) -> Option<u64> {
+    let rest = name.strip_prefix(prefix)?.strip_prefix('_')?;
+    let (number, time) = rest.strip_suffix(extension)?.strip_suffix('.')?.split_once('_')?;
+    let is_time = time.len() == 15 && time.as_bytes()[8] == b'T';
+    if is_time && number.len() >= 5 { number.parse().ok() } else { None }
+}
+
+/// A time of UTC, as `20260131T235959` (the calendar's rules by Howard Hinnant's `civil_from_days`).
+fn text(secs: u64) -> String {
+    let (days, rest) = (secs / 86_400 + 719_468, secs % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hours, minutes, secs) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}{month:02}{day:02}T{hours:02}{minutes:02}{secs:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(text(0), "19700101T000000");
+        assert_eq!(text(951_782_399), "20000228T235959");
+        assert_eq!(text(951_782_400), "20000229T000000");
+        assert_eq!(text(1_772_323_199), "20260228T235959");
+        assert_eq!(text(4_107_542_400), "21000301T000000");
+    }
+
+    #[test]
+    fn only_names_of_this_series_are_its_own() {
+        assert_eq!(number("a_00012_20260131T235959.pcap", "a", "pcap"), Some(12));
+        assert_eq!(number("a_123456_20260131T235959.pcap", "a", "pcap"), Some(123_456));
+        for other in [
+            "a_00012_20260131T235959.pcapng",
+            "ab_00012_20260131T235959.pcap",
+            "a_b_00012_20260131T235959.pcap",
+            "a_12_20260131T235959.pcap",
+            "a_00012_.pcap",
+            "a_00012.pcap",
+            "notes.txt",
+        ] {
+            assert_eq!(number(other, "a", "pcap"), None, "{other}");
+        }
+    }
+}

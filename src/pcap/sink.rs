@@ -1,0 +1,57 @@
+//! What takes packets to be kept.
+
+use std::io::Write;
+
+use super::writer::CaptureWriter;
+use crate::{Packet, PacketBatch, Result};
+
+/// What packets are written to: a file, a series of files, a thread that writes.
+pub trait PacketSink {
+    /// Takes a packet.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()>;
+
+    /// Takes the packets of a batch.
+    ///
+    /// # Errors
+    /// As [`write_packet`](Self::write_packet), of the first that failed; the others are tried all the same.
+    fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
+        let mut outcome = Ok(());
+        for packet in batch {
+            outcome = outcome.and(self.write_packet(&packet));
+        }
+        outcome
+    }
+
+    /// Has what was taken written.
+    ///
+    /// # Errors
+    /// Where that fails.
+    fn flush(&mut self) -> Result<()>;
+}
+
+impl<W: Write> PacketSink for CaptureWriter<W> {
+    fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
+        self.write(packet)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        CaptureWriter::flush(self)
+    }
+}
+
+impl<S: PacketSink + ?Sized> PacketSink for &mut S {
+    fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
+        (**self).write_packet(packet)
+    }
+
+    fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
+        (**self).write_batch(batch)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        (**self).flush()
+    }
+}

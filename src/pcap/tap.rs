@@ -1,0 +1,101 @@
+//! Writing what a stream delivers, on its way.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::sink::PacketSink;
+use crate::{Error, PacketBatch, Result};
+
+/// What a [`PcapTap`] does where writing fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum TapPolicy {
+    /// Counts it and goes on.
+    #[default]
+    Continue,
+    /// Counts it and writes nothing more; the stream goes on.
+    DropTap,
+    /// Delivers the error instead of the batch; the stream goes on with the next one.
+    FailStream,
+}
+
+/// A stream of batches that are written as they pass; from [`PcapTapExt::with_pcap_tap`].
+#[derive(Debug)]
+pub struct PcapTap<St, S> {
+    stream: St,
+    sink: Option<S>,
+    policy: TapPolicy,
+    errors: u64,
+    last_error: Option<Error>,
+}
+
+/// Streams of batches that can be written as they pass.
+pub trait PcapTapExt: Stream<Item = Result<PacketBatch>> + Sized {
+    /// Writes each batch to `sink`, and delivers it.
+    ///
+    /// A file is written at once, which may take its time: a [`BackgroundWriter`](super::BackgroundWriter) as the sink
+    /// does it in a thread.
+    fn with_pcap_tap<S: PacketSink>(self, sink: S, policy: TapPolicy) -> PcapTap<Self, S> {
+        PcapTap { stream: self, sink: Some(sink), policy, errors: 0, last_error: None }
+    }
+}
+
+impl<St: Stream<Item = Result<PacketBatch>>> PcapTapExt for St {}
+
+impl<St, S> PcapTap<St, S> {
+    /// Times that writing failed.
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// What failed last, once.
+    pub fn take_error(&mut self) -> Option<Error> {
+        self.last_error.take()
+    }
+
+    /// The sink, unless it was dropped.
+    pub fn sink_mut(&mut self) -> Option<&mut S> {
+        self.sink.as_mut()
+    }
+
+    /// The stream.
+    pub fn get_ref(&self) -> &St {
+        &self.stream
+    }
+
+    /// The stream, and the sink unless it was dropped.
+    pub fn into_parts(self) -> (St, Option<S>) {
+        (self.stream, self.sink)
+    }
+}
+
+impl<St, S> Stream for PcapTap<St, S>
+where
+    St: Stream<Item = Result<PacketBatch>> + Unpin,
+    S: PacketSink + Unpin,
+{
+    type Item = Result<PacketBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let next = Pin::new(&mut this.stream).poll_next(cx);
+        let (Poll::Ready(Some(Ok(batch))), Some(sink)) = (&next, &mut this.sink) else {
+            return next;
+        };
+        let Err(error) = sink.write_batch(batch) else { return next };
+        this.errors += 1;
+        match this.policy {
+            TapPolicy::FailStream => return Poll::Ready(Some(Err(error))),
+            TapPolicy::DropTap => this.sink = None,
+            TapPolicy::Continue => {}
+        }
+        this.last_error = Some(error);
+        next
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.stream.size_hint()
+    }
+}

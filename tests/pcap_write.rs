@@ -1,0 +1,336 @@
+//! Capture files that we write, read by other tools; and what others write, read by us.
+#![cfg(feature = "pcap")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ringtap::pcap::{
+    CaptureReader, CaptureWriter, FileFormat, FileInterface, InterfaceStatistics, PacketNote,
+    PcapSource,
+};
+use ringtap::{Capture, Error, FileFault, Injector, LinkType, OwnedPacket, RingLayout};
+use ringtap_lab::{Directory, namespace, pcap, skip};
+
+ringtap_lab::test_binary!();
+
+const FORMATS: [FileFormat; 3] =
+    [FileFormat::Pcapng, FileFormat::PcapNanos, FileFormat::PcapMicros];
+
+fn real(name: &str) -> Option<PathBuf> {
+    let directory = pcap::directory();
+    if directory.is_none() {
+        skip("no captures beside the repository");
+    }
+    Some(directory?.join(name))
+}
+
+fn packets(path: &Path) -> Vec<OwnedPacket> {
+    let mut reader = CaptureReader::open(path).unwrap();
+    let mut packets = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        packets.push(record.packet().to_owned());
+    }
+    packets
+}
+
+fn run(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = match Command::new(program).args(arguments).output() {
+        Ok(output) => output,
+        Err(error) => {
+            skip(&format!("{program}: {error}"));
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn other_tools_read_the_same_packets_interfaces_comments_and_counts() {
+    let Some(source) = real("zeek-flows-wikipedia.pcap") else { return };
+    let directory = Directory::new();
+    let packets = packets(&source);
+    for format in FORMATS {
+        let path = directory.path().join("file");
+        let mut second = FileInterface::ethernet("eth7");
+        second.description = Some("the second one".to_owned());
+        second.filter = Some("tcp or udp".to_owned());
+        // libpcap reads no file whose interfaces differ in this.
+        let mut first = FileInterface::ethernet("eth3");
+        (first.snap_len, second.snap_len) = (60, 60);
+        let options = CaptureWriter::builder().format(format).comment("all of it");
+        let options = options.interface(first).interface(second);
+        let mut writer = options.create(&path).unwrap();
+        for (number, packet) in packets.iter().enumerate() {
+            let comment = (number == 5).then_some("five, and äöü");
+            let interface = u32::from(format == FileFormat::Pcapng && number % 2 == 1);
+            let note = PacketNote { interface, comment, hash: None };
+            writer.write_with(&packet.as_packet(), &note).unwrap();
+        }
+        let mut counted = InterfaceStatistics::default();
+        (counted.received, counted.dropped) = (Some(1000), Some(7));
+        writer.write_statistics(0, &InterfaceStatistics::default()).unwrap();
+        writer.set_statistics(1, counted);
+        assert_eq!(writer.stats().packets, packets.len() as u64);
+        writer.finish().unwrap();
+
+        let file = path.to_str().unwrap();
+        let fields = [
+            "frame.time_epoch",
+            "frame.len",
+            "frame.cap_len",
+            "frame.interface_name",
+            "frame.comment",
+        ];
+        let mut arguments = vec!["-r", file, "-T", "fields", "-E", "separator=;"];
+        fields.iter().for_each(|field| arguments.extend(["-e", field]));
+        let Some(text) = run("tshark", &arguments) else { return };
+        for (number, (line, packet)) in text.lines().zip(&packets).enumerate() {
+            let packet = packet.as_packet();
+            let mut time = packet.timestamp();
+            let is_second = format == FileFormat::Pcapng && number % 2 == 1;
+            let kept = packet.len().min(60);
+            if format == FileFormat::PcapMicros {
+                time.nanos -= time.nanos % 1000;
+            }
+            let (name, comment) = match (format, is_second) {
+                (FileFormat::Pcapng, true) => {
+                    ("eth7", if number == 5 { "five, and äöü" } else { "" })
+                }
+                (FileFormat::Pcapng, false) => ("eth3", ""),
+                _ => ("", ""),
+            };
+            let expected = format!("{time};{};{kept};{name};{comment}", packet.original_len());
+            assert_eq!(line, expected, "{format:?} {number}");
+        }
+        assert_eq!(text.lines().count(), packets.len());
+        let Some(text) = run("tcpdump", &["-r", file, "-n", "-q"]) else { return };
+        assert_eq!(text.lines().count(), packets.len(), "{format:?}");
+        let Some(text) = run("capinfos", &["-M", file]) else { return };
+        if format == FileFormat::Pcapng {
+            for expected in [
+                "all of it",
+                "Name = eth3",
+                "Name = eth7",
+                "the second one",
+                "Capture length = 60",
+                "Filter string = tcp or udp",
+                "ringtap",
+            ] {
+                assert!(text.contains(expected), "{expected}:\n{text}");
+            }
+            // tshark and capinfos do not print them.
+            let mut reader = CaptureReader::open(&path).unwrap();
+            while reader.next_record().unwrap().is_some() {}
+            assert_eq!(reader.interfaces()[1].statistics, counted);
+        }
+    }
+}
+
+#[test]
+fn what_other_tools_write_is_read() {
+    let Some(source) = real("zeek-flows-wikipedia.pcap") else { return };
+    let directory = Directory::new();
+    let original = packets(&source);
+    for format in ["pcap", "nsecpcap", "pcapng", "modpcap"] {
+        let path = directory.path().join(format);
+        let arguments = ["-F", format, source.to_str().unwrap(), path.to_str().unwrap()];
+        if run("editcap", &arguments).is_none() {
+            return;
+        }
+        let read = packets(&path);
+        assert!(
+            read.iter().map(OwnedPacket::data).eq(original.iter().map(OwnedPacket::data)),
+            "{format}"
+        );
+        let times = |packets: &[OwnedPacket]| -> Vec<_> {
+            packets.iter().map(|packet| packet.as_packet().timestamp()).collect()
+        };
+        assert_eq!(times(&read), times(&original), "{format}");
+    }
+    let path = directory.path().join("tshark");
+    let arguments = ["-r", source.to_str().unwrap(), "-w", path.to_str().unwrap()];
+    if run("tshark", &arguments).is_none() {
+        return;
+    }
+    assert_eq!(packets(&path), original, "all, with its times");
+}
+
+#[test]
+fn a_file_played_over_a_wire_and_captured_and_written_is_the_same_file() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let Some(net) = namespace() else { return };
+    let scratch = Directory::new();
+    let veth = net.veth();
+    veth.set_mtu(65_535);
+    let (mut files, mut frames) = (0, 0);
+    let mut injector = Injector::builder()
+        .interface(&veth.left)
+        .frame_size(1 << 17)
+        .frame_count(64)
+        .build()
+        .unwrap();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        // Conformance files of the formats are not captures.
+        let is_pcap = path.extension().is_some_and(|e| e == "pcap" || e == "pcapng");
+        if !is_pcap || path.to_string_lossy().contains("-format-") {
+            continue;
+        }
+        let Ok(mut source) = PcapSource::open(&path) else { continue };
+        if source.interfaces().first().is_some_and(|first| first.link_type != LinkType::ETHERNET) {
+            continue;
+        }
+        let Ok(batches) = source.batches().collect::<Result<Vec<_>, _>>() else { continue };
+        let is_ethernet = source.interfaces().iter().all(|one| one.link_type == LinkType::ETHERNET);
+        let sendable: Vec<&[u8]> = batches
+            .iter()
+            .flat_map(|batch| batch.iter())
+            .map(|packet| packet.data())
+            .filter(|frame| (14..=65_549).contains(&frame.len()))
+            .collect();
+        if !is_ethernet || sendable.is_empty() || sendable.len() >= 5_000 {
+            continue;
+        }
+        for layout in [RingLayout::Blocks, RingLayout::Frames] {
+            let ring = Capture::builder().interface(&veth.right).layout(layout).block_timeout_ms(2);
+            let mut capture =
+                ring.block_size(1 << 17).frame_size(1 << 17).block_count(64).build().unwrap();
+            let written = scratch.path().join("written.pcapng");
+            let mut writer = CaptureWriter::create(&written).unwrap();
+            for burst in sendable.chunks(32) {
+                for frame in burst {
+                    injector.send(frame).unwrap();
+                }
+                injector.flush().unwrap();
+                let mut left = burst.len();
+                while left > 0 {
+                    let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap();
+                    let batch = batch.unwrap_or_else(|| {
+                        panic!("{left} frames of {} did not come", path.display())
+                    });
+                    left -= batch.len();
+                    writer.write_batch(&batch).unwrap();
+                }
+            }
+            writer.finish().unwrap();
+            let read = packets(&written);
+            assert!(
+                read.iter().map(OwnedPacket::data).eq(sendable.iter().copied()),
+                "{}",
+                path.display()
+            );
+        }
+        files += 1;
+        frames += sendable.len();
+    }
+    println!("{frames} frames of {files} files");
+    assert!(files >= 73 && frames >= 9_623, "{frames} frames of {files} files");
+}
+
+#[test]
+fn a_file_is_gone_on_with_behind_its_last_whole_packet() {
+    let Some(source) = real("tcpreplay-flows-test.pcap") else { return };
+    let directory = Directory::new();
+    let original = packets(&source);
+    for format in FORMATS {
+        let path = directory.path().join(format!("{format:?}"));
+        let append = || CaptureWriter::builder().format(format).append(&path).unwrap();
+        for part in original.chunks(60) {
+            let mut writer = append();
+            part.iter().for_each(|packet| writer.write(&packet.as_packet()).unwrap());
+            writer.finish().unwrap();
+        }
+        assert!(
+            packets(&path).iter().map(OwnedPacket::data).eq(original.iter().map(OwnedPacket::data))
+        );
+        // As after a crash.
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        let mut writer = append();
+        writer.write(&original[0].as_packet()).unwrap();
+        drop(writer);
+        let read = packets(&path);
+        assert_eq!(read.len(), original.len());
+        assert_eq!(read.last().unwrap().data(), original[0].data());
+    }
+    let other = CaptureWriter::builder().format(FileFormat::PcapNanos);
+    let error = other.append(directory.path().join("PcapMicros")).unwrap_err();
+    assert!(
+        matches!(&error, Error::File(error) if matches!(error.fault(), FileFault::Differs)),
+        "{error}"
+    );
+    let other = CaptureWriter::builder().format(FileFormat::PcapMicros);
+    let other = other.interface(FileInterface::new(LinkType::RAW));
+    let error = other.append(directory.path().join("PcapMicros")).unwrap_err();
+    assert!(error.to_string().contains("PcapMicros"), "{error}");
+    let text = directory.path().join("text");
+    std::fs::write(&text, "no capture file").unwrap();
+    let error = CaptureWriter::append(&text).unwrap_err();
+    assert!(error.to_string().contains("no pcap or pcapng file"), "{error}");
+}
+
+/// Takes some bytes now and then, and fails in between.
+struct Moody {
+    bytes: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    turn: usize,
+}
+
+impl Write for Moody {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.turn += 1;
+        match self.turn % 3 {
+            0 => Err(std::io::ErrorKind::StorageFull.into()),
+            turn => {
+                let some = bytes.len().min(77_777 * turn + 1);
+                self.bytes.lock().unwrap().extend_from_slice(&bytes[..some]);
+                Ok(some)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn where_writing_fails_now_and_then_each_packet_is_whole_in_the_file_or_counted() {
+    let Some(source) = real("tcpreplay-flows-test.pcap") else { return };
+    let original = packets(&source);
+    for format in FORMATS {
+        let bytes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let moody = Moody { bytes: bytes.clone(), turn: 0 };
+        let mut writer = CaptureWriter::builder().format(format).to(moody).unwrap();
+        let mut taken = Vec::new();
+        for packet in original.iter().cycle().take(30_000) {
+            let before = writer.stats().packets;
+            let outcome = writer.write(&packet.as_packet());
+            if writer.stats().packets > before {
+                taken.push(packet.data());
+            } else {
+                assert!(outcome.is_err());
+            }
+        }
+        while writer.flush().is_err() {}
+        let stats = writer.stats();
+        assert_eq!(stats.packets + stats.dropped, 30_000);
+        assert!(stats.errors > 3, "{stats:?}");
+        assert_eq!(stats.bytes, writer.len());
+        let file = std::io::Cursor::new(bytes.lock().unwrap().clone());
+        let mut reader = CaptureReader::from_reader(file).unwrap();
+        let mut at = 0;
+        while let Some(record) = reader.next_record().unwrap() {
+            assert_eq!(record.packet().data(), taken[at]);
+            at += 1;
+        }
+        assert_eq!(at, taken.len());
+    }
+    // Nothing is taken at all.
+    let error = CaptureWriter::create("/dev/full").unwrap_err();
+    assert!(error.to_string().contains("/dev/full"), "{error}");
+}
