@@ -1,0 +1,275 @@
+//! Files as streams, streams into files.
+#![cfg(feature = "pcap")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use ringtap::pcap::{
+    CaptureReader, CaptureWriter, FileFormat, PacketSink, PcapSource, PcapTapExt, PreTrigger,
+    Speed, TapPolicy,
+};
+use ringtap::{
+    AsyncCapture, BpfFilter, Capture, Error, OwnedPacket, Packet, PacketBatch, executor, time,
+};
+use ringtap_lab::generator::Sender;
+use ringtap_lab::{Directory, Traffic, namespace};
+
+ringtap_lab::test_binary!();
+
+/// A file of packets that were recorded so many milliseconds apart.
+fn file(directory: &Directory, count: u64, apart: u64) -> PathBuf {
+    let path = directory.path().join("recorded.pcap");
+    let traffic = Traffic::default();
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 2 | 4 << 16, 0, 0, 65_535, 1] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    for number in 0..count {
+        let frame = traffic.frame(number, 0);
+        let millis = number * apart;
+        let len = frame.len() as u32;
+        for word in
+            [1_700_000_000 + (millis / 1000) as u32, (millis % 1000 * 1000) as u32, len, len]
+        {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(frame);
+    }
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn numbers<'a>(packets: impl IntoIterator<Item = Packet<'a>>) -> Vec<u64> {
+    let mark =
+        |packet: Packet<'_>| ringtap_lab::Mark::find(packet.data()).expect("one of ours").number;
+    packets.into_iter().map(mark).collect()
+}
+
+fn read(path: &std::path::Path) -> Vec<u64> {
+    let mut reader = CaptureReader::open(path).unwrap();
+    let mut numbers = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        numbers.extend(self::numbers([record.packet()]));
+    }
+    numbers
+}
+
+#[test]
+fn a_file_is_played_in_rounds_up_to_a_limit_and_as_fast_as_was_recorded() {
+    let directory = Directory::new();
+    let path = file(&directory, 1_000, 1);
+    let all = |source: PcapSource| -> Vec<u64> {
+        let mut source = source;
+        source.batches().flat_map(|batch| numbers(&batch.unwrap())).collect()
+    };
+    let open = || PcapSource::open(&path).unwrap();
+    let once: Vec<u64> = (0..1_000).collect();
+    assert_eq!(all(open()), once);
+    assert_eq!(all(open().rounds(3)), [&once[..], &once, &once].concat());
+    assert_eq!(all(open().rounds(3).limit(1_500)), [&once[..], &once[..500]].concat());
+    assert_eq!(all(open().limit(0)), []);
+    let reader = std::fs::File::open(&path).unwrap();
+    assert_eq!(all(PcapSource::from_reader(reader).unwrap().rounds(9)), once);
+    // Nothing comes before its time.
+    let began = Instant::now();
+    assert_eq!(all(open().limit(101).speed(Speed::Recorded(2.0))), once[..101]);
+    assert!(began.elapsed() >= Duration::from_millis(49), "{:?}", began.elapsed());
+    // A batch is of packets that are due together.
+    let mut slow = open().limit(10).speed(Speed::Recorded(0.1));
+    assert!(slow.batches().all(|batch| batch.unwrap().len() == 1));
+    let mut fast = open().speed(Speed::Recorded(100.0));
+    assert!(fast.batches().any(|batch| batch.unwrap().len() > 20));
+}
+
+#[test]
+fn a_file_is_a_stream_like_any_other() {
+    let directory = Directory::new();
+    let path = file(&directory, 600, 1);
+    executor::block_on(async {
+        let filter: BpfFilter = "udp and less 100".parse().unwrap();
+        let mut source = PcapSource::open(&path).unwrap().speed(Speed::Recorded(20.0));
+        let began = Instant::now();
+        let mut seen = Vec::new();
+        while let Some(batch) = source.next().await {
+            let batch = batch.unwrap();
+            assert!(batch.is_detached());
+            seen.extend(numbers(batch.iter().filter(|packet| filter.matches(packet.data()))));
+            assert!(batch.ts_first() <= batch.ts_last());
+        }
+        assert_eq!(seen, (0..600).collect::<Vec<_>>());
+        assert!(began.elapsed() >= Duration::from_millis(29), "{:?}", began.elapsed());
+        // Dropped while it waits, it leaves nothing behind.
+        let mut slow = PcapSource::open(&path).unwrap().speed(Speed::Recorded(1e-6));
+        assert_eq!(slow.next().await.unwrap().unwrap().len(), 1);
+        assert!(time::timeout(Duration::from_millis(5), slow.next()).await.is_err());
+    });
+}
+
+/// Fails from a certain batch on.
+struct Failing(usize);
+
+impl PacketSink for Failing {
+    fn write_packet(&mut self, _: &Packet<'_>) -> ringtap::Result<()> {
+        unreachable!("batches are written whole")
+    }
+
+    fn write_batch(&mut self, _: &PacketBatch) -> ringtap::Result<()> {
+        self.0 = self.0.checked_sub(1).ok_or_else(|| Error::other("no room"))?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> ringtap::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_tap_writes_what_passes_and_fails_as_it_was_told() {
+    let directory = Directory::new();
+    let path = file(&directory, 1_000, 0);
+    executor::block_on(async {
+        let copy = directory.path().join("copy.pcapng");
+        let writer = CaptureWriter::create(&copy).unwrap();
+        let mut tap = PcapSource::open(&path).unwrap().with_pcap_tap(writer, TapPolicy::FailStream);
+        let mut seen = Vec::new();
+        while let Some(batch) = tap.next().await {
+            seen.extend(numbers(&batch.unwrap()));
+        }
+        tap.into_parts().1.unwrap().finish().unwrap();
+        assert_eq!(seen.len(), 1_000);
+        assert_eq!(read(&copy), seen);
+        for (policy, good, bad, errors) in [
+            (TapPolicy::Continue, 4, 0, 2),
+            (TapPolicy::DropTap, 4, 0, 1),
+            (TapPolicy::FailStream, 2, 2, 2),
+        ] {
+            let mut tap = PcapSource::open(&path).unwrap().with_pcap_tap(Failing(2), policy);
+            let (mut is_good, mut is_bad) = (0, 0);
+            while let Some(batch) = tap.next().await {
+                *if batch.is_ok() { &mut is_good } else { &mut is_bad } += 1;
+            }
+            assert_eq!((is_good, is_bad, tap.errors()), (good, bad, errors), "{policy:?}");
+            assert_eq!(tap.sink_mut().is_none(), policy == TapPolicy::DropTap);
+            assert_eq!(tap.take_error().is_some(), policy != TapPolicy::FailStream);
+        }
+    });
+}
+
+#[test]
+fn a_trigger_writes_what_was_before_and_what_comes_after() {
+    let directory = Directory::new();
+    let path = file(&directory, 1_000, 10);
+    let batches: Vec<PacketBatch> =
+        PcapSource::open(&path).unwrap().batches().collect::<Result<_, _>>().unwrap();
+    let copy = directory.path().join("copy");
+    let new = |bytes| PreTrigger::new(CaptureWriter::create(&copy).unwrap(), bytes);
+    // By bytes: only the last batches are kept.
+    let mut trigger = new(60_000);
+    batches.iter().for_each(|batch| trigger.write_batch(batch).unwrap());
+    let kept = trigger.kept() as u64;
+    assert!(kept > 200 && kept + trigger.forgotten() == 1_000, "{kept}");
+    assert_eq!(read(&copy), [], "nothing yet");
+    trigger.fire().unwrap();
+    assert_eq!(trigger.kept(), 0);
+    trigger.write_packet(&batches[0].iter().next().unwrap()).unwrap();
+    trigger.write_batch(&batches[0]).unwrap();
+    trigger.into_inner().finish().unwrap();
+    let first = numbers(&batches[0]);
+    assert_eq!(
+        read(&copy),
+        [&(1_000 - kept..1_000).collect::<Vec<_>>()[..], &[0], &first].concat()
+    );
+    // By time: of 10 seconds the last one.
+    let mut trigger = new(usize::MAX).keep_for(Duration::from_secs(1));
+    for packet in batches.iter().flat_map(|batch| batch.iter()) {
+        trigger.write_packet(&packet).unwrap();
+    }
+    assert_eq!(trigger.kept(), 101);
+    trigger.fire().unwrap();
+    trigger.rearm();
+    trigger.write_batch(&batches[0]).unwrap();
+    assert!(!trigger.has_fired() && trigger.kept() > 0);
+    trigger.into_inner().finish().unwrap();
+    assert_eq!(read(&copy), (899..1_000).collect::<Vec<_>>());
+    // What could not be written is, once it can.
+    let mut trigger = PreTrigger::new(Failing(1), usize::MAX);
+    batches.iter().for_each(|batch| trigger.write_batch(batch).unwrap());
+    trigger.fire().unwrap_err();
+    let left = trigger.kept();
+    assert_eq!(left, 1_000 - batches[0].len());
+    *trigger.get_mut() = Failing(100);
+    trigger.write_batch(&batches[0]).unwrap();
+    assert_eq!((trigger.kept(), trigger.get_mut().0), (0, 100 - batches.len()));
+}
+
+#[test]
+fn a_live_stream_is_written_by_a_thread_as_it_passes() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let directory = Directory::new();
+    let copy = directory.path().join("copy");
+    let file = CaptureWriter::builder().format(FileFormat::PcapNanos).create(&copy).unwrap();
+    let writer = ringtap::pcap::BackgroundWriter::spawn(file, 8 << 20).unwrap();
+    let capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+    let capture = capture.block_size(1 << 18).block_count(16);
+    executor::block_on(async {
+        let capture = AsyncCapture::new(capture.build().unwrap()).unwrap();
+        let mut tap = capture.with_pcap_tap(writer, TapPolicy::FailStream);
+        let frames: Vec<_> = (0..2_000).map(|number| Traffic::default().frame(number, 0)).collect();
+        let sender = Sender::open(&veth.left).unwrap();
+        let mut seen: Vec<OwnedPacket> = Vec::new();
+        for frames in frames.chunks(200) {
+            sender.send_all(frames).unwrap();
+            let wanted = seen.len() + frames.len();
+            while seen.len() < wanted {
+                let batch = tap.next().await.unwrap().unwrap();
+                seen.extend(batch.iter().map(|packet| packet.to_owned()));
+            }
+        }
+        let (file, stats) = tap.into_parts().1.unwrap().finish().unwrap();
+        assert_eq!((stats.written, stats.dropped), (2_000, 0));
+        file.finish().unwrap();
+        assert_eq!(read(&copy), (0..2_000).collect::<Vec<_>>());
+    });
+}
+
+#[cfg(all(feature = "gzip", feature = "lz4"))]
+#[test]
+fn compressed_files_are_read_as_they_were_written() {
+    use ringtap::pcap::Compression;
+
+    let directory = Directory::new();
+    let path = file(&directory, 5_000, 1);
+    let plain = std::fs::metadata(&path).unwrap().len();
+    for (compression, tool) in [(Compression::Gzip, Some("gzip")), (Compression::Lz4, None)] {
+        let copy = directory.path().join("copy");
+        let options =
+            CaptureWriter::builder().format(FileFormat::PcapNanos).compression(compression);
+        let mut writer = options.create(&copy).unwrap();
+        for batch in PcapSource::open(&path).unwrap().batches() {
+            writer.write_batch(&batch.unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        assert!(std::fs::metadata(&copy).unwrap().len() < plain / 2);
+        assert_eq!(read(&copy), (0..5_000).collect::<Vec<_>>());
+        if let Some(tool) = tool {
+            let status =
+                std::process::Command::new(tool).args(["-t", "-S", ""]).arg(&copy).status();
+            assert!(status.unwrap().success(), "{tool} finds nothing wrong with it");
+        }
+        // Cut off, it says so.
+        let bytes = std::fs::read(&copy).unwrap();
+        std::fs::write(&copy, &bytes[..bytes.len() / 2]).unwrap();
+        let mut reader = CaptureReader::open(&copy).unwrap();
+        let error = loop {
+            match reader.next_record() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ends as if it were whole"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("copy"), "{error}");
+        assert!(CaptureWriter::append(&copy).is_err());
+    }
+}
