@@ -71,6 +71,7 @@ mod afpacket;
 #[cfg(feature = "af-xdp")]
 mod afxdp;
 mod bridge;
+mod dedup;
 mod error;
 pub mod executor;
 mod filter;
@@ -106,9 +107,10 @@ pub use self::bridge::{
     Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
-pub use self::error::{
-    Error, FileError, FileFault, FilterError, GeometryError, ProgramFault, Result, Step,
-};
+pub use self::dedup::{Dedup, DedupExt, DedupMode, DedupStats, DedupStream, DedupedBatch};
+pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
+#[cfg(feature = "pcap")]
+pub use self::error::{FileError, FileFault};
 pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, LinkType, Target};
 pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};

@@ -3,6 +3,7 @@
 //! [`Packet`] borrows the bytes where the kernel wrote them; it lives as long as its
 //! [`PacketBatch`](crate::PacketBatch) does. What a socket family does not know is `None`.
 
+mod link;
 mod offload;
 mod owned;
 mod time;
@@ -12,6 +13,8 @@ use std::fmt;
 
 use bitflags::bitflags;
 
+pub use self::link::LinkAddress;
+pub(crate) use self::link::{LinkLayer, NO_DIRECTION};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 pub use self::time::{Clock, Timestamp};
@@ -85,63 +88,6 @@ bitflags! {
         const TIMESTAMP_SOFTWARE = 1 << 29;
         // A later kernel may set others; keep them.
         const _ = !0;
-    }
-}
-
-/// Instead of a `sll_pkttype`: nobody knows.
-pub(crate) const NO_DIRECTION: u8 = 0xff;
-
-/// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkLayer {
-    pub(crate) protocol: u16,
-    pub(crate) interface_index: u32,
-    /// The kind of link (`ARPHRD_…`, linux/if_arp.h).
-    pub(crate) hardware: u16,
-    pub(crate) pkttype: u8,
-    pub(crate) address_len: u8,
-    pub(crate) address: [u8; 8],
-}
-
-impl LinkLayer {
-    /// Reads a `struct sockaddr_ll` of 20 bytes.
-    #[inline]
-    pub(crate) fn read(bytes: &[u8]) -> Self {
-        let bytes: &[u8; 20] = bytes.first_chunk().expect("the caller has a whole header");
-        Self {
-            protocol: u16::from_be_bytes([bytes[2], bytes[3]]),
-            interface_index: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-            hardware: u16::from_ne_bytes([bytes[8], bytes[9]]),
-            pkttype: bytes[10],
-            address_len: bytes[11],
-            address: std::array::from_fn(|at| bytes[12 + at]),
-        }
-    }
-
-    /// Writes what [`read`](Self::read) reads.
-    pub(crate) fn write(&self, bytes: &mut [u8]) {
-        bytes[2..4].copy_from_slice(&self.protocol.to_be_bytes());
-        bytes[4..8].copy_from_slice(&self.interface_index.to_ne_bytes());
-        bytes[8..10].copy_from_slice(&self.hardware.to_ne_bytes());
-        bytes[10] = self.pkttype;
-        bytes[11] = self.address_len;
-        bytes[12..20].copy_from_slice(&self.address);
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn sample() -> Self {
-        Self {
-            protocol: 0x0800,
-            interface_index: 1,
-            hardware: libc::ARPHRD_ETHER,
-            pkttype: libc::PACKET_HOST,
-            address_len: 6,
-            address: [2, 0, 0, 0, 0, 1, 0, 0],
-        }
-    }
-
-    fn address(&self) -> &[u8] {
-        &self.address[..usize::from(self.address_len).min(self.address.len())]
     }
 }
 
@@ -327,7 +273,7 @@ impl<'a> Packet<'a> {
     /// The sender's link-layer address, 6 bytes on Ethernet.
     #[inline]
     pub fn source_ll_addr(&self) -> Option<LinkAddress> {
-        self.meta.link.map(LinkAddress)
+        self.meta.link.map(LinkAddress::new)
     }
 
     /// The index of the interface the packet was seen on.
@@ -365,42 +311,6 @@ impl fmt::Debug for Packet<'_> {
     }
 }
 
-/// A link-layer address; dereferences to its bytes.
-#[derive(Clone, Copy)]
-pub struct LinkAddress(LinkLayer);
-
-impl std::ops::Deref for LinkAddress {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.0.address()
-    }
-}
-
-impl PartialEq for LinkAddress {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for LinkAddress {}
-
-impl fmt::Display for LinkAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, byte) in self.iter().enumerate() {
-            let colon = if position == 0 { "" } else { ":" };
-            write!(f, "{colon}{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for LinkAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LinkAddress({self})")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,13 +320,5 @@ mod tests {
         let status = PacketStatus::from_bits_retain(1 << 20 | 1 << 2);
         assert_eq!(status.bits(), 1 << 20 | 1 << 2);
         assert!(status.contains(PacketStatus::LOSING));
-    }
-
-    #[test]
-    fn an_address_longer_than_its_field_is_cut_not_read_past() {
-        let link =
-            LinkLayer { address_len: 32, address: [1, 2, 3, 4, 5, 6, 7, 8], ..LinkLayer::sample() };
-        assert_eq!(LinkAddress(link).len(), 8);
-        assert_eq!(LinkAddress(link).to_string(), "01:02:03:04:05:06:07:08");
     }
 }

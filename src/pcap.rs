@@ -19,7 +19,7 @@ mod trigger;
 mod writer;
 
 pub use self::background::{BackgroundStats, BackgroundWriter};
-pub use self::compress::Compression;
+pub use self::compress::{CaptureFile, Compression};
 pub use self::layout::{FileFormat, FileInterface, InterfaceStatistics};
 pub use self::reader::{CaptureReader, FileBlock, Record};
 pub use self::rotate::{RotatingWriter, RotatingWriterBuilder, RotationStats};

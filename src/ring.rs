@@ -29,6 +29,8 @@
 
 pub(crate) mod batch;
 pub(crate) mod block;
+#[cfg(feature = "pcap")]
+pub(crate) mod builder;
 pub(crate) mod extras;
 pub(crate) mod frame;
 pub(crate) mod image;

@@ -13,17 +13,31 @@ const LAYERS: &[&[&str]] = &[
     &["executor", "time"],
     &["io"],
     &["shard"],
-    &["bridge"],
+    &["bridge", "dedup", "pcap"],
 ];
 
 /// What the crate root re-exports from each module, as `use crate::Name` sees it.
 const NAMES: &[(&str, &[&str])] = &[
-    ("error", &["Error", "FilterError", "GeometryError", "ProgramFault", "Result", "Step"]),
+    (
+        "error",
+        &[
+            "Error",
+            "FileError",
+            "FileFault",
+            "FilterError",
+            "GeometryError",
+            "ProgramFault",
+            "Result",
+            "Step",
+        ],
+    ),
     (
         "packet",
         &[
             "Clock",
+            "LinkAddress",
             "Offload",
+            "OwnedPacket",
             "Packet",
             "PacketDirection",
             "PacketStatus",

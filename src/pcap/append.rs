@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
-use super::compress::{Compression, Output};
+use super::compress::{CaptureFile, Compression};
 use super::layout::{FileFormat, FileInterface};
 use super::reader::CaptureReader;
 use super::writer::{CaptureWriter, CaptureWriterBuilder};
@@ -32,7 +32,7 @@ impl CaptureWriterBuilder {
             file.set_len(end).map_err(of)?;
         }
         file.seek(SeekFrom::End(0)).map_err(of)?;
-        let out = Output::new(file, Compression::None);
+        let out = CaptureFile::new(file, Compression::None);
         Ok(self.start(out, is_new).map_err(|error| error.of(path))?)
     }
 

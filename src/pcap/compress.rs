@@ -52,7 +52,7 @@ pub(super) fn decompressed(
 }
 
 /// A file that is written, compressed or not.
-pub struct Output(Kind);
+pub struct CaptureFile(Kind);
 
 enum Kind {
     Plain(File),
@@ -62,7 +62,7 @@ enum Kind {
     Lz4(Box<lz4_flex::frame::AutoFinishEncoder<File>>),
 }
 
-impl Output {
+impl CaptureFile {
     pub(super) fn new(file: File, compression: Compression) -> Self {
         Self(match compression {
             Compression::None => Kind::Plain(file),
@@ -88,7 +88,7 @@ impl Output {
     }
 }
 
-impl Write for Output {
+impl Write for CaptureFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner().write(bytes)
     }
@@ -98,8 +98,8 @@ impl Write for Output {
     }
 }
 
-impl std::fmt::Debug for Output {
+impl std::fmt::Debug for CaptureFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output").finish_non_exhaustive()
+        f.debug_struct("CaptureFile").finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use futures_core::Stream;
 
 use super::layout::FileInterface;
 use super::reader::CaptureReader;
-use crate::ring::batch::BatchBuilder;
+use crate::ring::builder::BatchBuilder;
 use crate::time::{self, Sleep};
 use crate::{Error, OwnedPacket, PacketBatch, Result, Timestamp};
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use super::compress::{Compression, Output};
+use super::compress::{CaptureFile, Compression};
 use super::encode::{self, About, Bytes};
 use super::layout::{FileFormat, FileInterface, InterfaceStatistics};
 use crate::error::FileError;
@@ -34,7 +34,7 @@ const FULL: usize = 256 << 10;
 /// wrong, what could not be written stays and is tried again: each packet is in the file whole, or counted as dropped.
 /// Dropping the writer writes what is there, and says nothing of errors.
 #[derive(Debug)]
-pub struct CaptureWriter<W: Write = Output> {
+pub struct CaptureWriter<W: Write = CaptureFile> {
     /// `None` once it was given back.
     out: Option<W>,
     buffer: Vec<u8>,
@@ -145,7 +145,7 @@ impl CaptureWriterBuilder {
     pub fn create(self, path: impl AsRef<Path>) -> Result<CaptureWriter> {
         let path = path.as_ref();
         let file = File::create(path).map_err(|error| FileError::io(0, error).of(path))?;
-        let out = Output::new(file, self.compression);
+        let out = CaptureFile::new(file, self.compression);
         Ok(self.start(out, true).map_err(|error| error.of(path))?)
     }
 

@@ -201,12 +201,10 @@ impl PacketBatch {
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
 
-    /// A batch of packets from elsewhere.
+    /// A batch of a block's body.
     #[cfg(feature = "pcap")]
-    pub(crate) fn of_packets(packets: &[Packet<'_>]) -> Self {
-        let mut batch = BatchBuilder::default();
-        packets.iter().for_each(|packet| batch.push(packet));
-        batch.finish(1)
+    pub(super) fn of_body(body: Box<[u8]>) -> Self {
+        Self { memory: Memory::Arena(Arena { body, status: 0, extras: Extras::default() }) }
     }
 
     /// Bytes of memory that it takes, detached.
@@ -245,51 +243,6 @@ impl PacketBatch {
             Memory::Chunks(..) => 0,
             Memory::Arena(arena) => arena.status,
         }
-    }
-}
-
-/// A batch made of packets from elsewhere than a ring.
-#[cfg(feature = "pcap")]
-#[derive(Debug)]
-pub(crate) struct BatchBuilder {
-    image: BlockImage,
-    times: Option<(Timestamp, Timestamp)>,
-}
-
-#[cfg(feature = "pcap")]
-impl Default for BatchBuilder {
-    fn default() -> Self {
-        Self { image: BlockImage::growing(), times: None }
-    }
-}
-
-#[cfg(feature = "pcap")]
-impl BatchBuilder {
-    pub(crate) fn push(&mut self, packet: &Packet<'_>) {
-        let time = packet.timestamp();
-        self.times = Some((self.times.map_or(time, |(first, _)| first), time));
-        self.image.push(packet.data(), packet.meta());
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.image.packets()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Bytes of memory it has come to.
-    pub(crate) fn bytes(&self) -> usize {
-        self.image.len()
-    }
-
-    pub(crate) fn finish(self, sequence: u64) -> PacketBatch {
-        let mut body = self.image.finish(sequence);
-        let (first, last) = self.times.unwrap_or_default();
-        BlockImage::set_times(&mut body, first, last);
-        let arena = Arena { body: body.into(), status: 0, extras: Extras::default() };
-        PacketBatch { memory: Memory::Arena(arena) }
     }
 }
 

@@ -75,6 +75,7 @@ fn may_reach_beside(program: &[BpfInsn]) -> bool {
     let is_beside = |i: &BpfInsn| matches!(i.code & 0xe7, 0x20 | 0xa1) && i.k >= 0xffe0_0000;
     let is_computed = |i: &BpfInsn| i.code & 0xe7 == 0x40;
     let may_be_large = |i: &BpfInsn| match i.code & 7 {
+        _ if is_computed(i) => i.k > 0xffff,
         // A word, or a number.
         0 | 1 => i.code & 0x18 == 0 && (i.code & 0xe0 != 0 || i.k > 0xffff),
         // Anything but division, `and` and shifts to the right.

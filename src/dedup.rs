@@ -1,0 +1,389 @@
+//! Packets that are seen twice, once.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use crate::{Packet, PacketBatch, PacketDirection, Result};
+
+/// Tells packets that were seen already from new ones.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ringtap::Dedup;
+///
+/// # fn one(packet: &ringtap::Packet<'_>) {
+/// let mut dedup = Dedup::content(Duration::from_millis(50), 100_000);
+/// if dedup.keep(packet) {
+///     // the first of its kind in 50 ms
+/// }
+/// # }
+/// ```
+///
+/// Two packets are the same if their bytes are, their VLAN tag, and their length on the wire. They are compared by a
+/// hash of 64 bits under a random key, so that nobody can make one packet hide another. A packet takes constant time;
+/// memory is allocated once.
+#[derive(Debug)]
+pub struct Dedup {
+    mode: DedupMode,
+    window: u64,
+    capacity: usize,
+    hasher: RandomState,
+    /// What was seen, the oldest first.
+    seen: VecDeque<Seen>,
+    /// The number of the first of them.
+    first: u64,
+    /// The last one of each kind, of those that count.
+    last: HashMap<Key, u64>,
+    stats: DedupStats,
+}
+
+/// What counts as seen already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DedupMode {
+    /// The same packet, whichever way it goes.
+    Content,
+    /// The same packet the other way: on loopback, each is seen as it goes out and as it comes in. A packet that is
+    /// sent twice counts twice.
+    Loopback,
+}
+
+/// What a [`Dedup`] has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DedupStats {
+    /// Packets looked at.
+    pub packets: u64,
+    /// Packets seen already.
+    pub duplicates: u64,
+    /// Packets forgotten before their time for want of room: duplicates of them were not told.
+    pub evicted: u64,
+}
+
+/// A packet's identity, by its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    hash: u64,
+    wire_len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    key: Key,
+    /// Nanoseconds since the epoch.
+    time: u64,
+    is_outgoing: bool,
+    /// Whether it still counts: no packet the other way has been told of it.
+    counts: bool,
+    /// The number of the one of its kind before it, if that counts and is still there.
+    before: Option<u64>,
+}
+
+impl Dedup {
+    /// For loopback: a packet and the same one the other way within 1 ms are one; room for 65,536 packets.
+    pub fn loopback() -> Self {
+        Self::new(DedupMode::Loopback, Duration::from_millis(1), 1 << 16)
+    }
+
+    /// For several taps of the same traffic: the same packet within `window` of the first is one. `capacity` is the
+    /// number of packets remembered: at least those of a window.
+    pub fn content(window: Duration, capacity: usize) -> Self {
+        Self::new(DedupMode::Content, window, capacity)
+    }
+
+    /// Any of these.
+    pub fn new(mode: DedupMode, window: Duration, capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        Self {
+            mode,
+            window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
+            capacity,
+            hasher: RandomState::new(),
+            seen: VecDeque::with_capacity(capacity),
+            first: 0,
+            last: HashMap::with_capacity(capacity),
+            stats: DedupStats::default(),
+        }
+    }
+
+    /// Whether a packet is new. Times are the packets' own; where they step back, what is left in the future is
+    /// forgotten.
+    pub fn keep(&mut self, packet: &Packet<'_>) -> bool {
+        self.stats.packets += 1;
+        let time = packet.timestamp().as_nanos();
+        let tag = packet.stripped_vlan().map(|tag| tag.to_bytes());
+        let hash = self.hasher.hash_one((packet.data(), tag));
+        let key = Key { hash, wire_len: packet.original_len() };
+        let is_outgoing = packet.direction() == Some(PacketDirection::Outgoing);
+        self.forget(time);
+        if self.is_duplicate(key, time, is_outgoing) {
+            self.stats.duplicates += 1;
+            return false;
+        }
+        if self.seen.len() == self.capacity && self.pop().counts {
+            self.stats.evicted += 1;
+        }
+        let number = self.first + self.seen.len() as u64;
+        let before = self.last.insert(key, number);
+        self.seen.push_back(Seen { key, time, is_outgoing, counts: true, before });
+        true
+    }
+
+    /// What it has seen so far.
+    pub fn stats(&self) -> DedupStats {
+        self.stats
+    }
+
+    fn is_duplicate(&mut self, key: Key, time: u64, is_outgoing: bool) -> bool {
+        let Some(&number) = self.last.get(&key) else { return false };
+        let last = &mut self.seen[(number - self.first) as usize];
+        if last.time.abs_diff(time) > self.window {
+            return false;
+        }
+        match self.mode {
+            DedupMode::Content => true,
+            DedupMode::Loopback if last.is_outgoing == is_outgoing => false,
+            DedupMode::Loopback => {
+                // The pair is told of, and done with.
+                last.counts = false;
+                match last.before.filter(|before| *before >= self.first) {
+                    Some(before) => self.last.insert(key, before),
+                    None => self.last.remove(&key),
+                };
+                true
+            }
+        }
+    }
+
+    /// Forgets what is too old, and what time has stepped back from.
+    fn forget(&mut self, now: u64) {
+        while self.seen.front().is_some_and(|oldest| oldest.time.abs_diff(now) > self.window) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> Seen {
+        let oldest = self.seen.pop_front().expect("the caller has seen one");
+        if oldest.counts && self.last.get(&oldest.key) == Some(&self.first) {
+            self.last.remove(&oldest.key);
+        }
+        self.first += 1;
+        oldest
+    }
+}
+
+/// A batch, and which of its packets are new; from [`DedupExt::with_dedup`].
+pub struct DedupedBatch {
+    batch: PacketBatch,
+    /// A bit for each packet that is not.
+    duplicates: Vec<u64>,
+}
+
+impl DedupedBatch {
+    fn new(batch: PacketBatch, dedup: &mut Dedup) -> Self {
+        let mut duplicates = Vec::new();
+        for (number, packet) in batch.iter().enumerate() {
+            if !dedup.keep(&packet) {
+                duplicates.resize(duplicates.len().max(number / 64 + 1), 0);
+                duplicates[number / 64] |= 1 << (number % 64);
+            }
+        }
+        Self { batch, duplicates }
+    }
+
+    /// The packets that are new.
+    pub fn iter(&self) -> impl Iterator<Item = Packet<'_>> {
+        let packets = self.batch.iter().enumerate();
+        packets.filter(|(number, _)| !self.is_duplicate(*number)).map(|(_, packet)| packet)
+    }
+
+    /// All packets.
+    pub fn batch(&self) -> &PacketBatch {
+        &self.batch
+    }
+
+    fn is_duplicate(&self, number: usize) -> bool {
+        self.duplicates.get(number / 64).is_some_and(|bits| bits & 1 << (number % 64) != 0)
+    }
+}
+
+impl fmt::Debug for DedupedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duplicates: u32 = self.duplicates.iter().map(|bits| bits.count_ones()).sum();
+        f.debug_struct("DedupedBatch")
+            .field("batch", &self.batch)
+            .field("duplicates", &duplicates)
+            .finish()
+    }
+}
+
+/// Streams of batches whose duplicates can be told.
+pub trait DedupExt: Stream<Item = Result<PacketBatch>> + Sized {
+    /// Tells duplicates.
+    fn with_dedup(self, dedup: Dedup) -> DedupStream<Self> {
+        DedupStream { stream: self, dedup }
+    }
+}
+
+impl<St: Stream<Item = Result<PacketBatch>>> DedupExt for St {}
+
+/// A stream of batches whose duplicates are told; from [`DedupExt::with_dedup`].
+#[derive(Debug)]
+pub struct DedupStream<St> {
+    stream: St,
+    dedup: Dedup,
+}
+
+impl<St> DedupStream<St> {
+    /// What was seen so far.
+    pub fn stats(&self) -> DedupStats {
+        self.dedup.stats()
+    }
+
+    /// The stream.
+    pub fn get_ref(&self) -> &St {
+        &self.stream
+    }
+
+    /// The stream, and what told its duplicates.
+    pub fn into_parts(self) -> (St, Dedup) {
+        (self.stream, self.dedup)
+    }
+}
+
+impl<St: Stream<Item = Result<PacketBatch>> + Unpin> Stream for DedupStream<St> {
+    type Item = Result<DedupedBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let next = ready!(Pin::new(&mut this.stream).poll_next(cx));
+        Poll::Ready(next.map(|batch| batch.map(|batch| DedupedBatch::new(batch, &mut this.dedup))))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.stream.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{LinkLayer, PacketMeta};
+    use crate::{Timestamp, VlanTag};
+
+    const OUT: u8 = libc::PACKET_OUTGOING;
+    const IN: u8 = libc::PACKET_HOST;
+    const MILLI: u64 = 1_000_000;
+
+    /// A packet of one byte, at a time, this way.
+    fn keep(dedup: &mut Dedup, byte: u8, nanos: u64, pkttype: u8) -> bool {
+        let data = [byte];
+        let mut meta = PacketMeta::plain(1);
+        meta.link = Some(LinkLayer { pkttype, ..LinkLayer::sample() });
+        meta.timestamp = Timestamp {
+            secs: 100 + (nanos / 1_000_000_000) as u32,
+            nanos: (nanos % 1_000_000_000) as u32,
+        };
+        dedup.keep(&Packet::new(&data, meta))
+    }
+
+    #[test]
+    fn on_loopback_each_packet_counts_once_however_often_it_is_sent() {
+        let mut dedup = Dedup::loopback();
+        assert!(keep(&mut dedup, 1, 0, OUT));
+        assert!(!keep(&mut dedup, 1, 10, IN));
+        // Sent twice before it comes in once.
+        assert!(keep(&mut dedup, 1, 20, OUT));
+        assert!(keep(&mut dedup, 1, 30, OUT));
+        assert!(!keep(&mut dedup, 1, 40, IN));
+        assert!(!keep(&mut dedup, 1, 50, IN));
+        assert!(keep(&mut dedup, 1, 60, IN), "of which none went out");
+        assert!(keep(&mut dedup, 2, 0, OUT));
+        assert!(keep(&mut dedup, 2, 2 * MILLI, IN), "too late to be the same");
+        assert_eq!(dedup.stats(), DedupStats { packets: 9, duplicates: 3, evicted: 0 });
+    }
+
+    #[test]
+    fn the_same_content_counts_once_a_window() {
+        let mut dedup = Dedup::content(Duration::from_millis(5), 10);
+        assert!(keep(&mut dedup, 1, 0, IN));
+        assert!(!keep(&mut dedup, 1, 2 * MILLI, OUT));
+        assert!(!keep(&mut dedup, 1, 5 * MILLI, IN));
+        assert!(keep(&mut dedup, 1, 5 * MILLI + 1, IN), "counted from the first");
+        assert!(!keep(&mut dedup, 1, 6 * MILLI, IN));
+    }
+
+    #[test]
+    fn length_on_the_wire_and_tag_are_a_part_of_it() {
+        let mut dedup = Dedup::content(Duration::from_secs(1), 10);
+        let mut of = |wire_len, vlan| {
+            let mut meta = PacketMeta { vlan, ..PacketMeta::plain(60) };
+            meta.wire_len = wire_len;
+            dedup.keep(&Packet::new(&[0; 60], meta))
+        };
+        let tag = |tci| Some(VlanTag { tci, tpid: 0x8100 });
+        assert!(of(60, None) && of(61, None) && of(60, tag(1)) && of(60, tag(2)));
+        assert!(!of(60, None) && !of(61, None) && !of(60, tag(1)) && !of(60, tag(2)));
+    }
+
+    #[test]
+    fn where_time_steps_back_the_future_is_forgotten() {
+        let mut dedup = Dedup::content(Duration::from_millis(1), 100);
+        assert!(keep(&mut dedup, 1, 3_600_000 * MILLI, IN));
+        assert!(keep(&mut dedup, 1, 0, IN));
+        assert!(!keep(&mut dedup, 1, 10, IN));
+        assert!(!keep(&mut dedup, 1, 5, IN), "a little back is the same window");
+        assert_eq!(dedup.seen.len(), 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_it_costs_is_counted() {
+        let mut dedup = Dedup::content(Duration::from_secs(1), 4);
+        for byte in 0..10 {
+            assert!(keep(&mut dedup, byte, 0, IN));
+        }
+        assert_eq!((dedup.seen.len(), dedup.last.len(), dedup.stats().evicted), (4, 4, 6));
+        assert!(keep(&mut dedup, 0, 1, IN), "forgotten");
+        assert!(!keep(&mut dedup, 9, 1, IN));
+    }
+
+    #[test]
+    fn it_tells_as_a_slow_and_simple_one_does() {
+        let mut state = 0x1234_5678_9abc_def1_u64;
+        let mut roll = |sides: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) % sides
+        };
+        for mode in [DedupMode::Content, DedupMode::Loopback] {
+            let window = 40;
+            let mut dedup = Dedup::new(mode, Duration::from_nanos(window), 1_000);
+            let mut simple: Vec<(u8, u64, u8)> = Vec::new();
+            let mut now = 0;
+            for _ in 0..20_000 {
+                now += roll(6);
+                let (byte, way) = (roll(5) as u8, if roll(2) == 0 { OUT } else { IN });
+                simple.retain(|(_, time, _)| now - time <= window);
+                let found = simple
+                    .iter()
+                    .rposition(|(other, _, _)| *other == byte)
+                    .filter(|at| mode == DedupMode::Content || simple[*at].2 != way);
+                match (found, mode) {
+                    (Some(at), DedupMode::Loopback) => drop(simple.remove(at)),
+                    (Some(_), _) => {}
+                    (None, _) => simple.push((byte, now, way)),
+                }
+                assert_eq!(keep(&mut dedup, byte, now, way), found.is_none());
+            }
+            assert!(dedup.stats().duplicates > 2_000, "{:?}", dedup.stats());
+        }
+    }
+}

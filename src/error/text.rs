@@ -1,0 +1,118 @@
+//! What errors say.
+
+use std::fmt;
+
+use super::Error;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os { step, source } => {
+                write!(f, "{step}: {source}")?;
+                match source.raw_os_error().and_then(|errno| step.remedy(errno)) {
+                    Some(remedy) => write!(f, "; {remedy}"),
+                    None => Ok(()),
+                }
+            }
+            Self::InterfaceMissing => {
+                f.write_str("no interface was named; call `interface(name)` on the builder")
+            }
+            Self::NoSuchInterface { name } => write!(
+                f,
+                "no interface `{name}` in this network namespace; `ip link` lists those there are"
+            ),
+            Self::InterfaceGone { name } => write!(
+                f,
+                "interface `{name}` was removed; packets already in the ring were delivered, \
+                 open a new socket once it exists again"
+            ),
+            Self::LinkDown { name } => write!(
+                f,
+                "interface `{name}` is down; set it up (`ip link set {name} up`), and what was \
+                 committed goes with the next flush"
+            ),
+            Self::FrameLength { len, least, most } => write!(
+                f,
+                "a frame of {len} bytes cannot be sent: from {least} to {most} can, as the \
+                 interface's MTU and the injector's `frame_size` are"
+            ),
+            Self::AlreadyAttached => f.write_str(
+                "this thread has a reactor already; attach one once, and keep the guard as long as \
+                 sockets are used",
+            ),
+            Self::SameInterface { name } => {
+                write!(f, "a bridge joins two interfaces, and both of its sides are `{name}`")
+            }
+            Self::OffloadsOff => f.write_str(
+                "a frame whose checksum or segmentation is left to the kernel needs an injector \
+                 that was built with `offloads(true)`, or an AF_XDP socket with `tx_checksum`",
+            ),
+            Self::ChecksumOutside { start, offset, len } => write!(
+                f,
+                "a checksum from byte {start} on, written {offset} bytes behind that, is not inside of a \
+                 frame of {len} bytes"
+            ),
+            Self::OtherInterface { program, socket } => write!(
+                f,
+                "the XDP program is attached to `{program}`, and the socket is of `{socket}`: its packets \
+                 would not come; attach one there"
+            ),
+            Self::NotReceiving => f.write_str(
+                "this AF_XDP socket only sends; open it with `XdpMode::Rx` or `XdpMode::RxTx`",
+            ),
+            Self::NotSending => f.write_str(
+                "this AF_XDP socket only receives; open it with `XdpMode::Tx` or `XdpMode::RxTx`",
+            ),
+            Self::NoSuchQueue { name, queue, count } => write!(
+                f,
+                "interface `{name}` has no queue {queue}: it has {count}, from 0 on (`ethtool -l {name}`, and \
+                 `-L` to change that)"
+            ),
+            Self::ProgramAttached { name, id } => write_attached(f, name, *id),
+            Self::Geometry(error) => write!(f, "ring geometry: {error}"),
+            Self::RingTooLarge { bytes, source } => write!(
+                f,
+                "no memory for a ring of {bytes} bytes: {source}; ask for fewer or smaller blocks \
+                 (`RingProfile::LowMemory` takes 16 MiB)"
+            ),
+            Self::Fanout { group, source, interface_up } => {
+                write_fanout(f, *group, source, *interface_up)
+            }
+            Self::IoUringRefused { source } => write_refused(f, source),
+            Self::BpfLength { instructions } => write!(
+                f,
+                "a classic BPF program has 1 to 4096 instructions, and this one {instructions}"
+            ),
+            Self::Filter(error) => error.fmt(f),
+            #[cfg(feature = "pcap")]
+            Self::File(error) => error.fmt(f),
+            Self::Program(fault) => write!(f, "filter program: {fault}"),
+            Self::NoReactor => f.write_str(
+                "no reactor on this thread; run inside `ringtap::executor::block_on`, in a shard, \
+                 or attach one to the runtime that polls this future",
+            ),
+            Self::ReactorGone => f.write_str(
+                "the reactor this socket was registered with has ended; take the socket back with \
+                 `into_inner` and make a new async one where it is polled",
+            ),
+            Self::Forked => f.write_str(
+                "the process forked after its reactor was made, and an io_uring belongs to the \
+                 process that made it; create reactors and async sockets after the fork",
+            ),
+            Self::TooManyOps { limit } => write!(
+                f,
+                "all {limit} op slots of this thread's reactor are taken; raise \
+                 `ReactorOptions::max_ops` or use fewer sockets a thread"
+            ),
+            Self::TaskCancelled => {
+                f.write_str("the executor ended before the awaited task was finished")
+            }
+            Self::ShardPlan(why) => write!(f, "shard plan: {why}"),
+            Self::Shard { index, source } => write!(f, "shard {index}: {source}"),
+            Self::ShardPanicked { index, message } => {
+                write!(f, "shard {index} panicked: {message}")
+            }
+            Self::Other(source) => write!(f, "{source}"),
+        }
+    }
+}
