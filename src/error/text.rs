@@ -1,6 +1,6 @@
 //! What errors say.
 
-use std::fmt;
+use std::{fmt, io};
 
 use super::Error;
 
@@ -114,5 +114,54 @@ impl fmt::Display for Error {
             }
             Self::Other(source) => write!(f, "{source}"),
         }
+    }
+}
+
+fn write_attached(f: &mut fmt::Formatter<'_>, name: &str, id: Option<u32>) -> fmt::Result {
+    write!(f, "interface `{name}` has another XDP program")?;
+    if let Some(id) = id {
+        write!(f, ", id {id} (`bpftool prog show id {id}`; `bpftool link` shows its holder)")?;
+    }
+    write!(f, "; end its holder, `ip link set {name} xdp off`, or use it: `XdpProgram::from_map`")
+}
+
+fn write_fanout(
+    f: &mut fmt::Formatter<'_>,
+    group: Option<u16>,
+    source: &io::Error,
+    interface_up: bool,
+) -> fmt::Result {
+    match group {
+        Some(group) => write!(f, "joining fanout group {group}: {source}; ")?,
+        None => write!(f, "creating a fanout group: {source}; ")?,
+    }
+    match source.raw_os_error() {
+        Some(libc::EINVAL) if !interface_up => f.write_str(
+            "the interface is down, and this kernel lets only a socket on a running one join",
+        ),
+        Some(libc::EINVAL) => f.write_str(
+            "a group has one mode, one set of flags and one interface, and its members must all \
+             ask for the same (QueueMapping, Rollover, UNIQUEID and IGNORE_OUTGOING need a \
+             kernel that has them)",
+        ),
+        Some(libc::ENOSPC) => f.write_str("the group is full (256 members)"),
+        Some(libc::ENOMEM) => f.write_str("no free group id is left; name one with `fanout`"),
+        _ => f.write_str("see packet(7), PACKET_FANOUT"),
+    }
+}
+
+fn write_refused(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result {
+    write!(f, "io_uring_setup: {source}; ")?;
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => f.write_str(
+            "allow it with `sysctl kernel.io_uring_disabled=0`, or with a container seccomp \
+             profile that permits io_uring_setup, io_uring_enter and io_uring_register",
+        ),
+        Some(libc::ENOSYS) => f.write_str(
+            "this kernel has no io_uring (5.13 or later is needed), or a seccomp profile hides it",
+        ),
+        Some(libc::ENOMEM) => f.write_str("raise RLIMIT_MEMLOCK (`ulimit -l`)"),
+        Some(libc::EMFILE | libc::ENFILE) => f.write_str("raise RLIMIT_NOFILE (`ulimit -n`)"),
+        _ => f.write_str("kernel 5.13 or later is needed"),
     }
 }
