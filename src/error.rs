@@ -11,7 +11,7 @@ mod step;
 mod text;
 
 use std::error::Error as StdError;
-use std::{fmt, io};
+use std::io;
 
 #[cfg(feature = "pcap")]
 pub use self::file::{FileError, FileFault};

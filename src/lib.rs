@@ -71,12 +71,15 @@ mod afpacket;
 #[cfg(feature = "af-xdp")]
 mod afxdp;
 mod bridge;
+#[cfg(feature = "channel")]
+mod channel;
 mod dedup;
 mod error;
 pub mod executor;
 mod filter;
 mod interface;
 mod io;
+mod multi;
 mod options;
 mod packet;
 #[cfg(feature = "pcap")]
@@ -92,8 +95,8 @@ mod wait;
 pub use self::afpacket::FilterHandle;
 pub use self::afpacket::{
     Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, Injector, InjectorBuilder,
-    MAX_RING_BYTES, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot, TxTimestamp,
-    UnknownFanoutMode,
+    MAX_RING_BYTES, NetNs, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot,
+    TxTimestamp, UnknownFanoutMode,
 };
 #[cfg(feature = "af-xdp")]
 pub use self::afxdp::{
@@ -107,6 +110,8 @@ pub use self::bridge::{
     Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
+#[cfg(feature = "channel")]
+pub use self::channel::{ChannelCapture, ChannelCaptureBuilder, ChannelStats, Overflow};
 pub use self::dedup::{Dedup, DedupExt, DedupMode, DedupStats, DedupStream, DedupedBatch};
 pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
 #[cfg(feature = "pcap")]
@@ -116,6 +121,7 @@ pub use self::interface::{InterfaceInfo, interface_info};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
 #[cfg(feature = "af-xdp")]
 pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
+pub use self::multi::MultiCapture;
 pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
     Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,

@@ -13,6 +13,7 @@ pub(crate) mod mmap;
 pub(crate) mod netdev;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod netlink;
+pub(crate) mod netns;
 pub(crate) mod packet_socket;
 pub(crate) mod sockopt;
 #[cfg(feature = "af-xdp")]

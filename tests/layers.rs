@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["executor", "time"],
     &["io"],
     &["shard"],
-    &["bridge", "dedup", "pcap"],
+    &["bridge", "channel", "dedup", "multi", "pcap"],
 ];
 
 /// What the crate root re-exports from each module, as `use crate::Name` sees it.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use super::capture::Capture;
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
+use super::netns::NetNs;
 use super::open::Plan;
 use crate::sys::packet_socket;
 use crate::{BpfFilter, BusyPoll, Result};
@@ -40,6 +41,7 @@ pub struct CaptureBuilder {
     pub(super) ignore_outgoing: bool,
     pub(super) offloads: bool,
     pub(super) vlan_reinsert: bool,
+    pub(super) netns: Option<NetNs>,
     pub(super) busy_poll: BusyPoll,
     pub(super) rcvbuf: Option<usize>,
     pub(super) timestamp_source: TimestampSource,
@@ -59,6 +61,7 @@ impl CaptureBuilder {
             ignore_outgoing: false,
             offloads: false,
             vlan_reinsert: false,
+            netns: None,
             busy_poll: BusyPoll::default(),
             rcvbuf: None,
             timestamp_source: TimestampSource::default(),
@@ -178,6 +181,15 @@ impl CaptureBuilder {
         self
     }
 
+    /// The network namespace that the interface is in. Default this thread's own.
+    ///
+    /// Another is entered by a thread that makes the socket and ends (`setns(2)`, which needs `CAP_SYS_ADMIN`); this
+    /// thread stays where it is.
+    pub fn netns(mut self, netns: NetNs) -> Self {
+        self.netns = Some(netns);
+        self
+    }
+
     /// Microseconds to busy-poll the device before sleeping; see [`BusyPoll`].
     pub fn busy_poll_us(mut self, us: u32) -> Self {
         self.busy_poll.us = Some(us);
@@ -246,7 +258,7 @@ impl CaptureBuilder {
     /// `CAP_NET_RAW`.
     pub fn build(self) -> Result<Capture> {
         let plan = Plan::new(&self)?;
-        let mut capture = plan.open(Self::open_socket()?)?;
+        let mut capture = plan.open(self.open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
             capture.join(&membership)?;
         }
@@ -258,8 +270,11 @@ impl CaptureBuilder {
     ///
     /// A step of its own, because the kernel numbers a group's members anew, in the order in which
     /// their sockets were made, when the interface goes down and up.
-    pub(crate) fn open_socket() -> Result<OwnedFd> {
-        packet_socket::open()
+    pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
+        // A socket is of the namespace that it is made in, and all else is asked of the socket.
+        self.netns
+            .as_ref()
+            .map_or_else(packet_socket::open, |netns| netns.within(packet_socket::open))
     }
 
     /// As [`build`](Self::build), but in no group yet, and no packet gets in until

@@ -60,6 +60,8 @@ pub enum Step {
     SpawnThread,
     /// Pinning a shard's thread to its core.
     PinThread,
+    /// Entering another network namespace.
+    EnterNamespace,
 }
 
 impl Step {
@@ -79,6 +81,11 @@ impl Step {
             (Self::SetOption("SO_BUSY_POLL" | "SO_PREFER_BUSY_POLL"), libc::EPERM) => {
                 "raising busy polling above the system default needs CAP_NET_ADMIN"
             }
+            (Self::EnterNamespace, libc::EPERM | libc::EACCES) => {
+                "needs CAP_SYS_ADMIN, in this user namespace and in that of the other one"
+            }
+            (Self::EnterNamespace, libc::ENOENT) => "`ip netns` lists those that have a name",
+            (Self::EnterNamespace, libc::EINVAL) => "is it a network namespace?",
             (Self::SetFilter, libc::ENOMEM) => {
                 "this filter, and the one it replaces, are more than a socket may have: raise \
                  net.core.optmem_max, or filter by less"
@@ -179,7 +186,8 @@ impl fmt::Display for Step {
             Self::InsertRule => f.write_str("inserting a flow rule"),
             Self::WatchEvent => f.write_str("watching the reactor's eventfd"),
             Self::PollSocket => f.write_str("polling the socket through io_uring"),
-            Self::SpawnThread => f.write_str("starting a shard's thread"),
+            Self::SpawnThread => f.write_str("starting a thread"),
+            Self::EnterNamespace => f.write_str("entering the network namespace"),
             Self::PinThread => f.write_str("pinning a shard's thread to its core"),
         }
     }

@@ -52,7 +52,7 @@ impl Intake for Fanouts {
     ) -> Result<Option<Opened<AsyncCapture>>> {
         let Self(options) = self;
         let open_all = || -> Result<Vec<OwnedFd>> {
-            options.iter().map(|_| CaptureBuilder::open_socket()).collect()
+            options.iter().map(CaptureBuilder::open_socket).collect()
         };
         let sockets = match lineup.in_turn(spec.index, open_all) {
             Some(opened) => opened?,

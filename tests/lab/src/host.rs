@@ -49,6 +49,16 @@ impl Host {
             .unwrap();
     }
 
+    /// A file that stands for its namespace while it lives.
+    pub fn namespace_file(&self) -> std::path::PathBuf {
+        format!("/proc/self/fd/{}", self.namespace.as_raw_fd()).into()
+    }
+
+    /// The name of its interface.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
     /// Runs `work` in a thread of the host.
     ///
     /// # Panics

@@ -1,0 +1,23 @@
+//! Being in another network namespace for a while.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// What `work` returns when a thread does it that is in this namespace. The calling thread stays where it is.
+pub(crate) fn within<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        })?;
+        match thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
