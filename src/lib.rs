@@ -79,9 +79,12 @@ pub mod executor;
 mod filter;
 mod interface;
 mod io;
+pub mod metrics;
 mod multi;
 mod options;
 mod packet;
+#[cfg(feature = "parse")]
+pub mod parse;
 #[cfg(feature = "pcap")]
 pub mod pcap;
 mod reactor;
@@ -90,6 +93,7 @@ mod shard;
 mod stats;
 mod sys;
 pub mod time;
+mod trace;
 mod wait;
 
 pub use self::afpacket::FilterHandle;

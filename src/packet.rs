@@ -243,11 +243,13 @@ impl<'a> Packet<'a> {
     }
 
     fn tag_at(&self, at: usize) -> Option<VlanTag> {
-        let is_ethernet = self
-            .meta
-            .link
-            .is_none_or(|link| matches!(link.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK));
-        if is_ethernet { VlanTag::read(self.data.get(at..)?) } else { None }
+        if self.has_ethernet_header() { VlanTag::read(self.data.get(at..)?) } else { None }
+    }
+
+    /// Whether its bytes begin with Ethernet's header. Of a family that does not tell, they do.
+    pub(crate) fn has_ethernet_header(&self) -> bool {
+        let link = self.meta.link.as_ref();
+        link.is_none_or(|link| matches!(link.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
     }
 
     /// What the packet's sender left to the card; `None` where the ring was not asked to say

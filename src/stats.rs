@@ -169,6 +169,10 @@ pub struct ReactorStats {
     pub enters: u64,
     /// Returns from a blocking park, for whatever reason.
     pub wakeups: u64,
+    /// Those of them that found neither a socket's news nor a timer that was due: another thread's doing, or nobody's.
+    pub spurious: u64,
+    /// Sleeps that were held back to gather more ([`Coalesce`](crate::Coalesce)).
+    pub coalesced: u64,
     /// Completions reaped.
     pub completions: u64,
     /// Times the completion ring was full (the kernel kept the completions and lost none).
@@ -193,6 +197,8 @@ impl ReactorStats {
             turns: combine(self.turns, other.turns),
             enters: combine(self.enters, other.enters),
             wakeups: combine(self.wakeups, other.wakeups),
+            spurious: combine(self.spurious, other.spurious),
+            coalesced: combine(self.coalesced, other.coalesced),
             completions: combine(self.completions, other.completions),
             overflows: combine(self.overflows, other.overflows),
         }

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up; modules in one list are siblings.
 const LAYERS: &[&[&str]] = &[
-    &["error", "packet", "stats", "options"],
+    &["error", "packet", "stats", "options", "trace"],
     &["sys"],
     &["ring", "wait", "interface", "filter"],
     &["afpacket", "afxdp", "reactor"],
     &["executor", "time"],
     &["io"],
     &["shard"],
-    &["bridge", "channel", "dedup", "multi", "pcap"],
+    &["bridge", "channel", "dedup", "multi", "parse", "pcap"],
+    &["metrics"],
 ];
 
 /// What the crate root re-exports from each module, as `use crate::Name` sees it.
@@ -106,7 +107,14 @@ const NAMES: &[(&str, &[&str])] = &[
             "TxPort",
         ],
     ),
-    ("shard", &["Shards", "ShardPlan", "ShardSpec", "Runtime", "BuiltIn"]),
+    (
+        "shard",
+        &["Shards", "ShardPlan", "ShardSpec", "ShardStats", "ShardsStats", "Runtime", "BuiltIn"],
+    ),
+    ("bridge", &["Bridge", "BridgeLaneStats", "BridgeStats"]),
+    ("channel", &["ChannelCapture", "ChannelStats"]),
+    ("dedup", &["Dedup", "DedupStats"]),
+    ("multi", &["MultiCapture"]),
 ];
 
 /// Where `unsafe` may stand.

@@ -8,7 +8,7 @@ use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
 use super::open::Plan;
 use crate::sys::packet_socket;
-use crate::{BpfFilter, BusyPoll, Result};
+use crate::{BpfFilter, BusyPoll, Result, trace};
 
 /// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///
@@ -257,12 +257,14 @@ impl CaptureBuilder {
     /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
     /// `CAP_NET_RAW`.
     pub fn build(self) -> Result<Capture> {
+        let opening = trace::opening("capture", self.interface.as_deref());
         let plan = Plan::new(&self)?;
         let mut capture = plan.open(self.open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
             capture.join(&membership)?;
         }
         capture.open_intake()?;
+        opening.done();
         Ok(capture)
     }
 

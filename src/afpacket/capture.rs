@@ -14,7 +14,7 @@ use super::socket::{Link, Socket, StatsHandle};
 use crate::ring::batch::PacketBatch;
 use crate::sys::event::{self, Interest};
 use crate::wait::{Empty, StopHandle};
-use crate::{CaptureStats, Error, Result, Step};
+use crate::{CaptureStats, Error, Result, Step, trace};
 
 /// How often a waiting reader looks after an interface that is down: its removal is not reported.
 const LINK_CHECK: Duration = Duration::from_millis(100);
@@ -257,8 +257,15 @@ impl Capture {
     /// the kernel needs a little time.
     pub(crate) fn check_link(&mut self) -> Result<()> {
         match self.socket.check_link() {
-            Ok(link) => self.link = link,
+            Ok(link) if link != self.link => {
+                trace::link(self.interface(), link == Link::Up);
+                self.link = link;
+            }
+            Ok(_) => {}
             Err(error @ Error::InterfaceGone { .. }) => {
+                if self.gone.is_none() {
+                    trace::gone(self.interface());
+                }
                 let until = *self.gone.get_or_insert(Instant::now() + self.drain_time());
                 if self.stats()?.pending() == 0 || Instant::now() >= until {
                     return Err(error);

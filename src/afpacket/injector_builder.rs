@@ -8,7 +8,7 @@ use super::open::{index_of, map_ring, vanished};
 use crate::ring::slot::TxRing;
 use crate::sys::netdev::Asker;
 use crate::sys::{packet_socket, sockopt, tx_timestamp};
-use crate::{Error, Result, Step};
+use crate::{Error, Result, Step, trace};
 
 /// Builds an [`Injector`].
 #[derive(Debug, Clone)]
@@ -94,6 +94,7 @@ impl InjectorBuilder {
     /// # Errors
     /// As [`CaptureBuilder::build`](crate::CaptureBuilder::build).
     pub fn build(self) -> Result<Injector> {
+        let opening = trace::opening("injector", self.interface.as_deref());
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
         let geometry = TxGeometry::new(self.frame_size, self.frame_count)?;
         let socket = packet_socket::open()?;
@@ -109,6 +110,7 @@ impl InjectorBuilder {
             .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))?;
         let ring = TxRing::new(mapping, geometry.slots());
         let bound = Bound { socket, name: name.to_owned(), index };
+        opening.done();
         Ok(Injector::new(ring, bound, mtu as usize, self.offloads))
     }
 

@@ -9,7 +9,7 @@ use super::open;
 use super::program::{Attach, XdpProgram};
 use super::socket::XdpSocket;
 use crate::ring::umem::Umem;
-use crate::{BusyPoll, Error, GeometryError, Result, XdpStats};
+use crate::{BusyPoll, Error, GeometryError, Result, XdpStats, trace};
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -325,7 +325,10 @@ impl XdpSocketBuilder {
     /// [`Error::Os`] naming the step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
     /// driver does not have; and what [`XdpProgram::redirect_all`] says.
     pub fn build(self) -> Result<XdpSocket> {
-        open::open(&self)
+        let opening = trace::opening("xdp", self.interface.as_deref());
+        let socket = open::open(&self)?;
+        opening.done();
+        Ok(socket)
     }
 
     /// As this, but no packets come in until [`XdpReceiver::open_intake`](super::XdpReceiver::open_intake).

@@ -10,6 +10,8 @@ pub(super) struct Counters {
     pub(super) turns: Counter,
     pub(super) enters: Counter,
     pub(super) wakeups: Counter,
+    pub(super) spurious: Counter,
+    pub(super) coalesced: Counter,
     pub(super) completions: Counter,
     pub(super) overflows: Counter,
 }
@@ -41,6 +43,8 @@ impl ReactorStatsHandle {
             turns: self.0.turns.get(),
             enters: self.0.enters.get(),
             wakeups: self.0.wakeups.get(),
+            spurious: self.0.spurious.get(),
+            coalesced: self.0.coalesced.get(),
             completions: self.0.completions.get(),
             overflows: self.0.overflows.get(),
         }

@@ -21,7 +21,7 @@ use super::timer::Timers;
 use super::token::Token;
 use super::uring::Uring;
 use super::warning;
-use crate::{Coalesce, Error, ReactorOptions, Result, Step};
+use crate::{Coalesce, Error, ReactorOptions, Result, Step, trace};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -125,6 +125,7 @@ impl State {
             fallback,
             is_ending: false,
         };
+        trace::attached(&state.backend());
         if state.has_engine() {
             let wake = state.register_poll(wake, libc::POLLIN as u32)?;
             state.wake = Some(wake);

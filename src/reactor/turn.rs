@@ -94,7 +94,10 @@ impl Shared {
         let mut moderator = self.moderator.borrow_mut();
         let wait = match moderator.interval().min(most.unwrap_or(Duration::MAX)) {
             Duration::ZERO => Wait::AtMost(most),
-            least => Wait::Moderated { least, most },
+            least => {
+                self.counters.coalesced.add(1);
+                Wait::Moderated { least, most }
+            }
         };
         let start = moderator.is_adaptive().then(Instant::now);
         let entered = self.submit(wait);
@@ -128,6 +131,9 @@ impl Shared {
         let came = state.reap(&self.counters);
         let (mut wakers, mut answers) = state.take_due();
         drop(state);
+        if wait != Wait::No && came == 0 && wakers.is_empty() {
+            self.counters.spurious.add(1);
+        }
         self.deliver(&mut answers);
         for waker in wakers.drain(..) {
             waker.wake();

@@ -14,7 +14,7 @@ use super::plan::{ShardPlan, ShardSpec};
 use super::{OnShardFailure, Runtime, Shard};
 use crate::sys::thread;
 use crate::wait::StopHandle;
-use crate::{Error, Reactor, Result, Step};
+use crate::{Error, Reactor, Result, Step, trace};
 
 /// What every shard is to do.
 pub(super) struct Job<I, R, F> {
@@ -156,6 +156,9 @@ where
         Ok(outcome) => outcome.map_err(|source| Error::Shard { index, source: Box::new(source) }),
         Err(panic) => Err(Error::ShardPanicked { index, message: message_of(&*panic) }),
     };
+    if let Err(error) = &outcome {
+        trace::shard_failed(index, error);
+    }
     // Whoever fails, or ends of his own accord, leaves the group now: the others get his packets.
     let was_stopped = outcome.is_ok() && common.stop.is_stopped();
     let anchors = if was_stopped { anchors.take() } else { Vec::new() };

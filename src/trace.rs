@@ -1,0 +1,72 @@
+//! What is told to `tracing`: the one place that names it. Without that feature all of this is nothing.
+//!
+//! | level | span or event | fields |
+//! |---|---|---|
+//! | debug | span `open` | `what`, `interface` |
+//! | debug | opened | |
+//! | info | the link went up, or down | `interface` |
+//! | warn | the interface was removed | `interface` |
+//! | debug | a reactor was attached | `backend` |
+//! | error | a shard failed | `shard`, `error` |
+//!
+//! Nothing is told on the data path.
+
+use std::fmt::{Debug, Display};
+
+/// The time in which a socket is opened; what is told meanwhile is told as a part of it.
+#[must_use = "it lasts as long as this is held"]
+pub(crate) struct Opening {
+    #[cfg(feature = "tracing")]
+    span: tracing::span::EnteredSpan,
+}
+
+impl Opening {
+    /// It was opened.
+    pub(crate) fn done(self) {
+        #[cfg(feature = "tracing")]
+        {
+            tracing::debug!("opened");
+            drop(self.span);
+        }
+    }
+}
+
+pub(crate) fn opening(what: &'static str, interface: Option<&str>) -> Opening {
+    #[cfg(not(feature = "tracing"))]
+    let _ = (what, interface);
+    Opening {
+        #[cfg(feature = "tracing")]
+        span: tracing::debug_span!("open", what, interface).entered(),
+    }
+}
+
+pub(crate) fn link(interface: &str, is_up: bool) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = (interface, is_up);
+    #[cfg(feature = "tracing")]
+    match is_up {
+        true => tracing::info!(interface, "the link went up"),
+        false => tracing::info!(interface, "the link went down"),
+    }
+}
+
+pub(crate) fn gone(interface: &str) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = interface;
+    #[cfg(feature = "tracing")]
+    tracing::warn!(interface, "the interface was removed");
+}
+
+pub(crate) fn attached(backend: &dyn Debug) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = backend;
+    #[cfg(feature = "tracing")]
+    tracing::debug!(?backend, "a reactor was attached");
+}
+
+pub(crate) fn shard_failed(shard: usize, error: &dyn Display) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = (shard, error);
+    #[cfg(feature = "tracing")]
+    tracing::error!(shard, %error, "a shard failed");
+}
