@@ -104,8 +104,7 @@ pub(crate) struct PacketMeta {
 }
 
 impl PacketMeta {
-    /// What is known of a packet of which the kernel gives nothing but bytes.
-    #[cfg(feature = "af-xdp")]
+    /// What is known of a packet of which there is nothing but bytes.
     #[inline]
     pub(crate) fn of_bytes(len: usize, timestamp: Timestamp) -> Self {
         Self {
@@ -156,6 +155,12 @@ impl<'a> Packet<'a> {
     #[inline]
     pub(crate) fn new(data: &'a [u8], meta: PacketMeta) -> Self {
         Self { data, meta }
+    }
+
+    /// A packet that no socket has delivered: whole, with Ethernet's header, seen at this time. To be written to a file
+    /// or given to what takes packets.
+    pub fn from_bytes(data: &'a [u8], timestamp: Timestamp) -> Self {
+        Self::new(data, PacketMeta::of_bytes(data.len(), timestamp))
     }
 
     /// All that is known of it.

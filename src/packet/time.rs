@@ -24,8 +24,7 @@ impl Timestamp {
     }
 
     /// The kernel's clock, now.
-    #[cfg(any(feature = "af-xdp", feature = "pcap"))]
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { secs: now.as_secs() as u32, nanos: now.subsec_nanos() }
     }

@@ -17,7 +17,7 @@ pub struct Stage {
 #[derive(Debug)]
 struct Lab {
     veth: Veth,
-    _namespace: Namespace,
+    namespace: Namespace,
 }
 
 /// Traffic under way; from [`Stage::flood`] and [`Stage::pace`]. Dropping it ends it.
@@ -43,7 +43,7 @@ impl Stage {
         let veth = namespace.veth_with_queues(4);
         let interface = veth.right.clone();
         println!("no interface named: capturing on {interface}, in a network namespace of my own");
-        Ok(Self { interface, lab: Some(Lab { veth, _namespace: namespace }) })
+        Ok(Self { interface, lab: Some(Lab { veth, namespace }) })
     }
 
     /// The interface named by the first argument, or the lab.
@@ -79,6 +79,13 @@ impl Stage {
     /// that time pass.
     pub fn pace(&self, time: Duration, rate: u64) -> Running {
         self.run(time, move |generator| generator.paced(rate.div_ceil(20), rate))
+    }
+
+    /// In the lab, brings the loopback up, so that an example can talk to itself.
+    pub fn set_loopback_up(&self) {
+        if let Some(lab) = &self.lab {
+            lab.namespace.loopback_up();
+        }
     }
 
     /// In the lab, frames that were sent and lost before any tap could see them.
