@@ -10,7 +10,7 @@ test:
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib ring::
 
-# A fuzzer for ten minutes: filter_text, filter_words or filter_program.
+# A fuzzer for ten minutes: filter_text, filter_words, filter_program, capture_pcap or capture_pcapng.
 fuzz target:
     cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
 

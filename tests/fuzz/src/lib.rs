@@ -6,7 +6,9 @@
 //! cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer filter_text tests/fuzz/seeds/filter_text
 //! ```
 
+mod files;
 mod filter;
 mod kernel;
 
+pub use self::files::{capture_pcap, capture_pcapng};
 pub use self::filter::{filter_program, filter_text, filter_words};

@@ -23,6 +23,12 @@ fn of_filters_made_of_words() {
 }
 
 #[test]
+fn of_capture_files() {
+    each("capture_pcapng", ringtap_fuzz::capture_pcapng);
+    each("capture_pcap", ringtap_fuzz::capture_pcap);
+}
+
+#[test]
 fn of_programs() {
     each("filter_program", ringtap_fuzz::filter_program);
 }
