@@ -163,6 +163,10 @@ struct GuideExamples;
 #[doc = include_str!("../docs/FILTERS.md")]
 struct FilterExamples;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/TOOLBOX.md")]
+struct ToolboxExamples;
+
 #[cfg(all(doctest, feature = "af-xdp"))]
 #[doc = include_str!("../docs/AF_XDP.md")]
 struct XdpExamples;
