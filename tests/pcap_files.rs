@@ -1,13 +1,20 @@
-//! Capture files: read as tshark reads them, written so that other tools read what we wrote.
+//! Capture files: read as tshark reads them, written so that other tools read what we wrote. In no namespace: tcpdump
+//! runs in none that has not all users.
 #![cfg(feature = "pcap")]
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use ringtap::pcap::{CaptureReader, FileBlock};
-use ringtap_lab::{pcap, skip};
+use ringtap::OwnedPacket;
+use ringtap::pcap::{
+    CaptureReader, CaptureWriter, FileBlock, FileFormat, FileInterface, InterfaceStatistics,
+    PacketNote,
+};
+use ringtap_lab::{Directory, pcap, skip};
 
-ringtap_lab::test_binary!();
+const FORMATS: [FileFormat; 3] =
+    [FileFormat::Pcapng, FileFormat::PcapNanos, FileFormat::PcapMicros];
 
 /// The rows of a table of `../shared/pcaps`, by column.
 fn table(name: &str) -> Option<Vec<HashMap<String, String>>> {
@@ -114,4 +121,147 @@ fn every_file_is_read_as_tshark_reads_it() {
     }
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), rows.len(), faults.join("\n"));
     assert_eq!(rows.len(), 115);
+}
+
+fn real(name: &str) -> Option<PathBuf> {
+    let directory = pcap::directory();
+    if directory.is_none() {
+        skip("no captures beside the repository");
+    }
+    Some(directory?.join(name))
+}
+
+fn packets(path: &Path) -> Vec<OwnedPacket> {
+    let mut reader = CaptureReader::open(path).unwrap();
+    let mut packets = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        packets.push(record.packet().to_owned());
+    }
+    packets
+}
+
+fn run(program: &str, arguments: &[&str]) -> Option<String> {
+    // A home that everybody may read: without one tshark crashes.
+    let mut command = Command::new(program);
+    command.args(arguments).env("HOME", std::env::temp_dir()).env_remove("XDG_CONFIG_HOME");
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => {
+            skip(&format!("{program}: {error}"));
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn other_tools_read_the_same_packets_interfaces_comments_and_counts() {
+    let Some(source) = real("zeek-flows-wikipedia.pcap") else { return };
+    let directory = Directory::new();
+    let packets = packets(&source);
+    for format in FORMATS {
+        let path = directory.path().join("file");
+        let mut second = FileInterface::ethernet("eth7");
+        second.description = Some("the second one".to_owned());
+        second.filter = Some("tcp or udp".to_owned());
+        // libpcap reads no file whose interfaces differ in this.
+        let mut first = FileInterface::ethernet("eth3");
+        (first.snap_len, second.snap_len) = (60, 60);
+        let options = CaptureWriter::builder().format(format).comment("all of it");
+        let options = options.interface(first).interface(second);
+        let mut writer = options.create(&path).unwrap();
+        for (number, packet) in packets.iter().enumerate() {
+            let comment = (number == 5).then_some("five, and äöü");
+            let interface = u32::from(format == FileFormat::Pcapng && number % 2 == 1);
+            let note = PacketNote { interface, comment, hash: None };
+            writer.write_with(&packet.as_packet(), &note).unwrap();
+        }
+        let mut counted = InterfaceStatistics::default();
+        (counted.received, counted.dropped) = (Some(1000), Some(7));
+        writer.write_statistics(0, &InterfaceStatistics::default()).unwrap();
+        writer.set_statistics(1, counted);
+        assert_eq!(writer.stats().packets, packets.len() as u64);
+        writer.finish().unwrap();
+
+        let file = path.to_str().unwrap();
+        let fields = [
+            "frame.time_epoch",
+            "frame.len",
+            "frame.cap_len",
+            "frame.interface_name",
+            "frame.comment",
+        ];
+        let mut arguments = vec!["-r", file, "-T", "fields", "-E", "separator=;"];
+        fields.iter().for_each(|field| arguments.extend(["-e", field]));
+        let Some(text) = run("tshark", &arguments) else { return };
+        for (number, (line, packet)) in text.lines().zip(&packets).enumerate() {
+            let packet = packet.as_packet();
+            let mut time = packet.timestamp();
+            let is_second = format == FileFormat::Pcapng && number % 2 == 1;
+            let kept = packet.len().min(60);
+            if format == FileFormat::PcapMicros {
+                time.nanos -= time.nanos % 1000;
+            }
+            let (name, comment) = match (format, is_second) {
+                (FileFormat::Pcapng, true) => {
+                    ("eth7", if number == 5 { "five, and äöü" } else { "" })
+                }
+                (FileFormat::Pcapng, false) => ("eth3", ""),
+                _ => ("", ""),
+            };
+            let expected = format!("{time};{};{kept};{name};{comment}", packet.original_len());
+            assert_eq!(line, expected, "{format:?} {number}");
+        }
+        assert_eq!(text.lines().count(), packets.len());
+        let Some(text) = run("tcpdump", &["-r", file, "-n", "-q"]) else { return };
+        assert_eq!(text.lines().count(), packets.len(), "{format:?}");
+        let Some(text) = run("capinfos", &["-M", file]) else { return };
+        if format == FileFormat::Pcapng {
+            for expected in [
+                "all of it",
+                "Name = eth3",
+                "Name = eth7",
+                "the second one",
+                "Capture length = 60",
+                "Filter string = tcp or udp",
+                "ringtap",
+            ] {
+                assert!(text.contains(expected), "{expected}:\n{text}");
+            }
+            // tshark and capinfos do not print them.
+            let mut reader = CaptureReader::open(&path).unwrap();
+            while reader.next_record().unwrap().is_some() {}
+            assert_eq!(reader.interfaces()[1].statistics, counted);
+        }
+    }
+}
+
+#[test]
+fn what_other_tools_write_is_read() {
+    let Some(source) = real("zeek-flows-wikipedia.pcap") else { return };
+    let directory = Directory::new();
+    let original = packets(&source);
+    for format in ["pcap", "nsecpcap", "pcapng", "modpcap"] {
+        let path = directory.path().join(format);
+        let arguments = ["-F", format, source.to_str().unwrap(), path.to_str().unwrap()];
+        if run("editcap", &arguments).is_none() {
+            return;
+        }
+        let read = packets(&path);
+        assert!(
+            read.iter().map(OwnedPacket::data).eq(original.iter().map(OwnedPacket::data)),
+            "{format}"
+        );
+        let times = |packets: &[OwnedPacket]| -> Vec<_> {
+            packets.iter().map(|packet| packet.as_packet().timestamp()).collect()
+        };
+        assert_eq!(times(&read), times(&original), "{format}");
+    }
+    let path = directory.path().join("tshark");
+    let arguments = ["-r", source.to_str().unwrap(), "-w", path.to_str().unwrap()];
+    if run("tshark", &arguments).is_none() {
+        return;
+    }
+    assert_eq!(packets(&path), original, "all, with its times");
 }
