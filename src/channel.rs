@@ -188,7 +188,12 @@ struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.lock().has_ended = true;
+        let mut state = self.0.lock();
+        if std::thread::panicking() {
+            state.error = Some(Error::other("the capturing thread has panicked"));
+        }
+        state.has_ended = true;
+        drop(state);
         self.0.filled.notify_all();
     }
 }
@@ -260,10 +265,10 @@ impl ChannelCapture {
         }
     }
 
-    /// Whether the thread has ended, and all is received.
+    /// Whether the thread has ended, and all is received, an error included.
     pub fn has_ended(&self) -> bool {
         let state = self.shared.lock();
-        state.has_ended && state.queue.is_empty()
+        state.has_ended && state.queue.is_empty() && state.error.is_none()
     }
 
     /// Asks the capture to end: what its ring and the queue hold can be received.

@@ -27,8 +27,8 @@ use crate::{Packet, PacketBatch, PacketDirection, Result};
 /// ```
 ///
 /// Two packets are the same if their bytes are, their VLAN tag, and their length on the wire. They are compared by a
-/// hash of 64 bits under a random key, so that nobody can make one packet hide another. A packet takes constant time;
-/// memory is allocated once.
+/// hash of 64 bits under a random key, so that nobody can make one packet hide another. A packet takes constant time, and
+/// memory is bounded by the capacity: some 100 bytes a packet remembered.
 #[derive(Debug)]
 pub struct Dedup {
     mode: DedupMode,
@@ -43,6 +43,9 @@ pub struct Dedup {
     last: HashMap<Key, u64>,
     stats: DedupStats,
 }
+
+/// The most packets remembered.
+const MAX_CAPACITY: usize = 1 << 24;
 
 /// What counts as seen already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,7 +66,8 @@ pub struct DedupStats {
     pub packets: u64,
     /// Packets seen already.
     pub duplicates: u64,
-    /// Packets forgotten before their time for want of room: duplicates of them were not told.
+    /// Packets forgotten before their time for want of room: duplicates of them were not told. What a step of the clock
+    /// has made forgotten is not among them.
     pub evicted: u64,
 }
 
@@ -98,17 +102,17 @@ impl Dedup {
         Self::new(DedupMode::Content, window, capacity)
     }
 
-    /// Any of these.
+    /// Any of these; of a capacity of 16,777,216 at most.
     pub fn new(mode: DedupMode, window: Duration, capacity: usize) -> Self {
-        let capacity = capacity.max(1);
+        let capacity = capacity.clamp(1, MAX_CAPACITY);
         Self {
             mode,
             window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             capacity,
             hasher: RandomState::new(),
-            seen: VecDeque::with_capacity(capacity),
+            seen: VecDeque::with_capacity(capacity.min(1 << 16)),
             first: 0,
-            last: HashMap::with_capacity(capacity),
+            last: HashMap::with_capacity(capacity.min(1 << 16)),
             stats: DedupStats::default(),
         }
     }

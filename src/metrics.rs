@@ -64,7 +64,7 @@ macro_rules! metrics {
     ($catalogue:ident: $($type:ty => {
         $($field:ident $kind:ident $name:literal $help:literal)*
     })*) => {
-        /// Every metric there is.
+        /// The metrics of the statistics that are declared with it.
         pub const $catalogue: &[Metric] =
             &[$($(Metric { name: $name, help: $help, is_counter: is_counter(stringify!($kind)) },)*)*];
 
@@ -261,6 +261,7 @@ fn label((name, value): (&str, &str)) -> String {
     let is_of_name = |(at, c): (usize, char)| {
         c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit())
     };
+    let name = if name.is_empty() { "_" } else { name };
     let name: String =
         name.chars().enumerate().map(|(at, c)| if is_of_name((at, c)) { c } else { '_' }).collect();
     let mut escaped = String::new();

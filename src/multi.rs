@@ -48,7 +48,8 @@ impl MultiCapture {
         Self::new(captures?)
     }
 
-    /// Of captures that are open, with whatever options, be they of other namespaces.
+    /// Of captures that are open, with whatever options, be they of other namespaces. From here on they have one stop
+    /// handle, that of the first: one that was got of another before does nothing any more.
     ///
     /// # Errors
     /// [`Error::NoReactor`] on a thread without a reactor; [`Error::InterfaceMissing`] where there are none.

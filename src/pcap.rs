@@ -7,6 +7,7 @@
 
 mod append;
 mod background;
+mod builder;
 mod compress;
 mod encode;
 mod layout;
@@ -19,6 +20,7 @@ mod trigger;
 mod writer;
 
 pub use self::background::{BackgroundStats, BackgroundWriter};
+pub use self::builder::CaptureWriterBuilder;
 pub use self::compress::{CaptureFile, Compression};
 pub use self::layout::{FileFormat, FileInterface, InterfaceStatistics};
 pub use self::reader::{CaptureReader, FileBlock, Record};
@@ -27,4 +29,4 @@ pub use self::sink::PacketSink;
 pub use self::source::{PcapSource, Speed};
 pub use self::tap::{PcapTap, PcapTapExt, TapPolicy};
 pub use self::trigger::PreTrigger;
-pub use self::writer::{CaptureWriter, CaptureWriterBuilder, PacketNote, WriterStats};
+pub use self::writer::{CaptureWriter, PacketNote, WriterStats};

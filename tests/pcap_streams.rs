@@ -83,6 +83,73 @@ fn a_file_is_played_in_rounds_up_to_a_limit_and_as_fast_as_was_recorded() {
 }
 
 #[test]
+fn times_that_are_missing_or_out_of_order_hold_up_nothing() {
+    let directory = Directory::new();
+    let path = directory.path().join("odd");
+    let frame = Traffic::default().frame(0, 0);
+    let write = |micros: &mut dyn Iterator<Item = u64>| {
+        let mut writer = CaptureWriter::create(&path).unwrap();
+        for micros in micros {
+            let (secs, nanos) =
+                (1_700_000_000 + (micros / 1_000_000) as u32, (micros % 1_000_000 * 1_000) as u32);
+            writer.write(&Packet::from_bytes(&frame, ringtap::Timestamp { secs, nanos })).unwrap();
+        }
+        writer
+    };
+    let play = |speed| -> Vec<Result<PacketBatch, Error>> {
+        let mut source = PcapSource::open(&path).unwrap().speed(Speed::Recorded(speed));
+        source.batches().take(1_000).collect()
+    };
+    let count = |batches: &[Result<PacketBatch, Error>]| -> usize {
+        batches.iter().map(|batch| batch.as_ref().unwrap().len()).sum()
+    };
+    // 10 ms of recording, shuffled: at a hundredth of its speed a second, not a hundred.
+    write(&mut (0..200).map(|number| if number % 2 == 0 { 0 } else { 10_000 })).finish().unwrap();
+    let began = Instant::now();
+    assert_eq!(count(&play(0.1)), 200);
+    assert!(began.elapsed() >= Duration::from_millis(99));
+    // A packet without a time is due with the one before: else it would be 54 years.
+    let mut writer = write(&mut [0].into_iter());
+    let body = [&(frame.len() as u32).to_ne_bytes()[..], &frame].concat();
+    writer.write_block(3, &body).unwrap();
+    writer
+        .write(&Packet::from_bytes(&frame, ringtap::Timestamp { secs: 1_700_000_000, nanos: 5 }))
+        .unwrap();
+    writer.finish().unwrap();
+    assert_eq!(count(&play(1.0)), 3);
+    // Times at both ends of what there is, as fast as can be.
+    write(&mut (0..50).map(|number| if number % 2 == 0 { 0 } else { 2_000_000_000_000_000 }))
+        .finish()
+        .unwrap();
+    assert_eq!(count(&play(f64::INFINITY)), 50);
+    for speed in [0.0, -1.0, f64::NAN] {
+        let batches = play(speed);
+        assert!(
+            batches.len() == 1
+                && batches[0].as_ref().is_err_and(|e| e.to_string().contains("above 0"))
+        );
+    }
+}
+
+#[test]
+fn a_pipe_delivers_what_it_has_and_a_file_that_is_gone_ends_its_rounds() {
+    let directory = Directory::new();
+    let path = file(&directory, 5, 0);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, &std::fs::read(&path).unwrap()).unwrap();
+    let mut source = PcapSource::from_reader(reader).unwrap();
+    // More may come, and is not waited for.
+    assert_eq!(source.next_batch().unwrap().unwrap().len(), 5);
+    drop(writer);
+    assert!(source.next_batch().unwrap().is_none());
+    let mut source = PcapSource::open(&path).unwrap().rounds(u64::MAX);
+    std::fs::remove_file(&path).unwrap();
+    let items: Vec<_> = source.batches().take(10).collect();
+    assert_eq!(items.len(), 2, "the packets, the error, the end");
+    assert!(items[0].as_ref().is_ok_and(|batch| batch.len() == 5) && items[1].is_err());
+}
+
+#[test]
 fn a_file_is_a_stream_like_any_other() {
     let directory = Directory::new();
     let path = file(&directory, 600, 1);
@@ -136,7 +203,7 @@ fn a_tap_writes_what_passes_and_fails_as_it_was_told() {
         while let Some(batch) = tap.next().await {
             seen.extend(numbers(&batch.unwrap()));
         }
-        tap.into_parts().1.unwrap().finish().unwrap();
+        tap.into_parts().1.finish().unwrap();
         assert_eq!(seen.len(), 1_000);
         assert_eq!(read(&copy), seen);
         for (policy, good, bad, errors) in [
@@ -150,7 +217,7 @@ fn a_tap_writes_what_passes_and_fails_as_it_was_told() {
                 *if batch.is_ok() { &mut is_good } else { &mut is_bad } += 1;
             }
             assert_eq!((is_good, is_bad, tap.errors()), (good, bad, errors), "{policy:?}");
-            assert_eq!(tap.sink_mut().is_none(), policy == TapPolicy::DropTap);
+            assert_eq!(tap.is_writing(), policy != TapPolicy::DropTap);
             assert_eq!(tap.take_error().is_some(), policy != TapPolicy::FailStream);
         }
     });
@@ -192,15 +259,14 @@ fn a_trigger_writes_what_was_before_and_what_comes_after() {
     assert!(!trigger.has_fired() && trigger.kept() > 0);
     trigger.into_inner().finish().unwrap();
     assert_eq!(read(&copy), (899..1_000).collect::<Vec<_>>());
-    // What could not be written is, once it can.
+    // A sink that fails has taken all the same: nothing is given twice.
     let mut trigger = PreTrigger::new(Failing(1), usize::MAX);
     batches.iter().for_each(|batch| trigger.write_batch(batch).unwrap());
     trigger.fire().unwrap_err();
-    let left = trigger.kept();
-    assert_eq!(left, 1_000 - batches[0].len());
+    assert_eq!(trigger.kept(), 0);
     *trigger.get_mut() = Failing(100);
     trigger.write_batch(&batches[0]).unwrap();
-    assert_eq!((trigger.kept(), trigger.get_mut().0), (0, 100 - batches.len()));
+    assert_eq!((trigger.kept(), trigger.get_mut().0), (0, 99));
 }
 
 #[test]
@@ -227,7 +293,7 @@ fn a_live_stream_is_written_by_a_thread_as_it_passes() {
                 seen.extend(batch.iter().map(|packet| packet.to_owned()));
             }
         }
-        let (file, stats) = tap.into_parts().1.unwrap().finish().unwrap();
+        let (file, stats) = tap.into_parts().1.finish().unwrap();
         assert_eq!((stats.written, stats.dropped), (2_000, 0));
         file.finish().unwrap();
         assert_eq!(read(&copy), (0..2_000).collect::<Vec<_>>());
@@ -258,6 +324,18 @@ fn compressed_files_are_read_as_they_were_written() {
             let status = std::process::Command::new(tool).arg("-t").stdin(file).status();
             assert!(status.unwrap().success(), "{tool} finds nothing wrong with it");
         }
+        // Each flush ends a member or frame: all of them are read.
+        let options = CaptureWriter::builder().compression(compression);
+        let mut writer = options.clone().create(&copy).unwrap();
+        let batches: Vec<_> =
+            PcapSource::open(&path).unwrap().batches().collect::<Result<_, _>>().unwrap();
+        for batch in &batches {
+            writer.write_batch(batch).unwrap();
+            writer.flush().unwrap();
+        }
+        assert_eq!(read(&copy), (0..5_000).collect::<Vec<_>>(), "before it is finished");
+        writer.finish().unwrap();
+        assert!(matches!(options.append(&copy), Err(Error::File(_))));
         // Cut off, it says so.
         let bytes = std::fs::read(&copy).unwrap();
         std::fs::write(&copy, &bytes[..bytes.len() / 2]).unwrap();
@@ -271,5 +349,34 @@ fn compressed_files_are_read_as_they_were_written() {
         };
         assert!(error.to_string().contains("copy"), "{error}");
         assert!(CaptureWriter::append(&copy).is_err());
+    }
+}
+
+#[cfg(all(feature = "gzip", feature = "lz4"))]
+#[test]
+fn where_the_disk_is_full_for_a_while_a_compressed_file_is_whole_all_the_same() {
+    use ringtap::pcap::Compression;
+    use ringtap_lab::directory;
+
+    let recorded = Directory::new();
+    let path = file(&recorded, 20_000, 0);
+    let batches: Vec<_> =
+        PcapSource::open(&path).unwrap().batches().collect::<Result<_, _>>().unwrap();
+    for compression in [Compression::Gzip, Compression::Lz4] {
+        let Some(disk) = directory::tmpfs(1 << 20) else { return };
+        let copy = disk.path().join("copy");
+        let options = CaptureWriter::builder().compression(compression);
+        let mut writer = options.create(&copy).unwrap();
+        let ballast = disk.path().join("ballast");
+        std::fs::write(&ballast, vec![1; (1 << 20) - (48 << 10)]).unwrap();
+        let failures: usize =
+            batches.iter().map(|batch| usize::from(writer.write_batch(batch).is_err())).sum();
+        let is_full = writer.flush().is_err();
+        assert!(failures > 0 || is_full, "{compression:?} filled nothing");
+        std::fs::remove_file(&ballast).unwrap();
+        let stats = writer.stats();
+        writer.finish().unwrap();
+        assert_eq!(read(&copy).len() as u64, stats.packets, "{compression:?}");
+        assert_eq!(stats.packets + stats.dropped, 20_000);
     }
 }

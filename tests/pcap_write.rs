@@ -141,6 +141,23 @@ fn a_file_is_gone_on_with_behind_its_last_whole_packet() {
     let other = other.interface(FileInterface::new(LinkType::RAW));
     let error = other.append(directory.path().join("PcapMicros")).unwrap_err();
     assert!(error.to_string().contains("PcapMicros"), "{error}");
+    // Old and peculiar ones, behind which ours would be read wrong.
+    let classic = std::fs::read(directory.path().join("PcapMicros")).unwrap();
+    for (at, value) in [(0, 0xa1b2_cd34_u32.to_ne_bytes()), (4, [2, 0, 2, 0])] {
+        let mut bytes = classic[..24].to_vec();
+        bytes[at..at + 4].copy_from_slice(&value);
+        let path = directory.path().join("peculiar");
+        std::fs::write(&path, bytes).unwrap();
+        let error = CaptureWriter::builder().format(FileFormat::PcapMicros).append(&path);
+        assert!(
+            matches!(&error, Err(Error::File(error)) if matches!(error.fault(), FileFault::Differs)),
+            "{error:?}"
+        );
+    }
+    let path = directory.path().join("PcapMicros");
+    let writer = CaptureWriter::builder().format(FileFormat::PcapMicros).append(&path).unwrap();
+    assert_eq!(writer.len(), path.metadata().unwrap().len());
+    drop(writer);
     let text = directory.path().join("text");
     std::fs::write(&text, "no capture file").unwrap();
     let error = CaptureWriter::append(&text).unwrap_err();

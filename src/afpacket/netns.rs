@@ -37,7 +37,8 @@ impl NetNs {
 
     fn file(&self) -> PathBuf {
         match self {
-            Self::Name(name) => PathBuf::from("/run/netns").join(name),
+            // Of what is no name of a file there is none.
+            Self::Name(name) => PathBuf::from("/run/netns").join(name.replace('/', "\u{fffd}")),
             Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             Self::Path(path) => path.clone(),
         }

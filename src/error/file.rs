@@ -58,6 +58,8 @@ pub enum FileFault {
         /// The interface's number.
         id: u32,
     },
+    /// More than 65,536 interfaces are described.
+    TooManyInterfaces,
     /// What is to be appended is of another format, or of another kind of link, than the file.
     Differs,
 }
@@ -125,6 +127,7 @@ impl fmt::Display for FileFault {
                 write!(f, "option {code} does not fit into its block of type {kind:#x}")
             }
             Self::NoInterface { id } => write!(f, "no interface {id} was described before"),
+            Self::TooManyInterfaces => f.write_str("more than 65536 interfaces are described"),
             Self::Differs => f.write_str(
                 "the file is of another format or kind of link than what is to be appended",
             ),

@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
+use super::builder::CaptureWriterBuilder;
 use super::compress::{CaptureFile, Compression};
 use super::layout::{FileFormat, FileInterface};
 use super::reader::CaptureReader;
-use super::writer::{CaptureWriter, CaptureWriterBuilder};
+use super::writer::CaptureWriter;
 use crate::error::{FileError, FileFault};
 use crate::{Error, LinkType, Result};
 
@@ -15,11 +16,11 @@ impl CaptureWriterBuilder {
     /// Goes on with a file, or creates it where there is none or nothing in it. In pcapng a new section begins, with
     /// interfaces of its own. A last packet that was not written to its end, as after a crash, is cut off.
     ///
-    /// The file is read once, to find its end. A compressed one cannot be appended to.
+    /// The file is read once, to find its end. A compressed one cannot be appended to, but it can be created.
     ///
     /// # Errors
     /// [`Error::File`] where it cannot be read or written, is damaged, or, in the classic format, is of another
-    /// resolution, kind of link or byte order.
+    /// resolution, kind of link, byte order or version.
     pub fn append(self, path: impl AsRef<Path>) -> Result<CaptureWriter> {
         let path = path.as_ref();
         let of = |error: std::io::Error| FileError::io(0, error).of(path);
@@ -27,13 +28,17 @@ impl CaptureWriterBuilder {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(of)?;
         let is_new = file.metadata().map_err(of)?.len() == 0;
+        let mut end = 0;
         if !is_new {
-            let end = self.end(&file, path)?;
+            if self.compression != Compression::None {
+                return Err(FileError::new(0, FileFault::Differs).of(path).into());
+            }
+            end = self.end(&file, path)?;
             file.set_len(end).map_err(of)?;
         }
         file.seek(SeekFrom::End(0)).map_err(of)?;
-        let out = CaptureFile::new(file, Compression::None);
-        Ok(self.start(out, is_new).map_err(|error| error.of(path))?)
+        let out = CaptureFile::new(file, self.compression);
+        Ok(self.start(out, is_new, Some(path))?.behind(end))
     }
 
     /// Where the last whole packet ends.
@@ -47,7 +52,7 @@ impl CaptureWriterBuilder {
         let link_type = self.interfaces.first().map_or(LinkType::ETHERNET, |first| first.link_type);
         let has_same_link = |interface: &FileInterface| interface.link_type == link_type;
         if self.format != FileFormat::Pcapng
-            && (!reader.interfaces().iter().all(has_same_link) || reader.is_swapped())
+            && (!reader.interfaces().iter().all(has_same_link) || !reader.is_plain())
         {
             return differs(20);
         }

@@ -103,9 +103,14 @@ impl<S: PacketSink + Send + 'static> BackgroundWriter<S> {
     /// and counted.
     ///
     /// # Errors
-    /// What went wrong since the last call, once; the batch is handed over all the same.
+    /// What went wrong since the last call, once; the batch is handed over all the same. Where the thread has ended,
+    /// which it does only if the sink panics, that it has: the batch is dropped, and counted.
     pub fn write(&mut self, batch: PacketBatch) -> Result<bool> {
         let mut state = self.shared.lock();
+        if state.is_done {
+            state.stats.dropped += batch.len() as u64;
+            return Err(Error::other("the writing thread has panicked"));
+        }
         let is_taken = state.bytes < self.shared.max_bytes;
         match is_taken {
             true => {
@@ -157,7 +162,7 @@ impl<S: PacketSink + Send + 'static> PacketSink for BackgroundWriter<S> {
     fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
         // Not copied where it would be dropped.
         let mut state = self.shared.lock();
-        if state.bytes >= self.shared.max_bytes {
+        if state.bytes >= self.shared.max_bytes && !state.is_done {
             state.stats.dropped += batch.len() as u64;
             return state.error.take().map_or(Ok(()), Err);
         }

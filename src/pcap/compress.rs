@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Chain, Cursor, Read, Write};
+#[cfg(feature = "lz4")]
+use std::io::{BufRead, BufReader};
 
 use crate::error::FileError;
 
@@ -46,60 +48,130 @@ pub(super) fn decompressed(
     }
     #[cfg(feature = "lz4")]
     if head == LZ4 {
-        return Ok(Box::new(lz4_flex::frame::FrameDecoder::new(whole)));
+        return Ok(Box::new(Frames(lz4_flex::frame::FrameDecoder::new(BufReader::new(whole)))));
     }
     Ok(Box::new(whole))
 }
 
-/// A file that is written, compressed or not.
-pub struct CaptureFile(Kind);
+/// Frames of lz4, one behind the other: the decoder ends at the end of each.
+#[cfg(feature = "lz4")]
+struct Frames<R: Read>(lz4_flex::frame::FrameDecoder<BufReader<R>>);
 
-enum Kind {
-    Plain(File),
+#[cfg(feature = "lz4")]
+impl<R: Read> Read for Frames<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.0.read(into)?;
+            if read > 0 || into.is_empty() || self.0.get_mut().fill_buf()?.is_empty() {
+                return Ok(read);
+            }
+        }
+    }
+}
+
+/// A file that is written, compressed or not.
+///
+/// A compressed one is a series of members (gzip) or frames (lz4), each ended by a flush: so what was flushed can be
+/// read, whatever becomes of the rest.
+pub struct CaptureFile {
+    compression: Compression,
+    spill: Spill,
+    encoder: Encoder,
+}
+
+/// What an encoder writes to: it takes all, so that an error of the file tears nothing that was encoded.
+struct Spill {
+    file: File,
+    waiting: Vec<u8>,
+}
+
+/// The member or frame under way; it encodes into memory.
+enum Encoder {
+    None,
     #[cfg(feature = "gzip")]
-    Gzip(flate2::write::GzEncoder<File>),
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
     #[cfg(feature = "lz4")]
-    Lz4(Box<lz4_flex::frame::AutoFinishEncoder<File>>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
+}
+
+impl Encoder {
+    fn new(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            #[cfg(feature = "gzip")]
+            Compression::Gzip => {
+                let level = flate2::Compression::fast();
+                Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), level))
+            }
+            #[cfg(feature = "lz4")]
+            Compression::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(Vec::new()))),
+        }
+    }
+
+    /// Ends it: what it has not given away yet.
+    fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::None => Ok(Vec::new()),
+            #[cfg(feature = "gzip")]
+            Self::Gzip(encoder) => encoder.finish(),
+            #[cfg(feature = "lz4")]
+            Self::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
+        }
+    }
 }
 
 impl CaptureFile {
     pub(super) fn new(file: File, compression: Compression) -> Self {
-        Self(match compression {
-            Compression::None => Kind::Plain(file),
-            #[cfg(feature = "gzip")]
-            Compression::Gzip => {
-                Kind::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::fast()))
-            }
-            #[cfg(feature = "lz4")]
-            Compression::Lz4 => {
-                Kind::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(file).auto_finish()))
-            }
-        })
+        let spill = Spill { file, waiting: Vec::new() };
+        Self { compression, spill, encoder: Encoder::None }
     }
+}
 
-    fn inner(&mut self) -> &mut dyn Write {
-        match &mut self.0 {
-            Kind::Plain(file) => file,
-            #[cfg(feature = "gzip")]
-            Kind::Gzip(encoder) => encoder,
-            #[cfg(feature = "lz4")]
-            Kind::Lz4(encoder) => encoder,
-        }
+impl Spill {
+    fn drain(&mut self) -> io::Result<()> {
+        super::encode::drain(&mut self.waiting, &mut self.file)
     }
 }
 
 impl Write for CaptureFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner().write(bytes)
+        if self.compression == Compression::None {
+            return self.spill.file.write(bytes);
+        }
+        self.spill.drain()?;
+        if matches!(self.encoder, Encoder::None) {
+            self.encoder = Encoder::new(self.compression);
+        }
+        match &mut self.encoder {
+            Encoder::None => {}
+            #[cfg(feature = "gzip")]
+            Encoder::Gzip(encoder) => {
+                encoder.write_all(bytes)?;
+                self.spill.waiting.append(encoder.get_mut());
+            }
+            #[cfg(feature = "lz4")]
+            Encoder::Lz4(encoder) => {
+                encoder.write_all(bytes)?;
+                self.spill.waiting.append(encoder.get_mut());
+            }
+        }
+        // What the file does not take now it takes with the next write, or the flush, which say so.
+        let _ = self.spill.drain();
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner().flush()
+        let rest = std::mem::replace(&mut self.encoder, Encoder::None).finish()?;
+        self.spill.waiting.extend(rest);
+        self.spill.drain()?;
+        self.spill.file.flush()
     }
 }
 
 impl std::fmt::Debug for CaptureFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CaptureFile").finish_non_exhaustive()
+        f.debug_struct("CaptureFile")
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,8 @@ use super::layout::{
 use super::writer::PacketNote;
 use crate::{Packet, PacketDirection, Timestamp, VlanTag};
 
+/// The longest option.
+const MAX_OPTION: usize = u16::MAX as usize;
 /// Bytes of an Ethernet frame before a tag.
 const ADDRESSES: usize = 12;
 
@@ -44,7 +46,7 @@ pub(super) fn section(out: &mut Vec<u8>, about: &About) {
         ];
         for (code, text) in texts {
             if let Some(text) = text {
-                put(out, code, text.as_bytes());
+                put_text(out, code, text);
             }
         }
         put(out, option::END, &[]);
@@ -62,7 +64,7 @@ pub(super) fn interface(out: &mut Vec<u8>, interface: &FileInterface) {
         ];
         for (code, text) in texts {
             if let Some(text) = text {
-                put(out, code, text.as_bytes());
+                put_text(out, code, text);
             }
         }
         put(out, option::INTERFACE_RESOLUTION, &[9]);
@@ -108,7 +110,9 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
 /// A packet's bytes as they were on the wire, cut to a length: with the tag that is beside them put back.
 pub(super) struct Bytes<'a> {
     head: &'a [u8],
-    tag: Option<[u8; VlanTag::LEN]>,
+    tag: [u8; VlanTag::LEN],
+    /// Bytes of the tag that are written.
+    tag_len: usize,
     tail: &'a [u8],
     pub(super) wire_len: u32,
 }
@@ -117,29 +121,31 @@ impl<'a> Bytes<'a> {
     #[inline]
     pub(super) fn of(packet: &Packet<'a>, most: usize) -> Self {
         let (data, wire_len) = (packet.data(), packet.original_len() as u32);
-        match packet.stripped_vlan() {
-            Some(tag) if data.len() >= ADDRESSES && most >= ADDRESSES + VlanTag::LEN => {
-                let (head, tail) = data.split_at(ADDRESSES);
-                let tail = &tail[..tail.len().min(most - ADDRESSES - VlanTag::LEN)];
-                let wire_len = wire_len.saturating_add(VlanTag::LEN as u32);
-                Self { head, tag: Some(tag.to_bytes()), tail, wire_len }
-            }
-            _ => Self { head: &data[..data.len().min(most)], tag: None, tail: &[], wire_len },
-        }
+        let Some(tag) = packet.stripped_vlan() else {
+            let (head, tail) = (&data[..data.len().min(most)], &[][..]);
+            return Self { head, tag: [0; VlanTag::LEN], tag_len: 0, tail, wire_len };
+        };
+        let (head, tail) = data.split_at(data.len().min(ADDRESSES));
+        // A frame cut within its addresses has no place for the tag, which was on the wire all the same.
+        let is_cut = head.len() < ADDRESSES;
+        let head = &head[..head.len().min(most)];
+        let left = most - head.len();
+        let tag_len = if is_cut { 0 } else { left.min(VlanTag::LEN) };
+        let tail = &tail[..tail.len().min(left - tag_len)];
+        let wire_len = wire_len.saturating_add(VlanTag::LEN as u32);
+        Self { head, tag: tag.to_bytes(), tag_len, tail, wire_len }
     }
 
     #[inline]
     fn len(&self) -> usize {
-        self.head.len() + self.tag.map_or(0, |tag| tag.len()) + self.tail.len()
+        self.head.len() + self.tag_len + self.tail.len()
     }
 
     #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.head);
-        if let Some(tag) = self.tag {
-            out.extend_from_slice(&tag);
-            out.extend_from_slice(self.tail);
-        }
+        out.extend_from_slice(&self.tag[..self.tag_len]);
+        out.extend_from_slice(self.tail);
     }
 }
 
@@ -170,7 +176,7 @@ pub(super) fn packet(
             return;
         }
         if let Some(comment) = note.comment {
-            put(out, option::COMMENT, comment.as_bytes());
+            put_text(out, option::COMMENT, comment);
         }
         if flags != 0 {
             put(out, option::PACKET_FLAGS, &flags.to_ne_bytes());
@@ -205,9 +211,15 @@ fn framed(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     words(out, &[len]);
 }
 
+/// An option of text; what is longer than one can be is cut.
+fn put_text(out: &mut Vec<u8>, code: u16, text: &str) {
+    let most = (0..=text.len().min(MAX_OPTION)).rev().find(|end| text.is_char_boundary(*end));
+    put(out, code, &text.as_bytes()[..most.unwrap_or(0)]);
+}
+
 /// An option; what is longer than one can be is cut.
 fn put(out: &mut Vec<u8>, code: u16, value: &[u8]) {
-    let value = &value[..value.len().min(usize::from(u16::MAX))];
+    let value = &value[..value.len().min(MAX_OPTION)];
     out.extend([code, value.len() as u16].map(u16::to_ne_bytes).as_flattened());
     out.extend_from_slice(value);
     pad(out, value.len());

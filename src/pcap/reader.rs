@@ -32,7 +32,8 @@ use crate::{LinkType, Packet, PacketStatus, Result, Timestamp};
 /// # Ok::<(), ringtap::Error>(())
 /// ```
 ///
-/// Memory is bounded: it holds one packet or block, of 16 MiB at most.
+/// Memory is bounded: it holds one packet or block, of 16 MiB at most, and up to 65,536 descriptions of interfaces. Times
+/// are those of [`Timestamp`], up to the year 2106: what is later is the last of them.
 pub struct CaptureReader {
     buffer: Buffer,
     form: Form,
@@ -226,12 +227,27 @@ impl CaptureReader {
         self.buffer.next_offset()
     }
 
-    /// Whether the file (in pcapng, its last section) is in the other byte order than this machine's.
-    pub(super) fn is_swapped(&self) -> bool {
+    /// Whether packets that are written as we do may stand behind those that are there.
+    pub(super) fn is_plain(&self) -> bool {
         match &self.form {
-            Form::Classic(classic) => classic.is_swapped,
-            Form::Pcapng(pcapng) => pcapng.is_swapped,
+            Form::Classic(classic) => classic.is_plain(),
+            Form::Pcapng(_) => true,
         }
+    }
+
+    /// Whether the file is known to have ended.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether the next block or packet is at hand, so that reading it does not wait.
+    pub(super) fn is_at_hand(&self) -> bool {
+        let rest = self.buffer.rest();
+        let len = match &self.form {
+            Form::Classic(classic) => classic.len_of(rest),
+            Form::Pcapng(pcapng) => pcapng.len_of(rest),
+        };
+        len.is_some_and(|len| rest.len() >= len)
     }
 
     fn advance(&mut self) -> Result<Option<Found>> {

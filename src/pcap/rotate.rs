@@ -3,15 +3,16 @@
 mod names;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::names::{Names, Written};
+use super::builder::CaptureWriterBuilder;
 use super::layout::InterfaceStatistics;
 use super::sink::PacketSink;
-use super::writer::{CaptureWriter, CaptureWriterBuilder, PacketNote};
-use crate::error::FileError;
+use super::writer::{CaptureWriter, PacketNote};
+use crate::error::{FileError, FileFault};
 use crate::{Packet, Result};
 
 /// How long to wait before a file is tried again, where the last try failed.
@@ -151,8 +152,8 @@ impl RotatingWriterBuilder {
         self
     }
 
-    /// How many bytes all files have together at most: the oldest are removed, but never the one being written.
-    /// Default any number.
+    /// How many bytes all files have together at most, the one being written counted as large as it may become: the
+    /// oldest are removed before it is begun. Default any number.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = Some(bytes);
         self
@@ -161,8 +162,13 @@ impl RotatingWriterBuilder {
     /// Opens the first file. Files of the same prefix that are there, from an earlier run, count as the oldest.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where the directory cannot be read, or the file not written.
+    /// [`Error::File`](crate::Error::File) where the directory cannot be read, the file not written, or the prefix is
+    /// no beginning of a file's name.
     pub fn build(self) -> Result<RotatingWriter> {
+        if self.prefix.is_empty() || self.prefix.contains(['/', '\0']) {
+            let error = std::io::Error::new(ErrorKind::InvalidInput, "a prefix without `/`");
+            return Err(FileError::io(0, error).of(Path::new(&self.prefix)).into());
+        }
         let extension = match self.file.format {
             super::FileFormat::Pcapng => "pcapng",
             _ => "pcap",
@@ -202,14 +208,22 @@ impl RotatingWriter {
     /// [`Error::File`](crate::Error::File) where writing failed. It is reported once, and tried again after a second;
     /// meanwhile packets are dropped and counted.
     pub fn write_with(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
+        let interfaces = self.options.file.interfaces.len().max(1);
+        if note.interface as usize >= interfaces {
+            // The caller's mistake, and no fault of the file.
+            return Err(FileError::new(0, FileFault::NoInterface { id: note.interface }).into());
+        }
         self.stats.packets += 1;
         if self.wait_until.is_some_and(|until| Instant::now() < until) {
             self.stats.lost += 1;
             return Ok(());
         }
-        self.wait_until = None;
-        let outcome = self.turn().and_then(|()| self.put(packet, note));
-        outcome.inspect_err(|_| self.failed())
+        if let Err(error) = self.turn() {
+            self.failed();
+            self.stats.lost += 1;
+            return Err(error);
+        }
+        self.put(packet, note).inspect_err(|_| self.failed())
     }
 
     /// Closes the file and begins the next.
@@ -271,14 +285,11 @@ impl RotatingWriter {
     fn failed(&mut self) {
         self.stats.errors += 1;
         self.wait_until = Some(Instant::now() + RETRY);
-        match self.current.take() {
-            Some(current) => {
-                self.stats.lost += current.packets - current.flushed;
-                let bytes = current.writer.stats().bytes;
-                current.writer.abandon();
-                self.names.wrote(Written { path: current.path, bytes });
-            }
-            None => self.stats.lost += 1,
+        if let Some(current) = self.current.take() {
+            self.stats.lost += current.packets - current.flushed;
+            let bytes = current.writer.stats().bytes;
+            current.writer.abandon();
+            self.names.wrote(Written { path: current.path, bytes });
         }
     }
 
@@ -297,23 +308,39 @@ impl RotatingWriter {
     }
 
     fn open(&mut self) -> Result<()> {
-        let path = self.names.next(SystemTime::now());
-        let of = |error: std::io::Error| FileError::io(0, error).of(&path);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(of)?;
+        // First, so that a full disk has room again.
+        let (files, bytes) = (self.options.keep_files, self.options.keep_bytes);
+        let room = bytes.map(|most| most.saturating_sub(self.options.max_bytes));
+        let (removed, failed) = self.names.keep(files.map(|files| files - 1), room);
+        self.stats.removed += removed;
+        self.stats.errors += failed;
+        let (file, path) = self.create()?;
         let out = Counted { file, whole: 0 };
-        let writer = self.options.file.clone().start(out, true).map_err(|error| {
+        let options = self.options.file.clone();
+        let writer = options.start(out, true, Some(&path)).inspect_err(|_| {
             let _ = fs::remove_file(&path); // of no use without its header
-            error.of(&path)
         })?;
         let (began, packets, flushed) = (Instant::now(), 0, 0);
         self.current = Some(Current { writer, path, began, packets, flushed });
         self.stats.files += 1;
-        let removed = self
-            .names
-            .keep(self.options.keep_files.map(|files| files - 1), self.options.keep_bytes);
-        self.stats.removed += removed.0;
-        self.stats.errors += removed.1;
+        self.wait_until = None;
         Ok(())
+    }
+
+    /// A file of the next number that nobody else has taken: another process may write the same series.
+    fn create(&mut self) -> Result<(File, PathBuf)> {
+        const TRIES: usize = 1000;
+        let mut tries = 0;
+        loop {
+            let path = self.names.next(SystemTime::now());
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((file, path)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TRIES => {
+                    tries += 1;
+                }
+                Err(error) => return Err(FileError::io(0, error).of(&path).into()),
+            }
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use super::writer::CaptureWriter;
 use crate::{Packet, PacketBatch, Result};
 
 /// What packets are written to: a file, a series of files, a thread that writes.
+///
+/// What is given is taken, also where an error is returned: it is written later, or counted as dropped. It is not to be
+/// given again.
 pub trait PacketSink {
     /// Takes a packet.
     ///

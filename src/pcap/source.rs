@@ -20,6 +20,8 @@ const MAX_PACKETS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
 /// Packets of a recording that come within so much time come together.
 const TOGETHER: Duration = Duration::from_millis(1);
+/// Packets are out of order by less than this, in nanoseconds; a step back by more is one of the clock.
+const STEP: u64 = 1_000_000_000;
 
 /// How fast a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -28,7 +30,8 @@ pub enum Speed {
     /// As fast as it can be read.
     #[default]
     Fastest,
-    /// As it was recorded, so many times as fast: 1.0 as it was, 2.0 in half the time. A gap into the past is none.
+    /// As it was recorded, so many times as fast: 1.0 as it was, 2.0 in half the time; not above 0 it is an error. A
+    /// step of the clock into the past is none.
     Recorded(f64),
 }
 
@@ -45,7 +48,8 @@ pub enum Speed {
 /// # Ok::<(), ringtap::Error>(())
 /// ```
 ///
-/// As a stream it waits by this crate's timers, which take a reactor; as fast as it goes it needs none.
+/// As a stream it waits by this crate's timers, which take a reactor; as fast as it goes it needs none. Reading itself is
+/// not async: from a pipe it may hold up its thread until there is a packet.
 pub struct PcapSource {
     reader: CaptureReader,
     path: Option<PathBuf>,
@@ -69,10 +73,10 @@ pub struct PcapSource {
 #[derive(Debug, Clone, Copy)]
 struct Playing {
     began: Instant,
-    /// Nanoseconds of recording since then, up to the last packet.
+    /// Nanoseconds of recording since then, up to the latest packet.
     at: u64,
-    /// The last packet's time.
-    last: Timestamp,
+    /// That packet's time; `None` where another round begins.
+    latest: Option<Timestamp>,
 }
 
 impl PcapSource {
@@ -147,6 +151,7 @@ impl PcapSource {
         let Some(due) = self.load()? else { return Ok(None) };
         if let Some(due) = due {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.sleep = None;
         }
         Ok(self.next.take().map(|(batch, _)| batch))
     }
@@ -170,6 +175,13 @@ impl PcapSource {
             self.left = 0;
             return Err(error);
         }
+        if let Speed::Recorded(factor) = self.speed
+            && (factor.is_nan() || factor <= 0.0)
+        {
+            self.left = 0;
+            self.speed = Speed::Fastest;
+            return Err(Error::other(format!("a speed above 0, not {factor}")));
+        }
         let mut batch = BatchBuilder::default();
         let (mut first, mut last) = (None, None);
         if let Some((packet, due)) = self.carried.take() {
@@ -177,12 +189,19 @@ impl PcapSource {
             batch.push(&packet.as_packet());
         }
         while self.left > 0 && batch.len() < MAX_PACKETS && batch.bytes() < MAX_BYTES {
-            let packet = match self.reader.next_record() {
-                Ok(Some(record)) => record.packet(),
+            // What a pipe has brought is not held back for what it may bring.
+            if !batch.is_empty() && !self.reader.is_at_hand() && !self.reader.is_at_end() {
+                break;
+            }
+            let (packet, has_time) = match self.reader.next_record() {
+                Ok(Some(record)) => (record.packet(), record.has_time()),
                 Ok(None) => match self.rewind() {
                     Ok(true) => continue,
                     Ok(false) => break,
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        self.fault = Some(error);
+                        break;
+                    }
                 },
                 Err(error) => {
                     // What was read before it comes first.
@@ -190,7 +209,7 @@ impl PcapSource {
                     break;
                 }
             };
-            let due = due(&mut self.clock, self.speed, packet.timestamp());
+            let due = due(&mut self.clock, self.speed, (packet.timestamp(), has_time));
             self.left -= 1;
             self.has_packets = true;
             if let (Some(first), Some(due)) = (first, due)
@@ -223,18 +242,33 @@ impl PcapSource {
         };
         self.rounds -= 1;
         self.reader = CaptureReader::open(path)?;
+        if let Some(clock) = &mut self.clock {
+            clock.latest = None;
+        }
         Ok(true)
     }
 }
 
 /// When a packet is due, which was recorded at `time`.
-fn due(clock: &mut Option<Playing>, speed: Speed, time: Timestamp) -> Option<Instant> {
+fn due(
+    clock: &mut Option<Playing>,
+    speed: Speed,
+    (time, has_time): (Timestamp, bool),
+) -> Option<Instant> {
     let Speed::Recorded(factor) = speed else { return None };
     let began = Instant::now();
-    let playing = clock.get_or_insert(Playing { began, at: 0, last: time });
-    playing.at += time.as_nanos().saturating_sub(playing.last.as_nanos());
-    playing.last = time;
-    let nanos = if factor > 0.0 { playing.at as f64 / factor } else { f64::MAX };
+    let playing = clock.get_or_insert(Playing { began, at: 0, latest: None });
+    // Without a time it is due with the one before, and one that comes late is due at once.
+    if has_time {
+        let latest = playing.latest.get_or_insert(time);
+        let back = latest.as_nanos().saturating_sub(time.as_nanos());
+        if back > STEP {
+            *latest = time; // the clock was set, and goes on from there
+        }
+        playing.at = playing.at.saturating_add(time.as_nanos().saturating_sub(latest.as_nanos()));
+        *latest = time.max(*latest);
+    }
+    let nanos = playing.at as f64 / factor;
     // What is due in a hundred years is due then.
     let most = Duration::from_secs(100 * 365 * 86_400);
     Some(playing.began + Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(most).min(most))

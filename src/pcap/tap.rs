@@ -25,7 +25,9 @@ pub enum TapPolicy {
 #[derive(Debug)]
 pub struct PcapTap<St, S> {
     stream: St,
-    sink: Option<S>,
+    sink: S,
+    /// Whether it still writes.
+    is_writing: bool,
     policy: TapPolicy,
     errors: u64,
     last_error: Option<Error>,
@@ -38,7 +40,8 @@ pub trait PcapTapExt: Stream<Item = Result<PacketBatch>> + Sized {
     /// A file is written at once, which may take its time: a [`BackgroundWriter`](super::BackgroundWriter) as the sink
     /// does it in a thread.
     fn with_pcap_tap<S: PacketSink>(self, sink: S, policy: TapPolicy) -> PcapTap<Self, S> {
-        PcapTap { stream: self, sink: Some(sink), policy, errors: 0, last_error: None }
+        let (errors, last_error) = (0, None);
+        PcapTap { stream: self, sink, is_writing: true, policy, errors, last_error }
     }
 }
 
@@ -55,9 +58,14 @@ impl<St, S> PcapTap<St, S> {
         self.last_error.take()
     }
 
-    /// The sink, unless it was dropped.
-    pub fn sink_mut(&mut self) -> Option<&mut S> {
-        self.sink.as_mut()
+    /// Whether it still writes: not after an error, with [`TapPolicy::DropTap`].
+    pub fn is_writing(&self) -> bool {
+        self.is_writing
+    }
+
+    /// The sink.
+    pub fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
     }
 
     /// The stream.
@@ -65,8 +73,8 @@ impl<St, S> PcapTap<St, S> {
         &self.stream
     }
 
-    /// The stream, and the sink unless it was dropped.
-    pub fn into_parts(self) -> (St, Option<S>) {
+    /// The stream and the sink.
+    pub fn into_parts(self) -> (St, S) {
         (self.stream, self.sink)
     }
 }
@@ -81,14 +89,14 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let next = Pin::new(&mut this.stream).poll_next(cx);
-        let (Poll::Ready(Some(Ok(batch))), Some(sink)) = (&next, &mut this.sink) else {
+        let (Poll::Ready(Some(Ok(batch))), true) = (&next, this.is_writing) else {
             return next;
         };
-        let Err(error) = sink.write_batch(batch) else { return next };
+        let Err(error) = this.sink.write_batch(batch) else { return next };
         this.errors += 1;
         match this.policy {
             TapPolicy::FailStream => return Poll::Ready(Some(Err(error))),
-            TapPolicy::DropTap => this.sink = None,
+            TapPolicy::DropTap => this.is_writing = false,
             TapPolicy::Continue => {}
         }
         this.last_error = Some(error);

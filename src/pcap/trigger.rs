@@ -41,7 +41,8 @@ pub struct PreTrigger<S> {
 impl<S: PacketSink> PreTrigger<S> {
     /// Keeps at most so many bytes, a packet's header of some 90 bytes included, and writes to `sink`.
     ///
-    /// What is kept goes a batch at a time. A batch is copied out of its ring.
+    /// What is kept goes a batch at a time: of batches larger than that, nothing is kept. A batch is copied out of its
+    /// ring.
     pub fn new(sink: S, max_bytes: usize) -> Self {
         let (kept, bytes, max_time) = (VecDeque::new(), 0, None);
         Self { sink, kept, bytes, max_bytes, max_time, has_fired: false, forgotten: 0 }
@@ -57,15 +58,15 @@ impl<S: PacketSink> PreTrigger<S> {
     /// Writes what is kept; what comes later is written at once. Once fired, it does nothing.
     ///
     /// # Errors
-    /// Those of the sink. What was not written is kept, and written by the next call.
+    /// The first of the sink's, which has taken all, as [`PacketSink`] says.
     pub fn fire(&mut self) -> Result<()> {
         self.has_fired = true;
-        while let Some(batch) = self.kept.front() {
-            self.sink.write_batch(batch)?;
-            self.bytes -= batch.memory();
-            self.kept.pop_front();
+        self.bytes = 0;
+        let mut outcome = Ok(());
+        for batch in std::mem::take(&mut self.kept) {
+            outcome = outcome.and(self.sink.write_batch(&batch));
         }
-        Ok(())
+        outcome
     }
 
     /// Keeps again, instead of writing.
@@ -98,12 +99,7 @@ impl<S: PacketSink> PreTrigger<S> {
         self.sink
     }
 
-    fn keep(&mut self, batch: PacketBatch) -> Result<()> {
-        if self.has_fired {
-            // What could not be written then goes first.
-            self.fire()?;
-            return self.sink.write_batch(&batch);
-        }
+    fn keep(&mut self, batch: PacketBatch) {
         let newest = batch.ts_last();
         self.bytes += batch.memory();
         self.kept.push_back(batch);
@@ -117,24 +113,25 @@ impl<S: PacketSink> PreTrigger<S> {
             self.forgotten += oldest.len() as u64;
             self.kept.pop_front();
         }
-        Ok(())
     }
 }
 
 impl<S: PacketSink> PacketSink for PreTrigger<S> {
     /// Takes a packet; many together are better taken as a batch.
     fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
-        if self.has_fired && self.kept.is_empty() {
+        if self.has_fired {
             return self.sink.write_packet(packet);
         }
-        self.keep(PacketBatch::of_packets(&[*packet]))
+        self.keep(PacketBatch::of_packets(&[*packet]));
+        Ok(())
     }
 
     fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
-        if self.has_fired && self.kept.is_empty() {
+        if self.has_fired {
             return self.sink.write_batch(batch);
         }
-        self.keep(batch.to_detached())
+        self.keep(batch.to_detached());
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {

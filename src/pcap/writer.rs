@@ -1,17 +1,17 @@
 //! Writing a capture file.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::compress::{CaptureFile, Compression};
-use super::encode::{self, About, Bytes};
-use super::layout::{FileFormat, FileInterface, InterfaceStatistics};
-use crate::error::FileError;
-use crate::{LinkType, Packet, PacketBatch, Result, Timestamp};
+use super::builder::CaptureWriterBuilder;
+use super::compress::CaptureFile;
+use super::encode::{self, Bytes};
+use super::layout::{FileFormat, FileInterface, InterfaceStatistics, MAX_BLOCK};
+use crate::error::{FileError, FileFault};
+use crate::{Packet, PacketBatch, Result, Timestamp};
 
 /// How much is collected before it is written.
-const FULL: usize = 256 << 10;
+pub(super) const FULL: usize = 256 << 10;
 
 /// Writes packets to a capture file.
 ///
@@ -41,9 +41,15 @@ pub struct CaptureWriter<W: Write = CaptureFile> {
     format: FileFormat,
     has_directions: bool,
     /// Of each interface, how much of a packet is kept, and what it counted.
-    interfaces: Vec<(u32, InterfaceStatistics)>,
+    interfaces: Vec<Interface>,
     stats: WriterStats,
+    /// Bytes that the file had before, and its path: for errors.
+    before: u64,
+    path: Option<PathBuf>,
 }
+
+/// How much of a packet of an interface is kept, and what it counted.
+pub(super) type Interface = (u32, InterfaceStatistics);
 
 /// What a writer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,129 +76,6 @@ pub struct PacketNote<'a> {
     pub hash: Option<(u8, &'a [u8])>,
 }
 
-/// How a capture file is written; from [`CaptureWriter::builder`].
-#[derive(Debug, Clone)]
-#[must_use = "a builder does nothing until `create`, `append` or `to`"]
-pub struct CaptureWriterBuilder {
-    pub(super) format: FileFormat,
-    pub(super) interfaces: Vec<FileInterface>,
-    about: About,
-    has_directions: bool,
-    compression: Compression,
-}
-
-impl Default for CaptureWriterBuilder {
-    fn default() -> Self {
-        let application = Some(concat!("ringtap ", env!("CARGO_PKG_VERSION")).to_owned());
-        let about = About { application, system: Some("Linux".to_owned()), ..About::default() };
-        Self {
-            format: FileFormat::default(),
-            interfaces: Vec::new(),
-            about,
-            has_directions: true,
-            compression: Compression::None,
-        }
-    }
-}
-
-impl CaptureWriterBuilder {
-    /// The format. Default pcapng.
-    pub fn format(mut self, format: FileFormat) -> Self {
-        self.format = format;
-        self
-    }
-
-    /// Adds an interface. The classic format has one; by default it is Ethernet, without a name.
-    pub fn interface(mut self, interface: FileInterface) -> Self {
-        self.interfaces.push(interface);
-        self
-    }
-
-    /// A comment on the whole file; in pcapng only.
-    pub fn comment(mut self, text: impl Into<String>) -> Self {
-        self.about.comment = Some(text.into());
-        self
-    }
-
-    /// The machine it was captured on; in pcapng only.
-    pub fn hardware(mut self, text: impl Into<String>) -> Self {
-        self.about.hardware = Some(text.into());
-        self
-    }
-
-    /// The program that wrote it; in pcapng only. Default this crate and its version.
-    pub fn application(mut self, text: impl Into<String>) -> Self {
-        self.about.application = Some(text.into());
-        self
-    }
-
-    /// Whether it is written of each packet which way it went, 12 bytes more; in pcapng only. Default true.
-    pub fn directions(mut self, on: bool) -> Self {
-        self.has_directions = on;
-        self
-    }
-
-    /// How it is compressed. Default not.
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
-        self
-    }
-
-    /// Creates a file, in place of one that is there.
-    ///
-    /// # Errors
-    /// [`Error::File`](crate::Error::File) where it cannot be written.
-    pub fn create(self, path: impl AsRef<Path>) -> Result<CaptureWriter> {
-        let path = path.as_ref();
-        let file = File::create(path).map_err(|error| FileError::io(0, error).of(path))?;
-        let out = CaptureFile::new(file, self.compression);
-        Ok(self.start(out, true).map_err(|error| error.of(path))?)
-    }
-
-    /// Writes to anything; do not buffer it, the writer does.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create).
-    pub fn to<W: Write>(self, out: W) -> Result<CaptureWriter<W>> {
-        Ok(self.start(out, true)?)
-    }
-
-    pub(super) fn start<W: Write>(
-        mut self,
-        out: W,
-        has_header: bool,
-    ) -> Result<CaptureWriter<W>, FileError> {
-        if self.interfaces.is_empty() {
-            self.interfaces.push(FileInterface::new(LinkType::ETHERNET));
-        }
-        let mut buffer = Vec::with_capacity(FULL + (64 << 10));
-        match self.format {
-            FileFormat::Pcapng => {
-                encode::section(&mut buffer, &self.about);
-                for interface in &self.interfaces {
-                    encode::interface(&mut buffer, interface);
-                }
-            }
-            format if has_header => {
-                encode::file_header(&mut buffer, format, &self.interfaces[0]);
-            }
-            _ => {}
-        }
-        let interfaces = self.interfaces.iter().map(of_interface).collect();
-        let (format, has_directions) = (self.format, self.has_directions);
-        let (out, stats) = (Some(out), WriterStats::default());
-        let mut writer = CaptureWriter { out, buffer, format, has_directions, interfaces, stats };
-        // A file is a capture file from the start on.
-        writer.drain()?;
-        Ok(writer)
-    }
-}
-
-fn of_interface(interface: &FileInterface) -> (u32, InterfaceStatistics) {
-    let most = if interface.snap_len == 0 { u32::MAX } else { interface.snap_len };
-    (most, interface.statistics)
-}
-
 impl CaptureWriter {
     /// Creates a pcapng file of one Ethernet interface.
     ///
@@ -216,7 +99,29 @@ impl CaptureWriter {
     }
 }
 
+pub(super) fn of_interface(interface: &FileInterface) -> Interface {
+    let most = if interface.snap_len == 0 { u32::MAX } else { interface.snap_len };
+    (most, interface.statistics)
+}
+
 impl<W: Write> CaptureWriter<W> {
+    /// One that has a header to write.
+    pub(super) fn begin(
+        out: W,
+        buffer: Vec<u8>,
+        (format, has_directions): (FileFormat, bool),
+        interfaces: Vec<Interface>,
+        path: Option<&Path>,
+    ) -> Result<Self, FileError> {
+        let (stats, before, path) = (WriterStats::default(), 0, path.map(Path::to_owned));
+        let out = Some(out);
+        let mut writer =
+            Self { out, buffer, format, has_directions, interfaces, stats, before, path };
+        // A file is a capture file from the start on.
+        writer.drain()?;
+        Ok(writer)
+    }
+
     /// Writes a packet, of the first interface.
     ///
     /// # Errors
@@ -234,13 +139,7 @@ impl<W: Write> CaptureWriter<W> {
         let Some(&(most, _)) = self.interfaces.get(note.interface as usize) else {
             return Err(self.no_interface(note.interface).into());
         };
-        if self.buffer.len() >= 2 * FULL {
-            // It failed the last time, too.
-            if let Err(error) = self.drain() {
-                self.stats.dropped += 1;
-                return Err(error.into());
-            }
-        }
+        self.make_room().inspect_err(|_| self.stats.dropped += 1)?;
         let bytes = Bytes::of(packet, most as usize);
         match self.format {
             FileFormat::Pcapng => {
@@ -273,6 +172,7 @@ impl<W: Write> CaptureWriter<W> {
         if self.format != FileFormat::Pcapng {
             return Err(self.no_interface(number).into());
         }
+        self.make_room()?;
         encode::interface(&mut self.buffer, interface);
         self.interfaces.push(of_interface(interface));
         Ok(number)
@@ -298,6 +198,7 @@ impl<W: Write> CaptureWriter<W> {
         if interface as usize >= self.interfaces.len() {
             return Err(self.no_interface(interface).into());
         }
+        self.make_room()?;
         if self.format == FileFormat::Pcapng {
             encode::statistics(&mut self.buffer, interface, Timestamp::now(), statistics);
         }
@@ -309,8 +210,14 @@ impl<W: Write> CaptureWriter<W> {
     /// byte order.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// [`Error::File`](crate::Error::File) where it is longer than readers take, or writing failed before and too much
+    /// is waiting: then it is not written.
     pub fn write_block(&mut self, kind: u32, body: &[u8]) -> Result<()> {
+        let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        if len > MAX_BLOCK - 16 {
+            return Err(self.fault(FileFault::TooLong { len }).into());
+        }
+        self.make_room()?;
         if self.format == FileFormat::Pcapng {
             encode::raw(&mut self.buffer, kind, body);
         }
@@ -324,7 +231,10 @@ impl<W: Write> CaptureWriter<W> {
     pub fn flush(&mut self) -> Result<()> {
         self.drain()?;
         let flushed = self.out.as_mut().map_or(Ok(()), Write::flush);
-        Ok(flushed.map_err(|error| FileError::io(self.stats.bytes, error))?)
+        Ok(flushed.map_err(|error| {
+            self.stats.errors += 1;
+            self.fault(FileFault::Io(error))
+        })?)
     }
 
     /// Writes the statistics and what is there, and gives the output back.
@@ -356,7 +266,7 @@ impl<W: Write> CaptureWriter<W> {
 
     /// Bytes of the file, those included that wait.
     pub fn len(&self) -> u64 {
-        self.stats.bytes + self.buffer.len() as u64
+        self.before + self.stats.bytes + self.buffer.len() as u64
     }
 
     /// Whether nothing was written yet, which is so of no file: it has a header.
@@ -370,7 +280,26 @@ impl<W: Write> CaptureWriter<W> {
     }
 
     fn no_interface(&self, id: u32) -> FileError {
-        FileError::new(self.len(), crate::error::FileFault::NoInterface { id })
+        self.fault(FileFault::NoInterface { id })
+    }
+
+    fn fault(&self, fault: FileFault) -> FileError {
+        let error = FileError::new(self.before + self.stats.bytes, fault);
+        match &self.path {
+            Some(path) => error.of(path),
+            None => error,
+        }
+    }
+
+    /// The same of a file that had so many bytes.
+    pub(super) fn behind(mut self, bytes: u64) -> Self {
+        self.before = bytes;
+        self
+    }
+
+    /// Where too much waits, as writing failed the last time, tries again before more is taken.
+    fn make_room(&mut self) -> Result<(), FileError> {
+        if self.buffer.len() >= 2 * FULL { self.drain() } else { Ok(()) }
     }
 
     fn drain(&mut self) -> Result<(), FileError> {
@@ -380,7 +309,7 @@ impl<W: Write> CaptureWriter<W> {
         self.stats.bytes += (waiting - self.buffer.len()) as u64;
         outcome.map_err(|error| {
             self.stats.errors += 1;
-            FileError::io(self.stats.bytes, error)
+            self.fault(FileFault::Io(error))
         })
     }
 }

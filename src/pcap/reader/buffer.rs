@@ -40,6 +40,10 @@ impl Buffer {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // Compressed data that is cut off, say.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Err(self.fault(FileFault::CutShort));
+                }
                 Err(error) => return Err(FileError::io(self.offset, error)),
             }
         }
@@ -70,6 +74,11 @@ impl Buffer {
     /// What is at hand.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
+    }
+
+    /// What is at hand behind what was handed out.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.start + self.held..self.end]
     }
 
     /// Goes on behind so many bytes at once.

@@ -11,7 +11,7 @@ use crate::{LinkType, Timestamp};
 
 #[derive(Debug)]
 pub(super) struct Classic {
-    pub(super) is_swapped: bool,
+    is_swapped: bool,
     has_nanos: bool,
     record_header: usize,
     /// The number behind the version's point, which says in which order lengths are.
@@ -46,6 +46,20 @@ impl Classic {
         let mut interface = FileInterface::new(LinkType(word(bytes, 20, is_swapped) as u16));
         interface.snap_len = word(bytes, 16, is_swapped);
         Ok((Self { is_swapped, has_nanos, record_header, minor }, interface))
+    }
+
+    /// Whether it is in this machine's byte order, and without peculiarities.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.is_swapped && self.record_header == RECORD_HEADER && self.minor == 4
+    }
+
+    /// Bytes of the packet that these begin with, headers included, as far as that can be told.
+    pub(super) fn len_of(&self, bytes: &[u8]) -> Option<usize> {
+        if bytes.len() < self.record_header {
+            return None;
+        }
+        let lens = [8, 12].map(|at| word(bytes, at, self.is_swapped) as usize);
+        Some(self.record_header + if self.minor == 4 { lens[0] } else { lens[0].max(lens[1]) })
     }
 
     pub(super) fn format(&self) -> FileFormat {

@@ -16,7 +16,7 @@ const BODY: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Pcapng {
-    pub(super) is_swapped: bool,
+    is_swapped: bool,
     /// The number that the first interface of this section has among all.
     first: usize,
     /// Of every interface.
@@ -28,7 +28,7 @@ struct Options<'a> {
     bytes: &'a [u8],
     at: usize,
     end: usize,
-    pub(super) is_swapped: bool,
+    is_swapped: bool,
 }
 
 impl Options<'_> {
@@ -63,7 +63,20 @@ struct PacketBlock {
     options: usize,
 }
 
+/// The most interfaces that are remembered.
+const MAX_INTERFACES: usize = 1 << 16;
+
 impl Pcapng {
+    /// Bytes of the block that these begin with, as far as that can be told.
+    pub(super) fn len_of(&self, bytes: &[u8]) -> Option<usize> {
+        if bytes.len() < FRAME {
+            return None;
+        }
+        let order = (word(bytes, 0, false) == block::SECTION).then(|| word(bytes, BODY, false));
+        let is_swapped = order.map_or(Some(self.is_swapped), is_swapped)?;
+        Some(word(bytes, 4, is_swapped) as usize)
+    }
+
     pub(super) fn next(
         &mut self,
         buffer: &mut Buffer,
@@ -116,6 +129,9 @@ impl Pcapng {
             }
             block::INTERFACE => {
                 least(8)?;
+                if interfaces.len() >= MAX_INTERFACES {
+                    return Err(FileFault::TooManyInterfaces);
+                }
                 interfaces.push(self.interface(bytes, body)?);
                 Ok(Found::Interface(interfaces.len() - 1))
             }

@@ -85,7 +85,10 @@ fn number(name: &str, prefix: &str, extension: &str) -> Option<u64> {
     let rest = name.strip_prefix(prefix)?.strip_prefix('_')?;
     let (number, time) = rest.strip_suffix(extension)?.strip_suffix('.')?.split_once('_')?;
     let is_time = time.len() == 15 && time.as_bytes()[8] == b'T';
-    if is_time && number.len() >= 5 { number.parse().ok() } else { None }
+    let is_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+    // One so large is nobody's, and the next would have no number.
+    let number: u64 = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
+    (is_time && is_number).then_some(number)
 }
 
 /// A time of UTC, as `20260131T235959` (the calendar's rules by Howard Hinnant's `civil_from_days`).
@@ -127,6 +130,8 @@ mod tests {
             "a_12_20260131T235959.pcap",
             "a_00012_.pcap",
             "a_00012.pcap",
+            "a_+0012_20260131T235959.pcap",
+            "a_18446744073709551615_20260131T235959.pcap",
             "notes.txt",
         ] {
             assert_eq!(number(other, "a", "pcap"), None, "{other}");
