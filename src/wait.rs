@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(crate) use self::stall::{Judged, Patience, Stall};
 use crate::Result;
-use crate::sys::event::Beacon;
+use crate::sys::event::{Beacon, Interest};
 
 /// Ends a capture, from any thread: what is in its ring is still delivered, then its batches end.
 ///
@@ -54,6 +54,15 @@ impl StopHandle {
     pub(crate) fn event(&self) -> BorrowedFd<'_> {
         self.0.beacon.as_fd()
     }
+
+    /// What a wait is for, besides its socket: a stop that was not heeded yet, be it asked for already. (Asked for since
+    /// the reader looked, it would be waited for in vain.)
+    pub(crate) fn interest(stop: Option<&Self>, is_heeded: bool) -> Interest<'_> {
+        match stop {
+            Some(stop) if !is_heeded => Interest::Readable(stop.event()),
+            _ => Interest::Not,
+        }
+    }
 }
 
 /// What a reader must do that found its ring empty.
@@ -65,4 +74,26 @@ pub enum Empty {
     WaitAtMost(Duration),
     /// Nothing will come any more.
     End,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::sys::event::poll;
+
+    #[test]
+    fn a_stop_ends_a_wait_also_where_it_came_before_and_until_it_is_heeded() {
+        let stop = StopHandle::new().unwrap();
+        let is_woken = |is_heeded| {
+            let soon = Some(Instant::now() + Duration::from_millis(20));
+            let interest = StopHandle::interest(Some(&stop), is_heeded);
+            poll([Interest::Not, interest], soon).unwrap()[1].readable
+        };
+        assert!(!is_woken(false));
+        stop.stop();
+        assert!(is_woken(false), "what was asked for between the look and the wait");
+        assert!(!is_woken(true), "and then no longer: the drain is waited for");
+    }
 }

@@ -319,10 +319,7 @@ impl Capture {
         } else {
             (Interest::Readable(self.socket.as_fd()), until)
         };
-        let stop = match &self.stop {
-            Some(stop) if !stop.is_stopped() => Interest::Readable(stop.event()),
-            _ => Interest::Not,
-        };
+        let stop = StopHandle::interest(self.stop.as_ref(), self.phase != Phase::Running);
         let [socket, _] =
             event::poll([socket, stop], until).map_err(|source| Error::os(Step::Wait, source))?;
         if socket.error || self.link == Link::Down {

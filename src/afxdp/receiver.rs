@@ -136,10 +136,7 @@ impl XdpReceiver {
                 return Ok(None);
             }
             let until = [deadline, step].into_iter().flatten().min();
-            let stop = match (&self.stop, self.closed) {
-                (Some(stop), None) => Interest::Readable(stop.event()),
-                _ => Interest::Not,
-            };
+            let stop = StopHandle::interest(self.stop.as_ref(), self.closed.is_some());
             let [socket, _] = event::poll([Interest::Readable(self.bound.fd()), stop], until)
                 .map_err(|source| Error::os(Step::Wait, source))?;
             if !socket.readable {
