@@ -77,6 +77,8 @@ mod dedup;
 mod error;
 pub mod executor;
 mod filter;
+#[cfg(feature = "flow")]
+pub mod flow;
 mod interface;
 mod io;
 pub mod metrics;

@@ -14,6 +14,8 @@ use std::fmt;
 use bitflags::bitflags;
 
 pub use self::link::LinkAddress;
+#[cfg(any(feature = "pcap", feature = "parse"))]
+pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};
 pub(crate) use self::link::{LinkLayer, NO_DIRECTION};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
@@ -249,6 +251,18 @@ impl<'a> Packet<'a> {
 
     fn tag_at(&self, at: usize) -> Option<VlanTag> {
         if self.has_ethernet_header() { VlanTag::read(self.data.get(at..)?) } else { None }
+    }
+
+    /// Where its IP packet begins, where that is known and stands behind no header of Ethernet.
+    #[cfg(any(feature = "flow", feature = "parse"))]
+    pub(crate) fn network_at(&self) -> Option<usize> {
+        match self.meta.link.as_ref()?.hardware {
+            libc::ARPHRD_NONE => Some(0),
+            ADDRESS_FAMILY => Some(4),
+            COOKED => Some(16),
+            COOKED_2 => Some(20),
+            _ => None,
+        }
     }
 
     /// Whether its bytes begin with Ethernet's header. Of a family that does not tell, they do.

@@ -13,9 +13,9 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// Where a header is cut or makes no sense; [`parse_lax`](Self::parse_lax) gives what is before it.
     pub fn parse(&self) -> Result<SlicedPacket<'a>, err::packet::SliceError> {
-        match self.has_ethernet_header() {
-            true => SlicedPacket::from_ethernet(self.data()),
-            false => SlicedPacket::from_ip(self.data()),
+        match self.network_at() {
+            None => SlicedPacket::from_ethernet(self.data()),
+            Some(at) => SlicedPacket::from_ip(self.data().get(at..).unwrap_or_default()),
         }
     }
 
@@ -24,19 +24,16 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// Where not even the first one is whole.
     pub fn parse_lax(&self) -> Result<LaxSlicedPacket<'a>, err::LenError> {
-        match self.has_ethernet_header() {
-            true => LaxSlicedPacket::from_ethernet(self.data()),
-            // What is neither version 4 nor 6 has no header that is known.
-            false => Ok(LaxSlicedPacket::from_ether_type(self.ip_type(), self.data())),
-        }
-    }
-
-    /// The type that Ethernet has for the version of IP that the first byte tells of.
-    fn ip_type(&self) -> EtherType {
-        match self.data().first().map(|first| first >> 4) {
+        let Some(at) = self.network_at() else {
+            return LaxSlicedPacket::from_ethernet(self.data());
+        };
+        let packet = self.data().get(at..).unwrap_or_default();
+        // What is neither version 4 nor 6 has no header that is known.
+        let ip_type = match packet.first().map(|first| first >> 4) {
             Some(6) => ether_type::IPV6,
             _ => ether_type::IPV4,
-        }
+        };
+        Ok(LaxSlicedPacket::from_ether_type(ip_type, packet))
     }
 }
 

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["io"],
     &["shard"],
     &["bridge", "channel", "dedup", "multi", "parse", "pcap"],
-    &["metrics"],
+    &["flow", "metrics"],
 ];
 
 /// What the crate root re-exports from each module, as `use crate::Name` sees it.

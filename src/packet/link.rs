@@ -5,6 +5,11 @@ use std::fmt;
 /// Instead of a `sll_pkttype`: nobody knows.
 pub(crate) const NO_DIRECTION: u8 = 0xff;
 
+/// Kinds of link that no kernel has a number for, since only files have them: those of `LinkLayer::hardware`.
+pub(crate) const COOKED: u16 = 0xff71;
+pub(crate) const COOKED_2: u16 = 0xff72;
+pub(crate) const ADDRESS_FAMILY: u16 = 0xff00;
+
 /// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkLayer {

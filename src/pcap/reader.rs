@@ -17,7 +17,7 @@ use self::pcapng::Pcapng;
 use super::compress;
 use super::layout::{BYTE_ORDER, FILE_HEADER, FileFormat, FileInterface, block};
 use crate::error::{FileError, FileFault};
-use crate::packet::{LinkLayer, NO_DIRECTION, PacketMeta};
+use crate::packet::{ADDRESS_FAMILY, COOKED, COOKED_2, LinkLayer, NO_DIRECTION, PacketMeta};
 use crate::{LinkType, Packet, PacketStatus, Result, Timestamp};
 
 /// Reads a capture file: pcap of either resolution and byte order, or pcapng.
@@ -306,7 +306,11 @@ fn meta(
     let (hardware, protocol) = match (link_type, data.get(12..14)) {
         (LinkType::ETHERNET, Some(&[a, b])) => (libc::ARPHRD_ETHER, u16::from_be_bytes([a, b])),
         (LinkType::ETHERNET, _) => (libc::ARPHRD_ETHER, 0),
-        _ => (libc::ARPHRD_NONE, 0),
+        (LinkType::RAW | LinkType::RAW_BSD, _) => (libc::ARPHRD_NONE, 0),
+        (LinkType::NULL, _) => (ADDRESS_FAMILY, 0),
+        (LinkType::LINUX_SLL, _) => (COOKED, 0),
+        (LinkType::LINUX_SLL2, _) => (COOKED_2, 0),
+        _ => (libc::ARPHRD_VOID, 0),
     };
     let link = LinkLayer {
         protocol,

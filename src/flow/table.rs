@@ -1,0 +1,315 @@
+//! A table of flows, by flowscope's tracker, that forgets the idle ones a few at a time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use flowscope::{
+    EndReason, EventMask, FlowEvent, FlowExtractor, FlowTracker, FlowTrackerConfig, L4Proto,
+    PacketView, Timestamp as FlowTime,
+};
+
+use super::closed::Closed;
+use super::expiry::Expiry;
+use crate::Packet;
+
+/// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
+/// enough, and no packet waits for a sweep over all.
+const DUE_A_PACKET: usize = 4;
+/// A step back of the clock by more is one; by less, packets are out of order.
+const STEP: u64 = 1_000_000_000;
+
+type IdleTimeout<K> = Box<dyn Fn(&K, Option<L4Proto>) -> Option<Duration>>;
+
+/// Flows, told by an extractor, with a state of the user's each.
+///
+/// flowscope's sweep looks at every flow; this one keeps them by when they are due, and looks at those that are. A table
+/// of a million flows costs a packet no more than one of a hundred.
+pub struct FlowTable<E: FlowExtractor, S = ()> {
+    tracker: FlowTracker<E, S>,
+    expiry: Expiry<E::Key>,
+    closed: Closed<E::Key>,
+    idle_timeout: Option<IdleTimeout<E::Key>>,
+    /// Events that were asked not to be told.
+    suppressed: EventMask,
+    /// The latest packet's time, in nanoseconds.
+    clock: u64,
+    /// A frame with Ethernet's header, made for a packet that came without.
+    framed: Vec<u8>,
+}
+
+impl<E: FlowExtractor> FlowTable<E> {
+    /// An empty table, that tells no event of each packet ([`EventMask::PACKET`]).
+    pub fn new(extractor: E) -> Self {
+        let config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
+        Self::with_config_and_state(extractor, config, |_| ())
+    }
+}
+
+impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
+    /// An empty table with options and a state for each flow. Intervals to sweep in do not count: that is done all the
+    /// time.
+    pub fn with_config_and_state(
+        extractor: E,
+        config: FlowTrackerConfig,
+        init: impl FnMut(&E::Key) -> S + Send + Sync + 'static,
+    ) -> Self {
+        let (suppressed, config) = (config.suppress_events, heard(config));
+        let closed = Closed::new(config.max_flows);
+        Self {
+            tracker: FlowTracker::with_config_and_state(extractor, config, init),
+            expiry: Expiry::new(),
+            closed,
+            idle_timeout: None,
+            suppressed,
+            clock: 0,
+            framed: Vec::new(),
+        }
+    }
+
+    /// Changes the options; flows beyond a smaller bound are gone without an event.
+    pub fn set_config(&mut self, config: FlowTrackerConfig) {
+        self.suppressed = config.suppress_events;
+        self.closed.set_most(config.max_flows);
+        self.tracker.set_config(heard(config));
+        self.look_again();
+    }
+
+    /// The options.
+    pub fn config(&self) -> FlowTrackerConfig {
+        self.tracker.config().clone().with_event_filter(self.suppressed)
+    }
+
+    /// Says for each flow how long it may be idle; `None` leaves it to the options.
+    pub fn set_idle_timeout_fn(
+        &mut self,
+        timeout: impl Fn(&E::Key, Option<L4Proto>) -> Option<Duration> + 'static,
+    ) {
+        self.idle_timeout = Some(Box::new(timeout));
+        self.look_again();
+    }
+
+    /// flowscope's tracker.
+    pub fn tracker(&self) -> &FlowTracker<E, S> {
+        &self.tracker
+    }
+
+    /// flowscope's tracker, to change flows' states, or end flows.
+    pub fn tracker_mut(&mut self) -> &mut FlowTracker<E, S> {
+        &mut self.tracker
+    }
+
+    /// Another state for each flow; the flows that there are, are gone.
+    pub fn with_state<T: Send + 'static>(
+        self,
+        init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
+    ) -> FlowTable<E, T> {
+        let config = self.config();
+        let idle_timeout = self.idle_timeout;
+        let table = FlowTable::with_config_and_state(self.tracker.into_extractor(), config, init);
+        FlowTable { idle_timeout, ..table }
+    }
+
+    /// Takes a packet in: what it has brought about is added to `events`.
+    pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
+        let time = packet.timestamp();
+        let now = time.as_nanos();
+        if now.saturating_add(STEP) < self.clock {
+            self.clock = now;
+            self.look_again();
+        }
+        self.clock = self.clock.max(now);
+        let frame = match packet.network_at() {
+            None => packet.data(),
+            Some(at) => {
+                frame(&mut self.framed, packet.data().get(at..).unwrap_or_default());
+                &self.framed
+            }
+        };
+        let told = self.tracker.track(PacketView::new(frame, FlowTime::new(time.secs, time.nanos)));
+        let late = self.forget_late(&told);
+        for event in told {
+            match &event {
+                _ if late.is_some() && late.as_ref() == key_of(&event) => continue,
+                FlowEvent::Started { key, l4, .. } => {
+                    let due = self.clock.saturating_add(self.timeout(key, *l4));
+                    self.expiry.push(due, key.clone());
+                }
+                FlowEvent::Ended { key, reason: EndReason::Fin | EndReason::Rst, .. } => {
+                    self.closed.insert(key.clone(), self.clock);
+                }
+                _ => {}
+            }
+            self.tell(event, events);
+        }
+        self.expire(DUE_A_PACKET, events);
+    }
+
+    /// The flow that a packet has begun though it is late: it belongs to a connection that was closed. The tracker
+    /// forgets it.
+    fn forget_late(&mut self, told: &[FlowEvent<E::Key>]) -> Option<E::Key> {
+        let key = told.iter().find_map(|event| match event {
+            FlowEvent::Started { key, l4: Some(L4Proto::Tcp), .. } => Some(key),
+            _ => None,
+        })?;
+        let ended = told.iter().find_map(|event| match event {
+            FlowEvent::Ended { key: of, history, .. } if of == key => Some(*history),
+            _ => None,
+        });
+        let history = ended.or_else(|| Some(self.tracker.get(key)?.history))?;
+        let opens = history.contains(['S', 's', 'H', 'h']);
+        if !self.closed.is_late(key, opens, self.clock) {
+            return None;
+        }
+        self.tracker.forget(key);
+        Some(key.clone())
+    }
+
+    /// Packets that came late for a connection that was closed, and are of no flow.
+    pub fn late_packets(&self) -> u64 {
+        self.closed.late()
+    }
+
+    /// Says that it is so late, where no packet does: in nanoseconds since the epoch, of the packets' clock. At most
+    /// `most` flows are looked at; whether there are more that are due.
+    pub fn advance(
+        &mut self,
+        now: u64,
+        most: usize,
+        events: &mut VecDeque<FlowEvent<E::Key>>,
+    ) -> bool {
+        self.clock = self.clock.max(now);
+        self.expire(most, events);
+        self.next_due().is_some_and(|due| due <= self.clock)
+    }
+
+    /// When a flow is due next, if none has packets until then.
+    pub fn next_due(&self) -> Option<u64> {
+        self.expiry.next()
+    }
+
+    /// The latest packet's time, in nanoseconds since the epoch.
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Ends at most `most` flows, since nothing more will come: whether there are more.
+    pub fn finish(&mut self, most: usize, events: &mut VecDeque<FlowEvent<E::Key>>) -> bool {
+        for _ in 0..most {
+            let Some(key) = self.expiry.pop(u64::MAX) else { break };
+            self.end(&key, events);
+        }
+        if self.expiry.next().is_none() {
+            // What was put into the tracker behind our back.
+            for event in self.tracker.finish() {
+                self.tell(event, events);
+            }
+        }
+        self.tracker.flow_count() > 0
+    }
+
+    fn expire(&mut self, most: usize, events: &mut VecDeque<FlowEvent<E::Key>>) {
+        for _ in 0..most {
+            let Some(key) = self.expiry.pop(self.clock) else { break };
+            let Some(entry) = self.tracker.get(&key) else { continue };
+            let seen = nanos(entry.stats.last_seen);
+            // Nothing has come since the clock stepped back behind it.
+            let is_of_the_future = seen > self.clock.saturating_add(STEP);
+            let l4 = self.tracker.snapshot_l4(&key);
+            let due = seen.saturating_add(self.timeout(&key, l4));
+            match due <= self.clock || is_of_the_future {
+                true => self.end(&key, events),
+                false => self.expiry.push(due, key),
+            }
+        }
+        if self.expiry.is_stale(self.tracker.flow_count()) {
+            self.look_again();
+        }
+    }
+
+    /// Ends a flow as idle.
+    fn end(&mut self, key: &E::Key, events: &mut VecDeque<FlowEvent<E::Key>>) {
+        let Some(mut event) = self.tracker.force_close(key, FlowTime::default()) else { return };
+        if let FlowEvent::Ended { reason, .. } = &mut event {
+            *reason = EndReason::IdleTimeout;
+        }
+        self.tell(event, events);
+    }
+
+    fn tell(&self, event: FlowEvent<E::Key>, events: &mut VecDeque<FlowEvent<E::Key>>) {
+        let mask = match &event {
+            FlowEvent::Started { .. } => EventMask::STARTED,
+            FlowEvent::Ended { .. } => EventMask::ENDED,
+            _ => EventMask::empty(), // not told by the tracker where it was asked not to be
+        };
+        let is_heard = mask.is_empty() || !self.suppressed.contains(mask);
+        if is_heard && !self.tracker.events_paused() {
+            events.push_back(event);
+        }
+    }
+
+    fn timeout(&self, key: &E::Key, l4: Option<L4Proto>) -> u64 {
+        let own = self.idle_timeout.as_ref().and_then(|timeout| timeout(key, l4));
+        let config = self.tracker.config();
+        let timeout = own.unwrap_or(match l4 {
+            Some(L4Proto::Tcp) => config.idle_timeout_tcp,
+            Some(L4Proto::Udp) => config.idle_timeout_udp,
+            _ => config.idle_timeout_other,
+        });
+        u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes anew when each flow is due.
+    fn look_again(&mut self) {
+        let mut expiry = std::mem::replace(&mut self.expiry, Expiry::new());
+        let due = |(key, entry): (&E::Key, &flowscope::FlowEntry<S>)| {
+            let seen = nanos(entry.stats.last_seen).min(self.clock);
+            let l4 = self.tracker.snapshot_l4(key);
+            (seen.saturating_add(self.timeout(key, l4)), key.clone())
+        };
+        expiry.rebuild(self.tracker.flows().map(due));
+        self.expiry = expiry;
+    }
+}
+
+fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
+    match event {
+        FlowEvent::Started { key, .. }
+        | FlowEvent::Packet { key, .. }
+        | FlowEvent::Established { key, .. }
+        | FlowEvent::StateChange { key, .. }
+        | FlowEvent::Ended { key, .. }
+        | FlowEvent::FlowAnomaly { key, .. }
+        | FlowEvent::Tick { key, .. } => Some(key),
+        _ => None,
+    }
+}
+
+/// With the events that the table itself must hear, and no sweep over all.
+fn heard(mut config: FlowTrackerConfig) -> FlowTrackerConfig {
+    config.suppress_events.remove(EventMask::STARTED);
+    config.auto_sweep_interval = None;
+    config
+}
+
+fn nanos(time: FlowTime) -> u64 {
+    u64::from(time.sec) * 1_000_000_000 + u64::from(time.nsec)
+}
+
+/// Puts a header of Ethernet before an IP packet, which extractors expect.
+fn frame(framed: &mut Vec<u8>, packet: &[u8]) {
+    let ether_type = match packet.first().map(|first| first >> 4) {
+        Some(6) => [0x86, 0xdd],
+        _ => [0x08, 0x00],
+    };
+    framed.clear();
+    framed.extend_from_slice(&[0; 12]);
+    framed.extend_from_slice(&ether_type);
+    framed.extend_from_slice(packet);
+}
+
+impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlowTable").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+//! Flows: counted as five other tools count them, forgotten in time, bounded.
+#![cfg(feature = "flow")]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use etherparse::PacketBuilder;
+use futures_util::StreamExt;
+use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
+use ringtap::flow::{EndReason, FlowEvent, FlowExt, FlowTable, L4Proto};
+use ringtap::pcap::PcapSource;
+use ringtap::{Capture, Dedup, MultiCapture, Packet, Timestamp, executor, time};
+use ringtap_lab::{Generator, Traffic, namespace, pcap, skip};
+
+ringtap_lab::test_binary!();
+
+/// TCP and UDP flows that begin in a file; `None` where it is damaged.
+fn count(path: &std::path::Path) -> Option<(usize, usize)> {
+    let source = PcapSource::open(path).ok()?;
+    let mut flows = source.flow_stream(FiveTuple::bidirectional());
+    let (mut tcp, mut udp) = (0, 0);
+    executor::block_on(async {
+        while let Some(event) = flows.next().await {
+            match event.ok()? {
+                FlowEvent::Started { l4: Some(L4Proto::Tcp), .. } => tcp += 1,
+                FlowEvent::Started { l4: Some(L4Proto::Udp), .. } => udp += 1,
+                _ => {}
+            }
+        }
+        Some(())
+    })?;
+    assert_eq!(flows.tracker().flow_count(), 0, "all have ended");
+    Some((tcp, udp))
+}
+
+#[test]
+fn as_many_flows_as_five_other_tools_agree_on() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let table = std::fs::read_to_string(directory.join("CONSENSUS.tsv")).unwrap();
+    let (mut equal, mut differ) = (0, Vec::new());
+    for line in table.lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [file, _, tcp, tcp_verdict, _, udp, udp_verdict, _] = columns[..] else { continue };
+        let Some(ours) = count(&directory.join(file)) else { continue };
+        for (name, ours, count, verdict) in
+            [("tcp", ours.0, tcp, tcp_verdict), ("udp", ours.1, udp, udp_verdict)]
+        {
+            // What they do not agree on is explained in docs/FLOWS.md.
+            match verdict {
+                "UNANIMOUS" if count == ours.to_string() => equal += 1,
+                "UNANIMOUS" => differ.push(format!("{file} {name}: {ours}, not {count}")),
+                _ => {}
+            }
+        }
+    }
+    assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
+    println!("{equal} rows equal");
+    assert!(equal >= 134, "{equal} rows");
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A packet of UDP or, with these flags, of TCP, between two of some addresses, at a time in milliseconds.
+fn packet(from: u32, to: u32, flags: Option<&str>) -> Vec<u8> {
+    let ip = |number: u32| (0x0a00_0000 + number).to_be_bytes();
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(ip(from), ip(to), 64);
+    let mut frame = Vec::new();
+    let Some(flags) = flags else {
+        builder.udp(7, 7).write(&mut frame, b"payload").unwrap();
+        return frame;
+    };
+    let mut tcp = builder.tcp(7, 7, 1, 1000);
+    for flag in flags.chars() {
+        tcp = match flag {
+            'S' => tcp.syn(),
+            'A' => tcp.ack(1),
+            'F' => tcp.fin(),
+            _ => tcp.rst(),
+        };
+    }
+    tcp.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+/// What a table tells of packets at times in milliseconds, in short.
+#[derive(Default)]
+struct Told {
+    events: VecDeque<FlowEvent<FiveTupleKey>>,
+}
+
+impl Told {
+    fn give(&mut self, table: &mut FlowTable<FiveTuple>, millis: u64, frame: &[u8]) -> Vec<String> {
+        let (secs, nanos) = ((millis / 1000) as u32, (millis % 1000 * 1_000_000) as u32);
+        table.packet(&Packet::from_bytes(frame, Timestamp { secs, nanos }), &mut self.events);
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<String> {
+        let text = |event| match event {
+            FlowEvent::Started { .. } => "started".to_owned(),
+            FlowEvent::Ended { reason, stats, .. } => {
+                format!("{reason} {}", stats.packets_initiator + stats.packets_responder)
+            }
+            FlowEvent::Established { .. } => "established".to_owned(),
+            _ => "other".to_owned(),
+        };
+        self.events.drain(..).map(text).filter(|text| text != "other").collect()
+    }
+}
+
+fn table() -> FlowTable<FiveTuple> {
+    FlowTable::new(FiveTuple::bidirectional())
+}
+
+#[test]
+fn idle_flows_end_in_time_by_the_packets_clock_and_late_packets_begin_none() {
+    let (mut table, mut told) = (table(), Told::default());
+    let mut give = |millis, frame: &[u8]| told.give(&mut table, millis, frame);
+    assert_eq!(give(0, &packet(1, 2, None)), ["started"]);
+    assert_eq!(give(50_000, &packet(2, 1, None)), [""; 0]);
+    assert_eq!(give(109_000, &packet(3, 4, None)), ["started"]);
+    assert_eq!(give(110_001, &packet(3, 4, None)), ["idle 2"], "60 s after its last packet");
+    // A connection that is closed, and what comes for it later.
+    let talk = |from, flags| {
+        packet(if from == 'a' { 5 } else { 6 }, if from == 'a' { 6 } else { 5 }, Some(flags))
+    };
+    assert_eq!(give(111_000, &talk('a', "S")), ["started"]);
+    give(111_001, &talk('b', "SA"));
+    assert_eq!(give(111_002, &talk('a', "A")), ["established"]);
+    give(111_003, &talk('a', "FA"));
+    give(111_004, &talk('b', "FA"));
+    assert_eq!(give(111_005, &talk('a', "A")), ["fin 6"]);
+    assert_eq!(give(111_005, &talk('b', "FA")), [""; 0], "sent again");
+    assert_eq!(give(111_006, &talk('a', "R")), [""; 0]);
+    assert_eq!(give(111_007, &talk('a', "S")), ["started"], "the same ports anew");
+    assert_eq!(give(111_008, &talk('b', "RA")), ["rst 2"]);
+    assert_eq!(give(180_000, &talk('a', "A")), ["started", "idle 2"], "long after");
+    assert_eq!(table.late_packets(), 2);
+    assert!(!table.finish(100, &mut told.events));
+    assert_eq!(told.take(), ["idle 1"]);
+}
+
+#[test]
+fn where_the_clock_steps_back_flows_end_in_time_all_the_same() {
+    let (mut table, mut told) = (table(), Told::default());
+    let mut give = |millis, frame: &[u8]| told.give(&mut table, millis, frame);
+    give(10_000_000, &packet(1, 2, None));
+    give(10_000_000, &packet(3, 4, None));
+    assert_eq!(give(1_000_000, &packet(5, 6, None)), ["started"]);
+    give(1_010_000, &packet(3, 4, None));
+    let ended = give(1_061_000, &packet(5, 6, None));
+    assert_eq!(ended, ["idle 1"], "the one that nothing came for");
+    assert_eq!(give(1_071_000, &packet(5, 6, None)), ["idle 2"]);
+}
+
+#[test]
+fn a_live_capture_tells_the_same_flows_with_states_and_timeouts_of_ones_own() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    executor::block_on(async {
+        let capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+        let capture = capture.block_size(1 << 18).block_count(32).ignore_outgoing(true);
+        let captures = MultiCapture::new([capture.build().unwrap()]).unwrap();
+        let stop = captures.stop_handle();
+        let mut numbers = 0_u32;
+        let mut flows = captures
+            .flow_stream(FiveTuple::bidirectional())
+            .with_idle_timeout_fn(|_, _| Some(Duration::from_millis(200)))
+            .with_dedup(Dedup::content(Duration::from_secs(60), 10_000))
+            .with_state(move |_| {
+                numbers += 1;
+                numbers
+            });
+        let traffic = Traffic { flows: 8, both_directions: true, ..Traffic::default() };
+        Generator::new(&veth.left, &traffic).flood(800);
+        let (mut started, mut ended) = (0, 0);
+        // Nothing more comes: they end by this machine's clock, each with its packets.
+        while ended < 8 {
+            let event = time::timeout(PATIENCE, flows.next()).await.unwrap().unwrap().unwrap();
+            match event {
+                FlowEvent::Started { key, .. } => {
+                    started += 1;
+                    assert_eq!(flows.tracker().get(&key).unwrap().user, started);
+                }
+                FlowEvent::Ended { stats, reason, .. } => {
+                    ended += 1;
+                    assert_eq!(reason, EndReason::IdleTimeout);
+                    assert_eq!((stats.packets_initiator, stats.packets_responder), (50, 50));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!((started, flows.stats().flows_created), (8, 8));
+        assert_eq!(flows.dedup_stats().unwrap().duplicates, 0);
+        // A consumer that does not read: the ring backs up, and says so.
+        Generator::new(&veth.left, &Traffic { flows: 5_000, ..Traffic::default() }).flood(100_000);
+        stop.stop();
+        let mut seen = 0;
+        while let Some(event) = flows.next().await {
+            if let FlowEvent::Ended { stats, .. } = event.unwrap() {
+                seen += stats.packets_initiator + stats.packets_responder;
+            }
+        }
+        let stats = flows.get_ref().stats().unwrap();
+        assert_eq!(seen + 800, stats.delivered);
+        assert_eq!(stats.delivered + stats.drops, stats.packets);
+        assert!(flows.next().await.is_none());
+    });
+}
