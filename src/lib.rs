@@ -166,6 +166,10 @@ struct GuideExamples;
 struct FilterExamples;
 
 #[cfg(doctest)]
+#[doc = include_str!("../docs/FLOWS.md")]
+struct FlowExamples;
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/TOOLBOX.md")]
 struct ToolboxExamples;
 

@@ -1,15 +1,17 @@
 //! Flows: counted as five other tools count them, forgotten in time, bounded.
 #![cfg(feature = "flow")]
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use futures_util::StreamExt;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{EndReason, FlowEvent, FlowExt, FlowTable, L4Proto};
+use ringtap::flow::{EndReason, FlowEvent, FlowExt, FlowSource, FlowTable, L4Proto};
 use ringtap::pcap::PcapSource;
-use ringtap::{Capture, Dedup, MultiCapture, Packet, Timestamp, executor, time};
+use ringtap::{Capture, Cores, Dedup, MultiCapture, Packet, Shards, Timestamp, executor, time};
+use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
@@ -208,4 +210,83 @@ fn a_live_capture_tells_the_same_flows_with_states_and_timeouts_of_ones_own() {
         assert_eq!(stats.delivered + stats.drops, stats.packets);
         assert!(flows.next().await.is_none());
     });
+}
+
+/// Packets and bytes of each flow.
+type Flows = HashMap<FiveTupleKey, (u64, u64)>;
+
+async fn counted<B: FlowSource + Unpin>(
+    stream: impl futures_util::Stream<Item = ringtap::Result<B>> + Unpin,
+) -> ringtap::Result<Flows> {
+    let mut flows = stream.flow_stream(FiveTuple::bidirectional());
+    let mut all = Flows::new();
+    while let Some(event) = flows.next().await {
+        if let FlowEvent::Ended { key, stats, .. } = event? {
+            let of = all.entry(key).or_default();
+            of.0 += stats.packets_initiator + stats.packets_responder;
+            of.1 += stats.bytes_initiator + stats.bytes_responder;
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn shards_have_the_same_flows_together_as_one_table_offline() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let names = [
+        "tcpreplay-flows-test.pcap",
+        "zeek-flows-wikipedia.pcap",
+        "zeek-flows-nmap-vsn.pcap",
+        "pcappp-flows-4KHttpRequests.pcap",
+        "pcappp-dns-DnsPackets.pcap",
+        "arkime-http-http-wrapped-header.pcap",
+    ];
+    for name in names {
+        let path = directory.join(name);
+        let offline = executor::block_on(counted(PcapSource::open(&path).unwrap())).unwrap();
+        assert!(!offline.is_empty());
+        let frames = pcap::ethernet_frames(&path);
+        for count in [1, 2, 4] {
+            let Some(net) = namespace() else { return };
+            let veth = net.veth();
+            veth.set_mtu(9_000);
+            let capture = Capture::builder().interface(&veth.right).block_timeout_ms(5);
+            let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(true);
+            let all = Arc::new(Mutex::new(Vec::new()));
+            let into = Arc::clone(&all);
+            let shards = Shards::builder()
+                .capture(capture)
+                .cores(Cores::Unpinned)
+                .shards(count)
+                .spawn(move |shard| {
+                    let into = Arc::clone(&into);
+                    async move {
+                        let flows = counted(shard.capture).await?;
+                        into.lock().unwrap().push(flows);
+                        Ok(())
+                    }
+                })
+                .unwrap();
+            let sender = Sender::open(&veth.left).unwrap();
+            let began = Instant::now();
+            for (number, frames) in frames.chunks(100).enumerate() {
+                sender.send_all(frames).unwrap();
+                let sent = (100 * number + frames.len()) as u64;
+                while shards.stats().unwrap().total().delivered < sent {
+                    assert!(began.elapsed() < PATIENCE, "{name} {count}");
+                    std::thread::yield_now();
+                }
+            }
+            shards.stop();
+            shards.join().unwrap();
+            let all = std::mem::take(&mut *all.lock().unwrap());
+            let in_all: usize = all.iter().map(Flows::len).sum();
+            // No flow is of two shards.
+            let together: Flows = all.into_iter().flatten().collect();
+            assert_eq!(together.len(), in_all, "{name} {count}");
+            assert!(together == offline, "{name} {count}");
+        }
+    }
 }

@@ -5,9 +5,15 @@ use std::fmt;
 /// Instead of a `sll_pkttype`: nobody knows.
 pub(crate) const NO_DIRECTION: u8 = 0xff;
 
-/// Kinds of link that no kernel has a number for, since only files have them: those of `LinkLayer::hardware`.
+/// A kind of link that no kernel has a number for, since only files have it, for `LinkLayer::hardware`: Linux's cooked
+/// captures.
+#[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) const COOKED: u16 = 0xff71;
+/// The same, of the second version.
+#[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) const COOKED_2: u16 = 0xff72;
+/// The same: BSD's loopback.
+#[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) const ADDRESS_FAMILY: u16 = 0xff00;
 
 /// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
