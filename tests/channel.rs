@@ -74,7 +74,7 @@ mod channel {
             assert_eq!(stats.received + stats.dropped, stats.capture.delivered, "{stats:?}");
             assert_eq!(stats.capture.delivered + stats.capture.drops, 3_000, "{stats:?}");
             match overflow {
-                Overflow::Drop => assert!(stats.dropped > 1_000, "{stats:?}"),
+                Overflow::Drop => assert!(stats.dropped > 0, "{stats:?}"),
                 _ => assert!(stats.dropped == 0 && stats.capture.drops > 1_000, "{stats:?}"),
             }
         }

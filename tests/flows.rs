@@ -169,7 +169,7 @@ fn a_live_capture_tells_the_same_flows_with_states_and_timeouts_of_ones_own() {
         let mut numbers = 0_u32;
         let mut flows = captures
             .flow_stream(FiveTuple::bidirectional())
-            .with_idle_timeout_fn(|_, _| Some(Duration::from_millis(200)))
+            .with_idle_timeout_fn(|_, _| Some(Duration::from_secs(1)))
             .with_dedup(Dedup::content(Duration::from_secs(60), 10_000))
             .with_state(move |_| {
                 numbers += 1;

@@ -438,13 +438,16 @@ fn a_writer_that_hangs_holds_up_no_capture_and_no_end() {
     let _reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     let writer = CaptureWriter::create(&fifo).unwrap();
     let mut writer = BackgroundWriter::spawn(writer, 1 << 20).unwrap();
-    let mut capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+    let mut capture = Capture::builder().interface(&veth.right).block_timeout_ms(20);
     capture = capture.block_size(1 << 18).block_count(64);
     let mut capture = capture.build().unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic { len: 1_000, ..Traffic::default() });
-    for _ in 0..20 {
+    let mut seen = 0;
+    for round in 1..=20 {
         generator.flood(1_000);
-        while let Some(batch) = capture.next_batch_timeout(Duration::from_millis(5)).unwrap() {
+        while seen < 1_000 * round {
+            let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("frames come");
+            seen += batch.len();
             writer.write_batch(&batch).unwrap();
         }
     }
@@ -465,7 +468,7 @@ fn a_thread_writes_all_that_it_has_taken() {
     let path = directory.path().join("file");
     let file = CaptureWriter::create(&path).unwrap();
     let mut writer = BackgroundWriter::spawn(file, 16 << 20).unwrap();
-    let mut capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+    let mut capture = Capture::builder().interface(&veth.right).block_timeout_ms(10);
     capture = capture.block_size(1 << 18).block_count(32);
     let mut capture = capture.build().unwrap();
     let traffic = Traffic::default();
@@ -473,7 +476,10 @@ fn a_thread_writes_all_that_it_has_taken() {
     let frames: Vec<_> = (0..5_000).map(|number| traffic.frame(number, 0)).collect();
     for frames in frames.chunks(500) {
         sender.send_all(frames).unwrap();
-        while let Some(batch) = capture.next_batch_timeout(Duration::from_millis(5)).unwrap() {
+        let mut left = frames.len();
+        while left > 0 {
+            let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("frames come");
+            left -= batch.len();
             assert!(writer.write(batch).unwrap());
         }
     }

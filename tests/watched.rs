@@ -49,7 +49,7 @@ fn prometheus_reads_what_shards_and_captures_counted() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let mut capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
-    capture = capture.block_size(1 << 16).block_count(8);
+    capture = capture.block_size(1 << 16).block_count(512);
     let shards = Shards::builder()
         .capture(capture.clone())
         .cores(Cores::Unpinned)
