@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringtap::{
     Capture, CaptureBuilder, Error, MultiCapture, NetNs, Step, executor, interface_info,
 };
-use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, namespace};
+use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -208,6 +208,7 @@ fn a_capture_is_of_another_namespace_while_its_thread_stays_where_it_is() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let host = Host::new(&veth.right, Ipv4Addr::new(10, 9, 9, 1));
+    link::wait_for_carrier(&veth.left);
     let inside = host.interface().to_owned();
     assert!(matches!(Capture::open(&inside), Err(Error::NoSuchInterface { .. })));
     let there = NetNs::path(host.namespace_file());

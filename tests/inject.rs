@@ -309,6 +309,7 @@ fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let host = Host::new(&veth.right, [10, 9, 0, 2].into());
+    link::wait_for_carrier(&veth.left);
     let (ready, listening) = std::sync::mpsc::channel();
     let received = host.run(move || {
         let socket = std::net::UdpSocket::bind("10.9.0.2:7001").unwrap();

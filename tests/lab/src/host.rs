@@ -16,7 +16,8 @@ pub struct Host {
 
 impl Host {
     /// Moves `interface`, an end of a veth pair of the calling thread's namespace, into a host with
-    /// `address`, of a network of 24 bits.
+    /// `address`, of a network of 24 bits. It has a carrier then; what is to be sent from the other end waits for that
+    /// one's ([`link::wait_for_carrier`]).
     ///
     /// # Panics
     /// Where the kernel refuses: it has given a namespace to the calling thread already.
@@ -32,6 +33,7 @@ impl Host {
             link::set_up("lo", true).expect("the loopback can be set up");
             link::add_address(&interface, address, 24).expect("an address can be added");
             link::set_up(&interface, true).expect("an interface can be set up");
+            link::wait_for_carrier(&interface);
         })
         .join()
         .unwrap();

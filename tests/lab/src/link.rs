@@ -35,12 +35,8 @@ impl Veth {
         for name in [&self.left, &self.right] {
             set_up(name, true).unwrap_or_else(|error| panic!("setting {name} up: {error}"));
         }
-        let give_up = Instant::now() + Duration::from_secs(10);
         for name in [&self.left, &self.right] {
-            while !has_carrier(name).unwrap_or(false) {
-                assert!(Instant::now() < give_up, "{name} has no carrier after 10 s");
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            wait_for_carrier(name);
         }
     }
 
@@ -250,6 +246,18 @@ pub fn limit_rate(name: &str, rate: u32, burst: u32, queue: u32) -> io::Result<(
     ];
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     request(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+}
+
+/// Waits until an interface of this namespace has a carrier: before, what is sent is lost without a word.
+///
+/// # Panics
+/// After 10 s without one.
+pub fn wait_for_carrier(name: &str) {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while !has_carrier(name).unwrap_or(false) {
+        assert!(Instant::now() < give_up, "{name} has no carrier after 10 s");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn has_carrier(name: &str) -> io::Result<bool> {
