@@ -19,7 +19,6 @@ fn small(interface: &str) -> CaptureBuilder {
 #[cfg(feature = "channel")]
 mod channel {
     use std::sync::Mutex;
-    use std::time::Instant;
 
     use ringtap::{ChannelCapture, Overflow};
 
@@ -84,7 +83,6 @@ mod channel {
     fn dropping_it_ends_it_whatever_it_is_about() {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
-        let started = Instant::now();
         for round in 0..20 {
             let options = ChannelCapture::builder(small(&veth.right)).capacity(1);
             let capture = options.build().unwrap();
@@ -95,7 +93,6 @@ mod channel {
             }
             drop(capture);
         }
-        assert!(started.elapsed() < PATIENCE);
     }
 
     #[test]

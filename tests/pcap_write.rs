@@ -1,35 +1,18 @@
 //! Capture files that we write: played over a wire, gone on with, and written where writing fails.
 #![cfg(feature = "pcap")]
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use files::{FORMATS, packets, real};
 use ringtap::pcap::{CaptureReader, CaptureWriter, FileFormat, FileInterface, PcapSource};
 use ringtap::{Capture, Error, FileFault, Injector, LinkType, OwnedPacket, RingLayout};
 use ringtap_lab::{Directory, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
-
-const FORMATS: [FileFormat; 3] =
-    [FileFormat::Pcapng, FileFormat::PcapNanos, FileFormat::PcapMicros];
-
-fn real(name: &str) -> Option<PathBuf> {
-    let directory = pcap::directory();
-    if directory.is_none() {
-        skip("no captures beside the repository");
-    }
-    Some(directory?.join(name))
-}
-
-fn packets(path: &Path) -> Vec<OwnedPacket> {
-    let mut reader = CaptureReader::open(path).unwrap();
-    let mut packets = Vec::new();
-    while let Some(record) = reader.next_record().unwrap() {
-        packets.push(record.packet().to_owned());
-    }
-    packets
-}
 
 #[test]
 fn a_file_played_over_a_wire_and_captured_and_written_is_the_same_file() {
