@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
-use ringtap::{Error, Reactor, ReactorOptions, time};
+use ringtap::{Backend, Error, Reactor, ReactorOptions, time};
 
 /// Is ready when it was woken from outside.
 #[derive(Clone, Default)]
@@ -224,6 +224,18 @@ fn a_panic_forgets_no_other_task() {
     assert!(panicked.is_err() && !ran.get());
     executor.block_on(yield_now());
     assert!(ran.get());
+}
+
+#[test]
+fn rings_that_are_being_freed_take_none_from_the_next() {
+    // The memory of a closed ring counts against RLIMIT_MEMLOCK until the kernel's worker frees it.
+    for _ in 0..2_000 {
+        let executor = Executor::new(ReactorOptions::default()).unwrap();
+        executor.block_on(async {
+            let reactor = Reactor::current().unwrap();
+            assert_eq!(reactor.backend().unwrap(), Backend::IoUring);
+        });
+    }
 }
 
 #[test]
