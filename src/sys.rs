@@ -15,6 +15,7 @@ pub(crate) mod netdev;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod packet_socket;
+pub(crate) mod patience;
 pub(crate) mod sockopt;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod steering;

@@ -15,7 +15,7 @@ use super::engine::{Completion, Wait};
 use super::fault::Fault;
 use super::token::{Answered, Token};
 use crate::ReactorOptions;
-use crate::sys::fork;
+use crate::sys::{fork, patience};
 
 /// A ring, entered only by the thread and process that made it.
 pub(super) struct Uring {
@@ -27,10 +27,6 @@ pub(super) struct Uring {
     /// Whether completions signal a host's eventfd, but for those of our own enters.
     is_hosted: bool,
 }
-
-/// How often, and how long at first, a ring waits for the memory of those that were closed before.
-const MEMORY_RETRIES: u32 = 7;
-const MEMORY_WAIT: Duration = Duration::from_millis(1);
 
 /// A wait without end, where one has to be given.
 const LONG: Duration = Duration::from_secs(3600);
@@ -51,7 +47,7 @@ impl Uring {
     /// Completions signal `event`, if there is one.
     pub(super) fn new(options: &ReactorOptions, event: Option<RawFd>) -> io::Result<Self> {
         let forks = fork::generation();
-        let ring = build_with_patience(options)?;
+        let ring = patience::patiently(libc::ENOMEM, || build(options))?;
         // Timeouts came with EXT_ARG in 5.11, multishot polls, which have no flag, in 5.13 together
         // with resource tagging.
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_resource_tagging() {
@@ -238,21 +234,6 @@ impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Uring").field("forks", &self.forks).finish_non_exhaustive()
     }
-}
-
-/// Makes a ring, patient with memory that is on its way back: that of a closed ring counts against
-/// RLIMIT_MEMLOCK until a worker of the kernel frees it (`io_ring_exit_work`, io_uring/io_uring.c). At
-/// worst it gives up after 127 ms.
-fn build_with_patience(options: &ReactorOptions) -> io::Result<IoUring> {
-    for retry in 0..MEMORY_RETRIES {
-        match build(options) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                std::thread::sleep(MEMORY_WAIT * (1 << retry));
-            }
-            built => return built,
-        }
-    }
-    build(options)
 }
 
 /// Setup flags, best first.

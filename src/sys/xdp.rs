@@ -7,6 +7,7 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::Mapping;
+use super::patience;
 use super::sockopt::{self, Opt};
 use crate::{Error, Result, Step};
 
@@ -38,18 +39,20 @@ pub(crate) struct UmemSpec {
 /// Registers memory as the socket's UMEM. It must stay mapped as long as the socket lives.
 pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<()> {
     let &UmemSpec { base: addr, len, chunk_size, headroom, metadata, software_checksums } = spec;
-    let registered = if metadata == 0 {
-        // The first version of the structure, without transmit metadata: every kernel takes it.
-        let umem = libc::xdp_umem_reg_v1 { addr, len, chunk_size, headroom };
-        sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
-    } else {
+    let register = || {
+        if metadata == 0 {
+            // The first version of the structure, without transmit metadata: every kernel takes it.
+            let umem = libc::xdp_umem_reg_v1 { addr, len, chunk_size, headroom };
+            return sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem);
+        }
         let software = if software_checksums { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
         let flags = libc::XDP_UMEM_TX_METADATA_LEN | software;
         let tx_metadata_len = metadata;
         let umem = libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
         sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
     };
-    registered.map_err(|source| Error::os(Step::RegisterUmem, source))
+    patience::patiently(libc::ENOBUFS, register)
+        .map_err(|source| Error::os(Step::RegisterUmem, source))
 }
 
 /// Has a kick send as many frames as the TX ring has entries, where the kernel knows how (6.17).
