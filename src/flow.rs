@@ -9,6 +9,7 @@
 
 mod closed;
 mod expiry;
+mod half;
 mod stream;
 mod table;
 
@@ -19,5 +20,6 @@ pub use flowscope::{
     PacketView,
 };
 
+pub use self::half::{HalfStats, HalfStream, Overlap, Piece, Segment};
 pub use self::stream::{FlowExt, FlowSource, FlowStream};
 pub use self::table::FlowTable;

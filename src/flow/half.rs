@@ -1,0 +1,336 @@
+//! One direction of a TCP connection: segments in, bytes in order out.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a buffered segment costs beyond its bytes: a node of the map and an allocation.
+const OVERHEAD: usize = 64;
+
+/// Whose bytes stand where two segments that both wait for an earlier one have different ones for the same place.
+///
+/// What has been passed on stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// Those of the segment that came first.
+    #[default]
+    First,
+    /// Those of the segment that came last.
+    Last,
+}
+
+/// What comes out of a [`HalfStream`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// The next bytes, of the segment that was just given: without a copy.
+    Fresh {
+        /// Where in its payload they begin.
+        at: usize,
+        /// They.
+        bytes: &'a [u8],
+    },
+    /// The next bytes, of a segment that came earlier.
+    Kept(Vec<u8>),
+    /// So many bytes are missing here, and will not come.
+    Gap(u64),
+    /// The sender has ended the stream, and all before was passed on.
+    Fin,
+}
+
+/// What became of segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HalfStats {
+    /// Segments with bytes.
+    pub segments: u64,
+    /// Of them, those that came before an earlier one.
+    pub out_of_order: u64,
+    /// Of them, those with nothing new.
+    pub retransmits: u64,
+    /// Overlaps whose bytes differ; told where both still waited.
+    pub inconsistencies: u64,
+    /// Gaps.
+    pub gaps: u64,
+    /// Bytes that they are of.
+    pub gap_bytes: u64,
+    /// Bytes that were passed on.
+    pub bytes: u64,
+    /// The most bytes that waited at a time, with what keeping them costs.
+    pub high_watermark: u64,
+}
+
+/// A segment, as a header of TCP has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment<'a> {
+    /// The sequence number.
+    pub seq: u32,
+    /// Whether it begins the stream.
+    pub syn: bool,
+    /// Whether it ends the stream.
+    pub fin: bool,
+    /// How many bytes it has. More than there are here where the frame was cut.
+    pub len: usize,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// One with bytes, that is not cut.
+    pub fn new(seq: u32, payload: &'a [u8]) -> Self {
+        Self { seq, syn: false, fin: false, len: payload.len(), payload }
+    }
+}
+
+/// One direction of a connection.
+///
+/// What is next is passed on at once and without a copy; what is not waits, in order, at most as much as
+/// [`with_cap`](Self::with_cap) says. What is missing is given up as a [`Piece::Gap`] where the other side has
+/// acknowledged it ([`acked`](Self::acked)), where too much waits for it, or at the end ([`flush`](Self::flush)).
+/// A segment costs a logarithm of those that wait, and nothing where none do. Sequence numbers wrap.
+#[derive(Default)]
+pub struct HalfStream {
+    /// The place of the next byte, counted from the first: its lower half and `base` give the sequence number.
+    next: u64,
+    /// The sequence number of place 0; nothing was seen yet without it.
+    base: Option<u32>,
+    /// What waits, by place.
+    waiting: BTreeMap<u64, Vec<u8>>,
+    held: usize,
+    cap: usize,
+    overlap: Overlap,
+    fin: Option<u64>,
+    has_ended: bool,
+    /// Where another connection of the same ports would begin.
+    other: Option<u32>,
+    stats: HalfStats,
+}
+
+/// Has the same bytes stand in both places, and says whether they differed.
+fn settle(overlap: Overlap, old: &mut [u8], new: &[u8]) -> bool {
+    let differ = old != new;
+    if differ && overlap == Overlap::Last {
+        old.copy_from_slice(new);
+    }
+    differ
+}
+
+impl HalfStream {
+    /// An empty one, where at most a mebibyte waits.
+    pub fn new() -> Self {
+        Self { cap: 1 << 20, ..Self::default() }
+    }
+
+    /// How much may wait, in bytes, with what keeping it costs (64 bytes a segment).
+    #[must_use]
+    pub fn with_cap(mut self, cap: usize) -> Self {
+        self.cap = cap;
+        self
+    }
+
+    /// Whose bytes stand where segments overlap.
+    #[must_use]
+    pub fn with_overlap(mut self, overlap: Overlap) -> Self {
+        self.overlap = overlap;
+        self
+    }
+
+    /// What became of segments so far.
+    pub fn stats(&self) -> HalfStats {
+        self.stats
+    }
+
+    /// How much waits, in bytes, with what keeping it costs.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes a segment in: what it lets go on is given to `out`, in order.
+    pub fn segment(&mut self, segment: Segment<'_>, out: &mut impl FnMut(Piece<'_>)) {
+        let first = segment.seq.wrapping_add(u32::from(segment.syn));
+        let base = *self.base.get_or_insert(first);
+        if segment.syn && base != first {
+            match self.next == 0 && self.waiting.is_empty() {
+                true => self.base = Some(first),
+                // The same ports for another connection, or a forgery: what follows will tell.
+                false => self.other = Some(first),
+            }
+        } else if self.other == Some(first) && segment.len > 0 {
+            self.flush(out);
+            (self.base, self.next, self.other) = (Some(first), 0, None);
+            (self.fin, self.has_ended) = (None, false);
+        }
+        let Some(at) = self.place(first) else { return };
+        let end = at.saturating_add_unsigned(segment.len as u64);
+        if segment.fin && end >= self.next as i64 {
+            self.fin.get_or_insert(end as u64);
+        }
+        if segment.len > 0 {
+            self.stats.segments += 1;
+            self.take(at, segment.len, segment.payload, out);
+        }
+        self.end(out);
+    }
+
+    /// The other side has these bytes: what is missing before what waits, if it acknowledges that, was lost here alone.
+    pub fn acked(&mut self, ack: u32, out: &mut impl FnMut(Piece<'_>)) {
+        while let Some((&first, _)) = self.waiting.first_key_value() {
+            let Some(acked) = self.place(ack) else { return };
+            if acked <= first as i64 {
+                return;
+            }
+            self.skip(first, out);
+        }
+    }
+
+    /// Gives up what is missing before the first that waits: false where nothing does.
+    pub fn skip_gap(&mut self, out: &mut impl FnMut(Piece<'_>)) -> bool {
+        let Some((&first, _)) = self.waiting.first_key_value() else { return false };
+        self.skip(first, out);
+        true
+    }
+
+    /// Passes on all that waits, with gaps before what is missing: nothing more will come.
+    pub fn flush(&mut self, out: &mut impl FnMut(Piece<'_>)) {
+        while self.skip_gap(out) {}
+    }
+
+    /// Where a sequence number is, counted from the first byte; within two gibibytes of what is next.
+    fn place(&self, seq: u32) -> Option<i64> {
+        let next = self.base?.wrapping_add(self.next as u32);
+        Some(self.next as i64 + i64::from(seq.wrapping_sub(next) as i32))
+    }
+
+    fn take(&mut self, at: i64, len: usize, payload: &[u8], out: &mut impl FnMut(Piece<'_>)) {
+        let next = self.next as i64;
+        let end = at + len as i64;
+        if end <= next {
+            self.stats.retransmits += 1;
+            return;
+        }
+        let known = (next - at).clamp(0, len as i64) as usize;
+        let at = at.max(next) as u64;
+        let end = end as u64;
+        let cut = len - payload.len().min(len);
+        let bytes = payload.get(known..len.min(payload.len())).unwrap_or_default();
+        let is_next = at == self.next;
+        self.stats.out_of_order += u64::from(!is_next);
+        let is_clear = self.waiting.first_key_value().is_none_or(|(&first, _)| end <= first);
+        if is_next && is_clear {
+            self.pass(Piece::Fresh { at: known, bytes }, out);
+            if cut > 0 {
+                self.give_up(end, out);
+            }
+        } else {
+            self.keep(at, bytes);
+            if cut > 0 && is_next {
+                self.drain(out);
+                self.give_up(self.waiting.first_key_value().map_or(end, |(&f, _)| end.min(f)), out);
+            }
+        }
+        self.drain(out);
+        while self.held > self.cap && self.skip_gap(out) {}
+    }
+
+    /// Keeps bytes that are not next. What waits inside of them becomes one with them, so none is looked at twice.
+    fn keep(&mut self, at: u64, bytes: &[u8]) {
+        let end = at + bytes.len() as u64;
+        let (mut low, mut high) = (at, end);
+        if let Some((&start, kept)) = self.waiting.range_mut(..at).next_back()
+            && start + kept.len() as u64 > at
+        {
+            low = end.min(start + kept.len() as u64);
+            let old = &mut kept[(at - start) as usize..(low - start) as usize];
+            let new = &bytes[..(low - at) as usize];
+            self.stats.inconsistencies += u64::from(settle(self.overlap, old, new));
+        }
+        let mut merged = bytes.to_vec();
+        let mut known = low - at;
+        while let Some((&start, kept)) = self.waiting.range_mut(low..high).next_back() {
+            let until = end.min(start + kept.len() as u64);
+            let new = &mut merged[(start - at) as usize..(until - at) as usize];
+            let old = &mut kept[..(until - start) as usize];
+            self.stats.inconsistencies += u64::from(settle(self.overlap, old, new));
+            known += until - start;
+            new.copy_from_slice(old);
+            if start + kept.len() as u64 > end {
+                high = start; // it goes on behind them
+                continue;
+            }
+            self.held -= kept.len() + OVERHEAD;
+            self.waiting.remove(&start);
+        }
+        self.stats.retransmits += u64::from(known == bytes.len() as u64);
+        if (low, high) != (at, end) {
+            merged = merged[(low - at) as usize..(high - at) as usize].to_vec();
+        }
+        self.insert(low, merged);
+    }
+
+    fn insert(&mut self, at: u64, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.held += bytes.len() + OVERHEAD;
+        self.stats.high_watermark = self.stats.high_watermark.max(self.held as u64);
+        self.waiting.insert(at, bytes);
+    }
+
+    /// Passes on what waits and is next.
+    fn drain(&mut self, out: &mut impl FnMut(Piece<'_>)) {
+        while let Some(entry) = self.waiting.first_entry()
+            && *entry.key() <= self.next
+        {
+            let bytes = entry.remove();
+            self.held -= bytes.len() + OVERHEAD;
+            self.pass(Piece::Kept(bytes), out);
+        }
+    }
+
+    fn skip(&mut self, to: u64, out: &mut impl FnMut(Piece<'_>)) {
+        self.give_up(to, out);
+        self.drain(out);
+        self.end(out);
+    }
+
+    fn give_up(&mut self, to: u64, out: &mut impl FnMut(Piece<'_>)) {
+        if to > self.next {
+            let bytes = to - self.next;
+            self.stats.gaps += 1;
+            self.stats.gap_bytes += bytes;
+            self.next = to;
+            out(Piece::Gap(bytes));
+        }
+    }
+
+    fn pass(&mut self, piece: Piece<'_>, out: &mut impl FnMut(Piece<'_>)) {
+        let len = match &piece {
+            Piece::Fresh { bytes, .. } => bytes.len() as u64,
+            Piece::Kept(bytes) => bytes.len() as u64,
+            Piece::Gap(_) | Piece::Fin => 0,
+        };
+        if len > 0 {
+            self.next += len;
+            self.stats.bytes += len;
+            out(piece);
+        }
+    }
+
+    fn end(&mut self, out: &mut impl FnMut(Piece<'_>)) {
+        if !self.has_ended && self.fin.is_some_and(|fin| self.next >= fin) {
+            self.has_ended = true;
+            out(Piece::Fin);
+        }
+    }
+}
+
+impl fmt::Debug for HalfStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HalfStream")
+            .field("next", &self.next)
+            .field("waiting", &self.waiting.len())
+            .field("held", &self.held)
+            .finish_non_exhaustive()
+    }
+}
