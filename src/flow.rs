@@ -7,19 +7,48 @@
 //!
 //! Tracking is flowscope's, of which this module is the only one that knows; its types stand here under their names.
 
+mod accessors;
+mod bytes;
 mod closed;
+mod connections;
+mod consumer;
 mod expiry;
+pub mod extract;
+mod fragments;
+mod frames;
 mod half;
+mod parser;
+mod protocols;
+mod pump;
+mod reassembly;
+mod sessions;
 mod stream;
 mod table;
 
-pub use flowscope::extract;
+use self::accessors::accessors;
+
+#[cfg(feature = "flow-dns")]
+pub use flowscope::dns;
+#[cfg(feature = "flow-http")]
+pub use flowscope::http;
+#[cfg(feature = "flow-icmp")]
+pub use flowscope::icmp;
+#[cfg(feature = "flow-tls")]
+pub use flowscope::tls;
 pub use flowscope::{
-    EndReason, EventMask, FlowEntry, FlowEvent, FlowExtractor, FlowSide, FlowState, FlowStats,
-    FlowTracker, FlowTrackerConfig, FlowTrackerStats, HistoryString, L4Proto, Orientation,
-    PacketView,
+    DatagramParser, DatagramParserFactory, EndReason, EventMask, FlowEntry, FlowEvent,
+    FlowExtractor, FlowSide, FlowState, FlowStats, FlowTracker, FlowTrackerConfig,
+    FlowTrackerStats, HistoryString, KeyFields, L4Proto, Orientation, PacketView, ParserKind,
+    SessionParser, SessionParserFactory, Timestamp as FlowTimestamp,
 };
 
+pub use self::bytes::StreamBytes;
+pub use self::fragments::FragmentStats;
 pub use self::half::{HalfStats, HalfStream, Overlap, Piece, Segment};
-pub use self::stream::{FlowExt, FlowSource, FlowStream};
+pub use self::parser::ParserFault;
+pub use self::protocols::{Protocols, Swapped};
+pub use self::pump::FlowSource;
+pub use self::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats};
+pub use self::sessions::{SessionEvent, SessionStream};
+pub use self::stream::{FlowExt, FlowStream};
 pub use self::table::FlowTable;

@@ -11,6 +11,8 @@ use flowscope::{
 
 use super::closed::Closed;
 use super::expiry::Expiry;
+use super::fragments::FragmentStats;
+use super::frames::{Frame, Frames};
 use crate::Packet;
 
 /// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
@@ -34,14 +36,15 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     suppressed: EventMask,
     /// The latest packet's time, in nanoseconds.
     clock: u64,
-    /// A frame with Ethernet's header, made for a packet that came without.
-    framed: Vec<u8>,
+    frames: Frames,
 }
 
 impl<E: FlowExtractor> FlowTable<E> {
-    /// An empty table, that tells no event of each packet ([`EventMask::PACKET`]).
+    /// An empty table, that tells no event of each packet ([`EventMask::PACKET`]), and takes who is answered by the first
+    /// segment for the initiator, where that segment is an answer (`infer_tcp_initiator`).
     pub fn new(extractor: E) -> Self {
-        let config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
+        let mut config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
+        config.infer_tcp_initiator = true;
         Self::with_config_and_state(extractor, config, |_| ())
     }
 }
@@ -63,7 +66,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             idle_timeout: None,
             suppressed,
             clock: 0,
-            framed: Vec::new(),
+            frames: Frames::new(),
         }
     }
 
@@ -73,6 +76,13 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.closed.set_most(config.max_flows);
         self.tracker.set_config(heard(config));
         self.look_again();
+    }
+
+    /// Has the table tell of beginnings and ends, whatever was asked.
+    pub(super) fn tell_ends(&mut self) {
+        let mut config = self.config();
+        config.suppress_events.remove(EventMask::STARTED | EventMask::ENDED);
+        self.set_config(config);
     }
 
     /// The options.
@@ -112,6 +122,16 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Takes a packet in: what it has brought about is added to `events`.
     pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
+        self.take(packet, events, |_, _| {});
+    }
+
+    /// The same; `look` sees what the extractor tells of it, before the events.
+    pub(super) fn take(
+        &mut self,
+        packet: &Packet<'_>,
+        events: &mut VecDeque<FlowEvent<E::Key>>,
+        look: impl FnOnce(&E, Frame<'_>),
+    ) {
         let time = packet.timestamp();
         let now = time.as_nanos();
         if now.saturating_add(STEP) < self.clock {
@@ -119,14 +139,10 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             self.look_again();
         }
         self.clock = self.clock.max(now);
-        let frame = match packet.network_at() {
-            None => packet.data(),
-            Some(at) => {
-                frame(&mut self.framed, packet.data().get(at..).unwrap_or_default());
-                &self.framed
-            }
-        };
-        let told = self.tracker.track(PacketView::new(frame, FlowTime::new(time.secs, time.nanos)));
+        let Some(frame) = self.frames.of(packet, now) else { return };
+        look(self.tracker.extractor(), frame);
+        let view = PacketView::new(frame.bytes, FlowTime::new(time.secs, time.nanos));
+        let told = self.tracker.track(view);
         let late = self.forget_late(&told);
         for event in told {
             match &event {
@@ -168,6 +184,16 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Packets that came late for a connection that was closed, and are of no flow.
     pub fn late_packets(&self) -> u64 {
         self.closed.late()
+    }
+
+    /// What became of fragments of IP. A datagram is a packet of its flow when the last of its fragments has come.
+    pub fn fragment_stats(&self) -> FragmentStats {
+        self.frames.fragment_stats()
+    }
+
+    /// The frame that was made of the last packet, where it was not one as it came.
+    pub(super) fn made_frame(&self) -> Frame<'_> {
+        self.frames.made()
     }
 
     /// Says that it is so late, where no packet does: in nanoseconds since the epoch, of the packets' clock. At most
@@ -272,7 +298,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     }
 }
 
-fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
+/// The flow that an event is of.
+pub(super) fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
     match event {
         FlowEvent::Started { key, .. }
         | FlowEvent::Packet { key, .. }
@@ -294,18 +321,6 @@ fn heard(mut config: FlowTrackerConfig) -> FlowTrackerConfig {
 
 fn nanos(time: FlowTime) -> u64 {
     u64::from(time.sec) * 1_000_000_000 + u64::from(time.nsec)
-}
-
-/// Puts a header of Ethernet before an IP packet, which extractors expect.
-fn frame(framed: &mut Vec<u8>, packet: &[u8]) {
-    let ether_type = match packet.first().map(|first| first >> 4) {
-        Some(6) => [0x86, 0xdd],
-        _ => [0x08, 0x00],
-    };
-    framed.clear();
-    framed.extend_from_slice(&[0; 12]);
-    framed.extend_from_slice(&ether_type);
-    framed.extend_from_slice(packet);
 }
 
 impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {

@@ -1,0 +1,70 @@
+//! What every stream of flows can be asked.
+
+/// Gives a stream of flows, which has its table at a place, what all have.
+macro_rules! accessors {
+    ($stream:ident<St, B, E, S $(, $more:ident)*>, $($table:ident).+ $(, $key:path)?) => {
+        impl<St, B, E, S $(, $more)*> $stream<St, B, E, S $(, $more)*>
+        where
+            B: FlowSource,
+            E: FlowExtractor,
+            $(E::Key: $key,)?
+            S: Send + 'static,
+        {
+            /// The table of flows.
+            pub fn table(&self) -> &FlowTable<E, S> {
+                &self.$($table).+
+            }
+
+            /// The table of flows, to change its options.
+            pub fn table_mut(&mut self) -> &mut FlowTable<E, S> {
+                &mut self.$($table).+
+            }
+
+            /// flowscope's tracker, with the flows that there are.
+            pub fn tracker(&self) -> &FlowTracker<E, S> {
+                self.table().tracker()
+            }
+
+            /// flowscope's tracker, to change flows' states.
+            pub fn tracker_mut(&mut self) -> &mut FlowTracker<E, S> {
+                self.table_mut().tracker_mut()
+            }
+
+            /// How many flows began, ended and were evicted, and packets that are of none.
+            pub fn stats(&self) -> FlowTrackerStats {
+                self.tracker().stats().clone()
+            }
+
+            /// How many duplicates were left out, with [`FlowStream::with_dedup`](crate::flow::FlowStream::with_dedup).
+            pub fn dedup_stats(&self) -> Option<DedupStats> {
+                self.pump.dedup.as_ref().map(crate::Dedup::stats)
+            }
+
+            /// The stream of batches: a capture's statistics say what it lost.
+            pub fn get_ref(&self) -> &St {
+                &self.pump.stream
+            }
+
+            /// The stream of batches, to stop it.
+            pub fn get_mut(&mut self) -> &mut St {
+                &mut self.pump.stream
+            }
+        }
+
+        impl<St: fmt::Debug, B, E, S $(, $more)*> fmt::Debug for $stream<St, B, E, S $(, $more)*>
+        where
+            B: FlowSource,
+            E: FlowExtractor,
+            $(E::Key: $key,)?
+            S: Send + 'static,
+        {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($stream))
+                    .field("stream", &self.pump.stream)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(super) use accessors;

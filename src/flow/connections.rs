@@ -1,0 +1,381 @@
+//! The table of flows with what is behind each: its streams put together, and who takes their bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+
+use ahash::RandomState;
+use flowscope::{
+    EndReason, Extracted, FlowEvent, FlowExtractor, FlowSide, FlowStats, HistoryString, KeyFields,
+    L4Proto, Orientation, Timestamp as FlowTime,
+};
+
+use super::bytes::Lend;
+use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
+use super::frames::{self, Frame};
+use super::half::HalfStream;
+use super::pump::Intake;
+use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
+use super::table::{FlowTable, key_of};
+use crate::Packet;
+
+/// How often a flow's consumer is told the time, in nanoseconds.
+const TICK: u64 = 1_000_000_000;
+/// The most that are told with a packet.
+const TICKS_A_PACKET: usize = 4;
+
+/// A flow that is wanted.
+struct Connection<F> {
+    serial: u64,
+    initiator: Orientation,
+    l4: Option<L4Proto>,
+    /// `None` where it is over.
+    flow: Option<F>,
+    /// Of TCP, of the initiator and the responder.
+    halves: Option<Box<[HalfStream; 2]>>,
+    waits: bool,
+}
+
+/// What a packet is of, and where its bytes are.
+struct Look<K> {
+    of: Extracted<K>,
+    payload: Range<usize>,
+    /// What it has less than its headers say.
+    cut: usize,
+    is_own: bool,
+}
+
+/// Flows with their streams.
+pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
+    pub(super) table: FlowTable<E, S>,
+    pub(super) consumer: C,
+    pub(super) config: ReassemblyConfig,
+    flows: HashMap<E::Key, Box<Connection<C::Flow>>, RandomState>,
+    told: VecDeque<FlowEvent<E::Key>>,
+    waiting: Waiting<E::Key>,
+    ticks: VecDeque<(u64, E::Key, u64)>,
+    serial: u64,
+    stats: ReassemblyStats,
+}
+
+impl<E, S, C> Connections<E, S, C>
+where
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+    C: Consumer<E::Key>,
+{
+    pub(super) fn new(mut table: FlowTable<E, S>, consumer: C) -> Self {
+        table.tell_ends();
+        Self {
+            table,
+            consumer,
+            config: ReassemblyConfig::new(),
+            flows: HashMap::default(),
+            told: VecDeque::new(),
+            waiting: Waiting::new(),
+            ticks: VecDeque::new(),
+            serial: 0,
+            stats: ReassemblyStats::default(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> ReassemblyStats {
+        self.stats
+    }
+
+    /// Goes through what the tracker has told, and passes the packet's bytes on in between: behind its flow's beginning
+    /// and before its end.
+    fn go_on(
+        &mut self,
+        mut look: Option<(Look<E::Key>, &Packet<'_>, Lend<'_>)>,
+        events: &mut VecDeque<C::Event>,
+    ) {
+        while let Some(event) = self.told.pop_front() {
+            match &event {
+                FlowEvent::Started { key, side, orientation, ts, l4 } => {
+                    let of = Of { key, side: FlowSide::Initiator, ts: *ts };
+                    let flow = self.consumer.begin(of, *l4);
+                    self.consumer.told(&event, flow.is_some(), events);
+                    let Some(flow) = flow else { continue };
+                    let initiator = match side {
+                        FlowSide::Initiator => *orientation,
+                        FlowSide::Responder => orientation.flipped(),
+                    };
+                    self.insert(key.clone(), flow, initiator, *l4);
+                }
+                FlowEvent::Ended { key, reason, stats, history, l4 } => {
+                    if look.as_ref().is_some_and(|(look, ..)| look.of.key == *key)
+                        && let Some((look, packet, lend)) = look.take()
+                    {
+                        self.feed(look, packet, lend, events);
+                    }
+                    let end = End {
+                        reason: *reason,
+                        stats: stats.clone(),
+                        history: *history,
+                        l4: *l4,
+                        ts: stats.last_seen,
+                    };
+                    self.consumer.told(&event, self.flows.contains_key(key), events);
+                    self.end(key, end, events);
+                }
+                other => {
+                    let is_wanted = key_of(other).is_some_and(|key| self.flows.contains_key(key));
+                    self.consumer.told(&event, is_wanted, events);
+                }
+            }
+        }
+        if let Some((look, packet, lend)) = look {
+            self.feed(look, packet, lend, events);
+        }
+    }
+
+    fn insert(&mut self, key: E::Key, flow: C::Flow, initiator: Orientation, l4: Option<L4Proto>) {
+        self.serial += 1;
+        let serial = self.serial;
+        self.ticks.push_back((self.table.clock() + TICK, key.clone(), serial));
+        let flow = Some(flow);
+        let connection = Connection { serial, initiator, l4, flow, halves: None, waits: false };
+        self.flows.insert(key, Box::new(connection));
+    }
+
+    fn feed(
+        &mut self,
+        look: Look<E::Key>,
+        packet: &Packet<'_>,
+        lend: Lend<'_>,
+        events: &mut VecDeque<C::Event>,
+    ) {
+        let Some(connection) = self.flows.get_mut(&look.of.key) else { return };
+        let Some(flow) = &mut connection.flow else { return };
+        let time = packet.timestamp();
+        let side = match look.of.orientation == connection.initiator {
+            true => FlowSide::Initiator,
+            false => FlowSide::Responder,
+        };
+        let of = Of { key: &look.of.key, side, ts: FlowTime::new(time.secs, time.nanos) };
+        let memory = if look.is_own { packet.data() } else { self.table.made_frame().bytes };
+        let payload = &memory[look.payload.clone()];
+        let lend = look.is_own.then_some((lend, look.payload.start));
+        let wanted = match &look.of.tcp {
+            Some(tcp) => {
+                let halves = connection.halves.get_or_insert_with(|| new_halves(&self.config));
+                let before = halves[0].held() + halves[1].held();
+                let mut passing = Passing::new(&mut self.consumer, flow, events);
+                passing.segment(of, halves, tcp, payload, look.cut, lend);
+                let (wanted, bytes, gaps) = passing.done();
+                let now = halves[0].held() + halves[1].held();
+                self.stats.bytes += bytes;
+                self.stats.gap_bytes += gaps;
+                self.stats.held = self.stats.held + now as u64 - before as u64;
+                self.stats.high_watermark = self.stats.high_watermark.max(self.stats.held);
+                if now > 0 && !connection.waits {
+                    connection.waits = true;
+                    self.waiting.push(look.of.key.clone(), connection.serial);
+                }
+                wanted
+            }
+            None if payload.is_empty() => Wanted::More,
+            None => {
+                self.stats.bytes += payload.len() as u64;
+                let data = Data::Bytes(Bytes::Borrowed { bytes: payload, lend });
+                self.consumer.data(of, flow, data, events)
+            }
+        };
+        self.heed(&look.of.key, of.ts, wanted, events);
+        if self.stats.held > self.config.memory_cap as u64 {
+            self.relieve(&look.of.key, of.ts, events);
+        }
+    }
+
+    /// Does what a consumer wants.
+    fn heed(
+        &mut self,
+        key: &E::Key,
+        ts: FlowTime,
+        wanted: Wanted,
+        events: &mut VecDeque<C::Event>,
+    ) {
+        if wanted == Wanted::More {
+            return;
+        }
+        let Some(connection) = self.flows.get_mut(key) else { return };
+        let halves = connection.halves.take();
+        self.stats.held -=
+            halves.iter().flat_map(|h| h.iter()).map(|h| h.held() as u64).sum::<u64>();
+        let Some(flow) = connection.flow.take() else { return };
+        if let Wanted::Over(reason) = wanted
+            && let Some(entry) = self.table.tracker().get(key)
+        {
+            let (stats, history) = (entry.stats.clone(), entry.history);
+            let end = End { reason, stats, history, l4: connection.l4, ts };
+            self.consumer.end(key, flow, end, events);
+        }
+    }
+
+    /// Makes room where all that waits is too much.
+    #[cold]
+    fn relieve(&mut self, key: &E::Key, ts: FlowTime, events: &mut VecDeque<C::Event>) {
+        match self.config.policy {
+            MemoryPolicy::EndFlow => {
+                self.stats.short_of_memory += 1;
+                self.heed(key, ts, Wanted::Over(EndReason::BufferOverflow), events);
+            }
+            MemoryPolicy::PassThrough => {
+                self.stats.short_of_memory += 1;
+                self.flush(key, ts, events);
+            }
+            MemoryPolicy::GiveUpOldest => {
+                while self.stats.held > self.config.memory_cap as u64 {
+                    let Some((key, serial)) = self.waiting.pop() else { return };
+                    let Some(connection) = self.flows.get_mut(&key) else { continue };
+                    if connection.serial != serial {
+                        continue;
+                    }
+                    connection.waits = false;
+                    self.stats.short_of_memory += 1;
+                    self.flush(&key, ts, events);
+                }
+            }
+        }
+    }
+
+    /// Passes on all that waits in a flow.
+    fn flush(&mut self, key: &E::Key, ts: FlowTime, events: &mut VecDeque<C::Event>) {
+        let Some(connection) = self.flows.get_mut(key) else { return };
+        let (Some(flow), Some(halves)) = (&mut connection.flow, &mut connection.halves) else {
+            return;
+        };
+        let before = halves[0].held() + halves[1].held();
+        let mut passing = Passing::new(&mut self.consumer, flow, events);
+        for (half, side) in halves.iter_mut().zip([FlowSide::Initiator, FlowSide::Responder]) {
+            half.flush(&mut |piece| passing.pass(Of { key, side, ts }, piece, None));
+        }
+        let (wanted, bytes, gaps) = passing.done();
+        self.stats.bytes += bytes;
+        self.stats.gap_bytes += gaps;
+        self.stats.held -= before as u64;
+        self.heed(key, ts, wanted, events);
+    }
+
+    fn end(&mut self, key: &E::Key, end: End, events: &mut VecDeque<C::Event>) {
+        self.flush(key, end.ts, events);
+        if let Some(connection) = self.flows.remove(key)
+            && let Some(flow) = connection.flow
+        {
+            self.consumer.end(key, flow, end, events);
+        }
+        let flows = &self.flows;
+        self.waiting.tidy(flows.len(), |key, serial| {
+            flows.get(key).is_some_and(|connection| connection.serial == serial && connection.waits)
+        });
+    }
+
+    /// Tells some flows the time.
+    fn tick(&mut self, most: usize, events: &mut VecDeque<C::Event>) {
+        let now = self.table.clock();
+        let ts = FlowTime::new((now / 1_000_000_000) as u32, (now % 1_000_000_000) as u32);
+        for _ in 0..most {
+            // After a step back of the clock, those of the future are told again from there on.
+            if self.ticks.front().is_none_or(|(due, ..)| *due > now && *due <= now + 2 * TICK) {
+                return;
+            }
+            let Some((_, key, serial)) = self.ticks.pop_front() else { return };
+            let Some(connection) = self.flows.get_mut(&key) else { continue };
+            let Some(flow) = &mut connection.flow else { continue };
+            if connection.serial == serial {
+                let of = Of { key: &key, side: FlowSide::Initiator, ts };
+                let wanted = self.consumer.tick(of, flow, events);
+                self.heed(&key, ts, wanted, events);
+                self.ticks.push_back((now + TICK, key, serial));
+            }
+        }
+    }
+
+    /// Ends what the tracker has forgotten behind our back.
+    fn tidy(&mut self, events: &mut VecDeque<C::Event>) {
+        if self.flows.len() <= self.table.tracker().flow_count() + 1024 {
+            return;
+        }
+        let is_gone = |key: &&E::Key| self.table.tracker().get(key).is_none();
+        let gone: Vec<E::Key> = self.flows.keys().filter(is_gone).cloned().collect();
+        for key in gone {
+            let end = End {
+                reason: EndReason::ForceClosed,
+                stats: FlowStats::default(),
+                history: HistoryString::new(),
+                l4: self.flows[&key].l4,
+                ts: FlowTime::default(),
+            };
+            self.end(&key, end, events);
+        }
+    }
+}
+
+impl<E, S, C> Intake for Connections<E, S, C>
+where
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+    C: Consumer<E::Key>,
+{
+    type Event = C::Event;
+
+    fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
+        let mut look = None;
+        self.table.take(packet, &mut self.told, |extractor, frame| {
+            look = Look::at(extractor, frame, packet);
+        });
+        self.go_on(look.map(|look| (look, packet, lend)), events);
+        self.tick(TICKS_A_PACKET, events);
+        self.tidy(events);
+    }
+
+    fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<C::Event>) -> bool {
+        let has_more = self.table.advance(now, most, &mut self.told);
+        self.go_on(None, events);
+        self.tick(most, events);
+        has_more || self.ticks.front().is_some_and(|(due, ..)| *due <= now)
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let tick = self.ticks.front().map(|(due, ..)| *due);
+        self.table.next_due().into_iter().chain(tick).min()
+    }
+
+    fn finish(&mut self, most: usize, events: &mut VecDeque<C::Event>) -> bool {
+        let has_more = self.table.finish(most, &mut self.told);
+        self.go_on(None, events);
+        has_more
+    }
+}
+
+impl<K: KeyFields> Look<K> {
+    fn at<E: FlowExtractor<Key = K>>(
+        extractor: &E,
+        frame: Frame<'_>,
+        packet: &Packet<'_>,
+    ) -> Option<Self> {
+        let time = packet.timestamp();
+        let view = flowscope::PacketView::new(frame.bytes, FlowTime::new(time.secs, time.nanos));
+        let of = extractor.extract(view)?;
+        let whole = match (&of.tcp, of.l4) {
+            (Some(tcp), _) => frames::tcp_payload(frame.bytes, tcp),
+            (None, Some(L4Proto::Udp)) => {
+                let ports = of.key.src_port().zip(of.key.dest_port());
+                frames::udp_payload(frame.bytes, ports)
+            }
+            (None, Some(L4Proto::Icmp | L4Proto::IcmpV6)) => frames::icmp_message(frame.bytes),
+            _ => None,
+        }?;
+        let end = whole.end.min(frame.captured).max(whole.start.min(frame.captured));
+        let payload = whole.start.min(end)..end;
+        let cut = whole.len() - payload.len();
+        Some(Self { of, payload, cut, is_own: frame.is_own })
+    }
+}
+
+fn new_halves(config: &ReassemblyConfig) -> Box<[HalfStream; 2]> {
+    let half = || HalfStream::new().with_cap(config.side_cap).with_overlap(config.overlap);
+    Box::new([half(), half()])
+}

@@ -1,0 +1,196 @@
+//! What is passed on of flows, and to whom.
+
+use std::collections::VecDeque;
+
+use flowscope::extractor::{TcpFlags, TcpInfo};
+use flowscope::{
+    EndReason, FlowEvent, FlowSide, FlowStats, HistoryString, L4Proto, Timestamp as FlowTime,
+};
+
+use super::bytes::{Lend, StreamBytes};
+use super::half::{HalfStream, Piece, Segment};
+
+/// What is passed on of a flow.
+pub(super) enum Data<'a> {
+    /// The next bytes of a stream, or a datagram.
+    Bytes(Bytes<'a>),
+    /// Bytes are missing.
+    Gap(u64),
+    /// The side has ended its stream.
+    Fin,
+}
+
+/// Bytes, and how they may be kept.
+pub(super) enum Bytes<'a> {
+    Borrowed { bytes: &'a [u8], lend: Option<(Lend<'a>, usize)> },
+    Kept(Vec<u8>),
+}
+
+impl Bytes<'_> {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed { bytes, .. } => bytes,
+            Self::Kept(bytes) => bytes,
+        }
+    }
+
+    pub(super) fn keep(self) -> StreamBytes {
+        match self {
+            Self::Borrowed { bytes, lend: Some((lend, at)) } => lend(at..at + bytes.len()),
+            Self::Borrowed { bytes, lend: None } => bytes.to_vec().into(),
+            Self::Kept(bytes) => bytes.into(),
+        }
+    }
+}
+
+/// Of which flow, which side and when.
+pub(super) struct Of<'a, K> {
+    pub(super) key: &'a K,
+    pub(super) side: FlowSide,
+    pub(super) ts: FlowTime,
+}
+
+impl<K> Clone for Of<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Of<'_, K> {}
+
+/// How a flow ended.
+#[derive(Clone)]
+pub(super) struct End {
+    pub(super) reason: EndReason,
+    pub(super) stats: FlowStats,
+    pub(super) history: HistoryString,
+    pub(super) l4: Option<L4Proto>,
+    pub(super) ts: FlowTime,
+}
+
+/// Whether more of a flow is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    More,
+    /// No more of it; it ends for whoever listens.
+    Over(EndReason),
+    /// No more of it, though it has not ended.
+    Nothing,
+}
+
+/// Who takes what is passed on.
+pub(super) trait Consumer<K> {
+    type Event;
+    /// What it keeps of each flow.
+    type Flow;
+
+    /// A flow begins: `None` where it is not wanted.
+    fn begin(&mut self, of: Of<'_, K>, l4: Option<L4Proto>) -> Option<Self::Flow>;
+
+    fn data(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Self::Flow,
+        data: Data<'_>,
+        events: &mut VecDeque<Self::Event>,
+    ) -> Wanted;
+
+    /// A wanted flow has ended; none of it follows.
+    fn end(&mut self, key: &K, flow: Self::Flow, end: End, events: &mut VecDeque<Self::Event>);
+
+    /// It is so late.
+    fn tick(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Self::Flow,
+        events: &mut VecDeque<Self::Event>,
+    ) -> Wanted;
+
+    /// What the tracker tells, before anything comes of it.
+    fn told(&mut self, event: &FlowEvent<K>, is_wanted: bool, events: &mut VecDeque<Self::Event>);
+}
+
+/// Passes pieces of a flow's streams on, as long as they are wanted.
+pub(super) struct Passing<'a, K, C: Consumer<K>> {
+    consumer: &'a mut C,
+    flow: &'a mut C::Flow,
+    events: &'a mut VecDeque<C::Event>,
+    wanted: Wanted,
+    bytes: u64,
+    gaps: u64,
+}
+
+impl<'a, K, C: Consumer<K>> Passing<'a, K, C> {
+    pub(super) fn new(
+        consumer: &'a mut C,
+        flow: &'a mut C::Flow,
+        events: &'a mut VecDeque<C::Event>,
+    ) -> Self {
+        Self { consumer, flow, events, wanted: Wanted::More, bytes: 0, gaps: 0 }
+    }
+
+    /// Whether more is wanted, and how many bytes were passed on and missing.
+    pub(super) fn done(self) -> (Wanted, u64, u64) {
+        (self.wanted, self.bytes, self.gaps)
+    }
+
+    /// Takes a segment of TCP in.
+    pub(super) fn segment(
+        &mut self,
+        of: Of<'_, K>,
+        halves: &mut [HalfStream; 2],
+        tcp: &TcpInfo,
+        payload: &[u8],
+        cut: usize,
+        lend: Option<(Lend<'_>, usize)>,
+    ) {
+        let [initiator, responder] = halves;
+        let (own, other, other_side) = match of.side {
+            FlowSide::Initiator => (initiator, responder, FlowSide::Responder),
+            FlowSide::Responder => (responder, initiator, FlowSide::Initiator),
+        };
+        if tcp.flags.contains(TcpFlags::ACK) {
+            let of = Of { side: other_side, ..of };
+            other.acked(tcp.ack, &mut |piece| self.pass(of, piece, None));
+        }
+        if tcp.flags.contains(TcpFlags::RST) {
+            return; // what it may carry is no part of the stream
+        }
+        let segment = Segment {
+            seq: tcp.seq,
+            syn: tcp.flags.contains(TcpFlags::SYN),
+            fin: tcp.flags.contains(TcpFlags::FIN),
+            len: payload.len() + cut,
+            payload,
+        };
+        own.segment(segment, &mut |piece| self.pass(of, piece, lend));
+    }
+
+    pub(super) fn pass(
+        &mut self,
+        of: Of<'_, K>,
+        piece: Piece<'_>,
+        lend: Option<(Lend<'_>, usize)>,
+    ) {
+        if self.wanted != Wanted::More {
+            return;
+        }
+        let data = match piece {
+            Piece::Fresh { at, bytes } => {
+                self.bytes += bytes.len() as u64;
+                let lend = lend.map(|(lend, start)| (lend, start + at));
+                Data::Bytes(Bytes::Borrowed { bytes, lend })
+            }
+            Piece::Kept(bytes) => {
+                self.bytes += bytes.len() as u64;
+                Data::Bytes(Bytes::Kept(bytes))
+            }
+            Piece::Gap(bytes) => {
+                self.gaps += bytes;
+                Data::Gap(bytes)
+            }
+            Piece::Fin => Data::Fin,
+        };
+        self.wanted = self.consumer.data(of, self.flow, data, self.events);
+    }
+}

@@ -1,0 +1,188 @@
+//! Packets as extractors expect them: whole frames of Ethernet.
+
+use std::ops::Range;
+
+use flowscope::extractor::TcpInfo;
+
+use super::fragments::{FragmentStats, Fragments, Taken, network};
+use crate::Packet;
+
+/// The most bytes of fragments that wait for others.
+const FRAGMENTS: usize = 4 << 20;
+
+/// No frame is made longer than this by what was cut off: files may say what they like.
+const LONGEST: usize = 1 << 16;
+
+/// Makes frames of packets that came without Ethernet's header, cut, or in fragments.
+#[derive(Debug)]
+pub(super) struct Frames {
+    made: Vec<u8>,
+    fragments: Fragments,
+}
+
+/// A frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame<'a> {
+    /// All of it; what was cut off is zeros.
+    pub(super) bytes: &'a [u8],
+    /// How many of them are the packet's.
+    pub(super) captured: usize,
+    /// Whether it is the packet's own memory.
+    pub(super) is_own: bool,
+}
+
+impl Frames {
+    pub(super) fn new() -> Self {
+        Self { made: Vec::new(), fragments: Fragments::new(FRAGMENTS) }
+    }
+
+    pub(super) fn fragment_stats(&self) -> FragmentStats {
+        self.fragments.stats()
+    }
+
+    /// The frame of a packet; `None` for a fragment that waits for others.
+    pub(super) fn of<'a>(&'a mut self, packet: &'a Packet<'_>, now: u64) -> Option<Frame<'a>> {
+        let data = packet.data();
+        let cut = packet.original_len().saturating_sub(data.len());
+        let network = packet.network_at();
+        if network.is_none() && cut == 0 {
+            match self.fragments.take(data, now) {
+                Taken::Whole => {}
+                Taken::Waits => return None,
+                Taken::Made(frame) => {
+                    self.made = frame;
+                    return Some(self.made());
+                }
+            }
+            return Some(Frame { bytes: data, captured: data.len(), is_own: true });
+        }
+        self.made.clear();
+        match network {
+            None => self.made.extend_from_slice(data),
+            Some(at) => ethernet(&mut self.made, data.get(at..).unwrap_or_default()),
+        }
+        if cut > 0 {
+            let captured = self.made.len();
+            self.made.resize(captured + cut.min(LONGEST), 0);
+            return Some(Frame { captured, ..self.made() });
+        }
+        match self.fragments.take(&self.made, now) {
+            Taken::Whole => {}
+            Taken::Waits => return None,
+            Taken::Made(frame) => self.made = frame,
+        }
+        Some(self.made())
+    }
+
+    /// The frame that was made last.
+    pub(super) fn made(&self) -> Frame<'_> {
+        Frame { bytes: &self.made, captured: self.made.len(), is_own: false }
+    }
+}
+
+/// Puts a header of Ethernet before an IP packet.
+fn ethernet(frame: &mut Vec<u8>, packet: &[u8]) {
+    let ether_type = match packet.first().map(|first| first >> 4) {
+        Some(6) => [0x86, 0xdd],
+        _ => [0x08, 0x00],
+    };
+    frame.extend_from_slice(&[0; 12]);
+    frame.extend_from_slice(&ether_type);
+    frame.extend_from_slice(packet);
+}
+
+/// Where a segment's bytes are in a frame. Extractors that look into tunnels tell it of a frame of their own, so its
+/// header is looked for where it is not before them.
+pub(super) fn tcp_payload(frame: &[u8], tcp: &TcpInfo) -> Option<Range<usize>> {
+    let is_header = |at: usize| {
+        let header = frame.get(at..at + 20)?;
+        let number = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().expect("of 20"));
+        let is_it = number(4) == tcp.seq
+            && number(8) == tcp.ack
+            && header[13] == tcp.flags.bits()
+            && header[14..16] == tcp.window.to_be_bytes();
+        let payload = at + usize::from(header[12] >> 4) * 4;
+        (is_it && payload >= at + 20 && payload + tcp.payload_len <= frame.len()).then_some(payload)
+    };
+    let stated = tcp.payload_offset;
+    let expected = (20..=60).step_by(4).filter_map(|len| stated.checked_sub(len));
+    let start = expected
+        .into_iter()
+        .find(|at| is_header(*at) == Some(stated))
+        .map(|_| stated)
+        .or_else(|| (0..frame.len().saturating_sub(19)).find_map(is_header))?;
+    Some(start..start + tcp.payload_len)
+}
+
+/// Where a datagram's bytes are in a frame: of the first datagram of UDP between these ports, for there may be tunnels
+/// around it.
+pub(super) fn udp_payload(frame: &[u8], ports: Option<(u16, u16)>) -> Option<Range<usize>> {
+    let header = |at: usize| {
+        let header = frame.get(at..at + 8)?;
+        let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let (source, destination, len) = (number(0), number(2), usize::from(number(4)));
+        let is_it = ports.is_none_or(|(a, b)| {
+            (source, destination) == (a, b) || (source, destination) == (b, a)
+        });
+        // Of 0: a jumbogram, or what a card is to segment.
+        let end = if len == 0 { frame.len() } else { at + len };
+        (is_it && end >= at + 8 && end <= frame.len()).then_some(at + 8..end)
+    };
+    let (protocol, at) = upper(frame)?;
+    if protocol == 17
+        && let Some(found) = header(at)
+    {
+        return Some(found);
+    }
+    ports?;
+    (at..frame.len().saturating_sub(7)).find_map(header)
+}
+
+/// Where a message of ICMP is in a frame.
+pub(super) fn icmp_message(frame: &[u8]) -> Option<Range<usize>> {
+    let (protocol, at) = upper(frame)?;
+    let end = layer_3(frame)?.end;
+    (matches!(protocol, 1 | 58) && at <= end).then_some(at..end)
+}
+
+/// Where IP is in a frame, without Ethernet's padding.
+pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
+    let (protocol, at) = network(frame)?;
+    let number = |place: usize| Some(u16::from_be_bytes(*frame.get(at + place..)?.first_chunk()?));
+    let len = match protocol {
+        0x0800 => usize::from(number(2)?),
+        0x86dd => 40 + usize::from(number(4)?),
+        _ => return None,
+    };
+    // Of none: longer than it can say.
+    let end = if matches!(len, 0 | 40) { frame.len() } else { frame.len().min(at + len) };
+    Some(at..end)
+}
+
+/// The protocol above IP, and where it begins.
+fn upper(frame: &[u8]) -> Option<(u8, usize)> {
+    let (protocol, at) = network(frame)?;
+    match protocol {
+        0x0800 => {
+            let header = frame.get(at..at + 20)?;
+            Some((header[9], at + usize::from(header[0] & 15) * 4))
+        }
+        0x86dd => {
+            let mut next = *frame.get(at + 6)?;
+            let mut at = at + 40;
+            // Hop by hop, routing, fragment, destination, authentication.
+            for _ in 0..8 {
+                let len = match next {
+                    0 | 43 | 60 => 8 + usize::from(*frame.get(at + 1)?) * 8,
+                    44 => 8,
+                    51 => 8 + usize::from(*frame.get(at + 1)?) * 4,
+                    _ => break,
+                };
+                next = *frame.get(at)?;
+                at += len;
+            }
+            Some((next, at))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,179 @@
+//! flowscope's parsers, all of one kind: of streams and of datagrams, of one protocol and of several.
+
+use std::fmt;
+
+use flowscope::{
+    DatagramParser, DatagramParserFactory, FlowSide, L4Proto, ParserKind, SessionParser,
+    SessionParserFactory, Timestamp as FlowTime,
+};
+
+use super::consumer::Data;
+
+/// Why a flow's parser has no further use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParserFault {
+    /// It has lost its way, and says why.
+    Poisoned(Option<String>),
+    /// It has panicked.
+    Panicked(String),
+}
+
+impl fmt::Display for ParserFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Poisoned(None) => f.write_str("the parser has lost its way"),
+            Self::Poisoned(Some(reason)) => write!(f, "the parser has lost its way: {reason}"),
+            Self::Panicked(message) => write!(f, "the parser has panicked: {message}"),
+        }
+    }
+}
+
+/// What parses a flow.
+pub(super) trait Parse<M> {
+    fn data(&mut self, side: FlowSide, ts: FlowTime, data: &Data<'_>, out: &mut Vec<M>);
+
+    /// The flow has broken off.
+    fn reset(&mut self);
+
+    fn tick(&mut self, now: FlowTime, out: &mut Vec<M>);
+
+    fn is_done(&self) -> bool;
+
+    /// Whether it has lost its way, and what it says of that.
+    fn poison(&self) -> Option<Option<String>>;
+
+    fn kind(&self) -> ParserKind;
+}
+
+/// A parser of streams.
+pub(super) struct OfStream<P>(pub(super) P);
+
+impl<P: SessionParser> Parse<P::Message> for OfStream<P> {
+    fn data(&mut self, side: FlowSide, ts: FlowTime, data: &Data<'_>, out: &mut Vec<P::Message>) {
+        match (data, side) {
+            (Data::Bytes(bytes), FlowSide::Initiator) => {
+                self.0.feed_initiator(bytes.as_slice(), ts, out);
+            }
+            (Data::Bytes(bytes), FlowSide::Responder) => {
+                self.0.feed_responder(bytes.as_slice(), ts, out);
+            }
+            (Data::Fin, FlowSide::Initiator) => self.0.fin_initiator(out),
+            (Data::Fin, FlowSide::Responder) => self.0.fin_responder(out),
+            (Data::Gap(_), _) => {}
+        }
+    }
+
+    fn reset(&mut self) {
+        self.0.rst_initiator();
+        self.0.rst_responder();
+    }
+
+    fn tick(&mut self, now: FlowTime, out: &mut Vec<P::Message>) {
+        self.0.on_tick(now, out);
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+
+    fn poison(&self) -> Option<Option<String>> {
+        self.0.is_poisoned().then(|| self.0.poison_reason().map(str::to_owned))
+    }
+
+    fn kind(&self) -> ParserKind {
+        self.0.parser_kind()
+    }
+}
+
+/// A parser of datagrams.
+pub(super) struct OfDatagrams<D>(pub(super) D);
+
+impl<D: DatagramParser> Parse<D::Message> for OfDatagrams<D> {
+    fn data(&mut self, side: FlowSide, ts: FlowTime, data: &Data<'_>, out: &mut Vec<D::Message>) {
+        if let Data::Bytes(bytes) = data {
+            self.0.parse(bytes.as_slice(), side, ts, out);
+        }
+    }
+
+    fn reset(&mut self) {}
+
+    fn tick(&mut self, now: FlowTime, out: &mut Vec<D::Message>) {
+        self.0.on_tick(now, out);
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+
+    fn poison(&self) -> Option<Option<String>> {
+        self.0.is_poisoned().then(|| self.0.poison_reason().map(str::to_owned))
+    }
+
+    fn kind(&self) -> ParserKind {
+        self.0.parser_kind()
+    }
+}
+
+/// Which parser a flow is given.
+pub(super) enum Choice<M> {
+    None,
+    Parser(Box<dyn Parse<M>>),
+    /// Its first bytes will tell.
+    ByBytes,
+}
+
+/// Where flows' parsers come from.
+pub(super) trait Source<K, M> {
+    fn choose(&mut self, key: &K, l4: Option<L4Proto>) -> Choice<M>;
+
+    fn by_bytes(
+        &mut self,
+        _key: &K,
+        _l4: Option<L4Proto>,
+        _side: FlowSide,
+        _bytes: &[u8],
+    ) -> Option<Box<dyn Parse<M>>> {
+        None
+    }
+}
+
+/// The same parser for every connection of TCP.
+pub(super) struct EveryStream<F>(pub(super) F);
+
+impl<K, F: SessionParserFactory<K>> Source<K, <F::Parser as SessionParser>::Message>
+    for EveryStream<F>
+{
+    fn choose(
+        &mut self,
+        key: &K,
+        l4: Option<L4Proto>,
+    ) -> Choice<<F::Parser as SessionParser>::Message> {
+        match l4 {
+            Some(L4Proto::Tcp) => Choice::Parser(Box::new(OfStream(self.0.new_parser(key)))),
+            _ => Choice::None,
+        }
+    }
+}
+
+/// The same parser for every flow of UDP; one of ICMP, for those of ICMP.
+pub(super) struct EveryDatagram<F>(pub(super) F);
+
+impl<K, F: DatagramParserFactory<K>> Source<K, <F::Parser as DatagramParser>::Message>
+    for EveryDatagram<F>
+{
+    fn choose(
+        &mut self,
+        key: &K,
+        l4: Option<L4Proto>,
+    ) -> Choice<<F::Parser as DatagramParser>::Message> {
+        if !matches!(l4, Some(L4Proto::Udp | L4Proto::Icmp | L4Proto::IcmpV6)) {
+            return Choice::None;
+        }
+        let parser = self.0.new_parser(key);
+        match (parser.parser_kind() == ParserKind::Icmp) == (l4 != Some(L4Proto::Udp)) {
+            true => Choice::Parser(Box::new(OfDatagrams(parser))),
+            false => Choice::None,
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What flows say: the messages of their protocols.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use flowscope::{
+    DatagramParser, DatagramParserFactory, EndReason, FlowEvent, FlowExtractor, FlowSide,
+    FlowStats, FlowTracker, FlowTrackerStats, HistoryString, KeyFields, L4Proto, ParserKind,
+    SessionParser, SessionParserFactory, Timestamp as FlowTime,
+};
+use futures_core::Stream;
+
+use super::connections::Connections;
+use super::consumer::{Consumer, Data, End, Of, Wanted};
+use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Source};
+use super::protocols::Protocols;
+use super::pump::{FlowSource, Pump};
+use super::reassembly::{ReassemblyConfig, ReassemblyStats};
+use super::stream::FlowStream;
+use super::table::FlowTable;
+use crate::{DedupStats, Result};
+
+/// What becomes of flows whose bytes are parsed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SessionEvent<K, M> {
+    /// A flow has begun, and has a parser, or may have one by its first bytes.
+    Started {
+        /// Which.
+        key: K,
+        /// Its protocol.
+        l4: Option<L4Proto>,
+        /// When.
+        ts: FlowTime,
+    },
+    /// A message.
+    Application {
+        /// Of which flow.
+        key: K,
+        /// Who has sent it.
+        side: FlowSide,
+        /// It.
+        message: M,
+        /// Whose parser it is of.
+        parser_kind: ParserKind,
+        /// When what completed it came.
+        ts: FlowTime,
+    },
+    /// Bytes of a stream are missing here: they were lost, or given up.
+    Gap {
+        /// Of which flow.
+        key: K,
+        /// Who had sent them.
+        side: FlowSide,
+        /// How many.
+        bytes: u64,
+        /// When that was known.
+        ts: FlowTime,
+    },
+    /// A parser is of no further use; the flow's end follows.
+    ParserError {
+        /// Of which flow.
+        key: K,
+        /// Whose.
+        parser_kind: ParserKind,
+        /// What happened.
+        fault: ParserFault,
+        /// When.
+        ts: FlowTime,
+    },
+    /// A flow has ended, or its parser has all it wants. It is the last event of a flow.
+    Closed {
+        /// Which.
+        key: K,
+        /// Why.
+        reason: EndReason,
+        /// What it had until then.
+        stats: Box<FlowStats>,
+        /// TCP's, in letters.
+        history: HistoryString,
+        /// Its protocol.
+        l4: Option<L4Proto>,
+    },
+}
+
+impl<K, M> SessionEvent<K, M> {
+    /// Which flow it is of.
+    pub fn key(&self) -> &K {
+        match self {
+            Self::Started { key, .. }
+            | Self::Application { key, .. }
+            | Self::Gap { key, .. }
+            | Self::ParserError { key, .. }
+            | Self::Closed { key, .. } => key,
+        }
+    }
+}
+
+/// A flow, and what parses it.
+pub(super) struct Session<M> {
+    l4: Option<L4Proto>,
+    parser: Option<Box<dyn Parse<M>>>,
+    /// Whether its protocol is told by its first bytes.
+    by_bytes: bool,
+    /// Whose first bytes have told nothing.
+    is_strange: [bool; 2],
+    /// Of whom bytes were lost, so that only first bytes of a message make sense again.
+    is_lost: [bool; 2],
+    has_ended: [bool; 2],
+}
+
+/// Gives flows to parsers.
+pub(super) struct Sessions<K, M> {
+    source: Box<dyn Source<K, M>>,
+    messages: Vec<M>,
+}
+
+impl<K: Clone, M> Sessions<K, M> {
+    /// Has a parser do something; what it says becomes events, also where it panics in the middle.
+    fn run(
+        &mut self,
+        of: Of<'_, K>,
+        parser: &mut Box<dyn Parse<M>>,
+        events: &mut VecDeque<SessionEvent<K, M>>,
+        work: impl FnOnce(&mut dyn Parse<M>, &mut Vec<M>),
+    ) -> Wanted {
+        let messages = &mut self.messages;
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            work(&mut **parser, messages);
+            let kind = parser.kind();
+            (kind, parser.poison(), parser.is_done())
+        }));
+        let kind = done.as_ref().map_or(ParserKind::Unspecified, |(kind, ..)| *kind);
+        let (key, side, ts) = (of.key, of.side, of.ts);
+        events.extend(messages.drain(..).map(|message| {
+            let key = key.clone();
+            SessionEvent::Application { key, side, message, parser_kind: kind, ts }
+        }));
+        let fault = match done {
+            Ok((_, None, false)) => return Wanted::More,
+            Ok((_, None, true)) => return Wanted::Over(EndReason::ParserDone),
+            Ok((_, Some(reason), _)) => ParserFault::Poisoned(reason),
+            Err(panic) => ParserFault::Panicked(text(&*panic)),
+        };
+        let key = key.clone();
+        events.push_back(SessionEvent::ParserError { key, parser_kind: kind, fault, ts });
+        Wanted::Over(EndReason::ParseError)
+    }
+}
+
+/// What a panic says.
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?").to_owned()
+}
+
+fn number(side: FlowSide) -> usize {
+    match side {
+        FlowSide::Initiator => 0,
+        FlowSide::Responder => 1,
+    }
+}
+
+impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
+    type Event = SessionEvent<K, M>;
+    type Flow = Session<M>;
+
+    fn begin(&mut self, of: Of<'_, K>, l4: Option<L4Proto>) -> Option<Session<M>> {
+        let (parser, by_bytes) = match self.source.choose(of.key, l4) {
+            Choice::None => return None,
+            Choice::Parser(parser) => (Some(parser), false),
+            Choice::ByBytes => (None, true),
+        };
+        let (is_strange, is_lost, has_ended) = ([false; 2], [false; 2], [false; 2]);
+        Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended })
+    }
+
+    fn data(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Session<M>,
+        data: Data<'_>,
+        events: &mut VecDeque<Self::Event>,
+    ) -> Wanted {
+        let side = number(of.side);
+        match &data {
+            Data::Bytes(bytes) if flow.parser.is_none() => {
+                flow.parser = self.source.by_bytes(of.key, flow.l4, of.side, bytes.as_slice());
+                flow.is_strange[side] |= flow.parser.is_none();
+                if flow.is_strange == [true; 2] {
+                    return Wanted::Nothing;
+                }
+            }
+            Data::Bytes(bytes) if flow.is_lost[side] => {
+                let anew = self.source.by_bytes(of.key, flow.l4, of.side, bytes.as_slice());
+                let Some(parser) = anew else { return Wanted::More };
+                flow.parser = Some(parser);
+                flow.is_lost[side] = false;
+            }
+            Data::Gap(bytes) => {
+                flow.is_lost[side] = flow.by_bytes;
+                let (key, bytes) = (of.key.clone(), *bytes);
+                events.push_back(SessionEvent::Gap { key, side: of.side, bytes, ts: of.ts });
+                return Wanted::More;
+            }
+            Data::Fin => flow.has_ended[side] = true,
+            Data::Bytes(_) => {}
+        }
+        let Some(parser) = &mut flow.parser else { return Wanted::More };
+        let work = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
+            parser.data(of.side, of.ts, &data, out);
+        };
+        self.run(of, parser, events, work)
+    }
+
+    fn end(&mut self, key: &K, flow: Session<M>, end: End, events: &mut VecDeque<Self::Event>) {
+        let End { reason, stats, history, l4, ts } = end;
+        // What it was over for, it was told by itself.
+        let is_broken = matches!(reason, EndReason::ParseError | EndReason::ParserDone);
+        if let Some(mut parser) = flow.parser.filter(|_| !is_broken) {
+            let is_whole = matches!(reason, EndReason::Fin | EndReason::IdleTimeout);
+            let sides = [FlowSide::Initiator, FlowSide::Responder];
+            for side in sides.into_iter().filter(|side| is_whole && !flow.has_ended[number(*side)])
+            {
+                let of = Of { key, side, ts };
+                let fin = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
+                    parser.data(side, ts, &Data::Fin, out);
+                };
+                if self.run(of, &mut parser, events, fin) != Wanted::More {
+                    break;
+                }
+            }
+            if !is_whole {
+                let of = Of { key, side: FlowSide::Initiator, ts };
+                self.run(of, &mut parser, events, |parser, _| parser.reset());
+            }
+        }
+        let (key, stats) = (key.clone(), Box::new(stats));
+        events.push_back(SessionEvent::Closed { key, reason, stats, history, l4 });
+    }
+
+    fn tick(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Session<M>,
+        events: &mut VecDeque<Self::Event>,
+    ) -> Wanted {
+        let Some(parser) = &mut flow.parser else { return Wanted::More };
+        self.run(of, parser, events, |parser, out| parser.tick(of.ts, out))
+    }
+
+    fn told(&mut self, event: &FlowEvent<K>, is_wanted: bool, events: &mut VecDeque<Self::Event>) {
+        if let (FlowEvent::Started { key, ts, l4, .. }, true) = (event, is_wanted) {
+            events.push_back(SessionEvent::Started { key: key.clone(), l4: *l4, ts: *ts });
+        }
+    }
+}
+
+/// What flows say; from [`FlowStream::session_stream`], [`datagram_stream`](FlowStream::datagram_stream) and
+/// [`protocol_stream`](FlowStream::protocol_stream).
+///
+/// Streams of TCP are put together first ([`with_reassembly`](Self::with_reassembly)); what is missing of them is told
+/// as a [`Gap`](SessionEvent::Gap). The parser goes on behind it; where the protocol is told by first bytes
+/// ([`Protocols::tcp_bytes`]), a new one does, with the next segment whose bytes tell it. A parser that panics or loses its way ends its own
+/// flow alone. Each parser is told the time about once a second.
+pub struct SessionStream<St, B, E, S, M>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    pump: Pump<St, B, Parsed<E, S, M>>,
+}
+
+type Parsed<E, S, M> = Connections<E, S, Sessions<<E as FlowExtractor>::Key, M>>;
+
+/// The messages of a factory's parsers.
+type StreamMessage<F, K> = <<F as SessionParserFactory<K>>::Parser as SessionParser>::Message;
+/// The same, of datagrams.
+type DatagramMessage<F, K> = <<F as DatagramParserFactory<K>>::Parser as DatagramParser>::Message;
+
+impl<St, B, E, S> FlowStream<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    /// Gives each connection of TCP a parser, and tells what that says. Options and states of flows stay.
+    pub fn session_stream<F: SessionParserFactory<E::Key>>(
+        self,
+        factory: F,
+    ) -> SessionStream<St, B, E, S, StreamMessage<F, E::Key>> {
+        self.sessions(Box::new(EveryStream(factory)))
+    }
+
+    /// Gives each flow of UDP a parser, and tells what that says; a parser of ICMP is given the flows of that. Datagrams
+    /// that came in fragments are whole.
+    pub fn datagram_stream<F: DatagramParserFactory<E::Key>>(
+        self,
+        factory: F,
+    ) -> SessionStream<St, B, E, S, DatagramMessage<F, E::Key>> {
+        self.sessions(Box::new(EveryDatagram(factory)))
+    }
+
+    /// Gives each flow the parser of its protocol, of several.
+    pub fn protocol_stream<M: 'static>(
+        self,
+        protocols: Protocols<E::Key, M>,
+    ) -> SessionStream<St, B, E, S, M> {
+        self.sessions(Box::new(protocols))
+    }
+
+    fn sessions<M>(self, source: Box<dyn Source<E::Key, M>>) -> SessionStream<St, B, E, S, M> {
+        let sessions = Sessions { source, messages: Vec::new() };
+        SessionStream { pump: self.pump.into(|table| Connections::new(table, sessions)) }
+    }
+}
+
+impl<St, B, E, S, M> SessionStream<St, B, E, S, M>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    /// Says how streams are put together.
+    #[must_use]
+    pub fn with_reassembly(mut self, config: ReassemblyConfig) -> Self {
+        self.pump.intake.config = config;
+        self
+    }
+
+    /// What became of streams.
+    pub fn reassembly_stats(&self) -> ReassemblyStats {
+        self.pump.intake.stats()
+    }
+}
+
+super::accessors!(SessionStream<St, B, E, S, M>, pump.intake.table, KeyFields);
+
+impl<St, B, E, S, M> Stream for SessionStream<St, B, E, S, M>
+where
+    St: Stream<Item = Result<B>> + Unpin,
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+    Self: Unpin,
+{
+    type Item = Result<SessionEvent<E::Key, M>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().pump.poll_event(cx)
+    }
+}

@@ -1,0 +1,239 @@
+//! What flows say, as tshark reads it: DNS, HTTP, TLS; and parsers that go wrong.
+#![cfg(feature = "flow-protocols")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use ringtap::flow::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
+use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerVxlan};
+use ringtap::flow::http::{HttpMessage, HttpParser};
+use ringtap::flow::tls::{TlsMessage, TlsParser};
+use ringtap::flow::{
+    FlowExt, FlowExtractor, FlowSide, FlowSource, Protocols, SessionEvent, Swapped,
+};
+use ringtap::pcap::PcapSource;
+use ringtap::{Capture, Cores, Shards, executor};
+use ringtap_lab::generator::Sender;
+use ringtap_lab::{namespace, pcap, skip};
+
+ringtap_lab::test_binary!();
+
+#[derive(Debug)]
+enum Said {
+    Dns(DnsMessage),
+    Http(HttpMessage),
+    Tls(TlsMessage),
+}
+
+fn is_request(bytes: &[u8]) -> bool {
+    let methods: [&[u8]; 7] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"CONNECT "];
+    methods.iter().any(|method| bytes.starts_with(method))
+}
+
+fn protocols() -> Protocols<FiveTupleKey, Said> {
+    use FlowSide::{Initiator, Responder};
+    let is_response = |bytes: &[u8]| bytes.starts_with(b"HTTP/1.");
+    let is_http = move |side, bytes: &[u8]| match side {
+        Initiator => is_request(bytes),
+        Responder => is_response(bytes),
+    };
+    let is_answered_first = move |side, bytes: &[u8]| match side {
+        Initiator => is_response(bytes),
+        Responder => is_request(bytes),
+    };
+    let is_tls = |_, bytes: &[u8]| bytes.starts_with(&[22, 3]);
+    Protocols::new()
+        .udp_ports([53], DnsUdpParser::default(), Said::Dns)
+        .tcp_ports([53], DnsTcpParser::default(), Said::Dns)
+        .tcp_bytes(is_http, HttpParser::default(), Said::Http)
+        .tcp_bytes(is_answered_first, Swapped(HttpParser::default()), Said::Http)
+        .tcp_bytes(is_tls, TlsParser::default(), Said::Tls)
+}
+
+/// How many messages of each kind there are, and the names that are asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Talk {
+    counts: BTreeMap<&'static str, u64>,
+    names: Vec<String>,
+}
+
+async fn talk<B: FlowSource + Unpin>(
+    stream: impl futures_util::Stream<Item = ringtap::Result<B>> + Unpin,
+    extractor: impl FlowExtractor<Key = FiveTupleKey> + Unpin,
+) -> ringtap::Result<Talk> {
+    let mut sessions = stream.flow_stream(extractor).protocol_stream(protocols());
+    let mut talk = Talk::default();
+    while let Some(event) = sessions.next().await {
+        let SessionEvent::Application { message, .. } = event? else { continue };
+        let kind = match message {
+            Said::Dns(DnsMessage::Query(_)) => "dns_queries",
+            Said::Dns(DnsMessage::Response(_)) => "dns_responses",
+            Said::Http(HttpMessage::Request(_)) => "http_requests",
+            Said::Http(HttpMessage::Response(_)) => "http_responses",
+            Said::Tls(TlsMessage::ClientHello(hello)) => {
+                talk.names.extend(hello.sni);
+                "tls_client_hello"
+            }
+            Said::Tls(TlsMessage::ServerHello(_)) => "tls_server_hello",
+            _ => continue,
+        };
+        *talk.counts.entry(kind).or_default() += 1;
+    }
+    talk.names.sort_unstable();
+    talk.names.dedup();
+    Ok(talk)
+}
+
+fn offline(path: &Path) -> Option<Talk> {
+    let (source, plain) = (PcapSource::open(path).ok()?, FiveTuple::bidirectional());
+    let is_vxlan = path.to_str().is_some_and(|path| path.contains("vxlan-encapsulated"));
+    match is_vxlan {
+        true => executor::block_on(talk(source, InnerVxlan::new(plain))),
+        false => executor::block_on(talk(source, AutoDetectEncap::new(plain))),
+    }
+    .ok()
+}
+
+/// Counts in which we say otherwise than tshark: of which file, what, how many, and why.
+const OTHERWISE: [(&str, &str, u64, &str); 18] = [
+    ("tcpreplay-flows-test.pcap", "http_responses", 7, NO_LENGTH),
+    ("zeek-flows-wikipedia.pcap", "http_responses", 9, NO_LENGTH),
+    ("pcappp-flows-650HttpResponses.pcap", "http_responses", 357, NO_LENGTH),
+    ("pcappp-linktype-raw_ip.pcap", "http_responses", 5, NO_LENGTH),
+    ("zeek-tls-hrr.pcap", "tls_client_hello", 1, RETRIED),
+    ("pcap-parser-format-err-buffertoosmall.pcapng", "tls_client_hello", 1, RETRIED),
+    ("pcap-parser-format-err-buffertoosmall.pcapng", "tls_server_hello", 1, RETRIED),
+    ("zeek-quic-curl-8.1.2-dev-http3-www-google-de.pcap", "tls_client_hello", 0, "in QUIC"),
+    ("zeek-quic-curl-8.1.2-dev-http3-www-google-de.pcap", "tls_server_hello", 0, "in QUIC"),
+    ("zeek-vlan-pppoe-over-qinq.pcap", "tls_client_hello", 0, NO_EXTRACTOR),
+    ("zeek-vlan-pppoe-over-qinq.pcap", "tls_server_hello", 0, NO_EXTRACTOR),
+    ("arkime-tunnel-gre-erspan-vxlan.pcap", "http_requests", 0, NO_EXTRACTOR),
+    ("arkime-tunnel-gre-erspan-vxlan.pcap", "http_responses", 0, NO_EXTRACTOR),
+    ("zeek-mpls-mixed-vlan-mpls.pcap", "http_requests", 1, "in a protocol of F5's"),
+    ("arkime-sctp-sctp-www.pcap", "http_requests", 0, "over SCTP"),
+    ("arkime-sctp-sctp-www.pcap", "http_responses", 0, "over SCTP"),
+    ("zeek-icmp-icmp6.pcap", "dns_responses", 0, "quoted by ICMP"),
+    ("zeek-icmp-icmp-destunreach-udp.pcap", "dns_responses", 0, "quoted by ICMP"),
+];
+/// flowscope's parser takes a response without a length (304) for one that lasts as long as its connection, and tells it
+/// when it is whole.
+const NO_LENGTH: &str = "a response without a length";
+const RETRIED: &str = "flowscope's parser reads one hello of a side";
+const NO_EXTRACTOR: &str = "in PPPoE or ERSPAN, which have no extractor";
+
+#[test]
+fn messages_are_those_that_tshark_reads() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let oracle = std::fs::read_to_string(directory.join("ORACLE.tsv")).unwrap();
+    let header: Vec<&str> = oracle.lines().next().unwrap().split('\t').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name).unwrap();
+    let kinds = [
+        "dns_queries",
+        "dns_responses",
+        "http_requests",
+        "http_responses",
+        "tls_client_hello",
+        "tls_server_hello",
+    ];
+    let (mut equal, mut differ) = (0, Vec::new());
+    for line in oracle.lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let name = columns[column("file")];
+        let Some(ours) = offline(&directory.join(name)) else { continue };
+        for kind in kinds {
+            let own = ours.counts.get(kind).copied().unwrap_or(0);
+            let known = OTHERWISE.iter().find(|(of, what, ..)| (*of, *what) == (name, kind));
+            let count: u64 = columns[column(kind)].parse().unwrap();
+            if let Some((.., expected, why)) = known {
+                assert_eq!(own, *expected, "{name} {kind}: {why}");
+            } else if own == count {
+                equal += usize::from(count > 0);
+            } else {
+                differ.push(format!("{name} {kind}: {own}, not {count}"));
+            }
+        }
+        let names = columns[column("tls_sni")];
+        let is_hidden = name.contains("quic") || name.contains("pppoe");
+        let ours = ours.names.join(",");
+        match ours == names || is_hidden {
+            true => equal += usize::from(!names.is_empty()),
+            false => differ.push(format!("{name} tls_sni: {ours}, not {names}")),
+        }
+    }
+    println!("{equal} equal");
+    assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
+    assert!(equal >= 70);
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn shards_hear_the_same_messages_as_one_offline() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let names = [
+        "tcpreplay-flows-test.pcap",
+        "zeek-flows-wikipedia.pcap",
+        "pcappp-dns-DnsPackets.pcap",
+        "pcappp-tls-tls.pcap",
+        "zeek-tls-tls13-ech.pcap",
+        "ipfixprobe-http-http.pcap",
+    ];
+    for name in names {
+        let path = directory.join(name);
+        let plain = FiveTuple::bidirectional;
+        let offline = talk(PcapSource::open(&path).unwrap(), plain());
+        let offline = executor::block_on(offline).unwrap();
+        assert!(!offline.counts.is_empty());
+        let frames = pcap::ethernet_frames(&path);
+        for count in [1, 2, 4] {
+            let Some(net) = namespace() else { return };
+            let veth = net.veth();
+            veth.set_mtu(9_000);
+            let capture = Capture::builder().interface(&veth.right).block_timeout_ms(5);
+            let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(true);
+            let all = Arc::new(Mutex::new(Talk::default()));
+            let into = Arc::clone(&all);
+            let shards = Shards::builder()
+                .capture(capture)
+                .cores(Cores::Unpinned)
+                .shards(count)
+                .spawn(move |shard| {
+                    let into = Arc::clone(&into);
+                    async move {
+                        let of_shard = talk(shard.capture, plain()).await?;
+                        let mut all = into.lock().unwrap();
+                        for (kind, count) in of_shard.counts {
+                            *all.counts.entry(kind).or_default() += count;
+                        }
+                        all.names.extend(of_shard.names);
+                        Ok(())
+                    }
+                })
+                .unwrap();
+            let sender = Sender::open(&veth.left).unwrap();
+            let began = Instant::now();
+            for (number, frames) in frames.chunks(100).enumerate() {
+                sender.send_all(frames).unwrap();
+                let sent = (100 * number + frames.len()) as u64;
+                while shards.stats().unwrap().total().delivered < sent {
+                    assert!(began.elapsed() < PATIENCE, "{name} {count}");
+                    std::thread::yield_now();
+                }
+            }
+            shards.stop();
+            shards.join().unwrap();
+            let mut all = std::mem::take(&mut *all.lock().unwrap());
+            all.names.sort_unstable();
+            all.names.dedup();
+            assert_eq!(all, offline, "{name} {count}");
+        }
+    }
+}
