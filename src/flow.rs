@@ -17,6 +17,7 @@ pub mod extract;
 mod fragments;
 mod frames;
 mod half;
+mod look;
 mod parser;
 mod protocols;
 mod pump;

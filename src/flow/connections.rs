@@ -1,18 +1,18 @@
 //! The table of flows with what is behind each: its streams put together, and who takes their bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
 
 use ahash::RandomState;
 use flowscope::{
-    EndReason, Extracted, FlowEvent, FlowExtractor, FlowSide, FlowStats, HistoryString, KeyFields,
-    L4Proto, Orientation, Timestamp as FlowTime,
+    EndReason, FlowEvent, FlowExtractor, FlowSide, FlowStats, HistoryString, KeyFields, L4Proto,
+    Orientation, Timestamp as FlowTime,
 };
 
 use super::bytes::Lend;
 use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
-use super::frames::{self, Frame};
+use super::frames::Frame;
 use super::half::HalfStream;
+use super::look::Look;
 use super::pump::Intake;
 use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
 use super::table::{FlowTable, key_of};
@@ -35,21 +35,12 @@ struct Connection<F> {
     waits: bool,
 }
 
-/// What a packet is of, and where its bytes are.
-struct Look<K> {
-    of: Extracted<K>,
-    payload: Range<usize>,
-    /// What it has less than its headers say.
-    cut: usize,
-    is_own: bool,
-}
-
 /// Flows with their streams.
 pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     pub(super) table: FlowTable<E, S>,
     pub(super) consumer: C,
     pub(super) config: ReassemblyConfig,
-    flows: HashMap<E::Key, Box<Connection<C::Flow>>, RandomState>,
+    flows: HashMap<E::Key, Connection<C::Flow>, RandomState>,
     told: VecDeque<FlowEvent<E::Key>>,
     waiting: Waiting<E::Key>,
     ticks: VecDeque<(u64, E::Key, u64)>,
@@ -87,7 +78,8 @@ where
     /// and before its end.
     fn go_on(
         &mut self,
-        mut look: Option<(Look<E::Key>, &Packet<'_>, Lend<'_>)>,
+        mut look: Option<&Look<E::Key>>,
+        packet: Option<(&Packet<'_>, Lend<'_>)>,
         events: &mut VecDeque<C::Event>,
     ) {
         while let Some(event) = self.told.pop_front() {
@@ -104,10 +96,8 @@ where
                     self.insert(key.clone(), flow, initiator, *l4);
                 }
                 FlowEvent::Ended { key, reason, stats, history, l4 } => {
-                    if look.as_ref().is_some_and(|(look, ..)| look.of.key == *key)
-                        && let Some((look, packet, lend)) = look.take()
-                    {
-                        self.feed(look, packet, lend, events);
+                    if let Some(look) = look.take_if(|look| look.key == *key) {
+                        self.feed(look, packet, events);
                     }
                     let end = End {
                         reason: *reason,
@@ -125,8 +115,8 @@ where
                 }
             }
         }
-        if let Some((look, packet, lend)) = look {
-            self.feed(look, packet, lend, events);
+        if let Some(look) = look {
+            self.feed(look, packet, events);
         }
     }
 
@@ -136,28 +126,25 @@ where
         self.ticks.push_back((self.table.clock() + TICK, key.clone(), serial));
         let flow = Some(flow);
         let connection = Connection { serial, initiator, l4, flow, halves: None, waits: false };
-        self.flows.insert(key, Box::new(connection));
+        self.flows.insert(key, connection);
     }
 
     fn feed(
         &mut self,
-        look: Look<E::Key>,
-        packet: &Packet<'_>,
-        lend: Lend<'_>,
+        look: &Look<E::Key>,
+        packet: Option<(&Packet<'_>, Lend<'_>)>,
         events: &mut VecDeque<C::Event>,
     ) {
-        let Some(connection) = self.flows.get_mut(&look.of.key) else { return };
+        let Some((packet, lend)) = packet else { return };
+        let Some(connection) = self.flows.get_mut(&look.key) else { return };
         let Some(flow) = &mut connection.flow else { return };
         let time = packet.timestamp();
-        let side = match look.of.orientation == connection.initiator {
-            true => FlowSide::Initiator,
-            false => FlowSide::Responder,
-        };
-        let of = Of { key: &look.of.key, side, ts: FlowTime::new(time.secs, time.nanos) };
+        let side = look.side(connection.initiator);
+        let of = Of { key: &look.key, side, ts: FlowTime::new(time.secs, time.nanos) };
         let memory = if look.is_own { packet.data() } else { self.table.made_frame().bytes };
         let payload = &memory[look.payload.clone()];
         let lend = look.is_own.then_some((lend, look.payload.start));
-        let wanted = match &look.of.tcp {
+        let wanted = match &look.tcp {
             Some(tcp) => {
                 let halves = connection.halves.get_or_insert_with(|| new_halves(&self.config));
                 let before = halves[0].held() + halves[1].held();
@@ -171,7 +158,7 @@ where
                 self.stats.high_watermark = self.stats.high_watermark.max(self.stats.held);
                 if now > 0 && !connection.waits {
                     connection.waits = true;
-                    self.waiting.push(look.of.key.clone(), connection.serial);
+                    self.waiting.push(look.key.clone(), connection.serial);
                 }
                 wanted
             }
@@ -182,9 +169,9 @@ where
                 self.consumer.data(of, flow, data, events)
             }
         };
-        self.heed(&look.of.key, of.ts, wanted, events);
+        self.heed(&look.key, of.ts, wanted, events);
         if self.stats.held > self.config.memory_cap as u64 {
-            self.relieve(&look.of.key, of.ts, events);
+            self.relieve(&look.key, of.ts, events);
         }
     }
 
@@ -322,18 +309,19 @@ where
     type Event = C::Event;
 
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
-        let mut look = None;
-        self.table.take(packet, &mut self.told, |extractor, frame| {
-            look = Look::at(extractor, frame, packet);
-        });
-        self.go_on(look.map(|look| (look, packet, lend)), events);
+        let (mut look, acks) = (None, self.stats.held > 0);
+        let find = |extractor: &E, frame: Frame<'_>, time, noted| {
+            look = Look::at(extractor, frame, time, noted, acks);
+        };
+        self.table.take(packet, &mut self.told, Some(find));
+        self.go_on(look.as_ref(), Some((packet, lend)), events);
         self.tick(TICKS_A_PACKET, events);
         self.tidy(events);
     }
 
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<C::Event>) -> bool {
         let has_more = self.table.advance(now, most, &mut self.told);
-        self.go_on(None, events);
+        self.go_on(None, None, events);
         self.tick(most, events);
         has_more || self.ticks.front().is_some_and(|(due, ..)| *due <= now)
     }
@@ -345,33 +333,8 @@ where
 
     fn finish(&mut self, most: usize, events: &mut VecDeque<C::Event>) -> bool {
         let has_more = self.table.finish(most, &mut self.told);
-        self.go_on(None, events);
+        self.go_on(None, None, events);
         has_more
-    }
-}
-
-impl<K: KeyFields> Look<K> {
-    fn at<E: FlowExtractor<Key = K>>(
-        extractor: &E,
-        frame: Frame<'_>,
-        packet: &Packet<'_>,
-    ) -> Option<Self> {
-        let time = packet.timestamp();
-        let view = flowscope::PacketView::new(frame.bytes, FlowTime::new(time.secs, time.nanos));
-        let of = extractor.extract(view)?;
-        let whole = match (&of.tcp, of.l4) {
-            (Some(tcp), _) => frames::tcp_payload(frame.bytes, tcp),
-            (None, Some(L4Proto::Udp)) => {
-                let ports = of.key.src_port().zip(of.key.dest_port());
-                frames::udp_payload(frame.bytes, ports)
-            }
-            (None, Some(L4Proto::Icmp | L4Proto::IcmpV6)) => frames::icmp_message(frame.bytes),
-            _ => None,
-        }?;
-        let end = whole.end.min(frame.captured).max(whole.start.min(frame.captured));
-        let payload = whole.start.min(end)..end;
-        let cut = whole.len() - payload.len();
-        Some(Self { of, payload, cut, is_own: frame.is_own })
     }
 }
 

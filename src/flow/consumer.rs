@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use flowscope::extractor::{TcpFlags, TcpInfo};
+use flowscope::extractor::TcpFlags;
 use flowscope::{
     EndReason, FlowEvent, FlowSide, FlowStats, HistoryString, L4Proto, Timestamp as FlowTime,
 };
 
 use super::bytes::{Lend, StreamBytes};
 use super::half::{HalfStream, Piece, Segment};
+use super::look::TcpHeader;
 
 /// What is passed on of a flow.
 pub(super) enum Data<'a> {
@@ -139,7 +140,7 @@ impl<'a, K, C: Consumer<K>> Passing<'a, K, C> {
         &mut self,
         of: Of<'_, K>,
         halves: &mut [HalfStream; 2],
-        tcp: &TcpInfo,
+        tcp: &TcpHeader,
         payload: &[u8],
         cut: usize,
         lend: Option<(Lend<'_>, usize)>,

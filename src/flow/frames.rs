@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use flowscope::extractor::TcpInfo;
+use flowscope::extractor::{TcpFlags, TcpInfo};
 
 use super::fragments::{FragmentStats, Fragments, Taken, network};
+use super::look::TcpHeader;
 use crate::Packet;
 
 /// The most bytes of fragments that wait for others.
@@ -91,27 +92,36 @@ fn ethernet(frame: &mut Vec<u8>, packet: &[u8]) {
     frame.extend_from_slice(packet);
 }
 
+/// The header of TCP before a segment's bytes, which begin at `payload`; `None` where none with this number stands there.
+pub(super) fn tcp_header(frame: &[u8], payload: usize, seq: u32) -> Option<TcpHeader> {
+    [20, 32].into_iter().chain((24..=60).step_by(4)).find_map(|len| {
+        let header = frame.get(payload.checked_sub(len)?..payload)?;
+        let number = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().expect("of 20"));
+        let is_it = number(4) == seq && usize::from(header[12] >> 4) * 4 == len;
+        let flags = TcpFlags::from_bits_retain(header[13]);
+        is_it.then(|| TcpHeader { seq, ack: number(8), flags })
+    })
+}
+
 /// Where a segment's bytes are in a frame. Extractors that look into tunnels tell it of a frame of their own, so its
 /// header is looked for where it is not before them.
 pub(super) fn tcp_payload(frame: &[u8], tcp: &TcpInfo) -> Option<Range<usize>> {
-    let is_header = |at: usize| {
-        let header = frame.get(at..at + 20)?;
-        let number = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().expect("of 20"));
-        let is_it = number(4) == tcp.seq
-            && number(8) == tcp.ack
-            && header[13] == tcp.flags.bits()
-            && header[14..16] == tcp.window.to_be_bytes();
-        let payload = at + usize::from(header[12] >> 4) * 4;
-        (is_it && payload >= at + 20 && payload + tcp.payload_len <= frame.len()).then_some(payload)
+    let is_it = |payload: usize| {
+        let header = tcp_header(frame, payload, tcp.seq)?;
+        let fits = payload + tcp.payload_len <= frame.len();
+        (fits && header.ack == tcp.ack && header.flags == tcp.flags).then_some(payload)
     };
-    let stated = tcp.payload_offset;
-    let expected = (20..=60).step_by(4).filter_map(|len| stated.checked_sub(len));
-    let start = expected
-        .into_iter()
-        .find(|at| is_header(*at) == Some(stated))
-        .map(|_| stated)
-        .or_else(|| (0..frame.len().saturating_sub(19)).find_map(is_header))?;
+    let start = is_it(tcp.payload_offset).or_else(|| (20..=frame.len()).find_map(is_it))?;
     Some(start..start + tcp.payload_len)
+}
+
+/// Whether a frame is a segment of TCP without bytes that neither begins nor ends anything.
+pub(super) fn only_acknowledges(frame: &[u8]) -> bool {
+    let Some((6, at)) = upper(frame) else { return false };
+    let Some(header) = frame.get(at..at + 20) else { return false };
+    let ends = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
+    let is_it = TcpFlags::from_bits_retain(header[13]).intersection(ends).is_empty();
+    is_it && layer_3(frame).is_some_and(|ip| ip.end <= at + usize::from(header[12] >> 4) * 4)
 }
 
 /// Where a datagram's bytes are in a frame: of the first datagram of UDP between these ports, for there may be tunnels

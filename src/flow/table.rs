@@ -13,6 +13,7 @@ use super::closed::Closed;
 use super::expiry::Expiry;
 use super::fragments::FragmentStats;
 use super::frames::{Frame, Frames};
+use super::look::Noted;
 use crate::Packet;
 
 /// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
@@ -122,15 +123,15 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Takes a packet in: what it has brought about is added to `events`.
     pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
-        self.take(packet, events, |_, _| {});
+        self.take(packet, events, None::<fn(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>);
     }
 
-    /// The same; `look` sees what the extractor tells of it, before the events.
+    /// The same; `look` sees its frame, and what the tracker noted of it.
     pub(super) fn take(
         &mut self,
         packet: &Packet<'_>,
         events: &mut VecDeque<FlowEvent<E::Key>>,
-        look: impl FnOnce(&E, Frame<'_>),
+        look: Option<impl FnOnce(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>,
     ) {
         let time = packet.timestamp();
         let now = time.as_nanos();
@@ -140,11 +141,21 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
         self.clock = self.clock.max(now);
         let Some(frame) = self.frames.of(packet, now) else { return };
-        look(self.tracker.extractor(), frame);
-        let view = PacketView::new(frame.bytes, FlowTime::new(time.secs, time.nanos));
-        let told = self.tracker.track(view);
+        let time = FlowTime::new(time.secs, time.nanos);
+        let (view, mut noted) = (PacketView::new(frame.bytes, time), None);
+        let mut told = self.tracker.track_with_payload(view, |key, side, seq, payload| {
+            if look.is_some() {
+                let start = payload.as_ptr().addr().wrapping_sub(frame.bytes.as_ptr().addr());
+                let payload = start..start.saturating_add(payload.len());
+                noted = Some(Noted { key: key.clone(), side, seq, payload });
+            }
+        });
+        if let Some(look) = look {
+            look(self.tracker.extractor(), frame, time, noted);
+        }
         let late = self.forget_late(&told);
-        for event in told {
+        // In place: most packets tell nothing, and to move that takes as long as to look a flow up.
+        for event in told.drain(..) {
             match &event {
                 _ if late.is_some() && late.as_ref() == key_of(&event) => continue,
                 FlowEvent::Started { key, l4, .. } => {
