@@ -8,10 +8,12 @@
 //! Tracking is flowscope's, of which this module is the only one that knows; its types stand here under their names.
 
 mod accessors;
+mod broadcast;
 mod bytes;
 mod closed;
 mod connections;
 mod consumer;
+mod conversations;
 mod expiry;
 pub mod extract;
 mod fragments;
@@ -21,12 +23,14 @@ mod look;
 mod parser;
 mod protocols;
 mod pump;
+mod queue;
+mod reassemblers;
 mod reassembly;
 mod sessions;
 mod stream;
 mod table;
 
-use self::accessors::accessors;
+use self::accessors::{accessors, reassembling};
 
 #[cfg(feature = "flow-dns")]
 pub use flowscope::dns;
@@ -43,12 +47,18 @@ pub use flowscope::{
     SessionParser, SessionParserFactory, Timestamp as FlowTimestamp,
 };
 
+pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
+pub use self::conversations::{Conversation, Conversations};
 pub use self::fragments::FragmentStats;
 pub use self::half::{HalfStats, HalfStream, Overlap, Piece, Segment};
 pub use self::parser::ParserFault;
 pub use self::protocols::{Protocols, Swapped};
 pub use self::pump::FlowSource;
+pub use self::queue::{BacklogPolicy, FlowChunk};
+pub use self::reassemblers::{
+    AsyncReassembler, ChannelReassembler, ReassembledStream, channel_factory,
+};
 pub use self::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats};
 pub use self::sessions::{SessionEvent, SessionStream};
 pub use self::stream::{FlowExt, FlowStream};

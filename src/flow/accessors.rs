@@ -11,32 +11,32 @@ macro_rules! accessors {
             S: Send + 'static,
         {
             /// The table of flows.
-            pub fn table(&self) -> &FlowTable<E, S> {
+            pub fn table(&self) -> &crate::flow::FlowTable<E, S> {
                 &self.$($table).+
             }
 
             /// The table of flows, to change its options.
-            pub fn table_mut(&mut self) -> &mut FlowTable<E, S> {
+            pub fn table_mut(&mut self) -> &mut crate::flow::FlowTable<E, S> {
                 &mut self.$($table).+
             }
 
             /// flowscope's tracker, with the flows that there are.
-            pub fn tracker(&self) -> &FlowTracker<E, S> {
+            pub fn tracker(&self) -> &flowscope::FlowTracker<E, S> {
                 self.table().tracker()
             }
 
             /// flowscope's tracker, to change flows' states.
-            pub fn tracker_mut(&mut self) -> &mut FlowTracker<E, S> {
+            pub fn tracker_mut(&mut self) -> &mut flowscope::FlowTracker<E, S> {
                 self.table_mut().tracker_mut()
             }
 
             /// How many flows began, ended and were evicted, and packets that are of none.
-            pub fn stats(&self) -> FlowTrackerStats {
+            pub fn stats(&self) -> flowscope::FlowTrackerStats {
                 self.tracker().stats().clone()
             }
 
             /// How many duplicates were left out, with [`FlowStream::with_dedup`](crate::flow::FlowStream::with_dedup).
-            pub fn dedup_stats(&self) -> Option<DedupStats> {
+            pub fn dedup_stats(&self) -> Option<crate::DedupStats> {
                 self.pump.dedup.as_ref().map(crate::Dedup::stats)
             }
 
@@ -51,14 +51,14 @@ macro_rules! accessors {
             }
         }
 
-        impl<St: fmt::Debug, B, E, S $(, $more)*> fmt::Debug for $stream<St, B, E, S $(, $more)*>
+        impl<St: std::fmt::Debug, B, E, S $(, $more)*> std::fmt::Debug for $stream<St, B, E, S $(, $more)*>
         where
             B: FlowSource,
             E: FlowExtractor,
             $(E::Key: $key,)?
             S: Send + 'static,
         {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($stream))
                     .field("stream", &self.pump.stream)
                     .finish_non_exhaustive()
@@ -67,4 +67,31 @@ macro_rules! accessors {
     };
 }
 
-pub(super) use accessors;
+/// The same, where streams of TCP are put together.
+macro_rules! reassembling {
+    ($stream:ident<St, B, E, S $(, $more:ident)*>) => {
+        impl<St, B, E, S $(, $more)*> $stream<St, B, E, S $(, $more)*>
+        where
+            B: FlowSource,
+            E: FlowExtractor,
+            E::Key: KeyFields,
+            S: Send + 'static,
+        {
+            /// Says how streams of TCP are put together.
+            #[must_use]
+            pub fn with_reassembly(mut self, config: crate::flow::ReassemblyConfig) -> Self {
+                self.pump.intake.config = config;
+                self
+            }
+
+            /// What became of streams of TCP.
+            pub fn reassembly_stats(&self) -> crate::flow::ReassemblyStats {
+                self.pump.intake.reassembly()
+            }
+        }
+
+        super::accessors!($stream<St, B, E, S $(, $more)*>, pump.intake.table, KeyFields);
+    };
+}
+
+pub(super) use {accessors, reassembling};

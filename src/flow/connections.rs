@@ -1,6 +1,7 @@
 //! The table of flows with what is behind each: its streams put together, and who takes their bytes.
 
 use std::collections::{HashMap, VecDeque};
+use std::task::{Context, Poll};
 
 use ahash::RandomState;
 use flowscope::{
@@ -15,7 +16,7 @@ use super::half::HalfStream;
 use super::look::Look;
 use super::pump::Intake;
 use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
-use super::table::{FlowTable, key_of};
+use super::table::FlowTable;
 use crate::Packet;
 
 /// How often a flow's consumer is told the time, in nanoseconds.
@@ -70,7 +71,7 @@ where
         }
     }
 
-    pub(super) fn stats(&self) -> ReassemblyStats {
+    pub(super) fn reassembly(&self) -> ReassemblyStats {
         self.stats
     }
 
@@ -83,12 +84,11 @@ where
         events: &mut VecDeque<C::Event>,
     ) {
         while let Some(event) = self.told.pop_front() {
+            self.consumer.told(&event, events);
             match &event {
                 FlowEvent::Started { key, side, orientation, ts, l4 } => {
                     let of = Of { key, side: FlowSide::Initiator, ts: *ts };
-                    let flow = self.consumer.begin(of, *l4);
-                    self.consumer.told(&event, flow.is_some(), events);
-                    let Some(flow) = flow else { continue };
+                    let Some(flow) = self.consumer.begin(of, *l4, events) else { continue };
                     let initiator = match side {
                         FlowSide::Initiator => *orientation,
                         FlowSide::Responder => orientation.flipped(),
@@ -106,13 +106,9 @@ where
                         l4: *l4,
                         ts: stats.last_seen,
                     };
-                    self.consumer.told(&event, self.flows.contains_key(key), events);
                     self.end(key, end, events);
                 }
-                other => {
-                    let is_wanted = key_of(other).is_some_and(|key| self.flows.contains_key(key));
-                    self.consumer.told(&event, is_wanted, events);
-                }
+                _ => {}
             }
         }
         if let Some(look) = look {
@@ -335,6 +331,22 @@ where
         let has_more = self.table.finish(most, &mut self.told);
         self.go_on(None, None, events);
         has_more
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.consumer.wants_turn()
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.consumer.poll_ready(cx)
+    }
+
+    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.consumer.poll_done(cx)
+    }
+
+    fn batch_done(&mut self) {
+        self.consumer.batch_done();
     }
 }
 

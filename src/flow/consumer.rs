@@ -1,6 +1,7 @@
 //! What is passed on of flows, and to whom.
 
 use std::collections::VecDeque;
+use std::task::{Context, Poll};
 
 use flowscope::extractor::TcpFlags;
 use flowscope::{
@@ -86,7 +87,12 @@ pub(super) trait Consumer<K> {
     type Flow;
 
     /// A flow begins: `None` where it is not wanted.
-    fn begin(&mut self, of: Of<'_, K>, l4: Option<L4Proto>) -> Option<Self::Flow>;
+    fn begin(
+        &mut self,
+        of: Of<'_, K>,
+        l4: Option<L4Proto>,
+        events: &mut VecDeque<Self::Event>,
+    ) -> Option<Self::Flow>;
 
     fn data(
         &mut self,
@@ -100,15 +106,30 @@ pub(super) trait Consumer<K> {
     fn end(&mut self, key: &K, flow: Self::Flow, end: End, events: &mut VecDeque<Self::Event>);
 
     /// It is so late.
-    fn tick(
-        &mut self,
-        of: Of<'_, K>,
-        flow: &mut Self::Flow,
-        events: &mut VecDeque<Self::Event>,
-    ) -> Wanted;
+    fn tick(&mut self, _: Of<'_, K>, _: &mut Self::Flow, _: &mut VecDeque<Self::Event>) -> Wanted {
+        Wanted::More
+    }
 
     /// What the tracker tells, before anything comes of it.
-    fn told(&mut self, event: &FlowEvent<K>, is_wanted: bool, events: &mut VecDeque<Self::Event>);
+    fn told(&mut self, _: &FlowEvent<K>, _: &mut VecDeque<Self::Event>) {}
+
+    /// As [`Intake::batch_done`](super::pump::Intake::batch_done).
+    fn batch_done(&mut self) {}
+
+    /// As [`Intake::wants_turn`](super::pump::Intake::wants_turn).
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
+    /// As [`Intake::poll_ready`](super::pump::Intake::poll_ready).
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    /// As [`Intake::poll_done`](super::pump::Intake::poll_done).
+    fn poll_done(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// Passes pieces of a flow's streams on, as long as they are wanted.

@@ -66,6 +66,11 @@ pub(super) trait Intake {
     /// Ends at most `most` flows, since nothing more will come: whether there are more.
     fn finish(&mut self, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
 
+    /// Whether [`poll_ready`](Self::poll_ready) is to be called before the next packet.
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
     /// Goes on with what it does besides, and says whether it may take packets in.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
@@ -126,7 +131,7 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
             Some(place) => batch.iter_from(place),
             None => batch.iter(),
         };
-        while *budget > 0 && self.events.is_empty() {
+        while *budget > 0 && self.events.is_empty() && !self.intake.wants_turn() {
             let at = packets.place();
             let Some(packet) = packets.next() else {
                 self.intake.batch_done();

@@ -2,15 +2,14 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use flowscope::{
-    DatagramParser, DatagramParserFactory, EndReason, FlowEvent, FlowExtractor, FlowSide,
-    FlowStats, FlowTracker, FlowTrackerStats, HistoryString, KeyFields, L4Proto, ParserKind,
-    SessionParser, SessionParserFactory, Timestamp as FlowTime,
+    DatagramParser, DatagramParserFactory, EndReason, FlowExtractor, FlowSide, FlowStats,
+    HistoryString, KeyFields, L4Proto, ParserKind, SessionParser, SessionParserFactory,
+    Timestamp as FlowTime,
 };
 use futures_core::Stream;
 
@@ -19,10 +18,8 @@ use super::consumer::{Consumer, Data, End, Of, Wanted};
 use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Source};
 use super::protocols::Protocols;
 use super::pump::{FlowSource, Pump};
-use super::reassembly::{ReassemblyConfig, ReassemblyStats};
 use super::stream::FlowStream;
-use super::table::FlowTable;
-use crate::{DedupStats, Result};
+use crate::Result;
 
 /// What becomes of flows whose bytes are parsed.
 #[derive(Debug, Clone)]
@@ -169,12 +166,18 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
     type Event = SessionEvent<K, M>;
     type Flow = Session<M>;
 
-    fn begin(&mut self, of: Of<'_, K>, l4: Option<L4Proto>) -> Option<Session<M>> {
+    fn begin(
+        &mut self,
+        of: Of<'_, K>,
+        l4: Option<L4Proto>,
+        events: &mut VecDeque<Self::Event>,
+    ) -> Option<Session<M>> {
         let (parser, by_bytes) = match self.source.choose(of.key, l4) {
             Choice::None => return None,
             Choice::Parser(parser) => (Some(parser), false),
             Choice::ByBytes => (None, true),
         };
+        events.push_back(SessionEvent::Started { key: of.key.clone(), l4, ts: of.ts });
         let (is_strange, is_lost, has_ended) = ([false; 2], [false; 2], [false; 2]);
         Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended })
     }
@@ -252,12 +255,6 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         let Some(parser) = &mut flow.parser else { return Wanted::More };
         self.run(of, parser, events, |parser, out| parser.tick(of.ts, out))
     }
-
-    fn told(&mut self, event: &FlowEvent<K>, is_wanted: bool, events: &mut VecDeque<Self::Event>) {
-        if let (FlowEvent::Started { key, ts, l4, .. }, true) = (event, is_wanted) {
-            events.push_back(SessionEvent::Started { key: key.clone(), l4: *l4, ts: *ts });
-        }
-    }
 }
 
 /// What flows say; from [`FlowStream::session_stream`], [`datagram_stream`](FlowStream::datagram_stream) and
@@ -322,27 +319,7 @@ where
     }
 }
 
-impl<St, B, E, S, M> SessionStream<St, B, E, S, M>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-{
-    /// Says how streams are put together.
-    #[must_use]
-    pub fn with_reassembly(mut self, config: ReassemblyConfig) -> Self {
-        self.pump.intake.config = config;
-        self
-    }
-
-    /// What became of streams.
-    pub fn reassembly_stats(&self) -> ReassemblyStats {
-        self.pump.intake.stats()
-    }
-}
-
-super::accessors!(SessionStream<St, B, E, S, M>, pump.intake.table, KeyFields);
+super::reassembling!(SessionStream<St, B, E, S, M>);
 
 impl<St, B, E, S, M> Stream for SessionStream<St, B, E, S, M>
 where

@@ -1,20 +1,18 @@
 //! A stream of batches as a stream of what becomes of flows.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use flowscope::{
-    FlowEvent, FlowExtractor, FlowTracker, FlowTrackerConfig, FlowTrackerStats, L4Proto,
-};
+use flowscope::{FlowEvent, FlowExtractor, FlowTrackerConfig, L4Proto};
 use futures_core::Stream;
 
+use super::broadcast::Broadcast;
 use super::bytes::Lend;
 use super::pump::{FlowSource, Intake, Pump};
 use super::table::FlowTable;
-use crate::{Dedup, DedupStats, Packet, Result};
+use crate::{Dedup, Packet, Result};
 
 /// Streams of packets whose flows can be told.
 pub trait FlowExt: Stream + Sized {
@@ -24,6 +22,15 @@ pub trait FlowExt: Stream + Sized {
         Self: Stream<Item = Result<B>>,
     {
         FlowStream { pump: Pump::new(self, FlowTable::new(extractor)) }
+    }
+
+    /// Passes the items of a stream on to several who listen, on any thread: each to all. A buffer holds so many; who is
+    /// slower than that is told how many he has missed ([`Lagged`](super::Lagged)), and holds up nobody.
+    fn broadcast<T>(self, buffer: usize) -> Broadcast<Self, T>
+    where
+        Self: Stream<Item = Result<T>>,
+    {
+        Broadcast::new(self, buffer)
     }
 }
 

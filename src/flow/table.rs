@@ -310,7 +310,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 }
 
 /// The flow that an event is of.
-pub(super) fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
+fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
     match event {
         FlowEvent::Started { key, .. }
         | FlowEvent::Packet { key, .. }

@@ -1,0 +1,214 @@
+//! Connections as streams of what both sides say.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use flowscope::{EndReason, FlowExtractor, KeyFields, L4Proto};
+use futures_core::Stream;
+
+use super::connections::Connections;
+use super::consumer::{Consumer, Data, End, Of, Wanted};
+use super::pump::{FlowSource, Pump};
+use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
+use super::stream::FlowStream;
+use crate::Result;
+
+/// A connection of TCP; from [`Conversations`].
+///
+/// It may be taken to another task or thread; the stream of conversations has to be polled all the same, for that is what
+/// brings its bytes. Dropping it lets the connection go by.
+#[derive(Debug)]
+pub struct Conversation<K> {
+    key: K,
+    queue: Queue,
+    has_ended: bool,
+}
+
+impl<K> Conversation<K> {
+    pub(super) fn new(key: K, queue: Queue) -> Self {
+        Self { key, queue, has_ended: false }
+    }
+
+    /// Whose it is.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// What comes next; `None` behind [`FlowChunk::Closed`]. Cancel safe.
+    pub async fn next_chunk(&mut self) -> Option<FlowChunk> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// The same, for hand-written futures.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<FlowChunk>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        self.queue.poll_pop(cx).map(|chunk| {
+            Some(chunk.unwrap_or_else(|| {
+                self.has_ended = true;
+                let reason = self.queue.ended();
+                FlowChunk::Closed(reason.unwrap_or(EndReason::ForceClosed))
+            }))
+        })
+    }
+}
+
+impl<K: Unpin> Stream for Conversation<K> {
+    type Item = FlowChunk;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_chunk(cx)
+    }
+}
+
+impl<K> Drop for Conversation<K> {
+    fn drop(&mut self) {
+        self.queue.leave();
+    }
+}
+
+/// Tells of conversations.
+pub(super) struct Talking(Inlets);
+
+/// A conversation that goes on.
+pub(super) struct Talk {
+    inlet: Inlet,
+    /// Until its first bytes come: this is not told of before.
+    outlet: Option<Queue>,
+}
+
+impl<K: Clone> Consumer<K> for Talking {
+    type Event = Conversation<K>;
+    type Flow = Talk;
+
+    fn begin(
+        &mut self,
+        _: Of<'_, K>,
+        l4: Option<L4Proto>,
+        _: &mut VecDeque<Conversation<K>>,
+    ) -> Option<Talk> {
+        let inlet = (l4 == Some(L4Proto::Tcp)).then(Inlet::new)?;
+        let outlet = Some(inlet.queue.other());
+        Some(Talk { inlet, outlet })
+    }
+
+    fn data(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Talk,
+        data: Data<'_>,
+        events: &mut VecDeque<Conversation<K>>,
+    ) -> Wanted {
+        if let Some(queue) = flow.outlet.take_if(|_| !matches!(data, Data::Fin)) {
+            let key = of.key.clone();
+            events.push_back(Conversation::new(key, queue));
+        }
+        self.0.put(&mut flow.inlet, of.side, data)
+    }
+
+    fn end(&mut self, _: &K, flow: Talk, end: End, _: &mut VecDeque<Conversation<K>>) {
+        flow.inlet.queue.end(end.reason);
+    }
+
+    fn batch_done(&mut self) {
+        self.0.batch_done();
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.0.wants_turn()
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_ready(cx)
+    }
+}
+
+/// Connections of TCP, each when its first bytes come; from [`FlowStream::into_conversations`].
+///
+/// ```no_run
+/// use futures_util::StreamExt;
+/// use ringtap::flow::{FlowChunk, FlowExt, extract::FiveTuple};
+/// use ringtap::{AsyncCapture, executor};
+///
+/// # fn main() -> ringtap::Result<()> {
+/// executor::block_on(async {
+///     let flows = AsyncCapture::open("eth0")?.flow_stream(FiveTuple::bidirectional());
+///     let mut conversations = flows.into_conversations();
+///     while let Some(conversation) = conversations.next().await {
+///         let mut conversation = conversation?;
+///         executor::spawn_local(async move {
+///             while let Some(chunk) = conversation.next_chunk().await {
+///                 if let FlowChunk::Initiator(bytes) = chunk {
+///                     println!("{:?}: {} bytes", conversation.key(), bytes.len());
+///                 }
+///             }
+///         })
+///         .detach();
+///     }
+///     Ok(())
+/// })
+/// # }
+/// ```
+///
+/// One that is read slowly holds up itself alone, up to what may wait of it ([`with_backlog`](Self::with_backlog)). Bytes
+/// are not copied, unless they still wait when their batch is done with.
+pub struct Conversations<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    pump: Pump<St, B, Connections<E, S, Talking>>,
+}
+
+impl<St, B, E, S> FlowStream<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    /// Tells of connections of TCP, as streams of what both sides say. Options and states of flows stay.
+    pub fn into_conversations(self) -> Conversations<St, B, E, S> {
+        let talking = Talking(Inlets::new());
+        Conversations { pump: self.pump.into(|table| Connections::new(table, talking)) }
+    }
+}
+
+impl<St, B, E, S> Conversations<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    /// How many bytes of a conversation may wait to be read, and what is done beyond. By default, a mebibyte, and then a
+    /// gap.
+    #[must_use]
+    pub fn with_backlog(mut self, bytes: usize, policy: BacklogPolicy) -> Self {
+        self.pump.intake.consumer.0.backlog = Backlog { cap: bytes, policy };
+        self
+    }
+}
+
+super::reassembling!(Conversations<St, B, E, S>);
+
+impl<St, B, E, S> Stream for Conversations<St, B, E, S>
+where
+    St: Stream<Item = Result<B>> + Unpin,
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+    Self: Unpin,
+{
+    type Item = Result<Conversation<E::Key>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().pump.poll_event(cx)
+    }
+}

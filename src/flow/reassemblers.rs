@@ -1,0 +1,255 @@
+//! Streams given to futures: one for each direction of a connection.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use flowscope::{EndReason, FlowEvent, FlowExtractor, FlowSide, KeyFields, L4Proto};
+use futures_core::Stream;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::bytes::StreamBytes;
+use super::connections::Connections;
+use super::consumer::{Consumer, Data, End, Of, Wanted};
+use super::conversations::Conversation;
+use super::pump::{FlowSource, Pump};
+use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
+use super::stream::FlowStream;
+use crate::Result;
+
+/// Takes the bytes of one direction of a connection, and may take its time.
+///
+/// Each call is awaited before the next. While one waits, others go on, and packets are taken in; what comes for it
+/// meanwhile waits, up to a bound ([`ReassembledStream::with_backlog`]).
+pub trait AsyncReassembler: 'static {
+    /// The next bytes. They hold a part of the ring as long as they are not dropped or
+    /// [detached](StreamBytes::detach).
+    fn data(&mut self, bytes: StreamBytes) -> impl Future<Output = ()>;
+
+    /// So many bytes are missing here.
+    fn gap(&mut self, bytes: u64) -> impl Future<Output = ()>;
+
+    /// Nothing more comes: called once, also where the stream is dropped
+    /// ([`EndReason::ForceClosed`]).
+    fn close(self, reason: EndReason);
+}
+
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+type Make<K> = Box<dyn FnMut(&K, FlowSide, Queue) -> Running>;
+
+/// Gives streams to futures, and runs these.
+pub(super) struct Reassemblers<K> {
+    make: Make<K>,
+    inlets: Inlets,
+    running: FuturesUnordered<Running>,
+}
+
+impl<K: Clone> Consumer<K> for Reassemblers<K> {
+    type Event = FlowEvent<K>;
+    /// Of the initiator and the responder, from their first bytes on.
+    type Flow = [Option<Inlet>; 2];
+
+    fn begin(
+        &mut self,
+        _: Of<'_, K>,
+        l4: Option<L4Proto>,
+        _: &mut VecDeque<FlowEvent<K>>,
+    ) -> Option<Self::Flow> {
+        (l4 == Some(L4Proto::Tcp)).then_some([None, None])
+    }
+
+    fn data(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Self::Flow,
+        data: Data<'_>,
+        _: &mut VecDeque<FlowEvent<K>>,
+    ) -> Wanted {
+        let place = match of.side {
+            FlowSide::Initiator => &mut flow[0],
+            FlowSide::Responder => &mut flow[1],
+        };
+        if place.is_none() && matches!(data, Data::Fin) {
+            return Wanted::More;
+        }
+        let inlet = place.get_or_insert_with(|| {
+            let inlet = Inlet::new();
+            self.running.push((self.make)(of.key, of.side, inlet.queue.other()));
+            inlet
+        });
+        match self.inlets.put(inlet, of.side, data) {
+            // A reassembler is there until its close.
+            Wanted::Nothing => Wanted::More,
+            wanted => wanted,
+        }
+    }
+
+    fn end(&mut self, _: &K, flow: Self::Flow, end: End, _: &mut VecDeque<FlowEvent<K>>) {
+        flow.iter().flatten().for_each(|inlet| inlet.queue.end(end.reason));
+    }
+
+    fn told(&mut self, event: &FlowEvent<K>, events: &mut VecDeque<FlowEvent<K>>) {
+        events.push_back(event.clone());
+    }
+
+    fn batch_done(&mut self) {
+        self.inlets.batch_done();
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.inlets.wants_turn()
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+        self.inlets.poll_ready(cx)
+    }
+
+    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.batch_done();
+        while let Some(()) = std::task::ready!(self.running.poll_next_unpin(cx)) {}
+        Poll::Ready(())
+    }
+}
+
+/// Closes a reassembler, whatever becomes of the future that has it.
+struct Closing<R: AsyncReassembler> {
+    reassembler: Option<R>,
+    queue: Queue,
+}
+
+impl<R: AsyncReassembler> Drop for Closing<R> {
+    fn drop(&mut self) {
+        if let Some(reassembler) = self.reassembler.take() {
+            reassembler.close(self.queue.ended().unwrap_or(EndReason::ForceClosed));
+        }
+    }
+}
+
+async fn run<R: AsyncReassembler>(reassembler: R, queue: Queue) {
+    let mut closing = Closing { reassembler: Some(reassembler), queue };
+    while let Some(chunk) = poll_fn(|cx| closing.queue.poll_pop(cx)).await {
+        let Some(reassembler) = &mut closing.reassembler else { return };
+        match chunk {
+            FlowChunk::Initiator(bytes) | FlowChunk::Responder(bytes) => {
+                reassembler.data(bytes).await;
+            }
+            FlowChunk::Gap { bytes, .. } => reassembler.gap(bytes).await,
+            FlowChunk::Closed(_) => return,
+        }
+    }
+}
+
+/// Flows whose streams are given to reassemblers; from [`FlowStream::with_async_reassembler`].
+///
+/// It tells what becomes of flows, as before. Polling it runs the reassemblers, on this thread; at its end all have
+/// closed.
+pub struct ReassembledStream<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    pump: Pump<St, B, Connections<E, S, Reassemblers<E::Key>>>,
+}
+
+impl<St, B, E, S> FlowStream<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    /// Gives the bytes of each direction of each connection of TCP to a reassembler of its own, which `factory` makes
+    /// when its first bytes come. Options and states of flows stay.
+    pub fn with_async_reassembler<R: AsyncReassembler>(
+        self,
+        mut factory: impl FnMut(&E::Key, FlowSide) -> R + 'static,
+    ) -> ReassembledStream<St, B, E, S> {
+        let make =
+            move |key: &E::Key, side, queue| Box::pin(run(factory(key, side), queue)) as Running;
+        let (make, running) = (Box::new(make), FuturesUnordered::new());
+        let reassemblers = Reassemblers { make, inlets: Inlets::new(), running };
+        ReassembledStream { pump: self.pump.into(|table| Connections::new(table, reassemblers)) }
+    }
+}
+
+impl<St, B, E, S> ReassembledStream<St, B, E, S>
+where
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+{
+    /// How many bytes of a direction may wait for its reassembler, and what is done beyond. By default, a mebibyte, and
+    /// then a gap.
+    #[must_use]
+    pub fn with_backlog(mut self, bytes: usize, policy: BacklogPolicy) -> Self {
+        self.pump.intake.consumer.inlets.backlog = Backlog { cap: bytes, policy };
+        self
+    }
+}
+
+super::reassembling!(ReassembledStream<St, B, E, S>);
+
+impl<St, B, E, S> Stream for ReassembledStream<St, B, E, S>
+where
+    St: Stream<Item = Result<B>> + Unpin,
+    B: FlowSource,
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+    Self: Unpin,
+{
+    type Item = Result<FlowEvent<E::Key>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().pump.poll_event(cx)
+    }
+}
+
+/// Sends the bytes of a direction through a channel; from [`channel_factory`].
+#[derive(Debug)]
+pub struct ChannelReassembler {
+    side: FlowSide,
+    queue: Queue,
+    capacity: usize,
+}
+
+impl AsyncReassembler for ChannelReassembler {
+    async fn data(&mut self, mut bytes: StreamBytes) {
+        poll_fn(|cx| self.queue.poll_room(self.capacity, cx)).await;
+        bytes.detach(); // the other end may be slow, and the ring is not its
+        let len = bytes.len();
+        let chunk = match self.side {
+            FlowSide::Initiator => FlowChunk::Initiator(bytes),
+            FlowSide::Responder => FlowChunk::Responder(bytes),
+        };
+        self.queue.push(chunk, len);
+    }
+
+    async fn gap(&mut self, bytes: u64) {
+        self.queue.push(FlowChunk::Gap { side: self.side, bytes }, 0);
+    }
+
+    fn close(self, reason: EndReason) {
+        self.queue.end(reason);
+    }
+}
+
+/// A factory for [`FlowStream::with_async_reassembler`] that hands the receiving end of a channel to `receive` for each
+/// direction of a connection: for tasks and threads that take bytes at their own pace. The channel has room for
+/// `capacity` bytes; with none left, that direction waits. Bytes are copied into it.
+pub fn channel_factory<K: Clone + 'static>(
+    capacity: usize,
+    mut receive: impl FnMut(Conversation<(K, FlowSide)>) + 'static,
+) -> impl FnMut(&K, FlowSide) -> ChannelReassembler + 'static {
+    move |key, side| {
+        let queue = Queue::new();
+        receive(Conversation::new((key.clone(), side), queue.other()));
+        ChannelReassembler { side, queue, capacity: capacity.max(1) }
+    }
+}
