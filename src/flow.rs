@@ -8,6 +8,7 @@
 //! Tracking is flowscope's, of which this module is the only one that knows; its types stand here under their names.
 
 mod accessors;
+mod board;
 mod broadcast;
 mod bytes;
 mod closed;
@@ -26,7 +27,10 @@ mod pump;
 mod queue;
 mod reassemblers;
 mod reassembly;
+#[cfg(feature = "flow-records")]
+mod record;
 mod sessions;
+mod shards;
 mod stream;
 mod table;
 
@@ -47,6 +51,7 @@ pub use flowscope::{
     SessionParser, SessionParserFactory, Timestamp as FlowTimestamp,
 };
 
+pub use self::board::{ShardFlows, ShardsFlows};
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::conversations::{Conversation, Conversations};
@@ -60,6 +65,9 @@ pub use self::reassemblers::{
     AsyncReassembler, ChannelReassembler, ReassembledStream, channel_factory,
 };
 pub use self::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats};
+#[cfg(feature = "flow-records")]
+pub use self::record::{FlowDirection, FlowRecord, FlowRecords, RecordFormat, RecordWriter};
 pub use self::sessions::{SessionEvent, SessionStream};
+pub use self::shards::{FlowShard, FlowShardsBuilder, FlowShardsHandle};
 pub use self::stream::{FlowExt, FlowStream};
 pub use self::table::FlowTable;

@@ -3,6 +3,8 @@
 //! [`Packet`] borrows the bytes where the kernel wrote them; it lives as long as its
 //! [`PacketBatch`](crate::PacketBatch) does. What a socket family does not know is `None`.
 
+#[cfg(feature = "pcap")]
+mod calendar;
 mod link;
 mod offload;
 mod owned;
@@ -13,6 +15,8 @@ use std::fmt;
 
 use bitflags::bitflags;
 
+#[cfg(feature = "pcap")]
+pub(crate) use self::calendar::Calendar;
 pub use self::link::LinkAddress;
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};

@@ -28,6 +28,8 @@ pub use self::plan::{ShardPlan, ShardSpec};
 #[cfg(feature = "af-xdp")]
 pub use self::queues::{Queues, XdpShardsBuilder};
 pub use self::runtime::{BuiltIn, Runtime};
+#[cfg(feature = "flow")]
+use crate::FanoutFlags;
 use crate::wait::StopHandle;
 use crate::{
     AsyncCapture, Capture, CaptureBuilder, Cores, FanoutMode, Reactor, ReactorStats, Result,
@@ -153,6 +155,18 @@ impl<R: Runtime> ShardsBuilder<R> {
     pub fn on_failure(mut self, choice: OnShardFailure) -> Self {
         self.on_failure = choice;
         self
+    }
+
+    #[cfg(feature = "flow")]
+    pub(crate) fn add_fanout_flags(mut self, flags: FanoutFlags) -> Self {
+        self.capture = self.capture.add_fanout_flags(flags);
+        self
+    }
+
+    /// What the plan will be made of.
+    #[cfg(feature = "flow")]
+    pub(crate) fn plan(&self) -> Result<ShardPlan> {
+        ShardPlan::for_this_machine(&self.cores, self.count)
     }
 
     /// The runtime that runs each shard's future. Default: the built-in executor.

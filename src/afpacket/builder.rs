@@ -243,6 +243,12 @@ impl CaptureBuilder {
         self
     }
 
+    #[cfg(feature = "flow")]
+    pub(crate) fn add_fanout_flags(self, flags: FanoutFlags) -> Self {
+        let flags = self.fanout_flags | flags;
+        self.fanout_flags(flags)
+    }
+
     /// Opens the socket and its ring.
     ///
     /// A down interface is no error: packets come once it is up. (Older kernels do not let a socket

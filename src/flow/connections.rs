@@ -333,6 +333,10 @@ where
         has_more
     }
 
+    fn wants_time(&self) -> bool {
+        self.table.may_be_asked()
+    }
+
     fn wants_turn(&self) -> bool {
         self.consumer.wants_turn()
     }

@@ -159,13 +159,13 @@ pub(super) fn icmp_message(frame: &[u8]) -> Option<Range<usize>> {
 pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
     let (protocol, at) = network(frame)?;
     let number = |place: usize| Some(u16::from_be_bytes(*frame.get(at + place..)?.first_chunk()?));
-    let len = match protocol {
-        0x0800 => usize::from(number(2)?),
-        0x86dd => 40 + usize::from(number(4)?),
+    let (fixed, len) = match protocol {
+        0x0800 => (0, number(2)?),
+        0x86dd => (40, number(4)?),
         _ => return None,
     };
     // Of none: longer than it can say.
-    let end = if matches!(len, 0 | 40) { frame.len() } else { frame.len().min(at + len) };
+    let end = if len == 0 { frame.len() } else { frame.len().min(at + fixed + usize::from(len)) };
     Some(at..end)
 }
 

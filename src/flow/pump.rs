@@ -66,6 +66,11 @@ pub(super) trait Intake {
     /// Ends at most `most` flows, since nothing more will come: whether there are more.
     fn finish(&mut self, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
 
+    /// Whether it wants to know the time now and then, also where no flow is due.
+    fn wants_time(&self) -> bool {
+        false
+    }
+
     /// Whether [`poll_ready`](Self::poll_ready) is to be called before the next packet.
     fn wants_turn(&self) -> bool {
         false
@@ -168,6 +173,9 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
 
     /// Where no packet comes, time goes on all the same.
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
+        if self.intake.wants_time() {
+            self.seen.get_or_insert_with(|| (Instant::now(), 0));
+        }
         let Some((seen, at)) = self.seen else { return };
         let elapsed = u64::try_from(seen.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let now = at.saturating_add(elapsed);
@@ -182,7 +190,11 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
             return;
         }
         // Without a reactor nobody would wake us.
-        if let Some(due) = self.intake.next_due()
+        let due = match self.intake.wants_time() {
+            true => Some(now),
+            false => self.intake.next_due(),
+        };
+        if let Some(due) = due
             && Reactor::current().is_ok()
         {
             let left = Duration::from_nanos(due.saturating_sub(now)).max(TICK);

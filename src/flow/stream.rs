@@ -116,6 +116,10 @@ impl<E: FlowExtractor, S: Send + 'static> Intake for FlowTable<E, S> {
         FlowTable::next_due(self)
     }
 
+    fn wants_time(&self) -> bool {
+        self.may_be_asked()
+    }
+
     fn finish(&mut self, most: usize, events: &mut VecDeque<Self::Event>) -> bool {
         FlowTable::finish(self, most, events)
     }

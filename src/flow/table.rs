@@ -5,10 +5,11 @@ use std::fmt;
 use std::time::Duration;
 
 use flowscope::{
-    EndReason, EventMask, FlowEvent, FlowExtractor, FlowTracker, FlowTrackerConfig, L4Proto,
-    PacketView, Timestamp as FlowTime,
+    EndReason, EventMask, FlowEvent, FlowExtractor, FlowStats, FlowTracker, FlowTrackerConfig,
+    L4Proto, PacketView, Timestamp as FlowTime,
 };
 
+use super::board::{self, Seat, ShardFlows};
 use super::closed::Closed;
 use super::expiry::Expiry;
 use super::fragments::FragmentStats;
@@ -38,6 +39,8 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     /// The latest packet's time, in nanoseconds.
     clock: u64,
     frames: Frames,
+    /// Where it is asked for its flows.
+    seat: Option<Seat<E::Key>>,
 }
 
 impl<E: FlowExtractor> FlowTable<E> {
@@ -68,6 +71,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             suppressed,
             clock: 0,
             frames: Frames::new(),
+            seat: None,
         }
     }
 
@@ -116,9 +120,9 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
     ) -> FlowTable<E, T> {
         let config = self.config();
-        let idle_timeout = self.idle_timeout;
-        let table = FlowTable::with_config_and_state(self.tracker.into_extractor(), config, init);
-        FlowTable { idle_timeout, ..table }
+        let Self { tracker, idle_timeout, seat, .. } = self;
+        let table = FlowTable::with_config_and_state(tracker.into_extractor(), config, init);
+        FlowTable { idle_timeout, seat, ..table }
     }
 
     /// Takes a packet in: what it has brought about is added to `events`.
@@ -133,6 +137,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         events: &mut VecDeque<FlowEvent<E::Key>>,
         look: Option<impl FnOnce(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>,
     ) {
+        self.answer();
         let time = packet.timestamp();
         let now = time.as_nanos();
         if now.saturating_add(STEP) < self.clock {
@@ -215,9 +220,45 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         most: usize,
         events: &mut VecDeque<FlowEvent<E::Key>>,
     ) -> bool {
+        self.answer();
         self.clock = self.clock.max(now);
         self.expire(most, events);
         self.next_due().is_some_and(|due| due <= self.clock)
+    }
+
+    /// Gives it a place where it is asked for its flows.
+    pub(super) fn sit_down(&mut self, seat: Seat<E::Key>) {
+        self.seat = Some(seat);
+    }
+
+    /// Whether somebody may ask while no packet comes.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.seat.is_some()
+    }
+
+    /// Says how many flows there were, for good.
+    fn stand_up(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            seat.answer(self.count(Vec::new()), true);
+        }
+    }
+
+    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> ShardFlows<E::Key> {
+        let (active, tracker) = (self.tracker.flow_count(), self.tracker.stats().clone());
+        ShardFlows { active, tracker, late_packets: self.closed.late(), top }
+    }
+
+    #[inline]
+    fn answer(&mut self) {
+        if let Some(seat) = &mut self.seat
+            && let Some(most) = seat.question()
+        {
+            let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
+            let top = board::top(flows, most);
+            if let Some(seat) = &self.seat {
+                seat.answer(self.count(top), false);
+            }
+        }
     }
 
     /// When a flow is due next, if none has packets until then.
@@ -241,6 +282,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             for event in self.tracker.finish() {
                 self.tell(event, events);
             }
+            self.stand_up();
         }
         self.tracker.flow_count() > 0
     }

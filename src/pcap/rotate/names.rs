@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Result;
 use crate::error::FileError;
+use crate::packet::Calendar;
 
 /// A file that is closed.
 #[derive(Debug)]
@@ -91,19 +92,10 @@ fn number(name: &str, prefix: &str, extension: &str) -> Option<u64> {
     (is_time && is_number).then_some(number)
 }
 
-/// A time of UTC, as `20260131T235959` (the calendar's rules by Howard Hinnant's `civil_from_days`).
+/// A time of UTC, as `20260131T235959`.
 fn text(secs: u64) -> String {
-    let (days, rest) = (secs / 86_400 + 719_468, secs % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hours, minutes, secs) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}{month:02}{day:02}T{hours:02}{minutes:02}{secs:02}")
+    let Calendar { year, month, day, hour, minute, second } = Calendar::of(secs);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}")
 }
 
 #[cfg(test)]

@@ -1,0 +1,289 @@
+//! Records of flows as text: NDJSON, CSV, Suricata's EVE, Zeek's `conn.log`.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use flowscope::{EndReason, KeyFields, L4Proto, Orientation};
+
+use super::FlowRecord;
+use crate::Timestamp;
+use crate::packet::Calendar;
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RecordFormat {
+    /// A JSON object a line.
+    Ndjson,
+    /// Values with commas between, under a line of names.
+    Csv,
+    /// `flow` events as Suricata writes them (`eve.json`).
+    Eve,
+    /// Lines as Zeek writes them (`conn.log`), with its header.
+    Zeek,
+}
+
+/// Writes records of flows, a line each; see [`RecordFormat`].
+#[derive(Debug)]
+pub struct RecordWriter<W> {
+    out: W,
+    format: RecordFormat,
+    count: u64,
+}
+
+const CSV: &str = "start,end,proto,src_ip,src_port,dst_ip,dst_port,packets_sent,packets_received,octets_sent,octets_received,history,reason,community_id";
+const ZEEK: [(&str, &str); 15] = [
+    ("ts", "time"),
+    ("uid", "string"),
+    ("id.orig_h", "addr"),
+    ("id.orig_p", "port"),
+    ("id.resp_h", "addr"),
+    ("id.resp_p", "port"),
+    ("proto", "enum"),
+    ("duration", "interval"),
+    ("conn_state", "string"),
+    ("history", "string"),
+    ("orig_pkts", "count"),
+    ("orig_ip_bytes", "count"),
+    ("resp_pkts", "count"),
+    ("resp_ip_bytes", "count"),
+    ("community_id", "string"),
+];
+
+impl<W: Write> RecordWriter<W> {
+    /// Writes the header, where the format has one.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(mut out: W, format: RecordFormat) -> io::Result<Self> {
+        match format {
+            RecordFormat::Ndjson | RecordFormat::Eve => {}
+            RecordFormat::Csv => writeln!(out, "{CSV}")?,
+            RecordFormat::Zeek => {
+                let names = ZEEK.map(|(name, _)| name).join("\t");
+                let types = ZEEK.map(|(_, kind)| kind).join("\t");
+                writeln!(
+                    out,
+                    "#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n#path\tconn\n\
+                     #fields\t{names}\n#types\t{types}"
+                )?;
+            }
+        }
+        Ok(Self { out, format, count: 0 })
+    }
+
+    /// Writes a record.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write<K: KeyFields>(&mut self, record: &FlowRecord<K>) -> io::Result<()> {
+        let line = Line::new(record);
+        match self.format {
+            RecordFormat::Ndjson => line.ndjson(&mut self.out)?,
+            RecordFormat::Csv => line.csv(&mut self.out)?,
+            RecordFormat::Eve => line.eve(&mut self.out)?,
+            RecordFormat::Zeek => line.zeek(&mut self.out, self.count + 1)?,
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Records written.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Has all that was written on its way, and gives the writer below back.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// A record, with its ends in the order of who began.
+struct Line<'a, K> {
+    record: &'a FlowRecord<K>,
+    from: (Option<IpAddr>, Option<u16>),
+    to: (Option<IpAddr>, Option<u16>),
+    proto: String,
+    community_id: Option<String>,
+}
+
+/// Writes something, or what stands where nothing is.
+struct Or<T>(Option<T>, &'static str);
+
+impl<T: fmt::Display> fmt::Display for Or<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str(self.1),
+        }
+    }
+}
+
+/// A time, by the calendar.
+struct Iso(Timestamp, usize, &'static str);
+
+impl fmt::Display for Iso {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(time, digits, zone) = self;
+        let Calendar { year, month, day, hour, minute, second } = Calendar::of(time.secs.into());
+        let nanos = format!("{:09}", time.nanos);
+        let fraction = &nanos[..*digits];
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}{zone}"
+        )
+    }
+}
+
+impl<'a, K: KeyFields> Line<'a, K> {
+    fn new(record: &'a FlowRecord<K>) -> Self {
+        let key = &record.key;
+        let (a, b) = ((key.src_ip(), key.src_port()), (key.dest_ip(), key.dest_port()));
+        let (from, to) = match record.initiator {
+            Orientation::Forward => (a, b),
+            Orientation::Reverse => (b, a),
+        };
+        let proto = match record.l4 {
+            Some(L4Proto::Other(number)) => number.to_string(),
+            Some(l4) => l4.canonical_name().to_owned(),
+            None => "other".to_owned(),
+        };
+        Self { record, from, to, proto, community_id: key.community_id() }
+    }
+
+    /// JSON's fields of the ends, with these names.
+    fn ends(&self, out: &mut impl Write, names: [&str; 4]) -> io::Result<()> {
+        let ends = [(self.from, names[0], names[1]), (self.to, names[2], names[3])];
+        for ((ip, port), ip_name, port_name) in ends {
+            if let Some(ip) = ip {
+                write!(out, ",\"{ip_name}\":\"{ip}\"")?;
+            }
+            if let Some(port) = port {
+                write!(out, ",\"{port_name}\":{port}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ndjson(&self, out: &mut impl Write) -> io::Result<()> {
+        let FlowRecord { sent, received, history, start, end, reason, .. } = self.record;
+        write!(out, "{{\"start\":\"{}\",\"end\":\"{}\"", Iso(*start, 9, "Z"), Iso(*end, 9, "Z"))?;
+        write!(out, ",\"proto\":\"{}\"", self.proto)?;
+        self.ends(out, ["src_ip", "src_port", "dst_ip", "dst_port"])?;
+        write!(
+            out,
+            ",\"packets_sent\":{},\"packets_received\":{},\"octets_sent\":{},\"octets_received\":{}",
+            sent.packets, received.packets, sent.octets, received.octets
+        )?;
+        write!(out, ",\"history\":\"{}\",\"reason\":\"{reason}\"", history.as_str())?;
+        if let Some(id) = &self.community_id {
+            write!(out, ",\"community_id\":\"{id}\"")?;
+        }
+        out.write_all(b"}\n")
+    }
+
+    fn csv(&self, out: &mut impl Write) -> io::Result<()> {
+        let FlowRecord { sent, received, history, start, end, reason, .. } = self.record;
+        write!(out, "{},{},{}", Iso(*start, 9, "Z"), Iso(*end, 9, "Z"), self.proto)?;
+        for (ip, port) in [self.from, self.to] {
+            write!(out, ",{},{}", Or(ip, ""), Or(port, ""))?;
+        }
+        writeln!(
+            out,
+            ",{},{},{},{},{},{reason},{}",
+            sent.packets,
+            received.packets,
+            sent.octets,
+            received.octets,
+            history.as_str(),
+            Or(self.community_id.as_ref(), "")
+        )
+    }
+
+    /// As Suricata's `output-json-flow.c`; what it calls bytes are IP's here.
+    fn eve(&self, out: &mut impl Write) -> io::Result<()> {
+        let FlowRecord { sent, received, start, end, reason, .. } = self.record;
+        write!(out, "{{\"timestamp\":\"{}\",\"event_type\":\"flow\"", Iso(*end, 6, "+0000"))?;
+        self.ends(out, ["src_ip", "src_port", "dest_ip", "dest_port"])?;
+        write!(out, ",\"proto\":\"{}\"", self.proto.to_uppercase())?;
+        if let Some(id) = &self.community_id {
+            write!(out, ",\"community_id\":\"{id}\"")?;
+        }
+        let age = end.as_nanos().saturating_sub(start.as_nanos()) / 1_000_000_000;
+        let state = match reason {
+            EndReason::Fin | EndReason::Rst | EndReason::ParserDone => "closed",
+            _ if received.packets > 0 => "established",
+            _ => "new",
+        };
+        let why = match reason {
+            EndReason::IdleTimeout => "timeout",
+            EndReason::Fin | EndReason::Rst => "unknown",
+            _ => "forced",
+        };
+        writeln!(
+            out,
+            ",\"flow\":{{\"pkts_toserver\":{},\"pkts_toclient\":{},\"bytes_toserver\":{},\"bytes_toclient\":{},\
+             \"start\":\"{}\",\"end\":\"{}\",\"age\":{age},\"state\":\"{state}\",\"reason\":\"{why}\"}}}}",
+            sent.packets,
+            received.packets,
+            sent.octets,
+            received.octets,
+            Iso(*start, 6, "+0000"),
+            Iso(*end, 6, "+0000"),
+        )
+    }
+
+    fn zeek(&self, out: &mut impl Write, number: u64) -> io::Result<()> {
+        let FlowRecord { sent, received, history, start, end, .. } = self.record;
+        let duration = end.as_nanos().saturating_sub(start.as_nanos());
+        write!(out, "{}.{:06}\tC{number:016x}", start.secs, start.nanos / 1000)?;
+        for (ip, port) in [self.from, self.to] {
+            write!(out, "\t{}\t{}", Or(ip, "-"), Or(port, "-"))?;
+        }
+        let history = Some(history.as_str()).filter(|history| !history.is_empty());
+        writeln!(
+            out,
+            "\t{}\t{}.{:06}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
+            self.proto,
+            duration / 1_000_000_000,
+            duration % 1_000_000_000 / 1000,
+            self.state(),
+            Or(history, "-"),
+            sent.packets,
+            sent.octets,
+            received.packets,
+            received.octets,
+            Or(self.community_id.as_ref(), "-")
+        )
+    }
+
+    /// Zeek's name for how a connection went, by the flags that were seen (`conn.log`'s `conn_state`).
+    fn state(&self) -> &'static str {
+        let history = self.record.history.as_str();
+        if self.record.l4 != Some(L4Proto::Tcp) {
+            return if self.record.received.packets > 0 { "SF" } else { "S0" };
+        }
+        let has = |letter: char| history.contains(letter);
+        match (has('S'), has('h'), has('F'), has('f'), has('R'), has('r')) {
+            (true, false, _, _, _, true) => "REJ",
+            (true, false, _, _, true, _) => "RSTOS0",
+            (false, true, _, _, _, true) => "RSTRH",
+            (_, _, _, _, true, _) => "RSTO",
+            (_, _, _, _, _, true) => "RSTR",
+            (true, false, true, ..) => "SH",
+            (false, true, _, true, ..) => "SHR",
+            (true, false, ..) => "S0",
+            (_, _, true, true, ..) => "SF",
+            (true, true, true, false, ..) => "S2",
+            (true, true, false, true, ..) => "S3",
+            (true, true, ..) => "S1",
+            _ => "OTH",
+        }
+    }
+}

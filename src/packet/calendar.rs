@@ -1,0 +1,28 @@
+//! Times of UTC, by the calendar.
+
+/// A second, as clocks on walls have it (the calendar's rules by Howard Hinnant's `civil_from_days`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Calendar {
+    pub(crate) year: u64,
+    pub(crate) month: u64,
+    pub(crate) day: u64,
+    pub(crate) hour: u64,
+    pub(crate) minute: u64,
+    pub(crate) second: u64,
+}
+
+impl Calendar {
+    /// Of seconds since the epoch.
+    pub(crate) fn of(secs: u64) -> Self {
+        let (days, rest) = (secs / 86_400 + 719_468, secs % 86_400);
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        Self { year, month, day, hour: rest / 3_600, minute: rest / 60 % 60, second: rest % 60 }
+    }
+}
