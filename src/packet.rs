@@ -181,6 +181,14 @@ impl<'a> Packet<'a> {
         self.data
     }
 
+    /// The same packet, of which there were so many bytes on the wire; not fewer than there are here.
+    #[must_use]
+    pub fn with_original_len(mut self, len: usize) -> Self {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.meta.wire_len = len.max(self.data.len() as u32);
+        self
+    }
+
     /// Bytes captured.
     #[inline]
     pub fn len(&self) -> usize {
