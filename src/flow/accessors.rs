@@ -32,7 +32,7 @@ macro_rules! accessors {
 
             /// How many flows began, ended and were evicted, and packets that are of none.
             pub fn stats(&self) -> flowscope::FlowTrackerStats {
-                self.tracker().stats().clone()
+                self.table().stats()
             }
 
             /// How many duplicates were left out, with [`FlowStream::with_dedup`](crate::flow::FlowStream::with_dedup).

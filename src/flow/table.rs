@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flowscope::{
     EndReason, EventMask, FlowEvent, FlowExtractor, FlowStats, FlowTracker, FlowTrackerConfig,
-    L4Proto, PacketView, Timestamp as FlowTime,
+    FlowTrackerStats, L4Proto, PacketView, Timestamp as FlowTime,
 };
 
 use super::board::{self, Seat, ShardFlows};
@@ -39,6 +39,8 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     /// The latest packet's time, in nanoseconds.
     clock: u64,
     frames: Frames,
+    /// What the tracker has counted of flows that late packets would have begun.
+    phantoms: FlowTrackerStats,
     /// Where it is asked for its flows.
     seat: Option<Seat<E::Key>>,
 }
@@ -71,6 +73,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             suppressed,
             clock: 0,
             frames: Frames::new(),
+            phantoms: FlowTrackerStats::default(),
             seat: None,
         }
     }
@@ -193,8 +196,18 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         if !self.closed.is_late(key, opens, self.clock) {
             return None;
         }
-        self.tracker.forget(key);
+        // The tracker has counted it among its flows.
+        self.phantoms.flows_created += 1;
+        self.phantoms.flows_ended += u64::from(!self.tracker.forget(key));
         Some(key.clone())
+    }
+
+    /// How many flows began, ended and were evicted, and packets that are of none. Late packets are counted apart.
+    pub fn stats(&self) -> FlowTrackerStats {
+        let mut stats = self.tracker.stats().clone();
+        stats.flows_created -= self.phantoms.flows_created;
+        stats.flows_ended -= self.phantoms.flows_ended;
+        stats
     }
 
     /// Packets that came late for a connection that was closed, and are of no flow.
@@ -244,7 +257,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     }
 
     fn count(&self, top: Vec<(E::Key, FlowStats)>) -> ShardFlows<E::Key> {
-        let (active, tracker) = (self.tracker.flow_count(), self.tracker.stats().clone());
+        let (active, tracker) = (self.tracker.flow_count(), self.stats());
         ShardFlows { active, tracker, late_packets: self.closed.late(), top }
     }
 

@@ -8,7 +8,9 @@
 
 mod files;
 mod filter;
+mod flows;
 mod kernel;
 
 pub use self::files::{capture_pcap, capture_pcapng};
 pub use self::filter::{filter_program, filter_text, filter_words};
+pub use self::flows::flow_frames;

@@ -32,3 +32,8 @@ fn of_capture_files() {
 fn of_programs() {
     each("filter_program", ringtap_fuzz::filter_program);
 }
+
+#[test]
+fn of_flows() {
+    each("flow_frames", ringtap_fuzz::flow_frames);
+}
