@@ -31,6 +31,7 @@ pub mod pair;
 pub mod pcap;
 pub mod seccomp;
 pub mod stage;
+pub mod talk;
 pub mod tally;
 pub mod traffic;
 pub mod xdp;

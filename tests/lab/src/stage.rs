@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::{Generator, Namespace, Traffic, Veth, bootstrap};
+use crate::generator::Sender;
+use crate::{Generator, Namespace, Traffic, Veth, bootstrap, talk};
 
 /// An interface to capture on, and, in the lab, the traffic that is seen there.
 #[derive(Debug)]
@@ -79,6 +80,38 @@ impl Stage {
     /// that time pass.
     pub fn pace(&self, time: Duration, rate: u64) -> Running {
         self.run(time, move |generator| generator.paced(rate.div_ceil(20), rate))
+    }
+
+    /// In the lab, has so many hosts visit a server, each once: they ask for its name, get a page and say hello by TLS
+    /// (18 frames). On a real interface, lets ten seconds pass.
+    pub fn talk(&self, visits: u32) -> Running {
+        let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counter, stopped) = (Arc::clone(&sent), Arc::clone(&stop));
+        let left = self.lab.as_ref().map(|lab| lab.veth.left.clone());
+        let thread = std::thread::spawn(move || {
+            let Some(left) = left else {
+                for _ in 0..500 {
+                    std::thread::sleep(Duration::from_millis(20));
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+                return;
+            };
+            let sender = Sender::open(&left).expect("the lab's interface is there");
+            for number in 0..visits {
+                let frames = talk::visit(number);
+                sender.send_all(&frames).expect("a packet socket sends");
+                counter.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                if number % 16 == 15 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Running { sent, stop, thread: Some(thread) }
     }
 
     /// In the lab, brings the loopback up, so that an example can talk to itself.
