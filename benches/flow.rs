@@ -6,12 +6,15 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use etherparse::PacketBuilder;
+use hdrhistogram::Histogram;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTracker, FlowTrackerConfig, PacketView};
 use ringtap::{Packet, Timestamp};
 
 const ROUNDS: usize = 7;
 const PACKETS: u64 = 2_000_000;
+/// Packets of a turn.
+const TURN: u64 = 1024;
 
 fn config(flows: usize) -> FlowTrackerConfig {
     let mut config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
@@ -34,6 +37,51 @@ fn each(flows: u64, from: u64, count: u64, mut take: impl FnMut(&[u8], Timestamp
         };
         take(&frame, time);
     }
+}
+
+/// A flood of SYNs, each of a flow of its own: how long a turn of 1,024 packets takes, where no more flows than that fit.
+fn flood() {
+    println!("2,000,000 SYNs of as many flows, microseconds a turn of {TURN} packets:");
+    for flows in [10_000, 100_000, 1_000_000] {
+        let mut config = FlowTrackerConfig::default();
+        (config.max_flows, config.suppress_events) = (flows, EventMask::all());
+        let mut tracker: FlowTracker<FiveTuple> =
+            FlowTracker::with_config(FiveTuple::bidirectional(), config.clone());
+        let mut table =
+            FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ());
+        let mut events = VecDeque::new();
+        let bare = turns(|frame, time| {
+            let time = flowscope::Timestamp::new(time.secs, time.nanos);
+            black_box(tracker.track(PacketView::new(frame, time)));
+        });
+        let ours = turns(|frame, time| table.packet(&Packet::from_bytes(frame, time), &mut events));
+        let evicted = table.stats().flows_evicted;
+        println!(
+            "{flows:>9} fit  flowscope's tracker: {bare}; our table: {ours}; {evicted} evicted"
+        );
+    }
+}
+
+/// How long turns take, in short.
+fn turns(mut take: impl FnMut(&[u8], Timestamp)) -> String {
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64);
+    let mut frame = Vec::new();
+    builder.tcp(7, 7, 1, 1000).syn().write(&mut frame, &[]).expect("a Vec takes all");
+    let mut turns = Histogram::<u64>::new(3).expect("three digits");
+    for turn in 0..2_000_000 / TURN {
+        let began = Instant::now();
+        for number in turn * TURN..(turn + 1) * TURN {
+            frame[26..30].copy_from_slice(&(0x0b00_0000 + number as u32).to_be_bytes());
+            let time = Timestamp {
+                secs: 1_700_000_000 + (number / 100_000) as u32,
+                nanos: (number % 100_000 * 10_000) as u32,
+            };
+            take(&frame, time);
+        }
+        turns.record(began.elapsed().as_micros() as u64).expect("it grows");
+    }
+    let at = |quantile| turns.value_at_quantile(quantile);
+    format!("p50 {} p99 {} most {}", at(0.5), at(0.99), turns.max())
 }
 
 fn main() {
@@ -87,4 +135,5 @@ fn main() {
             "{flows:>9} flows  {none_text:>16} {bare_text:>20} {ours_text:>20}  {ratio:.2} times the tracker"
         );
     }
+    flood();
 }

@@ -16,7 +16,7 @@ fn source() -> ringtap::Result<PcapSource> {
     }
     let mut writer = CaptureWriter::builder().to(Vec::new())?;
     for number in 0..100 {
-        for frame in talk::visit(number % 20 + (number / 20 << 16)) {
+        for frame in talk::visit((number % 20) + ((number / 20) << 16)) {
             writer.write(&Packet::from_bytes(&frame, Timestamp { secs: number, nanos: 0 }))?;
         }
     }

@@ -87,3 +87,54 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
     });
     sender.join().unwrap();
 }
+
+#[cfg(feature = "flow")]
+#[test]
+fn a_stream_of_flows_allocates_nothing_once_they_have_begun() {
+    use futures_util::StreamExt;
+    use ringtap::flow::FlowExt;
+    use ringtap::flow::extract::FiveTuple;
+
+    const COUNT: u64 = 60_000;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let left = veth.left.clone();
+    let sender = std::thread::spawn(move || {
+        let traffic = Traffic { flows: 64, both_directions: true, ..Traffic::default() };
+        Generator::new(&left, &traffic).bursts(COUNT, 300, Duration::from_millis(2));
+    });
+    block_on(async {
+        let ring = Capture::builder()
+            .interface(&veth.right)
+            .ignore_outgoing(true)
+            .block_size(1 << 16)
+            .block_count(512)
+            .block_timeout_ms(1);
+        let mut capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
+        let stop = capture.stop_handle().unwrap();
+        let mut flows = capture.flow_stream(FiveTuple::bidirectional());
+        let mut begun = 0;
+        while begun < 64 {
+            flows.next().await.unwrap().unwrap();
+            begun += 1;
+        }
+        let delivered = |flows: &ringtap::flow::FlowStream<_, _, _>| {
+            AsyncCapture::stats(flows.get_ref()).unwrap().delivered
+        };
+        let mut at_start = None;
+        // No more events come: it is polled until enough packets went through.
+        while delivered(&flows) < COUNT - 10_000 {
+            let event = time::timeout(Duration::from_millis(20), flows.next()).await;
+            assert!(event.is_err(), "{event:?}");
+            if at_start.is_none() && delivered(&flows) > 10_000 {
+                at_start = Some((allocations(), delivered(&flows)));
+            }
+        }
+        let (before, from) = at_start.unwrap();
+        let (made, packets) = (allocations() - before, delivered(&flows) - from);
+        assert!(packets > 10_000);
+        assert_eq!(made, 0, "allocations for {packets} packets");
+        stop.stop();
+    });
+    sender.join().unwrap();
+}

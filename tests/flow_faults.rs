@@ -335,7 +335,7 @@ fn memory_for_all_is_bounded_by_each_policy() {
                 match event.unwrap() {
                     SessionEvent::Application { .. } => said += 1,
                     SessionEvent::Closed { reason: EndReason::BufferOverflow, .. } => {
-                        overflowed += 1
+                        overflowed += 1;
                     }
                     _ => {}
                 }

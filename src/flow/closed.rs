@@ -21,7 +21,7 @@ pub(super) struct Closed<K> {
 
 impl<K: Eq + Hash + Clone> Closed<K> {
     pub(super) fn new(most: usize) -> Self {
-        Self { until: HashMap::new(), order: Expiry::new(), most: most.max(1), late: 0 }
+        Self { until: HashMap::new(), order: Expiry::new(0), most: most.max(1), late: 0 }
     }
 
     pub(super) fn set_most(&mut self, most: usize) {

@@ -58,11 +58,13 @@ where
 {
     pub(super) fn new(mut table: FlowTable<E, S>, consumer: C) -> Self {
         table.tell_ends();
+        // Memory is taken when it is used: this spares moving it when it grows.
+        let room = table.config().max_flows.min(1 << 20);
         Self {
             table,
             consumer,
             config: ReassemblyConfig::new(),
-            flows: HashMap::default(),
+            flows: HashMap::with_capacity_and_hasher(room, RandomState::new()),
             told: VecDeque::new(),
             waiting: Waiting::new(),
             ticks: VecDeque::new(),

@@ -6,7 +6,14 @@ use std::collections::BinaryHeap;
 /// Flows by the time at which they have been idle long enough, if nothing comes for them until then. Each is in it once
 /// or twice: what is due may have gone, or have had packets since.
 #[derive(Debug)]
-pub(super) struct Expiry<K>(BinaryHeap<Due<K>>);
+pub(super) struct Expiry<K> {
+    heap: BinaryHeap<Due<K>>,
+    /// What is looked through for flows that are gone, since there were too many of them.
+    old: Vec<Due<K>>,
+}
+
+/// Of flows that are gone, so many are no matter.
+const SLACK: usize = 1024;
 
 #[derive(Debug)]
 struct Due<K> {
@@ -37,37 +44,58 @@ impl<K> Ord for Due<K> {
 }
 
 impl<K> Expiry<K> {
-    pub(super) fn new() -> Self {
-        Self(BinaryHeap::new())
+    /// With room for so many flows, and for as many that are gone: it takes memory when it is used, and need not be moved
+    /// when it grows.
+    pub(super) fn new(flows: usize) -> Self {
+        let room = 2 * flows.min(1 << 20) + SLACK;
+        Self { heap: BinaryHeap::with_capacity(room), old: Vec::new() }
     }
 
     pub(super) fn push(&mut self, at: u64, key: K) {
-        self.0.push(Due { at, key });
+        self.heap.push(Due { at, key });
     }
 
-    /// When the next is due.
+    /// When the next is due, at the latest.
     pub(super) fn next(&self) -> Option<u64> {
-        self.0.peek().map(|due| due.at)
+        if self.old.is_empty() { self.heap.peek().map(|due| due.at) } else { Some(0) }
     }
 
     /// The next that is due by then.
     pub(super) fn pop(&mut self, by: u64) -> Option<K> {
-        if self.next()? > by {
-            return None;
+        if self.heap.peek().is_some_and(|due| due.at <= by) {
+            return self.heap.pop().map(|due| due.key);
         }
-        self.0.pop().map(|due| due.key)
+        if by == u64::MAX { self.old.pop().map(|due| due.key) } else { None }
     }
 
-    /// Whether it holds so much of flows that are gone that it is to be made anew.
-    pub(super) fn is_stale(&self, flows: usize) -> bool {
-        self.0.len() > 2 * flows + 1024
+    /// Where most are of flows that are gone, looks through some of them, and forgets those.
+    #[inline]
+    pub(super) fn tidy(&mut self, flows: usize, some: usize, is_there: impl Fn(&K) -> bool) {
+        if self.old.is_empty() {
+            if self.heap.len() <= 2 * flows + SLACK {
+                return;
+            }
+            let room = self.heap.capacity();
+            let all = std::mem::replace(&mut self.heap, BinaryHeap::with_capacity(room));
+            self.old = all.into_vec();
+        }
+        for _ in 0..some {
+            let Some(due) = self.old.pop() else {
+                self.old = Vec::new();
+                return;
+            };
+            if is_there(&due.key) {
+                self.heap.push(due);
+            }
+        }
     }
 
     pub(super) fn rebuild(&mut self, flows: impl Iterator<Item = (u64, K)>) {
-        let mut all = std::mem::take(&mut self.0).into_vec();
+        let mut all = std::mem::take(&mut self.heap).into_vec();
         all.clear();
         all.extend(flows.map(|(at, key)| Due { at, key }));
-        self.0 = all.into();
+        self.heap = all.into();
+        self.old = Vec::new();
     }
 }
 
@@ -77,16 +105,35 @@ mod tests {
 
     #[test]
     fn the_earliest_comes_first_and_nothing_before_its_time() {
-        let mut expiry = Expiry::new();
+        let mut expiry = Expiry::new(10);
         for at in [5, 3, 9, 3] {
             expiry.push(at, at);
         }
         assert_eq!(expiry.pop(2), None);
         assert_eq!([expiry.pop(3), expiry.pop(8), expiry.pop(8)], [Some(3), Some(3), Some(5)]);
         assert_eq!((expiry.pop(8), expiry.next()), (None, Some(9)));
-        assert!(!expiry.is_stale(0));
         expiry.rebuild((0..5000).map(|at| (at, at)));
-        assert!(expiry.is_stale(1000) && !expiry.is_stale(2000));
         assert_eq!(expiry.next(), Some(0));
+    }
+
+    #[test]
+    fn those_that_are_gone_are_forgotten_a_few_at_a_time() {
+        let mut expiry = Expiry::new(10);
+        expiry.rebuild((1..=5000).map(|at| (at, at)));
+        expiry.tidy(2000, 4, |_| panic!("it is not time yet"));
+        let mut turns = 0;
+        // A hundred of them are there.
+        while expiry.heap.len() > 150 || !expiry.old.is_empty() {
+            expiry.tidy(100, 4, |at| at % 50 == 0);
+            turns += 1;
+        }
+        assert_eq!(turns, 1250);
+        assert_eq!((expiry.pop(49), expiry.pop(50), expiry.next()), (None, Some(50), Some(100)));
+        // In the middle of it, none is lost.
+        expiry.rebuild((1..=5000).map(|at| (at, at)));
+        expiry.tidy(100, 10, |_| true);
+        assert_eq!(expiry.next(), Some(0));
+        assert_eq!(std::iter::from_fn(|| expiry.pop(u64::MAX)).count(), 5000);
+        assert_eq!(expiry.next(), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::time::{self, Sleep};
 use crate::{Dedup, Packet, PacketBatch, Reactor, Result};
 
 /// Packets that a poll takes in before others have their turn.
-const BUDGET: usize = 4096;
+const BUDGET: usize = 1024;
 /// Flows that a poll ends, where no packet comes.
 const ENDED_A_POLL: usize = 256;
 /// Flows are not looked at more often than this, where no packet comes.

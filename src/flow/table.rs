@@ -64,10 +64,11 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         init: impl FnMut(&E::Key) -> S + Send + Sync + 'static,
     ) -> Self {
         let (suppressed, config) = (config.suppress_events, heard(config));
-        let closed = Closed::new(config.max_flows);
+        let flows = config.max_flows;
+        let closed = Closed::new(flows);
         Self {
             tracker: FlowTracker::with_config_and_state(extractor, config, init),
-            expiry: Expiry::new(),
+            expiry: Expiry::new(flows),
             closed,
             idle_timeout: None,
             suppressed,
@@ -314,9 +315,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
                 false => self.expiry.push(due, key),
             }
         }
-        if self.expiry.is_stale(self.tracker.flow_count()) {
-            self.look_again();
-        }
+        let Self { expiry, tracker, .. } = self;
+        expiry.tidy(tracker.flow_count(), most, |key| tracker.get(key).is_some());
     }
 
     /// Ends a flow as idle.
@@ -353,7 +353,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Notes anew when each flow is due.
     fn look_again(&mut self) {
-        let mut expiry = std::mem::replace(&mut self.expiry, Expiry::new());
+        let mut expiry = std::mem::replace(&mut self.expiry, Expiry::new(0));
         let due = |(key, entry): (&E::Key, &flowscope::FlowEntry<S>)| {
             let seen = nanos(entry.stats.last_seen).min(self.clock);
             let l4 = self.tracker.snapshot_l4(key);
