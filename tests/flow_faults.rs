@@ -6,8 +6,8 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use etherparse::{
-    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header,
-    PacketBuilder, UdpHeader, ip_number,
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder,
+    UdpHeader, ip_number,
 };
 use futures_util::StreamExt;
 use ringtap::flow::dns::{DnsMessage, DnsUdpParser};
@@ -178,8 +178,11 @@ fn fragments(is_v6: bool, id: u32, len: usize, size: usize) -> Vec<Vec<u8>> {
             };
             header.write(&mut frame).unwrap();
             frame.extend([44, 0, 1, 4, 0, 0, 0, 0]);
-            let fragment = Ipv6FragmentHeader::new(IpNumber::UDP, at, number < last, id);
-            fragment.write(&mut frame).unwrap();
+            // The place, and whether there are more, in one number.
+            let place = (number * size) as u16 | u16::from(number < last);
+            frame.extend([17, 0]);
+            frame.extend(place.to_be_bytes());
+            frame.extend(id.to_be_bytes());
         } else {
             let ip = [10, 0, 0, 1];
             let mut header =

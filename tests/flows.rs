@@ -138,7 +138,7 @@ fn idle_flows_end_in_time_by_the_packets_clock_and_late_packets_begin_none() {
     assert_eq!(give(111_006, &talk('a', "R")), [""; 0]);
     assert_eq!(give(111_007, &talk('a', "S")), ["started"], "the same ports anew");
     assert_eq!(give(111_008, &talk('b', "RA")), ["rst 2"]);
-    assert_eq!(give(180_000, &talk('a', "A")), ["started", "idle 2"], "long after");
+    assert_eq!(give(180_000, &talk('a', "A")), ["idle 2", "started"], "long after");
     assert_eq!(table.late_packets(), 2);
     assert!(!table.finish(100, &mut told.events));
     assert_eq!(told.take(), ["idle 1"]);
@@ -152,9 +152,12 @@ fn where_the_clock_steps_back_flows_end_in_time_all_the_same() {
     give(10_000_000, &packet(3, 4, None));
     assert_eq!(give(1_000_000, &packet(5, 6, None)), ["started"]);
     give(1_010_000, &packet(3, 4, None));
+    assert_eq!(give(1_050_000, &packet(5, 6, None)), [""; 0]);
     let ended = give(1_061_000, &packet(5, 6, None));
     assert_eq!(ended, ["idle 1"], "the one that nothing came for");
     assert_eq!(give(1_071_000, &packet(5, 6, None)), ["idle 2"]);
+    let again = give(1_200_000, &packet(5, 6, None));
+    assert_eq!(again, ["idle 4", "started"], "what was idle too long does not go on");
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub struct ShardsFlows<K> {
 }
 
 impl<K: Clone> ShardsFlows<K> {
-    /// Each shard's, by number; `None` of one that was too busy to answer within two seconds.
+    /// Each shard's, by number; `None` of one that was too busy to answer within two seconds, or that has dropped its
+    /// stream before the end.
     pub fn shards(&self) -> &[Option<ShardFlows<K>>] {
         &self.shards
     }
@@ -89,6 +90,8 @@ pub(super) fn top<'a, K: Clone + 'a>(
 
 /// Where questions are asked and answers put.
 pub(super) struct Board<K> {
+    /// Held by who asks, until he has his answers.
+    asking: Mutex<()>,
     /// Counts the questions.
     asked: AtomicU64,
     most: Mutex<usize>,
@@ -107,6 +110,7 @@ impl<K> Board<K> {
     pub(super) fn new(shards: usize) -> Self {
         let none = || Answer { to: 0, flows: None, has_ended: false };
         Self {
+            asking: Mutex::new(()),
             asked: AtomicU64::new(0),
             most: Mutex::new(0),
             answers: Mutex::new((0..shards).map(|_| none()).collect()),
@@ -123,12 +127,10 @@ impl<K> Board<K> {
     where
         K: Clone,
     {
-        // One question at a time.
-        let mut asking = self.most.lock().unwrap_or_else(PoisonError::into_inner);
-        *asking = most;
+        let _one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.most.lock().unwrap_or_else(PoisonError::into_inner) = most;
         let mut answers = self.answers();
         let question = self.asked.fetch_add(1, Ordering::Release) + 1;
-        drop(asking);
         let deadline = Instant::now() + PATIENCE;
         let is_there = |answer: &Answer<K>| answer.to >= question || answer.has_ended;
         while !answers.iter().all(is_there)
@@ -175,7 +177,12 @@ impl<K> Seat<K> {
 
 impl<K> Drop for Seat<K> {
     fn drop(&mut self) {
-        self.board.answers()[self.number].has_ended = true;
+        let mut answers = self.board.answers();
+        let answer = &mut answers[self.number];
+        if !std::mem::replace(&mut answer.has_ended, true) {
+            answer.flows = None; // it ended without a word
+        }
+        drop(answers);
         self.board.answered.notify_all();
     }
 }

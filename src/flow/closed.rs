@@ -40,6 +40,8 @@ impl<K: Eq + Hash + Clone> Closed<K> {
 
     /// Forgets some of those that were closed long ago.
     pub(super) fn forget(&mut self, now: u64, some: usize) {
+        let Self { order, until, .. } = self;
+        order.tidy(until.len(), some, |key, at| until.get(key) == Some(&at));
         for _ in 0..some {
             let Some(key) = self.order.pop(now) else { return };
             // Not one that was closed again since.

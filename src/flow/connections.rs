@@ -23,6 +23,8 @@ use crate::Packet;
 const TICK: u64 = 1_000_000_000;
 /// The most that are told with a packet.
 const TICKS_A_PACKET: usize = 4;
+/// So many flows may be here that the tracker has forgotten behind our back, until it is seen to.
+const SLACK: usize = 1024;
 
 /// A flow that is wanted.
 struct Connection<F> {
@@ -31,9 +33,12 @@ struct Connection<F> {
     l4: Option<L4Proto>,
     /// `None` where it is over.
     flow: Option<F>,
+    /// Whether nothing more of it is wanted but its end.
+    is_silent: bool,
     /// Of TCP, of the initiator and the responder.
     halves: Option<Box<[HalfStream; 2]>>,
-    waits: bool,
+    /// Since when segments of it wait.
+    waits: Option<u64>,
 }
 
 /// Flows with their streams.
@@ -89,6 +94,9 @@ where
             self.consumer.told(&event, events);
             match &event {
                 FlowEvent::Started { key, side, orientation, ts, l4 } => {
+                    if self.flows.contains_key(key) {
+                        self.end_unknown(key, events);
+                    }
                     let of = Of { key, side: FlowSide::Initiator, ts: *ts };
                     let Some(flow) = self.consumer.begin(of, *l4, events) else { continue };
                     let initiator = match side {
@@ -98,9 +106,6 @@ where
                     self.insert(key.clone(), flow, initiator, *l4);
                 }
                 FlowEvent::Ended { key, reason, stats, history, l4 } => {
-                    if let Some(look) = look.take_if(|look| look.key == *key) {
-                        self.feed(look, packet, events);
-                    }
                     let end = End {
                         reason: *reason,
                         stats: stats.clone(),
@@ -108,22 +113,40 @@ where
                         l4: *l4,
                         ts: stats.last_seen,
                     };
+                    if let Some(look) = look.take_if(|look| look.key == *key) {
+                        self.feed(look, packet, Some(&end), events);
+                    }
                     self.end(key, end, events);
                 }
                 _ => {}
             }
         }
         if let Some(look) = look {
-            self.feed(look, packet, events);
+            self.feed(look, packet, None, events);
         }
     }
 
     fn insert(&mut self, key: E::Key, flow: C::Flow, initiator: Orientation, l4: Option<L4Proto>) {
         self.serial += 1;
         let serial = self.serial;
-        self.ticks.push_back((self.table.clock() + TICK, key.clone(), serial));
-        let flow = Some(flow);
-        let connection = Connection { serial, initiator, l4, flow, halves: None, waits: false };
+        if C::TICKS {
+            self.ticks.push_back((self.table.clock() + TICK, key.clone(), serial));
+            if self.ticks.len() > 2 * self.flows.len() + 1024 {
+                let flows = &self.flows;
+                self.ticks.retain(|(_, of, serial)| {
+                    of == &key || flows.get(of).is_some_and(|flow| flow.serial == *serial)
+                });
+            }
+        }
+        let connection = Connection {
+            serial,
+            initiator,
+            l4,
+            flow: Some(flow),
+            is_silent: false,
+            halves: None,
+            waits: None,
+        };
         self.flows.insert(key, connection);
     }
 
@@ -131,11 +154,14 @@ where
         &mut self,
         look: &Look<E::Key>,
         packet: Option<(&Packet<'_>, Lend<'_>)>,
+        end: Option<&End>,
         events: &mut VecDeque<C::Event>,
     ) {
         let Some((packet, lend)) = packet else { return };
         let Some(connection) = self.flows.get_mut(&look.key) else { return };
-        let Some(flow) = &mut connection.flow else { return };
+        let Some(flow) = connection.flow.as_mut().filter(|_| !connection.is_silent) else {
+            return;
+        };
         let time = packet.timestamp();
         let side = look.side(connection.initiator);
         let of = Of { key: &look.key, side, ts: FlowTime::new(time.secs, time.nanos) };
@@ -154,9 +180,12 @@ where
                 self.stats.gap_bytes += gaps;
                 self.stats.held = self.stats.held + now as u64 - before as u64;
                 self.stats.high_watermark = self.stats.high_watermark.max(self.stats.held);
-                if now > 0 && !connection.waits {
-                    connection.waits = true;
-                    self.waiting.push(look.key.clone(), connection.serial);
+                if now == 0 {
+                    connection.waits = None;
+                } else if connection.waits.is_none() {
+                    self.serial += 1;
+                    connection.waits = Some(self.serial);
+                    self.waiting.push(look.key.clone(), self.serial);
                 }
                 wanted
             }
@@ -167,70 +196,91 @@ where
                 self.consumer.data(of, flow, data, events)
             }
         };
-        self.heed(&look.key, of.ts, wanted, events);
+        self.heed(&look.key, of.ts, wanted, end, events);
         if self.stats.held > self.config.memory_cap as u64 {
-            self.relieve(&look.key, of.ts, events);
+            self.relieve(&look.key, of.ts, end, events);
         }
     }
 
-    /// Does what a consumer wants.
+    /// Does what a consumer wants. Of a flow that the tracker has ended, `end` says how.
     fn heed(
         &mut self,
         key: &E::Key,
         ts: FlowTime,
         wanted: Wanted,
+        end: Option<&End>,
         events: &mut VecDeque<C::Event>,
     ) {
         if wanted == Wanted::More {
             return;
         }
         let Some(connection) = self.flows.get_mut(key) else { return };
-        let halves = connection.halves.take();
-        self.stats.held -=
-            halves.iter().flat_map(|h| h.iter()).map(|h| h.held() as u64).sum::<u64>();
+        let held = connection.halves.take().map_or(0, |h| h[0].held() + h[1].held());
+        self.stats.held -= held as u64;
+        connection.waits = None;
+        let Wanted::Over(reason) = wanted else {
+            connection.is_silent = true;
+            return;
+        };
         let Some(flow) = connection.flow.take() else { return };
-        if let Wanted::Over(reason) = wanted
-            && let Some(entry) = self.table.tracker().get(key)
-        {
-            let (stats, history) = (entry.stats.clone(), entry.history);
-            let end = End { reason, stats, history, l4: connection.l4, ts };
-            self.consumer.end(key, flow, end, events);
-        }
+        let (stats, history) = match (self.table.tracker().get(key), end) {
+            (Some(entry), _) => (entry.stats.clone(), entry.history),
+            (None, Some(end)) => (end.stats.clone(), end.history),
+            (None, None) => (FlowStats::default(), HistoryString::new()),
+        };
+        let end = End { reason, stats, history, l4: connection.l4, ts };
+        self.consumer.end(key, flow, end, events);
     }
 
     /// Makes room where all that waits is too much.
     #[cold]
-    fn relieve(&mut self, key: &E::Key, ts: FlowTime, events: &mut VecDeque<C::Event>) {
+    fn relieve(
+        &mut self,
+        key: &E::Key,
+        ts: FlowTime,
+        end: Option<&End>,
+        events: &mut VecDeque<C::Event>,
+    ) {
         match self.config.policy {
             MemoryPolicy::EndFlow => {
                 self.stats.short_of_memory += 1;
-                self.heed(key, ts, Wanted::Over(EndReason::BufferOverflow), events);
+                let over = Wanted::Over(EndReason::BufferOverflow);
+                self.heed(key, ts, over, end, events);
             }
             MemoryPolicy::PassThrough => {
                 self.stats.short_of_memory += 1;
-                self.flush(key, ts, events);
+                self.flush(key, ts, end, events);
             }
             MemoryPolicy::GiveUpOldest => {
                 while self.stats.held > self.config.memory_cap as u64 {
-                    let Some((key, serial)) = self.waiting.pop() else { return };
-                    let Some(connection) = self.flows.get_mut(&key) else { continue };
-                    if connection.serial != serial {
-                        continue;
+                    let Some((key, since)) = self.waiting.pop() else { return };
+                    if self.waits(&key, since) {
+                        self.stats.short_of_memory += 1;
+                        self.flush(&key, ts, end, events);
                     }
-                    connection.waits = false;
-                    self.stats.short_of_memory += 1;
-                    self.flush(&key, ts, events);
                 }
             }
         }
     }
 
+    /// Whether a flow waits since then.
+    fn waits(&self, key: &E::Key, since: u64) -> bool {
+        self.flows.get(key).is_some_and(|connection| connection.waits == Some(since))
+    }
+
     /// Passes on all that waits in a flow.
-    fn flush(&mut self, key: &E::Key, ts: FlowTime, events: &mut VecDeque<C::Event>) {
+    fn flush(
+        &mut self,
+        key: &E::Key,
+        ts: FlowTime,
+        end: Option<&End>,
+        events: &mut VecDeque<C::Event>,
+    ) {
         let Some(connection) = self.flows.get_mut(key) else { return };
         let (Some(flow), Some(halves)) = (&mut connection.flow, &mut connection.halves) else {
             return;
         };
+        connection.waits = None;
         let before = halves[0].held() + halves[1].held();
         let mut passing = Passing::new(&mut self.consumer, flow, events);
         for (half, side) in halves.iter_mut().zip([FlowSide::Initiator, FlowSide::Responder]) {
@@ -240,20 +290,32 @@ where
         self.stats.bytes += bytes;
         self.stats.gap_bytes += gaps;
         self.stats.held -= before as u64;
-        self.heed(key, ts, wanted, events);
+        self.heed(key, ts, wanted, end, events);
     }
 
     fn end(&mut self, key: &E::Key, end: End, events: &mut VecDeque<C::Event>) {
-        self.flush(key, end.ts, events);
+        self.flush(key, end.ts, Some(&end), events);
         if let Some(connection) = self.flows.remove(key)
             && let Some(flow) = connection.flow
         {
             self.consumer.end(key, flow, end, events);
         }
-        let flows = &self.flows;
-        self.waiting.tidy(flows.len(), |key, serial| {
-            flows.get(key).is_some_and(|connection| connection.serial == serial && connection.waits)
+        let Self { waiting, flows, .. } = self;
+        waiting.tidy(flows.len(), |key, since| {
+            flows.get(key).is_some_and(|connection| connection.waits == Some(since))
         });
+    }
+
+    /// Ends a flow that the tracker does not know any more.
+    fn end_unknown(&mut self, key: &E::Key, events: &mut VecDeque<C::Event>) {
+        let end = End {
+            reason: EndReason::ForceClosed,
+            stats: FlowStats::default(),
+            history: HistoryString::new(),
+            l4: self.flows.get(key).and_then(|connection| connection.l4),
+            ts: FlowTime::default(),
+        };
+        self.end(key, end, events);
     }
 
     /// Tells some flows the time.
@@ -267,33 +329,25 @@ where
             }
             let Some((_, key, serial)) = self.ticks.pop_front() else { return };
             let Some(connection) = self.flows.get_mut(&key) else { continue };
+            let is_there = connection.serial == serial && !connection.is_silent;
             let Some(flow) = &mut connection.flow else { continue };
-            if connection.serial == serial {
+            if is_there {
                 let of = Of { key: &key, side: FlowSide::Initiator, ts };
                 let wanted = self.consumer.tick(of, flow, events);
-                self.heed(&key, ts, wanted, events);
+                self.heed(&key, ts, wanted, None, events);
                 self.ticks.push_back((now + TICK, key, serial));
             }
         }
     }
 
-    /// Ends what the tracker has forgotten behind our back.
-    fn tidy(&mut self, events: &mut VecDeque<C::Event>) {
-        if self.flows.len() <= self.table.tracker().flow_count() + 1024 {
+    /// Ends what the tracker has forgotten behind our back: where it is much, or at the end.
+    fn tidy(&mut self, slack: usize, events: &mut VecDeque<C::Event>) {
+        if self.flows.len() <= self.table.tracker().flow_count() + slack {
             return;
         }
         let is_gone = |key: &&E::Key| self.table.tracker().get(key).is_none();
         let gone: Vec<E::Key> = self.flows.keys().filter(is_gone).cloned().collect();
-        for key in gone {
-            let end = End {
-                reason: EndReason::ForceClosed,
-                stats: FlowStats::default(),
-                history: HistoryString::new(),
-                l4: self.flows[&key].l4,
-                ts: FlowTime::default(),
-            };
-            self.end(&key, end, events);
-        }
+        gone.iter().for_each(|key| self.end_unknown(key, events));
     }
 }
 
@@ -307,6 +361,8 @@ where
     type Event = C::Event;
 
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
+        self.table.catch_up(packet, &mut self.told);
+        self.go_on(None, None, events);
         let (mut look, acks) = (None, self.stats.held > 0);
         let find = |extractor: &E, frame: Frame<'_>, time, noted| {
             look = Look::at(extractor, frame, time, noted, acks);
@@ -314,7 +370,7 @@ where
         self.table.take(packet, &mut self.told, Some(find));
         self.go_on(look.as_ref(), Some((packet, lend)), events);
         self.tick(TICKS_A_PACKET, events);
-        self.tidy(events);
+        self.tidy(SLACK, events);
     }
 
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<C::Event>) -> bool {

@@ -76,7 +76,7 @@ pub(super) enum Wanted {
     More,
     /// No more of it; it ends for whoever listens.
     Over(EndReason),
-    /// No more of it, though it has not ended.
+    /// No more of it, but to be told when it ends.
     Nothing,
 }
 
@@ -85,6 +85,8 @@ pub(super) trait Consumer<K> {
     type Event;
     /// What it keeps of each flow.
     type Flow;
+    /// Whether it wants to be told the time.
+    const TICKS: bool = false;
 
     /// A flow begins: `None` where it is not wanted.
     fn begin(

@@ -70,7 +70,7 @@ impl<K> Expiry<K> {
 
     /// Where most are of flows that are gone, looks through some of them, and forgets those.
     #[inline]
-    pub(super) fn tidy(&mut self, flows: usize, some: usize, is_there: impl Fn(&K) -> bool) {
+    pub(super) fn tidy(&mut self, flows: usize, some: usize, is_there: impl Fn(&K, u64) -> bool) {
         if self.old.is_empty() {
             if self.heap.len() <= 2 * flows + SLACK {
                 return;
@@ -84,7 +84,7 @@ impl<K> Expiry<K> {
                 self.old = Vec::new();
                 return;
             };
-            if is_there(&due.key) {
+            if is_there(&due.key, due.at) {
                 self.heap.push(due);
             }
         }
@@ -120,18 +120,18 @@ mod tests {
     fn those_that_are_gone_are_forgotten_a_few_at_a_time() {
         let mut expiry = Expiry::new(10);
         expiry.rebuild((1..=5000).map(|at| (at, at)));
-        expiry.tidy(2000, 4, |_| panic!("it is not time yet"));
+        expiry.tidy(2000, 4, |_, _| panic!("it is not time yet"));
         let mut turns = 0;
         // A hundred of them are there.
         while expiry.heap.len() > 150 || !expiry.old.is_empty() {
-            expiry.tidy(100, 4, |at| at % 50 == 0);
+            expiry.tidy(100, 4, |at, _| at % 50 == 0);
             turns += 1;
         }
         assert_eq!(turns, 1250);
         assert_eq!((expiry.pop(49), expiry.pop(50), expiry.next()), (None, Some(50), Some(100)));
         // In the middle of it, none is lost.
         expiry.rebuild((1..=5000).map(|at| (at, at)));
-        expiry.tidy(100, 10, |_| true);
+        expiry.tidy(100, 10, |_, _| true);
         assert_eq!(expiry.next(), Some(0));
         assert_eq!(std::iter::from_fn(|| expiry.pop(u64::MAX)).count(), 5000);
         assert_eq!(expiry.next(), None);

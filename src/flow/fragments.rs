@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use ahash::RandomState;
-use etherparse::{Ipv6ExtensionSlice, LaxNetSlice, LaxSlicedPacket};
+use etherparse::{LaxNetSlice, LaxSlicedPacket};
 
 /// How long a datagram waits for the rest of it, in nanoseconds (as Linux, `ipfrag_time` in ip-sysctl).
 const PATIENCE: u64 = 30_000_000_000;
@@ -264,22 +264,37 @@ fn part(frame: &[u8]) -> Option<Part<'_>> {
         }
         LaxNetSlice::Ipv6(ip) => {
             let header = ip.header();
-            let fragment = ip.extensions().clone().into_iter().find_map(|slice| match slice {
-                Ipv6ExtensionSlice::Fragment(fragment) => Some(fragment),
-                _ => None,
-            })?;
+            let end = network + 40 + usize::from(header.payload_length());
+            let (next, at, fields) = fragment_header(frame, network, header.next_header().0)?;
+            let offset = u16::from_be_bytes([fields[2], fields[3]]);
             let id = Id {
                 source: header.source(),
                 destination: header.destination(),
-                protocol: fragment.next_header().0,
-                id: fragment.identification(),
+                protocol: next,
+                id: u32::from_be_bytes([fields[4], fields[5], fields[6], fields[7]]),
             };
-            let at = usize::from(fragment.fragment_offset().value()) * 8;
-            let more = fragment.more_fragments();
-            let part = Part { id, at, more, payload: ip.payload().payload, network };
-            fragment.is_fragmenting_payload().then_some(part).filter(Part::is_sound)
+            let payload = frame.get(at + 8..end.min(frame.len()))?;
+            let (place, more) = (usize::from(offset & !7), offset & 1 != 0);
+            let part = Part { id, at: place, more, payload, network };
+            (place > 0 || more).then_some(part).filter(Part::is_sound)
         }
     }
+}
+
+/// The extension of IPv6 that makes a fragment: what is behind it, where it is, and it. All behind it is of the datagram,
+/// other extensions too.
+fn fragment_header(frame: &[u8], network: usize, mut next: u8) -> Option<(u8, usize, &[u8; 8])> {
+    let mut at = network + 40;
+    for _ in 0..8 {
+        let fields: &[u8; 8] = frame.get(at..)?.first_chunk()?;
+        match next {
+            44 => return Some((fields[0], at, fields)),
+            0 | 43 | 60 => at += 8 + usize::from(fields[1]) * 8,
+            _ => return None,
+        }
+        next = fields[0];
+    }
+    None
 }
 
 impl Part<'_> {

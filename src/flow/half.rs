@@ -89,7 +89,6 @@ impl<'a> Segment<'a> {
 /// [`with_cap`](Self::with_cap) says. What is missing is given up as a [`Piece::Gap`] where the other side has
 /// acknowledged it ([`acked`](Self::acked)), where too much waits for it, or at the end ([`flush`](Self::flush)).
 /// A segment costs a logarithm of those that wait, and nothing where none do. Sequence numbers wrap.
-#[derive(Default)]
 pub struct HalfStream {
     /// The place of the next byte, counted from the first: its lower half and `base` give the sequence number.
     next: u64,
@@ -104,8 +103,24 @@ pub struct HalfStream {
     has_ended: bool,
     /// Where another connection of the same ports would begin.
     other: Option<u32>,
+    /// Segments that are too far away to be believed at once.
+    far: Option<Far>,
     stats: HalfStats,
 }
+
+/// Segments that follow each other, far from what is next.
+#[derive(Debug, Clone, Copy)]
+struct Far {
+    first: u32,
+    next: u32,
+    count: u32,
+}
+
+/// What is further away than this is not believed at once: one forged segment would have all before it given up.
+const FAR: i64 = 64 << 20;
+/// So many that follow each other are, where the other side acknowledges them, and where it is not heard.
+const CREDIBLE: u32 = 3;
+const CREDIBLE_ALONE: u32 = 32;
 
 /// Has the same bytes stand in both places, and says whether they differed.
 fn settle(overlap: Overlap, old: &mut [u8], new: &[u8]) -> bool {
@@ -119,7 +134,19 @@ fn settle(overlap: Overlap, old: &mut [u8], new: &[u8]) -> bool {
 impl HalfStream {
     /// An empty one, where at most a mebibyte waits.
     pub fn new() -> Self {
-        Self { cap: 1 << 20, ..Self::default() }
+        Self {
+            next: 0,
+            base: None,
+            waiting: BTreeMap::new(),
+            held: 0,
+            cap: 1 << 20,
+            overlap: Overlap::First,
+            fin: None,
+            has_ended: false,
+            other: None,
+            far: None,
+            stats: HalfStats::default(),
+        }
     }
 
     /// How much may wait, in bytes, with what keeping it costs (64 bytes a segment).
@@ -157,11 +184,18 @@ impl HalfStream {
                 false => self.other = Some(first),
             }
         } else if self.other == Some(first) && segment.len > 0 {
-            self.flush(out);
+            self.flush_waiting(out);
             (self.base, self.next, self.other) = (Some(first), 0, None);
             (self.fin, self.has_ended) = (None, false);
         }
-        let Some(at) = self.place(first) else { return };
+        let Some(mut at) = self.place(first) else { return };
+        if at > self.next as i64 + FAR {
+            if !self.is_credible(first, segment.len) {
+                return;
+            }
+            self.go_to(first, out);
+            at = self.next as i64;
+        }
         let end = at.saturating_add_unsigned(segment.len as u64);
         if segment.fin && end >= self.next as i64 {
             self.fin.get_or_insert(end as u64);
@@ -175,12 +209,50 @@ impl HalfStream {
 
     /// The other side has these bytes: what is missing before what waits, if it acknowledges that, was lost here alone.
     pub fn acked(&mut self, ack: u32, out: &mut impl FnMut(Piece<'_>)) {
+        if let Some(far) = self.far
+            && far.count >= CREDIBLE
+            && (0..=far.next.wrapping_sub(far.first)).contains(&ack.wrapping_sub(far.first))
+        {
+            // What there was of them is gone; the next one goes on.
+            self.go_to(far.next, out);
+        }
         while let Some((&first, _)) = self.waiting.first_key_value() {
             let Some(acked) = self.place(ack) else { return };
             if acked <= first as i64 {
                 return;
             }
             self.skip(first, out);
+        }
+        // The number behind a FIN is the FIN's.
+        if let Some(fin) = self.fin
+            && self.waiting.is_empty()
+            && self.next < fin
+            && self.place(ack).is_some_and(|acked| acked == fin as i64 + 1)
+        {
+            self.skip(fin, out);
+        }
+    }
+
+    /// Whether a segment that is far away follows enough others.
+    fn is_credible(&mut self, seq: u32, len: usize) -> bool {
+        let next = seq.wrapping_add(len as u32);
+        let follows = self.far.filter(|far| far.next == seq && len > 0);
+        let far = match follows {
+            Some(far) => Far { next, count: far.count + 1, ..far },
+            None => Far { first: seq, next, count: 1 },
+        };
+        self.far = Some(far);
+        far.count >= CREDIBLE_ALONE
+    }
+
+    /// Gives up all before a number, however far away.
+    fn go_to(&mut self, seq: u32, out: &mut impl FnMut(Piece<'_>)) {
+        self.flush_waiting(out);
+        self.far = None;
+        if let Some(place) = self.place(seq)
+            && place > self.next as i64
+        {
+            self.skip(place as u64, out);
         }
     }
 
@@ -193,6 +265,13 @@ impl HalfStream {
 
     /// Passes on all that waits, with gaps before what is missing: nothing more will come.
     pub fn flush(&mut self, out: &mut impl FnMut(Piece<'_>)) {
+        self.flush_waiting(out);
+        if let Some(fin) = self.fin.filter(|fin| *fin > self.next) {
+            self.skip(fin, out);
+        }
+    }
+
+    fn flush_waiting(&mut self, out: &mut impl FnMut(Piece<'_>)) {
         while self.skip_gap(out) {}
     }
 
@@ -322,6 +401,12 @@ impl HalfStream {
             self.has_ended = true;
             out(Piece::Fin);
         }
+    }
+}
+
+impl Default for HalfStream {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -223,6 +223,7 @@ where
             if self.has_ended {
                 let has_more = self.intake.finish(ENDED_A_POLL, &mut self.events);
                 if has_more || !self.events.is_empty() {
+                    budget = budget.saturating_sub(ENDED_A_POLL);
                     continue;
                 }
                 return self.intake.poll_done(cx).map(|()| None);
@@ -244,6 +245,8 @@ where
                 Poll::Pending => {
                     self.poll_tick(cx);
                     if self.events.is_empty() {
+                        // What the last packets have begun has its first turn, and who wakes it is known.
+                        let _ = self.intake.poll_ready(cx);
                         return Poll::Pending;
                     }
                 }

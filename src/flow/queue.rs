@@ -65,6 +65,8 @@ struct State {
     items: VecDeque<(Chunk, usize)>,
     weight: usize,
     ended: Option<EndReason>,
+    /// Whether the end that takes is gone.
+    is_left: bool,
     /// Who waits for an item, and who for room.
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -72,8 +74,9 @@ struct State {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        let (items, weight, ended) = (VecDeque::new(), 0, None);
-        Self(Arc::new(Mutex::new(State { items, weight, ended, reader: None, writer: None })))
+        let (items, weight, ended, is_left) = (VecDeque::new(), 0, None, false);
+        let state = State { items, weight, ended, is_left, reader: None, writer: None };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -85,9 +88,9 @@ impl Queue {
         Self(Arc::clone(&self.0))
     }
 
-    /// Whether the other end is gone.
-    pub(super) fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+    /// Whether the end that takes is gone.
+    pub(super) fn is_left(&self) -> bool {
+        self.lock().is_left
     }
 
     /// Bytes that wait, with what keeping them costs.
@@ -98,12 +101,18 @@ impl Queue {
     /// Adds a chunk of so many bytes; gaps that follow each other are one.
     pub(super) fn push(&self, chunk: Chunk, bytes: usize) {
         let mut state = self.lock();
-        if let (Some((Chunk::Gap { side, bytes }, _)), Chunk::Gap { side: next, bytes: more }) =
-            (state.items.back_mut(), &chunk)
-            && side == next
-        {
-            *bytes += more;
-            return;
+        if let Chunk::Gap { side, bytes: more } = &chunk {
+            // Behind the last bytes there is a gap of each side at most.
+            for (chunk, _) in state.items.iter_mut().rev().take(2) {
+                match chunk {
+                    Chunk::Gap { side: of, bytes } if of == side => {
+                        *bytes += more;
+                        return;
+                    }
+                    Chunk::Gap { .. } => {}
+                    _ => break,
+                }
+            }
         }
         state.weight += bytes + OVERHEAD;
         state.items.push_back((chunk, bytes + OVERHEAD));
@@ -146,7 +155,7 @@ impl Queue {
     /// Whether less than so much waits, or nobody will take it.
     pub(super) fn poll_room(&self, cap: usize, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.weight < cap || self.is_abandoned() {
+        if state.weight < cap || state.is_left {
             return Poll::Ready(());
         }
         state.writer = Some(cx.waker().clone());
@@ -164,7 +173,12 @@ impl Queue {
 
     /// The end that takes is gone: whoever waits for room need not.
     pub(super) fn leave(&self) {
-        let writer = self.lock().writer.take();
+        let mut state = self.lock();
+        state.is_left = true;
+        state.items.clear();
+        state.weight = 0;
+        let writer = state.writer.take();
+        drop(state);
         writer.into_iter().for_each(Waker::wake);
     }
 }
@@ -221,7 +235,7 @@ impl Inlets {
     }
 
     pub(super) fn put(&mut self, inlet: &mut Inlet, side: FlowSide, data: Data<'_>) -> Wanted {
-        if inlet.queue.is_abandoned() {
+        if inlet.queue.is_left() {
             return Wanted::Nothing;
         }
         let Backlog { cap, policy } = self.backlog;
@@ -262,7 +276,7 @@ impl Inlets {
 
     /// Whether those who take bytes are to have a turn before more come.
     pub(super) fn wants_turn(&self) -> bool {
-        self.pushed >= TURN.min(self.backlog.cap / 2)
+        self.pushed >= TURN.min(self.backlog.cap / 2).max(1)
     }
 
     /// Whether there is room where the stream is to wait for it; now and then, others have a turn first.
@@ -273,7 +287,6 @@ impl Inlets {
             return Poll::Pending;
         }
         let cap = self.backlog.cap;
-        // Those that are abandoned have two ends here at most.
         self.full.retain(|queue| queue.poll_room(cap, cx).is_pending());
         if self.full.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }

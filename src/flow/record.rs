@@ -7,9 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ahash::RandomState;
-use flowscope::{
-    EndReason, FlowEvent, FlowExtractor, FlowSide, HistoryString, KeyFields, L4Proto, Orientation,
-};
+use flowscope::extractor::TcpFlags;
+use flowscope::{EndReason, FlowEvent, FlowExtractor, FlowSide, KeyFields, L4Proto, Orientation};
 use futures_core::Stream;
 
 pub use self::writer::{RecordFormat, RecordWriter};
@@ -45,8 +44,9 @@ pub struct FlowRecord<K> {
     pub sent: FlowDirection,
     /// What was answered.
     pub received: FlowDirection,
-    /// The flags of TCP as they came, in Zeek's letters: the initiator's in capitals.
-    pub history: HistoryString,
+    /// What TCP said, each for the first time, in Zeek's letters: `s` a SYN, `h` one that acknowledges, `a` an
+    /// acknowledgement alone, `d` data, `f` a FIN, `r` a reset; the initiator's in capitals.
+    pub history: String,
     /// When the first packet came.
     pub start: Timestamp,
     /// When the last packet came.
@@ -54,6 +54,9 @@ pub struct FlowRecord<K> {
     /// Why it ended.
     pub reason: EndReason,
 }
+
+/// So many flows may be here that the tracker has forgotten behind our back, until it is seen to.
+const SLACK: usize = 1024;
 
 /// Counts bytes of IP for each flow.
 pub(super) struct Recorder<E: FlowExtractor, S> {
@@ -67,12 +70,63 @@ pub(super) struct Recorder<E: FlowExtractor, S> {
 struct Counted {
     initiator: Orientation,
     octets: [u64; 2],
+    /// Letters of TCP's history, and how many.
+    history: [u8; 12],
+    letters: u8,
 }
 
 /// Whose packet it is.
+#[derive(Clone, Copy)]
 enum Whose {
     Side(FlowSide),
     Oriented(Orientation),
+}
+
+/// A packet of a flow.
+struct Seen<K> {
+    key: K,
+    whose: Whose,
+    octets: u64,
+    /// Of TCP: its flags, and whether it has bytes.
+    tcp: Option<(TcpFlags, bool)>,
+}
+
+impl Counted {
+    fn new(initiator: Orientation) -> Self {
+        Self { initiator, octets: [0; 2], history: [0; 12], letters: 0 }
+    }
+
+    fn count<K>(&mut self, seen: &Seen<K>) {
+        let is_initiators = match seen.whose {
+            Whose::Side(side) => side == FlowSide::Initiator,
+            Whose::Oriented(orientation) => orientation == self.initiator,
+        };
+        self.octets[usize::from(!is_initiators)] += seen.octets;
+        let Some((flags, has_bytes)) = seen.tcp else { return };
+        let (syn, ack) = (flags.contains(TcpFlags::SYN), flags.contains(TcpFlags::ACK));
+        let (fin, rst) = (flags.contains(TcpFlags::FIN), flags.contains(TcpFlags::RST));
+        let said = [
+            (syn && !ack, b's'),
+            (syn && ack, b'h'),
+            (ack && !syn && !fin && !rst && !has_bytes, b'a'),
+            (has_bytes, b'd'),
+            (fin, b'f'),
+            (rst, b'r'),
+        ];
+        for (_, letter) in said.into_iter().filter(|(said, _)| *said) {
+            let letter = if is_initiators { letter.to_ascii_uppercase() } else { letter };
+            let count = usize::from(self.letters);
+            // There are twelve of them.
+            if !self.history[..count].contains(&letter) && count < self.history.len() {
+                self.history[count] = letter;
+                self.letters += 1;
+            }
+        }
+    }
+
+    fn history(&self) -> String {
+        String::from_utf8_lossy(&self.history[..usize::from(self.letters)]).into_owned()
+    }
 }
 
 impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
@@ -83,10 +137,9 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
 
     fn go_on(
         &mut self,
-        packet: Option<(E::Key, Whose, u64)>,
+        mut seen: Option<Seen<E::Key>>,
         records: &mut VecDeque<FlowRecord<E::Key>>,
     ) {
-        let mut packet = packet;
         while let Some(event) = self.told.pop_front() {
             match event {
                 FlowEvent::Started { key, side, orientation, .. } => {
@@ -94,14 +147,15 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
                         FlowSide::Initiator => orientation,
                         FlowSide::Responder => orientation.flipped(),
                     };
-                    self.flows.insert(key, Counted { initiator, octets: [0; 2] });
+                    self.flows.insert(key, Counted::new(initiator));
                 }
-                FlowEvent::Ended { key, reason, stats, history, l4 } => {
-                    if let Some(packet) = packet.take_if(|(of, ..)| *of == key) {
-                        self.count(packet);
+                FlowEvent::Ended { key, reason, stats, l4, .. } => {
+                    if let Some(seen) = seen.take_if(|seen| seen.key == key) {
+                        self.count(&seen);
                     }
                     let counted = self.flows.remove(&key);
-                    let [sent, received] = counted.map_or([0; 2], |counted| counted.octets);
+                    let counted = counted.unwrap_or(Counted::new(stats.initiator_orientation));
+                    let [sent, received] = counted.octets;
                     let time =
                         |time: flowscope::Timestamp| Timestamp { secs: time.sec, nanos: time.nsec };
                     records.push_back(FlowRecord {
@@ -113,7 +167,7 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
                             packets: stats.packets_responder,
                             octets: received,
                         },
-                        history,
+                        history: counted.history(),
                         start: time(stats.started),
                         end: time(stats.last_seen),
                         reason,
@@ -122,18 +176,19 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
                 _ => {}
             }
         }
-        if let Some(packet) = packet {
-            self.count(packet);
+        if let Some(seen) = seen {
+            self.count(&seen);
+        }
+        // What the tracker has forgotten behind our back.
+        if self.flows.len() > self.table.tracker().flow_count() + SLACK {
+            self.flows.retain(|key, _| self.table.tracker().get(key).is_some());
         }
     }
 
-    fn count(&mut self, (key, whose, octets): (E::Key, Whose, u64)) {
-        let Some(counted) = self.flows.get_mut(&key) else { return };
-        let is_initiators = match whose {
-            Whose::Side(side) => side == FlowSide::Initiator,
-            Whose::Oriented(orientation) => orientation == counted.initiator,
-        };
-        counted.octets[usize::from(!is_initiators)] += octets;
+    fn count(&mut self, seen: &Seen<E::Key>) {
+        if let Some(counted) = self.flows.get_mut(&seen.key) {
+            counted.count(seen);
+        }
     }
 }
 
@@ -141,18 +196,27 @@ impl<E: FlowExtractor, S: Send + 'static> Intake for Recorder<E, S> {
     type Event = FlowRecord<E::Key>;
 
     fn packet(&mut self, packet: &Packet<'_>, _: Lend<'_>, events: &mut VecDeque<Self::Event>) {
+        self.table.catch_up(packet, &mut self.told);
+        self.go_on(None, events);
         let mut seen = None;
         let look = |extractor: &E, frame: Frame<'_>, time, noted: Option<Noted<E::Key>>| {
             let octets = frames::layer_3(frame.bytes).map_or(frame.bytes.len(), |ip| ip.len());
-            seen = match noted {
-                Some(noted) => Some((noted.key, Whose::Side(noted.side), octets as u64)),
-                None => extractor.extract(flowscope::PacketView::new(frame.bytes, time)).map(
-                    |extracted| {
-                        let whose = Whose::Oriented(extracted.orientation);
-                        (extracted.key, whose, octets as u64)
-                    },
-                ),
-            };
+            let octets = octets as u64;
+            if let Some(noted) = noted
+                && let Some(header) =
+                    frames::tcp_header(frame.bytes, noted.payload.start, noted.seq)
+            {
+                let (whose, tcp) = (Whose::Side(noted.side), Some((header.flags, true)));
+                seen = Some(Seen { key: noted.key, whose, octets, tcp });
+                return;
+            }
+            let extracted = extractor.extract(flowscope::PacketView::new(frame.bytes, time));
+            seen = extracted.map(|of| Seen {
+                key: of.key,
+                whose: Whose::Oriented(of.orientation),
+                octets,
+                tcp: of.tcp.map(|tcp| (tcp.flags, tcp.payload_len > 0)),
+            });
         };
         self.table.take(packet, &mut self.told, Some(look));
         self.go_on(seen, events);

@@ -165,6 +165,7 @@ fn number(side: FlowSide) -> usize {
 impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
     type Event = SessionEvent<K, M>;
     type Flow = Session<M>;
+    const TICKS: bool = true;
 
     fn begin(
         &mut self,
@@ -191,9 +192,10 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
     ) -> Wanted {
         let side = number(of.side);
         match &data {
-            Data::Bytes(bytes) if flow.parser.is_none() => {
+            Data::Bytes(bytes) if flow.parser.is_none() && !flow.is_strange[side] => {
                 flow.parser = self.source.by_bytes(of.key, flow.l4, of.side, bytes.as_slice());
-                flow.is_strange[side] |= flow.parser.is_none();
+                flow.is_lost[side] = false;
+                flow.is_strange[side] = flow.parser.is_none();
                 if flow.is_strange == [true; 2] {
                     return Wanted::Nothing;
                 }
@@ -225,7 +227,8 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         // What it was over for, it was told by itself.
         let is_broken = matches!(reason, EndReason::ParseError | EndReason::ParserDone);
         if let Some(mut parser) = flow.parser.filter(|_| !is_broken) {
-            let is_whole = matches!(reason, EndReason::Fin | EndReason::IdleTimeout);
+            let is_whole =
+                matches!(reason, EndReason::Fin | EndReason::IdleTimeout | EndReason::ForceClosed);
             let sides = [FlowSide::Initiator, FlowSide::Responder];
             for side in sides.into_iter().filter(|side| is_whole && !flow.has_ended[number(*side)])
             {

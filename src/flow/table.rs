@@ -20,6 +20,10 @@ use crate::Packet;
 /// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
 /// enough, and no packet waits for a sweep over all.
 const DUE_A_PACKET: usize = 4;
+/// The same, where time has gone on by more than a second since the packet before.
+const DUE_A_JUMP: usize = 1 << 16;
+/// The most that are looked at because so many are of flows that are gone.
+const TIDIED: usize = 256;
 /// A step back of the clock by more is one; by less, packets are out of order.
 const STEP: u64 = 1_000_000_000;
 
@@ -39,6 +43,10 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     /// The latest packet's time, in nanoseconds.
     clock: u64,
     frames: Frames,
+    /// Packets since the clock has stepped back.
+    calm: usize,
+    /// Whether beginnings and ends are told, whatever is asked.
+    tells_ends: bool,
     /// What the tracker has counted of flows that late packets would have begun.
     phantoms: FlowTrackerStats,
     /// Where it is asked for its flows.
@@ -74,24 +82,28 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             suppressed,
             clock: 0,
             frames: Frames::new(),
+            calm: usize::MAX,
+            tells_ends: false,
             phantoms: FlowTrackerStats::default(),
             seat: None,
         }
     }
 
     /// Changes the options; flows beyond a smaller bound are gone without an event.
-    pub fn set_config(&mut self, config: FlowTrackerConfig) {
+    pub fn set_config(&mut self, mut config: FlowTrackerConfig) {
+        if self.tells_ends {
+            config.suppress_events.remove(EventMask::STARTED | EventMask::ENDED);
+        }
         self.suppressed = config.suppress_events;
         self.closed.set_most(config.max_flows);
         self.tracker.set_config(heard(config));
         self.look_again();
     }
 
-    /// Has the table tell of beginnings and ends, whatever was asked.
+    /// Has the table tell of beginnings and ends from here on, whatever is asked.
     pub(super) fn tell_ends(&mut self) {
-        let mut config = self.config();
-        config.suppress_events.remove(EventMask::STARTED | EventMask::ENDED);
-        self.set_config(config);
+        self.tells_ends = true;
+        self.set_config(self.config());
     }
 
     /// The options.
@@ -124,32 +136,46 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
     ) -> FlowTable<E, T> {
         let config = self.config();
-        let Self { tracker, idle_timeout, seat, .. } = self;
+        let Self { tracker, idle_timeout, seat, closed, frames, clock, .. } = self;
         let table = FlowTable::with_config_and_state(tracker.into_extractor(), config, init);
-        FlowTable { idle_timeout, seat, ..table }
+        FlowTable { idle_timeout, seat, closed, frames, clock, ..table }
     }
 
     /// Takes a packet in: what it has brought about is added to `events`.
     pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
+        self.catch_up(packet, events);
         self.take(packet, events, None::<fn(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>);
     }
 
-    /// The same; `look` sees its frame, and what the tracker noted of it.
+    /// Ends flows that are due before a packet: what has been idle too long does not go on with it.
+    pub(super) fn catch_up(
+        &mut self,
+        packet: &Packet<'_>,
+        events: &mut VecDeque<FlowEvent<E::Key>>,
+    ) {
+        self.answer();
+        let now = packet.timestamp().as_nanos();
+        self.calm = self.calm.saturating_add(1);
+        if now.saturating_add(STEP) < self.clock && self.calm > self.tracker.flow_count() / 16 {
+            // To note it of all flows takes time, so packets whose clocks disagree do not have it done each time.
+            self.calm = 0;
+            self.clock = now;
+            self.look_again();
+        }
+        let has_jumped = now > self.clock.saturating_add(STEP);
+        self.clock = self.clock.max(now);
+        self.expire(if has_jumped { DUE_A_JUMP } else { DUE_A_PACKET }, events);
+    }
+
+    /// Takes a packet in; `look` sees its frame, and what the tracker noted of it.
     pub(super) fn take(
         &mut self,
         packet: &Packet<'_>,
         events: &mut VecDeque<FlowEvent<E::Key>>,
         look: Option<impl FnOnce(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>,
     ) {
-        self.answer();
         let time = packet.timestamp();
-        let now = time.as_nanos();
-        if now.saturating_add(STEP) < self.clock {
-            self.clock = now;
-            self.look_again();
-        }
-        self.clock = self.clock.max(now);
-        let Some(frame) = self.frames.of(packet, now) else { return };
+        let Some(frame) = self.frames.of(packet, time.as_nanos()) else { return };
         let time = FlowTime::new(time.secs, time.nanos);
         let (view, mut noted) = (PacketView::new(frame.bytes, time), None);
         let mut told = self.tracker.track_with_payload(view, |key, side, seq, payload| {
@@ -178,7 +204,6 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             }
             self.tell(event, events);
         }
-        self.expire(DUE_A_PACKET, events);
     }
 
     /// The flow that a packet has begun though it is late: it belongs to a connection that was closed. The tracker
@@ -315,8 +340,14 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
                 false => self.expiry.push(due, key),
             }
         }
-        let Self { expiry, tracker, .. } = self;
-        expiry.tidy(tracker.flow_count(), most, |key| tracker.get(key).is_some());
+        let Self { expiry, tracker, idle_timeout, .. } = self;
+        expiry.tidy(tracker.flow_count(), most.min(TIDIED), |key, at| {
+            // Not of a flow of the same key that was before it.
+            let Some(entry) = tracker.get(key) else { return false };
+            let l4 = tracker.snapshot_l4(key);
+            let timeout = timeout(tracker.config(), idle_timeout.as_ref(), key, l4);
+            at >= nanos(entry.stats.started).saturating_add(timeout)
+        });
     }
 
     /// Ends a flow as idle.
@@ -341,14 +372,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     }
 
     fn timeout(&self, key: &E::Key, l4: Option<L4Proto>) -> u64 {
-        let own = self.idle_timeout.as_ref().and_then(|timeout| timeout(key, l4));
-        let config = self.tracker.config();
-        let timeout = own.unwrap_or(match l4 {
-            Some(L4Proto::Tcp) => config.idle_timeout_tcp,
-            Some(L4Proto::Udp) => config.idle_timeout_udp,
-            _ => config.idle_timeout_other,
-        });
-        u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
+        timeout(self.tracker.config(), self.idle_timeout.as_ref(), key, l4)
     }
 
     /// Notes anew when each flow is due.
@@ -362,6 +386,22 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         expiry.rebuild(self.tracker.flows().map(due));
         self.expiry = expiry;
     }
+}
+
+/// How long a flow may be idle, in nanoseconds.
+fn timeout<K>(
+    config: &FlowTrackerConfig,
+    own: Option<&IdleTimeout<K>>,
+    key: &K,
+    l4: Option<L4Proto>,
+) -> u64 {
+    let own = own.and_then(|timeout| timeout(key, l4));
+    let timeout = own.unwrap_or(match l4 {
+        Some(L4Proto::Tcp) => config.idle_timeout_tcp,
+        Some(L4Proto::Udp) => config.idle_timeout_udp,
+        _ => config.idle_timeout_other,
+    });
+    u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The flow that an event is of.

@@ -136,6 +136,50 @@ fn a_spray_of_single_bytes_is_bounded() {
     assert!(gone > 190_000);
 }
 
+#[test]
+fn what_is_missing_before_a_fin_is_a_gap() {
+    let fin = |seq| Segment { fin: true, ..Segment::new(seq, b"") };
+    let mut half = HalfStream::new();
+    let mut out = Vec::new();
+    assert_eq!(give(&mut half, 0, "a"), "a");
+    half.segment(fin(10), &mut told(&mut out));
+    half.acked(10, &mut told(&mut out));
+    assert!(out.is_empty());
+    half.acked(11, &mut told(&mut out));
+    assert_eq!(out, b"[9].");
+    let mut half = HalfStream::new();
+    assert_eq!(give(&mut half, 0, "a"), "a");
+    half.segment(fin(5), &mut told(&mut out));
+    assert_eq!(flushed(&mut half), "[4].");
+}
+
+#[test]
+fn one_segment_far_away_is_not_believed_and_a_stream_that_goes_on_there_is() {
+    for is_acked in [true, false] {
+        let mut half = HalfStream::new();
+        assert_eq!(give(&mut half, 0, "a"), "a");
+        let away = 1 << 30;
+        assert_eq!(give(&mut half, away, "forged"), "");
+        let mut out = Vec::new();
+        half.acked(away + 6, &mut told(&mut out));
+        assert!(out.is_empty());
+        assert_eq!(give(&mut half, 1, "bc"), "bc");
+        let mut place = away + 1000;
+        let mut heard = String::new();
+        for _ in 0..40 {
+            heard += &give(&mut half, place, "x");
+            place += 1;
+            if is_acked {
+                half.acked(place, &mut told(&mut out));
+            }
+        }
+        heard.insert_str(0, &String::from_utf8(out).unwrap());
+        let lost = if is_acked { 3 } else { 31 };
+        let gap = 1000 + away - 3 + lost;
+        assert_eq!(heard, format!("[{gap}]{}", "x".repeat(40 - lost as usize)));
+    }
+}
+
 proptest! {
     /// A stream in segments, some again, some with more, in any order: it comes out as it is, or with gaps of the right
     /// length where they are missing.

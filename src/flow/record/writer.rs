@@ -181,7 +181,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
             ",\"packets_sent\":{},\"packets_received\":{},\"octets_sent\":{},\"octets_received\":{}",
             sent.packets, received.packets, sent.octets, received.octets
         )?;
-        write!(out, ",\"history\":\"{}\",\"reason\":\"{reason}\"", history.as_str())?;
+        write!(out, ",\"history\":\"{history}\",\"reason\":\"{reason}\"")?;
         if let Some(id) = &self.community_id {
             write!(out, ",\"community_id\":\"{id}\"")?;
         }
@@ -201,7 +201,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
             received.packets,
             sent.octets,
             received.octets,
-            history.as_str(),
+            history,
             Or(self.community_id.as_ref(), "")
         )
     }
@@ -211,7 +211,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         let FlowRecord { sent, received, start, end, reason, .. } = self.record;
         write!(out, "{{\"timestamp\":\"{}\",\"event_type\":\"flow\"", Iso(*end, 6, "+0000"))?;
         self.ends(out, ["src_ip", "src_port", "dest_ip", "dest_port"])?;
-        write!(out, ",\"proto\":\"{}\"", self.proto.to_uppercase())?;
+        write!(out, ",\"proto\":\"{}\"", self.suricatas())?;
         if let Some(id) = &self.community_id {
             write!(out, ",\"community_id\":\"{id}\"")?;
         }
@@ -246,11 +246,11 @@ impl<'a, K: KeyFields> Line<'a, K> {
         for (ip, port) in [self.from, self.to] {
             write!(out, "\t{}\t{}", Or(ip, "-"), Or(port, "-"))?;
         }
-        let history = Some(history.as_str()).filter(|history| !history.is_empty());
+        let history = Some(history).filter(|history| !history.is_empty());
         writeln!(
             out,
             "\t{}\t{}.{:06}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
-            self.proto,
+            self.zeeks(),
             duration / 1_000_000_000,
             duration % 1_000_000_000 / 1000,
             self.state(),
@@ -263,27 +263,51 @@ impl<'a, K: KeyFields> Line<'a, K> {
         )
     }
 
-    /// Zeek's name for how a connection went, by the flags that were seen (`conn.log`'s `conn_state`).
+    /// Zeek's name for how a connection went, by what was said (`conn.log`'s `conn_state`).
     fn state(&self) -> &'static str {
-        let history = self.record.history.as_str();
-        if self.record.l4 != Some(L4Proto::Tcp) {
-            return if self.record.received.packets > 0 { "SF" } else { "S0" };
+        let FlowRecord { history, sent, received, l4, .. } = self.record;
+        if *l4 != Some(L4Proto::Tcp) {
+            return match (sent.packets, received.packets) {
+                (0, _) => "SHR",
+                (_, 0) => "S0",
+                _ => "SF",
+            };
         }
         let has = |letter: char| history.contains(letter);
-        match (has('S'), has('h'), has('F'), has('f'), has('R'), has('r')) {
-            (true, false, _, _, _, true) => "REJ",
-            (true, false, _, _, true, _) => "RSTOS0",
-            (false, true, _, _, _, true) => "RSTRH",
-            (_, _, _, _, true, _) => "RSTO",
-            (_, _, _, _, _, true) => "RSTR",
-            (true, false, true, ..) => "SH",
-            (false, true, _, true, ..) => "SHR",
-            (true, false, ..) => "S0",
-            (_, _, true, true, ..) => "SF",
-            (true, true, true, false, ..) => "S2",
-            (true, true, false, true, ..) => "S3",
-            (true, true, ..) => "S1",
-            _ => "OTH",
+        let (opened, answered) = (has('S'), has('h'));
+        match (has('R'), has('r'), has('F'), has('f')) {
+            (_, true, ..) if opened && !answered => "REJ",
+            (true, ..) if opened && !answered => "RSTOS0",
+            (_, true, ..) if answered && !opened => "RSTRH",
+            (true, ..) => "RSTO",
+            (_, true, ..) => "RSTR",
+            (.., true, _) if opened && !answered => "SH",
+            (.., true) if answered && !opened => "SHR",
+            _ if opened && !answered => "S0",
+            _ if !(opened && answered) => "OTH",
+            (.., true, true) => "SF",
+            (.., true, false) => "S2",
+            (.., false, true) => "S3",
+            _ => "S1",
+        }
+    }
+
+    /// Suricata's name of the protocol.
+    fn suricatas(&self) -> String {
+        match self.record.l4 {
+            Some(L4Proto::IcmpV6) => "IPv6-ICMP".to_owned(),
+            Some(L4Proto::Other(number)) => format!("{number:03}"),
+            _ => self.proto.to_uppercase(),
+        }
+    }
+
+    /// Zeek's.
+    fn zeeks(&self) -> &'static str {
+        match self.record.l4 {
+            Some(L4Proto::Tcp) => "tcp",
+            Some(L4Proto::Udp) => "udp",
+            Some(L4Proto::Icmp | L4Proto::IcmpV6) => "icmp",
+            _ => "unknown_transport",
         }
     }
 }
