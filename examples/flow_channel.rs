@@ -25,7 +25,7 @@ async fn work(streams: Receiver<Direction>) -> (u64, u64) {
                         bytes + said.len() as u64
                     }
                     _ => bytes,
-                })))
+                })));
             }
             Err(TryRecvError::Empty) => time::sleep(Duration::from_millis(1)).await,
             Err(TryRecvError::Disconnected) => break,

@@ -87,6 +87,12 @@ mod tests {
         assert!(closed.until.is_empty());
         (0..1000).for_each(|key| closed.insert(key, 9));
         assert!(closed.until.len() <= 10);
+        // The same again and again.
+        for now in 0..100_000 {
+            closed.insert(1, now);
+            assert!(!closed.is_late(&1, true, now));
+        }
+        assert!(closed.order.len() < 3000, "{}", closed.order.len());
         assert_eq!(closed.late(), 2);
     }
 }

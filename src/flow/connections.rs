@@ -1,12 +1,14 @@
 //! The table of flows with what is behind each: its streams put together, and who takes their bytes.
 
+mod upkeep;
+
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
 
 use ahash::RandomState;
 use flowscope::{
-    EndReason, FlowEvent, FlowExtractor, FlowSide, FlowStats, HistoryString, KeyFields, L4Proto,
-    Orientation, Timestamp as FlowTime,
+    FlowEvent, FlowExtractor, FlowSide, FlowStats, HistoryString, KeyFields, L4Proto, Orientation,
+    Timestamp as FlowTime,
 };
 
 use super::bytes::Lend;
@@ -15,7 +17,7 @@ use super::frames::Frame;
 use super::half::HalfStream;
 use super::look::Look;
 use super::pump::Intake;
-use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
+use super::reassembly::{ReassemblyConfig, ReassemblyStats, Waiting};
 use super::table::FlowTable;
 use crate::Packet;
 
@@ -232,42 +234,6 @@ where
         self.consumer.end(key, flow, end, events);
     }
 
-    /// Makes room where all that waits is too much.
-    #[cold]
-    fn relieve(
-        &mut self,
-        key: &E::Key,
-        ts: FlowTime,
-        end: Option<&End>,
-        events: &mut VecDeque<C::Event>,
-    ) {
-        match self.config.policy {
-            MemoryPolicy::EndFlow => {
-                self.stats.short_of_memory += 1;
-                let over = Wanted::Over(EndReason::BufferOverflow);
-                self.heed(key, ts, over, end, events);
-            }
-            MemoryPolicy::PassThrough => {
-                self.stats.short_of_memory += 1;
-                self.flush(key, ts, end, events);
-            }
-            MemoryPolicy::GiveUpOldest => {
-                while self.stats.held > self.config.memory_cap as u64 {
-                    let Some((key, since)) = self.waiting.pop() else { return };
-                    if self.waits(&key, since) {
-                        self.stats.short_of_memory += 1;
-                        self.flush(&key, ts, end, events);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether a flow waits since then.
-    fn waits(&self, key: &E::Key, since: u64) -> bool {
-        self.flows.get(key).is_some_and(|connection| connection.waits == Some(since))
-    }
-
     /// Passes on all that waits in a flow.
     fn flush(
         &mut self,
@@ -304,50 +270,6 @@ where
         waiting.tidy(flows.len(), |key, since| {
             flows.get(key).is_some_and(|connection| connection.waits == Some(since))
         });
-    }
-
-    /// Ends a flow that the tracker does not know any more.
-    fn end_unknown(&mut self, key: &E::Key, events: &mut VecDeque<C::Event>) {
-        let end = End {
-            reason: EndReason::ForceClosed,
-            stats: FlowStats::default(),
-            history: HistoryString::new(),
-            l4: self.flows.get(key).and_then(|connection| connection.l4),
-            ts: FlowTime::default(),
-        };
-        self.end(key, end, events);
-    }
-
-    /// Tells some flows the time.
-    fn tick(&mut self, most: usize, events: &mut VecDeque<C::Event>) {
-        let now = self.table.clock();
-        let ts = FlowTime::new((now / 1_000_000_000) as u32, (now % 1_000_000_000) as u32);
-        for _ in 0..most {
-            // After a step back of the clock, those of the future are told again from there on.
-            if self.ticks.front().is_none_or(|(due, ..)| *due > now && *due <= now + 2 * TICK) {
-                return;
-            }
-            let Some((_, key, serial)) = self.ticks.pop_front() else { return };
-            let Some(connection) = self.flows.get_mut(&key) else { continue };
-            let is_there = connection.serial == serial && !connection.is_silent;
-            let Some(flow) = &mut connection.flow else { continue };
-            if is_there {
-                let of = Of { key: &key, side: FlowSide::Initiator, ts };
-                let wanted = self.consumer.tick(of, flow, events);
-                self.heed(&key, ts, wanted, None, events);
-                self.ticks.push_back((now + TICK, key, serial));
-            }
-        }
-    }
-
-    /// Ends what the tracker has forgotten behind our back: where it is much, or at the end.
-    fn tidy(&mut self, slack: usize, events: &mut VecDeque<C::Event>) {
-        if self.flows.len() <= self.table.tracker().flow_count() + slack {
-            return;
-        }
-        let is_gone = |key: &&E::Key| self.table.tracker().get(key).is_none();
-        let gone: Vec<E::Key> = self.flows.keys().filter(is_gone).cloned().collect();
-        gone.iter().for_each(|key| self.end_unknown(key, events));
     }
 }
 
@@ -388,6 +310,9 @@ where
     fn finish(&mut self, most: usize, events: &mut VecDeque<C::Event>) -> bool {
         let has_more = self.table.finish(most, &mut self.told);
         self.go_on(None, None, events);
+        if !has_more {
+            self.tidy(0, events);
+        }
         has_more
     }
 

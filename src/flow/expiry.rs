@@ -55,6 +55,11 @@ impl<K> Expiry<K> {
         self.heap.push(Due { at, key });
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len() + self.old.len()
+    }
+
     /// When the next is due, at the latest.
     pub(super) fn next(&self) -> Option<u64> {
         if self.old.is_empty() { self.heap.peek().map(|due| due.at) } else { Some(0) }

@@ -1,15 +1,19 @@
 //! A table of flows, by flowscope's tracker, that forgets the idle ones a few at a time.
 
+mod asked;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 use flowscope::{
-    EndReason, EventMask, FlowEvent, FlowExtractor, FlowStats, FlowTracker, FlowTrackerConfig,
+    EndReason, EventMask, FlowEvent, FlowExtractor, FlowTracker, FlowTrackerConfig,
     FlowTrackerStats, L4Proto, PacketView, Timestamp as FlowTime,
 };
 
-use super::board::{self, Seat, ShardFlows};
+use super::board::Seat;
 use super::closed::Closed;
 use super::expiry::Expiry;
 use super::fragments::FragmentStats;
@@ -263,41 +267,6 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.clock = self.clock.max(now);
         self.expire(most, events);
         self.next_due().is_some_and(|due| due <= self.clock)
-    }
-
-    /// Gives it a place where it is asked for its flows.
-    pub(super) fn sit_down(&mut self, seat: Seat<E::Key>) {
-        self.seat = Some(seat);
-    }
-
-    /// Whether somebody may ask while no packet comes.
-    pub(super) fn may_be_asked(&self) -> bool {
-        self.seat.is_some()
-    }
-
-    /// Says how many flows there were, for good.
-    fn stand_up(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            seat.answer(self.count(Vec::new()), true);
-        }
-    }
-
-    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> ShardFlows<E::Key> {
-        let (active, tracker) = (self.tracker.flow_count(), self.stats());
-        ShardFlows { active, tracker, late_packets: self.closed.late(), top }
-    }
-
-    #[inline]
-    fn answer(&mut self) {
-        if let Some(seat) = &mut self.seat
-            && let Some(most) = seat.question()
-        {
-            let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
-            let top = board::top(flows, most);
-            if let Some(seat) = &self.seat {
-                seat.answer(self.count(top), false);
-            }
-        }
     }
 
     /// When a flow is due next, if none has packets until then.
