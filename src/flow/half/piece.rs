@@ -12,7 +12,7 @@ pub enum Overlap {
     Last,
 }
 
-/// What comes out of a [`HalfStream`].
+/// What comes out of a [`HalfStream`](super::HalfStream).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// The next bytes, of the segment that was just given: without a copy.
