@@ -1,11 +1,16 @@
 //! Flows: which packets belong together, and what became of them.
 //!
 //! ```text
-//!   stream of batches ──► FlowStream ──► events: started, established, state, ended
-//!                            │ table: flowscope's `FlowTracker`, and when each flow is due to be forgotten
+//!   stream of batches ──► Pump: packet by packet, bounded ──► events
+//!                           │
+//!                           ├─ FlowTable     flowscope's tracker; when each flow is due; late packets; fragments
+//!                           ├─ Connections   the same, and two HalfStreams a connection of TCP, for who consumes bytes:
+//!                           │                  Sessions (parsers), Talking (conversations), Reassemblers (futures)
+//!                           └─ Recorder      the same, and bytes of IP a flow
 //! ```
 //!
 //! Tracking is flowscope's, of which this module is the only one that knows; its types stand here under their names.
+//! `docs/FLOWS.md` says how each part is bounded.
 
 mod accessors;
 mod board;
@@ -56,7 +61,7 @@ pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::conversations::{Conversation, Conversations};
 pub use self::fragments::FragmentStats;
-pub use self::half::{HalfStats, HalfStream, Overlap, Piece, Segment};
+pub use self::half::{HalfReassembler, HalfStats, HalfStream, Overlap, Piece, Segment};
 pub use self::parser::ParserFault;
 pub use self::protocols::{Protocols, Swapped};
 pub use self::pump::FlowSource;

@@ -1,6 +1,7 @@
 //! One direction of a TCP connection: segments in, bytes in order out.
 
 mod piece;
+mod reassembler;
 #[cfg(test)]
 mod tests;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use self::piece::{HalfStats, Overlap, Piece, Segment};
+pub use self::reassembler::HalfReassembler;
 
 /// What a buffered segment costs beyond its bytes: a node of the map and an allocation.
 const OVERHEAD: usize = 64;

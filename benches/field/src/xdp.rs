@@ -44,7 +44,9 @@ type Receiver = fn(&str, OwnedFd, &Progress) -> Outcome<()>;
 
 const RECEIVERS: &[(&str, Receiver)] = &[
     ("ringtap, blocking", ringtap_blocking),
-    ("ringtap, async, off", |name, map, progress| ringtap_async(name, map, progress, Coalesce::Off)),
+    ("ringtap, async, off", |name, map, progress| {
+        ringtap_async(name, map, progress, Coalesce::Off)
+    }),
     ("ringtap, async, 50 us", |name, map, progress| {
         ringtap_async(name, map, progress, Coalesce::Fixed(Duration::from_micros(50)))
     }),
@@ -144,12 +146,7 @@ fn ringtap_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()
     Ok(())
 }
 
-fn ringtap_async(
-    name: &str,
-    map: OwnedFd,
-    progress: &Progress,
-    coalesce: Coalesce,
-) -> Outcome<()> {
+fn ringtap_async(name: &str, map: OwnedFd, progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
     let socket = ours(name, map)?;
     Executor::new(ReactorOptions::new().coalesce(coalesce))?.block_on(async {
         let mut socket = AsyncXdpSocket::new(socket)?;
