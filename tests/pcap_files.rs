@@ -7,7 +7,6 @@ mod files;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::process::Command;
 
 use files::{FORMATS, packets, real};
 use ringtap::OwnedPacket;
@@ -15,7 +14,7 @@ use ringtap::pcap::{
     CaptureReader, CaptureWriter, FileBlock, FileFormat, FileInterface, InterfaceStatistics,
     PacketNote,
 };
-use ringtap_lab::{Directory, pcap, skip};
+use ringtap_lab::{Directory, pcap, skip, tool};
 
 /// The rows of a table of `../shared/pcaps`, by column.
 fn table(name: &str) -> Option<Vec<HashMap<String, String>>> {
@@ -125,18 +124,7 @@ fn every_file_is_read_as_tshark_reads_it() {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
-    // A home that everybody may read: without one tshark crashes.
-    let mut command = Command::new(program);
-    command.args(arguments).env("HOME", std::env::temp_dir()).env_remove("XDG_CONFIG_HOME");
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) => {
-            skip(&format!("{program}: {error}"));
-            return None;
-        }
-    };
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    tool::run(program, arguments, &[])
 }
 
 #[test]

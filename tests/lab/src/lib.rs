@@ -33,6 +33,7 @@ pub mod seccomp;
 pub mod stage;
 pub mod talk;
 pub mod tally;
+pub mod tool;
 pub mod traffic;
 pub mod xdp;
 
