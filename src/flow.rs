@@ -39,7 +39,7 @@ mod shards;
 mod stream;
 mod table;
 
-use self::accessors::{accessors, reassembling};
+use self::accessors::{accessors, reassembling, yields};
 
 #[cfg(feature = "flow-dns")]
 pub use flowscope::dns;

@@ -1,6 +1,9 @@
 //! Flows: counted as five other tools count them, forgotten in time, bounded.
 #![cfg(feature = "flow")]
 
+#[path = "common/replay.rs"]
+mod replay;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -250,41 +253,8 @@ fn shards_have_the_same_flows_together_as_one_table_offline() {
         let path = directory.join(name);
         let offline = executor::block_on(counted(PcapSource::open(&path).unwrap())).unwrap();
         assert!(!offline.is_empty());
-        let frames = pcap::ethernet_frames(&path);
         for count in [1, 2, 4] {
-            let Some(net) = namespace() else { return };
-            let veth = net.veth();
-            veth.set_mtu(9_000);
-            let capture = Capture::builder().interface(&veth.right).block_timeout_ms(5);
-            let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(true);
-            let all = Arc::new(Mutex::new(Vec::new()));
-            let into = Arc::clone(&all);
-            let shards = Shards::builder()
-                .capture(capture)
-                .cores(Cores::Unpinned)
-                .shards(count)
-                .spawn(move |shard| {
-                    let into = Arc::clone(&into);
-                    async move {
-                        let flows = counted(shard.capture).await?;
-                        into.lock().unwrap().push(flows);
-                        Ok(())
-                    }
-                })
-                .unwrap();
-            let sender = Sender::open(&veth.left).unwrap();
-            let began = Instant::now();
-            for (number, frames) in frames.chunks(100).enumerate() {
-                sender.send_all(frames).unwrap();
-                let sent = (100 * number + frames.len()) as u64;
-                while shards.stats().unwrap().total().delivered < sent {
-                    assert!(began.elapsed() < PATIENCE, "{name} {count}");
-                    std::thread::yield_now();
-                }
-            }
-            shards.stop();
-            shards.join().unwrap();
-            let all = std::mem::take(&mut *all.lock().unwrap());
+            let Some(all) = replay::onto_shards(&path, count, counted) else { return };
             let in_all: usize = all.iter().map(Flows::len).sum();
             // No flow is of two shards.
             let together: Flows = all.into_iter().flatten().collect();

@@ -1,12 +1,14 @@
 //! What flows say, as tshark reads it: DNS, HTTP, TLS; and parsers that go wrong.
 #![cfg(feature = "flow-protocols")]
 
+#[path = "common/replay.rs"]
+mod replay;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use ringtap::executor;
 use ringtap::flow::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
 use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerVxlan};
 use ringtap::flow::http::{HttpMessage, HttpParser};
@@ -15,9 +17,7 @@ use ringtap::flow::{
     FlowExt, FlowExtractor, FlowSide, FlowSource, Protocols, SessionEvent, Swapped,
 };
 use ringtap::pcap::PcapSource;
-use ringtap::{Capture, Cores, Shards, executor};
-use ringtap_lab::generator::Sender;
-use ringtap_lab::{namespace, pcap, skip};
+use ringtap_lab::{pcap, skip};
 
 ringtap_lab::test_binary!();
 
@@ -171,8 +171,6 @@ fn messages_are_those_that_tshark_reads() {
     assert!(equal >= 70);
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
 #[test]
 fn shards_hear_the_same_messages_as_one_offline() {
     let Some(directory) = pcap::directory() else {
@@ -192,45 +190,16 @@ fn shards_hear_the_same_messages_as_one_offline() {
         let offline = talk(PcapSource::open(&path).unwrap(), plain());
         let offline = executor::block_on(offline).unwrap();
         assert!(!offline.counts.is_empty());
-        let frames = pcap::ethernet_frames(&path);
         for count in [1, 2, 4] {
-            let Some(net) = namespace() else { return };
-            let veth = net.veth();
-            veth.set_mtu(9_000);
-            let capture = Capture::builder().interface(&veth.right).block_timeout_ms(5);
-            let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(true);
-            let all = Arc::new(Mutex::new(Talk::default()));
-            let into = Arc::clone(&all);
-            let shards = Shards::builder()
-                .capture(capture)
-                .cores(Cores::Unpinned)
-                .shards(count)
-                .spawn(move |shard| {
-                    let into = Arc::clone(&into);
-                    async move {
-                        let of_shard = talk(shard.capture, plain()).await?;
-                        let mut all = into.lock().unwrap();
-                        for (kind, count) in of_shard.counts {
-                            *all.counts.entry(kind).or_default() += count;
-                        }
-                        all.names.extend(of_shard.names);
-                        Ok(())
-                    }
-                })
-                .unwrap();
-            let sender = Sender::open(&veth.left).unwrap();
-            let began = Instant::now();
-            for (number, frames) in frames.chunks(100).enumerate() {
-                sender.send_all(frames).unwrap();
-                let sent = (100 * number + frames.len()) as u64;
-                while shards.stats().unwrap().total().delivered < sent {
-                    assert!(began.elapsed() < PATIENCE, "{name} {count}");
-                    std::thread::yield_now();
+            let hear = move |capture| talk(capture, plain());
+            let Some(shards) = replay::onto_shards(&path, count, hear) else { return };
+            let mut all = Talk::default();
+            for of_shard in shards {
+                for (kind, count) in of_shard.counts {
+                    *all.counts.entry(kind).or_default() += count;
                 }
+                all.names.extend(of_shard.names);
             }
-            shards.stop();
-            shards.join().unwrap();
-            let mut all = std::mem::take(&mut *all.lock().unwrap());
             all.names.sort_unstable();
             all.names.dedup();
             assert_eq!(all, offline, "{name} {count}");

@@ -94,4 +94,28 @@ macro_rules! reassembling {
     };
 }
 
-pub(super) use {accessors, reassembling};
+/// Has a stream of flows be one, of these items.
+macro_rules! yields {
+    ($stream:ident<St, B, E, S $(, $more:ident)*>, $item:ty $(, $key:path)?) => {
+        impl<St, B, E, S $(, $more)*> futures_core::Stream for $stream<St, B, E, S $(, $more)*>
+        where
+            St: futures_core::Stream<Item = crate::Result<B>> + Unpin,
+            B: FlowSource,
+            E: FlowExtractor,
+            $(E::Key: $key,)?
+            S: Send + 'static,
+            Self: Unpin,
+        {
+            type Item = crate::Result<$item>;
+
+            fn poll_next(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Self::Item>> {
+                self.get_mut().pump.poll_event(cx)
+            }
+        }
+    };
+}
+
+pub(super) use {accessors, reassembling, yields};

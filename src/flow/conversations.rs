@@ -13,7 +13,6 @@ use super::consumer::{Consumer, Data, End, Of, Wanted};
 use super::pump::{FlowSource, Pump};
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
 use super::stream::FlowStream;
-use crate::Result;
 
 /// A connection of TCP; from [`Conversations`].
 ///
@@ -197,18 +196,4 @@ where
 
 super::reassembling!(Conversations<St, B, E, S>);
 
-impl<St, B, E, S> Stream for Conversations<St, B, E, S>
-where
-    St: Stream<Item = Result<B>> + Unpin,
-    B: FlowSource,
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-    Self: Unpin,
-{
-    type Item = Result<Conversation<E::Key>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().pump.poll_event(cx)
-    }
-}
+super::yields!(Conversations<St, B, E, S>, Conversation<E::Key>, KeyFields);

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use flowscope::{EndReason, FlowEvent, FlowExtractor, FlowSide, KeyFields, L4Proto};
-use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -17,7 +16,6 @@ use super::conversations::Conversation;
 use super::pump::{FlowSource, Pump};
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
 use super::stream::FlowStream;
-use crate::Result;
 
 /// Takes the bytes of one direction of a connection, and may take its time.
 ///
@@ -195,21 +193,7 @@ where
 
 super::reassembling!(ReassembledStream<St, B, E, S>);
 
-impl<St, B, E, S> Stream for ReassembledStream<St, B, E, S>
-where
-    St: Stream<Item = Result<B>> + Unpin,
-    B: FlowSource,
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-    Self: Unpin,
-{
-    type Item = Result<FlowEvent<E::Key>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().pump.poll_event(cx)
-    }
-}
+super::yields!(ReassembledStream<St, B, E, S>, FlowEvent<E::Key>, KeyFields);
 
 /// Sends the bytes of a direction through a channel; from [`channel_factory`].
 #[derive(Debug)]

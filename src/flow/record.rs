@@ -3,13 +3,10 @@
 mod writer;
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use ahash::RandomState;
 use flowscope::extractor::TcpFlags;
 use flowscope::{EndReason, FlowEvent, FlowExtractor, FlowSide, KeyFields, L4Proto, Orientation};
-use futures_core::Stream;
 
 pub use self::writer::{RecordFormat, RecordWriter};
 use super::bytes::Lend;
@@ -18,7 +15,7 @@ use super::look::Noted;
 use super::pump::{FlowSource, Intake, Pump};
 use super::stream::FlowStream;
 use super::table::FlowTable;
-use crate::{Packet, Result, Timestamp};
+use crate::{Packet, Timestamp};
 
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -269,18 +266,4 @@ where
 
 super::accessors!(FlowRecords<St, B, E, S>, pump.intake.table, KeyFields);
 
-impl<St, B, E, S> Stream for FlowRecords<St, B, E, S>
-where
-    St: Stream<Item = Result<B>> + Unpin,
-    B: FlowSource,
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-    Self: Unpin,
-{
-    type Item = Result<FlowRecord<E::Key>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().pump.poll_event(cx)
-    }
-}
+super::yields!(FlowRecords<St, B, E, S>, FlowRecord<E::Key>, KeyFields);

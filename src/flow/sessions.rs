@@ -3,15 +3,12 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use flowscope::{
     DatagramParser, DatagramParserFactory, EndReason, FlowExtractor, FlowSide, FlowStats,
     HistoryString, KeyFields, L4Proto, ParserKind, SessionParser, SessionParserFactory,
     Timestamp as FlowTime,
 };
-use futures_core::Stream;
 
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
@@ -19,7 +16,6 @@ use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Sour
 use super::protocols::Protocols;
 use super::pump::{FlowSource, Pump};
 use super::stream::FlowStream;
-use crate::Result;
 
 /// What becomes of flows whose bytes are parsed.
 #[derive(Debug, Clone)]
@@ -324,18 +320,4 @@ where
 
 super::reassembling!(SessionStream<St, B, E, S, M>);
 
-impl<St, B, E, S, M> Stream for SessionStream<St, B, E, S, M>
-where
-    St: Stream<Item = Result<B>> + Unpin,
-    B: FlowSource,
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-    Self: Unpin,
-{
-    type Item = Result<SessionEvent<E::Key, M>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().pump.poll_event(cx)
-    }
-}
+super::yields!(SessionStream<St, B, E, S, M>, SessionEvent<E::Key, M>, KeyFields);

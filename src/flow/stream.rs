@@ -1,8 +1,6 @@
 //! A stream of batches as a stream of what becomes of flows.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flowscope::{FlowEvent, FlowExtractor, FlowTrackerConfig, L4Proto};
@@ -125,17 +123,4 @@ impl<E: FlowExtractor, S: Send + 'static> Intake for FlowTable<E, S> {
     }
 }
 
-impl<St, B, E, S> Stream for FlowStream<St, B, E, S>
-where
-    St: Stream<Item = Result<B>> + Unpin,
-    B: FlowSource + Unpin,
-    E: FlowExtractor + Unpin,
-    E::Key: Unpin,
-    S: Send + Unpin + 'static,
-{
-    type Item = Result<FlowEvent<E::Key>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().pump.poll_event(cx)
-    }
-}
+super::yields!(FlowStream<St, B, E, S>, FlowEvent<E::Key>);
