@@ -5,16 +5,14 @@
 mod replay;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use futures_util::StreamExt;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{EndReason, FlowEvent, FlowExt, FlowSource, FlowTable, L4Proto};
 use ringtap::pcap::PcapSource;
-use ringtap::{Capture, Cores, Dedup, MultiCapture, Packet, Shards, Timestamp, executor, time};
-use ringtap_lab::generator::Sender;
+use ringtap::{Capture, Dedup, MultiCapture, Packet, Timestamp, executor, time};
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
