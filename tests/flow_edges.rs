@@ -209,6 +209,41 @@ fn one_forged_segment_far_away_ends_no_stream() {
 }
 
 #[test]
+fn a_stream_that_goes_on_far_away_is_followed_though_acknowledgements_come_alone_and_packets_twice()
+{
+    let place = |number: u32| 101 + (100 << 20) + 3 * number;
+    let mut frames = talk(1, 1, false);
+    for number in 0..20 {
+        let segment = tcp(1, true, "A", place(number), 500, b"two");
+        frames.extend([segment.clone(), segment]);
+        frames.push(tcp(1, true, "A", place(number) + 3, 500, &[]));
+        frames.push(tcp(1, false, "A", 500, place(number) + 3, &[]));
+    }
+    let mut expected = vec!["started".to_owned(), "\"a\"".to_owned()];
+    expected.push(format!("[{}]", (100 << 20) + 9));
+    expected.extend(std::iter::repeat_n("\"two\"".to_owned(), 17));
+    expected.push("idle".to_owned());
+    assert_eq!(said(&frames), expected);
+}
+
+#[test]
+fn want_of_memory_gives_up_what_is_missing_and_nothing_that_may_come() {
+    let mut frames = talk(0, 0, false);
+    frames.push(tcp(1, true, "A", 100, 500, b"one"));
+    // A FIN comes early, and something waits.
+    frames.push(tcp(1, true, "FA", 130, 500, &[]));
+    frames.push(tcp(1, true, "A", 106, 500, b"two"));
+    frames.push(tcp(1, true, "A", 109, 500, b"six"));
+    let config = ReassemblyConfig::new().memory_cap(10, MemoryPolicy::GiveUpOldest);
+    let flows = at_once(&frames).flow_stream(FiveTuple::bidirectional());
+    let mut sessions = flows.session_stream(Text::default()).with_reassembly(config);
+    let mut all = Vec::new();
+    drive(&mut sessions, |_, event| all.push(name(event.unwrap())));
+    let expected = ["started", "\"one\"", "[3]", "\"two\"", "\"six\"", "[18]", "idle"];
+    assert_eq!(all, expected);
+}
+
+#[test]
 fn flows_that_were_idle_too_long_do_not_go_on() {
     let mut flows = file(&[(0, udp(7)), (36_000, udp(7))]).flow_stream(FiveTuple::bidirectional());
     let mut all = Vec::new();

@@ -14,7 +14,7 @@ use flowscope::{
 use super::bytes::Lend;
 use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
 use super::frames::Frame;
-use super::half::HalfStream;
+use super::half::{HalfStream, Piece};
 use super::look::Look;
 use super::pump::Intake;
 use super::reassembly::{ReassemblyConfig, ReassemblyStats, Waiting};
@@ -41,6 +41,8 @@ struct Connection<F> {
     halves: Option<Box<[HalfStream; 2]>>,
     /// Since when segments of it wait.
     waits: Option<u64>,
+    /// Whether acknowledgements alone tell it something.
+    heeds_acks: bool,
 }
 
 /// Flows with their streams.
@@ -51,6 +53,8 @@ pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     flows: HashMap<E::Key, Connection<C::Flow>, RandomState>,
     told: VecDeque<FlowEvent<E::Key>>,
     waiting: Waiting<E::Key>,
+    /// How many heed acknowledgements alone.
+    heeding: usize,
     ticks: VecDeque<(u64, E::Key, u64)>,
     serial: u64,
     stats: ReassemblyStats,
@@ -74,6 +78,7 @@ where
             flows: HashMap::with_capacity_and_hasher(room, RandomState::new()),
             told: VecDeque::new(),
             waiting: Waiting::new(),
+            heeding: 0,
             ticks: VecDeque::new(),
             serial: 0,
             stats: ReassemblyStats::default(),
@@ -135,8 +140,8 @@ where
             self.ticks.push_back((self.table.clock() + TICK, key.clone(), serial));
             if self.ticks.len() > 2 * self.flows.len() + 1024 {
                 let flows = &self.flows;
-                self.ticks.retain(|(_, of, serial)| {
-                    of == &key || flows.get(of).is_some_and(|flow| flow.serial == *serial)
+                self.ticks.retain(|(_, of, begun)| {
+                    *begun == serial || flows.get(of).is_some_and(|flow| flow.serial == *begun)
                 });
             }
         }
@@ -148,6 +153,7 @@ where
             is_silent: false,
             halves: None,
             waits: None,
+            heeds_acks: false,
         };
         self.flows.insert(key, connection);
     }
@@ -170,6 +176,7 @@ where
         let memory = if look.is_own { packet.data() } else { self.table.made_frame().bytes };
         let payload = &memory[look.payload.clone()];
         let lend = look.is_own.then_some((lend, look.payload.start));
+        let mut is_new = false;
         let wanted = match &look.tcp {
             Some(tcp) => {
                 let halves = connection.halves.get_or_insert_with(|| new_halves(&self.config));
@@ -182,12 +189,17 @@ where
                 self.stats.gap_bytes += gaps;
                 self.stats.held = self.stats.held + now as u64 - before as u64;
                 self.stats.high_watermark = self.stats.high_watermark.max(self.stats.held);
+                let heeds_acks = halves.iter().any(HalfStream::heeds_acks);
+                if heeds_acks != std::mem::replace(&mut connection.heeds_acks, heeds_acks) {
+                    self.heeding = if heeds_acks { self.heeding + 1 } else { self.heeding - 1 };
+                }
                 if now == 0 {
                     connection.waits = None;
                 } else if connection.waits.is_none() {
                     self.serial += 1;
                     connection.waits = Some(self.serial);
                     self.waiting.push(look.key.clone(), self.serial);
+                    is_new = true;
                 }
                 wanted
             }
@@ -198,6 +210,9 @@ where
                 self.consumer.data(of, flow, data, events)
             }
         };
+        if is_new {
+            self.tidy_waiting();
+        }
         self.heed(&look.key, of.ts, wanted, end, events);
         if self.stats.held > self.config.memory_cap as u64 {
             self.relieve(&look.key, of.ts, end, events);
@@ -220,6 +235,7 @@ where
         let held = connection.halves.take().map_or(0, |h| h[0].held() + h[1].held());
         self.stats.held -= held as u64;
         connection.waits = None;
+        self.heeding -= usize::from(std::mem::take(&mut connection.heeds_acks));
         let Wanted::Over(reason) = wanted else {
             connection.is_silent = true;
             return;
@@ -234,7 +250,7 @@ where
         self.consumer.end(key, flow, end, events);
     }
 
-    /// Passes on all that waits in a flow.
+    /// Passes on all that waits in a flow; at its end, what is missing before a FIN is told too.
     fn flush(
         &mut self,
         key: &E::Key,
@@ -250,7 +266,11 @@ where
         let before = halves[0].held() + halves[1].held();
         let mut passing = Passing::new(&mut self.consumer, flow, events);
         for (half, side) in halves.iter_mut().zip([FlowSide::Initiator, FlowSide::Responder]) {
-            half.flush(&mut |piece| passing.pass(Of { key, side, ts }, piece, None));
+            let mut out = |piece: Piece<'_>| passing.pass(Of { key, side, ts }, piece, None);
+            match end {
+                Some(_) => half.flush(&mut out),
+                None => half.flush_waiting(&mut out),
+            }
         }
         let (wanted, bytes, gaps) = passing.done();
         self.stats.bytes += bytes;
@@ -261,11 +281,16 @@ where
 
     fn end(&mut self, key: &E::Key, end: End, events: &mut VecDeque<C::Event>) {
         self.flush(key, end.ts, Some(&end), events);
-        if let Some(connection) = self.flows.remove(key)
-            && let Some(flow) = connection.flow
-        {
-            self.consumer.end(key, flow, end, events);
+        if let Some(connection) = self.flows.remove(key) {
+            self.heeding -= usize::from(connection.heeds_acks);
+            if let Some(flow) = connection.flow {
+                self.consumer.end(key, flow, end, events);
+            }
         }
+        self.tidy_waiting();
+    }
+
+    fn tidy_waiting(&mut self) {
         let Self { waiting, flows, .. } = self;
         waiting.tidy(flows.len(), |key, since| {
             flows.get(key).is_some_and(|connection| connection.waits == Some(since))
@@ -285,7 +310,7 @@ where
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
         self.table.catch_up(packet, &mut self.told);
         self.go_on(None, None, events);
-        let (mut look, acks) = (None, self.stats.held > 0);
+        let (mut look, acks) = (None, self.heeding > 0);
         let find = |extractor: &E, frame: Frame<'_>, time, noted| {
             look = Look::at(extractor, frame, time, noted, acks);
         };

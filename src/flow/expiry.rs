@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Flows by the time at which they have been idle long enough, if nothing comes for them until then. Each is in it once
-/// or twice: what is due may have gone, or have had packets since.
+/// Flows by the time at which they have been idle long enough, if nothing comes for them until then. What is
+/// due may have gone, begun anew, or have had packets since.
 #[derive(Debug)]
 pub(super) struct Expiry<K> {
     heap: BinaryHeap<Due<K>>,

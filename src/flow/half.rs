@@ -117,7 +117,7 @@ impl HalfStream {
         } else if self.other == Some(first) && segment.len > 0 {
             self.flush_waiting(out);
             (self.base, self.next, self.other) = (Some(first), 0, None);
-            (self.fin, self.has_ended) = (None, false);
+            (self.fin, self.has_ended, self.far) = (None, false, None);
         }
         let Some(mut at) = self.place(first) else { return };
         if at > self.next as i64 + FAR {
@@ -125,11 +125,13 @@ impl HalfStream {
                 return;
             }
             self.go_to(first, out);
-            at = self.next as i64;
+            let Some(place) = self.place(first) else { return };
+            at = place;
         }
         let end = at.saturating_add_unsigned(segment.len as u64);
         if segment.fin && end >= self.next as i64 {
-            self.fin.get_or_insert(end as u64);
+            // A forged one that is further away does not stand.
+            self.fin = Some(self.fin.map_or(end as u64, |fin| fin.min(end as u64)));
         }
         if segment.len > 0 {
             self.stats.segments += 1;
@@ -140,12 +142,17 @@ impl HalfStream {
 
     /// The other side has these bytes: what is missing before what waits, if it acknowledges that, was lost here alone.
     pub fn acked(&mut self, ack: u32, out: &mut impl FnMut(Piece<'_>)) {
-        if let Some(far) = self.far
-            && far.count >= CREDIBLE
-            && (0..=far.next.wrapping_sub(far.first)).contains(&ack.wrapping_sub(far.first))
-        {
-            // What there was of them is gone; the next one goes on.
-            self.go_to(far.next, out);
+        if let Some(far) = self.far {
+            let is_far = self.place(far.first).is_some_and(|at| at > self.next as i64 + FAR);
+            let acked = ack.wrapping_sub(far.first);
+            if !is_far {
+                self.far = None;
+            } else if far.count >= CREDIBLE
+                && (1..=far.next.wrapping_sub(far.first)).contains(&acked)
+            {
+                // What there was of them is gone; the next one goes on.
+                self.go_to(far.next, out);
+            }
         }
         while let Some((&first, _)) = self.waiting.first_key_value() {
             let Some(acked) = self.place(ack) else { return };
@@ -164,13 +171,22 @@ impl HalfStream {
         }
     }
 
+    /// Whether acknowledgements alone tell it something: something waits, is far away, or is missing before a FIN.
+    pub(super) fn heeds_acks(&self) -> bool {
+        self.held > 0 || self.far.is_some() || (self.fin.is_some() && !self.has_ended)
+    }
+
     /// Whether a segment that is far away follows enough others.
     fn is_credible(&mut self, seq: u32, len: usize) -> bool {
+        if len == 0 {
+            return false;
+        }
         let next = seq.wrapping_add(len as u32);
-        let follows = self.far.filter(|far| far.next == seq && len > 0);
-        let far = match follows {
-            Some(far) => Far { next, count: far.count + 1, ..far },
-            None => Far { first: seq, next, count: 1 },
+        let far = match self.far {
+            Some(far) if far.next == seq => Far { next, count: far.count + 1, ..far },
+            // One of them again.
+            Some(far) if next.wrapping_sub(far.first) <= far.next.wrapping_sub(far.first) => far,
+            _ => Far { first: seq, next, count: 1 },
         };
         self.far = Some(far);
         far.count >= CREDIBLE_ALONE
@@ -202,7 +218,8 @@ impl HalfStream {
         }
     }
 
-    fn flush_waiting(&mut self, out: &mut impl FnMut(Piece<'_>)) {
+    /// Passes on all that waits, with gaps before what is missing: there is more to come.
+    pub(super) fn flush_waiting(&mut self, out: &mut impl FnMut(Piece<'_>)) {
         while self.skip_gap(out) {}
     }
 

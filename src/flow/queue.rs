@@ -101,6 +101,10 @@ impl Queue {
     /// Adds a chunk of so many bytes; gaps that follow each other are one.
     pub(super) fn push(&self, chunk: Chunk, bytes: usize) {
         let mut state = self.lock();
+        if state.is_left {
+            drop(state);
+            return; // nobody will take it
+        }
         if let Chunk::Gap { side, bytes: more } = &chunk {
             // Behind the last bytes there is a gap of each side at most.
             for (chunk, _) in state.items.iter_mut().rev().take(2) {

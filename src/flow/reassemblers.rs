@@ -123,6 +123,7 @@ impl<R: AsyncReassembler> Drop for Closing<R> {
         if let Some(reassembler) = self.reassembler.take() {
             reassembler.close(self.queue.ended().unwrap_or(EndReason::ForceClosed));
         }
+        self.queue.leave();
     }
 }
 

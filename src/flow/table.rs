@@ -269,7 +269,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.next_due().is_some_and(|due| due <= self.clock)
     }
 
-    /// When a flow is due next, if none has packets until then.
+    /// When a flow is due next, if none has packets until then; 0 while what is noted of flows that are gone is looked
+    /// through.
     pub fn next_due(&self) -> Option<u64> {
         self.expiry.next()
     }

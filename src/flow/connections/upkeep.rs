@@ -34,14 +34,14 @@ where
             }
             MemoryPolicy::PassThrough => {
                 self.stats.short_of_memory += 1;
-                self.flush(key, ts, end, events);
+                self.flush(key, ts, None, events);
             }
             MemoryPolicy::GiveUpOldest => {
                 while self.stats.held > self.config.memory_cap as u64 {
                     let Some((key, since)) = self.waiting.pop() else { return };
                     if self.waits(&key, since) {
                         self.stats.short_of_memory += 1;
-                        self.flush(&key, ts, end, events);
+                        self.flush(&key, ts, None, events);
                     }
                 }
             }

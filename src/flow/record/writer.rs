@@ -268,6 +268,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         let FlowRecord { history, sent, received, l4, .. } = self.record;
         if *l4 != Some(L4Proto::Tcp) {
             return match (sent.packets, received.packets) {
+                _ if *l4 != Some(L4Proto::Udp) => "OTH",
                 (0, _) => "SHR",
                 (_, 0) => "S0",
                 _ => "SF",
