@@ -236,28 +236,22 @@ async fn counted<B: FlowSource + Unpin>(
 
 #[test]
 fn shards_have_the_same_flows_together_as_one_table_offline() {
-    let Some(directory) = pcap::directory() else {
-        return skip("no captures beside the repository");
-    };
-    let names = [
-        "tcpreplay-flows-test.pcap",
-        "zeek-flows-wikipedia.pcap",
-        "zeek-flows-nmap-vsn.pcap",
-        "pcappp-flows-4KHttpRequests.pcap",
-        "pcappp-dns-DnsPackets.pcap",
-        "arkime-http-http-wrapped-header.pcap",
-    ];
-    for name in names {
-        let path = directory.join(name);
-        let offline = executor::block_on(counted(PcapSource::open(&path).unwrap())).unwrap();
-        assert!(!offline.is_empty());
-        for count in [1, 2, 4] {
+    let Some(captures) = replay::captures() else { return };
+    let (mut files, mut flows) = (0, 0);
+    for (path, counts) in captures {
+        let Ok(offline) = executor::block_on(counted(PcapSource::open(&path).unwrap())) else {
+            continue; // damaged
+        };
+        (files, flows) = (files + 1, flows + offline.len());
+        for &count in counts {
             let Some(all) = replay::onto_shards(&path, count, counted) else { return };
             let in_all: usize = all.iter().map(Flows::len).sum();
             // No flow is of two shards.
             let together: Flows = all.into_iter().flatten().collect();
-            assert_eq!(together.len(), in_all, "{name} {count}");
-            assert!(together == offline, "{name} {count}");
+            assert_eq!(together.len(), in_all, "{} {count}", path.display());
+            assert!(together == offline, "{} {count}", path.display());
         }
     }
+    println!("{files} captures, {flows} flows");
+    assert!(files >= 67 && flows >= 4_900, "{files} captures, {flows} flows");
 }

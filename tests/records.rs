@@ -13,6 +13,7 @@ use ringtap::flow::{
 };
 use ringtap::pcap::PcapSource;
 use ringtap::{Capture, Cores, Shards, executor};
+use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip, tool};
 
 ringtap_lab::test_binary!();
@@ -200,4 +201,45 @@ fn running_shards_are_asked_for_their_flows() {
     let stats: HashMap<_, _> =
         shards.join().unwrap().shards().iter().map(|s| (s.spec.index, s.capture)).collect();
     assert_eq!(stats.len(), 3);
+}
+
+#[test]
+fn fragments_are_of_the_shard_of_their_flow() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let path = directory.join("pcappp-frag-ip4_fragments.pcap");
+    let [offline] = &records(&path)[..] else { panic!("one flow") };
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9_000);
+    let capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+    let capture = capture.block_size(1 << 18).block_count(16).ignore_outgoing(true);
+    let shards = Shards::builder()
+        .capture(capture)
+        .cores(Cores::Unpinned)
+        .shards(4)
+        .flow(FiveTuple::bidirectional())
+        .spawn(|mut shard| async move {
+            while let Some(event) = shard.flows.next().await {
+                event?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    Sender::open(&veth.left).unwrap().send_all(&pcap::ethernet_frames(&path)).unwrap();
+    let began = Instant::now();
+    let expected = offline.sent.packets + offline.received.packets;
+    loop {
+        let flows = shards.flows(2);
+        if let [(key, stats)] = &flows.top(2)[..]
+            && stats.packets_initiator + stats.packets_responder == expected
+        {
+            assert_eq!(*key, offline.key);
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{flows:?}");
+    }
+    shards.stop();
+    shards.join().unwrap();
 }

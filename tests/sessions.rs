@@ -173,24 +173,17 @@ fn messages_are_those_that_tshark_reads() {
 
 #[test]
 fn shards_hear_the_same_messages_as_one_offline() {
-    let Some(directory) = pcap::directory() else {
-        return skip("no captures beside the repository");
-    };
-    let names = [
-        "tcpreplay-flows-test.pcap",
-        "zeek-flows-wikipedia.pcap",
-        "pcappp-dns-DnsPackets.pcap",
-        "pcappp-tls-tls.pcap",
-        "zeek-tls-tls13-ech.pcap",
-        "ipfixprobe-http-http.pcap",
-    ];
-    for name in names {
-        let path = directory.join(name);
-        let plain = FiveTuple::bidirectional;
-        let offline = talk(PcapSource::open(&path).unwrap(), plain());
-        let offline = executor::block_on(offline).unwrap();
-        assert!(!offline.counts.is_empty());
-        for count in [1, 2, 4] {
+    let Some(captures) = replay::captures() else { return };
+    let plain = FiveTuple::bidirectional;
+    let (mut files, mut messages) = (0, 0);
+    for (path, counts) in captures {
+        let offline = executor::block_on(talk(PcapSource::open(&path).unwrap(), plain()));
+        let Ok(offline) = offline else { continue };
+        if offline.counts.is_empty() {
+            continue;
+        }
+        (files, messages) = (files + 1, messages + offline.counts.values().sum::<u64>());
+        for &count in counts {
             let hear = move |capture| talk(capture, plain());
             let Some(shards) = replay::onto_shards(&path, count, hear) else { return };
             let mut all = Talk::default();
@@ -202,7 +195,9 @@ fn shards_hear_the_same_messages_as_one_offline() {
             }
             all.names.sort_unstable();
             all.names.dedup();
-            assert_eq!(all, offline, "{name} {count}");
+            assert_eq!(all, offline, "{} {count}", path.display());
         }
     }
+    println!("{files} captures, {messages} messages");
+    assert!(files >= 25 && messages > 2_500, "{files} captures, {messages} messages");
 }

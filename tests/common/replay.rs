@@ -1,14 +1,40 @@
 //! Captures played over a wire to shards.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringtap::{AsyncCapture, Capture, Cores, Shards};
 use ringtap_lab::generator::Sender;
-use ringtap_lab::{namespace, pcap};
+use ringtap_lab::{namespace, pcap, skip};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Captures whose packets a hash puts on several shards: later fragments have no ports
+/// ([`FanoutFlags::DEFRAG`](ringtap::FanoutFlags) is for those), and in tunnels the kernel looks at the inner packet.
+const SPREAD: [&str; 2] = ["pcappp-frag-ip4_fragments.pcap", "tcpdump-tunnel-various_gre.pcap"];
+
+/// The captures of Ethernet whose packets can be sent again, each with the numbers of shards that it is played to; `None`,
+/// said loudly, where they are not beside the repository.
+pub(crate) fn captures() -> Option<Vec<(PathBuf, &'static [usize])>> {
+    let Some(directory) = pcap::directory() else {
+        skip("no captures beside the repository");
+        return None;
+    };
+    let table = std::fs::read_to_string(directory.join("CONSENSUS.tsv")).unwrap();
+    let names = table.lines().skip(1).filter_map(|line| line.split('\t').next());
+    let all = names.filter_map(|name| {
+        let path = directory.join(name);
+        let (link, packets) = pcap::packets(&path)?;
+        let can_be_sent = |(data, wire): &pcap::Recorded| {
+            (14..=9_000).contains(&data.len()) && data.len() == *wire as usize
+        };
+        let is_whole = link == 1 && !packets.is_empty() && packets.iter().all(can_be_sent);
+        let counts: &[usize] = if SPREAD.contains(&name) { &[1] } else { &[1, 2, 4] };
+        is_whole.then_some((path, counts))
+    });
+    Some(all.collect())
+}
 
 /// Plays a file to so many shards, each of which makes something of its share: what they made; `None`, said loudly, where
 /// there is no wire.
@@ -27,6 +53,8 @@ where
     veth.set_mtu(9_000);
     let capture = Capture::builder().interface(&veth.right).block_timeout_ms(5);
     let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(true);
+    // Files have tags in their packets.
+    let capture = capture.vlan_reinsert(true);
     let all = Arc::new(Mutex::new(Vec::new()));
     let (into, work) = (Arc::clone(&all), Arc::new(work));
     let shards = Shards::builder()
