@@ -17,6 +17,9 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 type Receiver = fn(&str, Arc<AtomicBool>) -> Outcome<u64>;
 
 const RECEIVERS: &[(&str, Receiver)] = &[("ringtap", by_ringtap), ("netring 0.29", by_netring)];
+/// Of flows alone: how many began.
+const TRACKERS: &[(&str, Receiver)] =
+    &[("flow_stream", by_flow_stream), ("bare FlowTracker", by_tracker)];
 /// Packets a second that are sent, in bursts.
 const RATE: u32 = 40_000;
 const TURNS: u32 = 3;
@@ -28,36 +31,71 @@ fn main() -> Outcome<()> {
     let rounds: usize = args.opt_value_from_str("--rounds")?.unwrap_or(5);
     let namespace = Namespace::enter()?;
     let veth = namespace.veth();
-    println!("CPU ns a packet, median (least to most), {rounds} rounds at {RATE} packets a second");
+    println!("receiver CPU ns a packet, median (least to most), {rounds} rounds");
     for flows in [64, 10_000] {
         let (frames, messages) = frames(flows);
-        let mut times = vec![Vec::new(); RECEIVERS.len()];
-        let mut told = vec![Vec::new(); RECEIVERS.len()];
-        // The first round touches memory that the machine has not used yet, and does not count.
-        for round in 0..=rounds {
-            for at in 0..RECEIVERS.len() {
-                let at = (at + round) % RECEIVERS.len(); // none is always first
-                let (cpu, count) = measure(&veth, RECEIVERS[at].1, &frames)?;
-                if round > 0 {
-                    times[at].push(cpu.as_nanos() as f64 / frames.len() as f64);
-                    told[at].push(count);
-                }
-            }
-        }
-        for (((name, _), times), told) in RECEIVERS.iter().zip(&mut times).zip(&told) {
-            times.sort_by(f64::total_cmp);
-            let (least, most) = (times[0], times[times.len() - 1]);
-            let least_told = told.iter().min().expect("a round");
-            println!(
-                "{flows:>6} connections  {name:<14} {:>8.0} ({least:.0} to {most:.0})  at least {least_told} of {messages} messages",
-                times[times.len() / 2]
-            );
-        }
+        compare(
+            &veth,
+            RECEIVERS,
+            rounds,
+            &frames,
+            RATE,
+            &format!("{flows} connections, {messages} messages"),
+        )?;
+    }
+    for flows in [64, 10_000, 500_000] {
+        let frames = datagrams(flows);
+        compare(
+            &veth,
+            TRACKERS,
+            rounds,
+            &frames,
+            4 * RATE,
+            &format!("{flows} flows, {flows} begin"),
+        )?;
     }
     Ok(())
 }
 
-fn measure(veth: &Veth, receiver: Receiver, frames: &[Vec<u8>]) -> Outcome<(Duration, u64)> {
+/// Has receivers take the same frames, in turn.
+fn compare(
+    veth: &Veth,
+    receivers: &[(&str, Receiver)],
+    rounds: usize,
+    frames: &[Vec<u8>],
+    rate: u32,
+    what: &str,
+) -> Outcome<()> {
+    let mut times = vec![Vec::new(); receivers.len()];
+    let mut told = vec![Vec::new(); receivers.len()];
+    // The first round touches memory that the machine has not used yet, and does not count.
+    for round in 0..=rounds {
+        for at in 0..receivers.len() {
+            let at = (at + round) % receivers.len(); // none is always first
+            let (cpu, count) = measure(veth, receivers[at].1, frames, rate)?;
+            if round > 0 {
+                times[at].push(cpu.as_nanos() as f64 / frames.len() as f64);
+                told[at].push(count);
+            }
+        }
+    }
+    for (((name, _), times), told) in receivers.iter().zip(&mut times).zip(&told) {
+        times.sort_by(f64::total_cmp);
+        let (least, most) = (times[0], times[times.len() - 1]);
+        let (median, told) = (times[times.len() / 2], told.iter().min().expect("a round"));
+        println!(
+            "{what:<40} {name:<16} {median:>8.0} ({least:.0} to {most:.0})  at least {told} told"
+        );
+    }
+    Ok(())
+}
+
+fn measure(
+    veth: &Veth,
+    receiver: Receiver,
+    frames: &[Vec<u8>],
+    rate: u32,
+) -> Outcome<(Duration, u64)> {
     let (name, is_over) = (veth.right.clone(), Arc::new(AtomicBool::new(false)));
     let stop = Arc::clone(&is_over);
     let receiving = std::thread::spawn(move || -> Outcome<(Duration, u64)> {
@@ -72,11 +110,84 @@ fn measure(veth: &Veth, receiver: Receiver, frames: &[Vec<u8>]) -> Outcome<(Dura
     for burst in frames.chunks(200) {
         sender.send_all(burst)?;
         sent += burst.len() as u32;
-        let due = Duration::from_secs(1) * sent / RATE;
+        let due = Duration::from_secs(1) * sent / rate;
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }
     is_over.store(true, Ordering::Relaxed);
     receiving.join().expect("no receiver panics")
+}
+
+/// Datagrams of so many flows, each flow in turn, a million in all.
+fn datagrams(flows: u32) -> Vec<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64);
+    let mut frame = Vec::new();
+    builder.udp(7, 7).write(&mut frame, &[0; 60]).expect("a Vec takes all");
+    let one = |number: u32| {
+        let mut frame = frame.clone();
+        frame[26..30].copy_from_slice(&(0x0a00_0000 + number % flows).to_be_bytes());
+        frame[24..26].fill(0);
+        frame
+    };
+    (0..1_000_000).map(one).collect()
+}
+
+/// Takes batches until there are no more.
+async fn batches(
+    name: &str,
+    is_over: &AtomicBool,
+    mut take: impl FnMut(&ringtap::PacketBatch),
+) -> Outcome<()> {
+    let options = ringtap::Capture::builder().interface(name).ignore_outgoing(true).build()?;
+    let mut capture = ringtap::AsyncCapture::new(options)?;
+    loop {
+        match ringtap::time::timeout(PATIENCE, capture.next_batch()).await {
+            Ok(batch) => batch?.iter().for_each(&mut take),
+            Err(_) if is_over.load(Ordering::Relaxed) => return Ok(()),
+            Err(_) => {}
+        }
+    }
+}
+
+fn config() -> flowscope::FlowTrackerConfig {
+    let mut config = flowscope::FlowTrackerConfig::default();
+    config.suppress_events = flowscope::EventMask::PACKET;
+    config.max_flows = 1_000_000;
+    config
+}
+
+fn by_tracker(name: &str, is_over: Arc<AtomicBool>) -> Outcome<u64> {
+    use flowscope::extract::FiveTuple;
+
+    let mut tracker: flowscope::FlowTracker<FiveTuple> =
+        flowscope::FlowTracker::with_config(FiveTuple::bidirectional(), config());
+    ringtap::executor::block_on(batches(name, &is_over, |batch| {
+        for packet in batch {
+            let time = packet.timestamp();
+            let time = flowscope::Timestamp::new(time.secs, time.nanos);
+            let view = flowscope::PacketView::new(packet.data(), time);
+            std::hint::black_box(tracker.track(view));
+        }
+    }))?;
+    Ok(tracker.stats().flows_created)
+}
+
+fn by_flow_stream(name: &str, is_over: Arc<AtomicBool>) -> Outcome<u64> {
+    use ringtap::flow::FlowExt;
+    use ringtap::flow::extract::FiveTuple;
+
+    let options = ringtap::Capture::builder().interface(name).ignore_outgoing(true).build()?;
+    ringtap::executor::block_on(async {
+        let capture = ringtap::AsyncCapture::new(options)?;
+        let mut flows = capture.flow_stream(FiveTuple::bidirectional()).with_config(config());
+        loop {
+            match ringtap::time::timeout(PATIENCE, flows.next()).await {
+                Ok(event) => drop(std::hint::black_box(event)),
+                Err(_) if is_over.load(Ordering::Relaxed) => break,
+                Err(_) => {}
+            }
+        }
+        Ok(flows.stats().flows_created)
+    })
 }
 
 /// Connections that all begin, and then ask and are answered in turn.
