@@ -3,14 +3,18 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringtap::{
-    AsyncCapture, Capture, CaptureBuilder, Coalesce, Error, Hosted, Reactor, ReactorOptions, Step,
-    Watch, executor, time,
+    AsyncCapture, Capture, CaptureBuilder, Coalesce, Error, Hosted, Reactor, ReactorOptions,
+    RingLayout, Step, Watch, executor, time,
 };
-use ringtap_lab::{Generator, Traffic, namespace};
+use ringtap_lab::{Generator, Namespace, Traffic, Veth, namespace};
+use rustix::event::{PollFd, PollFlags};
 
 ringtap_lab::test_binary!();
 
@@ -137,4 +141,87 @@ fn a_sleep_set_later_for_earlier_ends_first() {
         assert!(start.elapsed() >= Duration::from_micros(300));
     }
     assert!(poll(long.as_mut()).is_pending());
+}
+
+/// A waker that counts.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// Captures of `count` interfaces wait, a frame comes to the first, and the driver is polled once: how many
+/// were woken, and how often the ring was entered for it.
+fn wake_by_one_frame(net: &Namespace, count: usize, coalesce: Coalesce) -> (usize, u64) {
+    let (hosted, driver) = Hosted::attach(ReactorOptions::new().coalesce(coalesce)).unwrap();
+    let mut driver = pin!(driver.drive(Silent));
+    let veths: Vec<_> = (0..count).map(|_| net.veth()).collect();
+    let open = |veth: &Veth| {
+        let capture = ring(&veth.right).layout(RingLayout::Frames).build().unwrap();
+        AsyncCapture::new(capture).unwrap()
+    };
+    let mut captures: Vec<_> = veths.iter().map(open).collect();
+    let wakers: Vec<_> = captures.iter().map(|_| Arc::new(Woken::default())).collect();
+    let mut waits: Vec<_> = captures.iter_mut().map(|one| Box::pin(one.next_batch())).collect();
+    for (wait, woken) in waits.iter_mut().zip(&wakers) {
+        let waker = Waker::from(Arc::clone(woken));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert!(poll(driver.as_mut()).is_pending());
+    let mut generator = Generator::new(&veths[0].left, &Traffic::default());
+    generator.flood(1);
+    let mut watched = [PollFd::from_borrowed_fd(hosted.event(), PollFlags::IN)];
+    rustix::event::poll(&mut watched, None).unwrap();
+    let before = hosted.reactor().stats();
+    assert!(poll(driver.as_mut()).is_pending());
+    let enters = hosted.reactor().stats().delta_since(&before).enters;
+    let woken = wakers.iter().filter(|woken| woken.0.load(Relaxed) > 0).count();
+    assert_eq!(run(driver.as_mut(), waits[0].as_mut()).unwrap().expect("a batch").len(), 1);
+    drop(waits);
+    for round in 0..100 {
+        generator.flood(1);
+        let batch = run(driver.as_mut(), captures[0].next_batch()).unwrap().expect("a batch");
+        assert_eq!(batch.len(), 1, "round {round}: each frame once");
+    }
+    (woken, enters)
+}
+
+#[test]
+fn the_few_who_wait_are_woken_before_the_kernel_is_asked_for_whom() {
+    let Some(net) = namespace() else { return };
+    assert_eq!(wake_by_one_frame(&net, 1, Coalesce::Off), (1, 0));
+    assert_eq!(wake_by_one_frame(&net, 3, Coalesce::Off), (3, 0), "on suspicion");
+    assert_eq!(wake_by_one_frame(&net, 12, Coalesce::Off), (1, 1), "too many for that");
+    assert_eq!(wake_by_one_frame(&net, 1, Coalesce::Fixed(Duration::from_micros(50))), (1, 1));
+}
+
+#[test]
+fn a_forked_child_cannot_drive_its_parents_reactor_and_does_not_harm_it() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let (_hosted, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+    let mut driver = pin!(driver.drive(Silent));
+    let mut capture = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+    let mut wait = Box::pin(capture.next_batch());
+    assert!(poll(wait.as_mut()).is_pending() && poll(driver.as_mut()).is_pending());
+    // SAFETY: the child touches only what a child may, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let driven = poll(driver.as_mut());
+        let waited = poll(wait.as_mut());
+        let is_refused = matches!(driven, Poll::Ready(Err(Error::Forked)))
+            && matches!(waited, Poll::Ready(Err(Error::Forked)));
+        // SAFETY: ends the child without running its parent's destructors.
+        unsafe { libc::_exit(if is_refused { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child was refused, driver and waiter");
+    Generator::new(&veth.left, &Traffic::default()).flood(4);
+    let batch = run(driver.as_mut(), wait.as_mut()).unwrap().expect("a batch");
+    assert_eq!(batch.len(), 4);
 }

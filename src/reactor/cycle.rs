@@ -1,5 +1,6 @@
 //! The two halves of a turn that touch the engine: submitting and reaping.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::counters::Counters;
@@ -10,6 +11,9 @@ use super::op::Completed;
 use super::ops::{Entry, Kind};
 use super::state::{Request, State};
 use super::token::{Answered, Token};
+
+/// Ops of a reactor up to which those who wait are woken on suspicion.
+const FEW: usize = 8;
 
 /// The longest sleep that a silent kick is submitted with.
 const KICK_CHECK: Duration = Duration::from_millis(2);
@@ -83,6 +87,25 @@ impl State {
     /// Whether a turn would find something to do.
     pub(super) fn has_work(&mut self) -> bool {
         self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
+    }
+
+    /// Whom to wake where the kernel has announced work, but not said what: all who wait for a socket, if
+    /// they are few. Moderated polls are left alone, since each is worth a wait.
+    pub(super) fn announced(&mut self) -> Option<Vec<Waker>> {
+        let is_announced = self.engine.as_mut().is_ok_and(|engine| engine.is_announced());
+        if !is_announced || self.is_moderated || self.ops.len() > FEW {
+            return None;
+        }
+        let Self { ops, wakers, wake, .. } = self;
+        ops.for_each(|token, entry| {
+            if matches!(entry.kind, Kind::Poll(_))
+                && entry.op.is_in_flight()
+                && *wake != Some(token)
+            {
+                wakers.extend(entry.waker.take());
+            }
+        });
+        (!wakers.is_empty()).then(|| std::mem::take(wakers))
     }
 
     /// Takes completions, and notes what they mean: how many sockets had something.

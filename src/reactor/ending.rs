@@ -48,7 +48,7 @@ impl State {
         self.backlog.clear();
         self.delayed.clear();
         let Self { ops, wakers, answers, .. } = self;
-        ops.for_each(|entry| {
+        ops.for_each(|_, entry| {
             wakers.extend(entry.waker.take());
             if let Kind::Kick { port, .. } = &entry.kind {
                 // Whoever waits for a kick's answer learns that there will be none.
@@ -84,7 +84,7 @@ impl State {
         self.backlog.clear();
         self.delayed.clear();
         let Self { ops, timers, wakers, .. } = self;
-        ops.for_each(|entry| wakers.extend(entry.waker.take()));
+        ops.for_each(|_, entry| wakers.extend(entry.waker.take()));
         timers.drain(wakers);
         self.wake = None;
         std::mem::take(&mut self.wakers)

@@ -106,6 +106,14 @@ impl Engine {
         }
     }
 
+    /// Whether the kernel has announced completions that it posts with the next enter.
+    pub(super) fn is_announced(&mut self) -> bool {
+        match self {
+            Self::Uring(uring) => !uring.is_foreign() && uring.is_announced(),
+            Self::Poll(_) => false,
+        }
+    }
+
     pub(super) fn has_overflowed(&mut self) -> bool {
         match self {
             Self::Uring(uring) => uring.has_overflowed(),

@@ -58,6 +58,11 @@ impl Ops {
         self.slots.len()
     }
 
+    /// How many slots are taken.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Takes a slot for a descriptor; `None` where all are taken.
     pub(super) fn insert(&mut self, fd: RawFd, kind: Kind) -> Option<Token> {
         let slot = self.free.pop()?;
@@ -102,8 +107,15 @@ impl Ops {
         named.collect()
     }
 
-    pub(super) fn for_each(&mut self, visit: impl FnMut(&mut Entry)) {
-        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()).for_each(visit);
+    pub(super) fn for_each(&mut self, mut visit: impl FnMut(Token, &mut Entry)) {
+        let used = self.len();
+        let places = self.slots.iter_mut().enumerate();
+        let entries = places.filter_map(|(slot, place)| {
+            let token = Token::new(slot as u32, place.generation);
+            Some((token, place.entry.as_mut()?))
+        });
+        // Low slots are taken first, so that the end of a large slab is rarely looked at.
+        entries.take(used).for_each(|(token, entry)| visit(token, entry));
     }
 }
 
@@ -124,7 +136,7 @@ mod tests {
         assert!(ops.get(first).is_none(), "the generation has moved on");
         assert!(ops.get(second).is_some() && ops.get(third).is_some());
         let mut count = 0;
-        ops.for_each(|_| count += 1);
+        ops.for_each(|_, _| count += 1);
         assert_eq!(count, 2);
         assert!(ops.in_flight().is_empty());
     }

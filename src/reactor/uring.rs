@@ -121,6 +121,11 @@ impl Uring {
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
     }
 
+    /// Whether the kernel has completions for this thread that it posts with the next enter.
+    pub(super) fn is_announced(&mut self) -> bool {
+        self.ring.submission().taskrun()
+    }
+
     pub(super) fn has_overflowed(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }
