@@ -42,11 +42,12 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        if deadline <= Instant::now() {
-            self.timer = None;
-            return Poll::Ready(());
-        }
+        // The reactor has the clock read once a turn: what it has not fired is not due.
         if !self.timer.as_ref().is_some_and(|timer| timer.set_waker(cx.waker())) {
+            if deadline <= Instant::now() {
+                self.timer = None;
+                return Poll::Ready(());
+            }
             match Reactor::current() {
                 Ok(reactor) => self.timer = Some(Deadline::new(&reactor, deadline, cx.waker())),
                 // Its reactor was detached under it: nobody can wake it any more.

@@ -8,7 +8,7 @@ mod stall;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use self::stall::{Judged, Patience, Stall};
 use crate::Result;
@@ -65,6 +65,36 @@ impl StopHandle {
     }
 }
 
+/// How long a reader may wait. Its time begins when it is first asked for, so that whoever finds a batch at
+/// once reads no clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    timeout: Option<Duration>,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), at: None }
+    }
+
+    pub(crate) fn never() -> Self {
+        Self { timeout: None, at: None }
+    }
+
+    /// What is left of it; `None` where it never ends, be it that it is too far for the clock.
+    pub(crate) fn left(&mut self) -> Option<Duration> {
+        let timeout = self.timeout?;
+        let now = Instant::now();
+        let Some(at) = self.at else {
+            self.at = now.checked_add(timeout);
+            self.timeout = self.at.map(|_| timeout);
+            return self.timeout;
+        };
+        Some(at.saturating_duration_since(now))
+    }
+}
+
 /// What a reader must do that found its ring empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Empty {
@@ -78,16 +108,27 @@ pub enum Empty {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::sys::event::poll;
+
+    #[test]
+    fn a_deadline_counts_from_the_first_look() {
+        let second = Duration::from_secs(1);
+        let mut deadline = Deadline::after(second);
+        assert_eq!(deadline.left(), Some(second));
+        assert!(deadline.left().unwrap() <= second);
+        deadline.at = deadline.at.map(|at| at - 2 * second);
+        assert_eq!(deadline.left(), Some(Duration::ZERO));
+        assert_eq!(Deadline::after(Duration::ZERO).left(), Some(Duration::ZERO));
+        assert_eq!(Deadline::after(Duration::MAX).left(), None);
+        assert_eq!(Deadline::never().left(), None);
+    }
 
     #[test]
     fn a_stop_ends_a_wait_also_where_it_came_before_and_until_it_is_heeded() {
         let stop = StopHandle::new().unwrap();
         let is_woken = |is_heeded| {
-            let soon = Some(Instant::now() + Duration::from_millis(20));
+            let soon = Some(Duration::from_millis(20));
             let interest = StopHandle::interest(Some(&stop), is_heeded);
             poll([Interest::Not, interest], soon).unwrap()[1].readable
         };

@@ -13,7 +13,7 @@ use super::rx::RxRing;
 use super::socket::{Link, Socket, StatsHandle};
 use crate::ring::batch::PacketBatch;
 use crate::sys::event::{self, Interest};
-use crate::wait::{Empty, StopHandle};
+use crate::wait::{Deadline, Empty, StopHandle};
 use crate::{CaptureStats, Error, Result, Step, trace};
 
 /// How often a waiting reader looks after an interface that is down: its removal is not reported.
@@ -126,7 +126,7 @@ impl Capture {
     /// [`Error::Os`] where waiting failed. An interface that is down is not an error.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
         // A timeout too large for the clock is no timeout.
-        self.wait_for_batch(Instant::now().checked_add(timeout))
+        self.wait_for_batch(Deadline::after(timeout))
     }
 
     /// Batches for ever: each `next` waits for one. Ends when a [`StopHandle`] says so and all is
@@ -286,7 +286,7 @@ impl Capture {
         2 * self.block_timeout + DRAIN_SLACK
     }
 
-    fn wait_for_batch(&mut self, deadline: Option<Instant>) -> Result<Option<PacketBatch>> {
+    fn wait_for_batch(&mut self, mut deadline: Deadline) -> Result<Option<PacketBatch>> {
         let mut fruitless = 0;
         loop {
             if let Some(batch) = self.take()? {
@@ -295,12 +295,12 @@ impl Capture {
             let step = match self.when_empty()? {
                 Empty::End => return Ok(None),
                 Empty::Wait => None,
-                Empty::WaitAtMost(step) => Some(Instant::now() + step),
+                Empty::WaitAtMost(step) => Some(step),
             };
-            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let until = [deadline, step].into_iter().flatten().min();
-            fruitless = if self.wait(until, fruitless)? { fruitless + 1 } else { 0 };
-            if is_late {
+            let left = deadline.left();
+            let limit = [left, step].into_iter().flatten().min();
+            fruitless = if self.wait(limit, fruitless)? { fruitless + 1 } else { 0 };
+            if left == Some(Duration::ZERO) {
                 return self.take(); // even the shortest wait has looked at the socket
             }
         }
@@ -311,17 +311,20 @@ impl Capture {
     ///
     /// "Readable" means that the newest retired block was not returned yet. While a lease holds it,
     /// `poll(2)` returns at once however often: then every other wait is a pause, for errors only.
-    fn wait(&mut self, until: Option<Instant>, fruitless: u32) -> Result<bool> {
+    fn wait(&mut self, limit: Option<Duration>, fruitless: u32) -> Result<bool> {
         let is_pause = fruitless % 2 == 1;
-        let (socket, until) = if is_pause {
-            let pause = Instant::now() + RETRY * (1 << (fruitless / 2).min(3));
-            (Interest::Error(self.socket.as_fd()), Some(until.map_or(pause, |at| at.min(pause))))
+        let (socket, limit) = if is_pause {
+            let pause = RETRY * (1 << (fruitless / 2).min(3));
+            (
+                Interest::Error(self.socket.as_fd()),
+                Some(limit.map_or(pause, |most| most.min(pause))),
+            )
         } else {
-            (Interest::Readable(self.socket.as_fd()), until)
+            (Interest::Readable(self.socket.as_fd()), limit)
         };
         let stop = StopHandle::interest(self.stop.as_ref(), self.phase != Phase::Running);
         let [socket, _] =
-            event::poll([socket, stop], until).map_err(|source| Error::os(Step::Wait, source))?;
+            event::poll([socket, stop], limit).map_err(|source| Error::os(Step::Wait, source))?;
         if socket.error || self.link == Link::Down {
             self.check_link()?;
         }
@@ -373,7 +376,7 @@ impl Iterator for Batches<'_> {
         if self.failed {
             return None;
         }
-        let next = self.capture.wait_for_batch(None).transpose();
+        let next = self.capture.wait_for_batch(Deadline::never()).transpose();
         self.failed = matches!(next, Some(Err(_)));
         next
     }

@@ -315,9 +315,9 @@ impl Injector {
             Stall::Done | Stall::Again => {}
             Stall::Queue | Stall::Link => patience.sleep(),
             Stall::Buffer => {
-                let until = Some(Instant::now() + Patience::LONGEST);
+                let limit = Some(Patience::LONGEST);
                 let [socket, _] =
-                    event::poll([Interest::Writable(self.socket.as_fd()), Interest::Not], until)
+                    event::poll([Interest::Writable(self.socket.as_fd()), Interest::Not], limit)
                         .map_err(|source| Error::os(Step::Wait, source))?;
                 if socket.error || !socket.writable {
                     patience.sleep(); // unread timestamps raise an error: do not spin on it

@@ -13,7 +13,7 @@ use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, Holder, Lending, Share, Umem};
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;
-use crate::wait::{Empty, StopHandle};
+use crate::wait::{Deadline, Empty, StopHandle};
 use crate::{Error, Result, Step, XdpStats};
 
 /// The most frames that one batch lends.
@@ -122,7 +122,7 @@ impl XdpReceiver {
     /// [`Error::InterfaceGone`] within a quarter of a second after the interface was removed; [`Error::Os`]
     /// where waiting failed.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
-        let deadline = Instant::now().checked_add(timeout);
+        let mut deadline = Deadline::after(timeout);
         loop {
             if let Some(batch) = self.next_batch() {
                 return Ok(Some(batch));
@@ -130,14 +130,15 @@ impl XdpReceiver {
             let step = match self.when_empty() {
                 Empty::End => return Ok(None),
                 Empty::Wait => None,
-                Empty::WaitAtMost(step) => Some(Instant::now() + step),
+                Empty::WaitAtMost(step) => Some(step),
             };
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let left = deadline.left();
+            if left == Some(Duration::ZERO) {
                 return Ok(None);
             }
-            let until = [deadline, step].into_iter().flatten().min();
+            let limit = [left, step].into_iter().flatten().min();
             let stop = StopHandle::interest(self.stop.as_ref(), self.closed.is_some());
-            let [socket, _] = event::poll([Interest::Readable(self.bound.fd()), stop], until)
+            let [socket, _] = event::poll([Interest::Readable(self.bound.fd()), stop], limit)
                 .map_err(|source| Error::os(Step::Wait, source))?;
             if !socket.readable {
                 self.check_link()?;

@@ -119,9 +119,16 @@ impl Deadline {
     /// Changes whom it wakes; false where it has fired, or its reactor has ended.
     pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
         let Some(shared) = self.reactor.upgrade() else { return false };
-        let waker = waker.clone();
-        let replaced = shared.state.borrow_mut().timers.set_waker(self.id, waker);
-        replaced.is_ok()
+        let wakes = shared.state.borrow().timers.waker(self.id).map(|set| set.will_wake(waker));
+        match wakes {
+            None => false,
+            Some(true) => true,
+            Some(false) => {
+                let waker = waker.clone();
+                let replaced = shared.state.borrow_mut().timers.set_waker(self.id, waker);
+                replaced.is_ok()
+            }
+        }
     }
 }
 

@@ -41,6 +41,12 @@ impl Timers {
         TimerId { key, serial: self.serial }
     }
 
+    /// Whom a timer wakes, if it has not fired.
+    pub(super) fn waker(&self, id: TimerId) -> Option<&Waker> {
+        let timer = self.timers.get(id.key).filter(|timer| timer.serial == id.serial)?;
+        Some(&timer.waker)
+    }
+
     /// Changes whom a timer wakes: the waker before. The new one back if the timer has fired.
     pub(super) fn set_waker(&mut self, id: TimerId, waker: Waker) -> Result<Waker, Waker> {
         match self.timers.get_mut(id.key) {

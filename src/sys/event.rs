@@ -113,32 +113,30 @@ impl<'a> Interest<'a> {
     }
 }
 
-/// Waits until one of two descriptors is ready or `deadline` has passed; interrupted waits go on.
+/// Waits until one of two descriptors is ready, for at most `limit`. A signal ends the wait, too: the caller
+/// looks at its clock and comes back.
 pub(crate) fn poll(
     [first, second]: [Interest<'_>; 2],
-    deadline: Option<Instant>,
+    limit: Option<Duration>,
 ) -> io::Result<[Polled; 2]> {
     let mut result = [Polled::default(); 2];
     match (first.poll_fd(), second.poll_fd()) {
-        (Some(first), Some(second)) => result = poll_these([first, second], deadline)?,
-        (Some(first), None) => [result[0]] = poll_these([first], deadline)?,
-        (None, Some(second)) => [result[1]] = poll_these([second], deadline)?,
-        (None, None) => [] = poll_these([], deadline)?,
+        (Some(first), Some(second)) => result = poll_these([first, second], limit)?,
+        (Some(first), None) => [result[0]] = poll_these([first], limit)?,
+        (None, Some(second)) => [result[1]] = poll_these([second], limit)?,
+        (None, None) => [] = poll_these([], limit)?,
     }
     Ok(result)
 }
 
 fn poll_these<const N: usize>(
     mut fds: [PollFd<'_>; N],
-    deadline: Option<Instant>,
+    limit: Option<Duration>,
 ) -> io::Result<[Polled; N]> {
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match rustix::event::poll(&mut fds, left.map(timespec).as_ref()) {
-            Ok(_) => return Ok(fds.map(|fd| polled(fd.revents()))),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+    match rustix::event::poll(&mut fds, limit.map(timespec).as_ref()) {
+        Ok(_) => Ok(fds.map(|fd| polled(fd.revents()))),
+        Err(rustix::io::Errno::INTR) => Ok([Polled::default(); N]),
+        Err(errno) => Err(errno.into()),
     }
 }
 

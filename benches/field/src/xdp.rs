@@ -1,4 +1,4 @@
-//! AF_XDP receivers side by side: `cargo run --release --bin xdp [-- --rounds N] [--loaded]` in this directory,
+//! AF_XDP receivers side by side: `cargo run --release --bin xdp [-- --rounds N --frames N --only NAME --loaded]` in this directory,
 //! as root. One flood over veth in copy mode, one socket a time on the far end, interleaved; each figure is a
 //! median over the rounds with the least and the most. The program, the sender, the ring sizes and the cores
 //! are the same for all. `--loaded` keeps a spinner on each core.
@@ -16,7 +16,6 @@ use ringtap::{AsyncXdpSocket, Coalesce, ReactorOptions, XdpMode, XdpProgram, Xdp
 use ringtap_lab::{Namespace, Traffic, Veth, link, xdp as programs};
 
 const TIME: Duration = Duration::from_millis(500);
-const FRAMES: u32 = 4096;
 /// How long a receiver waits before it looks whether it is to end.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -25,6 +24,8 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// What a receiver is told and tells.
 #[derive(Clone, Default)]
 struct Progress {
+    /// Frames of its UMEM.
+    frames: u32,
     stop: Arc<AtomicBool>,
     packets: Arc<AtomicU64>,
 }
@@ -70,33 +71,38 @@ struct Cell {
 fn main() -> Outcome<()> {
     let mut args = pico_args::Arguments::from_env();
     let rounds: usize = args.opt_value_from_str("--rounds")?.unwrap_or(9);
+    let frames: u32 = args.opt_value_from_str("--frames")?.unwrap_or(4096);
     let is_loaded = args.contains("--loaded");
+    let only: Option<String> = args.opt_value_from_str("--only")?;
+    let is_asked = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
+    let receivers: Vec<_> = RECEIVERS.iter().filter(|(name, _)| is_asked(name)).collect();
     let namespace = Namespace::enter()?;
     let veth = namespace.veth();
     let spinning = Progress::default();
     let spinners = if is_loaded { spin(&spinning) } else { Vec::new() };
-    let mut cells: Vec<Cell> = RECEIVERS.iter().map(|_| Cell::default()).collect();
+    let mut cells: Vec<Cell> = receivers.iter().map(|_| Cell::default()).collect();
     for round in 0..rounds {
-        for at in 0..RECEIVERS.len() {
-            let at = (at + round) % RECEIVERS.len(); // none is always first
-            measure(&veth, RECEIVERS[at].1, &mut cells[at])?;
+        for at in 0..receivers.len() {
+            let at = (at + round) % receivers.len(); // none is always first
+            measure(&veth, frames, receivers[at].1, &mut cells[at])?;
         }
     }
     spinning.stop.store(true, Ordering::Relaxed);
     spinners.into_iter().for_each(|spinner| spinner.join().expect("it only spins"));
-    println!("{} machine, {rounds} rounds, flood", if is_loaded { "loaded" } else { "quiet" });
+    let machine = if is_loaded { "loaded" } else { "quiet" };
+    println!("{machine} machine, {rounds} rounds, flood, {frames} frames");
     println!("{:<26} receiver CPU ns/packet       thousand packets/s", "");
-    for ((name, _), cell) in RECEIVERS.iter().zip(&mut cells) {
+    for ((name, _), cell) in receivers.iter().zip(&mut cells) {
         println!("{name:<26} {}  {}", spread(&mut cell.cpu_ns), spread(&mut cell.kpps));
     }
     Ok(())
 }
 
-fn measure(veth: &Veth, receiver: Receiver, cell: &mut Cell) -> Outcome<()> {
+fn measure(veth: &Veth, frames: u32, receiver: Receiver, cell: &mut Cell) -> Outcome<()> {
     let map = programs::xskmap(1)?;
     let program = programs::drop_odd_ports(map.as_fd())?; // flow 0 has an even one
     let _attached = programs::attach(program.as_fd(), &veth.right)?;
-    let progress = Progress::default();
+    let progress = Progress { frames, ..Progress::default() };
     let (name, for_receiver) = (veth.right.clone(), progress.clone());
     let receiving = std::thread::spawn(move || -> Outcome<Duration> {
         pin(1);
@@ -107,7 +113,7 @@ fn measure(veth: &Veth, receiver: Receiver, cell: &mut Cell) -> Outcome<()> {
     pin(0);
     let traffic = Traffic { flows: 1, varied: false, ..Traffic::default() };
     let options = XdpSocket::builder().interface(&veth.left).mode(XdpMode::Tx);
-    let mut sender = options.frame_count(FRAMES).build()?;
+    let mut sender = options.frame_count(4096).build()?;
     std::thread::sleep(Duration::from_millis(30)); // the receiver opens its socket
     let frame = traffic.frame(0, 0);
     let start = Instant::now();
@@ -126,10 +132,10 @@ fn measure(veth: &Veth, receiver: Receiver, cell: &mut Cell) -> Outcome<()> {
     Ok(())
 }
 
-fn ours(name: &str, map: OwnedFd) -> ringtap::Result<XdpSocket> {
+fn ours(name: &str, map: OwnedFd, frames: u32) -> ringtap::Result<XdpSocket> {
     let program = XdpProgram::from_map(name, false, map)?;
     let options = XdpSocket::builder().interface(name).program(program).mode(XdpMode::Rx);
-    options.frame_count(FRAMES).build()
+    options.frame_count(frames).build()
 }
 
 fn touch(data: &[u8]) -> u64 {
@@ -137,7 +143,7 @@ fn touch(data: &[u8]) -> u64 {
 }
 
 fn ringtap_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
-    let mut socket = ours(name, map)?;
+    let mut socket = ours(name, map, progress.frames)?;
     while !progress.is_over() {
         let Some(batch) = socket.next_batch_timeout(PATIENCE)? else { continue };
         std::hint::black_box(batch.iter().map(|packet| touch(packet.data())).sum::<u64>());
@@ -147,7 +153,7 @@ fn ringtap_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()
 }
 
 fn ringtap_async(name: &str, map: OwnedFd, progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
-    let socket = ours(name, map)?;
+    let socket = ours(name, map, progress.frames)?;
     Executor::new(ReactorOptions::new().coalesce(coalesce))?.block_on(async {
         let mut socket = AsyncXdpSocket::new(socket)?;
         let (stop, watched) = (socket.stop_handle()?, progress.clone());
@@ -167,7 +173,7 @@ fn ringtap_async(name: &str, map: OwnedFd, progress: &Progress, coalesce: Coales
 
 fn netring_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
     let options = netring::XdpSocket::builder().interface(name).mode(netring::XdpMode::Rx);
-    let mut socket = options.queue_id(0).frame_count(FRAMES as usize).build()?;
+    let mut socket = options.queue_id(0).frame_count(progress.frames as usize).build()?;
     programs::register(map.as_fd(), 0, socket.as_fd())?;
     while !progress.is_over() {
         let Some(batch) = socket.next_batch_blocking(PATIENCE)? else { continue };
@@ -183,13 +189,13 @@ fn netring_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()
 
 fn xdp_poll(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
     use xdp::slab::{HeapSlab, Slab};
-    let config = xdp::umem::UmemCfgBuilder { frame_count: FRAMES, ..Default::default() };
+    let config = xdp::umem::UmemCfgBuilder { frame_count: progress.frames, ..Default::default() };
     let mut umem = xdp::Umem::map(config.build()?)?;
     let mut builder = xdp::socket::XdpSocketBuilder::new()?;
     let rings = xdp::RingConfigBuilder {
-        rx_count: FRAMES,
+        rx_count: progress.frames,
         tx_count: 0,
-        fill_count: FRAMES,
+        fill_count: progress.frames,
         ..Default::default()
     };
     let (mut rings, flags) = builder.build_wakable_rings(&umem, rings.build()?)?;
@@ -200,7 +206,7 @@ fn xdp_poll(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
     let mut slab = HeapSlab::with_capacity(64);
     let mut rx = rings.rx_ring.take().expect("asked for");
     // SAFETY: the UMEM outlives the socket.
-    unsafe { rings.fill_ring.enqueue(&mut umem, FRAMES as usize, true)? };
+    unsafe { rings.fill_ring.enqueue(&mut umem, progress.frames as usize, true)? };
     let timeout = xdp::socket::PollTimeout::new(Some(PATIENCE));
     while !progress.is_over() {
         // SAFETY: the packets are given back below, before the UMEM goes.
