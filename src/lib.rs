@@ -102,7 +102,7 @@ pub use self::afpacket::FilterHandle;
 pub use self::afpacket::{
     Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, Injector, InjectorBuilder,
     MAX_RING_BYTES, NetNs, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot,
-    TxTimestamp, UnknownFanoutMode,
+    UnknownFanoutMode,
 };
 #[cfg(feature = "af-xdp")]
 pub use self::afxdp::{
@@ -131,7 +131,7 @@ pub use self::multi::MultiCapture;
 pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
     Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,
-    Timestamp, VlanTag,
+    Timestamp, TxTimestamp, VlanTag,
 };
 pub use self::reactor::{Backend, Driver, Hosted, Reactor, ReactorStatsHandle, Watch};
 pub use self::ring::batch::{PacketBatch, Packets};

@@ -23,7 +23,7 @@ pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};
 pub(crate) use self::link::{LinkLayer, NO_DIRECTION};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
-pub use self::time::{Clock, Timestamp};
+pub use self::time::{Clock, Timestamp, TxTimestamp};
 pub use self::vlan::VlanTag;
 
 /// Where a packet was seen (`sll_pkttype`, packet(7)).

@@ -69,7 +69,6 @@ const NAMES: &[(&str, &[&str])] = &[
             "RingProfile",
             "StatsHandle",
             "TxSlot",
-            "TxTimestamp",
         ],
     ),
     (

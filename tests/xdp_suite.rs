@@ -1,5 +1,5 @@
 //! What the kernel's own suite for AF_XDP tests (tools/testing/selftests/bpf/xskxceiver.c), in the driver and in
-//! the stack, as far as it can be said through a safe interface.
+//! the stack. What takes a hand in the rings for it is in `xdp_rings.rs`.
 #![cfg(feature = "af-xdp")]
 
 mod common;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::injector_builder::InjectorBuilder;
 use super::tx_slot::TxSlot;
-use crate::packet::{Offload, Timestamp};
+use crate::packet::{Offload, TxTimestamp};
 use crate::ring::slot::TxRing;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Asker;
@@ -60,17 +60,6 @@ pub(super) struct Bound {
     pub(super) socket: OwnedFd,
     pub(super) name: String,
     pub(super) index: u32,
-}
-
-/// When a frame was handed to the driver; from [`Injector::read_tx_timestamp`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TxTimestamp {
-    /// Which attempt at a frame, counted by the kernel from 0 (and round at 2^32). It is the number of
-    /// the frame as long as the kernel took each at the first go: a frame that met a full queue, or was
-    /// refused, has used up another number.
-    pub frame: u32,
-    /// When, by the kernel's clock.
-    pub timestamp: Timestamp,
 }
 
 impl Injector {

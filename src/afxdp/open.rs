@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bound::{Bound, Parts, asker, index_of, queue_count};
-use super::builder::{CopyMode, HugePages, Shared, TxChecksum, XdpSocketBuilder};
+use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
 use super::sender::{TxOptions, XdpSender};
+use super::shared::Shared;
 use super::socket::XdpSocket;
 use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
 use crate::ring::umem::{Share, Umem};
@@ -53,14 +54,14 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         program,
         membership,
     };
-    let (checksums, multi_buffer) = match &options.shared {
-        Some(shared) => (shared.checksums, shared.multi_buffer),
-        None => (options.tx_checksum != TxChecksum::Off, options.multi_buffer),
+    let (asks, multi_buffer) = match &options.shared {
+        Some(shared) => (shared.asks, shared.multi_buffer),
+        None => (options.asks(), options.multi_buffer),
     };
     // Near the end: a socket that cannot be opened should spend none.
     let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
     let bound = Arc::new(Bound::new(parts, &umem, share.number));
-    let socket = halves(options, rings, share, Shared { umem, bound, checksums, multi_buffer })?;
+    let socket = halves(options, rings, share, Shared { umem, bound, asks, multi_buffer })?;
     match options.is_closed {
         true => {}
         false => socket.open_intake()?, // only now: there is something to receive into
@@ -120,13 +121,13 @@ fn umem(options: &XdpSocketBuilder, socket: BorrowedFd<'_>) -> Result<(Arc<Umem>
     if let Some(node) = options.numa_node {
         mapping.bind_to_node(node).map_err(|source| Error::os(Step::BindMemory, source))?;
     }
-    let umem = Umem::new(mapping, options.frame_size, options.metadata(), options.shares);
+    let umem = Umem::new(mapping, options.frame_size, options.asks().len(), options.shares);
     let spec = UmemSpec {
         base: umem.base(),
         len: umem.len() as u64,
         chunk_size: umem.chunk_size(),
         headroom: options.headroom,
-        metadata: options.metadata(),
+        metadata: options.asks().len(),
         software_checksums: options.tx_checksum == TxChecksum::Software,
     };
     xdp::register_umem(socket, &spec)?;
@@ -210,7 +211,7 @@ fn halves(
     shared: Shared,
 ) -> Result<XdpSocket> {
     let (rx_frames, _) = options.frames();
-    let Shared { umem, bound, checksums, multi_buffer } = &shared;
+    let Shared { umem, bound, asks, multi_buffer } = &shared;
     let Share { number, mut chunks } = share;
     let for_tx = chunks.split_off(rx_frames as usize);
     let receiver = rings.rx.map(|rx| {
@@ -219,7 +220,7 @@ fn halves(
     });
     let tx_options = TxOptions {
         multi_buffer: *multi_buffer,
-        checksums: *checksums,
+        asks: *asks,
         is_told_to_kick: bound.is_zerocopy && options.need_wakeup,
     };
     let sender = rings.tx.map(|tx| {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::bound::Bound;
 use super::figures::{Figures, XdpStatsHandle};
+use super::metadata::{self, Asks, Stamps};
 use super::slot::{Checksum, XdpTxSlot};
 use super::socket::XdpChunks;
 use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Share, Taken, Umem};
-use crate::{Error, Result, XdpStats};
+use crate::{Error, Result, TxTimestamp, XdpStats};
 
 /// An Ethernet header.
 const HEADER: usize = 14;
@@ -34,6 +35,7 @@ pub struct XdpSender {
     mtu: u32,
     pub(super) options: TxOptions,
     holder: Holder,
+    stamps: Option<Stamps>,
     /// Frames pushed that the kernel does not see yet.
     unpublished: u64,
 }
@@ -43,8 +45,8 @@ pub struct XdpSender {
 pub(super) struct TxOptions {
     /// Whether a frame may take several chunks.
     pub(super) multi_buffer: bool,
-    /// Whether checksums may be left to the kernel.
-    pub(super) checksums: bool,
+    /// What frames may ask for.
+    pub(super) asks: Asks,
     /// Whether the driver says when it has to be kicked.
     pub(super) is_told_to_kick: bool,
 }
@@ -59,6 +61,7 @@ impl XdpSender {
     ) -> Result<Self> {
         let first = free.first().map_or(0, Chunk::number);
         let own = first..first + free.len() as u32;
+        let stamps = options.asks.timestamps.then(|| Stamps::new(&own));
         let completions = Arc::new(Completions::new(completion, own, share));
         umem.register(&completions);
         bound.keep(&completions);
@@ -73,6 +76,7 @@ impl XdpSender {
             mtu,
             options,
             holder: Holder::tx(share),
+            stamps,
             unpublished: 0,
         })
     }
@@ -111,6 +115,19 @@ impl XdpSender {
     /// As [`flush`](Self::flush).
     pub fn drained(&mut self, timeout: Duration) -> Result<bool> {
         self.press(Self::is_drained, Instant::now().checked_add(timeout))
+    }
+
+    /// The next transmit timestamp, if one has come; needs
+    /// [`tx_timestamps`](crate::XdpSocketBuilder::tx_timestamps). No system call.
+    ///
+    /// A card's is by its own clock, and there are drivers without one. Where the driver copies, the kernel
+    /// takes it when the frame leaves its hands, by `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of
+    /// UTC by the leap seconds, if the system knows of them. Stamps come with the frames' completions, as many
+    /// as there are frames are kept, and then the oldest go. A frame that is sent on from where it was received
+    /// has none, but a number.
+    pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
+        self.reclaim();
+        self.stamps.as_mut()?.read()
     }
 
     /// The most bytes of a frame that is written in place.
@@ -214,11 +231,13 @@ impl XdpSender {
     /// Writes a copy of a frame for which there is room, in as many chunks as it takes.
     pub(crate) fn copy(&mut self, frame: &[u8]) {
         let (prefix, capacity) = (self.umem.prefix() as usize, self.frame_capacity());
+        let mut asked = self.ask(None);
         let mut pieces = frame.chunks(capacity).peekable();
         while let Some(piece) = pieces.next() {
             let mut chunk = self.free.pop().expect("there is room");
             self.umem.bytes_mut(&mut chunk)[prefix..][..piece.len()].copy_from_slice(piece);
-            let options = if pieces.peek().is_some() { libc::XDP_PKT_CONTD } else { 0 };
+            let continued = if pieces.peek().is_some() { libc::XDP_PKT_CONTD } else { 0 };
+            let options = std::mem::take(&mut asked) | continued;
             let address = self.umem.give(chunk, self.holder) + prefix as u64;
             self.push(Descriptor { address, len: piece.len() as u32, options });
         }
@@ -243,7 +262,8 @@ impl XdpSender {
         vacant.copy_from_slice(frame);
         let is_kept = keep(vacant);
         if is_kept {
-            self.push_vacant(frame.len(), 0);
+            let options = self.ask(None);
+            self.push_vacant(frame.len(), options);
         }
         is_kept
     }
@@ -261,27 +281,30 @@ impl XdpSender {
     /// Commits the frame that was reserved.
     pub(crate) fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
         self.check_len(len)?;
-        let mut options = 0;
         if let Some(Checksum { start, offset }) = checksum {
-            if !self.options.checksums {
+            if !self.options.asks.checksums {
                 return Err(Error::OffloadsOff);
             }
             // The kernel would stop at such a frame for good.
             if usize::from(start) + usize::from(offset) + 2 > len {
                 return Err(Error::ChecksumOutside { start, offset, len });
             }
-            // struct xsk_tx_metadata, linux/if_xdp.h: flags, and what is asked for.
-            let flags = u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM);
-            let chunk = self.free.last_mut().expect("reserved");
-            let metadata = self.umem.bytes_mut(chunk);
-            metadata[..8].copy_from_slice(&flags.to_ne_bytes());
-            metadata[8..10].copy_from_slice(&start.to_ne_bytes());
-            metadata[10..12].copy_from_slice(&offset.to_ne_bytes());
-            options = libc::XDP_TX_METADATA;
         }
+        let options = self.ask(checksum);
         self.push_vacant(len, options);
         self.publish();
         Ok(())
+    }
+
+    /// Writes what the frame that is next asks for before it: the options of its descriptor.
+    fn ask(&mut self, checksum: Option<Checksum>) -> u32 {
+        if checksum.is_none() && self.stamps.is_none() {
+            return 0;
+        }
+        let chunk = self.free.last_mut().expect("there is room");
+        let number = chunk.number();
+        let before = &mut self.umem.bytes_mut(chunk)[..metadata::LEN];
+        metadata::write(before, checksum, self.stamps.as_mut().map(|stamps| (stamps, number)))
     }
 
     fn push_vacant(&mut self, len: usize, options: u32) {
@@ -295,6 +318,9 @@ impl XdpSender {
     pub(super) fn push_in_place(&mut self, frame: Taken) {
         let address = self.umem.give(frame.chunk, self.holder) + u64::from(frame.offset);
         self.push(Descriptor { address, len: frame.len, options: 0 });
+        if let Some(stamps) = &mut self.stamps {
+            stamps.pass();
+        }
         self.unpublished += 1;
     }
 
@@ -313,7 +339,14 @@ impl XdpSender {
 
     /// Takes back what was sent: how many entries.
     pub(super) fn reclaim(&mut self) -> u32 {
+        let before = self.free.len();
         let back = self.completions.take(&self.umem, &mut self.free);
+        if let Some(stamps) = &mut self.stamps {
+            for chunk in &self.free[before..] {
+                let metadata = self.umem.bytes(chunk, 0, metadata::LEN as u32);
+                stamps.collect(chunk.number(), metadata.expect("within the prefix"));
+            }
+        }
         let CompletionCounts { entries, malformed } = back;
         self.under_way = self.under_way.saturating_sub(entries);
         self.bound.figures.tx_malformed.add(malformed);

@@ -4,13 +4,14 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::builder::{Shared, SharedUmem, XdpSocketBuilder};
+use super::builder::XdpSocketBuilder;
 use super::figures::XdpStatsHandle;
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
 use super::sender::XdpSender;
+use super::shared::{Shared, SharedUmem};
 use super::slot::XdpTxSlot;
-use crate::{Error, PacketBatch, Result, StopHandle, XdpStats};
+use crate::{Error, PacketBatch, Result, StopHandle, TxTimestamp, XdpStats};
 
 /// Receives and sends the packets of one queue of an interface through AF_XDP.
 ///
@@ -138,6 +139,11 @@ impl XdpSocket {
     /// As there. Without a sending half there is nothing to flush.
     pub fn flush(&mut self) -> Result<()> {
         self.sender.as_mut().map_or(Ok(()), XdpSender::flush)
+    }
+
+    /// As [`XdpSender::read_tx_timestamp`].
+    pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
+        self.sender.as_mut()?.read_tx_timestamp()
     }
 
     /// As [`XdpSender::drained`].

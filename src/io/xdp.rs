@@ -17,7 +17,8 @@ use super::{Async, Pacer};
 use crate::afxdp::{Checksum, Forwarding, Shared};
 use crate::wait::{Empty, Judged, StopHandle};
 use crate::{
-    Error, PacketBatch, Result, XdpReceiver, XdpSender, XdpSocket, XdpStats, XdpStatsHandle,
+    Error, PacketBatch, Result, TxTimestamp, XdpReceiver, XdpSender, XdpSocket, XdpStats,
+    XdpStatsHandle,
 };
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
@@ -129,6 +130,11 @@ impl AsyncXdpSocket {
         }
     }
 
+    /// As [`AsyncXdpSender::read_tx_timestamp`].
+    pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
+        self.sender.as_mut()?.read_tx_timestamp()
+    }
+
     /// Waits until every committed frame was sent. Cancel-safe.
     ///
     /// # Errors
@@ -232,6 +238,12 @@ impl AsyncTx<XdpSender> {
             }
         })
         .await
+    }
+
+    /// The next transmit timestamp, if one has come: those of all frames have where
+    /// [`drained`](AsyncTx::drained) was awaited. See [`XdpSender::read_tx_timestamp`].
+    pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
+        self.port().read_tx_timestamp()
     }
 
     /// Running totals of both halves.

@@ -23,6 +23,12 @@ impl Timestamp {
         u64::from(self.secs) * 1_000_000_000 + u64::from(self.nanos)
     }
 
+    /// Of so many nanoseconds since the epoch.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self { secs: (nanos / 1_000_000_000) as u32, nanos: (nanos % 1_000_000_000) as u32 }
+    }
+
     /// The kernel's clock, now.
     pub fn now() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -33,6 +39,20 @@ impl Timestamp {
     pub fn as_duration(self) -> Duration {
         Duration::new(u64::from(self.secs), 0) + Duration::from_nanos(u64::from(self.nanos))
     }
+}
+
+/// When a frame was handed to the driver; from [`Injector::read_tx_timestamp`](crate::Injector) or an AF_XDP
+/// sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TxTimestamp {
+    /// Which frame, counted from 0 (and round at 2^32).
+    ///
+    /// Of an injector, which attempt at a frame, counted by the kernel: the number of the frame as long as the
+    /// kernel took each at the first go. A frame that met a full queue, or was refused, has used up another
+    /// number.
+    pub frame: u32,
+    /// When, by the kernel's clock.
+    pub timestamp: Timestamp,
 }
 
 impl From<Timestamp> for SystemTime {

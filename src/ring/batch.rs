@@ -113,6 +113,28 @@ impl PacketBatch {
         Packets { source, memory: &self.memory }
     }
 
+    /// The packets, each with the `len` bytes before it: where an XDP program of one's own has left its metadata
+    /// (`bpf_xdp_adjust_meta`), which the kernel copies along. There is no telling whether it did: what was not
+    /// written is what was there before.
+    ///
+    /// `None` beside packets of other sockets, those that took several frames of the UMEM, those that were
+    /// detached, and where there are not so many bytes: the kernel leaves 256, and
+    /// [`headroom`](crate::XdpSocketBuilder::headroom).
+    #[cfg(feature = "af-xdp")]
+    pub fn iter_with_metadata(
+        &self,
+        len: usize,
+    ) -> impl Iterator<Item = (Option<&[u8]>, Packet<'_>)> {
+        let mut packets = self.iter();
+        std::iter::from_fn(move || {
+            let before = match &packets.source {
+                Walked::Chunks { lease, place, .. } => lease.before(*place, len),
+                _ => None,
+            };
+            packets.next().map(|packet| (before, packet))
+        })
+    }
+
     /// The packets from a place on that an iterator over this batch had come to.
     pub(crate) fn iter_from(&self, place: Place) -> Packets<'_> {
         let mut packets = self.iter();

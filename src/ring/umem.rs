@@ -291,6 +291,26 @@ impl ChunkLease {
 }
 
 impl ChunkLease {
+    /// The `len` bytes before the frame at `place`; `None` where its chunk has not so many, and for a frame that
+    /// was gathered from several.
+    pub(crate) fn before(&self, place: ChunkPlace, len: usize) -> Option<&[u8]> {
+        if place.left == 0 {
+            return None;
+        }
+        let index = place.next as usize;
+        // Relaxed: as in `frame`. One that was gathered is in no chunk.
+        let offset = self.umem.slots[index].offset.load(Ordering::Relaxed);
+        if offset & GATHERED != 0 {
+            return None;
+        }
+        let from = (offset as usize).checked_sub(len)?;
+        let at = index * self.umem.chunk_size as usize + from;
+        // SAFETY: before a frame that lies in its chunk, and not before the chunk.
+        let bytes = unsafe { self.umem.mapping.base().add(at) };
+        // SAFETY: as in `frame`: all of the chunk is ours.
+        Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), len) })
+    }
+
     pub(crate) fn is_of(&self, umem: &Arc<Umem>) -> bool {
         Arc::ptr_eq(&self.umem, umem)
     }

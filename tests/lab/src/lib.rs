@@ -36,6 +36,7 @@ pub mod tally;
 pub mod tool;
 pub mod traffic;
 pub mod xdp;
+pub mod xsk;
 
 pub use self::directory::Directory;
 pub use self::generator::Generator;

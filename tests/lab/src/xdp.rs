@@ -37,10 +37,7 @@ pub fn xskmap(queues: u32) -> io::Result<OwnedFd> {
 /// # Errors
 /// The kernel's.
 pub fn drop_odd_ports(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let insn = |code: u64, registers: u64, offset: i16, immediate: i32| {
-        code | registers << 8 | u64::from(offset as u16) << 16 | u64::from(immediate as u32) << 32
-    };
-    let instructions = [
+    load(&[
         insn(0x61, 0x12, 0, 0),               // r2 = data
         insn(0x61, 0x13, 4, 0),               // r3 = data_end
         insn(0xbf, 0x24, 0, 0),               // r4 = r2
@@ -59,7 +56,46 @@ pub fn drop_odd_ports(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         insn(0x95, 0x00, 0, 0),               //
         insn(0xb7, 0x00, 0, 2),               // pass: XDP_PASS
         insn(0x95, 0x00, 0, 0),
-    ];
+    ])
+}
+
+/// A program that puts the number of each marked IPv4/UDP frame (see [`Mark`](crate::Mark)) before it as
+/// metadata, and sends it to the socket of its queue in `map`.
+///
+/// # Errors
+/// The kernel's.
+pub fn number_before(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    load(&[
+        insn(0xbf, 0x16, 0, 0),               // r6 = the context
+        insn(0xb7, 0x02, 0, -8),              // r2 = -8
+        insn(0x85, 0x00, 0, 54),              // bpf_xdp_adjust_meta
+        insn(0x55, 0x00, 9, 0),               // no room for it: redirect
+        insn(0x61, 0x63, 0, 0),               // r3 = data
+        insn(0x61, 0x64, 4, 0),               // r4 = data_end
+        insn(0xbf, 0x35, 0, 0),               // r5 = r3
+        insn(0x07, 0x05, 0, 54),              // r5 += 54
+        insn(0x2d, 0x45, 4, 0),               // r5 > r4: redirect
+        insn(0x61, 0x62, 8, 0),               // r2 = data_meta
+        insn(0xbf, 0x25, 0, 0),               // r5 = r2
+        insn(0x07, 0x05, 0, 8),               // r5 += 8
+        insn(0x3d, 0x53, 6, 0),               // r3 >= r5: write
+        insn(0x61, 0x62, 16, 0),              // redirect: r2 = the queue
+        insn(0x18, 0x11, 0, map.as_raw_fd()), // r1 = the map
+        0,                                    //
+        insn(0xb7, 0x03, 0, 2),               // r3 = XDP_PASS, on a miss
+        insn(0x85, 0x00, 0, 51),              // bpf_redirect_map
+        insn(0x95, 0x00, 0, 0),               //
+        insn(0x79, 0x35, 46, 0),              // write: r5 = the number
+        insn(0x7b, 0x52, 0, 0),               // *r2 = r5
+        insn(0x05, 0x00, -9, 0),              // redirect
+    ])
+}
+
+fn insn(code: u64, registers: u64, offset: i16, immediate: i32) -> u64 {
+    code | registers << 8 | u64::from(offset as u16) << 16 | u64::from(immediate as u32) << 32
+}
+
+fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     let licence = c"MIT";
     let halves = |pointer: u64| [pointer as u32, (pointer >> 32) as u32];
     let mut attributes = [0; 32];
