@@ -44,6 +44,7 @@ const NAMES: &[(&str, &[&str])] = &[
             "PacketStatus",
             "Segments",
             "Timestamp",
+            "TxTimestamp",
             "VlanTag",
         ],
     ),
