@@ -14,6 +14,10 @@ miri:
 fuzz target:
     cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
 
+# What our own code costs a packet; `just micro --check` compares instructions with the baseline (valgrind).
+micro *args:
+    cargo run --release -p ringtap-micro -- {{ args }}
+
 # Lets a binary capture without root.
 setcap binary:
     sudo setcap cap_net_raw+ep {{ binary }}

@@ -17,12 +17,12 @@ use crate::reactor::Deadline;
 /// Is ready after `duration`.
 pub fn sleep(duration: Duration) -> Sleep {
     // A time too far for the clock is never.
-    Sleep { deadline: Instant::now().checked_add(duration), timer: None }
+    Sleep { deadline: Instant::now().checked_add(duration), timer: None, turn: 0 }
 }
 
 /// Is ready at `deadline`.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline: Some(deadline), timer: None }
+    Sleep { deadline: Some(deadline), timer: None, turn: 0 }
 }
 
 /// A sleep in progress. Cancel-safe: dropping it removes the timer.
@@ -35,6 +35,8 @@ pub struct Sleep {
     /// `None`: never.
     deadline: Option<Instant>,
     timer: Option<Deadline>,
+    /// The reactor's turn when this was last polled.
+    turn: u64,
 }
 
 impl Future for Sleep {
@@ -42,14 +44,25 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        // The reactor has the clock read once a turn: what it has not fired is not due.
-        if !self.timer.as_ref().is_some_and(|timer| timer.set_waker(cx.waker())) {
-            if deadline <= Instant::now() {
-                self.timer = None;
-                return Poll::Ready(());
-            }
+        let turn = self.timer.as_ref().and_then(|timer| timer.set_waker(cx.waker()));
+        if let Some(turn) = turn
+            && turn != self.turn
+        {
+            // The reactor has looked at the clock since: what it has not fired was not due.
+            self.turn = turn;
+            return Poll::Pending;
+        }
+        if deadline <= Instant::now() {
+            self.timer = None;
+            return Poll::Ready(());
+        }
+        if turn.is_none() {
             match Reactor::current() {
-                Ok(reactor) => self.timer = Some(Deadline::new(&reactor, deadline, cx.waker())),
+                Ok(reactor) => {
+                    let timer = Deadline::new(&reactor, deadline, cx.waker());
+                    self.turn = timer.turn();
+                    self.timer = Some(timer);
+                }
                 // Its reactor was detached under it: nobody can wake it any more.
                 Err(_) if self.timer.is_some() => {}
                 Err(error) => panic!("{error}"),

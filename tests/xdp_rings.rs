@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
 use ringtap::{
-    AsyncXdpSocket, Attach, Error, Timestamp, TxChecksum, XdpMode, XdpProgram, executor, time,
+    AsyncXdpSocket, Attach, Capture, Error, Timestamp, TxChecksum, XdpMode, XdpProgram, XdpSocket,
+    executor, time,
 };
 use ringtap_lab::{Generator, Mark, Tally, Traffic, link, namespace, xdp, xsk};
 use setup::{FEW, assert_conserved, privileged, sender, socket};
@@ -101,6 +102,70 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
 }
 
 #[test]
+fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9_000);
+    let numbers = |socket: &mut XdpSocket| {
+        std::iter::from_fn(|| socket.read_tx_timestamp())
+            .map(|stamp| stamp.frame)
+            .collect::<Vec<_>>()
+    };
+    let small = Traffic::default().frame(0, 0);
+    let mut tx = sender(&veth.left).tx_timestamps(true).multi_buffer(true).build().unwrap();
+    for _ in 0..5 {
+        tx.send(&[[0xff; 4_000].as_slice(), &[1; 5_000]].concat()).unwrap();
+        tx.send(&small).unwrap();
+    }
+    assert!(tx.drained(PATIENCE).unwrap());
+    assert_eq!(numbers(&mut tx), (0..10).collect::<Vec<_>>());
+    assert_conserved(&mut tx, FEW);
+    veth.set_mtu(1_500);
+    let mut echo = socket(&veth.right).tx_timestamps(true).build().unwrap();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    for _ in 0..3 {
+        generator.flood(4);
+        let mut count = 0;
+        while count < 4 {
+            let batch = echo.next_batch_timeout(PATIENCE).unwrap().expect("packets");
+            count += batch.len();
+            echo.send_batch(batch, |_| true).unwrap();
+        }
+        echo.send(&small).unwrap();
+    }
+    assert!(echo.drained(PATIENCE).unwrap());
+    assert_eq!(numbers(&mut echo), [4, 9, 14], "they count all the same");
+    echo.next_batch();
+    assert_conserved(&mut echo, 1024);
+}
+
+#[test]
+fn there_is_no_metadata_before_packets_of_other_memory() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9_000);
+    let mut capture =
+        Capture::builder().interface(&veth.right).block_timeout_ms(2).build().unwrap();
+    let mut tx = sender(&veth.left).multi_buffer(true).build().unwrap();
+    tx.send(&[0xff; 5_000]).unwrap();
+    assert!(tx.drained(PATIENCE).unwrap());
+    let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("a packet");
+    assert!(batch.iter_with_metadata(8).all(|(before, _)| before.is_none()));
+    let mut socket = socket(&veth.right).multi_buffer(true).build().unwrap();
+    tx.send(&[0xff; 5_000]).unwrap();
+    tx.send(&[0xff; 500]).unwrap();
+    assert!(tx.drained(PATIENCE).unwrap());
+    let mut lengths = Vec::new();
+    while lengths.len() < 2 {
+        let batch = socket.next_batch_timeout(PATIENCE).unwrap().expect("packets");
+        for (before, packet) in batch.iter_with_metadata(8) {
+            lengths.push((packet.len(), before.is_some()));
+        }
+    }
+    assert_eq!(lengths, [(5_000, false), (500, true)]);
+}
+
+#[test]
 fn an_async_sender_has_the_stamps_of_what_has_drained() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -159,7 +224,7 @@ fn packets_for_which_the_rx_ring_has_no_entry_are_counted_as_such() {
     let ring = xsk::Ring::of(socket.as_fd(), xsk::Which::Rx, FRAMES).unwrap();
     let traffic = Traffic { varied: false, ..Traffic::default() };
     let mut generator = Generator::new(&veth.left, &traffic);
-    let receive = |socket: &mut ringtap::XdpSocket, count: u64, generator: &mut Generator| {
+    let receive = |socket: &mut XdpSocket, count: u64, generator: &mut Generator| {
         let before = socket.stats().unwrap().delivered;
         generator.flood(count);
         while socket.stats().unwrap().delivered < before + count {

@@ -86,6 +86,7 @@ impl Injector {
     /// [`flush`](Self::flush)) or `len` is above [`frame_capacity`](Self::frame_capacity).
     ///
     /// No system call. The slot holds whatever its last frame left there.
+    #[inline]
     pub fn allocate(&mut self, len: usize) -> Option<TxSlot<'_>> {
         if len > self.frame_capacity() {
             return None;
@@ -94,6 +95,7 @@ impl Injector {
     }
 
     /// Whether there is a free slot.
+    #[inline]
     pub(crate) fn has_vacant(&mut self) -> bool {
         if self.ring.available() == 0 {
             self.ring.look();
@@ -154,11 +156,13 @@ impl Injector {
 
     /// The longest frame that can be sent now, in bytes: MTU and Ethernet header, as far as they fit
     /// a slot. A frame with an 802.1Q tag may have 4 bytes more.
+    #[inline]
     pub fn max_frame_len(&self) -> usize {
         self.frame_capacity().min(self.mtu + HEADER)
     }
 
     /// Bytes of a slot that a frame may take.
+    #[inline]
     pub fn frame_capacity(&self) -> usize {
         self.ring.capacity() - self.prefix()
     }
@@ -220,21 +224,28 @@ impl Injector {
     }
 
     /// The first `len` bytes of the next free slot, which there is.
+    #[inline]
     pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
         let prefix = self.prefix();
         &mut self.ring.vacant().expect("allocated")[prefix..][..len]
     }
 
     /// The same, to look at.
+    #[inline]
     pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
         &self.ring.vacant_ref().expect("allocated")[self.prefix()..][..len]
     }
 
     /// Commits the next free slot, which holds a frame of `len` bytes.
+    #[inline]
     pub(crate) fn commit(&mut self, len: usize, offload: Offload) -> Result<()> {
-        if !self.has_offloads && offload != Offload::NONE {
-            return Err(Error::OffloadsOff);
+        if !self.has_offloads {
+            return self.commit_plain(len, offload);
         }
+        self.commit_offloaded(len, offload)
+    }
+
+    fn commit_offloaded(&mut self, len: usize, offload: Offload) -> Result<()> {
         let frame = self.vacant_bytes(len);
         let (header, wire_len) = (offload.for_sending(frame), offload.wire_len(frame));
         let head: [u8; HEADER] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
@@ -246,7 +257,23 @@ impl Injector {
         Ok(())
     }
 
+    /// The same, without offloads: only a frame that is long for the interface is looked at.
+    #[inline]
+    fn commit_plain(&mut self, len: usize, offload: Offload) -> Result<()> {
+        if offload != Offload::NONE {
+            return Err(Error::OffloadsOff);
+        }
+        if !(HEADER..=self.max_frame_len()).contains(&len) {
+            let frame = self.vacant_bytes(len);
+            let head: [u8; HEADER] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
+            self.check(&head, len)?;
+        }
+        self.ring.commit(len);
+        Ok(())
+    }
+
     /// Bytes of a slot before the frame.
+    #[inline]
     fn prefix(&self) -> usize {
         if self.has_offloads { Offload::LEN } else { 0 }
     }
@@ -308,7 +335,7 @@ impl Injector {
                 let [socket, _] =
                     event::poll([Interest::Writable(self.socket.as_fd()), Interest::Not], limit)
                         .map_err(|source| Error::os(Step::Wait, source))?;
-                if socket.error || !socket.writable {
+                if socket.error || !(socket.writable || socket.interrupted) {
                     patience.sleep(); // unread timestamps raise an error: do not spin on it
                 }
             }

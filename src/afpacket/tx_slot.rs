@@ -15,16 +15,19 @@ pub struct TxSlot<'a> {
 
 impl<'a> TxSlot<'a> {
     /// The next free slot, which there is.
+    #[inline]
     pub(crate) fn of(injector: &'a mut Injector, len: usize) -> Self {
         Self { injector, len, offload: Offload::NONE }
     }
 
     /// The bytes of the frame, as many as were asked for.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         self.injector.vacant_ref(self.len)
     }
 
     /// The same, to be written.
+    #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
         let len = self.len;
         self.injector.vacant_bytes(len)
@@ -46,6 +49,7 @@ impl<'a> TxSlot<'a> {
     /// # Errors
     /// [`Error::FrameLength`](crate::Error::FrameLength),
     /// [`Error::OffloadsOff`](crate::Error::OffloadsOff); the slot stays free then.
+    #[inline]
     pub fn send(self) -> Result<()> {
         self.injector.commit(self.len, self.offload)
     }

@@ -67,8 +67,8 @@ impl Stamps {
         let asked = self.asked.get_mut(chunk.wrapping_sub(self.first) as usize);
         let Some(Asked { frame, before }) = asked.and_then(Option::take) else { return };
         let stamp: [u8; 8] = metadata[STAMP].try_into().expect("eight bytes");
-        if stamp == before {
-            return; // the driver has no clock
+        if stamp == before || stamp == [0; 8] {
+            return; // the driver has no clock, or did not ask it
         }
         if self.unread.len() == self.asked.len() {
             self.unread.pop_front();
@@ -134,6 +134,8 @@ mod tests {
         let both = libc::XDP_TXMD_FLAGS_CHECKSUM | libc::XDP_TXMD_FLAGS_TIMESTAMP;
         assert_eq!(metadata[..8], u64::from(both).to_ne_bytes());
         stamps.collect(0, &metadata);
+        write(&mut metadata, checksum, Some((&mut stamps, 0)));
+        stamps.collect(0, &[0; LEN]);
         stamps.collect(1, &[1; LEN]);
         stamps.collect(7, &[1; LEN]);
         assert_eq!(stamps.read(), None);

@@ -32,23 +32,31 @@ pub struct XdpReceiver {
     // Dropped before the socket: a mapped ring keeps it, and its queue, in use.
     rx: Consumer<Descriptor>,
     fill: Producer<u64>,
-    free: Vec<Chunk>,
+    intake: Intake,
     umem: Arc<Umem>,
     bound: Arc<Bound>,
     share: u32,
     /// Chunks in all; in the hands of leases, as far as they have not come back.
     total: u32,
     leased: u32,
-    /// A packet of which not all chunks have come yet.
-    partial: Option<Partial>,
     stop: Option<StopHandle>,
     /// Set when the intake was closed.
     closed: Option<Instant>,
     /// How soon to look again while chunks are short.
     short: Duration,
     checked: Instant,
-    holder: Holder,
     sequence: u64,
+}
+
+/// What becomes of entries of the RX ring.
+#[derive(Debug)]
+struct Intake {
+    free: Vec<Chunk>,
+    holder: Holder,
+    /// A packet of which not all chunks have come yet.
+    partial: Option<Partial>,
+    /// Entries that name no chunk of ours, or no bytes of one.
+    malformed: u64,
 }
 
 #[derive(Debug)]
@@ -69,22 +77,21 @@ impl XdpReceiver {
     ) -> Self {
         let (total, free, share) = (share.chunks.len() as u32, share.chunks, share.number);
         let (leased, sequence) = Default::default();
-        let (partial, stop, closed) = (None, None, None);
+        let (stop, closed) = (None, None);
+        let intake = Intake { free, holder: Holder::fill(share), partial: None, malformed: 0 };
         let mut receiver = Self {
             rx,
             fill,
-            free,
+            intake,
             umem,
             bound,
             share,
             total,
             leased,
-            partial,
             stop,
             closed,
             short: SHORT,
             checked: Instant::now(),
-            holder: Holder::fill(share),
             sequence,
         };
         receiver.refill();
@@ -99,12 +106,15 @@ impl XdpReceiver {
         }
         self.refill();
         let mut lending = Lending::new(&self.umem);
-        while lending.len() < BATCH
-            && let Some(descriptor) = self.rx.pop()
-        {
-            self.lend(&mut lending, descriptor);
+        let Self { rx, intake, .. } = self;
+        // Again where all of it was pieces of a packet that is not whole: nobody would be told of the rest.
+        while lending.len() == 0 && rx.is_ready() {
+            rx.pop_each(BATCH, |descriptor| intake.lend(&mut lending, descriptor));
+            rx.release();
         }
-        self.rx.release();
+        if self.intake.malformed > 0 {
+            self.bound.figures.rx_malformed.add(std::mem::take(&mut self.intake.malformed));
+        }
         let count = lending.len();
         self.short = if count > 0 { SHORT } else { self.short };
         let lease = lending.lend(self.sequence + 1)?;
@@ -186,17 +196,26 @@ impl XdpReceiver {
         if self.is_short() {
             self.umem.gather_completions(); // they may have been sent on, and be back
         }
-        let Self { free, leased, umem, .. } = self;
+        let Self { intake: Intake { free, holder, .. }, leased, umem, fill, .. } = self;
+        let before = fill.pushed();
+        while let Some(chunk) = free.pop() {
+            match fill.place() {
+                Some(place) => place.fill(umem.give(chunk, *holder)),
+                None => {
+                    free.push(chunk);
+                    break;
+                }
+            }
+        }
         umem.take_returned(self.share, |chunk| {
             *leased -= 1;
-            free.push(chunk);
+            match fill.place() {
+                Some(place) => place.fill(umem.give(chunk, *holder)),
+                None => free.push(chunk),
+            }
         });
-        if self.free.is_empty() {
+        if fill.pushed() == before {
             return;
-        }
-        for _ in 0..self.fill.vacant(self.free.len() as u32) {
-            let Some(chunk) = self.free.pop() else { break };
-            self.fill.push(self.umem.give(chunk, self.holder));
         }
         self.fill.publish();
         if self.fill.ring().needs_wakeup() {
@@ -209,49 +228,10 @@ impl XdpReceiver {
         2 * self.leased >= self.total
     }
 
-    /// Adds what a descriptor says was received. Its chunk is in use again at once where that is nothing.
-    fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
-        let Some(chunk) = self.umem.take_back(descriptor.address, self.holder) else {
-            self.bound.figures.rx_malformed.add(1);
-            return;
-        };
-        let offset = (descriptor.address % u64::from(self.umem.chunk_size())) as u32;
-        let is_continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
-        if is_continued || self.partial.is_some() {
-            self.gather(lending, (chunk, offset, descriptor.len), is_continued);
-        } else if let Err(chunk) = lending.push(chunk, offset, descriptor.len) {
-            self.bound.figures.rx_malformed.add(1);
-            self.free.push(chunk);
-        }
-    }
-
-    /// Adds one piece of a packet that takes several chunks.
-    fn gather(&mut self, lending: &mut Lending, piece: (Chunk, u32, u32), is_continued: bool) {
-        let (chunk, offset, len) = piece;
-        let bytes = self.umem.bytes(&chunk, offset, len).map(<[u8]>::to_vec);
-        let (is_sound, bytes) = (bytes.is_some(), bytes.unwrap_or_default());
-        match &mut self.partial {
-            None => self.partial = Some(Partial { first: chunk, bytes, is_sound }),
-            Some(partial) => {
-                partial.bytes.extend_from_slice(&bytes);
-                partial.is_sound &= is_sound;
-                self.free.push(chunk);
-            }
-        }
-        if !is_continued && let Some(Partial { first, bytes, is_sound }) = self.partial.take() {
-            if is_sound {
-                lending.push_gathered(first, &bytes);
-            } else {
-                self.bound.figures.rx_malformed.add(1);
-                self.free.push(first);
-            }
-        }
-    }
-
     /// Adds where the chunks are.
     pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.refill();
-        chunks.rx_free = self.free.len() as u32;
+        chunks.rx_free = self.intake.free.len() as u32;
         chunks.rx_leased = self.leased;
         chunks.rx_kernel = self.total - chunks.rx_free - self.leased;
         chunks.rx_rings = self.fill.outstanding() + self.rx.filled();
@@ -301,6 +281,50 @@ impl XdpReceiver {
         }
         self.checked = Instant::now();
         self.bound.check_link()
+    }
+}
+
+impl Intake {
+    /// Adds what a descriptor says was received. Its chunk is in use again at once where that is nothing.
+    #[inline]
+    fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
+        let is_continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
+        if is_continued || self.partial.is_some() {
+            self.gather(lending, descriptor, is_continued);
+        } else if let Err(chunk) = lending.receive(descriptor.address, descriptor.len, self.holder)
+        {
+            self.malformed += 1;
+            self.free.extend(chunk);
+        }
+    }
+
+    /// Adds one piece of a packet that takes several chunks.
+    #[cold]
+    fn gather(&mut self, lending: &mut Lending, descriptor: Descriptor, is_continued: bool) {
+        let umem = lending.umem();
+        let Some(chunk) = umem.take_back(descriptor.address, self.holder) else {
+            self.malformed += 1;
+            return;
+        };
+        let offset = umem.offset_of(descriptor.address);
+        let bytes = umem.bytes(&chunk, offset, descriptor.len).map(<[u8]>::to_vec);
+        let (is_sound, bytes) = (bytes.is_some(), bytes.unwrap_or_default());
+        match &mut self.partial {
+            None => self.partial = Some(Partial { first: chunk, bytes, is_sound }),
+            Some(partial) => {
+                partial.bytes.extend_from_slice(&bytes);
+                partial.is_sound &= is_sound;
+                self.free.push(chunk);
+            }
+        }
+        if !is_continued && let Some(Partial { first, bytes, is_sound }) = self.partial.take() {
+            if is_sound {
+                lending.push_gathered(first, &bytes);
+            } else {
+                self.malformed += 1;
+                self.free.push(first);
+            }
+        }
     }
 }
 

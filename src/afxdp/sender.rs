@@ -33,6 +33,8 @@ pub struct XdpSender {
     /// Entries that were committed and have not come back.
     under_way: u32,
     mtu: u32,
+    /// [`most`](Self::most), as of this MTU.
+    most: usize,
     pub(super) options: TxOptions,
     holder: Holder,
     stamps: Option<Stamps>,
@@ -66,7 +68,7 @@ impl XdpSender {
         umem.register(&completions);
         bound.keep(&completions);
         let mtu = bound.mtu()?;
-        Ok(Self {
+        let mut sender = Self {
             tx,
             completions,
             free,
@@ -74,15 +76,19 @@ impl XdpSender {
             bound,
             under_way: 0,
             mtu,
+            most: 0,
             options,
             holder: Holder::tx(share),
             stamps,
             unpublished: 0,
-        })
+        };
+        sender.most = sender.most();
+        Ok(sender)
     }
 
     /// A free frame to write `len` bytes into; `None` where there is none (see [`flush`](Self::flush)), or
     /// `len` is above [`frame_capacity`](Self::frame_capacity). No system call. It holds whatever was there.
+    #[inline]
     pub fn reserve(&mut self, len: usize) -> Option<XdpTxSlot<'_>> {
         (len <= self.frame_capacity() && self.has_room(len)).then(|| XdpTxSlot::new(self, len))
     }
@@ -124,13 +130,15 @@ impl XdpSender {
     /// takes it when the frame leaves its hands, by `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of
     /// UTC by the leap seconds, if the system knows of them. Stamps come with the frames' completions, as many
     /// as there are frames are kept, and then the oldest go. A frame that is sent on from where it was received
-    /// has none, but a number.
+    /// has none, but a number; one that the kernel took and dropped ([`XdpStats::refused`]) has both.
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
+        self.stamps.as_ref()?;
         self.reclaim();
         self.stamps.as_mut()?.read()
     }
 
     /// The most bytes of a frame that is written in place.
+    #[inline]
     pub fn frame_capacity(&self) -> usize {
         (self.umem.chunk_size() - self.umem.prefix()) as usize
     }
@@ -185,8 +193,10 @@ impl XdpSender {
     }
 
     /// Whether a frame of `len` bytes has room now.
+    #[inline]
     pub(crate) fn has_room(&mut self, len: usize) -> bool {
-        let pieces = len.div_ceil(self.frame_capacity()).max(1);
+        let capacity = self.frame_capacity();
+        let pieces = if len <= capacity { 1 } else { len.div_ceil(capacity) };
         if self.free.len() < pieces {
             self.reclaim();
         }
@@ -194,6 +204,7 @@ impl XdpSender {
     }
 
     /// Whether the TX ring has so many entries left.
+    #[inline]
     pub(super) fn has_entries(&mut self, count: usize) -> bool {
         self.tx.vacant(count as u32) as usize >= count
     }
@@ -218,13 +229,15 @@ impl XdpSender {
         Arc::clone(&self.bound.figures)
     }
 
+    #[inline]
     pub(super) fn fits(&self, len: usize) -> bool {
-        (HEADER..=self.most()).contains(&len)
+        (HEADER..=self.most).contains(&len)
     }
 
     pub(super) fn learn_mtu(&mut self) {
         if let Ok(mtu) = self.bound.mtu() {
             self.mtu = mtu;
+            self.most = self.most();
         }
     }
 
@@ -268,19 +281,35 @@ impl XdpSender {
         is_kept
     }
 
+    #[inline]
     pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
         let chunk = self.free.last().expect("reserved");
         self.umem.bytes(chunk, self.umem.prefix(), len as u32).expect("within the capacity")
     }
 
+    #[inline]
     pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
         let chunk = self.free.last_mut().expect("reserved");
         &mut self.umem.bytes_mut(chunk)[self.umem.prefix() as usize..][..len]
     }
 
     /// Commits the frame that was reserved.
+    #[inline]
     pub(crate) fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
-        self.check_len(len)?;
+        if !self.fits(len) {
+            self.check_len(len)?;
+        }
+        let options = match checksum {
+            None if self.stamps.is_none() => 0,
+            _ => self.ask_for(len, checksum)?,
+        };
+        self.push_vacant(len, options);
+        self.publish();
+        Ok(())
+    }
+
+    /// As [`ask`](Self::ask), for a frame of `len` bytes that may ask for what cannot be had.
+    fn ask_for(&mut self, len: usize, checksum: Option<Checksum>) -> Result<u32> {
         if let Some(Checksum { start, offset }) = checksum {
             if !self.options.asks.checksums {
                 return Err(Error::OffloadsOff);
@@ -290,10 +319,7 @@ impl XdpSender {
                 return Err(Error::ChecksumOutside { start, offset, len });
             }
         }
-        let options = self.ask(checksum);
-        self.push_vacant(len, options);
-        self.publish();
-        Ok(())
+        Ok(self.ask(checksum))
     }
 
     /// Writes what the frame that is next asks for before it: the options of its descriptor.
@@ -307,6 +333,7 @@ impl XdpSender {
         metadata::write(before, checksum, self.stamps.as_mut().map(|stamps| (stamps, number)))
     }
 
+    #[inline]
     fn push_vacant(&mut self, len: usize, options: u32) {
         let chunk = self.free.pop().expect("reserved");
         let address = self.umem.give(chunk, self.holder) + u64::from(self.umem.prefix());
@@ -324,12 +351,14 @@ impl XdpSender {
         self.unpublished += 1;
     }
 
+    #[inline]
     fn push(&mut self, descriptor: Descriptor) {
         self.tx.push(descriptor);
         self.under_way += 1;
     }
 
     /// Commits what was pushed: the kernel sees it.
+    #[inline]
     pub(crate) fn publish(&mut self) {
         if self.unpublished > 0 {
             self.tx.publish();

@@ -19,16 +19,19 @@ pub struct XdpTxSlot<'a> {
 }
 
 impl<'a> XdpTxSlot<'a> {
+    #[inline]
     pub(super) fn new(sender: &'a mut XdpSender, len: usize) -> Self {
         Self { sender, len, checksum: None }
     }
 
     /// The bytes of the frame, as many as were asked for.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         self.sender.vacant_ref(self.len)
     }
 
     /// The same, to be written.
+    #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
         self.sender.vacant_bytes(self.len)
     }
@@ -50,6 +53,7 @@ impl<'a> XdpTxSlot<'a> {
     /// # Errors
     /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsOff`](crate::Error::OffloadsOff);
     /// the frame stays free then.
+    #[inline]
     pub fn send(self) -> Result<()> {
         self.sender.commit(self.len, self.checksum)
     }

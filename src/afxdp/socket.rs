@@ -109,6 +109,7 @@ impl XdpSocket {
 
     /// A free frame to write `len` bytes into; `None` where there is none, or `len` is above
     /// [`XdpSender::frame_capacity`].
+    #[inline]
     pub fn reserve(&mut self, len: usize) -> Option<XdpTxSlot<'_>> {
         self.sender.as_mut()?.reserve(len)
     }

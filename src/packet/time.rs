@@ -41,8 +41,7 @@ impl Timestamp {
     }
 }
 
-/// When a frame was handed to the driver; from [`Injector::read_tx_timestamp`](crate::Injector) or an AF_XDP
-/// sender.
+/// When a frame was sent; from [`Injector::read_tx_timestamp`](crate::Injector) or an AF_XDP sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TxTimestamp {
     /// Which frame, counted from 0 (and round at 2^32).
@@ -51,7 +50,8 @@ pub struct TxTimestamp {
     /// kernel took each at the first go. A frame that met a full queue, or was refused, has used up another
     /// number.
     pub frame: u32,
-    /// When, by the kernel's clock.
+    /// When. Of an injector: it was handed to the driver, by the kernel's clock. Of an AF_XDP sender: it left
+    /// the kernel, by `CLOCK_TAI`, or the card, by that one's clock.
     pub timestamp: Timestamp,
 }
 

@@ -12,7 +12,7 @@ use super::ops::{Entry, Kind};
 use super::state::{Request, State};
 use super::token::{Answered, Token};
 
-/// Ops of a reactor up to which those who wait are woken on suspicion.
+/// Ops of a reactor, its own not counted, up to which those who wait are woken on suspicion.
 const FEW: usize = 8;
 
 /// The longest sleep that a silent kick is submitted with.
@@ -89,19 +89,23 @@ impl State {
         self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
     }
 
-    /// Whom to wake where the kernel has announced work, but not said what: all who wait for a socket, if
-    /// they are few. Moderated polls are left alone, since each is worth a wait.
+    /// Whom to wake where the kernel has announced work, but not said what: all who wait to read, if they are
+    /// few. Moderated polls are left alone, since each is worth a wait; and where there is something to submit,
+    /// the enter is not put off.
     pub(super) fn announced(&mut self) -> Option<Vec<Waker>> {
         let is_announced = self.engine.as_mut().is_ok_and(|engine| engine.is_announced());
-        if !is_announced || self.is_moderated || self.ops.len() > FEW {
+        let is_alone = self.backlog.is_empty() && self.ops.len() <= FEW + 1;
+        if !is_announced || !is_alone || self.is_moderated {
             return None;
         }
+        if self.next_deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            return None; // it was most likely the timer
+        }
         let Self { ops, wakers, wake, .. } = self;
+        let reads =
+            |kind: &Kind| matches!(kind, Kind::Poll(events) if events & libc::POLLIN as u32 != 0);
         ops.for_each(|token, entry| {
-            if matches!(entry.kind, Kind::Poll(_))
-                && entry.op.is_in_flight()
-                && *wake != Some(token)
-            {
+            if reads(&entry.kind) && entry.op.is_armed() && *wake != Some(token) {
                 wakers.extend(entry.waker.take());
             }
         });

@@ -95,7 +95,7 @@ impl Shared {
         for waker in wakers.drain(..) {
             waker.wake();
         }
-        self.state.borrow_mut().wakers = wakers;
+        self.state.borrow_mut().wakers.append(&mut wakers);
         host.has_guessed.set(true);
         true
     }

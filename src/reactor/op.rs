@@ -157,6 +157,11 @@ impl Op {
         self.phase == Phase::Idle
     }
 
+    /// Whether its completion is waited for.
+    pub(super) fn is_armed(&self) -> bool {
+        self.phase == Phase::Armed
+    }
+
     /// Whether the kernel knows this op.
     pub(super) fn is_in_flight(&self) -> bool {
         matches!(self.phase, Phase::Armed | Phase::Cancelling)
@@ -232,6 +237,7 @@ mod tests {
             };
             assert_eq!(op(phase).restart(), restarted, "restart in {phase:?}");
             assert_eq!(op(phase).is_in_flight(), matches!(phase, Armed | Cancelling));
+            assert_eq!(op(phase).is_armed(), phase == Armed);
             for (result, again) in
                 [(0, false), (-libc::ENOENT, true), (-libc::EALREADY, true), (-libc::EINVAL, false)]
             {

@@ -116,19 +116,25 @@ impl Deadline {
         Self { reactor: Rc::downgrade(shared), id }
     }
 
-    /// Changes whom it wakes; false where it has fired, or its reactor has ended.
-    pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
-        let Some(shared) = self.reactor.upgrade() else { return false };
-        let wakes = shared.state.borrow().timers.waker(self.id).map(|set| set.will_wake(waker));
-        match wakes {
-            None => false,
-            Some(true) => true,
-            Some(false) => {
-                let waker = waker.clone();
-                let replaced = shared.state.borrow_mut().timers.set_waker(self.id, waker);
-                replaced.is_ok()
-            }
+    /// The reactor's turn; 0 where it has ended.
+    pub(crate) fn turn(&self) -> u64 {
+        self.reactor.upgrade().map_or(0, |shared| shared.counters.turns.get())
+    }
+
+    /// Changes whom it wakes: the reactor's turn. `None` where it has fired, or nobody turns the reactor any
+    /// more.
+    pub(crate) fn set_waker(&self, waker: &Waker) -> Option<u64> {
+        let shared = self.reactor.upgrade()?;
+        let state = shared.state.borrow();
+        state.check().ok()?;
+        let is_set = state.timers.waker(self.id)?.will_wake(waker);
+        drop(state);
+        if !is_set {
+            let waker = waker.clone();
+            let replaced = shared.state.borrow_mut().timers.set_waker(self.id, waker);
+            drop(replaced);
         }
+        Some(shared.counters.turns.get())
     }
 }
 

@@ -194,15 +194,23 @@ impl<T: Entry> Producer<T> {
         self.cursor.vacant(size)
     }
 
+    /// Room for the next entry, if there is any.
+    #[inline]
+    pub(crate) fn place(&mut self) -> Option<Place<'_, T>> {
+        (self.vacant(1) > 0).then_some(Place(self))
+    }
+
     /// Writes the next entry, for which there is room. The other side sees it with the next
     /// [`publish`](Self::publish).
     #[inline]
     pub(crate) fn push(&mut self, entry: T) {
-        assert!(self.vacant(1) > 0, "asked before");
-        // SAFETY: the entry lies between producer and consumer, the latter seen with acquire: the other
-        // side has read what was there and looks at it again only when it is published.
-        unsafe { self.ring.entry(self.cursor.own).write(entry) };
-        self.cursor.own = self.cursor.own.wrapping_add(1);
+        self.place().expect("asked before").fill(entry);
+    }
+
+    /// How many entries were ever pushed, modulo 2^32.
+    #[inline]
+    pub(crate) fn pushed(&self) -> u32 {
+        self.cursor.own
     }
 
     #[inline]
@@ -226,6 +234,22 @@ impl<T: Entry> Producer<T> {
     }
 }
 
+/// Room for one entry.
+#[derive(Debug)]
+pub(crate) struct Place<'a, T>(&'a mut Producer<T>);
+
+impl<T: Entry> Place<'_, T> {
+    /// Writes the entry; see [`Producer::push`].
+    #[inline]
+    pub(crate) fn fill(self, entry: T) {
+        let Producer { ring, cursor } = self.0;
+        // SAFETY: the entry lies between producer and consumer, the latter seen with acquire: the other
+        // side has read what was there and looks at it again only when it is published.
+        unsafe { ring.entry(cursor.own).write(entry) };
+        cursor.own = cursor.own.wrapping_add(1);
+    }
+}
+
 /// The side that reads entries: RX and completion.
 #[derive(Debug)]
 pub(crate) struct Consumer<T> {
@@ -239,21 +263,29 @@ impl<T: Entry> Consumer<T> {
         Self { ring, cursor }
     }
 
-    /// The next entry, if there is one. The other side may write over it after the next
-    /// [`release`](Self::release).
+    /// Takes the next entries, as many as there are and no more than `most`. The other side may write over them
+    /// after the next [`release`](Self::release).
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        if self.cursor.filled(self.ring.layout.size) == 0 {
+    pub(crate) fn pop_each(&mut self, most: u32, mut take: impl FnMut(T)) {
+        let size = self.ring.layout.size;
+        if self.cursor.filled(size) < most {
             self.cursor.observe::<Sound>(self.ring.producer());
-            if self.cursor.filled(self.ring.layout.size) == 0 {
-                return None;
-            }
         }
-        // SAFETY: the entry lies between consumer and producer, the latter seen with acquire: the other side
-        // has written it, and does so again only when it is released.
-        let entry = unsafe { self.ring.entry(self.cursor.own).read() };
-        self.cursor.own = self.cursor.own.wrapping_add(1);
-        Some(entry)
+        for _ in 0..self.cursor.filled(size).min(most) {
+            // SAFETY: the entry lies between consumer and producer, the latter seen with acquire: the other
+            // side has written it, and does so again only when it is released.
+            let entry = unsafe { self.ring.entry(self.cursor.own).read() };
+            self.cursor.own = self.cursor.own.wrapping_add(1);
+            take(entry);
+        }
+    }
+
+    /// The next entry, if there is one.
+    #[cfg(test)]
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let mut popped = None;
+        self.pop_each(1, |entry| popped = Some(entry));
+        popped
     }
 
     #[inline]
@@ -267,9 +299,9 @@ impl<T: Entry> Consumer<T> {
         self.cursor.filled(self.ring.layout.size)
     }
 
-    /// Whether [`pop`](Self::pop) would find something.
+    /// Whether [`pop_each`](Self::pop_each) would find something.
     pub(crate) fn is_ready(&self) -> bool {
-        // Relaxed: a hint; `pop` looks again.
+        // Relaxed: a hint; `pop_each` looks again.
         let other = self.ring.producer().load(Ordering::Relaxed);
         Cursor { other, ..self.cursor }.filled(self.ring.layout.size) > 0
     }

@@ -42,6 +42,8 @@ struct Slots {
     layout: SlotLayout,
     /// Whole slots a block.
     a_block: usize,
+    /// Whether nothing is left of a block: a slot's place takes no division then.
+    is_dense: bool,
 }
 
 impl Slots {
@@ -55,11 +57,16 @@ impl Slots {
             mapping.len() >= frame_count / a_block * block_size,
             "the mapping holds all blocks"
         );
-        Self { mapping, layout, a_block }
+        let is_dense = a_block * frame_size == block_size;
+        Self { mapping, layout, a_block, is_dense }
     }
 
+    #[inline]
     fn offset(&self, index: usize) -> usize {
         let SlotLayout { block_size, frame_size, .. } = self.layout;
+        if self.is_dense {
+            return index * frame_size;
+        }
         index / self.a_block * block_size + index % self.a_block * frame_size
     }
 

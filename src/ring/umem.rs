@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
 mod completion;
+mod lease;
 mod lending;
 #[cfg(all(test, not(miri)))]
 mod model;
@@ -23,9 +24,10 @@ mod stack;
 mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Mutex, Weak};
 
 pub(crate) use self::completion::{CompletionCounts, Completions};
+pub(crate) use self::lease::{ChunkLease, ChunkPlace, Taken};
 pub(crate) use self::lending::Lending;
 use self::stack::{NONE, Sound, push, take_all};
 use crate::sys::Mapping;
@@ -70,6 +72,8 @@ const GATHERED: u32 = 1 << 31;
 pub(crate) struct Umem {
     mapping: Mapping,
     chunk_size: u32,
+    /// Its logarithm: addresses are taken apart by shifts.
+    chunk_shift: u32,
     /// Bytes of a chunk before a frame that is sent.
     prefix: u32,
     /// Chunks of a share.
@@ -114,8 +118,18 @@ impl Umem {
         let slots = (0..count).map(slot).collect();
         let returned = (0..shares).map(|_| AtomicU32::new(NONE)).collect();
         let (share_len, shares_taken) = (count / shares, AtomicU32::new(0));
-        let completions = Mutex::default();
-        Self { mapping, chunk_size, prefix, share_len, shares_taken, slots, returned, completions }
+        let (completions, chunk_shift) = (Mutex::default(), chunk_size.trailing_zeros());
+        Self {
+            mapping,
+            chunk_size,
+            chunk_shift,
+            prefix,
+            share_len,
+            shares_taken,
+            slots,
+            returned,
+            completions,
+        }
     }
 
     /// The next share, if one is left.
@@ -154,17 +168,25 @@ impl Umem {
         self.mapping.len()
     }
 
+    /// Where in its chunk an address is.
+    #[inline]
+    pub(crate) fn offset_of(&self, address: u64) -> u32 {
+        address as u32 & (self.chunk_size - 1)
+    }
+
     /// Gives a chunk away by a ring: where it begins, from the start of the UMEM.
+    #[inline]
     pub(crate) fn give(&self, chunk: Chunk, holder: Holder) -> u64 {
         // Relaxed: whoever takes it back has heard of it by the ring.
         self.slots[chunk.0 as usize].given.store(holder.0, Ordering::Relaxed);
-        u64::from(chunk.0) * u64::from(self.chunk_size)
+        u64::from(chunk.0) << self.chunk_shift
     }
 
     /// Takes back a chunk that was given away by a ring, of which the kernel names any byte; `None` where it is
     /// none of ours, or was not given away like that: the kernel can name a frame twice that it did not send.
+    #[inline]
     pub(crate) fn take_back(&self, address: u64, holder: Holder) -> Option<Chunk> {
-        let index = u32::try_from(address / u64::from(self.chunk_size)).ok()?;
+        let index = u32::try_from(address >> self.chunk_shift).ok()?;
         let given = &self.slots.get(index as usize)?.given;
         // Relaxed, and no exchange: only who has that ring takes back what was given by it.
         if given.load(Ordering::Relaxed) != holder.0 {
@@ -186,9 +208,16 @@ impl Umem {
         // Of its own share: what it received itself. It has nobody to come home to.
     }
 
+    /// Whether a chunk has such bytes.
+    #[inline]
+    pub(crate) fn holds(&self, from: u32, len: u32) -> bool {
+        u64::from(from) + u64::from(len) <= u64::from(self.chunk_size)
+    }
+
     /// Some bytes of a chunk; `None` where they are not inside of it.
+    #[inline]
     pub(crate) fn bytes<'a>(&'a self, chunk: &'a Chunk, from: u32, len: u32) -> Option<&'a [u8]> {
-        if u64::from(from) + u64::from(len) > u64::from(self.chunk_size) {
+        if !self.holds(from, len) {
             return None;
         }
         assert!((chunk.0 as usize) < self.slots.len(), "a chunk of this UMEM");
@@ -201,6 +230,7 @@ impl Umem {
     }
 
     /// A chunk's bytes, to be written.
+    #[inline]
     pub(crate) fn bytes_mut<'a>(&'a self, chunk: &'a mut Chunk) -> &'a mut [u8] {
         assert!((chunk.0 as usize) < self.slots.len(), "a chunk of this UMEM");
         let at = chunk.0 as usize * self.chunk_size as usize;
@@ -224,6 +254,7 @@ impl Umem {
     }
 
     /// Takes the chunks of a share that have come back since this was last asked.
+    #[inline]
     pub(crate) fn take_returned(&self, share: u32, mut put: impl FnMut(Chunk)) {
         let mut next = take_all::<Sound>(&self.returned[share as usize]);
         while next != NONE {
@@ -232,159 +263,5 @@ impl Umem {
             next = self.slots[next as usize].next.load(Ordering::Relaxed);
             put(chunk);
         }
-    }
-}
-
-/// A run of received frames, ours until dropped, in whatever thread.
-#[derive(Debug)]
-pub(crate) struct ChunkLease {
-    umem: Arc<Umem>,
-    first: u32,
-    last: u32,
-    count: u32,
-    gathered: Vec<u8>,
-    sequence: u64,
-}
-
-/// How far one has come in a lease.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ChunkPlace {
-    next: u32,
-    left: u32,
-}
-
-impl ChunkLease {
-    pub(crate) fn len(&self) -> usize {
-        self.count as usize
-    }
-
-    pub(crate) fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    pub(crate) fn start(&self) -> ChunkPlace {
-        ChunkPlace { next: self.first, left: self.count }
-    }
-
-    /// The frame at `place`, which goes on to the next one.
-    #[inline]
-    pub(crate) fn frame(&self, place: &mut ChunkPlace) -> Option<&[u8]> {
-        if place.left == 0 {
-            return None;
-        }
-        let index = place.next as usize;
-        let slot = &self.umem.slots[index];
-        // Relaxed: written before the lease was made, and not again until it ends.
-        let offset = slot.offset.load(Ordering::Relaxed) as usize;
-        let len = slot.len.load(Ordering::Relaxed) as usize;
-        *place = ChunkPlace { next: slot.next.load(Ordering::Relaxed), left: place.left - 1 };
-        if offset & GATHERED as usize != 0 {
-            return Some(&self.gathered[offset & !(GATHERED as usize)..][..len]);
-        }
-        let at = index * self.umem.chunk_size as usize + offset;
-        // SAFETY: `push` has checked that the frame lies inside its chunk, and that inside the mapping.
-        let bytes = unsafe { self.umem.mapping.base().add(at) };
-        // SAFETY: the stretch lies inside the mapping, which `umem` keeps alive. The kernel gave this chunk to
-        // us and gets it back only when this lease has ended, nor does any code of ours write it meanwhile.
-        Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), len) })
-    }
-}
-
-impl ChunkLease {
-    /// The `len` bytes before the frame at `place`; `None` where its chunk has not so many, and for a frame that
-    /// was gathered from several.
-    pub(crate) fn before(&self, place: ChunkPlace, len: usize) -> Option<&[u8]> {
-        if place.left == 0 {
-            return None;
-        }
-        let index = place.next as usize;
-        // Relaxed: as in `frame`. One that was gathered is in no chunk.
-        let offset = self.umem.slots[index].offset.load(Ordering::Relaxed);
-        if offset & GATHERED != 0 {
-            return None;
-        }
-        let from = (offset as usize).checked_sub(len)?;
-        let at = index * self.umem.chunk_size as usize + from;
-        // SAFETY: before a frame that lies in its chunk, and not before the chunk.
-        let bytes = unsafe { self.umem.mapping.base().add(at) };
-        // SAFETY: as in `frame`: all of the chunk is ours.
-        Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), len) })
-    }
-
-    pub(crate) fn is_of(&self, umem: &Arc<Umem>) -> bool {
-        Arc::ptr_eq(&self.umem, umem)
-    }
-
-    /// The bytes of the first frame, to be read and changed.
-    pub(crate) fn first_mut(&mut self) -> Option<&mut [u8]> {
-        if self.count == 0 {
-            return None;
-        }
-        let slot = &self.umem.slots[self.first as usize];
-        // Relaxed: as in `frame`.
-        let (offset, len) = (slot.offset.load(Ordering::Relaxed), slot.len.load(Ordering::Relaxed));
-        let (offset, len) = (offset as usize, len as usize);
-        if offset & GATHERED as usize != 0 {
-            return Some(&mut self.gathered[offset & !(GATHERED as usize)..][..len]);
-        }
-        let at = self.first as usize * self.umem.chunk_size as usize + offset;
-        // SAFETY: as in `frame`.
-        let bytes = unsafe { self.umem.mapping.base().add(at) };
-        // SAFETY: as in `frame`; and the lease is borrowed exclusively, so nobody else looks at it.
-        Some(unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr(), len) })
-    }
-
-    /// Takes the first frame out of the lease, to be sent as it is or put back.
-    pub(crate) fn take_first(&mut self) -> Option<Taken> {
-        if self.count == 0 {
-            return None;
-        }
-        let index = self.first;
-        let slot = &self.umem.slots[index as usize];
-        // Relaxed: as in `frame`.
-        let (offset, len) = (slot.offset.load(Ordering::Relaxed), slot.len.load(Ordering::Relaxed));
-        self.first = slot.next.load(Ordering::Relaxed);
-        self.count -= 1;
-        Some(Taken { chunk: Chunk(index), offset, len })
-    }
-
-    /// Whether the first frame lies not in its chunk, but in this lease's memory.
-    pub(crate) fn is_first_gathered(&self) -> bool {
-        // Relaxed: as in `frame`.
-        self.count > 0
-            && self.umem.slots[self.first as usize].offset.load(Ordering::Relaxed) & GATHERED != 0
-    }
-
-    /// Sends home a chunk that was taken out of this lease.
-    pub(crate) fn put_back(&self, taken: Taken) {
-        self.umem.put_back(taken.chunk);
-    }
-}
-
-/// A frame that was taken out of a lease.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) chunk: Chunk,
-    pub(crate) offset: u32,
-    pub(crate) len: u32,
-}
-
-impl ChunkPlace {
-    pub(crate) fn left(&self) -> usize {
-        self.left as usize
-    }
-}
-
-impl Drop for ChunkLease {
-    #[inline]
-    fn drop(&mut self) {
-        if self.count == 0 {
-            return; // all was taken out
-        }
-        let last = &self.umem.slots[self.last as usize].next;
-        // Relaxed: ordered by the push that makes it visible.
-        push::<Sound>(self.umem.home(self.first), self.first, |head| {
-            last.store(head, Ordering::Relaxed);
-        });
     }
 }

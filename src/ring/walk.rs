@@ -62,8 +62,8 @@ impl BlockHeader {
 #[derive(Debug, Clone)]
 pub(crate) struct Walk<'a> {
     body: &'a [u8],
-    /// Where the next header starts, from the body's start.
-    at: usize,
+    /// The body from the next header on.
+    rest: &'a [u8],
     left: u32,
     extras: Extras,
 }
@@ -74,7 +74,7 @@ impl<'a> Walk<'a> {
         let header = BlockHeader::read(body);
         // An offset inside the status word and before wraps to one far outside: caught below.
         let at = (header.first_at as usize).wrapping_sub(BODY_AT);
-        Self { body, at, left: header.packets, extras }
+        Self { body, rest: body.get(at..).unwrap_or_default(), left: header.packets, extras }
     }
 
     /// Packets the block announces and the walk has not come to yet.
@@ -85,12 +85,12 @@ impl<'a> Walk<'a> {
 
     /// Where the next packet is.
     pub(crate) fn at(&self) -> usize {
-        self.at
+        self.body.len() - self.rest.len()
     }
 
     /// Goes on where another walk of this block, which has said so, would.
     pub(crate) fn go_to(&mut self, at: usize, left: u32) {
-        (self.at, self.left) = (at, left);
+        (self.rest, self.left) = (self.body.get(at..).unwrap_or_default(), left);
     }
 
     /// Ends the walk: how many announced packets it leaves out.
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
         if self.left == 0 {
             return None;
         }
-        let rest = self.body.get(self.at..)?;
+        let rest = self.rest;
         let header: &[u8; HEADER_LEN] = rest.first_chunk()?;
         let captured = u32_at(header, 12) as usize;
         let data_at = usize::from(u16_at(header, 24));
@@ -121,7 +121,8 @@ impl<'a> Walk<'a> {
         self.left -= 1;
         // An offset of 0 would walk on the spot; it is right only behind the last packet.
         let step = u32_at(header, 0) as usize;
-        self.at = if step < HEADER_LEN { self.body.len() } else { self.at.saturating_add(step) };
+        let step = if step < HEADER_LEN { rest.len() } else { step };
+        self.rest = rest.get(step..).unwrap_or_default();
         Some(packet)
     }
 

@@ -86,6 +86,8 @@ pub(crate) struct Polled {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) error: bool,
+    /// Whether the wait was ended by a signal.
+    pub(crate) interrupted: bool,
 }
 
 /// What to wait for on a descriptor.
@@ -135,7 +137,7 @@ fn poll_these<const N: usize>(
 ) -> io::Result<[Polled; N]> {
     match rustix::event::poll(&mut fds, limit.map(timespec).as_ref()) {
         Ok(_) => Ok(fds.map(|fd| polled(fd.revents()))),
-        Err(rustix::io::Errno::INTR) => Ok([Polled::default(); N]),
+        Err(rustix::io::Errno::INTR) => Ok([Polled { interrupted: true, ..Polled::default() }; N]),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -202,6 +204,7 @@ fn polled(flags: PollFlags) -> Polled {
         readable: flags.contains(PollFlags::IN),
         writable: flags.contains(PollFlags::OUT),
         error: flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL),
+        interrupted: false,
     }
 }
 

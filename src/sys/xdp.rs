@@ -46,10 +46,18 @@ pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<(
             return sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem);
         }
         let software = if software_checksums { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
-        let flags = libc::XDP_UMEM_TX_METADATA_LEN | software;
-        let tx_metadata_len = metadata;
-        let umem = libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
-        sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
+        let set = |flags| {
+            let tx_metadata_len = metadata;
+            let umem =
+                libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
+            sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
+        };
+        // Kernels from 6.8 on read the length unasked, and know no flag for it; later ones want it
+        // (Documentation/networking/xsk-tx-metadata.rst).
+        set(libc::XDP_UMEM_TX_METADATA_LEN | software).or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => set(software),
+            _ => Err(error),
+        })
     };
     patience::patiently(libc::ENOBUFS, register)
         .map_err(|source| Error::os(Step::RegisterUmem, source))

@@ -74,10 +74,12 @@ impl TxRing {
     }
 
     /// The most bytes a frame may have.
+    #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.slots.layout.frame_size - TX_DATA_AT
     }
 
+    #[inline]
     pub(crate) fn frame_count(&self) -> usize {
         self.slots.layout.frame_count
     }
@@ -98,15 +100,18 @@ impl TxRing {
     }
 
     /// Frames committed that are not sent yet, as of the last [`look`](Self::look).
+    #[inline]
     pub(crate) fn in_use(&self) -> usize {
         (self.committed - self.completed) as usize
     }
 
+    #[inline]
     pub(crate) fn available(&self) -> usize {
         self.frame_count() - self.in_use()
     }
 
     /// The bytes of the next free slot, for a frame to be written into; `None` where none is free.
+    #[inline]
     pub(crate) fn vacant(&mut self) -> Option<&mut [u8]> {
         if self.available() == 0 {
             return None;
@@ -116,6 +121,7 @@ impl TxRing {
     }
 
     /// The same bytes, to look at.
+    #[inline]
     pub(crate) fn vacant_ref(&self) -> Option<&[u8]> {
         if self.available() == 0 {
             return None;
@@ -126,6 +132,7 @@ impl TxRing {
     }
 
     /// Publishes the next free slot, holding a frame of `len` bytes.
+    #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
         assert!(self.available() > 0 && len <= self.capacity(), "checked by the injector");
         let index = self.index(self.committed);
@@ -190,11 +197,16 @@ impl TxRing {
         self.slots.status(self.index(self.committed)).store(AVAILABLE, Ordering::Relaxed);
     }
 
+    #[inline]
     fn index(&self, position: u64) -> usize {
-        (position % self.slots.layout.frame_count as u64) as usize
+        let count = self.slots.layout.frame_count as u64;
+        // Usually a power of two: a division would cost more than all the rest of a commit.
+        let index = if count.is_power_of_two() { position & (count - 1) } else { position % count };
+        index as usize
     }
 
     /// A slot's bytes for a frame. The slot must be ours.
+    #[inline]
     fn bytes(&mut self, index: usize) -> &mut [u8] {
         let (data, capacity) = (self.data(index), self.capacity());
         // SAFETY: the stretch lies inside the mapping, which `self` owns; the slot was seen
@@ -204,6 +216,7 @@ impl TxRing {
     }
 
     /// Where a slot's bytes for a frame begin.
+    #[inline]
     fn data(&self, index: usize) -> NonNull<u8> {
         // SAFETY: a slot is longer than its header.
         unsafe { self.slots.slot(index).add(TX_DATA_AT) }
@@ -217,6 +230,7 @@ impl TxRing {
         unsafe { source.copy_to_nonoverlapping(target, len) };
     }
 
+    #[inline]
     fn len_word(&self, index: usize) -> NonNull<u32> {
         // SAFETY: a slot is longer than its header, and 16-aligned, so the word is aligned.
         unsafe { self.slots.slot(index).add(LEN_AT) }.cast()
@@ -227,6 +241,7 @@ impl TxRing {
         unsafe { self.len_word(index).read() }
     }
 
+    #[inline]
     fn set_len(&mut self, index: usize, len: u32) {
         // SAFETY: inside our mapping; the slot is ours, so nobody reads the word meanwhile.
         unsafe { self.len_word(index).write(len) };

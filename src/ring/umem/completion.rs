@@ -61,14 +61,14 @@ impl Completions {
 
     fn empty(&self, umem: &Umem, state: &mut State) {
         let State { ring, came_back } = state;
-        while let Some(address) = ring.pop() {
+        ring.pop_each(u32::MAX, |address| {
             match umem.take_back(address, self.holder) {
                 Some(chunk) if self.own.contains(&chunk.number()) => came_back.own.push(chunk),
                 Some(chunk) => umem.put_back(chunk),
                 None => came_back.counts.malformed += 1,
             }
             came_back.counts.entries += 1;
-        }
+        });
         ring.release();
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::stack::NONE;
-use super::{Chunk, ChunkLease, GATHERED, Umem};
+use super::{Chunk, ChunkLease, GATHERED, Holder, Umem};
 
 /// Received frames under construction to a lease.
 #[derive(Debug)]
@@ -22,14 +22,27 @@ impl Lending {
         Self { umem: Arc::clone(umem), first, last, count, gathered }
     }
 
+    pub(crate) fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
     pub(crate) fn len(&self) -> u32 {
         self.count
     }
 
-    /// Adds the frame in a chunk; the chunk comes back where it has no such bytes.
-    pub(crate) fn push(&mut self, chunk: Chunk, offset: u32, len: u32) -> Result<(), Chunk> {
-        if self.umem.bytes(&chunk, offset, len).is_none() {
-            return Err(chunk);
+    /// Takes back the chunk of a frame, and adds it; see [`Umem::take_back`]. The chunk comes back where it has
+    /// no such bytes.
+    #[inline]
+    pub(crate) fn receive(
+        &mut self,
+        address: u64,
+        len: u32,
+        holder: Holder,
+    ) -> Result<(), Option<Chunk>> {
+        let chunk = self.umem.take_back(address, holder).ok_or(None)?;
+        let offset = self.umem.offset_of(address);
+        if !self.umem.holds(offset, len) {
+            return Err(Some(chunk));
         }
         self.link(chunk, offset, len);
         Ok(())
@@ -42,12 +55,12 @@ impl Lending {
         self.link(chunk, offset, frame.len() as u32);
     }
 
+    #[inline]
     fn link(&mut self, Chunk(index): Chunk, offset: u32, len: u32) {
         let slot = &self.umem.slots[index as usize];
         // Relaxed: whoever reads them has got the lease from this thread.
         slot.offset.store(offset, Ordering::Relaxed);
         slot.len.store(len, Ordering::Relaxed);
-        slot.next.store(NONE, Ordering::Relaxed);
         match self.last {
             NONE => self.first = index,
             last => self.umem.slots[last as usize].next.store(index, Ordering::Relaxed),
@@ -59,6 +72,10 @@ impl Lending {
     /// A lease of what was pushed, if anything was.
     pub(crate) fn lend(self, sequence: u64) -> Option<ChunkLease> {
         let Self { umem, first, last, count, gathered } = self;
+        if count > 0 {
+            // Relaxed: as in `link`.
+            umem.slots[last as usize].next.store(NONE, Ordering::Relaxed);
+        }
         (count > 0).then(|| ChunkLease { umem, first, last, count, gathered, sequence })
     }
 }

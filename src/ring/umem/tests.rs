@@ -1,5 +1,7 @@
 //! Chunks over plain memory: nobody has one twice, and none is lost. Runs under Miri.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ring::index::{Consumer, IndexLayout, IndexRing, Producer};
 
@@ -13,19 +15,22 @@ fn umem(chunks: usize) -> (Arc<Umem>, Vec<Chunk>) {
     (umem, share.chunks)
 }
 
-/// Plays the kernel: receives `bytes` into a chunk it was given, and gives it back.
-fn receive(umem: &Umem, mut chunk: Chunk, headroom: usize, bytes: &[u8]) -> Chunk {
+const FILL: Holder = Holder(1);
+
+/// Plays the kernel: receives `bytes` into a chunk it was given, and says where.
+fn receive(umem: &Umem, mut chunk: Chunk, headroom: usize, bytes: &[u8]) -> u64 {
+    assert_eq!(FILL, Holder::fill(0));
     umem.bytes_mut(&mut chunk)[headroom..headroom + bytes.len()].copy_from_slice(bytes);
-    let address = umem.give(chunk, Holder::fill(0)) + headroom as u64;
+    let address = umem.give(chunk, FILL) + headroom as u64;
     assert_eq!(umem.take_back(address, Holder::tx(0)), None, "it was not given to that ring");
-    umem.take_back(address, Holder::fill(0)).unwrap()
+    address
 }
 
 fn lease(umem: &Arc<Umem>, free: &mut Vec<Chunk>, frames: &[&[u8]]) -> ChunkLease {
     let mut lending = Lending::new(umem);
     for frame in frames {
-        let chunk = receive(umem, free.pop().unwrap(), 256, frame);
-        lending.push(chunk, 256, frame.len() as u32).unwrap();
+        let address = receive(umem, free.pop().unwrap(), 256, frame);
+        lending.receive(address, frame.len() as u32, FILL).unwrap();
     }
     lending.lend(1).unwrap()
 }
@@ -58,10 +63,13 @@ fn an_address_or_length_that_cannot_be_is_refused() {
     let (umem, mut free) = umem(2);
     let mut lending = Lending::new(&umem);
     let mut chunk = free.pop().unwrap();
-    for (offset, len) in [(2047, 2), (256, 2048 - 255), (0, u32::MAX), (u32::MAX, u32::MAX)] {
-        chunk = lending.push(chunk, offset, len).unwrap_err();
+    for (offset, len) in [(2047, 2), (256, 2048 - 255), (0, u32::MAX), (2047, u32::MAX)] {
+        let address = receive(&umem, chunk, offset, &[]);
+        chunk = lending.receive(address, len, FILL).unwrap_err().expect("it is ours again");
     }
-    lending.push(chunk, 256, 2048 - 256).unwrap();
+    let address = receive(&umem, chunk, 256, &[]);
+    lending.receive(address, 2048 - 256, FILL).unwrap();
+    assert_eq!(lending.receive(address, 1, FILL), Err(None), "named twice");
     assert_eq!(lending.len(), 1);
     assert!(Lending::new(&umem).lend(1).is_none());
     for address in [0, 2048, 2 * 2048, 4096 + 17, u64::MAX] {
@@ -95,8 +103,8 @@ fn a_gathered_frame_lies_in_the_lease() {
     let (umem, mut free) = umem(4);
     let mut lending = Lending::new(&umem);
     lending.push_gathered(free.pop().unwrap(), &[7; 5000]);
-    let chunk = receive(&umem, free.pop().unwrap(), 0, b"short");
-    lending.push(chunk, 0, 5).unwrap();
+    let address = receive(&umem, free.pop().unwrap(), 0, b"short");
+    lending.receive(address, 5, FILL).unwrap();
     lending.push_gathered(free.pop().unwrap(), &[8; 3000]);
     let mut lease = lending.lend(1).unwrap();
     assert_eq!(read(&lease), [vec![7; 5000], b"short".to_vec(), vec![8; 3000]]);
