@@ -121,9 +121,18 @@ impl<'a> Walk<'a> {
         self.left -= 1;
         // An offset of 0 would walk on the spot; it is right only behind the last packet.
         let step = u32_at(header, 0) as usize;
-        let step = if step < HEADER_LEN { rest.len() } else { step };
-        self.rest = rest.get(step..).unwrap_or_default();
+        if step < HEADER_LEN || step > rest.len() {
+            self.end();
+        } else {
+            self.rest = &rest[step..];
+        }
         Some(packet)
+    }
+
+    /// Nothing is behind this packet.
+    #[cold] // once a block, and so no conditional moves for each packet
+    fn end(&mut self) {
+        self.rest = &[];
     }
 
     #[inline]
