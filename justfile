@@ -18,6 +18,11 @@ fuzz target:
 micro *args:
     cargo run --release -p ringtap-micro -- {{ args }}
 
+# ringtap beside its peers, as root; rewrites the tables of docs/PERFORMANCE.md. Needs libpcap-dev, tcpdump, dumpcap.
+[working-directory: 'benches/field']
+bench-field *args:
+    cargo run --release --ignore-rust-version --features libpcap,netring32 --bin field -- --markdown ../../docs/PERFORMANCE.md --svg ../../docs/performance.svg {{ args }}
+
 # Lets a binary capture without root.
 setcap binary:
     sudo setcap cap_net_raw+ep {{ binary }}

@@ -40,7 +40,7 @@ fn an_interface_is_described_as_it_is() {
 fn profiles_open_with_the_sizes_they_name() {
     let Some(_net) = namespace() else { return };
     for (profile, mib) in
-        [(RingProfile::LowMemory, 16), (RingProfile::Default, 256), (RingProfile::JumboFrames, 256)]
+        [(RingProfile::LowMemory, 16), (RingProfile::Default, 32), (RingProfile::JumboFrames, 256)]
     {
         let capture = Capture::builder().interface("lo").profile(profile).build().unwrap();
         assert_eq!(capture.ring_len(), mib << 20, "{profile:?}");

@@ -88,7 +88,7 @@ impl CaptureBuilder {
         self
     }
 
-    /// Bytes of a block: a multiple of the page size, best a power of two. Default 4 MiB.
+    /// Bytes of a block: a multiple of the page size, best a power of two. Default 1 MiB.
     ///
     /// A packet larger than a block is cut to it.
     pub fn block_size(mut self, bytes: usize) -> Self {
@@ -96,7 +96,7 @@ impl CaptureBuilder {
         self
     }
 
-    /// Blocks of the ring. Default 64.
+    /// Blocks of the ring. Default 32.
     pub fn block_count(mut self, blocks: usize) -> Self {
         self.sizes.block_count = blocks;
         self

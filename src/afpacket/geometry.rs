@@ -19,14 +19,15 @@ const ALIGNMENT: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RingProfile {
-    /// 64 blocks of 4 MiB, handed over after 60 ms at the latest: 256 MiB.
+    /// 32 blocks of 1 MiB, handed over after 60 ms at the latest: 32 MiB, 20,000 frames of 1,500 bytes, 25 ms at
+    /// 10 Gbit/s.
     #[default]
     Default,
     /// 256 blocks of 4 MiB, 60 ms: 1 GiB, for bursts at line rate.
     HighThroughput,
     /// 16 blocks of 1 MiB, 100 ms: 16 MiB.
     LowMemory,
-    /// As the default, with 64 KiB frames, for large MTUs and offloaded segments.
+    /// 64 blocks of 4 MiB, 60 ms: 256 MiB; with 64 KiB frames, for large MTUs and offloaded segments.
     JumboFrames,
     /// [`RingLayout::Frames`]: 8192 frames of 2048 bytes, 16 MiB. Each packet wakes its reader, within
     /// microseconds instead of a block timeout.
@@ -62,7 +63,7 @@ impl RingProfile {
             _ => RingLayout::Blocks,
         };
         let (block_size, block_count, frame_size, block_timeout_ms) = match self {
-            Self::Default => (4 << 20, 64, 2048, 60),
+            Self::Default => (1 << 20, 32, 2048, 60),
             Self::HighThroughput => (4 << 20, 256, 2048, 60),
             Self::LowMemory => (1 << 20, 16, 2048, 100),
             Self::JumboFrames => (4 << 20, 64, 65_536, 60),

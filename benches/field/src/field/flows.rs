@@ -1,0 +1,117 @@
+//! Flows of a live capture: every packet of so many flows, 100,000 a second.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use ringtap_lab::Veth;
+use ringtap_lab::generator::Sender;
+
+use crate::harness::{Kind, Outcome, Progress, Table, compare, cpu_time, pin};
+
+type Receiver = fn(&str, &Progress) -> Outcome<()>;
+
+const WAYS: &[(&str, Kind, Receiver)] = &[
+    ("ringtap, flow_stream", Kind::Ours, ours),
+    ("netring 0.29, flow_stream", Kind::Peer, netring29),
+    #[cfg(feature = "netring32")]
+    ("netring 0.32, flow_stream", Kind::Peer, netring32),
+];
+const PACKETS: u32 = 60_000;
+const RATE: u32 = 100_000;
+
+pub(crate) fn table(veth: &Veth, flows: u32, title: &'static str, rounds: usize) -> Table {
+    let frames = frames(flows);
+    compare(title, &["CPU ns/packet", "flows begun"], WAYS, rounds, |way| {
+        let (name, progress) = (veth.right.clone(), Progress::default());
+        let for_receiver = progress.clone();
+        let receiving = std::thread::spawn(move || {
+            pin(1);
+            way(&name, &for_receiver)
+        });
+        pin(0);
+        std::thread::sleep(Duration::from_millis(250)); // it opens its socket
+        let (before, own) = (cpu_time(libc::RUSAGE_SELF), cpu_time(libc::RUSAGE_THREAD));
+        let (sender, start, mut sent) = (Sender::open(&veth.left)?, Instant::now(), 0_u32);
+        while sent < PACKETS {
+            let from = sent as usize % frames.len();
+            let burst = &frames[from..(from + 200).min(frames.len())];
+            sender.send_all(burst)?;
+            sent += burst.len() as u32;
+            let due = Duration::from_secs(1) * sent / RATE;
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let used = cpu_time(libc::RUSAGE_SELF) - before - (cpu_time(libc::RUSAGE_THREAD) - own);
+        progress.stop();
+        receiving.join().map_err(|_| "the receiver panicked")??;
+        Ok(vec![used.as_nanos() as f64 / f64::from(sent), progress.packets() as f64])
+    })
+}
+
+fn frames(flows: u32) -> Vec<Vec<u8>> {
+    let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let builder = builder.ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64).udp(7, 7);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &[0; 18]).expect("a Vec takes all");
+    let of = |flow: u32| {
+        let mut frame = frame.clone();
+        frame[26..30].copy_from_slice(&(0x0a00_0000 + flow).to_be_bytes());
+        frame[24..26].copy_from_slice(&[0, 0]);
+        frame[40..42].copy_from_slice(&[0, 0]);
+        frame
+    };
+    let times = (2_000 / flows).max(1);
+    (0..flows * times).map(|number| of(number % flows)).collect()
+}
+
+fn ours(name: &str, progress: &Progress) -> Outcome<()> {
+    use ringtap::flow::extract::FiveTuple;
+    use ringtap::flow::{FlowEvent, FlowExt};
+    let run = async {
+        let capture = ringtap::AsyncCapture::open(name)?;
+        let mut events = capture.flow_stream(FiveTuple::bidirectional());
+        while !progress.is_over() {
+            match ringtap::time::timeout(Duration::from_millis(50), events.next()).await {
+                Ok(Some(event)) => {
+                    if matches!(event?, FlowEvent::Started { .. }) {
+                        progress.add(1);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    };
+    ringtap::Runtime::run(&ringtap_tokio::Tokio::default(), None, run)?
+}
+
+macro_rules! netring {
+    ($name:ident, $krate:ident) => {
+        fn $name(name: &str, progress: &Progress) -> Outcome<()> {
+            use ::$krate::flow::FlowEvent;
+            use ::$krate::flow::extract::FiveTuple;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let capture = ::$krate::AsyncCapture::open(name)?;
+                let mut events = std::pin::pin!(capture.flow_stream(FiveTuple::bidirectional()));
+                while !progress.is_over() {
+                    match tokio::time::timeout(Duration::from_millis(50), events.next()).await {
+                        Ok(Some(event)) => {
+                            if matches!(event?, FlowEvent::Started { .. }) {
+                                progress.add(1);
+                            }
+                        }
+                        Ok(None) => break,
+                        Err(_) => {}
+                    }
+                }
+                Ok(())
+            })
+        }
+    };
+}
+
+netring!(netring29, netring);
+#[cfg(feature = "netring32")]
+netring!(netring32, netring32);

@@ -1,0 +1,157 @@
+//! One run of many ways, in turn, and what came of it.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What a way is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No library at all.
+    Limit,
+    Ours,
+    Peer,
+}
+
+/// What the measuring thread and the measured one tell each other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    stop: Arc<AtomicBool>,
+    packets: Arc<AtomicU64>,
+}
+
+impl Progress {
+    pub(crate) fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        self.packets.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+}
+
+/// A way's samples, for each column.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) samples: Vec<Vec<f64>>,
+    pub(crate) fault: Option<String>,
+}
+
+impl Row {
+    pub(crate) fn median(&self, column: usize) -> Option<f64> {
+        Some(self.spread(column)?.1)
+    }
+
+    /// The least, the median, and the most.
+    pub(crate) fn spread(&self, column: usize) -> Option<(f64, f64, f64)> {
+        let mut sorted = self.samples.get(column)?.clone();
+        sorted.sort_by(f64::total_cmp);
+        Some((*sorted.first()?, sorted[sorted.len() / 2], *sorted.last()?))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) title: &'static str,
+    pub(crate) columns: &'static [&'static str],
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Table {
+    /// The median of a way's column.
+    pub(crate) fn of(&self, name: &str, column: usize) -> Option<f64> {
+        self.rows.iter().find(|row| row.name == name)?.median(column)
+    }
+
+    /// How far the middle half of the samples of the first column lie apart, at the way in the middle: what is
+    /// below that is noise.
+    pub(crate) fn noise(&self) -> f64 {
+        let spread = |row: &Row| {
+            let mut sorted = row.samples[0].clone();
+            sorted.sort_by(f64::total_cmp);
+            let at = |share: usize| sorted.get(sorted.len() * share / 4).copied().unwrap_or(0.0);
+            (at(3) - at(1)) / at(2).max(1e-9)
+        };
+        let mut all: Vec<f64> =
+            self.rows.iter().filter(|row| row.fault.is_none()).map(spread).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+/// Ways and what is done to each of them, each round from another one on. The first round touches memory that the
+/// machine has not used yet, and does not count.
+pub(crate) fn compare<W: Copy>(
+    title: &'static str,
+    columns: &'static [&'static str],
+    ways: &[(&'static str, Kind, W)],
+    rounds: usize,
+    mut measure: impl FnMut(W) -> Outcome<Vec<f64>>,
+) -> Table {
+    eprintln!("{title} …");
+    let only = std::env::var("FIELD_WAY").unwrap_or_default(); // to look at one alone
+    let ways: Vec<_> = ways.iter().filter(|way| way.0.contains(&only)).copied().collect();
+    let row = |&(name, kind, _): &(&'static str, Kind, W)| Row {
+        name,
+        kind,
+        samples: vec![Vec::new(); columns.len()],
+        fault: None,
+    };
+    let mut rows: Vec<Row> = ways.iter().map(row).collect();
+    for round in 0..=rounds {
+        for step in 0..ways.len() {
+            let at = (step * 5 + round * 3) % ways.len(); // a walk through all of them, where 5 does not divide
+            let at = if ways.len().is_multiple_of(5) { (step + round) % ways.len() } else { at };
+            if rows[at].fault.is_some() {
+                continue;
+            }
+            if round == 0 {
+                eprintln!("  {}", ways[at].0);
+            }
+            match measure(ways[at].2) {
+                Ok(values) if round > 0 => {
+                    rows[at]
+                        .samples
+                        .iter_mut()
+                        .zip(values)
+                        .for_each(|(all, value)| all.push(value));
+                }
+                Ok(_) => {}
+                Err(error) => rows[at].fault = Some(error.to_string()),
+            }
+        }
+    }
+    Table { title, columns, rows }
+}
+
+pub(crate) fn pin(core: usize) {
+    // SAFETY: a C struct of integers.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the core's number is below the set's size.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the set is readable for its size.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+}
+
+/// CPU time of a thread, the process, or children that were waited for.
+pub(crate) fn cpu_time(who: libc::c_int) -> Duration {
+    // SAFETY: a C struct of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is writable.
+    unsafe { libc::getrusage(who, &raw mut usage) };
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
+}

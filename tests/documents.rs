@@ -1,0 +1,84 @@
+//! Pages that list things list all of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The first cells of a page's tables that name something in code.
+fn listed(page: &str) -> Vec<(String, String)> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| {
+        let (name, rest) = row.split_once('`').expect("a cell in code ends");
+        let features = rest.split('|').nth(1).expect("a row has cells").trim().trim_matches('`');
+        (name.to_owned(), features.to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn the_index_of_examples_lists_each_once_with_its_features() {
+    let page = read("examples/README.md");
+    let listed = listed(&page);
+    let names: BTreeSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names.len(), listed.len(), "none twice");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files: BTreeSet<String> = fs::read_dir(folder)
+        .unwrap()
+        .filter_map(|entry| {
+            entry.unwrap().file_name().to_str()?.strip_suffix(".rs").map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(names, files.iter().map(String::as_str).collect());
+    let manifest = read("Cargo.toml");
+    for (name, features) in listed {
+        let needs = manifest
+            .split("[[example]]")
+            .find(|part| part.contains(&format!("name = \"{name}\"\n")))
+            .and_then(|part| {
+                part.lines().find_map(|line| line.strip_prefix("required-features = "))
+            })
+            .map_or(String::new(), |list| list.trim_matches(['[', ']', '"']).to_owned());
+        assert_eq!(features, needs, "features of `{name}`");
+        assert!(read(&format!("examples/{name}.rs")).starts_with("//! "), "{name} says what it is");
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
+    let mut pages: Vec<String> =
+        docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().display())).collect();
+    pages.extend(["README.md", "CONTRIBUTING.md", "examples/README.md"].map(str::to_owned));
+    let mut links = 0;
+    for page in pages {
+        let folder = Path::new(&page).parent().unwrap();
+        for part in read(&page).split("](").skip(1) {
+            let target = part.split(')').next().unwrap();
+            if target.contains("://") || target.starts_with('#') {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = folder.join(file);
+            let full = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
+            assert!(full.exists(), "{page} links to {target}");
+            links += 1;
+            if !anchor.is_empty() && full.extension().is_some_and(|kind| kind == "md") {
+                let to_anchor = |line: &str| {
+                    let kept = line.trim_start_matches(['#', ' ']).to_lowercase();
+                    let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+                    kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>()
+                };
+                let text = fs::read_to_string(&full).unwrap();
+                let has =
+                    text.lines().any(|line| line.starts_with('#') && to_anchor(line) == anchor);
+                assert!(has, "{page} links to {target}: no such heading");
+            }
+        }
+    }
+    assert!(links > 10, "{links}");
+}
