@@ -312,7 +312,7 @@ mod child {
         }
         let _net = ringtap_lab::Namespace::enter().unwrap();
         limits::set(libc::RLIMIT_AS, 512 << 20);
-        let error = Capture::builder().interface("lo").block_count(256).build().unwrap_err();
+        let error = Capture::builder().interface("lo").block_count(1024).build().unwrap_err();
         let Error::RingTooLarge { bytes, .. } = &error else { panic!("{error:?}") };
         assert_eq!(*bytes, 1 << 30);
         assert!(error.to_string().contains("1073741824 bytes"), "{error}");
