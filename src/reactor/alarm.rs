@@ -38,6 +38,11 @@ impl Alarm {
         self.set_for = Some(deadline);
     }
 
+    /// Whether it goes off about now, or did and was not heard of yet.
+    pub(super) fn is_due(&self) -> bool {
+        self.set_for.is_some_and(|set_for| set_for <= Instant::now())
+    }
+
     pub(super) fn has_rung(&mut self) {
         self.set_for = None;
     }
@@ -50,7 +55,7 @@ mod tests {
     #[test]
     fn it_is_set_for_the_earliest_deadline_and_again_when_it_has_rung() {
         let now = Instant::now();
-        let at = |ms| now + Duration::from_millis(ms);
+        let at = |secs: u64| now + Duration::from_secs(100 * secs);
         let mut alarm = Alarm::default();
         assert_eq!(alarm.needs(None), None);
         assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
@@ -59,7 +64,11 @@ mod tests {
         assert_eq!(alarm.needs(Some(at(5))), Some((Setting::Earlier, at(5))));
         alarm.set_for(at(5));
         assert_eq!(alarm.needs(Some(at(10))), None, "it rings, and is set anew");
+        assert!(!alarm.is_due());
+        alarm.set_for(now);
+        assert!(alarm.is_due());
         alarm.has_rung();
+        assert!(!alarm.is_due());
         assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
     }
 }

@@ -3,6 +3,7 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::alarm::Alarm;
 use super::counters::Counters;
 use super::engine::{Completion, Wait};
 use super::fault::Fault;
@@ -98,7 +99,8 @@ impl State {
         if !is_announced || !is_alone || self.is_moderated {
             return None;
         }
-        if self.next_deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+        // Not the earliest deadline: that may be another by now than the one the timer was set for.
+        if self.alarm.as_ref().is_some_and(Alarm::is_due) {
             return None; // it was most likely the timer
         }
         let Self { ops, wakers, wake, .. } = self;

@@ -51,14 +51,20 @@ impl Ring {
 
     fn status(&self, at: usize) -> &AtomicU32 {
         assert!(at + 4 <= self.len && at.is_multiple_of(4));
-        // SAFETY: inside the mapping and aligned, as just asserted; only ever accessed atomically.
-        unsafe { AtomicU32::from_ptr(self.base.add(at).as_ptr().cast()) }
+        // SAFETY: inside the mapping, as just asserted.
+        let place = unsafe { self.base.add(at) };
+        // SAFETY: aligned, as just asserted; only ever accessed atomically.
+        unsafe { AtomicU32::from_ptr(place.as_ptr().cast()) }
     }
 
     /// Bytes that are ours, as the status before them has said.
     fn bytes(&self, at: usize, len: usize) -> &[u8] {
-        // SAFETY: inside the mapping: offsets and lengths are the kernel's.
-        unsafe { std::slice::from_raw_parts(self.base.add(at).as_ptr(), len) }
+        assert!(at + len <= self.len);
+        // SAFETY: inside the mapping, as just asserted.
+        let first = unsafe { self.base.add(at) };
+        // SAFETY: so are all of the bytes, and the kernel writes none of them while the status says that they are
+        // ours.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), len) }
     }
 }
 
@@ -162,10 +168,14 @@ pub(crate) fn transmit(name: &str, frame: &[u8], count: u64) -> Outcome<()> {
         }
         // SAFETY: the slot is ours, inside the mapping.
         let place = unsafe { ring.base.add(slot * SLOT) };
+        // SAFETY: a slot is longer than its header.
+        let length = unsafe { place.add(4) }.cast::<u32>();
+        // SAFETY: as above.
+        let data = unsafe { place.add(32) };
         // SAFETY: the length's place in the header of a slot that is ours.
-        unsafe { place.add(4).cast::<u32>().write(frame.len() as u32) };
+        unsafe { length.write(frame.len() as u32) };
         // SAFETY: a slot is longer than its header and the frame.
-        unsafe { place.add(32).copy_from_nonoverlapping(NonNull::from(frame).cast(), frame.len()) };
+        unsafe { data.copy_from_nonoverlapping(NonNull::from(frame).cast(), frame.len()) };
         ring.status(slot * SLOT).store(libc::TP_STATUS_SEND_REQUEST, Ordering::Release);
         slot = (slot + 1) % SLOTS;
         if number % 64 == 63 {

@@ -113,8 +113,9 @@ pub(crate) fn compare<W: Copy>(
     let mut rows: Vec<Row> = ways.iter().map(row).collect();
     for round in 0..=rounds {
         for step in 0..ways.len() {
-            let at = (step * 5 + round * 3) % ways.len(); // a walk through all of them, where 5 does not divide
-            let at = if ways.len().is_multiple_of(5) { (step + round) % ways.len() } else { at };
+            // None is always first, nor always behind the same one.
+            let step = if round % 2 == 0 { step } else { ways.len() - 1 - step };
+            let at = (step + round) % ways.len();
             if rows[at].fault.is_some() {
                 continue;
             }
