@@ -15,7 +15,7 @@ use ringtap::{
     BridgeStatsHandle, Cores, Error, Packet, Shards, StopHandle, executor, time,
 };
 use ringtap_lab::host::Host;
-use ringtap_lab::{Generator, Namespace, Tally, Traffic, Veth, link, namespace};
+use ringtap_lab::{Generator, Namespace, Tally, Traffic, Veth, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -170,6 +170,7 @@ fn hosts_talk_at_low_latency_where_they_split_their_segments_themselves() {
 fn a_slow_far_side_makes_its_direction_wait_and_loses_nothing() {
     const COUNT: u64 = 1_200;
     let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
     let (near, far, builder) = through(&net);
     // 5 MB a second, 20 kB at once, and room for 60 frames.
     link::limit_rate(&far.left, 5_000_000, 20_000, 60 * 1_000).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
 use ringtap::{Error, GeometryError, Injector, InjectorBuilder, Offload, Segments};
-use ringtap_lab::{Host, Tally, Traffic, Veth, link, namespace};
+use ringtap_lab::{Host, Tally, Traffic, Veth, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -214,6 +214,7 @@ fn a_removed_interface_is_an_error() {
 #[test]
 fn a_queue_that_is_full_is_waited_out_and_loses_nothing() {
     let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
     let veth = net.veth();
     // 8 Mbit/s, a queue of 4,000 bytes: a handful of frames.
     link::limit_rate(&veth.left, 1_000_000, 2_000, 4_000).unwrap();
@@ -233,6 +234,7 @@ fn a_queue_that_is_full_is_waited_out_and_loses_nothing() {
 #[test]
 fn a_send_buffer_of_a_few_frames_makes_the_kernel_take_parts_and_loses_nothing() {
     let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
     let veth = net.veth();
     link::limit_rate(&veth.left, 2_000_000, 4_000, 1 << 20).unwrap();
     let traffic = Traffic { len: 1000, ..Traffic::default() };

@@ -14,7 +14,7 @@ use ringtap::{
     AsyncCapture, AsyncInjector, Capture, Error, Injector, InjectorBuilder, Pacer, Reactor,
     RingLayout, time,
 };
-use ringtap_lab::{Generator, Mark, Tally, Traffic, Veth, link, namespace};
+use ringtap_lab::{Generator, Mark, Tally, Traffic, Veth, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -56,6 +56,7 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
 #[test]
 fn frames_go_although_nobody_awaits_anything_of_the_injector_any_more() {
     let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
     let veth = net.veth();
     // A queue that is full after a few frames, so that one kick is not enough.
     link::limit_rate(&veth.left, 1_000_000, 2_000, 4_000).unwrap();
@@ -82,6 +83,7 @@ fn frames_go_although_nobody_awaits_anything_of_the_injector_any_more() {
 #[test]
 fn a_buffer_of_a_few_frames_is_kept_at_while_everybody_sleeps() {
     let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
     let veth = net.veth();
     link::limit_rate(&veth.left, 2_000_000, 4_000, 1 << 20).unwrap();
     let traffic = Traffic { len: 1000, ..Traffic::default() };
@@ -101,6 +103,7 @@ fn a_buffer_of_a_few_frames_is_kept_at_while_everybody_sleeps() {
 #[test]
 fn a_send_that_is_dropped_commits_nothing_and_backpressure_is_real() {
     let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
     let veth = net.veth();
     link::limit_rate(&veth.left, 500_000, 2_000, 4_000).unwrap();
     let traffic = Traffic { len: 500, ..Traffic::default() };

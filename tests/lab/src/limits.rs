@@ -1,4 +1,6 @@
-//! Limits that a test sets on its process or thread, for good: in a child only.
+//! Limits that a test sets on its process or thread, for good.
+//!
+//! Those of the process belong in a child only.
 
 /// Sets a resource limit, soft and hard.
 ///
@@ -20,4 +22,24 @@ pub fn keep_capabilities(mask: u32) {
     // SAFETY: both arrays have the sizes this version has.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), kept.as_ptr()) };
     assert_eq!(result, 0);
+}
+
+/// Keeps this thread, and those it starts from now on, on the core it is on.
+///
+/// Between two ends of a veth pair the kernel keeps order for each core only: what a sender hands over goes
+/// into the backlog of the core it runs on (`netif_rx`, `net/core/dev.c`). A thread that moves between two
+/// bursts, or a queueing discipline's timer on another core, may thus be overtaken. A test of the order
+/// behind a shaped interface stays on one core.
+///
+/// # Panics
+/// Where the kernel refuses, which it does not for a core the thread is on.
+pub fn stay_on_this_core() {
+    // SAFETY: takes nothing.
+    let core = unsafe { libc::sched_getcpu() };
+    // SAFETY: a set of bits, of which none is set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel numbers cores from 0, and the macro checks the bound.
+    unsafe { libc::CPU_SET(core as usize, &mut set) };
+    // SAFETY: the set is readable in the length given.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }, 0);
 }
