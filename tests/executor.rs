@@ -338,6 +338,45 @@ fn an_interval_ticks_on_its_grid_and_skips_what_was_missed() {
 }
 
 #[test]
+fn timers_near_and_far_end_while_wake_ups_never_stop() {
+    let start = Instant::now();
+    let waker = Arc::new(Mutex::new(None::<Waker>));
+    let (known, over) = (Arc::clone(&waker), Arc::new(AtomicBool::new(false)));
+    let ended = Arc::clone(&over);
+    let waking = std::thread::spawn(move || {
+        while !ended.load(Ordering::Relaxed) {
+            let waker = known.lock().unwrap().take();
+            waker.iter().for_each(Waker::wake_by_ref);
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    });
+    block_on(async {
+        let woken = spawn_local(poll_fn(move |cx| -> Poll<()> {
+            assert!(start.elapsed() < Duration::from_secs(20), "a timer was lost");
+            *waker.lock().unwrap() = Some(cx.waker().clone());
+            Poll::Pending
+        }));
+        let slept = |millis| async move {
+            time::sleep(Duration::from_millis(millis)).await;
+            assert!(start.elapsed() >= Duration::from_millis(millis));
+        };
+        let far = [60, 30, 90].map(|millis| spawn_local(slept(millis)));
+        for millis in [1, 10, 3, 1, 20, 5] {
+            // Each before those that are set already; and one that is taken back.
+            let limit = Duration::from_millis(millis);
+            time::timeout(limit, std::future::pending::<()>()).await.unwrap_err();
+            time::timeout(Duration::from_millis(15), yield_now()).await.unwrap();
+        }
+        for timer in far {
+            timer.await.unwrap();
+        }
+        drop(woken);
+    });
+    over.store(true, Ordering::Relaxed);
+    waking.join().unwrap();
+}
+
+#[test]
 fn a_sleep_that_moved_to_another_task_wakes_that_one() {
     block_on(async {
         let mut sleep = Box::pin(time::sleep(Duration::from_millis(5)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringtap::executor::{Executor, block_on, spawn_local};
+use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
 use ringtap::{
     AsyncCapture, AsyncInjector, Backend, BuiltIn, Capture, CaptureBuilder, Error, Hosted, Reactor,
     ReactorOptions, Shards, Step, time,
@@ -91,12 +91,23 @@ mod child {
         let strict = executor.block_on(async {
             let mut capture = AsyncCapture::new(capture()).unwrap();
             let mut tx = AsyncInjector::open(&veth.left).unwrap();
+            // A timer that was left to the ring when that is lost: something else has ended the sleep.
+            let timer = spawn_local(time::sleep(Duration::from_millis(200)));
+            let left = veth.left.clone();
+            let sending = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                Generator::new(&left, &Traffic::default()).flood(1);
+            });
+            capture.next_batch().await.unwrap().unwrap();
+            sending.join().unwrap();
             let waiting = spawn_local(async move { capture.next_batch().await });
-            time::sleep(Duration::from_millis(5)).await;
+            yield_now().await;
             seccomp::refuse(libc::SYS_io_uring_enter, errno);
             tx.send(&Traffic::default().frame(0, 0)).await.unwrap();
             let _ = tx.flush().await;
-            waiting.await.unwrap().unwrap_err()
+            let error = waiting.await.unwrap().unwrap_err();
+            timer.await.unwrap();
+            error
         });
         assert!(matches!(strict, Error::Os { step: Step::EnterRing, .. }), "{strict:?}");
         drop(executor);
@@ -105,6 +116,7 @@ mod child {
         block_on(async {
             let reactor = Reactor::current().unwrap();
             assert_eq!(reactor.backend().unwrap(), Backend::IoUring);
+            time::sleep(Duration::from_millis(5)).await;
             let mut capture = AsyncCapture::new(capture()).unwrap();
             let mut tx = AsyncInjector::open(&veth.left).unwrap();
             for number in 0..3 {

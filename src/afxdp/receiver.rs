@@ -198,8 +198,9 @@ impl XdpReceiver {
         }
         let Self { intake: Intake { free, holder, .. }, leased, umem, fill, .. } = self;
         let before = fill.pushed();
+        let mut places = fill.places(free.len() as u32 + *leased);
         while let Some(chunk) = free.pop() {
-            match fill.place() {
+            match places.another() {
                 Some(place) => place.fill(umem.give(chunk, *holder)),
                 None => {
                     free.push(chunk);
@@ -207,11 +208,11 @@ impl XdpReceiver {
                 }
             }
         }
-        umem.take_returned(self.share, |chunk| {
+        umem.take_returned(self.share, |returned| {
             *leased -= 1;
-            match fill.place() {
-                Some(place) => place.fill(umem.give(chunk, *holder)),
-                None => free.push(chunk),
+            match places.another() {
+                Some(place) => place.fill(returned.give(*holder)),
+                None => free.push(returned.keep()),
             }
         });
         if fill.pushed() == before {

@@ -16,6 +16,8 @@ pub(super) struct RunQueue {
     /// `None` once the executor has ended: wakers refer to the queue, so what it held would keep it
     /// alive.
     runnables: Mutex<Option<VecDeque<Arc<Runnable>>>>,
+    /// Whether there are any, for looks without the lock; changed under it.
+    has_runnables: AtomicBool,
     unparker: Unparker,
 }
 
@@ -29,22 +31,30 @@ pub(super) struct Runnable {
 
 impl RunQueue {
     pub(super) fn new(unparker: Unparker) -> Self {
-        Self { runnables: Mutex::new(Some(VecDeque::new())), unparker }
+        let runnables = Mutex::new(Some(VecDeque::new()));
+        Self { runnables, has_runnables: AtomicBool::new(false), unparker }
     }
 
+    /// Whether nothing is queued, as far as this thread has heard: whoever queues unparks the reactor after
+    /// it, which is seen by a look that follows the announcement of a park.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().as_ref().is_none_or(VecDeque::is_empty)
+        // Relaxed: that unpark orders it.
+        !self.has_runnables.load(Ordering::Relaxed)
     }
 
     /// Takes no more tasks, and forgets those it has.
     pub(super) fn close(&self) {
-        let forgotten = self.lock().take();
+        let mut runnables = self.lock();
+        let forgotten = runnables.take();
+        self.has_runnables.store(false, Ordering::Relaxed);
+        drop(runnables);
         drop(forgotten); // outside the lock
     }
 
     fn push(&self, runnable: &Arc<Runnable>) {
         if let Some(runnables) = &mut *self.lock() {
             runnables.push_back(Arc::clone(runnable));
+            self.has_runnables.store(true, Ordering::Relaxed);
         }
         self.unparker.unpark();
     }
@@ -69,8 +79,12 @@ impl<'a> Round<'a> {
 
     /// Takes all that is queued now.
     pub(super) fn begin(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
         if let Some(queued) = &mut *self.queue.lock() {
             self.runnables.append(queued);
+            self.queue.has_runnables.store(false, Ordering::Relaxed);
         }
     }
 
@@ -88,6 +102,7 @@ impl Drop for Round<'_> {
         if let Some(queued) = &mut *self.queue.lock() {
             self.runnables.append(queued);
             std::mem::swap(&mut self.runnables, queued);
+            self.queue.has_runnables.store(!queued.is_empty(), Ordering::Relaxed);
         }
     }
 }

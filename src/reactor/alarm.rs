@@ -1,4 +1,5 @@
-//! A timer in the ring, for a reactor that is not woken by its own sleep.
+//! A timer in the ring: for a reactor that does not sleep itself, and for one that sleeps so often that a limit to
+//! each sleep is dear.
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,12 @@ impl Alarm {
         }
     }
 
+    /// Whether the timer goes off no later than `deadline`, or has gone off and was not heard of yet: whoever
+    /// sleeps until there is a completion does not sleep past that.
+    pub(super) fn covers(&self, deadline: Instant) -> bool {
+        self.set_for.is_some_and(|set_for| set_for <= deadline)
+    }
+
     pub(super) fn set_for(&mut self, deadline: Instant) {
         self.set_for = Some(deadline);
     }
@@ -43,6 +50,7 @@ impl Alarm {
         self.set_for.is_some_and(|set_for| set_for <= Instant::now())
     }
 
+    /// It has gone off, or its ring is gone.
     pub(super) fn has_rung(&mut self) {
         self.set_for = None;
     }
@@ -64,11 +72,12 @@ mod tests {
         assert_eq!(alarm.needs(Some(at(5))), Some((Setting::Earlier, at(5))));
         alarm.set_for(at(5));
         assert_eq!(alarm.needs(Some(at(10))), None, "it rings, and is set anew");
+        assert!(alarm.covers(at(10)) && alarm.covers(at(5)) && !alarm.covers(at(4)));
         assert!(!alarm.is_due());
         alarm.set_for(now);
         assert!(alarm.is_due());
         alarm.has_rung();
-        assert!(!alarm.is_due());
+        assert!(!alarm.is_due() && !alarm.covers(at(10)));
         assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
     }
 }

@@ -3,7 +3,6 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarm;
 use super::counters::Counters;
 use super::engine::{Completion, Wait};
 use super::fault::Fault;
@@ -16,15 +15,17 @@ use super::token::{Answered, Token};
 /// Ops of a reactor, its own not counted, up to which those who wait are woken on suspicion.
 const FEW: usize = 8;
 
+/// Deadlines from here on are left to the ring's timer.
+const FAR: Duration = Duration::from_millis(2);
+
 /// The longest sleep that a silent kick is submitted with.
 const KICK_CHECK: Duration = Duration::from_millis(2);
 
 impl State {
     /// Puts what is queued to the engine, and enters it where there is reason to.
     pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
-        let next_deadline = self.next_deadline();
         let (is_oneshot, wake) = (self.is_moderated, self.wake);
-        let Self { engine, ops, backlog, silent, alarm, .. } = self;
+        let Self { engine, ops, backlog, silent, .. } = self;
         let Ok(engine) = engine else { return Ok(()) };
         if engine.is_foreign() {
             return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
@@ -62,15 +63,8 @@ impl State {
                 }
             }
         }
-        if let Some(alarm) = alarm
-            && let Some((setting, deadline)) = alarm.needs(next_deadline)
-            && let Some(time) = deadline.checked_duration_since(Instant::now())
-            && !engine.is_full()
-        {
-            // What is due already, this very turn expires.
-            engine.push_alarm(setting, time);
-            alarm.set_for(deadline);
-        }
+        let wait = self.set_alarm(wait);
+        let Self { engine: Ok(engine), backlog, silent, .. } = self else { return Ok(()) };
         // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
         // well in part, and only its port can tell.
         let wait = match wait {
@@ -83,6 +77,28 @@ impl State {
             engine.enter(wait)?;
         }
         Ok(())
+    }
+
+    /// Has the ring's timer go off for the next deadline, where there is reason to: how to wait then.
+    ///
+    /// Whoever sleeps himself has it for what is far: a limit to every sleep sets a timer of the kernel's and
+    /// takes it back, each time, and a flood ends many sleeps until a deadline comes.
+    fn set_alarm(&mut self, wait: Wait) -> Wait {
+        let is_far = matches!(wait, Wait::AtMost(Some(limit)) if limit >= FAR);
+        let next_deadline = self.next_deadline();
+        let Self { engine: Ok(engine), alarm, is_hosted, .. } = self else { return wait };
+        if (!*is_hosted && !is_far) || !engine.has_alarm() || engine.is_full() {
+            return wait;
+        }
+        if let Some((setting, deadline)) = alarm.needs(next_deadline)
+            // What is due already, this very turn expires.
+            && let Some(time) = deadline.checked_duration_since(Instant::now())
+        {
+            engine.push_alarm(setting, time);
+            alarm.set_for(deadline);
+        }
+        let is_covered = next_deadline.is_some_and(|deadline| alarm.covers(deadline));
+        if is_far && is_covered { Wait::AtMost(None) } else { wait }
     }
 
     /// Whether a turn would find something to do.
@@ -100,7 +116,7 @@ impl State {
             return None;
         }
         // Not the earliest deadline: that may be another by now than the one the timer was set for.
-        if self.alarm.as_ref().is_some_and(Alarm::is_due) {
+        if self.alarm.is_due() {
             return None; // it was most likely the timer
         }
         let Self { ops, wakers, wake, .. } = self;
@@ -130,11 +146,7 @@ impl State {
         let wake = self.wake;
         for Completion { answered, result, more } in self.completions.drain(..) {
             match answered {
-                Answered::Alarm => {
-                    if let Some(alarm) = alarm {
-                        alarm.has_rung();
-                    }
-                }
+                Answered::Alarm => alarm.has_rung(),
                 Answered::AlarmUpdate => {}
                 Answered::Cancel(token) => {
                     if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {

@@ -28,6 +28,7 @@ impl State {
         if let Ok(refused) = std::mem::replace(&mut self.engine, Ok(engine)) {
             refused.close();
         }
+        self.alarm.has_rung();
         // What is in the backlog is still to be put to the engine, but cancels have nothing to cancel.
         self.backlog.retain(|request| matches!(request, Request::Arm(_)));
         for token in self.ops.in_flight() {
@@ -45,6 +46,7 @@ impl State {
         if let Ok(engine) = std::mem::replace(&mut self.engine, Err(fault)) {
             engine.close();
         }
+        self.alarm.has_rung();
         self.backlog.clear();
         self.delayed.clear();
         let Self { ops, wakers, answers, .. } = self;

@@ -74,11 +74,16 @@ impl Engine {
         }
     }
 
-    /// Queues a host's timer, or has it go off earlier. There must be room.
+    /// Whether there is a timer to set.
+    pub(super) fn has_alarm(&self) -> bool {
+        matches!(self, Self::Uring(_))
+    }
+
+    /// Queues the timer, or has it go off earlier. There must be room.
     pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
         match self {
             Self::Uring(uring) => uring.push_alarm(setting, time),
-            Self::Poll(_) => {} // no host has one
+            Self::Poll(_) => {} // it has none
         }
     }
 

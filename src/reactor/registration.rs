@@ -62,12 +62,14 @@ impl Registration {
         let Some(shared) = self.reactor.upgrade() else {
             return Poll::Ready(Err(Error::ReactorGone));
         };
-        let taken = shared.state.borrow_mut().take_ready(self.token);
-        if let Some(taken) = taken {
+        let mut state = shared.state.borrow_mut();
+        if let Some(taken) = state.take_ready(self.token) {
             self.was_ready.set(true);
             return Poll::Ready(taken);
         }
-        let waker = cx.waker().clone();
+        let is_known = state.wakes(self.token, cx.waker());
+        drop(state);
+        let waker = (!is_known).then(|| cx.waker().clone());
         let found_nothing = self.was_ready.replace(false);
         let replaced = shared.change(|state| state.wait(self.token, waker, found_nothing));
         drop(replaced);

@@ -30,8 +30,10 @@ pub(super) struct State {
     /// Requests for the next enter: at most an arm or a cancel for each op.
     pub(super) backlog: VecDeque<Request>,
     pub(super) timers: Timers,
-    /// A host's reactor is woken for its timers by the ring too.
-    pub(super) alarm: Option<Alarm>,
+    /// The ring's own timer.
+    pub(super) alarm: Alarm,
+    /// Whether another runtime sleeps, and is woken for timers by the ring alone.
+    pub(super) is_hosted: bool,
     /// The op that watches the unparker's eventfd.
     pub(super) wake: Option<Token>,
     /// Whether sockets are polled once a wait, and not before `rearm_at`: how wake-ups are moderated where
@@ -112,7 +114,8 @@ impl State {
             ops: Ops::new(limit),
             backlog: VecDeque::with_capacity(limit),
             timers: Timers::default(),
-            alarm: event.map(|_| Alarm::default()),
+            alarm: Alarm::default(),
+            is_hosted: event.is_some(),
             wake: None,
             is_moderated: event.is_some() && options.moderation() != Coalesce::Off,
             rearm_at: None,
@@ -138,10 +141,11 @@ impl State {
         self.engine.is_ok()
     }
 
-    /// Whom to wake and whom to tell, as this turn has found out; to be given back empty.
-    pub(super) fn take_due(&mut self) -> (Vec<Waker>, Vec<Answer>) {
+    /// Whom to wake and whom to tell, as this turn has found out; to be given back empty. Timers count among
+    /// them where the clock is looked at.
+    pub(super) fn take_due(&mut self, looks_at_clock: bool) -> (Vec<Waker>, Vec<Answer>) {
         let Self { timers, wakers, .. } = self;
-        if !timers.is_empty() {
+        if looks_at_clock && !timers.is_empty() {
             timers.expire(Instant::now(), wakers);
         }
         self.take_delayed();
@@ -197,17 +201,23 @@ impl State {
         )
     }
 
-    /// Wakes `waker` when something comes for the op, and arms it where needed.
+    /// Whether `waker` is whom the op wakes already.
+    pub(super) fn wakes(&mut self, token: Token, waker: &Waker) -> bool {
+        let known = self.ops.get(token).and_then(|entry| entry.waker.as_ref());
+        known.is_some_and(|known| known.will_wake(waker))
+    }
+
+    /// Wakes `waker`, or the one that is known, when something comes for the op, and arms it where needed.
     ///
     /// Whoever was woken before and found nothing has `found_nothing`: what is ready for longer, but of no
     /// use, would end every wait at once where polls report states and not events.
     pub(super) fn wait(
         &mut self,
         token: Token,
-        waker: Waker,
+        waker: Option<Waker>,
         found_nothing: bool,
     ) -> Option<Waker> {
-        let replaced = self.set_waker(token, waker);
+        let replaced = waker.and_then(|waker| self.set_waker(token, waker));
         let reports_events =
             !self.is_moderated && self.engine.as_ref().is_ok_and(Engine::is_edge_triggered);
         if self.delayed.iter().any(|&(_, delayed)| delayed == token) {
@@ -299,12 +309,24 @@ impl State {
         [self.timers.next_deadline(), delayed].into_iter().flatten().min()
     }
 
+    /// How long to sleep at most for the next deadline; `None` where there is none, or the ring's own timer goes
+    /// off by then: that is known without a look at the clock.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        if self.next_deadline().is_some_and(|next| self.alarm.covers(next)) {
+            return None;
+        }
+        self.time_left()
+    }
+
+    /// The time until the next deadline.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.next_deadline().map(|next| next.saturating_duration_since(Instant::now()))
+    }
+
     /// Whether a host's reactor needs a turn for what is to be asked of the kernel.
     pub(super) fn needs_turn(&self) -> bool {
-        let alarm = self.alarm.as_ref();
         self.engine.is_ok()
-            && (!self.backlog.is_empty()
-                || alarm.is_some_and(|alarm| alarm.needs(self.next_deadline()).is_some()))
+            && (!self.backlog.is_empty() || self.alarm.needs(self.next_deadline()).is_some())
     }
 
     /// Frees a slot, and wakes whoever waited for that.

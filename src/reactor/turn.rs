@@ -67,8 +67,7 @@ impl Shared {
     /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
     /// is news.
     pub(super) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
-        let next = self.state.borrow().next_deadline();
-        let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
+        let limit = self.state.borrow().limit();
         self.unparker.begin();
         if limit == Some(Duration::ZERO) || has_news() {
             self.unparker.end();
@@ -80,7 +79,7 @@ impl Shared {
             self.sleep(limit);
             Ok(())
         } else {
-            let slept = self.unparker.sleep(next);
+            let slept = self.unparker.sleep(limit);
             self.unparker.end();
             self.turn();
             slept
@@ -92,7 +91,13 @@ impl Shared {
     /// A turn that sleeps in the ring, as long as moderation wants.
     fn sleep(&self, most: Option<Duration>) {
         let mut moderator = self.moderator.borrow_mut();
-        let wait = match moderator.interval().min(most.unwrap_or(Duration::MAX)) {
+        let interval = moderator.interval();
+        let most = match most {
+            // The ring's timer would not end the first part of the sleep.
+            None if !interval.is_zero() => self.state.borrow().time_left(),
+            most => most,
+        };
+        let wait = match interval.min(most.unwrap_or(Duration::MAX)) {
             Duration::ZERO => Wait::AtMost(most),
             least => {
                 self.counters.coalesced.add(1);
@@ -129,7 +134,9 @@ impl Shared {
             self.unparker.end(); // before anybody is woken: this thread runs again
         }
         let came = state.reap(&self.counters);
-        let (mut wakers, mut answers) = state.take_due();
+        // A sleep that a socket ended was most likely ended before the next timer is due, and whoever is about
+        // to sleep again looks at the clock first: a thread in a flood reads it once a wake-up.
+        let (mut wakers, mut answers) = state.take_due(wait == Wait::No || came == 0);
         drop(state);
         if wait != Wait::No && came == 0 && wakers.is_empty() {
             self.counters.spurious.add(1);

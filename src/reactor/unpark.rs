@@ -3,16 +3,17 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::sys::event::{self, EventFd, Interest};
 use crate::{Error, Result, Step};
 
 /// Ends a reactor's park.
 ///
-/// It carries no message. Whoever unparks has put what is to be seen under a lock before; the
-/// reactor's thread announces its park first and looks under that lock second. So either it sees
-/// the news, or the one who brings it sees the park.
+/// It carries no message. Whoever unparks has put up what is to be seen before; the reactor's thread
+/// announces its park first and looks for it second. So either it sees the news, or the one who brings it
+/// sees the park: both change `is_parked` in one step (swap), so one of them comes second, and has seen what
+/// the other did before.
 #[derive(Debug, Clone)]
 pub(crate) struct Unparker(Arc<Shared>);
 
@@ -29,7 +30,7 @@ impl Unparker {
 
     /// Wakes the reactor if it is parked or about to be; a system call only then.
     pub(crate) fn unpark(&self) {
-        // AcqRel: pairs with `begin`, through the lock that both take in between.
+        // AcqRel: pairs with `begin`. A swap even where nobody is parked, so that the next `begin` reads it.
         if self.0.is_parked.swap(false, Ordering::AcqRel) {
             self.0.event.signal();
         }
@@ -42,12 +43,12 @@ impl Unparker {
 
     /// The reactor runs again: whoever wakes it now need not signal.
     pub(super) fn end(&self) {
+        // No plain store, which would hide from the next `begin` what was unparked before it.
         self.0.is_parked.swap(false, Ordering::AcqRel);
     }
 
-    /// Sleeps without a ring, until unparked or `deadline`.
-    pub(super) fn sleep(&self, deadline: Option<Instant>) -> Result<()> {
-        let limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    /// Sleeps without a ring, until unparked, or for so long.
+    pub(super) fn sleep(&self, limit: Option<Duration>) -> Result<()> {
         event::poll([Interest::Readable(self.event()), Interest::Not], limit)
             .map_err(|source| Error::os(Step::Wait, source))?;
         self.0.event.clear();
@@ -66,7 +67,7 @@ mod tests {
 
     fn is_signalled(unparker: &Unparker) -> bool {
         let fds = [Interest::Readable(unparker.event()), Interest::Not];
-        let [event, _] = event::poll(fds, Some(std::time::Duration::ZERO)).unwrap();
+        let [event, _] = event::poll(fds, Some(Duration::ZERO)).unwrap();
         event.readable
     }
 

@@ -4,10 +4,10 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::alarm::Setting;
@@ -21,6 +21,8 @@ use crate::sys::{fork, patience};
 pub(super) struct Uring {
     // Leaked in a forked child, and where the kernel may still use what its requests refer to.
     ring: ManuallyDrop<IoUring>,
+    /// By which of the thread's registered descriptors the ring is entered: a look-up less in the kernel.
+    registered: Option<u32>,
     forks: u32,
     /// What a timer that is being submitted lasts. It has this place until the ring is closed.
     alarm: ManuallyDrop<Box<Timespec>>,
@@ -32,6 +34,7 @@ pub(super) struct Uring {
 const LONG: Duration = Duration::from_secs(3600);
 
 /// `struct io_uring_getevents_arg`, with the field that the io-uring crate leaves out.
+#[derive(Default)]
 #[repr(C)]
 struct GetEventsArg {
     sigmask: u64,
@@ -39,6 +42,18 @@ struct GetEventsArg {
     min_wait_usec: u32,
     timespec: u64,
 }
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct RingFd {
+    index: u32,
+    resv: u32,
+    fd: u64,
+}
+
+/// `IORING_REGISTER_RING_FDS` and its counterpart (linux/io_uring.h), since 5.18.
+const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
 
 impl Uring {
     /// Sets a ring up with the best flags this kernel takes. What it takes is found by asking, never
@@ -56,8 +71,9 @@ impl Uring {
         if let Some(event) = event {
             ring.submitter().register_eventfd(event)?;
         }
+        let registered = register(ring.as_raw_fd());
         let (ring, alarm) = (ManuallyDrop::new(ring), ManuallyDrop::default());
-        Ok(Self { ring, forks, alarm, is_hosted: event.is_some() })
+        Ok(Self { ring, registered, forks, alarm, is_hosted: event.is_some() })
     }
 
     /// Whether the kernel has not taken all that was queued.
@@ -137,12 +153,12 @@ impl Uring {
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
         let entered = match wait {
             Wait::No if self.is_hosted => self.submit_unheard(),
-            Wait::No => self.ring.submit(),
+            Wait::No => self.submit(),
             Wait::AtMost(limit) => self.enter_for(1, limit),
             Wait::Moderated { least, most } => self.enter_moderated(least, most),
         };
         match entered {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 errno => Err(Fault::Enter(errno.unwrap_or(libc::EIO))),
@@ -154,57 +170,79 @@ impl Uring {
     ///
     /// What is posted between the two changes of the flag signals nobody. Completions are seen by the reap
     /// that follows; but work that is only announced (`SQ_TASKRUN`) must be looked for once more after it.
-    fn submit_unheard(&mut self) -> io::Result<usize> {
+    fn submit_unheard(&mut self) -> io::Result<()> {
         self.ring.completion().disable_eventfd();
-        let entered = self.ring.submit();
+        let entered = self.submit();
         self.ring.completion().enable_eventfd();
         // The flag is clear before that look: the kernel looks at it after it has announced its work.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         entered
     }
 
+    fn submit(&mut self) -> io::Result<()> {
+        self.enter_ring(0, None)
+    }
+
     /// Waits for so many completions, for at most `limit`.
-    fn enter_for(&self, want: usize, limit: Option<Duration>) -> io::Result<usize> {
-        let Some(limit) = limit else { return self.ring.submit_and_wait(want) };
+    fn enter_for(&mut self, want: u32, limit: Option<Duration>) -> io::Result<()> {
+        let Some(limit) = limit else { return self.enter_ring(want, None) };
         let timespec = Timespec::from(limit);
-        self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timespec))
+        let timespec = std::ptr::from_ref(&timespec) as u64;
+        self.enter_ring(want, Some(&GetEventsArg { timespec, ..GetEventsArg::default() }))
+    }
+
+    /// The system call: submits what is queued and waits for so many completions.
+    fn enter_ring(&mut self, want: u32, arg: Option<&GetEventsArg>) -> io::Result<()> {
+        let submission = self.ring.submission();
+        let queued = submission.len() as u32;
+        // What the kernel has put off it posts only where it is asked for events.
+        let is_asking = want > 0 || submission.taskrun() || submission.cq_overflow();
+        drop(submission); // the kernel sees the tail from here on
+        let mut flags = EnterFlags::empty();
+        flags.set(EnterFlags::GETEVENTS, is_asking);
+        flags.set(EnterFlags::EXT_ARG, arg.is_some());
+        flags.set(EnterFlags::REGISTERED_RING, self.registered.is_some());
+        let ring = self.registered.map_or(self.ring.as_raw_fd(), |index| index as i32);
+        let len = arg.map_or(0, |_| size_of::<GetEventsArg>());
+        let arg = arg.map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the flags announce an argument of this layout and length where there is one; it and its
+        // timespec live until the call returns. What is queued is sound, as `push` says.
+        let result = unsafe {
+            libc::syscall(libc::SYS_io_uring_enter, ring, queued, want, flags.bits(), arg, len)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// One enter that wants more completions than will come, and waits `least` for them; then one will
     /// do, until `most` (6.12).
-    fn enter_moderated(&mut self, least: Duration, most: Option<Duration>) -> io::Result<usize> {
+    fn enter_moderated(&mut self, least: Duration, most: Option<Duration>) -> io::Result<()> {
         let many = self.ring.params().cq_entries();
         if !self.ring.params().is_feature_min_timeout() {
-            return self.enter_twice(many as usize, least, most);
+            return self.enter_twice(many, least, most);
         }
         // Without a general timeout the kernel ends the wait at the least one, events or not
         // (`io_cqring_min_timer_wakeup`, io_uring/io_uring.c).
         let timespec = Timespec::from(most.unwrap_or(LONG));
         let arg = GetEventsArg {
-            sigmask: 0,
-            sigmask_size: 0,
             // Rounded up: with 0 the kernel would wait for all that are wanted.
             min_wait_usec: u32::try_from(least.as_micros() + 1).unwrap_or(u32::MAX),
             timespec: std::ptr::from_ref(&timespec) as u64,
+            ..GetEventsArg::default()
         };
-        let queued = self.ring.submission().len() as u32;
-        let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
-        // SAFETY: the flags announce an argument of this layout; it and its timespec live until the
-        // call returns.
-        unsafe { self.ring.submitter().enter(queued, many, flags, Some(&arg)) }
+        self.enter_ring(many, Some(&arg))
     }
 
     /// The same with the means of kernels before 6.12: a wait for more than will come, and, if that
     /// brought nothing, one for the first.
     fn enter_twice(
         &mut self,
-        many: usize,
+        many: u32,
         least: Duration,
         most: Option<Duration>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<()> {
         match self.enter_for(many, Some(least)) {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) => Err(error),
-            _ if !self.ring.completion().is_empty() => Ok(0),
+            _ if !self.ring.completion().is_empty() => Ok(()),
             _ => self.enter_for(1, most.map(|most| most.saturating_sub(least))),
         }
     }
@@ -226,6 +264,9 @@ impl Uring {
     /// Closes the ring: the kernel cancels what is left and lets go of it in its own time.
     pub(super) fn close(mut self) {
         if !self.is_foreign() {
+            if let Some(index) = self.registered {
+                unregister(self.ring.as_raw_fd(), index); // else the thread would keep the ring
+            }
             // SAFETY: `self` is consumed, so the ring is used no more.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
             // SAFETY: nor is the box, which no request of a closed ring refers to: the kernel has copied it.
@@ -239,6 +280,26 @@ impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Uring").field("forks", &self.forks).finish_non_exhaustive()
     }
+}
+
+/// Registers a ring's descriptor with this thread, which is to be the only one to enter it; `None` where the
+/// kernel does not, or the thread has as many as it may.
+fn register(ring: RawFd) -> Option<u32> {
+    let mut update = RingFd { index: u32::MAX, resv: 0, fd: ring as u64 };
+    // SAFETY: the update is readable and writable; the kernel writes the index it has found.
+    let done = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING_FDS, &raw mut update, 1)
+    };
+    (done == 1).then_some(update.index)
+}
+
+/// The thread lets go of a ring.
+fn unregister(ring: RawFd, index: u32) {
+    let update = RingFd { index, resv: 0, fd: 0 };
+    // SAFETY: the update is readable.
+    unsafe {
+        libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_RING_FDS, &raw const update, 1)
+    };
 }
 
 /// Setup flags, best first.

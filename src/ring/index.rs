@@ -121,6 +121,8 @@ pub(crate) struct IndexLayout {
 pub(crate) struct IndexRing<T> {
     mapping: Mapping,
     layout: IndexLayout,
+    /// One less than the size.
+    mask: u32,
     entry: PhantomData<T>,
 }
 
@@ -133,7 +135,7 @@ impl<T: Entry> IndexRing<T> {
         }
         let len = size as usize * size_of::<T>();
         assert!(entries.is_multiple_of(align_of::<T>()) && entries + len <= mapping.len());
-        Self { mapping, layout, entry: PhantomData }
+        Self { mapping, layout, mask: size - 1, entry: PhantomData }
     }
 
     #[inline]
@@ -147,7 +149,7 @@ impl<T: Entry> IndexRing<T> {
 
     #[inline]
     fn entry(&self, index: u32) -> NonNull<T> {
-        let at = (index & (self.layout.size - 1)) as usize;
+        let at = (index & self.mask) as usize;
         // SAFETY: the array of `size` entries lies inside the mapping, as `new` has checked.
         let entries = unsafe { self.mapping.base().add(self.layout.entries) }.cast::<T>();
         // SAFETY: masked, so below `size`.
@@ -194,17 +196,18 @@ impl<T: Entry> Producer<T> {
         self.cursor.vacant(size)
     }
 
-    /// Room for the next entry, if there is any.
+    /// Room for up to `want` entries, as far as there is so much: the other side is looked at once.
     #[inline]
-    pub(crate) fn place(&mut self) -> Option<Place<'_, T>> {
-        (self.vacant(1) > 0).then_some(Place(self))
+    pub(crate) fn places(&mut self, want: u32) -> Places<'_, T> {
+        let room = self.vacant(want).min(want);
+        Places { producer: self, room }
     }
 
     /// Writes the next entry, for which there is room. The other side sees it with the next
     /// [`publish`](Self::publish).
     #[inline]
     pub(crate) fn push(&mut self, entry: T) {
-        self.place().expect("asked before").fill(entry);
+        self.places(1).another().expect("asked before").fill(entry);
     }
 
     /// How many entries were ever pushed, modulo 2^32.
@@ -247,6 +250,22 @@ impl<T: Entry> Place<'_, T> {
         // side has read what was there and looks at it again only when it is published.
         unsafe { ring.entry(cursor.own).write(entry) };
         cursor.own = cursor.own.wrapping_add(1);
+    }
+}
+
+/// Room for some entries.
+#[derive(Debug)]
+pub(crate) struct Places<'a, T> {
+    producer: &'a mut Producer<T>,
+    room: u32,
+}
+
+impl<T: Entry> Places<'_, T> {
+    /// Room for one more, unless it is used up.
+    #[inline]
+    pub(crate) fn another(&mut self) -> Option<Place<'_, T>> {
+        self.room = self.room.checked_sub(1)?;
+        Some(Place(self.producer))
     }
 }
 

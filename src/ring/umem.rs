@@ -177,23 +177,28 @@ impl Umem {
     /// Gives a chunk away by a ring: where it begins, from the start of the UMEM.
     #[inline]
     pub(crate) fn give(&self, chunk: Chunk, holder: Holder) -> u64 {
-        // Relaxed: whoever takes it back has heard of it by the ring.
-        self.slots[chunk.0 as usize].given.store(holder.0, Ordering::Relaxed);
-        u64::from(chunk.0) << self.chunk_shift
+        let slot = &self.slots[chunk.0 as usize];
+        Returned { umem: self, chunk, slot }.give(holder)
     }
 
     /// Takes back a chunk that was given away by a ring, of which the kernel names any byte; `None` where it is
     /// none of ours, or was not given away like that: the kernel can name a frame twice that it did not send.
     #[inline]
     pub(crate) fn take_back(&self, address: u64, holder: Holder) -> Option<Chunk> {
-        let index = u32::try_from(address >> self.chunk_shift).ok()?;
-        let given = &self.slots.get(index as usize)?.given;
+        self.reclaim(address, holder).map(|(chunk, _)| chunk)
+    }
+
+    /// As [`take_back`](Self::take_back), with what is known of the chunk.
+    #[inline]
+    fn reclaim(&self, address: u64, holder: Holder) -> Option<(Chunk, &Slot)> {
+        let index = usize::try_from(address >> self.chunk_shift).ok()?;
+        let slot = self.slots.get(index)?;
         // Relaxed, and no exchange: only who has that ring takes back what was given by it.
-        if given.load(Ordering::Relaxed) != holder.0 {
+        if slot.given.load(Ordering::Relaxed) != holder.0 {
             return None;
         }
-        given.store(NOBODY, Ordering::Relaxed);
-        Some(Chunk(index))
+        slot.given.store(NOBODY, Ordering::Relaxed);
+        Some((Chunk(index as u32), slot)) // there are less than 2^32
     }
 
     /// Sends home what a ring still has of other shares' chunks: its socket is closed.
@@ -255,13 +260,35 @@ impl Umem {
 
     /// Takes the chunks of a share that have come back since this was last asked.
     #[inline]
-    pub(crate) fn take_returned(&self, share: u32, mut put: impl FnMut(Chunk)) {
+    pub(crate) fn take_returned(&self, share: u32, mut put: impl FnMut(Returned<'_>)) {
         let mut next = take_all::<Sound>(&self.returned[share as usize]);
         while next != NONE {
-            let chunk = Chunk(next);
+            let (chunk, slot) = (Chunk(next), &self.slots[next as usize]);
             // Relaxed: ordered by the swap.
-            next = self.slots[next as usize].next.load(Ordering::Relaxed);
-            put(chunk);
+            next = slot.next.load(Ordering::Relaxed);
+            put(Returned { umem: self, chunk, slot });
         }
+    }
+}
+
+/// A chunk that has come back, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Returned<'a> {
+    umem: &'a Umem,
+    chunk: Chunk,
+    slot: &'a Slot,
+}
+
+impl Returned<'_> {
+    /// As [`Umem::give`].
+    #[inline]
+    pub(crate) fn give(self, holder: Holder) -> u64 {
+        // Relaxed: whoever takes it back has heard of it by the ring.
+        self.slot.given.store(holder.0, Ordering::Relaxed);
+        u64::from(self.chunk.0) << self.umem.chunk_shift
+    }
+
+    pub(crate) fn keep(self) -> Chunk {
+        self.chunk
     }
 }

@@ -108,31 +108,24 @@ impl<'a> Walk<'a> {
             return None;
         }
         let rest = self.rest;
-        let header: &[u8; HEADER_LEN] = rest.first_chunk()?;
+        let (header, behind) = rest.split_first_chunk::<HEADER_LEN>()?;
         let captured = u32_at(header, 12) as usize;
         let data_at = usize::from(u16_at(header, 24));
         if data_at < HEADER_LEN {
             return None;
         }
-        let data = rest.get(data_at..)?.get(..captured)?;
+        let data = rest.get(data_at..data_at.checked_add(captured)?)?;
         let mut meta = self.meta(header);
         meta.offload = self.extras.offload(rest, data_at, HEADER_LEN);
         let packet = Packet::new(data, meta);
         self.left -= 1;
-        // An offset of 0 would walk on the spot; it is right only behind the last packet.
+        // 0 is right only behind the last packet, and would walk on the spot: it is outside as well.
         let step = u32_at(header, 0) as usize;
-        if step < HEADER_LEN || step > rest.len() {
-            self.end();
-        } else {
-            self.rest = &rest[step..];
+        match behind.get(step.wrapping_sub(HEADER_LEN)..) {
+            Some(next) => self.rest = next,
+            None => self.rest = nothing_of(rest),
         }
         Some(packet)
-    }
-
-    /// Nothing is behind this packet.
-    #[cold] // once a block, and so no conditional moves for each packet
-    fn end(&mut self) {
-        self.rest = &[];
     }
 
     #[inline]
@@ -156,6 +149,12 @@ impl<'a> Walk<'a> {
             offload: None,
         }
     }
+}
+
+/// What is left behind the last packet.
+#[cold] // once a block: no conditional moves for each packet
+fn nothing_of(rest: &[u8]) -> &[u8] {
+    &rest[..0]
 }
 
 #[inline]

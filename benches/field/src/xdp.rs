@@ -60,6 +60,8 @@ const RECEIVERS: &[(&str, Receiver)] = &[
     }),
     ("netring 0.29, blocking", netring_blocking),
     ("xdp 0.8, poll", xdp_poll),
+    #[cfg(feature = "xsk-rs")]
+    ("xsk-rs 0.11, poll", xsk_rs),
 ];
 
 #[derive(Default)]
@@ -221,6 +223,44 @@ fn xdp_poll(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
         }
         // SAFETY: as above.
         unsafe { rings.fill_ring.enqueue(&mut umem, count, true)? };
+        progress.add(count as u64);
+    }
+    Ok(())
+}
+
+#[cfg(feature = "xsk-rs")]
+fn xsk_rs(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
+    use std::os::fd::AsRawFd;
+    use xsk_rs::config::{Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
+    let size = QueueSize::new(progress.frames)?;
+    let config = UmemConfig::builder().fill_queue_size(size).build()?;
+    let count = progress.frames.try_into()?;
+    let (umem, mut frames) = xsk_rs::Umem::new(config, count, false)?;
+    let mut config = SocketConfig::builder();
+    let flags = LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD;
+    let config = config.rx_queue_size(size).libxdp_flags(flags).build();
+    let interface: Interface = name.parse()?;
+    // SAFETY: no other socket uses the UMEM.
+    let (_tx, mut rx, rings) = unsafe { xsk_rs::Socket::new(config, &umem, &interface, 0)? };
+    let (mut fill, _completion) = rings.ok_or("the first socket of a UMEM has its rings")?;
+    // SAFETY: the socket outlives this.
+    let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
+    programs::register(map.as_fd(), 0, fd)?;
+    // SAFETY: frames of this UMEM, in no ring.
+    unsafe { fill.produce(&frames) };
+    while !progress.is_over() {
+        // SAFETY: the descriptors are those of this UMEM.
+        let count = unsafe { rx.consume(&mut frames[..64]) };
+        if count == 0 {
+            rx.poll(PATIENCE.as_millis() as i32)?;
+            continue;
+        }
+        for frame in &frames[..count] {
+            // SAFETY: it was just received, and is not in the fill ring.
+            std::hint::black_box(touch(unsafe { umem.data(frame) }.contents()));
+        }
+        // SAFETY: as above; they are not looked at any more.
+        unsafe { fill.produce_and_wakeup(&frames[..count], rx.fd_mut(), 0)? };
         progress.add(count as u64);
     }
     Ok(())

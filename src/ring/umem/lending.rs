@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::stack::NONE;
-use super::{Chunk, ChunkLease, GATHERED, Holder, Umem};
+use super::{Chunk, ChunkLease, GATHERED, Holder, Slot, Umem};
 
 /// Received frames under construction to a lease.
 #[derive(Debug)]
@@ -39,12 +39,14 @@ impl Lending {
         len: u32,
         holder: Holder,
     ) -> Result<(), Option<Chunk>> {
-        let chunk = self.umem.take_back(address, holder).ok_or(None)?;
-        let offset = self.umem.offset_of(address);
-        if !self.umem.holds(offset, len) {
+        let umem = &*self.umem;
+        let (chunk, slot) = umem.reclaim(address, holder).ok_or(None)?;
+        let offset = umem.offset_of(address);
+        if !umem.holds(offset, len) {
             return Err(Some(chunk));
         }
-        self.link(chunk, offset, len);
+        slot.hold(offset, len);
+        self.link(chunk);
         Ok(())
     }
 
@@ -52,17 +54,15 @@ impl Lending {
     pub(crate) fn push_gathered(&mut self, chunk: Chunk, frame: &[u8]) {
         let offset = self.gathered.len() as u32 | GATHERED;
         self.gathered.extend_from_slice(frame);
-        self.link(chunk, offset, frame.len() as u32);
+        self.umem.slots[chunk.0 as usize].hold(offset, frame.len() as u32);
+        self.link(chunk);
     }
 
     #[inline]
-    fn link(&mut self, Chunk(index): Chunk, offset: u32, len: u32) {
-        let slot = &self.umem.slots[index as usize];
-        // Relaxed: whoever reads them has got the lease from this thread.
-        slot.offset.store(offset, Ordering::Relaxed);
-        slot.len.store(len, Ordering::Relaxed);
+    fn link(&mut self, Chunk(index): Chunk) {
         match self.last {
             NONE => self.first = index,
+            // Relaxed: as in `hold`.
             last => self.umem.slots[last as usize].next.store(index, Ordering::Relaxed),
         }
         self.last = index;
@@ -73,9 +73,19 @@ impl Lending {
     pub(crate) fn lend(self, sequence: u64) -> Option<ChunkLease> {
         let Self { umem, first, last, count, gathered } = self;
         if count > 0 {
-            // Relaxed: as in `link`.
+            // Relaxed: as in `hold`.
             umem.slots[last as usize].next.store(NONE, Ordering::Relaxed);
         }
         (count > 0).then(|| ChunkLease { umem, first, last, count, gathered, sequence })
+    }
+}
+
+impl Slot {
+    /// Notes where in the chunk the frame is.
+    #[inline]
+    fn hold(&self, offset: u32, len: u32) {
+        // Relaxed: whoever reads them has got the lease from this thread.
+        self.offset.store(offset, Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
     }
 }

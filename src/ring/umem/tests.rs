@@ -47,7 +47,7 @@ fn frames_are_read_where_they_lie_and_their_chunks_come_back() {
     let second = lease(&umem, &mut free, &[b"four"]);
     assert_eq!((first.len(), free.len()), (3, 4));
     assert_eq!(read(&first), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
-    let back = |free: &mut Vec<Chunk>| umem.take_returned(0, |chunk| free.push(chunk));
+    let back = |free: &mut Vec<Chunk>| umem.take_returned(0, |chunk| free.push(chunk.keep()));
     back(&mut free);
     assert_eq!(free.len(), 4, "nothing was returned");
     drop(second);
@@ -90,11 +90,11 @@ fn a_frame_taken_out_of_its_lease_can_be_changed_and_its_chunk_goes_home() {
     drop(lease);
     umem.take_returned(0, |_| panic!("it is not this share's"));
     let mut back = Vec::new();
-    umem.take_returned(1, |chunk| back.push(chunk.0));
+    umem.take_returned(1, |chunk| back.push(chunk.keep().0));
     back.sort_unstable();
     assert_eq!(back, [5, 6], "the last three of the share were received into");
     umem.put_back(one.chunk);
-    umem.take_returned(1, |chunk| back.push(chunk.0));
+    umem.take_returned(1, |chunk| back.push(chunk.keep().0));
     assert_eq!(back.len(), 3);
 }
 
@@ -115,7 +115,7 @@ fn a_gathered_frame_lies_in_the_lease() {
     }
     assert!(lease.first_mut().is_none());
     drop(lease);
-    umem.take_returned(0, |chunk| free.push(chunk));
+    umem.take_returned(0, |chunk| free.push(chunk.keep()));
     assert_eq!(free.len(), 4);
 }
 
@@ -139,14 +139,14 @@ fn leases_that_end_in_other_threads_lose_no_chunk() {
         .collect();
     for _ in 0..ROUNDS {
         while free.len() < 2 {
-            umem.take_returned(0, |chunk| free.push(chunk));
+            umem.take_returned(0, |chunk| free.push(chunk.keep()));
             std::thread::yield_now();
         }
         lend.send(lease(&umem, &mut free, &[b"frame", b"another"])).unwrap();
     }
     drop(lend);
     enders.into_iter().for_each(|ender| ender.join().unwrap());
-    umem.take_returned(0, |chunk| free.push(chunk));
+    umem.take_returned(0, |chunk| free.push(chunk.keep()));
     assert_eq!(free.len(), 16);
 }
 
@@ -170,7 +170,7 @@ fn what_was_sent_comes_home_once_whoever_looks_and_whatever_the_kernel_says() {
     give(own.next().unwrap(), 1);
     umem.gather_completions(); // by anybody
     let mut back = Vec::new();
-    umem.take_returned(first.number, |chunk| back.push(chunk.number()));
+    umem.take_returned(first.number, |chunk| back.push(chunk.keep().number()));
     assert_eq!(back, [1], "home, once");
     let mut free = Vec::new();
     let counts = completions.take(&umem, &mut free);
@@ -178,6 +178,6 @@ fn what_was_sent_comes_home_once_whoever_looks_and_whatever_the_kernel_says() {
     // A socket that goes takes nothing with it.
     give(Chunk(1), 0);
     umem.bring_home(second.number);
-    umem.take_returned(first.number, |chunk| back.push(chunk.number()));
+    umem.take_returned(first.number, |chunk| back.push(chunk.keep().number()));
     assert_eq!(back, [1, 1]);
 }
