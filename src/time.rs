@@ -48,7 +48,7 @@ impl Future for Sleep {
         if let Some(turn) = turn
             && turn != self.turn
         {
-            // The reactor has looked at the clock since: what it has not fired was not due.
+            // The reactor watches the clock itself: what it has not fired it will, when that is due.
             self.turn = turn;
             return Poll::Pending;
         }

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use ringtap::executor::{block_on, spawn_local};
@@ -83,7 +85,7 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
             let ticking = spawn_local(async {
                 let mut ticks = time::interval(Duration::from_millis(1));
                 loop {
-                    assert!(ticks.tick().await <= std::time::Instant::now());
+                    assert!(ticks.tick().await <= Instant::now());
                 }
             });
             let sender = send(&veth.left, &traffic, 20_000);
@@ -97,6 +99,41 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
         });
         tally.assert_complete();
     }
+}
+
+#[test]
+fn timers_near_and_far_end_while_packets_never_stop() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let (over, left) = (Arc::new(AtomicBool::new(false)), veth.left.clone());
+    let ended = Arc::clone(&over);
+    let sending = std::thread::spawn(move || {
+        let mut generator = Generator::new(&left, &Traffic::default());
+        while !ended.load(Ordering::Relaxed) {
+            generator.flood(20);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    });
+    let start = Instant::now();
+    block_on(async {
+        let frames = ring(&veth.right).layout(ringtap::RingLayout::Frames);
+        let mut capture = AsyncCapture::new(frames.build().unwrap()).unwrap();
+        let timers = [1, 3, 80, 40].map(|millis| {
+            spawn_local(async move {
+                time::sleep(Duration::from_millis(millis)).await;
+                assert!(start.elapsed() >= Duration::from_millis(millis));
+            })
+        });
+        let mut packets = 0;
+        while packets == 0 || timers.iter().any(|timer| !timer.is_finished()) {
+            assert!(start.elapsed() < PATIENCE, "a timer is lost");
+            packets += capture.next_batch().await.unwrap().unwrap().len();
+            // One that is always taken back, and would end a sleep for nothing.
+            let _ = time::timeout(Duration::from_millis(15), std::future::ready(())).await;
+        }
+    });
+    over.store(true, Ordering::Relaxed);
+    sending.join().unwrap();
 }
 
 #[test]

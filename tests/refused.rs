@@ -33,6 +33,12 @@ fn an_enter_refused_later_is_gone_without_or_ends_every_wait() {
     in_child("enter_is_refused", libc::ENOSYS);
 }
 
+#[test]
+fn without_registration_the_ring_works_and_is_closed() {
+    in_child("register_is_refused", libc::EPERM);
+    in_child("register_is_refused", libc::EINVAL);
+}
+
 /// What runs in a process of its own; as ordinary tests these do nothing.
 mod child {
     use super::*;
@@ -78,6 +84,34 @@ mod child {
         // A host cannot be woken without.
         let hosted = Hosted::attach(ReactorOptions::default()).unwrap_err();
         assert!(matches!(hosted, Error::IoUringRefused { .. }), "{hosted:?}");
+    }
+
+    #[test]
+    fn register_is_refused() {
+        let Some(errno) = errno() else { return };
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let veth = net.veth();
+        let round = |number| {
+            block_on(async {
+                assert_eq!(Reactor::current().unwrap().backend().unwrap(), Backend::IoUring);
+                let mut capture =
+                    AsyncCapture::new(ring().interface(&veth.right).build().unwrap()).unwrap();
+                Generator::new(&veth.left, &Traffic::default()).flood(number);
+                assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), number as usize);
+                capture.close().await;
+            });
+        };
+        // More rings than a thread may have registered at once.
+        (1..40).for_each(round);
+        let rings = || {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            let names = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+            names.filter(|name| name.to_string_lossy().contains("io_uring")).count()
+        };
+        assert_eq!(rings(), 0);
+        seccomp::refuse(libc::SYS_io_uring_register, errno);
+        round(3);
+        assert_eq!(rings(), 0);
     }
 
     #[test]

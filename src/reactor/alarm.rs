@@ -36,7 +36,8 @@ impl Alarm {
     }
 
     /// Whether the timer goes off no later than `deadline`, or has gone off and was not heard of yet: whoever
-    /// sleeps until there is a completion does not sleep past that.
+    /// sleeps until there is a completion does not sleep past that. The clock is not asked: what is lost of a ring
+    /// is not lost silently, but ends its use.
     pub(super) fn covers(&self, deadline: Instant) -> bool {
         self.set_for.is_some_and(|set_for| set_for <= deadline)
     }

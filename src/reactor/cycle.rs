@@ -84,11 +84,17 @@ impl State {
     /// Whoever sleeps himself has it for what is far: a limit to every sleep sets a timer of the kernel's and
     /// takes it back, each time, and a flood ends many sleeps until a deadline comes.
     fn set_alarm(&mut self, wait: Wait) -> Wait {
-        let is_far = matches!(wait, Wait::AtMost(Some(limit)) if limit >= FAR);
+        let (is_asked, otherwise) = match wait {
+            Wait::UntilDeadline(limit) => (limit >= FAR, Wait::AtMost(Some(limit))),
+            wait => (self.is_hosted, wait),
+        };
+        if !is_asked {
+            return otherwise;
+        }
         let next_deadline = self.next_deadline();
-        let Self { engine: Ok(engine), alarm, is_hosted, .. } = self else { return wait };
-        if (!*is_hosted && !is_far) || !engine.has_alarm() || engine.is_full() {
-            return wait;
+        let Self { engine: Ok(engine), alarm, .. } = self else { return otherwise };
+        if !engine.has_alarm() || engine.is_full() {
+            return otherwise;
         }
         if let Some((setting, deadline)) = alarm.needs(next_deadline)
             // What is due already, this very turn expires.
@@ -98,7 +104,10 @@ impl State {
             alarm.set_for(deadline);
         }
         let is_covered = next_deadline.is_some_and(|deadline| alarm.covers(deadline));
-        if is_far && is_covered { Wait::AtMost(None) } else { wait }
+        match wait {
+            Wait::UntilDeadline(_) if is_covered => Wait::AtMost(None),
+            _ => otherwise,
+        }
     }
 
     /// Whether a turn would find something to do.
@@ -147,6 +156,8 @@ impl State {
         for Completion { answered, result, more } in self.completions.drain(..) {
             match answered {
                 Answered::Alarm => alarm.has_rung(),
+                // It failed: the timer has just gone off, which is heard of as well, or is not there.
+                Answered::AlarmUpdate if result < 0 => alarm.has_rung(),
                 Answered::AlarmUpdate => {}
                 Answered::Cancel(token) => {
                     if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {

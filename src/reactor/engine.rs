@@ -24,6 +24,8 @@ pub(super) enum Wait {
     No,
     /// Until one comes, or for this long.
     AtMost(Option<Duration>),
+    /// Until one comes, or the next deadline, which is so far away; the ring's own timer may stand for it.
+    UntilDeadline(Duration),
     /// The same, but for at least `least` if anything comes in that time.
     Moderated { least: Duration, most: Option<Duration> },
 }
@@ -35,6 +37,7 @@ impl Wait {
         match self {
             Self::No => Self::No,
             Self::AtMost(most) => Self::AtMost(sooner(most)),
+            Self::UntilDeadline(most) => Self::AtMost(sooner(Some(most))),
             Self::Moderated { least, most } => {
                 Self::Moderated { least: least.min(limit), most: sooner(most) }
             }

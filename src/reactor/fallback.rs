@@ -72,6 +72,7 @@ impl Poller {
         let now = Instant::now();
         let deadline = match wait {
             Wait::AtMost(most) if !is_done => most.and_then(|most| now.checked_add(most)),
+            Wait::UntilDeadline(most) if !is_done => now.checked_add(most),
             Wait::Moderated { least, most } if !is_done => {
                 self.wait_least(now + least)?;
                 most.and_then(|most| now.checked_add(most))

@@ -98,7 +98,7 @@ impl Shared {
             most => most,
         };
         let wait = match interval.min(most.unwrap_or(Duration::MAX)) {
-            Duration::ZERO => Wait::AtMost(most),
+            Duration::ZERO => most.map_or(Wait::AtMost(None), Wait::UntilDeadline),
             least => {
                 self.counters.coalesced.add(1);
                 Wait::Moderated { least, most }
@@ -134,8 +134,8 @@ impl Shared {
             self.unparker.end(); // before anybody is woken: this thread runs again
         }
         let came = state.reap(&self.counters);
-        // A sleep that a socket ended was most likely ended before the next timer is due, and whoever is about
-        // to sleep again looks at the clock first: a thread in a flood reads it once a wake-up.
+        // A sleep that a socket ended was most likely ended before the next timer is due. One that is due is not
+        // lost: the next sleep has no time then, or the ring's timer, which is due as well, ends it at once.
         let (mut wakers, mut answers) = state.take_due(wait == Wait::No || came == 0);
         drop(state);
         if wait != Wait::No && came == 0 && wakers.is_empty() {
@@ -177,5 +177,34 @@ impl Shared {
         if let Some(host) = &self.host {
             host.wake_driver(); // which ends
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "enters an io_uring")]
+    fn only_a_sleep_for_timers_is_left_to_the_rings_own() {
+        let shared = Shared::new(&ReactorOptions::default(), None).unwrap();
+        let soon = Duration::from_millis(20);
+        let change = |state: &mut State| {
+            let hour = Instant::now() + Duration::from_secs(3600);
+            state.timers.insert(hour, Waker::noop().clone())
+        };
+        shared.change(change);
+        // As the end of a reactor waits, whatever timers there are: it would last an hour.
+        shared.cycle(Wait::AtMost(Some(soon)));
+        let start = Instant::now();
+        shared.change(|state| state.timers.insert(start + soon, Waker::noop().clone()));
+        shared.park(|| false).unwrap();
+        let is_uring =
+            shared.state.borrow().backend().is_ok_and(|backend| backend == crate::Backend::IoUring);
+        assert_eq!(shared.counters.completions.get(), u64::from(is_uring), "the timer's");
+        assert!(start.elapsed() >= soon);
     }
 }

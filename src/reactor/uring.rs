@@ -14,6 +14,7 @@ use super::alarm::Setting;
 use super::engine::{Completion, Wait};
 use super::fault::Fault;
 use super::token::{Answered, Token};
+use super::warning;
 use crate::ReactorOptions;
 use crate::sys::{fork, patience};
 
@@ -96,11 +97,19 @@ impl Uring {
     /// completion only where it fails (5.17; before, always). The submission ring must not be full.
     pub(super) fn push_kick(&mut self, fd: RawFd, token: Token, is_silent: bool) {
         let entry = opcode::Send::new(Fd(fd), std::ptr::null(), 0).flags(libc::MSG_DONTWAIT);
-        let mut entry = entry.build().user_data(Answered::Op(token).to_user_data());
-        if is_silent && self.ring.params().is_feature_skip_cqe_on_success() {
-            entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
-        }
+        let entry = entry.build().user_data(Answered::Op(token).to_user_data());
+        let entry = if is_silent { self.silent(entry) } else { entry };
         self.push(&entry);
+    }
+
+    /// A request that posts a completion only where it fails, as far as the kernel can do that: else it would end
+    /// the very sleep that it is submitted with.
+    fn silent(&self, entry: squeue::Entry) -> squeue::Entry {
+        if self.ring.params().is_feature_skip_cqe_on_success() {
+            entry.flags(squeue::Flags::SKIP_SUCCESS)
+        } else {
+            entry
+        }
     }
 
     /// Queues the cancel of an op. The submission ring must not be full.
@@ -116,9 +125,10 @@ impl Uring {
         let alarm = Answered::Alarm.to_user_data();
         let entry = match setting {
             Setting::New => opcode::Timeout::new(&raw const **self.alarm).build().user_data(alarm),
-            Setting::Earlier => opcode::TimeoutUpdate::new(alarm, &raw const **self.alarm)
-                .build()
-                .user_data(Answered::AlarmUpdate.to_user_data()),
+            Setting::Earlier => {
+                let update = opcode::TimeoutUpdate::new(alarm, &raw const **self.alarm).build();
+                self.silent(update.user_data(Answered::AlarmUpdate.to_user_data()))
+            }
         };
         self.push(&entry);
     }
@@ -155,6 +165,7 @@ impl Uring {
             Wait::No if self.is_hosted => self.submit_unheard(),
             Wait::No => self.submit(),
             Wait::AtMost(limit) => self.enter_for(1, limit),
+            Wait::UntilDeadline(limit) => self.enter_for(1, Some(limit)),
             Wait::Moderated { least, most } => self.enter_moderated(least, most),
         };
         match entered {
@@ -264,8 +275,10 @@ impl Uring {
     /// Closes the ring: the kernel cancels what is left and lets go of it in its own time.
     pub(super) fn close(mut self) {
         if !self.is_foreign() {
-            if let Some(index) = self.registered {
-                unregister(self.ring.as_raw_fd(), index); // else the thread would keep the ring
+            if let Some(index) = self.registered
+                && let Err(error) = unregister(self.ring.as_raw_fd(), index)
+            {
+                warning::ring_is_kept(&error);
             }
             // SAFETY: `self` is consumed, so the ring is used no more.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
@@ -293,13 +306,14 @@ fn register(ring: RawFd) -> Option<u32> {
     (done == 1).then_some(update.index)
 }
 
-/// The thread lets go of a ring.
-fn unregister(ring: RawFd, index: u32) {
+/// The thread lets go of a ring, which it would keep open else for as long as it lives.
+fn unregister(ring: RawFd, index: u32) -> io::Result<()> {
     let update = RingFd { index, resv: 0, fd: 0 };
     // SAFETY: the update is readable.
-    unsafe {
+    let done = unsafe {
         libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_RING_FDS, &raw const update, 1)
     };
+    if done == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Setup flags, best first.

@@ -242,9 +242,17 @@ mod tests {
             bad[second + field..second + field + 4].copy_from_slice(&value.to_ne_bytes());
             assert_eq!(walk_all(&bad), (vec![vec![1; 60]], 2));
         }
-        let mut bad = body.clone();
-        bad[first..first + 4].copy_from_slice(&0_u32.to_ne_bytes());
-        assert_eq!(walk_all(&bad), (vec![vec![1; 60]], 2), "no walking on the spot");
+        let len = HEADER_LEN as u32;
+        for step in [0, 1, len - 1, (body.len() - first) as u32, body.len() as u32, u32::MAX] {
+            let mut bad = body.clone();
+            bad[first..first + 4].copy_from_slice(&step.to_ne_bytes());
+            assert_eq!(walk_all(&bad), (vec![vec![1; 60]], 2), "a step of {step}");
+        }
+        for data_at in [1, HEADER_LEN as u16 - 1, u16::MAX] {
+            let mut bad = body.clone();
+            bad[first + 24..first + 26].copy_from_slice(&data_at.to_ne_bytes());
+            assert_eq!(walk_all(&bad), (vec![], 3), "data at {data_at}");
+        }
         let mut bad = body;
         bad[4..8].copy_from_slice(&3_u32.to_ne_bytes());
         assert_eq!(walk_all(&bad), (vec![], 3), "a first offset inside the status word");

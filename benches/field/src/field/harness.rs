@@ -20,12 +20,22 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     stop: Arc<AtomicBool>,
+    is_open: Arc<AtomicBool>,
     packets: Arc<AtomicU64>,
 }
 
 impl Progress {
     pub(crate) fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The measured side has opened its sockets.
+    pub(crate) fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stop(&self) {

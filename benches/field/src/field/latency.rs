@@ -54,15 +54,16 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
     ("netring 0.32, low latency", Kind::Peer, netring32),
 ];
 
-/// One frame each 100 µs.
-pub(crate) fn table(veth: &Veth, rounds: usize) -> Table {
-    const COUNT: u64 = 3_000;
+/// One frame at a time, so many a second.
+pub(crate) fn table(veth: &Veth, rate: u32, title: &'static str, rounds: usize) -> Table {
+    let count = u64::from(rate.min(100_000) / 4).clamp(500, 3_000);
+    let pause = Duration::from_secs(1) / rate;
     let columns = &["p50 µs", "p90 µs", "p99 µs", "p99.9 µs"];
-    compare("Latency at 10,000 packets a second", columns, WAYS, rounds, |way| {
+    compare(title, columns, WAYS, rounds, |way| {
         let name = veth.right.clone();
         let receiving = std::thread::spawn(move || {
             pin(1);
-            way(&name, COUNT)
+            way(&name, count)
         });
         pin(0);
         std::thread::sleep(Duration::from_millis(60));
@@ -72,7 +73,7 @@ pub(crate) fn table(veth: &Veth, rounds: usize) -> Table {
             if start.elapsed() > Duration::from_secs(20) {
                 return Err("it did not receive".into());
             }
-            while start.elapsed() < Duration::from_micros(100) * number {
+            while start.elapsed() < pause * number {
                 std::hint::spin_loop();
             }
             sender.send_all(&[traffic.frame(number.into(), now())])?;

@@ -7,12 +7,14 @@
 //! name, for a profiler.
 
 mod flows;
+mod growth;
 mod hand;
 mod harness;
 mod latency;
 mod receive;
 mod report;
 mod transmit;
+mod xdp;
 
 use std::path::PathBuf;
 
@@ -25,6 +27,8 @@ const MARK: &str = "<!-- measured -->\n";
 
 /// Above this, a table is measured once more.
 const NOISY: f64 = 0.4;
+
+const LATENCY: &str = "Latency at 10,000 packets a second";
 
 const TARGETS: &[Target] = &[
     Target {
@@ -87,7 +91,7 @@ const TARGETS: &[Target] = &[
         what: "latency, p50",
         ours: "ringtap, low latency, built-in",
         other: "netring 0.29, low latency",
-        table: "Latency at 10,000 packets a second",
+        table: LATENCY,
         column: 0,
         bound: 0.04,
     },
@@ -122,6 +126,70 @@ const TARGETS: &[Target] = &[
         table: "Forwarding",
         column: 1,
         bound: -1.1,
+    },
+    Target {
+        what: "forwarding by AF_XDP, CPU",
+        ours: "ringtap, XdpBridge, adaptive",
+        other: "netring 0.32, Bridge",
+        table: "Forwarding",
+        column: 0,
+        bound: 0.7,
+    },
+    Target {
+        what: "AF_XDP, CPU",
+        ours: "ringtap, async, adaptive",
+        other: Target::BEST_PEER,
+        table: "AF_XDP",
+        column: 0,
+        bound: 0.5,
+    },
+    Target {
+        what: "AF_XDP, packets a second",
+        ours: "ringtap, async, adaptive",
+        other: Target::BEST_PEER,
+        table: "AF_XDP",
+        column: 1,
+        bound: -1.15,
+    },
+    Target {
+        what: "AF_XDP without moderation, CPU",
+        ours: "ringtap, async",
+        other: Target::BEST_PEER,
+        table: "AF_XDP",
+        column: 0,
+        bound: 1.05,
+    },
+    Target {
+        what: "growth, CPU",
+        ours: "64 captures",
+        other: "1 capture",
+        table: "Captures on one reactor",
+        column: 0,
+        bound: 1.15,
+    },
+    Target {
+        what: "growth, CPU",
+        ours: "8 shards",
+        other: "1 shard",
+        table: "Shards",
+        column: 0,
+        bound: 1.15,
+    },
+    Target {
+        what: "growth, CPU",
+        ours: "64 terms, the first matches",
+        other: "1 term",
+        table: "Terms of a filter",
+        column: 0,
+        bound: 1.15,
+    },
+    Target {
+        what: "growth, CPU",
+        ours: "1,000,000 flows",
+        other: "64 flows",
+        table: "Live flows in a table",
+        column: 0,
+        bound: 2.0,
     },
     Target {
         what: "default memory",
@@ -166,17 +234,28 @@ fn main() -> Outcome<()> {
     let net = Namespace::enter()?;
     let veth = net.veth();
     let mut tables: Vec<Table> = Vec::new();
-    let runs: [(&str, &dyn Fn() -> Table); 8] = [
+    let is_loaded = args.contains("--loaded");
+    let runs: &[(&str, &dyn Fn() -> Table)] = &[
         ("receive", &|| receive::table(&veth, rounds)),
-        ("latency", &|| latency::table(&veth, rounds)),
+        ("xdp", &|| xdp::table(&veth, is_loaded, rounds)),
+        ("latency", &|| latency::table(&veth, 1_000, "Latency at 1,000 packets a second", rounds)),
+        ("latency", &|| latency::table(&veth, 10_000, LATENCY, rounds)),
+        ("latency", &|| {
+            latency::table(&veth, 100_000, "Latency at 100,000 packets a second", rounds)
+        }),
         ("send", &|| transmit::table(&veth, rounds)),
         ("forward", &|| transmit::bridges(&net, rounds)),
         ("defaults", &|| latency::defaults(&veth, rounds)),
         ("flows", &|| flows::table(&veth, 1, "1 flow", rounds)),
         ("flows", &|| flows::table(&veth, 4_096, "4,096 flows", rounds)),
         ("flows", &|| flows::table(&veth, 65_536, "65,536 flows", rounds)),
+        ("growth", &|| growth::captures(&veth, rounds)),
+        ("growth", &|| growth::shards(&veth, rounds)),
+        ("growth", &|| growth::terms(rounds)),
+        ("growth", &|| growth::flows(rounds)),
+        ("idle", &|| growth::idle(&veth, rounds)),
     ];
-    for (name, run) in runs {
+    for &(name, run) in runs {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }

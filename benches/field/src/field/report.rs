@@ -18,6 +18,21 @@ pub(crate) struct Target {
     pub(crate) bound: f64,
 }
 
+impl Target {
+    /// In place of a name: whichever of the peers is best in that column.
+    pub(crate) const BEST_PEER: &str = "the best peer";
+
+    /// What the target is against.
+    fn other(&self, table: &Table) -> Option<f64> {
+        if self.other != Self::BEST_PEER {
+            return table.of(self.other, self.column);
+        }
+        let peers = table.rows.iter().filter(|row| row.kind == Kind::Peer);
+        let values = peers.filter_map(|row| row.median(self.column));
+        if self.bound < 0.0 { values.max_by(f64::total_cmp) } else { values.min_by(f64::total_cmp) }
+    }
+}
+
 pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
     let mut page = String::new();
     let mut line = |text: &str| {
@@ -56,9 +71,9 @@ pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
     }
     line("\n## Targets\n\n| what | ratio | target | |\n|---|---|---|---|");
     for target in targets {
-        let of =
-            |name| tables.iter().find(|table| table.title == target.table)?.of(name, target.column);
-        let (Some(ours), Some(other)) = (of(target.ours), of(target.other)) else {
+        let table = tables.iter().find(|table| table.title == target.table);
+        let ours = table.and_then(|table| table.of(target.ours, target.column));
+        let (Some(ours), Some(other)) = (ours, table.and_then(|table| target.other(table))) else {
             line(&format!("| {} | not measured | | |", target.what));
             continue;
         };

@@ -1,8 +1,13 @@
 //! Sending 60-byte frames, 64 a kick, and forwarding them. What counts is what arrived.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringtap::{AsyncInjector, Bridge, BridgeAction, Injector, XdpMode, XdpSocket, executor};
+use ringtap::executor::{self, Executor};
+use ringtap::{
+    AsyncInjector, Bridge, BridgeAction, Coalesce, Injector, ReactorOptions, StopHandle, XdpMode,
+    XdpSocket,
+};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Namespace, Traffic, Veth, link};
 
@@ -138,10 +143,19 @@ fn netring_xdp(name: &str, frame: &[u8]) -> Outcome<()> {
     Ok(())
 }
 
+const ADAPTIVE: Coalesce = Coalesce::Adaptive { max: Duration::from_micros(200) };
+
 type Forwarder = fn([&str; 2], &Progress) -> Outcome<()>;
 
 const BRIDGES: &[(&str, Kind, Forwarder)] = &[
-    ("ringtap, Bridge", Kind::Ours, bridge),
+    ("ringtap, Bridge", Kind::Ours, |names, progress| bridge(names, progress, Coalesce::Off)),
+    ("ringtap, Bridge, adaptive", Kind::Ours, |names, progress| bridge(names, progress, ADAPTIVE)),
+    ("ringtap, XdpBridge", Kind::Ours, |names, progress| {
+        xdp_bridge(names, progress, Coalesce::Off)
+    }),
+    ("ringtap, XdpBridge, adaptive", Kind::Ours, |names, progress| {
+        xdp_bridge(names, progress, ADAPTIVE)
+    }),
     #[cfg(feature = "netring32")]
     ("netring 0.32, Bridge", Kind::Peer, netring_bridge),
 ];
@@ -178,16 +192,32 @@ pub(crate) fn bridges(net: &Namespace, rounds: usize) -> Table {
     })
 }
 
-fn bridge([left, right]: [&str; 2], progress: &Progress) -> Outcome<()> {
-    let mut bridge = Bridge::builder().interface_a(left).interface_b(right).build()?;
-    let (stop, watched) = (bridge.stop_handle(), progress.clone());
-    let watching = std::thread::spawn(move || {
+fn bridge(names: [&str; 2], progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
+    let mut bridge = Bridge::builder().interface_a(names[0]).interface_b(names[1]).build()?;
+    let watching = stop_when_over(bridge.stop_handle(), progress);
+    let forward = |_: &ringtap::Packet<'_>, _: ringtap::BridgeDirection| BridgeAction::Forward;
+    let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
+    executor.block_on(bridge.run_async(forward))?;
+    watching.join().map_err(|_| "the watch panicked")?;
+    Ok(())
+}
+
+fn stop_when_over(stop: StopHandle, progress: &Progress) -> JoinHandle<()> {
+    let watched = progress.clone();
+    std::thread::spawn(move || {
         while !watched.is_over() {
             std::thread::sleep(Duration::from_millis(5));
         }
         stop.stop();
-    });
-    bridge.run(|_: &ringtap::Packet<'_>, _: ringtap::BridgeDirection| BridgeAction::Forward)?;
+    })
+}
+
+/// With one UMEM for both sides.
+fn xdp_bridge(names: [&str; 2], progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
+    let bridge = ringtap::XdpBridge::open_pair(names[0], names[1])?;
+    let watching = stop_when_over(bridge.stop_handle(), progress);
+    let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
+    executor.block_on(bridge.run_async(|_frame, _direction| true))?;
     watching.join().map_err(|_| "the watch panicked")?;
     Ok(())
 }

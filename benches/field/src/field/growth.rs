@@ -1,0 +1,239 @@
+//! How a packet's cost grows: with captures on a reactor, shards, terms of a filter, live flows. And what nothing
+//! costs.
+
+use std::time::{Duration, Instant};
+
+use ringtap::executor::{self, spawn_local};
+use ringtap::flow::extract::FiveTuple;
+use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
+use ringtap::{
+    AsyncCapture, BpfFilter, Capture, CaptureBuilder, FanoutMode, Packet, Shards, Source,
+    Timestamp, time,
+};
+use ringtap_lab::generator::Sender;
+use ringtap_lab::{Traffic, Veth};
+
+use crate::harness::{Kind, Outcome, Progress, Table, compare, cpu_time, pin};
+use crate::receive::touch;
+
+const TIME: Duration = Duration::from_millis(800);
+const RETIRE_MS: u32 = 20;
+/// Bytes of all rings of a way: it is captures that are compared, not memory.
+const MEMORY: usize = 32 << 20;
+const BLOCK: usize = 1 << 17;
+
+const CAPTURES: &[(&str, Kind, usize)] = &[
+    ("1 capture", Kind::Ours, 1),
+    ("4 captures", Kind::Ours, 4),
+    ("16 captures", Kind::Ours, 16),
+    ("64 captures", Kind::Ours, 64),
+];
+
+const SHARDS: &[(&str, Kind, usize)] = &[
+    ("1 shard", Kind::Ours, 1),
+    ("2 shards", Kind::Ours, 2),
+    ("4 shards", Kind::Ours, 4),
+    ("8 shards", Kind::Ours, 8),
+];
+
+const TERMS: &[(&str, Kind, u16)] = &[
+    ("1 term", Kind::Ours, 1),
+    ("8 terms, the first matches", Kind::Ours, 8),
+    ("64 terms, the first matches", Kind::Ours, 64),
+];
+
+const FLOWS: &[(&str, Kind, u32)] = &[
+    ("64 flows", Kind::Ours, 64),
+    ("10,000 flows", Kind::Ours, 10_000),
+    ("1,000,000 flows", Kind::Ours, 1_000_000),
+];
+
+/// A flood that a fanout group hands out in turn to captures on one reactor.
+pub(crate) fn captures(veth: &Veth, rounds: usize) -> Table {
+    let columns = &["CPU ns/packet", "kpackets/s"];
+    compare("Captures on one reactor", columns, CAPTURES, rounds, |count| {
+        flood(veth, |name, progress| {
+            let group = ring(name, count).fanout_auto(FanoutMode::LoadBalance).build()?;
+            let id = group.fanout_group().ok_or("it is of a group")?;
+            let mut captures = vec![group];
+            for _ in 1..count {
+                captures.push(ring(name, count).fanout(FanoutMode::LoadBalance, id).build()?);
+            }
+            executor::block_on(async {
+                let mut receiving = Vec::new();
+                for capture in captures {
+                    let (mut capture, progress) = (AsyncCapture::new(capture)?, progress.clone());
+                    receiving.push(spawn_local(async move {
+                        while let Ok(Some(batch)) = capture.next_batch().await {
+                            progress.add(count_of(&batch));
+                        }
+                    }));
+                }
+                progress.opened();
+                while !progress.is_over() {
+                    time::sleep(Duration::from_millis(40)).await;
+                }
+                Ok(())
+            })
+        })
+    })
+}
+
+/// A flood of 256 flows, over shards that share the cores there are.
+pub(crate) fn shards(veth: &Veth, rounds: usize) -> Table {
+    let columns = &["CPU ns/packet", "kpackets/s"];
+    compare("Shards", columns, SHARDS, rounds, |count| {
+        flood(veth, |name, progress| {
+            let counted = progress.clone();
+            let shards = Shards::builder()
+                .interface(name)
+                .capture(ring(name, count))
+                .source(Source::Fanout(FanoutMode::Hash))
+                .shards(count)
+                .spawn(move |mut shard| {
+                    let progress = counted.clone();
+                    async move {
+                        while let Some(batch) = shard.capture.next_batch().await? {
+                            progress.add(count_of(&batch));
+                        }
+                        Ok(())
+                    }
+                })?;
+            progress.opened();
+            while !progress.is_over() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            shards.stop();
+            shards.join()?;
+            Ok(())
+        })
+    })
+}
+
+fn ring(name: &str, count: usize) -> CaptureBuilder {
+    let ring = Capture::builder().interface(name).block_size(BLOCK).block_timeout_ms(RETIRE_MS);
+    ring.block_count((MEMORY / BLOCK / count).max(2))
+}
+
+fn count_of(batch: &ringtap::PacketBatch) -> u64 {
+    std::hint::black_box(batch.iter().map(|packet| touch(packet.data())).sum::<u64>());
+    batch.len() as u64
+}
+
+fn flood(
+    veth: &Veth,
+    receive: impl FnOnce(&str, &Progress) -> Outcome<()> + Send,
+) -> Outcome<Vec<f64>> {
+    let progress = Progress::default();
+    let (name, for_receiver) = (veth.right.as_str(), progress.clone());
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(move || receive(name, &for_receiver));
+        pin(0);
+        while !progress.is_open() && !receiving.is_finished() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let (before, own) = (cpu_time(libc::RUSAGE_SELF), cpu_time(libc::RUSAGE_THREAD));
+        let sender = Sender::open(&veth.left)?;
+        let traffic = Traffic { flows: 256, ..Traffic::default() };
+        let frames: Vec<_> =
+            (0..256).map(|number| traffic.frame(number, 0)[..60].to_vec()).collect();
+        let start = Instant::now();
+        while start.elapsed() < TIME {
+            sender.send_all(&frames)?;
+        }
+        let elapsed = start.elapsed().as_secs_f64();
+        std::thread::sleep(Duration::from_millis(2 * u64::from(RETIRE_MS) + 20));
+        let used = cpu_time(libc::RUSAGE_SELF) - before - (cpu_time(libc::RUSAGE_THREAD) - own);
+        progress.stop();
+        receiving.join().map_err(|_| "the receiver panicked")??;
+        let packets = progress.packets() as f64;
+        Ok(vec![used.as_nanos() as f64 / packets, packets / elapsed / 1e3])
+    })
+}
+
+/// A frame of the first term, against so many, offline.
+pub(crate) fn terms(rounds: usize) -> Table {
+    const TIMES: u32 = 300_000;
+    let columns = &["CPU ns/packet", "compile µs", "instructions"];
+    compare("Terms of a filter", columns, TERMS, rounds, |terms| {
+        let ports: Vec<_> = (0..terms).map(|at| format!("udp dst port {}", 4_000 + at)).collect();
+        let text = ports.join(" or ");
+        let start = Instant::now();
+        let filter: BpfFilter = text.parse()?;
+        let compiled = start.elapsed();
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let builder = builder.ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64).udp(7, 4_000);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[0; 18])?;
+        pin(1);
+        let before = cpu_time(libc::RUSAGE_THREAD);
+        let matched = (0..TIMES).filter(|_| filter.matches(std::hint::black_box(&frame))).count();
+        let used = cpu_time(libc::RUSAGE_THREAD) - before;
+        if matched != TIMES as usize {
+            return Err("it does not match".into());
+        }
+        let instructions = filter.program(ringtap::Target::Socket).len() as f64;
+        let nanos = used.as_nanos() as f64 / f64::from(TIMES);
+        Ok(vec![nanos, compiled.as_nanos() as f64 / 1e3, instructions])
+    })
+}
+
+/// Packets of so many live flows in turn, into a table: neighbours in time are none in memory.
+pub(crate) fn flows(rounds: usize) -> Table {
+    const PACKETS: u32 = 1_000_000;
+    compare("Live flows in a table", &["CPU ns/packet"], FLOWS, rounds, |flows| {
+        pin(1);
+        let mut config = FlowTrackerConfig::default();
+        config.suppress_events = EventMask::all();
+        config.max_flows = 2 * flows as usize + 1_000;
+        let table = FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ());
+        let (mut table, mut events) = (table, std::collections::VecDeque::new());
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let builder = builder.ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64).udp(7, 7);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[0; 18])?;
+        let mut take = |number: u32| {
+            frame[26..30].copy_from_slice(&(0x0a00_0000 + number % flows).to_be_bytes());
+            let time = Timestamp { secs: 1_700_000_000, nanos: number };
+            table.packet(&Packet::from_bytes(&frame, time), &mut events);
+        };
+        (0..flows).for_each(&mut take);
+        let before = cpu_time(libc::RUSAGE_THREAD);
+        (0..PACKETS).for_each(&mut take);
+        let used = cpu_time(libc::RUSAGE_THREAD) - before;
+        if table.tracker().flow_count() != flows as usize {
+            return Err(format!("{} flows of {flows}", table.tracker().flow_count()).into());
+        }
+        Ok(vec![used.as_nanos() as f64 / f64::from(PACKETS)])
+    })
+}
+
+/// A capture on an interface where nothing happens.
+pub(crate) fn idle(veth: &Veth, rounds: usize) -> Table {
+    const TIME: Duration = Duration::from_secs(2);
+    let ways =
+        &[("ringtap, default options", Kind::Ours, false), ("ringtap, AF_XDP", Kind::Ours, true)];
+    compare("An idle capture", &["CPU %", "wake-ups/s"], ways, rounds.min(3), |is_xdp| {
+        let name = veth.right.as_str();
+        executor::block_on(async {
+            let reactor = ringtap::Reactor::current()?;
+            let wait = async |before: Duration, waked: u64| {
+                let used = cpu_time(libc::RUSAGE_THREAD) - before;
+                let share = 100.0 * used.as_secs_f64() / TIME.as_secs_f64();
+                let wakeups = (reactor.stats().wakeups - waked) as f64 / TIME.as_secs_f64();
+                Ok(vec![share, wakeups])
+            };
+            if is_xdp {
+                let mut socket = ringtap::AsyncXdpSocket::open(name)?;
+                let (before, waked) = (cpu_time(libc::RUSAGE_THREAD), reactor.stats().wakeups);
+                let _ = time::timeout(TIME, socket.next_batch()).await;
+                return wait(before, waked).await;
+            }
+            let mut capture = AsyncCapture::open(name)?;
+            let (before, waked) = (cpu_time(libc::RUSAGE_THREAD), reactor.stats().wakeups);
+            let _ = time::timeout(TIME, capture.next_batch()).await;
+            wait(before, waked).await
+        })
+    })
+}
