@@ -237,8 +237,8 @@ impl ChannelCapture {
     }
 
     /// The batches up to the end.
-    pub fn iter(&self) -> impl Iterator<Item = Result<PacketBatch>> + '_ {
-        std::iter::from_fn(|| self.recv().transpose())
+    pub fn iter(&self) -> Received<'_> {
+        Received(self)
     }
 
     fn take(&self, until: Option<Instant>) -> Result<Option<PacketBatch>> {
@@ -314,6 +314,27 @@ impl Drop for ChannelCapture {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// The batches of a [`ChannelCapture`] up to the end; from [`ChannelCapture::iter`].
+#[derive(Debug)]
+pub struct Received<'a>(&'a ChannelCapture);
+
+impl Iterator for Received<'_> {
+    type Item = Result<PacketBatch>;
+
+    fn next(&mut self) -> Option<Result<PacketBatch>> {
+        self.0.recv().transpose()
+    }
+}
+
+impl<'a> IntoIterator for &'a ChannelCapture {
+    type Item = Result<PacketBatch>;
+    type IntoIter = Received<'a>;
+
+    fn into_iter(self) -> Received<'a> {
+        self.iter()
     }
 }
 

@@ -50,10 +50,11 @@ pub use flowscope::icmp;
 #[cfg(feature = "flow-tls")]
 pub use flowscope::tls;
 pub use flowscope::{
-    DatagramParser, DatagramParserFactory, EndReason, EventMask, FlowEntry, FlowEvent,
-    FlowExtractor, FlowSide, FlowState, FlowStats, FlowTracker, FlowTrackerConfig,
-    FlowTrackerStats, HistoryString, KeyFields, L4Proto, Orientation, PacketView, ParserKind,
-    SessionParser, SessionParserFactory, Timestamp as FlowTimestamp,
+    AnomalyKind, DatagramParser, DatagramParserFactory, EndReason, EventMask, Extracted, FlowEntry,
+    FlowEvent, FlowExtractor, FlowSide, FlowState, FlowStats, FlowTracker, FlowTrackerConfig,
+    FlowTrackerStats, HistoryString, KeyFields, L4Proto, Orientation, OverflowPolicy, PacketView,
+    ParserKind, SessionParser, SessionParserFactory, TcpFlags, TcpInfo, TcpOverlapPolicy,
+    Timestamp as FlowTimestamp,
 };
 
 pub use self::board::{ShardFlows, ShardsFlows};

@@ -35,6 +35,11 @@
 //! | every core | [`Shards`] |
 //! | frames out | [`Injector`], [`AsyncInjector`] |
 //! | two interfaces joined | [`Bridge`] |
+//! | a plain thread behind a queue | `ChannelCapture` (feature `channel`) |
+//! | the kernel's stack out of the way | `XdpSocket`, `AsyncXdpSocket` (feature `af-xdp`) |
+//! | capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
+//! | flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
+//! | some packets only | [`BpfFilter`]: `"tcp port 443".parse()` |
 //! | figures | [`Capture::stats`], [`StatsHandle`], [`ShardsHandle::stats`] |
 //!
 //! # Layers
@@ -54,8 +59,19 @@
 //!
 //! # Features
 //!
-//! None by default. `af-xdp` adds `XdpSocket` and its kin (docs/AF_XDP.md). `testing` adds [`testing`]: rings
-//! without a kernel.
+//! None by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `af-xdp` | `XdpSocket` and its kin (docs/AF_XDP.md) |
+//! | `channel` | `ChannelCapture`: a capture in a thread of its own, behind a queue |
+//! | `parse` | [`Packet`]'s headers, by `etherparse` |
+//! | `pcap`; `gzip`, `lz4` | capture files: written, read, rotated, played (docs/TOOLBOX.md); the same compressed |
+//! | `flow`; `flow-dns`, `flow-http`, `flow-icmp`, `flow-tls`, or all as `flow-protocols` | flows and sessions, by `flowscope` (docs/FLOWS.md); its parsers |
+//! | `flow-records` | records of flows that have ended |
+//! | `metrics` | statistics through the facade `metrics`; Prometheus' text needs no feature |
+//! | `tracing` | what happens to sockets and reactors, told to `tracing` |
+//! | `testing` | `testing`: rings without a kernel |
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -117,7 +133,7 @@ pub use self::bridge::{
     BridgeLaneStats, BridgeStats, BridgeStatsHandle,
 };
 #[cfg(feature = "channel")]
-pub use self::channel::{ChannelCapture, ChannelCaptureBuilder, ChannelStats, Overflow};
+pub use self::channel::{ChannelCapture, ChannelCaptureBuilder, ChannelStats, Overflow, Received};
 pub use self::dedup::{Dedup, DedupExt, DedupMode, DedupStats, DedupStream, DedupedBatch};
 pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
 #[cfg(feature = "pcap")]

@@ -82,3 +82,43 @@ fn links_between_pages_lead_somewhere() {
     }
     assert!(links > 10, "{links}");
 }
+
+/// All text of a folder's sources.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_guide_from_netring_names_only_what_there_is() {
+    let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let words: BTreeSet<&str> = source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    // Of other crates and of the language.
+    let foreign = ["EPERM", "FnMut", "OwnedFd", "VecDeque"];
+    let page = read("docs/MIGRATING_FROM_NETRING.md");
+    let tables =
+        page.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 4);
+    let (mut names, mut unknown) = (0, BTreeSet::new());
+    for row in tables {
+        let ours = row.split(" | ").nth(1).expect("three cells");
+        for code in ours.split('`').skip(1).step_by(2) {
+            for word in code.split(|c: char| !c.is_alphanumeric() && c != '_') {
+                if word.len() > 2 && word.starts_with(char::is_alphabetic) {
+                    names += 1;
+                    if !words.contains(word) && !foreign.contains(&word) {
+                        unknown.insert(word);
+                    }
+                }
+            }
+        }
+    }
+    assert!(unknown.is_empty() && names > 300, "{names} names, of which there is no {unknown:?}");
+}

@@ -202,7 +202,8 @@ impl<T: TxPort> AsyncTx<T> {
         poll_fn(|cx| self.poll_until(cx, |port| port.pending() == 0)).await
     }
 
-    /// Waits until every committed frame was sent. Cancel-safe.
+    /// Waits until every committed frame was sent, however long that takes: under
+    /// [`time::timeout`](crate::time::timeout) for less. Cancel-safe.
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
@@ -245,7 +246,10 @@ impl<T: TxPort> AsyncTx<T> {
         Ok(())
     }
 
-    /// The socket, to look at: lengths, counts, name.
+    /// The socket, to look at: lengths, counts, name. Let go of it before anything is awaited.
+    ///
+    /// # Panics
+    /// Not here; but what the reactor does for this socket panics while the [`Ref`] is held.
     pub fn get_ref(&self) -> Ref<'_, T> {
         self.core.port.borrow()
     }

@@ -14,6 +14,9 @@
 //! # }
 //! ```
 
+#[cfg(doctest)]
+mod documents;
+
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,10 +47,7 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
     let spawn = move || -> io::Result<JoinHandle<Result<()>>> {
-        #[allow(
-            deprecated,
-            reason = "an OwnedFd keeps its descriptor open, as its successor demands"
-        )]
+        #[allow(deprecated, reason = "an OwnedFd stays open, as the successor demands")]
         let event = AsyncFd::new(event)?;
         Ok(spawn_local(driver.drive(Event(event))))
     };

@@ -1,0 +1,109 @@
+//! ringtap on smol: its I/O (`async-io`) and its executor of one thread (`async-executor`).
+//!
+//! [`attach`] once on a thread, with the [`LocalExecutor`] that runs there, and every async socket of ringtap
+//! works on it.
+//!
+//! ```no_run
+//! # fn main() -> ringtap::Result<()> {
+//! let executor = async_executor::LocalExecutor::new();
+//! async_io::block_on(executor.run(async {
+//!     let attached = ringtap_smol::attach(&executor)?;
+//!     let mut capture = ringtap::AsyncCapture::open("eth0")?;
+//!     while let Some(batch) = capture.next_batch().await? {
+//!         println!("{} packets", batch.len());
+//!     }
+//!     attached.shutdown().await
+//! }))
+//! # }
+//! ```
+
+mod running;
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Read};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use async_executor::{LocalExecutor, Task};
+use async_io::Async;
+use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
+
+use self::running::Running;
+pub use self::running::spawn_local;
+
+/// Attaches a reactor with default options to this thread; see [`attach_with`].
+///
+/// # Errors
+/// As [`attach_with`].
+pub fn attach(executor: &LocalExecutor<'_>) -> Result<Attached> {
+    attach_with(executor, ReactorOptions::default())
+}
+
+/// Attaches a reactor to this thread, for as long as the guard lives. Its driver is a task of `executor`.
+///
+/// # Errors
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; or what keeps `async-io` from watching.
+pub fn attach_with(executor: &LocalExecutor<'_>, options: ReactorOptions) -> Result<Attached> {
+    let (hosted, driver) = Hosted::attach(options)?;
+    let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
+    // It may block: who reads it has heard that it is readable, and nobody else reads it.
+    let event = Async::new_nonblocking(File::from(event)).map_err(Error::other)?;
+    Ok(Attached { driver: executor.spawn(driver.drive(Event(event))), hosted })
+}
+
+/// Keeps the reactor attached. Dropping it cancels what is in flight, and waits a bounded time until the
+/// kernel has let go.
+#[derive(Debug)]
+pub struct Attached {
+    hosted: Hosted,
+    driver: Task<Result<()>>,
+}
+
+impl Attached {
+    /// Detaches, and waits until the driver task has ended.
+    ///
+    /// # Errors
+    /// What had ended the driver before.
+    pub async fn shutdown(self) -> Result<()> {
+        let Self { hosted, driver } = self;
+        drop(hosted);
+        driver.await
+    }
+}
+
+/// The reactor's eventfd. `async-io` watches levels, so that it has to be read.
+struct Event(Async<File>);
+
+impl Watch for Event {
+    fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_readable(cx))?;
+        Poll::Ready(self.0.get_ref().read_exact(&mut [0; 8]))
+    }
+}
+
+/// Runs shards on smol: each thread has an executor of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Smol {
+    options: ReactorOptions,
+}
+
+impl Smol {
+    /// With a reactor of these options.
+    pub fn new(options: ReactorOptions) -> Self {
+        Self { options }
+    }
+}
+
+impl Runtime for Smol {
+    fn run<F: Future>(&self, _core: Option<usize>, future: F) -> Result<F::Output> {
+        let executor = Rc::new(LocalExecutor::new());
+        let _running = Running::new(&executor);
+        async_io::block_on(executor.run(async {
+            let attached = attach_with(&executor, self.options)?;
+            let output = future.await;
+            attached.shutdown().await?;
+            Ok(output)
+        }))
+    }
+}

@@ -1,0 +1,4 @@
+//! Pages whose programs are compiled here, since they need tokio.
+
+#[doc = include_str!("../../../docs/MIGRATING_FROM_NETRING.md")]
+struct MigratedPrograms;
