@@ -44,7 +44,10 @@ mod channel {
         tally.assert_complete();
         generator.flood(500);
         capture.stop();
-        let left: usize = capture.iter().map(|batch| batch.unwrap().len()).sum();
+        let mut left = 0;
+        for batch in &capture {
+            left += batch.unwrap().len();
+        }
         assert_eq!(left, 500);
         assert!(capture.has_ended() && capture.recv().unwrap().is_none());
         let stats = capture.stats().unwrap();

@@ -10,7 +10,7 @@ thread_local! {
     static RUNNING: RefCell<Option<Rc<LocalExecutor<'static>>>> = const { RefCell::new(None) };
 }
 
-/// Spawns a future onto the executor of the shard, or of the [`Smol::run`], that runs the calling code. Dropping the
+/// Spawns a future onto the executor of the shard, or of the [`Smol`](crate::Smol), that runs the calling code. Dropping the
 /// task cancels it.
 ///
 /// # Panics
