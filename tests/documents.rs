@@ -122,3 +122,60 @@ fn the_guide_from_netring_names_only_what_there_is() {
     }
     assert!(unknown.is_empty() && names > 300, "{names} names, of which there is no {unknown:?}");
 }
+
+/// What a module re-exports from its own submodules, or from flowscope.
+fn exported(module: &str) -> BTreeSet<String> {
+    let source = read(module);
+    let mut names = BTreeSet::new();
+    for part in source.split("pub use ").skip(1) {
+        let path = part.split(';').next().unwrap();
+        let Some((_, last)) =
+            path.rsplit_once("::").filter(|_| !path.contains('{')).or_else(|| path.split_once('{'))
+        else {
+            continue;
+        };
+        for name in last.trim_end_matches('}').split(',').map(str::trim) {
+            let name = name.split(" as ").last().unwrap();
+            // A whole module of another crate is its own to list.
+            let is_module = path.starts_with("flowscope") && name.starts_with(char::is_lowercase);
+            if !name.is_empty() && name != "*" && !is_module {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn the_overview_lists_every_public_name_and_no_other() {
+    let page = read("docs/API_OVERVIEW.md");
+    let listed: BTreeSet<String> = listed(&page).into_iter().map(|(name, _)| name).collect();
+    let mut public: BTreeSet<String> =
+        ["src/lib.rs", "src/flow.rs", "src/pcap.rs", "src/executor.rs", "src/metrics.rs"]
+            .iter()
+            .flat_map(|module| exported(module))
+            .collect();
+    // What these modules have of their own.
+    for module in ["src/executor.rs", "src/time.rs", "src/metrics.rs"] {
+        for line in read(module).lines() {
+            let Some(item) = line.strip_prefix("pub ") else { continue };
+            let item = item.trim_start_matches("async ");
+            let name = ["fn ", "struct ", "enum ", "const "]
+                .iter()
+                .find_map(|kind| item.strip_prefix(kind));
+            if let Some(name) = name {
+                let end =
+                    name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+                public.insert(name[..end].to_owned());
+            }
+        }
+    }
+    public.retain(|name| !["Peer", "TestRing"].contains(&name.as_str())); // of `testing`
+    assert!(public.len() > 200, "{}", public.len());
+    let missing: Vec<_> = public.difference(&listed).collect();
+    let unknown: Vec<_> = listed.difference(&public).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "not listed: {missing:?}; not there: {unknown:?}"
+    );
+}
