@@ -24,10 +24,10 @@ pub(super) enum Wait {
     No,
     /// Until one comes, or for this long.
     AtMost(Option<Duration>),
-    /// Until one comes, or the next deadline, which is so far away; the ring's own timer may stand for it.
-    UntilDeadline(Duration),
     /// The same, but for at least `least` if anything comes in that time.
     Moderated { least: Duration, most: Option<Duration> },
+    /// Until one comes, or the next deadline, which is so far away; the ring's own timer may stand for it.
+    UntilDeadline(Duration),
 }
 
 impl Wait {

@@ -224,7 +224,8 @@ pub(crate) fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::
 /// Limits what an interface sends to `rate` bytes a second, `burst` bytes at once, with room for `queue`
 /// bytes that wait (a token bucket, tc-tbf(8)).
 ///
-/// A timer sends what waited, on whichever core: see [`stay_on_this_core`](crate::limits::stay_on_this_core) for what that does to order.
+/// A timer sends what waited, on whichever core: see
+/// [`stay_on_this_core`](crate::limits::stay_on_this_core) for what that does to order.
 ///
 /// # Errors
 /// The kernel's.
