@@ -91,9 +91,9 @@ pub struct XdpStats {
     pub delivered: u64,
     /// Batches handed out.
     pub batches: u64,
-    /// Frames committed to be sent.
+    /// Frames committed to be sent that the kernel did not refuse.
     pub committed: u64,
-    /// Frames committed, or received to be sent on, that were not sent: too long for the interface or its far
+    /// The others: frames committed, or received to be sent on, that were not sent: too long for the interface or its far
     /// end, or without a carrier.
     pub refused: u64,
     /// Kicks.

@@ -31,7 +31,10 @@ pub(super) struct Figures {
     pub(super) batches: Figure,
     pub(super) rx_malformed: Figure,
     pub(super) committed: Figure,
+    /// Frames that were never committed.
     pub(super) refused: Figure,
+    /// Frames that were committed, and that the kernel took and did not send.
+    pub(super) rejected: Figure,
     pub(super) kicks: Figure,
     pub(super) tx_malformed: Figure,
     /// What the kernel had counted when the socket went.
@@ -40,11 +43,12 @@ pub(super) struct Figures {
 
 impl Figures {
     pub(super) fn with(&self, kernel: XdpStats) -> XdpStats {
+        let rejected = self.rejected.get();
         XdpStats {
             delivered: self.delivered.get(),
             batches: self.batches.get(),
-            committed: self.committed.get(),
-            refused: self.refused.get(),
+            committed: self.committed.get().saturating_sub(rejected),
+            refused: self.refused.get() + rejected,
             kicks: self.kicks.get(),
             malformed: self.rx_malformed.get() + self.tx_malformed.get(),
             ..kernel

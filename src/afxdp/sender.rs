@@ -220,7 +220,7 @@ impl XdpSender {
         Err(Error::FrameLength { len, least: HEADER, most })
     }
 
-    /// Counts frames that were not, or will not be, sent.
+    /// Counts frames that will not be committed.
     pub(super) fn count_refused(&self, count: u64) {
         self.bound.figures.refused.add(count);
     }
