@@ -28,6 +28,7 @@ mod translate;
 pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};
 pub use self::figures::XdpStatsHandle;
 pub(crate) use self::forward::Forwarding;
+pub(crate) use self::program::try_program;
 pub use self::program::{Attach, XdpProgram};
 pub use self::receiver::XdpReceiver;
 pub use self::sender::XdpSender;

@@ -41,6 +41,7 @@
 //! | flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
 //! | some packets only | [`BpfFilter`]: `"tcp port 443".parse()` |
 //! | figures | [`Capture::stats`], [`StatsHandle`], [`ShardsHandle::stats`] |
+//! | to know what works here, and why not | [`doctor::examine`] |
 //!
 //! # Layers
 //!
@@ -90,6 +91,7 @@ mod bridge;
 #[cfg(feature = "channel")]
 mod channel;
 mod dedup;
+pub mod doctor;
 mod error;
 pub mod executor;
 mod filter;

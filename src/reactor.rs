@@ -40,6 +40,8 @@ pub(crate) use self::kick::{Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;
+pub(crate) use self::uring::Abilities;
+use self::uring::Uring;
 use crate::{Error, ReactorOptions, ReactorStats, Result};
 
 thread_local! {
@@ -54,6 +56,15 @@ pub enum Backend {
     IoUring,
     /// `poll(2)` and `sendto`, where io_uring is refused.
     Poll,
+}
+
+/// Sets an io_uring up, asks what it can do, and closes it.
+pub(crate) fn probe() -> Result<Abilities> {
+    let ring = Uring::new(&ReactorOptions::default(), None)
+        .map_err(|source| Error::IoUringRefused { source })?;
+    let abilities = ring.abilities();
+    ring.close();
+    Ok(abilities)
 }
 
 /// This thread's reactor: a handle, cheap to clone, that cannot leave the thread.

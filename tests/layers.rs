@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["executor", "time"],
     &["io"],
     &["shard"],
-    &["bridge", "channel", "dedup", "multi", "parse", "pcap"],
+    &["bridge", "channel", "dedup", "doctor", "multi", "parse", "pcap"],
     &["flow", "metrics"],
 ];
 

@@ -47,6 +47,23 @@ const NATIVE: u32 = 1 << 2;
 /// Queues that a map has room for, at least: there may be more later.
 const QUEUES: u32 = 256;
 
+/// Makes a map of sockets and loads a program that refers to it.
+fn load(
+    queues: u32,
+    has_frags: bool,
+    program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
+) -> Result<(OwnedFd, OwnedFd)> {
+    let load = |source| Error::os(Step::LoadProgram, source);
+    let map = bpf_program::create_xskmap(queues).map_err(load)?;
+    let program = program(map.as_raw_fd()).map_err(load)?;
+    Ok((bpf_program::load(&program, has_frags).map_err(load)?, map))
+}
+
+/// Whether this kernel and this process can load the program that redirects everything; attaches nothing.
+pub(crate) fn try_program() -> Result<()> {
+    load(1, false, |map| Ok(bpf_program::redirect(map).to_vec())).map(drop)
+}
+
 impl XdpProgram {
     /// Attaches a program that redirects all queues of an interface that get a socket.
     ///
@@ -91,11 +108,8 @@ impl XdpProgram {
         has_frags: bool,
         program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
     ) -> Result<Self> {
-        let load = |source| Error::os(Step::LoadProgram, source);
         let index = index_of(interface)?;
-        let map = bpf_program::create_xskmap(queue_count(interface)?.max(QUEUES)).map_err(load)?;
-        let program = program(map.as_raw_fd()).map_err(load)?;
-        let program = bpf_program::load(&program, has_frags).map_err(load)?;
+        let (program, map) = load(queue_count(interface)?.max(QUEUES), has_frags, program)?;
         Self::attach((interface, index), attach, program, map)
     }
 

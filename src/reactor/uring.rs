@@ -31,6 +31,19 @@ pub(super) struct Uring {
     is_hosted: bool,
 }
 
+/// What a kernel's io_uring does of what is used where it is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Abilities {
+    /// Completions are posted only when the thread asks for them (`IORING_SETUP_DEFER_TASKRUN`, 6.1).
+    pub(crate) posts_when_asked: bool,
+    /// The ring is entered by a registered descriptor (`IORING_REGISTER_RING_FDS`, 5.18).
+    pub(crate) is_registered: bool,
+    /// Kicks post no completion (`IORING_FEAT_CQE_SKIP`, 5.17).
+    pub(crate) is_silent: bool,
+    /// A moderated wait is one call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
+    pub(crate) is_moderated: bool,
+}
+
 /// A wait without end, where one has to be given.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -75,6 +88,17 @@ impl Uring {
         let registered = register(ring.as_raw_fd());
         let (ring, alarm) = (ManuallyDrop::new(ring), ManuallyDrop::default());
         Ok(Self { ring, registered, forks, alarm, is_hosted: event.is_some() })
+    }
+
+    /// What this kernel's io_uring does of what ringtap can use.
+    pub(super) fn abilities(&self) -> Abilities {
+        let params = self.ring.params();
+        Abilities {
+            posts_when_asked: params.is_setup_single_issuer(),
+            is_registered: self.registered.is_some(),
+            is_silent: params.is_feature_skip_cqe_on_success(),
+            is_moderated: params.is_feature_min_timeout(),
+        }
     }
 
     /// Whether the kernel has not taken all that was queued.

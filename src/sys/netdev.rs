@@ -76,6 +76,28 @@ impl Asker<'_> {
         Ok((speed != 0 && speed != u32::MAX && speed != u32::from(u16::MAX)).then_some(speed))
     }
 
+    /// Whether received packets are put together before anyone sees them (`ETHTOOL_GGRO`).
+    pub(crate) fn is_gro_on(&self, name: &str) -> io::Result<bool> {
+        Ok(self.ethtool(name, Value { cmd: ETHTOOL_GGRO, data: 0 })?.data != 0)
+    }
+
+    /// `ETH_FLAG_*`, from `ETHTOOL_GFLAGS`.
+    pub(crate) fn offload_flags(&self, name: &str) -> io::Result<u32> {
+        Ok(self.ethtool(name, Value { cmd: ETHTOOL_GFLAGS, data: 0 })?.data)
+    }
+
+    /// Entries of the card's receive ring, and how many there could be, from `ETHTOOL_GRINGPARAM`.
+    pub(crate) fn rx_entries(&self, name: &str) -> io::Result<(u32, u32)> {
+        let rings = self.ethtool(name, Rings { cmd: ETHTOOL_GRINGPARAM, ..Rings::EMPTY })?;
+        Ok((rings.rx, rings.rx_max))
+    }
+
+    /// The number of the card's clock (`/dev/ptp*`), from `ETHTOOL_GET_TS_INFO`; `None` where it has none.
+    pub(crate) fn hardware_clock(&self, name: &str) -> io::Result<Option<u32>> {
+        let command = Timestamping { cmd: ETHTOOL_GET_TS_INFO, ..Timestamping::EMPTY };
+        Ok(u32::try_from(self.ethtool(name, command)?.clock).ok())
+    }
+
     fn ask(&self, name: &str, request: libc::Ioctl) -> io::Result<libc::ifreq> {
         let mut ifreq = named(name)?;
         self.ioctl(request, &mut ifreq)?;
@@ -132,7 +154,50 @@ fn named(name: &str) -> io::Result<libc::ifreq> {
 // include/uapi/linux/ethtool.h
 const ETHTOOL_GSET: u32 = 0x01;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GRINGPARAM: u32 = 0x10;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GET_TS_INFO: u32 = 0x41;
+
+/// Of [`Asker::offload_flags`]: tags are stripped by the card.
+pub(crate) const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+/// Of [`Asker::offload_flags`]: the card puts packets together.
+pub(crate) const ETH_FLAG_LRO: u32 = 1 << 15;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Value {
+    cmd: u32,
+    data: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Rings {
+    cmd: u32,
+    rx_max: u32,
+    other_maxima: [u32; 3],
+    rx: u32,
+    others: [u32; 3],
+}
+
+impl Rings {
+    const EMPTY: Self = Self { cmd: 0, rx_max: 0, other_maxima: [0; 3], rx: 0, others: [0; 3] };
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Timestamping {
+    cmd: u32,
+    abilities: u32,
+    clock: i32,
+    rest: [u32; 8],
+}
+
+impl Timestamping {
+    const EMPTY: Self = Self { cmd: 0, abilities: 0, clock: -1, rest: [0; 8] };
+}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -188,3 +253,6 @@ impl Settings {
 const _: () = assert!(size_of::<DriverInfo>() == 196); // struct ethtool_drvinfo
 const _: () = assert!(size_of::<Channels>() == 36); // struct ethtool_channels
 const _: () = assert!(size_of::<Settings>() == 44); // struct ethtool_cmd
+const _: () = assert!(size_of::<Value>() == 8); // struct ethtool_value
+const _: () = assert!(size_of::<Rings>() == 36); // struct ethtool_ringparam
+const _: () = assert!(size_of::<Timestamping>() == 44); // struct ethtool_ts_info

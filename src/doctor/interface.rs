@@ -1,0 +1,164 @@
+//! One interface: its state, and what its card does to packets before they are captured.
+
+use std::os::fd::AsFd;
+
+use super::{Finding, Verdict};
+use crate::sys::netdev::{Asker, ETH_FLAG_LRO, ETH_FLAG_RXVLAN, question_socket};
+use crate::{InterfaceInfo, interface_info};
+
+pub(super) fn look(name: &str) -> Vec<Finding> {
+    let info = match interface_info(name) {
+        Ok(info) => info,
+        Err(error) => return vec![Finding::failed("link", &error)],
+    };
+    let mut findings = vec![link(&info), queues(&info)];
+    if let Ok(socket) = question_socket() {
+        findings.extend(card(Asker(socket.as_fd()), name));
+    }
+    #[cfg(feature = "af-xdp")]
+    findings.extend(xdp(&info));
+    findings
+}
+
+fn link(info: &InterfaceInfo) -> Finding {
+    let InterfaceInfo { name, mtu, .. } = info;
+    let driver = info.driver.as_deref().unwrap_or("no driver");
+    let speed = info.speed_mbps.map_or(String::new(), |mbps| format!(", {mbps} Mbit/s"));
+    let detail = format!("{driver}, MTU {mtu}{speed}");
+    if !info.is_up() {
+        let remedy = format!("`ip link set {name} up`");
+        return Finding::limited("link", format!("{detail}; it is down"), &remedy);
+    }
+    if !info.has_carrier() {
+        let remedy = "look at the cable, or the far end";
+        return Finding::limited("link", format!("{detail}; it has no carrier"), remedy);
+    }
+    match info.is_loopback() {
+        false => Finding::works("link", detail),
+        true => {
+            let remedy = "`ignore_outgoing(true)`, or `Dedup::loopback`";
+            Finding::limited("link", format!("{detail}; loopback shows each packet twice"), remedy)
+        }
+    }
+}
+
+fn queues(info: &InterfaceInfo) -> Finding {
+    let cores = crate::sys::thread::allowed_cores().map_or(1, |cores| cores.len() as u32);
+    match info.rx_queues {
+        None => Finding::unknown("queues", "the driver does not say how many it has"),
+        Some(queues) if queues < cores => {
+            let detail = format!(
+                "{queues} receive, for {cores} cores: the kernel's part is done by as many"
+            );
+            let remedy = format!(
+                "`ethtool -L {} combined {cores}` where the card has so many, or RPS",
+                info.name
+            );
+            Finding::limited("queues", detail, &remedy)
+        }
+        Some(queues) => Finding::works("queues", format!("{queues} receive, for {cores} cores")),
+    }
+}
+
+fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
+    let flags = asker.offload_flags(name).ok();
+    let has = |flag: u32| flags.map(|flags| flags & flag != 0);
+    let unknown = |subject| Finding::unknown(subject, "the driver does not say");
+    let gathered = |subject, is_on: Option<bool>, option: &str| match is_on {
+        None => unknown(subject),
+        Some(false) => Finding::works(subject, "off: packets come as they were on the wire"),
+        Some(true) => Finding::limited(
+            subject,
+            "on: several packets of a connection come as one, of up to 64 KiB",
+            &format!("`ethtool -K {name} {option} off`, where each is wanted by itself"),
+        ),
+    };
+    let vlan = match has(ETH_FLAG_RXVLAN) {
+        None => unknown("VLAN tags"),
+        Some(true) => Finding::works(
+            "VLAN tags",
+            "stripped by the card, given by `Packet::vlan`; `vlan_reinsert(true)` puts them back",
+        ),
+        Some(false) => {
+            Finding::works("VLAN tags", "left in the bytes by the card, taken out by the kernel")
+        }
+    };
+    let ring = match asker.rx_entries(name) {
+        Err(_) => unknown("card's ring"),
+        Ok((now, most)) if now < most => Finding::limited(
+            "card's ring",
+            format!("{now} entries of {most}"),
+            &format!("`ethtool -G {name} rx {most}`, where bursts are lost before they are seen"),
+        ),
+        Ok((now, _)) => Finding::works("card's ring", format!("{now} entries, as many as it has")),
+    };
+    let clock = match asker.hardware_clock(name) {
+        Err(_) => unknown("clock"),
+        Ok(Some(number)) => Finding::works("clock", format!("its own (/dev/ptp{number})")),
+        Ok(None) => Finding::works("clock", "the kernel's: it has none of its own"),
+    };
+    vec![
+        gathered("GRO", asker.is_gro_on(name).ok(), "gro"),
+        gathered("LRO", has(ETH_FLAG_LRO), "lro"),
+        vlan,
+        ring,
+        clock,
+    ]
+}
+
+/// What its driver does for AF_XDP, and who is there already.
+#[cfg(feature = "af-xdp")]
+fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
+    use crate::sys::netlink;
+
+    let verdict = |is_so, detail: &str, remedy: &str| match is_so {
+        true => (Verdict::Works, detail.to_owned(), None),
+        false => (Verdict::Limited, format!("no: {detail}"), Some(remedy.to_owned())),
+    };
+    let mut findings = match netlink::xdp_features(info.index) {
+        Err(_) | Ok(None) => {
+            vec![Finding::unknown("XDP", "the kernel does not say what the driver does (6.3 does)")]
+        }
+        Ok(Some(features)) => {
+            let has = |wanted: u64| features & wanted == wanted;
+            let native = has(netlink::XDP_ACT_BASIC | netlink::XDP_ACT_REDIRECT);
+            [
+                (
+                    "XDP",
+                    native,
+                    "programs run in the driver",
+                    "`Attach::Generic` runs them in the stack",
+                ),
+                (
+                    "zero copy",
+                    has(netlink::XDP_ACT_XSK_ZEROCOPY),
+                    "AF_XDP without copying",
+                    "`CopyMode::Auto` copies; a card with zero copy does not have to",
+                ),
+                (
+                    "several buffers",
+                    has(netlink::XDP_ACT_RX_SG),
+                    "packets longer than a buffer reach XDP",
+                    "an MTU of at most some 3,500, or `Attach::Generic`",
+                ),
+            ]
+            .map(|(subject, is_so, detail, remedy)| {
+                let (verdict, detail, remedy) = verdict(is_so, detail, remedy);
+                Finding { remedy, ..Finding::new(subject, verdict, detail) }
+            })
+            .into()
+        }
+    };
+    findings.push(match netlink::xdp_program_id(info.index) {
+        Err(_) => {
+            Finding::unknown("XDP program", "the kernel does not say whether one is attached")
+        }
+        Ok(None) => Finding::works("XDP program", "none is attached yet"),
+        Ok(Some(id)) => Finding::limited(
+            "XDP program",
+            format!("one is attached already, id {id}"),
+            &format!("end its holder (`bpftool link`), or `ip link set {} xdp off`", info.name),
+        ),
+    });
+    findings
+}

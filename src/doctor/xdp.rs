@@ -1,0 +1,16 @@
+//! AF_XDP: a socket is opened and bound to nothing, a program loaded and attached to nothing.
+
+use super::Finding;
+use crate::afxdp::try_program;
+use crate::sys::xdp;
+
+pub(super) fn look() -> Vec<Finding> {
+    let found = |subject, outcome: crate::Result<()>, what: &str| match outcome {
+        Ok(()) => Finding::works(subject, what),
+        Err(error) => Finding::failed(subject, &error),
+    };
+    vec![
+        found("send", xdp::open().map(drop), "a socket opens (`XdpMode::Tx`)"),
+        found("receive", try_program(), "the kernel takes the program that redirects to sockets"),
+    ]
+}
