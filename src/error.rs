@@ -11,7 +11,7 @@ mod step;
 mod text;
 
 use std::error::Error as StdError;
-use std::io;
+use std::{fmt, io};
 
 #[cfg(feature = "pcap")]
 pub use self::file::{FileError, FileFault};
@@ -30,6 +30,8 @@ pub enum Error {
     Os {
         /// What was being done.
         step: Step,
+        /// To what: an interface, a queue of one, a core, a file. `None` where it was to nothing in particular.
+        object: Option<Box<str>>,
         /// What the kernel answered.
         source: io::Error,
     },
@@ -127,11 +129,6 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// A classic BPF program has no instruction, or too many.
-    BpfLength {
-        /// Instructions it has.
-        instructions: usize,
-    },
     /// A text or terms that are no filter.
     Filter(Box<FilterError>),
     /// A capture file that cannot be read or written.
@@ -179,7 +176,15 @@ impl Error {
     }
 
     pub(crate) fn os(step: Step, source: impl Into<io::Error>) -> Self {
-        Self::Os { step, source: source.into() }
+        Self::Os { step, object: None, source: source.into() }
+    }
+
+    /// Says what it was done to, where that is not said already.
+    pub(crate) fn of(mut self, what: impl fmt::Display) -> Self {
+        if let Self::Os { object: object @ None, .. } = &mut self {
+            *object = Some(what.to_string().into_boxed_str());
+        }
+        self
     }
 
     /// The kernel's `errno`, where a system call is behind this error.

@@ -53,7 +53,7 @@ impl InterfaceInfo {
 /// # Errors
 /// [`Error::NoSuchInterface`], or [`Error::Os`] where the kernel refuses.
 pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
-    let socket = question_socket().map_err(|source| ask("index", source))?;
+    let socket = question_socket().map_err(|source| ask("index", source).of(name))?;
     let asker = Asker(socket.as_fd());
     let index = asker.index(name).map_err(|source| named(name, "index", source))?;
     let queues = asker.queues(name).ok();
@@ -72,7 +72,7 @@ pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
 fn named(name: &str, what: &'static str, source: io::Error) -> Error {
     match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
-        _ => ask(what, source),
+        _ => ask(what, source).of(name),
     }
 }
 

@@ -276,7 +276,7 @@ fn an_injector_receives_nothing_and_bad_options_are_typed_errors() {
     let error = injector(&veth).frame_size(100).build().unwrap_err();
     assert!(matches!(error, Error::Geometry(GeometryError::FrameNotAligned { .. })));
     let error = injector(&veth).frame_count(0).build().unwrap_err();
-    assert!(matches!(error, Error::Geometry(GeometryError::Zero("block_count"))));
+    assert!(matches!(error, Error::Geometry(GeometryError::Zero("frame_count"))));
     let odd = injector(&veth).frame_size(1360).frame_count(10).build().unwrap();
     assert_eq!((odd.frame_capacity(), odd.frame_count()), (1328, 12));
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringtap::{
-    Capture, CaptureBuilder, Clock, Error, FanoutFlags, FanoutMode, RingProfile, Step,
-    TimestampSource, interface_info,
+    Capture, CaptureBuilder, Clock, Error, FanoutFlags, FanoutMode, ProgramFault, RingProfile,
+    Step, TimestampSource, interface_info,
 };
 use ringtap_lab::{Generator, Traffic, bpf, namespace};
 
@@ -142,7 +142,7 @@ fn a_program_of_no_instructions_is_refused_before_the_kernel_is_asked() {
     let veth = net.veth();
     let mode = FanoutMode::Cbpf(Arc::new([]));
     let error = small(&veth.right).fanout(mode, 9).build().unwrap_err();
-    assert!(matches!(error, Error::BpfLength { instructions: 0 }), "{error:?}");
+    assert!(matches!(error, Error::Program(ProgramFault::Length { instructions: 0 })), "{error:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
 use super::open::Plan;
 use crate::sys::packet_socket;
-use crate::{BpfFilter, BusyPoll, Result, trace};
+use crate::{BpfFilter, BusyPoll, Error, Result, trace};
 
 /// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///
@@ -264,12 +264,12 @@ impl CaptureBuilder {
     /// `CAP_NET_RAW`.
     pub fn build(self) -> Result<Capture> {
         let opening = trace::opening("capture", self.interface.as_deref());
-        let plan = Plan::new(&self)?;
-        let mut capture = plan.open(self.open_socket()?)?;
+        Plan::new(&self)?; // what is wrong with it is said before anything is asked of the kernel
+        let mut capture = self.open_closed(self.open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
             capture.join(&membership)?;
         }
-        capture.open_intake()?;
+        capture.open_intake().map_err(|error| self.named(error))?;
         opening.done();
         Ok(capture)
     }
@@ -280,15 +280,22 @@ impl CaptureBuilder {
     /// their sockets were made, when the interface goes down and up.
     pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
         // A socket is of the namespace that it is made in, and all else is asked of the socket.
-        self.netns
-            .as_ref()
-            .map_or_else(packet_socket::open, |netns| netns.within(packet_socket::open))
+        let opened = match &self.netns {
+            Some(netns) => netns.within(packet_socket::open),
+            None => packet_socket::open(),
+        };
+        opened.map_err(|error| self.named(error))
+    }
+
+    /// The error, with the interface's name.
+    fn named(&self, error: Error) -> Error {
+        error.of(self.interface.as_deref().unwrap_or("no interface"))
     }
 
     /// As [`build`](Self::build), but in no group yet, and no packet gets in until
     /// [`open_intake`](Capture::open_intake).
     pub(crate) fn open_closed(&self, socket: OwnedFd) -> Result<Capture> {
-        Plan::new(self)?.open(socket)
+        Plan::new(self)?.open(socket).map_err(|error| self.named(error))
     }
 
     /// Certainly in a fanout group: in this mode, or else in the one asked for, or else by hash.

@@ -323,8 +323,8 @@ impl Capture {
             (Interest::Readable(self.socket.as_fd()), limit)
         };
         let stop = StopHandle::interest(self.stop.as_ref(), self.phase != Phase::Running);
-        let [socket, _] =
-            event::poll([socket, stop], limit).map_err(|source| Error::os(Step::Wait, source))?;
+        let [socket, _] = event::poll([socket, stop], limit)
+            .map_err(|source| Error::os(Step::Wait, source).of(self.interface()))?;
         if socket.error || self.link == Link::Down {
             self.check_link()?;
         }

@@ -193,6 +193,9 @@ pub(super) struct TxGeometry {
 impl TxGeometry {
     /// Checks the same rules; the frame count is rounded up to whole blocks.
     pub(super) fn new(frame_size: usize, frame_count: usize) -> Result<Self, GeometryError> {
+        if frame_count == 0 {
+            return Err(GeometryError::Zero("frame_count"));
+        }
         let block_size = tx_block_size(frame_size);
         let frames = (block_size / frame_size.max(1)).max(1);
         let block_count = frame_count.div_ceil(frames);

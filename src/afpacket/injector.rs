@@ -207,7 +207,7 @@ impl Injector {
     /// [`Error::Os`] where the kernel refuses to read the error queue.
     pub fn read_tx_timestamp(&mut self) -> Result<Option<TxTimestamp>> {
         let stamp = tx_timestamp::read(self.socket.as_fd())
-            .map_err(|source| Error::os(Step::ReadTimestamp, source))?;
+            .map_err(|source| Error::os(Step::ReadTimestamp, source).of(&self.name))?;
         Ok(stamp.map(|(frame, timestamp)| TxTimestamp { frame, timestamp }))
     }
 
@@ -334,7 +334,7 @@ impl Injector {
                 let limit = Some(Patience::LONGEST);
                 let [socket, _] =
                     event::poll([Interest::Writable(self.socket.as_fd()), Interest::Not], limit)
-                        .map_err(|source| Error::os(Step::Wait, source))?;
+                        .map_err(|source| Error::os(Step::Wait, source).of(&self.name))?;
                 if socket.error || !(socket.writable || socket.interrupted) {
                     patience.sleep(); // unread timestamps raise an error: do not spin on it
                 }

@@ -97,9 +97,15 @@ impl InjectorBuilder {
         let opening = trace::opening("injector", self.interface.as_deref());
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
         let geometry = TxGeometry::new(self.frame_size, self.frame_count)?;
+        let injector = self.open(name, &geometry).map_err(|error| error.of(name))?;
+        opening.done();
+        Ok(injector)
+    }
+
+    fn open(&self, name: &str, geometry: &TxGeometry) -> Result<Injector> {
         let socket = packet_socket::open()?;
         let index = index_of(socket.as_fd(), name)?;
-        self.set_options(socket.as_fd(), &geometry)?;
+        self.set_options(socket.as_fd(), geometry)?;
         let created = sockopt::try_set(socket.as_fd(), sockopt::TX_RING, &geometry.request());
         let mapping = map_ring(socket.as_fd(), created, geometry.ring_bytes())?;
         packet_socket::bind(socket.as_fd(), index, 0).map_err(|error| vanished(error, name))?;
@@ -110,7 +116,6 @@ impl InjectorBuilder {
             .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))?;
         let ring = TxRing::new(mapping, geometry.slots());
         let bound = Bound { socket, name: name.to_owned(), index };
-        opening.done();
         Ok(Injector::new(ring, bound, mtu as usize, self.offloads))
     }
 

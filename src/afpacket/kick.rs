@@ -84,7 +84,7 @@ impl Injector {
             }
             // Frames were refused, and taken out of the line.
             _ if has_progressed => Ok(Stall::Again),
-            _ => Err(Error::os(Step::Kick, error)),
+            _ => Err(Error::os(Step::Kick, error).of(&self.name)),
         }
     }
 }

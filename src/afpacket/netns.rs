@@ -46,8 +46,9 @@ impl NetNs {
 
     /// What `work` returns in there: a socket made in it stays in it, and works from everywhere.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let fault = |source| Error::os(Step::EnterNamespace, source);
-        let file = File::open(self.file()).map_err(fault)?;
+        let path = self.file();
+        let fault = |source| Error::os(Step::EnterNamespace, source).of(path.display());
+        let file = File::open(&path).map_err(fault)?;
         netns::within(file.as_fd(), work).map_err(fault)?
     }
 }

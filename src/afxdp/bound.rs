@@ -1,5 +1,6 @@
 //! What both halves of a socket have in common: the descriptor, and what it is bound to.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -88,7 +89,12 @@ impl Bound {
     pub(super) fn mtu(&self) -> Result<u32> {
         Asker(self.asker.as_fd())
             .mtu_of(self.index)
-            .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))
+            .map_err(|source| self.failed(Step::QueryInterface("MTU"), source))
+    }
+
+    /// An error of this socket.
+    pub(super) fn failed(&self, step: Step, source: io::Error) -> Error {
+        Error::os(step, source).of(format_args!("{}, queue {}", self.name, self.queue))
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -134,7 +140,7 @@ pub(super) fn index_of(name: &str) -> Result<u32> {
 
 /// A socket for questions in the calling thread's namespace.
 pub(super) fn asker() -> Result<OwnedFd> {
-    question_socket().map_err(|source| Error::os(Step::OpenSocket, source))
+    question_socket().map_err(|source| Error::os(Step::QueryInterface("state"), source))
 }
 
 /// The receive queues in use; 1 where the driver does not say.
@@ -148,11 +154,11 @@ pub(super) fn queue_count(name: &str) -> Result<u32> {
 fn ask<T>(
     name: &str,
     what: &'static str,
-    question: impl FnOnce(Asker<'_>) -> std::io::Result<T>,
+    question: impl FnOnce(Asker<'_>) -> io::Result<T>,
 ) -> Result<T> {
-    let socket = asker()?;
+    let socket = asker().map_err(|error| error.of(name))?;
     question(Asker(socket.as_fd())).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
-        _ => Error::os(Step::QueryInterface(what), source),
+        _ => Error::os(Step::QueryInterface(what), source).of(name),
     })
 }

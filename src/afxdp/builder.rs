@@ -292,9 +292,14 @@ impl XdpSocketBuilder {
     /// driver does not have; and what [`XdpProgram::redirect_all`] says.
     pub fn build(self) -> Result<XdpSocket> {
         let opening = trace::opening("xdp", self.interface.as_deref());
-        let socket = open::open(&self)?;
+        let socket = open::open(&self).map_err(|error| error.of(self.object()))?;
         opening.done();
         Ok(socket)
+    }
+
+    /// What its errors are of.
+    fn object(&self) -> String {
+        format!("{}, queue {}", self.interface.as_deref().unwrap_or_default(), self.queue)
     }
 
     /// As this, but no packets come in until [`XdpReceiver::open_intake`](super::XdpReceiver::open_intake).

@@ -51,7 +51,7 @@ impl XdpSender {
             _ if has_moved => Stall::Again,
             (_, Some(errno)) => {
                 self.bound.check_link()?; // ENXIO is said of an interface that is gone, and by some drivers
-                return Err(Error::os(Step::Kick, io::Error::from_raw_os_error(errno)));
+                return Err(self.bound.failed(Step::Kick, io::Error::from_raw_os_error(errno)));
             }
         };
         Ok(Judged { stall, has_progressed })

@@ -109,7 +109,8 @@ impl XdpProgram {
         program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
     ) -> Result<Self> {
         let index = index_of(interface)?;
-        let (program, map) = load(queue_count(interface)?.max(QUEUES), has_frags, program)?;
+        let (program, map) = load(queue_count(interface)?.max(QUEUES), has_frags, program)
+            .map_err(|error| error.of(interface))?;
         Self::attach((interface, index), attach, program, map)
     }
 
@@ -168,7 +169,7 @@ impl XdpProgram {
                 name: interface.to_owned(),
                 id: netlink::xdp_program_id(index).ok().flatten(),
             },
-            _ => Error::os(Step::AttachProgram, source),
+            _ => Error::os(Step::AttachProgram, source).of(interface),
         })?;
         let (_link, interface) = (Some(link), interface.to_owned());
         Ok(Self(Arc::new(Attached { _link, map, interface, index, is_generic })))
@@ -193,8 +194,10 @@ impl XdpProgram {
     }
 
     pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
-        bpf_program::register(self.0.map.as_fd(), queue, socket)
-            .map_err(|source| Error::os(Step::RegisterSocket, source))
+        bpf_program::register(self.0.map.as_fd(), queue, socket).map_err(|source| {
+            Error::os(Step::RegisterSocket, source)
+                .of(format_args!("{}, queue {queue}", self.0.interface))
+        })
     }
 
     pub(super) fn unregister(&self, queue: u32) {

@@ -14,7 +14,7 @@ use crate::ring::umem::{Chunk, Holder, Lending, Share, Umem};
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;
 use crate::wait::{Deadline, Empty, StopHandle};
-use crate::{Error, Result, Step, XdpStats};
+use crate::{Result, Step, XdpStats};
 
 /// The most frames that one batch lends.
 const BATCH: u32 = 64;
@@ -149,7 +149,7 @@ impl XdpReceiver {
             let limit = [left, step].into_iter().flatten().min();
             let stop = StopHandle::interest(self.stop.as_ref(), self.closed.is_some());
             let [socket, _] = event::poll([Interest::Readable(self.bound.fd()), stop], limit)
-                .map_err(|source| Error::os(Step::Wait, source))?;
+                .map_err(|source| self.bound.failed(Step::Wait, source))?;
             if !socket.readable {
                 self.check_link()?;
             }

@@ -51,8 +51,8 @@ impl<'a> XdpTxSlot<'a> {
     /// Commits the frame.
     ///
     /// # Errors
-    /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsOff`](crate::Error::OffloadsOff);
-    /// the frame stays free then.
+    /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsOff`](crate::Error::OffloadsOff),
+    /// [`Error::ChecksumOutside`](crate::Error::ChecksumOutside); the frame stays free then.
     #[inline]
     pub fn send(self) -> Result<()> {
         self.sender.commit(self.len, self.checksum)

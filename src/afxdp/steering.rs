@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::bound::index_of;
+use super::bound::{asker, index_of};
 use crate::sys::netdev::question_socket;
 use crate::sys::steering::{self, FlowSpec, HashKey};
 use crate::{Error, Result, Step};
@@ -27,8 +27,8 @@ impl SymmetricRss {
     /// [`Error::NoSuchInterface`]; [`Error::Os`] where the driver has no key to set, or without `CAP_NET_ADMIN`.
     pub fn set(interface: &str) -> Result<Self> {
         index_of(interface)?;
-        let socket = question_socket().map_err(|source| Error::os(Step::OpenSocket, source))?;
-        let wrap = |source| Error::os(Step::SetHashKey, source);
+        let socket = asker()?;
+        let wrap = |source| Error::os(Step::SetHashKey, source).of(interface);
         let before = steering::hash_key(socket.as_fd(), interface).map_err(wrap)?;
         let pattern = [0x6d, 0x5a];
         let key: Vec<u8> = pattern.iter().copied().cycle().take(before.key.len()).collect();
@@ -112,9 +112,9 @@ impl FlowRule {
     /// one, or without `CAP_NET_ADMIN`.
     pub fn install(&self, interface: &str) -> Result<InstalledRule> {
         index_of(interface)?;
-        let socket = question_socket().map_err(|source| Error::os(Step::OpenSocket, source))?;
+        let socket = asker()?;
         let location = steering::insert_rule(socket.as_fd(), interface, &self.spec)
-            .map_err(|source| Error::os(Step::InsertRule, source))?;
+            .map_err(|source| Error::os(Step::InsertRule, source).of(interface))?;
         Ok(InstalledRule { interface: interface.to_owned(), location })
     }
 }

@@ -75,9 +75,6 @@ impl Step {
             (Self::OpenSocket, libc::EAFNOSUPPORT) => {
                 "this kernel has no packet sockets (CONFIG_PACKET)"
             }
-            (Self::OpenSocket | Self::EventFd, libc::EMFILE | libc::ENFILE) => {
-                "raise RLIMIT_NOFILE (`ulimit -n`)"
-            }
             (Self::SetOption("SO_BUSY_POLL" | "SO_PREFER_BUSY_POLL"), libc::EPERM) => {
                 "raising busy polling above the system default needs CAP_NET_ADMIN"
             }
@@ -153,6 +150,11 @@ impl Step {
                 "that core is offline or outside this process's cpuset; see `taskset -p`"
             }
             (Self::SpawnThread, libc::EAGAIN) => "raise RLIMIT_NPROC or the cgroup's pids.max",
+            (_, libc::EPERM | libc::EACCES) => {
+                "a seccomp profile or a security module forbids it: the audit log (`dmesg`) has which"
+            }
+            (_, libc::EMFILE | libc::ENFILE) => "raise RLIMIT_NOFILE (`ulimit -n`)",
+            (_, libc::ENOMEM | libc::ENOBUFS) => "the kernel has no memory for it",
             _ => return None,
         })
     }

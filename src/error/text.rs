@@ -7,8 +7,11 @@ use super::Error;
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Os { step, source } => {
-                write!(f, "{step}: {source}")?;
+            Self::Os { step, object, source } => {
+                match object {
+                    Some(object) => write!(f, "{step} ({object}): {source}")?,
+                    None => write!(f, "{step}: {source}")?,
+                }
                 match source.raw_os_error().and_then(|errno| step.remedy(errno)) {
                     Some(remedy) => write!(f, "; {remedy}"),
                     None => Ok(()),
@@ -79,10 +82,6 @@ impl fmt::Display for Error {
                 write_fanout(f, *group, source, *interface_up)
             }
             Self::IoUringRefused { source } => write_refused(f, source),
-            Self::BpfLength { instructions } => write!(
-                f,
-                "a classic BPF program has 1 to 4096 instructions, and this one {instructions}"
-            ),
             Self::Filter(error) => error.fmt(f),
             #[cfg(feature = "pcap")]
             Self::File(error) => error.fmt(f),

@@ -180,7 +180,8 @@ where
 
 fn pin(spec: ShardSpec) -> Result<()> {
     let Some(core) = spec.core else { return Ok(()) };
-    thread::pin_to(core).map_err(|source| Error::os(Step::PinThread, source))
+    let fault = |source| Error::os(Step::PinThread, source).of(format_args!("core {core}"));
+    thread::pin_to(core).map_err(fault)
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

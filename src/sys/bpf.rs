@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::sockopt::{self, Opt};
-use crate::{Error, Result, Step};
+use crate::{Error, ProgramFault, Result, Step};
 
 /// One instruction of classic BPF (`struct sock_filter`, include/uapi/linux/filter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ pub(crate) fn fanout_extended(socket: BorrowedFd<'_>, program: &OwnedFd) -> Resu
 
 fn load(socket: BorrowedFd<'_>, option: Opt, program: &[BpfInsn], step: Step) -> Result<()> {
     if program.is_empty() || program.len() > MAX_INSTRUCTIONS {
-        return Err(Error::BpfLength { instructions: program.len() });
+        return Err(Error::Program(ProgramFault::Length { instructions: program.len() }));
     }
     let program = libc::sock_fprog {
         len: program.len() as u16,

@@ -1,0 +1,98 @@
+//! Errors of packet sockets that need no refusal of the kernel's.
+
+use std::time::Duration;
+
+use ringtap::{
+    Bridge, Capture, CaptureBuilder, Error, FanoutMode, Injector, NetNs, Offload, Step,
+    interface_info,
+};
+use ringtap_lab::{link, namespace};
+
+use crate::says;
+
+fn ring(interface: &str) -> CaptureBuilder {
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(4)
+}
+
+#[test]
+fn names() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let missing = "no interface was named; call `interface(name)` on the builder";
+    says!(Capture::builder().build(), Error::InterfaceMissing, "{missing}");
+    says!(Injector::builder().build(), Error::InterfaceMissing, "{missing}");
+    let nowhere =
+        "no interface `nowhere0` in this network namespace; `ip link` lists those there are";
+    says!(ring("nowhere0").build(), Error::NoSuchInterface { .. }, "{nowhere}");
+    says!(interface_info("nowhere0"), Error::NoSuchInterface { .. }, "{nowhere}");
+    says!(
+        Bridge::open_pair(&veth.left, &veth.left),
+        Error::SameInterface { .. },
+        "a bridge joins two interfaces, and both of its sides are `{}`",
+        veth.left
+    );
+    says!(
+        ring(&veth.left).netns(NetNs::name("ringtap-nowhere")).build(),
+        Error::Os { step: Step::EnterNamespace, .. },
+        "entering the network namespace (/run/netns/ringtap-nowhere): No such file or directory (os error 2); `ip \
+         netns` lists those that have a name"
+    );
+}
+
+#[test]
+fn groups() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let _first = ring(&veth.left).fanout(FanoutMode::Hash, 5).build().unwrap();
+    says!(
+        ring(&veth.left).fanout(FanoutMode::LoadBalance, 5).build(),
+        Error::Fanout { group: Some(5), .. },
+        "joining fanout group 5: Invalid argument (os error 22); a group has one mode, one set of flags and one \
+         interface, and its members must all ask for the same (QueueMapping, Rollover, UNIQUEID and IGNORE_OUTGOING \
+         need a kernel that has them)"
+    );
+}
+
+#[test]
+fn frames() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut tx = Injector::open(&veth.left).unwrap();
+    says!(
+        tx.send(&[0; 5]),
+        Error::FrameLength { len: 5, least: 14, most: 1514 },
+        "a frame of 5 bytes cannot be sent: from 14 to 1514 can, as the interface's MTU and the injector's \
+         `frame_size` are"
+    );
+    let mut slot = tx.allocate(60).unwrap();
+    slot.set_offload(Offload::checksum(34, 6));
+    says!(
+        slot.send(),
+        Error::OffloadsOff,
+        "a frame whose checksum or segmentation is left to the kernel needs an injector that was built with \
+         `offloads(true)`, or an AF_XDP socket with `tx_checksum`"
+    );
+    link::set_up(&veth.left, false).unwrap();
+    tx.send(&[0xff; 60]).unwrap();
+    says!(
+        tx.flush(),
+        Error::LinkDown { .. },
+        "interface `{0}` is down; set it up (`ip link set {0} up`), and what was committed goes with the next flush",
+        veth.left
+    );
+}
+
+#[test]
+fn interfaces_that_go() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = ring(&veth.left).build().unwrap();
+    veth.delete();
+    says!(
+        capture.next_batch_timeout(Duration::from_secs(20)),
+        Error::InterfaceGone { .. },
+        "interface `{}` was removed; packets already in the ring were delivered, open a new socket once it exists \
+         again",
+        veth.left
+    );
+}

@@ -1,0 +1,174 @@
+//! Errors of AF_XDP.
+
+use std::time::Duration;
+
+use ringtap::{
+    Attach, CopyMode, Error, FlowRule, HugePages, Step, SymmetricRss, TxChecksum, XdpMode,
+    XdpProgram, XdpSocket,
+};
+use ringtap_lab::seccomp::without;
+use ringtap_lab::{namespace, xdp};
+
+use crate::says;
+use crate::setup::{privileged, sender, socket};
+
+#[test]
+fn sockets_that_send() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let v = &veth.left;
+    let tx = || sender(v);
+    let build = |call, argument, errno| without(call, argument, errno, || tx().build().map(drop));
+    says!(
+        XdpSocket::builder().build(),
+        Error::InterfaceMissing,
+        "no interface was named; call `interface(name)` on the builder"
+    );
+    says!(
+        tx().queue_id(7).build(),
+        Error::NoSuchQueue { queue: 7, count: 1, .. },
+        "interface `{v}` has no queue 7: it has 1, from 0 on (`ethtool -l {v}`, and `-L` to change that)"
+    );
+    says!(
+        build(libc::SYS_socket, Some((0, i64::from(libc::AF_XDP))), libc::EPERM),
+        Error::Os { step: Step::OpenXdpSocket, .. },
+        "opening an AF_XDP socket ({v}, queue 0): Operation not permitted (os error 1); needs CAP_NET_RAW: run `just \
+         setcap <binary>`, or run as root"
+    );
+    says!(
+        build(libc::SYS_setsockopt, Some((2, i64::from(libc::XDP_UMEM_REG))), libc::ENOBUFS),
+        Error::Os { step: Step::RegisterUmem, .. },
+        "registering the UMEM ({v}, queue 0): No buffer space available (os error 105); raise RLIMIT_MEMLOCK \
+         (`ulimit -l`), or ask for fewer frames"
+    );
+    says!(
+        tx().copy_mode(CopyMode::ZeroCopy).build(),
+        Error::Os { step: Step::BindQueue, .. },
+        "binding to the queue ({v}, queue 0): Operation not supported (os error 95); the driver has no zero-copy; ask \
+         for `CopyMode::Auto`"
+    );
+    let huge = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB);
+    let pages = without(libc::SYS_mmap, Some((3, huge)), libc::ENOMEM, || {
+        tx().huge_pages(HugePages::Require).build().map(drop)
+    });
+    says!(
+        pages,
+        Error::Os { step: Step::MapHugePages, .. },
+        "getting huge pages for the UMEM ({v}, queue 0): Cannot allocate memory (os error 12); raise vm.nr_hugepages, \
+         or ask for `HugePages::Try`"
+    );
+    let node = without(libc::SYS_mbind, None, libc::EINVAL, || tx().numa_node(9).build().map(drop));
+    says!(
+        node,
+        Error::Os { step: Step::BindMemory, .. },
+        "binding the UMEM to its NUMA node ({v}, queue 0): Invalid argument (os error 22); no such node; `numactl -H` \
+         lists them"
+    );
+    let mut first = tx().tx_checksum(TxChecksum::Software).build().unwrap();
+    says!(
+        tx().build(),
+        Error::Os { step: Step::BindQueue, .. },
+        "binding to the queue ({v}, queue 0): Device or resource busy (os error 16); another AF_XDP socket has this \
+         queue, here or in another process; `ss -f xdp -p` shows which"
+    );
+    says!(
+        first.next_batch_timeout(Duration::ZERO),
+        Error::NotReceiving,
+        "this AF_XDP socket only sends; open it with `XdpMode::Rx` or `XdpMode::RxTx`"
+    );
+    let mut slot = first.reserve(60).unwrap();
+    slot.set_checksum(50, 20);
+    says!(
+        slot.send(),
+        Error::ChecksumOutside { start: 50, offset: 20, len: 60 },
+        "a checksum from byte 50 on, written 20 bytes behind that, is not inside of a frame of 60 bytes"
+    );
+    first.send(&[0xff; 60]).unwrap();
+    says!(
+        without(libc::SYS_sendto, None, libc::EPERM, || first.flush()),
+        Error::Os { step: Step::Kick, .. },
+        "handing frames to the kernel ({v}, queue 0): Operation not permitted (os error 1); a seccomp profile or a \
+         security module forbids it: the audit log (`dmesg`) has which"
+    );
+}
+
+#[test]
+fn cards_that_cannot_steer() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let v = &veth.left;
+    let remedy = "this driver cannot; a fanout group spreads packets without it";
+    says!(
+        SymmetricRss::set(v),
+        Error::Os { step: Step::SetHashKey, .. },
+        "setting the receive hash's key ({v}): Operation not supported (os error 95); {remedy}"
+    );
+    says!(
+        FlowRule::tcp().dst_port(443).install(v),
+        Error::Os { step: Step::InsertRule, .. },
+        "inserting a flow rule ({v}): Operation not supported (os error 95); {remedy}"
+    );
+}
+
+#[test]
+fn programs() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let v = &veth.left;
+    let attach = || XdpProgram::redirect_all(v, Attach::Generic).map(drop);
+    says!(
+        without(libc::SYS_bpf, None, libc::EPERM, attach),
+        Error::Os { step: Step::LoadProgram, .. },
+        "loading the XDP program ({v}): Operation not permitted (os error 1); receiving through AF_XDP needs CAP_BPF \
+         and CAP_NET_ADMIN in the initial namespace (setcap cap_net_raw,cap_bpf,cap_net_admin+ep), or root"
+    );
+}
+
+#[test]
+fn programs_that_load() {
+    const LINK_CREATE: i64 = 28;
+    const MAP_UPDATE_ELEM: i64 = 2;
+    let Some(net) = privileged() else { return };
+    let (veth, other) = (net.veth(), net.veth());
+    let v = &veth.left;
+    says!(
+        without(libc::SYS_bpf, Some((0, LINK_CREATE)), libc::EOPNOTSUPP, || {
+            XdpProgram::redirect_all(v, Attach::Native).map(drop)
+        }),
+        Error::Os { step: Step::AttachProgram, .. },
+        "attaching the XDP program ({v}): Operation not supported (os error 95); the driver runs no XDP programs; ask \
+         for `Attach::Generic`"
+    );
+    let program = XdpProgram::redirect_all(v, Attach::Generic).unwrap();
+    let error = XdpProgram::redirect_all(v, Attach::Generic).unwrap_err();
+    let Error::ProgramAttached { id: Some(id), .. } = error else { panic!("{error:?}") };
+    says!(
+        Err::<(), _>(error),
+        Error::ProgramAttached { .. },
+        "interface `{v}` has another XDP program, id {id} (`bpftool prog show id {id}`; `bpftool link` shows its \
+         holder); end its holder, `ip link set {v} xdp off`, or use it: `XdpProgram::from_map`"
+    );
+    says!(
+        socket(&other.left).program(program.clone()).build(),
+        Error::OtherInterface { .. },
+        "the XDP program is attached to `{v}`, and the socket is of `{}`: its packets would not come; attach one \
+         there",
+        other.left
+    );
+    says!(
+        without(libc::SYS_bpf, Some((0, MAP_UPDATE_ELEM)), libc::EEXIST, || {
+            socket(v).program(program.clone()).build().map(drop)
+        }),
+        Error::Os { step: Step::RegisterSocket, .. },
+        "entering the socket into the program's map ({v}, queue 0): File exists (os error 17); another socket has \
+         this queue in the map; drop that first"
+    );
+    let receiving = socket(v).mode(XdpMode::Rx).program(program).build();
+    says!(
+        receiving.unwrap().send(&[0xff; 60]),
+        Error::NotSending,
+        "this AF_XDP socket only receives; open it with `XdpMode::Tx` or `XdpMode::RxTx`"
+    );
+    let small = XdpProgram::from_map(&other.left, true, xdp::xskmap(1).unwrap()).unwrap();
+    assert!(small.is_generic());
+}
