@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use ringtap::{Bridge, BridgeAction, BridgeDirection, BridgeFrame, Packet, executor, time};
+use ringtap::{
+    Bridge, BridgeAction, BridgeDirection, BridgeFrame, BridgeLaneStats, Packet, executor, time,
+};
 use ringtap_lab::Pair;
 
 const ASKED: usize = 20;
@@ -61,6 +63,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         bridge.run_async((decide, rewrite)).await
     })?;
-    println!("{:#?}", bridge.stats()?);
+    let stats = bridge.stats()?;
+    for (name, lane) in [("there", stats.a_to_b), ("and back", stats.b_to_a)] {
+        let BridgeLaneStats { received, forwarded, filtered, .. } = lane;
+        let other = lane.too_large + lane.rejected + lane.ring_full;
+        println!(
+            "{name}: {received} received = {forwarded} forwarded + {filtered} filtered + {other} others"
+        );
+    }
     Ok(())
 }

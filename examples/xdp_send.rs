@@ -11,7 +11,9 @@ const COUNT: u64 = 1_000_000;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     let interface = stage.sending_interface();
-    let mut socket = XdpSocket::builder().interface(interface).mode(XdpMode::Tx).build()?;
+    // 4 MiB of frames: within what an ordinary user may lock by default.
+    let options = XdpSocket::builder().interface(interface).mode(XdpMode::Tx).frame_count(1024);
+    let mut socket = options.build()?;
     let start = Instant::now();
     for number in 0..COUNT {
         let mut slot = loop {

@@ -23,7 +23,8 @@ pub use self::step::Step;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a ringtap operation failed.
-#[derive(Debug)]
+///
+/// Its `Debug` is its `Display`: what `main` returns and what `unwrap` panics with names the remedy too.
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed at a named step.

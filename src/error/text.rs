@@ -116,6 +116,12 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 fn write_attached(f: &mut fmt::Formatter<'_>, name: &str, id: Option<u32>) -> fmt::Result {
     write!(f, "interface `{name}` has another XDP program")?;
     if let Some(id) = id {
