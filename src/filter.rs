@@ -36,32 +36,13 @@ pub use self::vm::Ancillary;
 use crate::error::FilterError;
 use crate::packet::Packet;
 use crate::sys::bpf::BpfInsn;
-use crate::{Error, Result};
+use crate::{Error, LinkType, Result};
 
 /// The code of `ret #number`.
 const RETURN_NUMBER: u16 = opcode::RET | opcode::K;
 
 /// How much of a packet is accepted: all of it.
 const ALL: u32 = u32::MAX;
-
-/// A kind of link, by the number that capture files give it (<https://www.tcpdump.org/linktypes.html>).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LinkType(pub u16);
-
-impl LinkType {
-    /// The BSD loopback's: an address family, and the packet.
-    pub const NULL: Self = Self(0);
-    /// Ethernet.
-    pub const ETHERNET: Self = Self(1);
-    /// IPv4 or IPv6 without more, by the number that BSD has for it.
-    pub const RAW_BSD: Self = Self(12);
-    /// IPv4 or IPv6 without more.
-    pub const RAW: Self = Self(101);
-    /// Linux's cooked capture.
-    pub const LINUX_SLL: Self = Self(113);
-    /// Linux's cooked capture, the second version.
-    pub const LINUX_SLL2: Self = Self(276);
-}
 
 /// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,6 +73,8 @@ pub struct BpfFilter {
     text: Option<Arc<str>>,
     /// Whether tags are looked through.
     is_transparent: bool,
+    /// What the packets begin with that its programs are for.
+    link: LinkType,
     socket: Arc<[BpfInsn]>,
     offline: Arc<[BpfInsn]>,
     /// Why there is none offline, which then accepts nothing.
@@ -124,7 +107,8 @@ impl BpfFilter {
         validate::validate(&program).map_err(Error::Program)?;
         let (socket, offline) = (Arc::clone(&program), program);
         let (is_transparent, offline_fault) = (false, None);
-        Ok(Self { expr: None, text: None, is_transparent, socket, offline, offline_fault })
+        let link = LinkType::ETHERNET; // or whatever it was made for
+        Ok(Self { expr: None, text: None, is_transparent, link, socket, offline, offline_fault })
     }
 
     /// A program as `tcpdump -dd` or `-ddd` prints it.
@@ -138,7 +122,8 @@ impl BpfFilter {
     }
 
     fn of(expr: Expr, is_transparent: bool) -> Result<Self> {
-        let compile = |target| compile(&expr, LinkType::ETHERNET, target, is_transparent);
+        let link = LinkType::ETHERNET;
+        let compile = |target| compile(&expr, link, target, is_transparent);
         let socket = compile(Target::Socket)?;
         let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_direction();
         let offline = if is_alike { Ok(Arc::clone(&socket)) } else { compile(Target::Offline) };
@@ -147,7 +132,7 @@ impl BpfFilter {
             Err(fault) => (Arc::from([BpfInsn::ret(0)]), Some(Box::new(fault))),
         };
         let (expr, text) = (Some(Arc::new(expr)), None);
-        Ok(Self { expr, text, is_transparent, socket, offline, offline_fault })
+        Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault })
     }
 
     /// Whether it can be asked offline: which way a packet went, say, only the kernel knows (`inbound`). One that
@@ -189,13 +174,30 @@ impl BpfFilter {
         })
     }
 
-    /// The same packets on links of another kind, offline.
+    /// The same packets on links of another kind. A socket does this by itself with a filter that it is given.
     ///
     /// # Errors
     /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere.
     pub fn for_link(&self, link: LinkType) -> Result<Self> {
-        let offline = compile(self.spoken()?, link, Target::Offline, self.is_transparent)?;
-        Ok(Self { offline, offline_fault: None, ..self.clone() })
+        let compile = |target| compile(self.spoken()?, link, target, self.is_transparent);
+        let (offline, socket) = (compile(Target::Offline)?, compile(Target::Socket)?);
+        Ok(Self { offline, socket, link, offline_fault: None, ..self.clone() })
+    }
+
+    /// The program for a socket on such links; that of a program from elsewhere is itself.
+    pub(crate) fn for_socket(&self, link: Option<LinkType>) -> Result<Arc<[BpfInsn]>> {
+        match (&self.expr, link) {
+            (None, _) => Ok(Arc::clone(&self.socket)),
+            (Some(_), Some(link)) if link == self.link => Ok(Arc::clone(&self.socket)),
+            (Some(expr), Some(link)) => {
+                Ok(compile(expr, link, Target::Socket, self.is_transparent)?)
+            }
+            (Some(_), None) => {
+                let expected =
+                    "a program: what packets of this kind of interface begin with is not known";
+                Err(FilterError::whole(expected).into())
+            }
+        }
     }
 
     /// Its program; see [`check_offline`](Self::check_offline).
@@ -213,15 +215,6 @@ impl BpfFilter {
             _ => *insn,
         };
         self.offline.iter().map(accept).collect()
-    }
-
-    /// Its program for sockets, that accepts no more than so many bytes.
-    pub(crate) fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
-        let cut = |insn: &BpfInsn| match insn.code {
-            RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
-            _ => *insn,
-        };
-        self.socket.iter().map(cut).collect()
     }
 
     /// Whether a frame is meant, as it is in a file or on the wire; see [`check_offline`](Self::check_offline).
@@ -281,6 +274,15 @@ impl BpfFilter {
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
+}
+
+/// The program for sockets that accepts no more than so many bytes.
+pub(crate) fn cut_to(program: &[BpfInsn], bytes: u32) -> Vec<BpfInsn> {
+    let cut = |insn: &BpfInsn| match insn.code {
+        RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
+        _ => *insn,
+    };
+    program.iter().map(cut).collect()
 }
 
 fn compile(

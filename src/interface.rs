@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::sys::netdev::{Asker, question_socket};
-use crate::{Error, Result, Step};
+use crate::sys::netdev::{self, Asker, question_socket};
+use crate::{Error, LinkType, Result, Step};
 
 /// An interface, as [`interface_info`] found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct InterfaceInfo {
     pub tx_queues: Option<u32>,
     /// `IFF_*` flags (netdevice(7)).
     pub flags: u32,
+    /// What its packets begin with; `None` where that is not known.
+    pub link_type: Option<LinkType>,
 }
 
 impl InterfaceInfo {
@@ -66,7 +68,20 @@ pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
         rx_queues: queues.map(|(rx, _)| rx),
         tx_queues: queues.map(|(_, tx)| tx),
         flags: asker.flags(name).map_err(|source| named(name, "flags", source))?,
+        link_type: asker.hardware(name).ok().and_then(LinkType::of_hardware),
     })
+}
+
+/// All interfaces of the calling thread's network namespace, as [`interface_info`] tells of each.
+///
+/// One that goes while they are looked at is left out.
+///
+/// # Errors
+/// [`Error::Os`] where the kernel refuses.
+pub fn interfaces() -> Result<Vec<InterfaceInfo>> {
+    let names = netdev::names().map_err(|source| ask("name", source))?;
+    let infos = names.iter().map(|name| interface_info(name));
+    infos.filter(|info| !matches!(info, Err(Error::NoSuchInterface { .. }))).collect()
 }
 
 fn named(name: &str, what: &'static str, source: io::Error) -> Error {

@@ -140,16 +140,16 @@ pub use self::dedup::{Dedup, DedupExt, DedupMode, DedupStats, DedupStream, Dedup
 pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
 #[cfg(feature = "pcap")]
 pub use self::error::{FileError, FileFault};
-pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, LinkType, Target};
-pub use self::interface::{InterfaceInfo, interface_info};
+pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, Target};
+pub use self::interface::{InterfaceInfo, interface_info, interfaces};
 pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
 #[cfg(feature = "af-xdp")]
 pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 pub use self::multi::MultiCapture;
 pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
 pub use self::packet::{
-    Clock, LinkAddress, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus, Segments,
-    Timestamp, TxTimestamp, VlanTag,
+    Clock, LinkAddress, LinkType, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus,
+    Segments, Timestamp, TxTimestamp, VlanTag,
 };
 pub use self::reactor::{Backend, Driver, Hosted, Reactor, ReactorStatsHandle, Watch};
 pub use self::ring::batch::{PacketBatch, Packets};

@@ -17,9 +17,9 @@ use bitflags::bitflags;
 
 #[cfg(feature = "pcap")]
 pub(crate) use self::calendar::Calendar;
-pub use self::link::LinkAddress;
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};
+pub use self::link::{LinkAddress, LinkType};
 pub(crate) use self::link::{LinkLayer, NO_DIRECTION};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
@@ -269,11 +269,10 @@ impl<'a> Packet<'a> {
     #[cfg(any(feature = "flow", feature = "parse"))]
     pub(crate) fn network_at(&self) -> Option<usize> {
         match self.meta.link.as_ref()?.hardware {
-            libc::ARPHRD_NONE => Some(0),
             ADDRESS_FAMILY => Some(4),
             COOKED => Some(16),
             COOKED_2 => Some(20),
-            _ => None,
+            kind => (LinkType::of_hardware(kind) == Some(LinkType::RAW)).then_some(0),
         }
     }
 

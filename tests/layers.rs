@@ -37,6 +37,7 @@ const NAMES: &[(&str, &[&str])] = &[
         &[
             "Clock",
             "LinkAddress",
+            "LinkType",
             "Offload",
             "OwnedPacket",
             "Packet",
@@ -50,11 +51,11 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     ("stats", &["CaptureStats", "InjectorStats", "ReactorStats", "XdpStats"]),
     ("sys", &["BpfInsn"]),
-    ("filter", &["Ancillary", "BpfFilter", "BpfFilterBuilder", "LinkType", "Target"]),
+    ("filter", &["Ancillary", "BpfFilter", "BpfFilterBuilder", "Target"]),
     ("options", &["BusyPoll", "Coalesce", "Cores", "ReactorOptions"]),
     ("ring", &["PacketBatch", "Packets"]),
     ("wait", &["StopHandle"]),
-    ("interface", &["InterfaceInfo", "interface_info"]),
+    ("interface", &["InterfaceInfo", "interface_info", "interfaces"]),
     (
         "afpacket",
         &[

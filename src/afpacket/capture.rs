@@ -14,7 +14,7 @@ use super::socket::{Link, Socket, StatsHandle};
 use crate::ring::batch::PacketBatch;
 use crate::sys::event::{self, Interest};
 use crate::wait::{Deadline, Empty, StopHandle};
-use crate::{CaptureStats, Error, Result, Step, trace};
+use crate::{CaptureStats, Error, LinkType, Result, Step, trace};
 
 /// How often a waiting reader looks after an interface that is down: its removal is not reported.
 const LINK_CHECK: Duration = Duration::from_millis(100);
@@ -171,6 +171,12 @@ impl Capture {
     /// The name of the interface, as it was when the capture was opened.
     pub fn interface(&self) -> &str {
         self.socket.name()
+    }
+
+    /// What its packets begin with; `None` where that is not known. Capture files want to know:
+    /// `CaptureWriter::builder().interface(FileInterface::new(link))`.
+    pub fn link_type(&self) -> Option<LinkType> {
+        self.socket.link_type()
     }
 
     /// The id of the fanout group, if this capture is in one.

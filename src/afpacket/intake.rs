@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::capture::Capture;
 use super::socket::Socket;
+use crate::filter::cut_to;
 use crate::sys::bpf::{self, BpfInsn};
-use crate::{BpfFilter, Error, Result, Step, Target};
+use crate::{BpfFilter, Error, LinkType, Result, Step};
 
 /// What decides.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,8 @@ pub(super) enum Decider {
 #[derive(Debug)]
 pub(super) struct Intake {
     snap_len: Option<u32>,
+    /// What the interface's packets begin with.
+    link: Option<LinkType>,
     state: Mutex<State>,
 }
 
@@ -35,9 +38,9 @@ struct State {
 }
 
 impl Intake {
-    pub(super) fn new(decider: Decider, snap_len: Option<u32>) -> Self {
+    pub(super) fn new(decider: Decider, snap_len: Option<u32>, link: Option<LinkType>) -> Self {
         let (is_open, is_locked) = (false, false);
-        Self { snap_len, state: Mutex::new(State { decider, is_open, is_locked }) }
+        Self { snap_len, link, state: Mutex::new(State { decider, is_open, is_locked }) }
     }
 
     pub(super) fn open(&self, socket: BorrowedFd<'_>) -> Result<()> {
@@ -81,10 +84,16 @@ impl Intake {
         match (decider, self.snap_len) {
             (Decider::Nobody, None) => bpf::detach(socket),
             (Decider::Nobody, Some(bytes)) => bpf::attach(socket, &[BpfInsn::ret(bytes)]),
-            (Decider::Classic(filter), None) => bpf::attach(socket, filter.program(Target::Socket)),
-            (Decider::Classic(filter), Some(bytes)) => bpf::attach(socket, &filter.cut_to(bytes)),
+            (Decider::Classic(filter), None) => bpf::attach(socket, &filter.for_socket(self.link)?),
+            (Decider::Classic(filter), Some(bytes)) => {
+                bpf::attach(socket, &cut_to(&filter.for_socket(self.link)?, bytes))
+            }
             (Decider::Extended(program), _) => bpf::attach_extended(socket, program.as_fd()),
         }
+    }
+
+    pub(super) fn link(&self) -> Option<LinkType> {
+        self.link
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,7 +107,8 @@ impl Capture {
     /// is being judged on another core as this returns may still be by the one before.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is locked; with `ENOMEM`
+    /// [`Error::Filter`](crate::Error::Filter) where the interface is no Ethernet, and its packets do not have what
+    /// the filter asks for. [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is locked; with `ENOMEM`
     /// if this one and the one before are together more than a socket may have (`net.core.optmem_max`: at the default
     /// of 128 KiB that is some 1700 instructions each). The one before stays.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {

@@ -25,7 +25,7 @@ use super::socket::Socket;
 use crate::ring::extras::Extras;
 use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
-use crate::{Error, GeometryError, Result, Step};
+use crate::{Error, GeometryError, LinkType, Result, Step};
 
 /// What to open, checked: nothing was asked of the kernel yet.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl<'a> Plan<'a> {
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
         let decider = options.filter.clone().map_or(Decider::Nobody, Decider::Classic);
-        let intake = Intake::new(decider, options.snap_len);
+        let intake = Intake::new(decider, options.snap_len, link_of(fd.as_fd(), name)?);
         let socket = Socket::new(fd, name.to_owned(), index, intake);
         socket.close_intake()?;
         packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)
@@ -82,6 +82,13 @@ pub(super) fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
         _ => Error::os(Step::QueryInterface("index"), source),
     })
+}
+
+/// What the interface's packets begin with.
+fn link_of(socket: BorrowedFd<'_>, name: &str) -> Result<Option<LinkType>> {
+    let hardware = Asker(socket).hardware(name);
+    let hardware = hardware.map_err(|source| Error::os(Step::QueryInterface("kind"), source));
+    Ok(LinkType::of_hardware(hardware.map_err(|error| vanished(error, name))?))
 }
 
 pub(super) fn vanished(error: Error, name: &str) -> Error {

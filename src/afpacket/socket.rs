@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::intake::{Decider, Intake};
 use crate::sys::netdev::Asker;
 use crate::sys::{packet_socket, sockopt};
-use crate::{CaptureStats, Error, Result, Step};
+use crate::{CaptureStats, Error, LinkType, Result, Step};
 
 /// A bound packet socket.
 ///
@@ -79,6 +79,10 @@ impl Socket {
     /// Changes what decides of packets.
     pub(super) fn set_decider(&self, decider: Decider) -> Result<()> {
         self.intake.set(self.fd.as_fd(), decider)
+    }
+
+    pub(super) fn link_type(&self) -> Option<LinkType> {
+        self.intake.link()
     }
 
     pub(super) fn lock_filter(&self) -> Result<()> {

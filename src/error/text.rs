@@ -20,6 +20,10 @@ impl fmt::Display for Error {
             Self::InterfaceMissing => {
                 f.write_str("no interface was named; call `interface(name)` on the builder")
             }
+            Self::NoSuchInterface { name } if name == "any" => f.write_str(
+                "no interface `any`: there is no such thing here; open a capture of each (`interfaces()`), and join \
+                 them by `MultiCapture`",
+            ),
             Self::NoSuchInterface { name } => write!(
                 f,
                 "no interface `{name}` in this network namespace; `ip link` lists those there are"

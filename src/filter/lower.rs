@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use super::syntax::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
-use super::{FilterError, LinkType, Target};
+use super::{FilterError, Target};
+use crate::LinkType;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;

@@ -2,6 +2,43 @@
 
 use std::fmt;
 
+/// A kind of link, by the number that capture files give it (<https://www.tcpdump.org/linktypes.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkType(pub u16);
+
+impl LinkType {
+    /// The BSD loopback's: an address family, and the packet.
+    pub const NULL: Self = Self(0);
+    /// Ethernet.
+    pub const ETHERNET: Self = Self(1);
+    /// IPv4 or IPv6 without more, by the number that BSD has for it.
+    pub const RAW_BSD: Self = Self(12);
+    /// IPv4 or IPv6 without more.
+    pub const RAW: Self = Self(101);
+    /// Linux's cooked capture.
+    pub const LINUX_SLL: Self = Self(113);
+    /// Linux's cooked capture, the second version.
+    pub const LINUX_SLL2: Self = Self(276);
+
+    /// What packets of an interface begin with, by the kind that the kernel says it is of (`ARPHRD_*`,
+    /// linux/if_arp.h), as a packet socket gives them; `None` where that is not known.
+    pub fn of_hardware(kind: u16) -> Option<Self> {
+        /// `ARPHRD_RAWIP`.
+        const RAWIP: u16 = 519;
+        Some(match kind {
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Self::ETHERNET,
+            // Tunnels take their outer headers off before anybody sees a packet.
+            libc::ARPHRD_NONE | RAWIP | libc::ARPHRD_PPP => Self::RAW,
+            libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT => Self::RAW,
+            libc::ARPHRD_CAN => Self(227),
+            libc::ARPHRD_IEEE80211 => Self(105),
+            libc::ARPHRD_IEEE80211_PRISM => Self(119),
+            libc::ARPHRD_IEEE80211_RADIOTAP => Self(127),
+            _ => return None,
+        })
+    }
+}
+
 /// Instead of a `sll_pkttype`: nobody knows.
 pub(crate) const NO_DIRECTION: u8 = 0xff;
 

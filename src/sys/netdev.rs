@@ -55,6 +55,14 @@ impl Asker<'_> {
         Ok(mtu as u32)
     }
 
+    /// The kind of interface (`ARPHRD_*`, linux/if_arp.h).
+    pub(crate) fn hardware(&self, name: &str) -> io::Result<u16> {
+        let answer = self.ask(name, libc::SIOCGIFHWADDR)?;
+        // SAFETY: SIOCGIFHWADDR fills this member.
+        let address = unsafe { answer.ifr_ifru.ifru_hwaddr };
+        Ok(address.sa_family)
+    }
+
     /// The driver's name, from `ETHTOOL_GDRVINFO`.
     pub(crate) fn driver(&self, name: &str) -> io::Result<String> {
         let info = self.ethtool(name, DriverInfo { cmd: ETHTOOL_GDRVINFO, ..DriverInfo::EMPTY })?;
@@ -132,6 +140,29 @@ impl Asker<'_> {
 pub(crate) fn question_socket() -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
     Ok(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// The names of all interfaces of the calling thread's namespace.
+pub(crate) fn names() -> io::Result<Vec<String>> {
+    // SAFETY: takes nothing; what it returns is freed below.
+    let list = unsafe { libc::if_nameindex() };
+    if list.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let mut names = Vec::new();
+    for at in 0.. {
+        // SAFETY: the list ends with an entry of index 0, behind which this does not go.
+        let entry = unsafe { *list.add(at) };
+        if entry.if_index == 0 {
+            break;
+        }
+        // SAFETY: an entry that is not the last has a name.
+        let name = unsafe { CStr::from_ptr(entry.if_name) };
+        names.push(name.to_string_lossy().into_owned());
+    }
+    // SAFETY: got from `if_nameindex`, and freed once.
+    unsafe { libc::if_freenameindex(list) };
+    Ok(names)
 }
 
 fn check(name: &str) -> io::Result<()> {

@@ -24,6 +24,12 @@ fn names() {
     let nowhere =
         "no interface `nowhere0` in this network namespace; `ip link` lists those there are";
     says!(ring("nowhere0").build(), Error::NoSuchInterface { .. }, "{nowhere}");
+    says!(
+        ring("any").build(),
+        Error::NoSuchInterface { .. },
+        "no interface `any`: there is no such thing here; open a capture of each (`interfaces()`), and join them by \
+         `MultiCapture`"
+    );
     says!(interface_info("nowhere0"), Error::NoSuchInterface { .. }, "{nowhere}");
     says!(
         Bridge::open_pair(&veth.left, &veth.left),

@@ -8,6 +8,7 @@
 //!   host        another namespace, with a protocol stack that talks
 //!   link        veth pairs and what can befall them, by rtnetlink
 //!   traffic     frames that can be told apart and rebuilt from their number
+//!   tun         an interface without a link-layer header
 //!   generator   sends them: flood, burst, paced
 //!   seccomp     refusing system calls
 //!   directory   a place for a test's files
@@ -35,6 +36,7 @@ pub mod talk;
 pub mod tally;
 pub mod tool;
 pub mod traffic;
+pub mod tun;
 pub mod xdp;
 pub mod xsk;
 
@@ -47,6 +49,7 @@ pub use self::pair::Pair;
 pub use self::stage::Stage;
 pub use self::tally::Tally;
 pub use self::traffic::{Mark, Protocol, Traffic};
+pub use self::tun::Tun;
 
 /// Set to `1`, a test that cannot run fails instead of being skipped.
 pub const REQUIRE: &str = "RINGTAP_REQUIRE_KERNEL";
