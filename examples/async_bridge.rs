@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{:?}", stats.stats().map(|stats| stats.a_to_b));
             }
         });
-        bridge.run_async((decide, rewrite)).await
+        bridge.run_with_async((decide, rewrite)).await
     })?;
     let stats = bridge.stats()?;
     for (name, lane) in [("there", stats.a_to_b), ("and back", stats.b_to_a)] {

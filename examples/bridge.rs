@@ -1,7 +1,7 @@
 //! Joins two interfaces: `cargo run --release --example bridge -- eth0 eth1`, or without arguments two
 //! hosts in the lab, one of which asks the other through the bridge.
 
-use ringtap::{Bridge, BridgeAction, BridgeDirection, Packet};
+use ringtap::{Bridge, BridgeAction};
 use ringtap_lab::Pair;
 
 const ASKED: usize = 10_000;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         times
     });
     // Everything passes; `examples/async_bridge.rs` has a filter.
-    bridge.run(|_: &Packet<'_>, _: BridgeDirection| BridgeAction::Forward)?;
+    bridge.run(|_packet, _direction| BridgeAction::Forward)?;
 
     println!("{:#?}", bridge.stats()?);
     if let Some(mut times) = watching.join().expect("it only waits") {

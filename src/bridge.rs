@@ -30,7 +30,7 @@ pub use self::stats::{BridgeLaneStats, BridgeStats, BridgeStatsHandle};
 pub use self::xdp::XdpBridge;
 use crate::executor;
 use crate::ring::batch::{PacketBatch, Place};
-use crate::{Capture, Error, Injector, Result, StopHandle};
+use crate::{Capture, Error, Injector, Packet, Result, StopHandle};
 
 /// Forwards between two interfaces, in both directions.
 ///
@@ -39,7 +39,7 @@ use crate::{Capture, Error, Injector, Result, StopHandle};
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// let mut bridge = Bridge::open_pair("eth0", "eth1")?;
-/// bridge.run(|packet: &ringtap::Packet<'_>, _direction| {
+/// bridge.run(|packet, _direction| {
 ///     if packet.len() > 1000 { BridgeAction::Drop } else { BridgeAction::Forward }
 /// })?;
 /// # Ok(())
@@ -117,8 +117,19 @@ impl Bridge {
     ///
     /// # Errors
     /// As [`run_async`](Self::run_async).
-    pub fn run<F: BridgeFilter>(&mut self, filter: F) -> Result<()> {
-        executor::block_on(self.run_async(filter))
+    pub fn run<F>(&mut self, decide: F) -> Result<()>
+    where
+        F: FnMut(&Packet<'_>, BridgeDirection) -> BridgeAction,
+    {
+        self.run_with(decide)
+    }
+
+    /// As [`run`](Self::run), with a filter that also changes packets, or is no closure.
+    ///
+    /// # Errors
+    /// As [`run_async`](Self::run_async).
+    pub fn run_with(&mut self, filter: impl BridgeFilter) -> Result<()> {
+        executor::block_on(self.run_with_async(filter))
     }
 
     /// Forwards on this thread's reactor, until a [`StopHandle`] ends it.
@@ -131,7 +142,18 @@ impl Bridge {
     /// that is down is no error. [`Error::NoReactor`](crate::Error::NoReactor),
     /// [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
     /// [`Error::TooManyOps`](crate::Error::TooManyOps) (it takes eight ops).
-    pub async fn run_async<F: BridgeFilter>(&mut self, mut filter: F) -> Result<()> {
+    pub async fn run_async<F>(&mut self, decide: F) -> Result<()>
+    where
+        F: FnMut(&Packet<'_>, BridgeDirection) -> BridgeAction,
+    {
+        self.run_with_async(decide).await
+    }
+
+    /// As [`run_async`](Self::run_async), with a filter that also changes packets, or is no closure.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_with_async(&mut self, mut filter: impl BridgeFilter) -> Result<()> {
         let mut running = Running::begin(self)?;
         poll_fn(|cx| running.poll(cx, &mut filter)).await?;
         for lane in &mut running.lanes {

@@ -37,7 +37,7 @@ impl Working {
     fn new(mut bridge: Bridge, filter: impl BridgeFilter + Send + 'static) -> Self {
         let (stop, stats) = (bridge.stop_handle(), bridge.stats_handle());
         let thread = std::thread::spawn(move || {
-            let ended = bridge.run(filter); // which is `run_async` on the built-in executor
+            let ended = bridge.run_with(filter); // which is `run_with_async` on the built-in executor
             (bridge, ended)
         });
         Self { stop, stats, thread }

@@ -39,7 +39,7 @@ pub enum BridgeDirection {
 ///     _ => BridgeAction::Forward,
 /// };
 /// let rewrite = |frame: &mut BridgeFrame<'_>, _: BridgeDirection| frame[..6].fill(0xff);
-/// bridge.run_async((decide, rewrite)).await
+/// bridge.run_with_async((decide, rewrite)).await
 /// # }
 /// ```
 pub trait BridgeFilter {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::{Finding, Verdict};
+use super::Finding;
 use crate::sys::netdev::{Asker, ETH_FLAG_LRO, ETH_FLAG_RXVLAN, question_socket};
 use crate::{InterfaceInfo, interface_info};
 
@@ -109,6 +109,7 @@ fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
 /// What its driver does for AF_XDP, and who is there already.
 #[cfg(feature = "af-xdp")]
 fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
+    use super::Verdict;
     use crate::sys::netlink;
 
     let verdict = |is_so, detail: &str, remedy: &str| match is_so {

@@ -152,7 +152,9 @@ pub(crate) fn names() -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for at in 0.. {
         // SAFETY: the list ends with an entry of index 0, behind which this does not go.
-        let entry = unsafe { *list.add(at) };
+        let entry = unsafe { list.add(at) };
+        // SAFETY: an entry of the list, which nobody writes.
+        let entry = unsafe { *entry };
         if entry.if_index == 0 {
             break;
         }

@@ -2,3 +2,6 @@
 
 #[doc = include_str!("../../../docs/MIGRATING_FROM_NETRING.md")]
 struct MigratedPrograms;
+
+#[doc = include_str!("../../../docs/MIGRATING_FROM_PCAP.md")]
+struct ProgramsFromPcap;
