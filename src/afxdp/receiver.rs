@@ -129,8 +129,8 @@ impl XdpReceiver {
     /// ended the socket and all is delivered.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`] within a quarter of a second after the interface was removed; [`Error::Os`]
-    /// where waiting failed.
+    /// [`InterfaceGone`](crate::Error::InterfaceGone) within a quarter of a second after the interface was removed;
+    /// [`Os`](crate::Error::Os) where waiting failed.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
         let mut deadline = Deadline::after(timeout);
         loop {
@@ -160,7 +160,7 @@ impl XdpReceiver {
     /// what is in its ring is still delivered.
     ///
     /// # Errors
-    /// [`Error::Os`] where no descriptor is left.
+    /// [`Os`](crate::Error::Os) where no descriptor is left.
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         if self.stop.is_none() {
             self.stop = Some(StopHandle::new()?);
@@ -171,7 +171,7 @@ impl XdpReceiver {
     /// Running totals of both halves. One system call; resets nothing.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    /// [`Os`](crate::Error::Os) where the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         self.bound.stats()
     }
