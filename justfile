@@ -14,6 +14,10 @@ miri:
 fuzz target:
     cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
 
+# The listing of the public API, for a look at what a change does to it. Needs cargo-public-api and a nightly toolchain.
+api:
+    cargo +nightly public-api --all-features -sss > docs/public-api.txt
+
 # What our own code costs a packet; `just micro --check` compares instructions with the baseline (valgrind).
 micro *args:
     cargo run --release -p ringtap-micro -- {{ args }}

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::calls::count_them;
+
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What a way is.
@@ -102,6 +104,10 @@ impl Table {
     }
 }
 
+/// The columns of system calls and of wake-ups.
+pub(crate) const CALLS: &str = "system calls/1,000";
+pub(crate) const WAKEUPS: &str = "wake-ups/1,000";
+
 /// Ways and what is done to each of them, each round from another one on. The first round touches memory that the
 /// machine has not used yet, and does not count.
 pub(crate) fn compare<W: Copy>(
@@ -122,6 +128,7 @@ pub(crate) fn compare<W: Copy>(
     };
     let mut rows: Vec<Row> = ways.iter().map(row).collect();
     for round in 0..=rounds {
+        count_them(round == 0);
         for step in 0..ways.len() {
             // None is always first, nor always behind the same one.
             let step = if round % 2 == 0 { step } else { ways.len() - 1 - step };
@@ -133,14 +140,12 @@ pub(crate) fn compare<W: Copy>(
                 eprintln!("  {}", ways[at].0);
             }
             match measure(ways[at].2) {
-                Ok(values) if round > 0 => {
-                    rows[at]
-                        .samples
-                        .iter_mut()
-                        .zip(values)
-                        .for_each(|(all, value)| all.push(value));
+                Ok(values) => {
+                    let all = rows[at].samples.iter_mut().zip(values).zip(columns);
+                    // Calls are of the first round, all else of the others.
+                    all.filter(|(_, column)| (**column == CALLS) == (round == 0))
+                        .for_each(|((all, value), _)| all.push(value));
                 }
-                Ok(_) => {}
                 Err(error) => rows[at].fault = Some(error.to_string()),
             }
         }
@@ -157,12 +162,30 @@ pub(crate) fn pin(core: usize) {
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
-/// CPU time of a thread, the process, or children that were waited for.
+/// What a thread, the process, or children that were waited for have used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    pub(crate) cpu: Duration,
+    /// Times that they gave the core up, to be woken.
+    pub(crate) sleeps: u64,
+}
+
+impl Used {
+    pub(crate) fn by(who: libc::c_int) -> Self {
+        // SAFETY: a C struct of integers.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is writable.
+        unsafe { libc::getrusage(who, &raw mut usage) };
+        let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+        let cpu = Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime));
+        Self { cpu, sleeps: usage.ru_nvcsw as u64 }
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { cpu: self.cpu.saturating_sub(before.cpu), sleeps: self.sleeps - before.sleeps }
+    }
+}
+
 pub(crate) fn cpu_time(who: libc::c_int) -> Duration {
-    // SAFETY: a C struct of integers.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the struct is writable.
-    unsafe { libc::getrusage(who, &raw mut usage) };
-    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-    Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
+    Used::by(who).cpu
 }

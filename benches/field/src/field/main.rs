@@ -6,6 +6,7 @@
 //! `--markdown FILE`, `--json FILE`, `--svg FILE`. With `FIELD_WAY=PART` in the environment, only ways with that in their
 //! name, for a profiler.
 
+mod calls;
 mod flows;
 mod growth;
 mod hand;

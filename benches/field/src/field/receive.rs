@@ -9,8 +9,9 @@ use ringtap::{
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
 
+use crate::calls::Calls;
 use crate::hand;
-use crate::harness::{Kind, Outcome, Progress, Table, compare, cpu_time, pin};
+use crate::harness::{CALLS, Kind, Outcome, Progress, Table, Used, WAKEUPS, compare, pin};
 
 pub(crate) const BLOCK: usize = 1 << 20;
 pub(crate) const BLOCKS: usize = 32;
@@ -61,23 +62,27 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
 ];
 
 pub(crate) fn table(veth: &Veth, rounds: usize) -> Table {
-    compare("Receiving", &["CPU ns/packet", "kpackets/s", "lost %"], WAYS, rounds, |way| {
-        measure(veth, way)
-    })
+    let columns = &["CPU ns/packet", "kpackets/s", "lost %", WAKEUPS, CALLS];
+    compare("Receiving", columns, WAYS, rounds, |way| measure(veth, way))
 }
 
 fn measure(veth: &Veth, way: Receiver) -> Outcome<Vec<f64>> {
     let (name, progress) = (veth.right.clone(), Progress::default());
     let for_receiver = progress.clone();
-    let children = cpu_time(libc::RUSAGE_CHILDREN);
+    let children = Used::by(libc::RUSAGE_CHILDREN);
+    let (give, counted) = std::sync::mpsc::channel();
     let receiving = std::thread::spawn(move || {
         pin(1);
+        let _ = give.send(Calls::of_this_thread());
         way(&name, &for_receiver)
     });
     pin(0);
+    let calls = counted.recv()?;
+    let calls = || calls.as_ref().map_or(0, Calls::count);
     // The receiver opens its socket, which is not counted, but for programs.
     std::thread::sleep(Duration::from_millis(150));
-    let (before, own) = (cpu_time(libc::RUSAGE_SELF), cpu_time(libc::RUSAGE_THREAD));
+    let (before, own) = (Used::by(libc::RUSAGE_SELF), Used::by(libc::RUSAGE_THREAD));
+    let called = calls();
     let sender = Sender::open(&veth.left)?;
     let frame = Traffic::default().frame(0, 0);
     let frames = vec![&frame[..60]; 64];
@@ -88,16 +93,27 @@ fn measure(veth: &Veth, way: Receiver) -> Outcome<Vec<f64>> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     std::thread::sleep(Duration::from_millis(2 * u64::from(RETIRE_MS) + 20));
-    let used = cpu_time(libc::RUSAGE_SELF) - before - (cpu_time(libc::RUSAGE_THREAD) - own);
+    let called = calls() - called;
+    let (own, used) =
+        (Used::by(libc::RUSAGE_THREAD).since(own), Used::by(libc::RUSAGE_SELF).since(before));
     progress.stop();
     receiving.join().map_err(|_| "the receiver panicked")??;
-    let used = used + (cpu_time(libc::RUSAGE_CHILDREN) - children);
+    let children = Used::by(libc::RUSAGE_CHILDREN).since(children);
+    let (cpu, sleeps) =
+        (used.cpu - own.cpu + children.cpu, used.sleeps - own.sleeps + children.sleeps);
     let packets = progress.packets() as f64;
     if packets == 0.0 {
         return Err("it received nothing".into());
     }
+    let a_thousand = |count: u64| 1e3 * count as f64 / packets;
     let lost = 100.0 * (1.0 - packets / sent as f64);
-    Ok(vec![used.as_nanos() as f64 / packets, packets / elapsed / 1e3, lost.max(0.0)])
+    Ok(vec![
+        cpu.as_nanos() as f64 / packets,
+        packets / elapsed / 1e3,
+        lost.max(0.0),
+        a_thousand(sleeps),
+        a_thousand(called),
+    ])
 }
 
 fn ring(name: &str) -> CaptureBuilder {

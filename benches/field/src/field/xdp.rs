@@ -9,7 +9,8 @@ use ringtap::executor::Executor;
 use ringtap::{AsyncXdpSocket, Coalesce, ReactorOptions, XdpMode, XdpProgram, XdpSocket};
 use ringtap_lab::{Traffic, Veth, link, xdp as programs};
 
-use crate::harness::{Kind, Outcome, Progress, Table, compare, cpu_time, pin};
+use crate::calls::Calls;
+use crate::harness::{CALLS, Kind, Outcome, Progress, Table, Used, WAKEUPS, compare, pin};
 use crate::receive::touch;
 
 const TIME: Duration = Duration::from_millis(500);
@@ -62,7 +63,7 @@ pub(crate) fn table(veth: &Veth, is_loaded: bool, rounds: usize) -> Table {
     let spinning = Progress::default();
     let spinners = if is_loaded { spin(&spinning) } else { Vec::new() };
     let title = if is_loaded { "AF_XDP, both cores loaded" } else { "AF_XDP" };
-    let columns = &["CPU ns/packet", "kpackets/s"];
+    let columns = &["CPU ns/packet", "kpackets/s", WAKEUPS, CALLS];
     let table = compare(title, columns, WAYS, rounds, |way| measure(veth, way));
     spinning.stop();
     spinners.into_iter().for_each(|spinner| spinner.join().expect("it only spins"));
@@ -75,11 +76,13 @@ fn measure(veth: &Veth, way: Option<Receiver>) -> Outcome<Vec<f64>> {
     let _attached = programs::attach(program.as_fd(), &veth.right)?;
     let progress = Progress::default();
     let (name, for_receiver) = (veth.right.clone(), progress.clone());
-    let receiving = std::thread::spawn(move || -> Outcome<Duration> {
+    let receiving = std::thread::spawn(move || -> Outcome<(Used, u64)> {
         pin(1);
-        let before = cpu_time(libc::RUSAGE_THREAD);
+        let calls = Calls::of_this_thread();
+        let before = Used::by(libc::RUSAGE_THREAD);
         way.map_or(Ok(()), |way| way(&name, map, &for_receiver))?;
-        Ok(cpu_time(libc::RUSAGE_THREAD) - before)
+        let used = Used::by(libc::RUSAGE_THREAD).since(before);
+        Ok((used, calls.map_or(0, |calls| calls.count())))
     });
     pin(0);
     let traffic = Traffic { flows: 2, varied: false, ..Traffic::default() };
@@ -97,12 +100,18 @@ fn measure(veth: &Veth, way: Option<Receiver>) -> Outcome<Vec<f64>> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     progress.stop();
-    let cpu = receiving.join().map_err(|_| "the receiver panicked")??;
+    let (used, called) = receiving.join().map_err(|_| "the receiver panicked")??;
     let packets = match way {
         Some(_) => progress.packets(),
         None => sent, // all were dropped, by a program
     } as f64;
-    Ok(vec![cpu.as_nanos() as f64 / packets, packets / elapsed / 1e3])
+    let a_thousand = |count: u64| 1e3 * count as f64 / packets;
+    Ok(vec![
+        used.cpu.as_nanos() as f64 / packets,
+        packets / elapsed / 1e3,
+        a_thousand(used.sleeps),
+        a_thousand(called),
+    ])
 }
 
 fn ours(name: &str, map: OwnedFd) -> ringtap::Result<XdpSocket> {
