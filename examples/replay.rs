@@ -51,7 +51,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             latest = latest.max(start.elapsed().saturating_sub(recorded.div_f64(speed)));
         }
         injector.drained().await?;
-        let (took, sent) = (start.elapsed(), injector.stats().committed);
+        let (took, stats) = (start.elapsed(), injector.stats());
+        let sent = stats.committed - stats.rejected;
         println!(
             "{sent} frames, recorded in {recorded:?}, sent in {took:?} at {speed} times the pace"
         );

@@ -18,7 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut socket = options.program(program).build()?;
     let traffic = (!stage.is_real()).then(|| stage.pace(Duration::from_secs(1), 20_000));
     let (mut even, mut odd) = (0_u64, 0_u64);
-    while let Some(batch) = socket.next_batch_timeout(Duration::from_millis(500))? {
+    // The first may take a while, none of the others.
+    let patience = |seen| Duration::from_millis(if seen == 0 { 10_000 } else { 500 });
+    while let Some(batch) = socket.next_batch_timeout(patience(even + odd))? {
         for packet in &batch {
             match packet.data().get(35) {
                 Some(port) if port % 2 == 1 => odd += 1,

@@ -25,7 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rest = Capture::open(stage.interface())?;
     let traffic = (!stage.is_real()).then(|| stage.pace(Duration::from_secs(1), 20_000));
     let mut taken = 0;
-    while let Some(batch) = socket.next_batch_timeout(Duration::from_millis(500))? {
+    // The first may take a while, none of the others.
+    let patience = |taken| Duration::from_millis(if taken == 0 { 10_000 } else { 500 });
+    while let Some(batch) = socket.next_batch_timeout(patience(taken))? {
         for packet in &batch {
             assert!(filter.matches(packet.data()), "only what the filter accepts");
             taken += 1;

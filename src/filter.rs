@@ -26,7 +26,7 @@ mod vm;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use self::builder::BpfFilterBuilder;
 use self::graph::Graph;
@@ -79,7 +79,31 @@ pub struct BpfFilter {
     offline: Arc<[BpfInsn]>,
     /// Why there is none offline, which then accepts nothing.
     offline_fault: Option<Box<FilterError>>,
+    elsewhere: Elsewhere,
 }
+
+/// A filter's programs for packets of other links, made when the first of those is looked at.
+#[derive(Debug, Clone, Default)]
+struct Elsewhere(Arc<OnceLock<Vec<(LinkType, Arc<[BpfInsn]>)>>>);
+
+impl Elsewhere {
+    fn program(&self, filter: &BpfFilter, link: LinkType) -> Option<&Arc<[BpfInsn]>> {
+        let all = LinkType::COMPILED.into_iter();
+        let made = self.0.get_or_init(|| {
+            all.filter_map(|link| Some((link, filter.for_link(link).ok()?.socket))).collect()
+        });
+        made.iter().find(|(of, _)| *of == link).map(|(_, program)| program)
+    }
+}
+
+/// It follows from the rest of the filter.
+impl PartialEq for Elsewhere {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Elsewhere {}
 
 impl BpfFilter {
     /// Compiles an expression of the pcap-filter language; an empty one is of all packets.
@@ -88,7 +112,7 @@ impl BpfFilter {
     /// [`Error::Filter`] with the place and what was expected there.
     pub fn parse(text: &str) -> Result<Self> {
         let expr = parse::parse(text).map_err(Error::from)?;
-        let mut filter = Self::of(expr, false)?;
+        let mut filter = Self::of(Arc::new(expr), LinkType::ETHERNET, false)?;
         filter.text = Some(text.trim().into());
         Ok(filter)
     }
@@ -107,8 +131,9 @@ impl BpfFilter {
         validate::validate(&program).map_err(Error::Program)?;
         let (socket, offline) = (Arc::clone(&program), program);
         let (is_transparent, offline_fault) = (false, None);
-        let link = LinkType::ETHERNET; // or whatever it was made for
-        Ok(Self { expr: None, text: None, is_transparent, link, socket, offline, offline_fault })
+        let (link, elsewhere) = (LinkType::ETHERNET, Elsewhere::default()); // or whatever it was made for
+        let (expr, text) = (None, None);
+        Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
     }
 
     /// A program as `tcpdump -dd` or `-ddd` prints it.
@@ -121,8 +146,7 @@ impl BpfFilter {
         Self::new(program)
     }
 
-    fn of(expr: Expr, is_transparent: bool) -> Result<Self> {
-        let link = LinkType::ETHERNET;
+    fn of(expr: Arc<Expr>, link: LinkType, is_transparent: bool) -> Result<Self> {
         let compile = |target| compile(&expr, link, target, is_transparent);
         let socket = compile(Target::Socket)?;
         let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_direction();
@@ -131,8 +155,8 @@ impl BpfFilter {
             Ok(offline) => (offline, None),
             Err(fault) => (Arc::from([BpfInsn::ret(0)]), Some(Box::new(fault))),
         };
-        let (expr, text) = (Some(Arc::new(expr)), None);
-        Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault })
+        let (expr, text, elsewhere) = (Some(expr), None, Elsewhere::default());
+        Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
     }
 
     /// Whether it can be asked offline: which way a packet went, say, only the kernel knows (`inbound`). One that
@@ -163,11 +187,11 @@ impl BpfFilter {
         if expr.speaks_of_tags() {
             return Err(FilterError::whole("a filter that does not speak of `vlan` itself").into());
         }
-        Ok(Self { text: self.text.clone(), ..Self::of(expr.clone(), true)? })
+        Ok(Self { text: self.text.clone(), ..Self::of(Arc::clone(expr), self.link, true)? })
     }
 
-    fn spoken(&self) -> Result<&Expr, FilterError> {
-        self.expr.as_deref().ok_or_else(|| {
+    fn spoken(&self) -> Result<&Arc<Expr>, FilterError> {
+        self.expr.as_ref().ok_or_else(|| {
             FilterError::whole(
                 "a filter that was given as text or terms: a program is of one kind of link",
             )
@@ -177,26 +201,21 @@ impl BpfFilter {
     /// The same packets on links of another kind. A socket does this by itself with a filter that it is given.
     ///
     /// # Errors
-    /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere.
+    /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere. Where only
+    /// offline nobody knows ([`check_offline`](Self::check_offline)), it is none yet.
     pub fn for_link(&self, link: LinkType) -> Result<Self> {
-        let compile = |target| compile(self.spoken()?, link, target, self.is_transparent);
-        let (offline, socket) = (compile(Target::Offline)?, compile(Target::Socket)?);
-        Ok(Self { offline, socket, link, offline_fault: None, ..self.clone() })
+        let of_link = Self::of(Arc::clone(self.spoken()?), link, self.is_transparent)?;
+        Ok(Self { text: self.text.clone(), ..of_link })
     }
 
-    /// The program for a socket on such links; that of a program from elsewhere is itself.
-    pub(crate) fn for_socket(&self, link: Option<LinkType>) -> Result<Arc<[BpfInsn]>> {
-        match (&self.expr, link) {
-            (None, _) => Ok(Arc::clone(&self.socket)),
-            (Some(_), Some(link)) if link == self.link => Ok(Arc::clone(&self.socket)),
-            (Some(expr), Some(link)) => {
-                Ok(compile(expr, link, Target::Socket, self.is_transparent)?)
-            }
-            (Some(_), None) => {
-                let expected =
-                    "a program: what packets of this kind of interface begin with is not known";
-                Err(FilterError::whole(expected).into())
-            }
+    /// The same packets where an interface's begin like this, or, as for all that asks nothing of the beginning, with
+    /// what is not known; a program from elsewhere is itself.
+    pub(crate) fn on(&self, link: Option<LinkType>) -> Result<Self> {
+        let link = link.unwrap_or(LinkType::UNKNOWN);
+        if self.expr.is_none() || link == self.link {
+            Ok(self.clone())
+        } else {
+            self.for_link(link)
         }
     }
 
@@ -217,6 +236,15 @@ impl BpfFilter {
         self.offline.iter().map(accept).collect()
     }
 
+    /// Its program for sockets, that accepts no more than so many bytes.
+    pub(crate) fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
+        let cut = |insn: &BpfInsn| match insn.code {
+            RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
+            _ => *insn,
+        };
+        self.socket.iter().map(cut).collect()
+    }
+
     /// Whether a frame is meant, as it is in a file or on the wire; see [`check_offline`](Self::check_offline).
     pub fn matches(&self, frame: &[u8]) -> bool {
         vm::run(&self.offline, frame, &Ancillary::default()) != 0
@@ -235,7 +263,7 @@ impl BpfFilter {
         vm::run(&self.socket, frame, known) != 0
     }
 
-    /// Whether a captured packet is meant, as the kernel would decide.
+    /// Whether a captured packet is meant, as the kernel would decide, whatever link it is from.
     ///
     /// Of a packet whose tag is in its bytes, be it from AF_XDP or put back by
     /// [`vlan_reinsert`](crate::CaptureBuilder::vlan_reinsert), that is what [`matches`](Self::matches) says: a filter
@@ -252,7 +280,10 @@ impl BpfFilter {
             hatype: packet.meta().link.map_or(0, |link| link.hardware),
             ..Ancillary::default()
         };
-        self.matches_with(packet.data(), &known)
+        let link = packet.link_type().unwrap_or(LinkType::UNKNOWN);
+        let is_same = self.expr.is_none() || link == self.link || packet.meta().link.is_none();
+        let program = if is_same { Some(&self.socket) } else { self.elsewhere.program(self, link) };
+        program.is_some_and(|program| vm::run(program, packet.data(), &known) != 0)
     }
 
     /// What it says, in the language it may be parsed from again, fully spelled out; of a program from elsewhere,
@@ -274,15 +305,6 @@ impl BpfFilter {
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
-}
-
-/// The program for sockets that accepts no more than so many bytes.
-pub(crate) fn cut_to(program: &[BpfInsn], bytes: u32) -> Vec<BpfInsn> {
-    let cut = |insn: &BpfInsn| match insn.code {
-        RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
-        _ => *insn,
-    };
-    program.iter().map(cut).collect()
 }
 
 fn compile(

@@ -94,8 +94,8 @@ metrics! { CATALOGUE:
         malformed counter "ringtap_capture_malformed_total" "Packets left out for a header that does not hold together."
     }
     InjectorStats => {
-        committed counter "ringtap_inject_committed_total" "Frames committed that the kernel did not refuse."
-        rejected counter "ringtap_inject_rejected_total" "Frames that the kernel refused."
+        committed counter "ringtap_inject_committed_total" "Frames committed."
+        rejected counter "ringtap_inject_rejected_total" "Frames committed that the kernel refused."
         kicks counter "ringtap_inject_kicks_total" "Times that the kernel was told to look."
         buffer_full counter "ringtap_inject_buffer_full_total" "Kicks that ended at a full send buffer."
         queue_full counter "ringtap_inject_queue_full_total" "Kicks that ended at a full queue of the interface."
@@ -131,7 +131,8 @@ metrics! { XDP_CATALOGUE:
         delivered counter "ringtap_xdp_delivered_total" "Packets handed out in batches."
         batches counter "ringtap_xdp_batches_total" "Batches handed out."
         committed counter "ringtap_xdp_committed_total" "Frames committed to be sent."
-        refused counter "ringtap_xdp_refused_total" "Frames that were not sent."
+        rejected counter "ringtap_xdp_rejected_total" "Frames committed that the kernel did not send."
+        refused counter "ringtap_xdp_refused_total" "Frames to be sent on that were not committed."
         kicks counter "ringtap_xdp_kicks_total" "Kicks."
         malformed counter "ringtap_xdp_malformed_total" "Entries of the kernel's that named no frame."
         rx_dropped counter "ringtap_xdp_rx_dropped_total" "Packets dropped for want of a frame, or too long for one."

@@ -268,11 +268,25 @@ impl<'a> Packet<'a> {
     /// Where its IP packet begins, where that is known and stands behind no header of Ethernet.
     #[cfg(any(feature = "flow", feature = "parse"))]
     pub(crate) fn network_at(&self) -> Option<usize> {
+        match self.link_type()? {
+            LinkType::NULL => Some(4),
+            LinkType::LINUX_SLL => Some(16),
+            LinkType::LINUX_SLL2 => Some(20),
+            LinkType::RAW => Some(0),
+            _ => None,
+        }
+    }
+
+    /// What its bytes begin with; `None` where that is not known.
+    pub(crate) fn link_type(&self) -> Option<LinkType> {
         match self.meta.link.as_ref()?.hardware {
-            ADDRESS_FAMILY => Some(4),
-            COOKED => Some(16),
-            COOKED_2 => Some(20),
-            kind => (LinkType::of_hardware(kind) == Some(LinkType::RAW)).then_some(0),
+            #[cfg(any(feature = "pcap", feature = "parse"))]
+            ADDRESS_FAMILY => Some(LinkType::NULL),
+            #[cfg(any(feature = "pcap", feature = "parse"))]
+            COOKED => Some(LinkType::LINUX_SLL),
+            #[cfg(any(feature = "pcap", feature = "parse"))]
+            COOKED_2 => Some(LinkType::LINUX_SLL2),
+            kind => LinkType::of_hardware(kind),
         }
     }
 

@@ -69,9 +69,9 @@ impl std::iter::Sum for CaptureStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct InjectorStats {
-    /// Frames committed that the kernel did not refuse.
+    /// Frames committed.
     pub committed: u64,
-    /// Frames committed that the kernel refused: for their length, or because of their offload.
+    /// Those of them that the kernel refused: for their length, or because of their offload.
     pub rejected: u64,
     /// Times the kernel was told to look.
     pub kicks: u64,
@@ -91,10 +91,11 @@ pub struct XdpStats {
     pub delivered: u64,
     /// Batches handed out.
     pub batches: u64,
-    /// Frames committed to be sent that the kernel did not refuse.
+    /// Frames committed to be sent.
     pub committed: u64,
-    /// The others: frames committed, or received to be sent on, that were not sent: too long for the interface or its far
-    /// end, or without a carrier.
+    /// Those of them that the kernel took and did not send: too long for the far end, or without a carrier.
+    pub rejected: u64,
+    /// Frames received to be sent on that were never committed: too long for the interface, or it took none.
     pub refused: u64,
     /// Kicks.
     pub kicks: u64,
@@ -146,6 +147,7 @@ impl XdpStats {
             delivered: combine(self.delivered, other.delivered),
             batches: combine(self.batches, other.batches),
             committed: combine(self.committed, other.committed),
+            rejected: combine(self.rejected, other.rejected),
             refused: combine(self.refused, other.refused),
             kicks: combine(self.kicks, other.kicks),
             malformed: combine(self.malformed, other.malformed),

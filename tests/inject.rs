@@ -173,7 +173,7 @@ fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
     }
     veth.set_mtu(600);
     injector.flush().unwrap();
-    assert_eq!((injector.rejected(), injector.stats().committed, injector.pending()), (20, 60, 0));
+    assert_eq!((injector.rejected(), injector.stats().committed, injector.pending()), (20, 80, 0));
     assert_eq!(injector.max_frame_len(), 614, "learnt");
     far.wait_until(60);
     far.finish().assert_complete();

@@ -207,7 +207,7 @@ fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
         veth.set_mtu(600);
         injector.flush().await.unwrap();
         let stats = injector.stats();
-        assert_eq!((stats.rejected, stats.committed), (20, 60));
+        assert_eq!((stats.rejected, stats.committed), (20, 80));
     });
     far.wait_until(60);
     far.finish().assert_complete();

@@ -57,7 +57,18 @@ fn filters_mean_the_same_packets_on_a_link_without_a_header() {
         tun.receive(&frame[HEADER..]);
     }
     let [first, _, third] = frames.map(|frame| frame[HEADER..].to_vec());
-    assert_eq!(received(&mut built, 2), [first.clone(), third.clone()]);
+    let batch = built.next_batch_timeout(Duration::from_secs(20)).unwrap().expect("it comes");
+    let packet = batch.iter().next().unwrap();
+    assert_eq!(packet.data(), first);
+    // What the kernel has decided is said again offline, and of what it would not take the contrary.
+    assert!(filter.matches_packet(&packet));
+    assert!(!BpfFilter::parse("tcp").unwrap().matches_packet(&packet));
+    let mut packets: Vec<_> = batch.iter().map(|packet| packet.data().to_vec()).collect();
+    drop(batch);
+    if packets.len() < 2 {
+        packets.extend(received(&mut built, 1)); // the block's time was up in between
+    }
+    assert_eq!(packets, [first.clone(), third.clone()]);
     assert_eq!(received(&mut later, 2), [first.clone(), third]);
     assert_eq!(received(&mut cut, 2)[0], first[..20]);
     // Nobody else came in between.
@@ -67,12 +78,58 @@ fn filters_mean_the_same_packets_on_a_link_without_a_header() {
     let error = built.set_filter(&"vlan 5".parse().unwrap()).unwrap_err();
     assert!(matches!(error, Error::Filter(_)), "{error}");
     built.set_filter(&BpfFilter::new([BpfInsn { code: 6, jt: 0, jf: 0, k: 7 }]).unwrap()).unwrap();
-    tun.receive(&frames_of(&udp));
+    tun.receive(&udp.frame(9, 0)[HEADER..]);
     assert_eq!(received(&mut built, 1)[0].len(), 7);
 }
 
-fn frames_of(traffic: &Traffic) -> Vec<u8> {
-    traffic.frame(9, 0)[HEADER..].to_vec()
+#[test]
+fn where_packets_begin_with_what_nobody_knows_a_filter_may_ask_nothing_of_it() {
+    let Some(_net) = namespace() else { return };
+    let Some(mut tun) = tun() else { return };
+    tun.set_kind(libc::ARPHRD_IPGRE);
+    assert_eq!(interface_info(&tun.name).unwrap().link_type, None);
+    let error = ring(&tun.name).filter("udp".parse().unwrap()).build().unwrap_err();
+    assert!(
+        matches!(error, Error::Filter(_)) && error.to_string().contains("not known"),
+        "{error}"
+    );
+    let filter: BpfFilter = "inbound and len > 100".parse().unwrap();
+    let mut capture = ring(&tun.name).filter(filter.clone()).build().unwrap();
+    let error = capture.set_filter(&"tcp".parse().unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Filter(_)), "{error}");
+    let long =
+        Traffic { len: 300, varied: false, ..Traffic::default() }.frame(1, 0)[HEADER..].to_vec();
+    tun.receive(&Traffic { len: 60, varied: false, ..Traffic::default() }.frame(0, 0)[HEADER..]);
+    tun.receive(&long);
+    let batch = loop {
+        match capture.next_batch_timeout(Duration::from_secs(20)).unwrap() {
+            Some(batch) if !batch.is_empty() => break batch,
+            other => assert!(other.is_some(), "it comes"),
+        }
+    };
+    let packet = batch.iter().next().unwrap();
+    assert_eq!(packet.data(), long);
+    assert!(filter.matches_packet(&packet), "as the kernel has decided");
+}
+
+#[cfg(feature = "af-xdp")]
+#[test]
+fn before_the_stack_a_filter_means_the_same_packets_too() {
+    use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket};
+
+    let Some(_net) = namespace() else { return };
+    let Some(mut tun) = tun() else { return };
+    let [udp, tcp] = [Protocol::Udp, Protocol::Tcp]
+        .map(|protocol| Traffic { protocol, ..Traffic::default() }.frame(1, 0)[HEADER..].to_vec());
+    let program =
+        XdpProgram::filtered(&tun.name, Attach::Generic, &"udp".parse().unwrap()).unwrap();
+    let options = XdpSocket::builder().interface(&tun.name).mode(XdpMode::Rx).frame_count(128);
+    let mut socket = options.program(program).build().unwrap();
+    tun.receive(&tcp);
+    tun.receive(&udp);
+    let batch = socket.next_batch_timeout(Duration::from_secs(20)).unwrap().expect("it comes");
+    let packets: Vec<_> = batch.iter().map(|packet| packet.data().to_vec()).collect();
+    assert_eq!(packets, [udp]);
 }
 
 #[cfg(feature = "pcap")]
@@ -85,14 +142,15 @@ fn a_capture_file_is_of_the_kind_of_link_that_its_packets_are_of() {
     let directory = ringtap_lab::Directory::new();
     let path = directory.path().join("tun.pcapng");
     let mut capture = ring(&tun.name).build().unwrap();
-    tun.receive(&frames_of(&Traffic::default()));
+    let bytes = Traffic::default().frame(9, 0)[HEADER..].to_vec();
+    tun.receive(&bytes);
     let link = FileInterface::new(capture.link_type().unwrap());
     let mut file = CaptureWriter::builder().interface(link).create(&path).unwrap();
     loop {
         let batch = capture.next_batch_timeout(Duration::from_secs(20)).unwrap().expect("it comes");
         file.write_batch(&batch).unwrap();
         // The kernel's own router solicitations may come before.
-        if batch.iter().any(|packet| packet.data() == frames_of(&Traffic::default())) {
+        if batch.iter().any(|packet| packet.data() == bytes) {
             break;
         }
     }
@@ -101,7 +159,7 @@ fn a_capture_file_is_of_the_kind_of_link_that_its_packets_are_of() {
     let mut is_there = false;
     while let Some(record) = reader.next_record().unwrap() {
         let packet = record.packet();
-        is_there |= packet.data() == frames_of(&Traffic::default());
+        is_there |= packet.data() == bytes;
         assert!(
             BpfFilter::parse("ip or ip6")
                 .unwrap()

@@ -267,7 +267,7 @@ impl CaptureBuilder {
         Plan::new(&self)?; // what is wrong with it is said before anything is asked of the kernel
         let mut capture = self.open_closed(self.open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
-            capture.join(&membership)?;
+            capture.join(&membership).map_err(|error| self.named(error))?;
         }
         capture.open_intake().map_err(|error| self.named(error))?;
         opening.done();

@@ -44,7 +44,9 @@ impl FanoutMode {
     /// # Errors
     /// [`Error::Filter`] where it is about anything else (`vlan`, `ether host`), or is a program from elsewhere.
     pub fn by_filter(filter: &BpfFilter) -> Result<Self> {
-        Ok(Self::Cbpf(filter.for_link(LinkType::RAW)?.program_returning(1).into()))
+        let filter = filter.for_link(LinkType::RAW)?;
+        filter.check_offline()?;
+        Ok(Self::Cbpf(filter.program_returning(1).into()))
     }
 
     fn number(&self) -> u32 {

@@ -191,8 +191,8 @@ impl Injector {
 
     /// What happened so far.
     pub fn stats(&self) -> InjectorStats {
-        let (committed, rejected) = (self.ring.committed(), self.ring.refused());
-        InjectorStats { committed, rejected, ..self.stats }
+        let rejected = self.ring.refused();
+        InjectorStats { committed: self.ring.committed() + rejected, rejected, ..self.stats }
     }
 
     /// The name of the interface, as it was when the injector was opened.

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::capture::Capture;
 use super::socket::Socket;
-use crate::filter::cut_to;
 use crate::sys::bpf::{self, BpfInsn};
-use crate::{BpfFilter, Error, LinkType, Result, Step};
+use crate::{BpfFilter, Error, LinkType, Result, Step, Target};
 
 /// What decides.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +17,16 @@ pub(super) enum Decider {
     Classic(BpfFilter),
     /// A loaded program of the kind `BPF_PROG_TYPE_SOCKET_FILTER`.
     Extended(Arc<OwnedFd>),
+}
+
+impl Decider {
+    /// The same, of packets that begin like this.
+    fn on(self, link: Option<LinkType>) -> Result<Self> {
+        match self {
+            Self::Classic(filter) => filter.on(link).map(Self::Classic),
+            other => Ok(other),
+        }
+    }
 }
 
 /// A socket's intake. Each change is one system call, so every packet is judged by the one filter or by the
@@ -38,9 +47,14 @@ struct State {
 }
 
 impl Intake {
-    pub(super) fn new(decider: Decider, snap_len: Option<u32>, link: Option<LinkType>) -> Self {
-        let (is_open, is_locked) = (false, false);
-        Self { snap_len, link, state: Mutex::new(State { decider, is_open, is_locked }) }
+    /// Of an interface whose packets begin with `link`.
+    pub(super) fn new(
+        decider: Decider,
+        snap_len: Option<u32>,
+        link: Option<LinkType>,
+    ) -> Result<Self> {
+        let (decider, is_open, is_locked) = (decider.on(link)?, false, false);
+        Ok(Self { snap_len, link, state: Mutex::new(State { decider, is_open, is_locked }) })
     }
 
     pub(super) fn open(&self, socket: BorrowedFd<'_>) -> Result<()> {
@@ -61,6 +75,7 @@ impl Intake {
     }
 
     pub(super) fn set(&self, socket: BorrowedFd<'_>, decider: Decider) -> Result<()> {
+        let decider = decider.on(self.link)?;
         let mut state = self.lock();
         if state.is_locked {
             let source = std::io::Error::from_raw_os_error(libc::EPERM);
@@ -84,10 +99,8 @@ impl Intake {
         match (decider, self.snap_len) {
             (Decider::Nobody, None) => bpf::detach(socket),
             (Decider::Nobody, Some(bytes)) => bpf::attach(socket, &[BpfInsn::ret(bytes)]),
-            (Decider::Classic(filter), None) => bpf::attach(socket, &filter.for_socket(self.link)?),
-            (Decider::Classic(filter), Some(bytes)) => {
-                bpf::attach(socket, &cut_to(&filter.for_socket(self.link)?, bytes))
-            }
+            (Decider::Classic(filter), None) => bpf::attach(socket, filter.program(Target::Socket)),
+            (Decider::Classic(filter), Some(bytes)) => bpf::attach(socket, &filter.cut_to(bytes)),
             (Decider::Extended(program), _) => bpf::attach_extended(socket, program.as_fd()),
         }
     }

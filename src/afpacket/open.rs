@@ -56,7 +56,7 @@ impl<'a> Plan<'a> {
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
         let decider = options.filter.clone().map_or(Decider::Nobody, Decider::Classic);
-        let intake = Intake::new(decider, options.snap_len, link_of(fd.as_fd(), name)?);
+        let intake = Intake::new(decider, options.snap_len, link_of(fd.as_fd(), name)?)?;
         let socket = Socket::new(fd, name.to_owned(), index, intake);
         socket.close_intake()?;
         packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)

@@ -9,7 +9,7 @@ use super::figures::Figures;
 use super::program::XdpProgram;
 use crate::ring::umem::{Completions, Umem};
 use crate::sys::netdev::{Asker, question_socket};
-use crate::{Error, Result, Step};
+use crate::{Error, LinkType, Result, Step};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
@@ -136,6 +136,11 @@ impl Drop for Bound {
 
 pub(super) fn index_of(name: &str) -> Result<u32> {
     ask(name, "index", |asker| asker.index(name))
+}
+
+/// What the interface's packets begin with.
+pub(super) fn link_of(name: &str) -> Result<Option<LinkType>> {
+    ask(name, "kind", |asker| asker.hardware(name)).map(LinkType::of_hardware)
 }
 
 /// A socket for questions in the calling thread's namespace.

@@ -43,12 +43,12 @@ pub(super) struct Figures {
 
 impl Figures {
     pub(super) fn with(&self, kernel: XdpStats) -> XdpStats {
-        let rejected = self.rejected.get();
         XdpStats {
             delivered: self.delivered.get(),
             batches: self.batches.get(),
-            committed: self.committed.get().saturating_sub(rejected),
-            refused: self.refused.get() + rejected,
+            committed: self.committed.get(),
+            rejected: self.rejected.get(),
+            refused: self.refused.get(),
             kicks: self.kicks.get(),
             malformed: self.rx_malformed.get() + self.tx_malformed.get(),
             ..kernel

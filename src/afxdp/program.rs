@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::bound::{index_of, queue_count};
+use super::bound::{index_of, link_of, queue_count};
 use super::translate::translate;
 use crate::sys::bpf_program::{self, Insn};
 use crate::sys::netlink;
@@ -97,6 +97,7 @@ impl XdpProgram {
     /// As [`redirect_all`](Self::redirect_all); where the filter is too long for the verifier, or asks what only a
     /// socket knows ([`BpfFilter::check_offline`]).
     pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
+        let filter = filter.on(link_of(interface)?)?;
         filter.check_offline()?;
         let classic = filter.program(Target::Offline);
         Self::of(interface, attach, true, |map| translate(classic, map))

@@ -130,7 +130,7 @@ impl XdpSender {
     /// takes it when the frame leaves its hands, by `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of
     /// UTC by the leap seconds, if the system knows of them. Stamps come with the frames' completions, as many
     /// as there are frames are kept, and then the oldest go. A frame that is sent on from where it was received
-    /// has none, but a number; one that the kernel took and dropped ([`XdpStats::refused`]) has both.
+    /// has none, but a number; one that the kernel took and dropped ([`XdpStats::rejected`]) has both.
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.stamps.as_ref()?;
         self.reclaim();

@@ -66,18 +66,27 @@ fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
     let unknown = |subject| Finding::unknown(subject, "the driver does not say");
     let gathered = |subject, is_on: Option<bool>, option: &str| match is_on {
         None => unknown(subject),
-        Some(false) => Finding::works(subject, "off: packets come as they were on the wire"),
+        Some(false) => Finding::works(subject, "off: nothing is put together here"),
         Some(true) => Finding::limited(
             subject,
-            "on: several packets of a connection come as one, of up to 64 KiB",
+            "on: received packets of a connection are put together, up to 64 KiB",
             &format!("`ethtool -K {name} {option} off`, where each is wanted by itself"),
+        ),
+    };
+    let whole = match asker.is_tso_on(name) {
+        Err(_) => unknown("TSO"),
+        Ok(false) => Finding::works("TSO", "off: this machine's packets are seen as they go out"),
+        Ok(true) => Finding::limited(
+            "TSO",
+            "on: this machine's own large sends are seen whole, up to 64 KiB, and so they come out of a veth",
+            &format!("`ethtool -K {name} tso off gso off`, where that matters"),
         ),
     };
     let vlan = match has(ETH_FLAG_RXVLAN) {
         None => unknown("VLAN tags"),
         Some(true) => Finding::works(
             "VLAN tags",
-            "stripped by the card, given by `Packet::vlan`; `vlan_reinsert(true)` puts them back",
+            "stripped by the card, given by `Packet::vlan` (not by AF_XDP); `vlan_reinsert(true)` puts them back",
         ),
         Some(false) => {
             Finding::works("VLAN tags", "left in the bytes by the card, taken out by the kernel")
@@ -100,6 +109,7 @@ fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
     vec![
         gathered("GRO", asker.is_gro_on(name).ok(), "gro"),
         gathered("LRO", has(ETH_FLAG_LRO), "lro"),
+        whole,
         vlan,
         ring,
         clock,

@@ -15,9 +15,11 @@ pub(super) fn look() -> Vec<Finding> {
     let Abilities { posts_when_asked, is_registered, is_silent, is_moderated } = abilities;
     let ability = |subject, is_there, detail: &str, since: &str| match is_there {
         true => Finding::works(subject, detail),
-        false => {
-            Finding::limited(subject, format!("no: {detail}"), &format!("Linux {since} has it"))
-        }
+        false => Finding::limited(
+            subject,
+            format!("no: {detail}"),
+            &format!("Linux {since} has it, if nothing forbids it"),
+        ),
     };
     vec![
         Finding::works("ring", "multishot polls, timeouts"),

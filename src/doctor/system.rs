@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::{Finding, Verdict};
+use super::Finding;
+#[cfg(test)]
+use super::Verdict;
 use crate::sys::thread::allowed_cores;
 
 /// A file's first line, or all of a file of one line.
@@ -75,7 +77,10 @@ fn user_namespaces() -> Finding {
 
 fn jit() -> Finding {
     match line("/proc/sys/net/core/bpf_jit_enable").as_deref() {
-        None => Finding::unknown("BPF", "/proc/sys/net/core/bpf_jit_enable cannot be read"),
+        None => Finding::unknown(
+            "BPF",
+            "only the initial network namespace tells (net.core.bpf_jit_enable)",
+        ),
         Some("0") => Finding::limited(
             "BPF",
             "filters are interpreted",
@@ -104,64 +109,107 @@ fn huge_pages() -> Finding {
     }
 }
 
-/// linux/capability.h: its number, its name, what it is for, whether there is no capturing without.
-const CAPABILITIES: [(u32, &str, &str, bool); 5] = [
-    (13, "CAP_NET_RAW", "opening packet sockets and AF_XDP sockets", true),
-    (12, "CAP_NET_ADMIN", "attaching XDP programs, busy polling beyond the default", false),
-    (39, "CAP_BPF", "loading XDP programs", false),
-    (21, "CAP_SYS_ADMIN", "entering other network namespaces", false),
-    (14, "CAP_IPC_LOCK", "a UMEM beyond RLIMIT_MEMLOCK", false),
-];
-
-pub(super) fn capabilities() -> Vec<Finding> {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    let Some(effective) = effective else {
-        return vec![Finding::unknown("all", "/proc/thread-self/status cannot be read")];
-    };
-    let is_initial = line("/proc/self/uid_map")
-        .is_some_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-    let here = if is_initial { "" } else { "; in this user namespace only" };
-    CAPABILITIES.iter().map(|capability| found(*capability, effective, here)).collect()
+/// A capability (linux/capability.h), and what it is for.
+#[derive(Debug, Clone, Copy)]
+struct Capability {
+    bit: u32,
+    name: &'static str,
+    purpose: &'static str,
+    /// Whether there is no capturing without.
+    is_needed: bool,
+    /// Whether that takes it in the initial user namespace (`capable`, kernel/capability.c).
+    is_of_the_machine: bool,
 }
 
-fn found(capability: (u32, &'static str, &str, bool), effective: u64, here: &str) -> Finding {
-    let (bit, name, purpose, is_needed) = capability;
-    if effective & 1 << bit != 0 {
-        return Finding::works(name, format!("{purpose}{here}"));
-    }
-    let verdict = if is_needed { Verdict::Missing } else { Verdict::Limited };
-    let small = name.to_lowercase();
-    let remedy = match is_needed {
-        true => {
-            "`just setcap <binary>`, root, or a user and network namespace of your own".to_owned()
-        }
-        false => format!("`setcap {small},cap_net_raw+ep <binary>`, where that is wanted"),
+const IPC_LOCK: u32 = 14;
+
+const CAPABILITIES: [Capability; 5] = [
+    Capability {
+        bit: 13,
+        name: "CAP_NET_RAW",
+        purpose: "opening packet sockets and AF_XDP sockets",
+        is_needed: true,
+        is_of_the_machine: false,
+    },
+    Capability {
+        bit: 12,
+        name: "CAP_NET_ADMIN",
+        purpose: "attaching XDP programs, busy polling beyond the default",
+        is_needed: false,
+        is_of_the_machine: true,
+    },
+    Capability {
+        bit: 39,
+        name: "CAP_BPF",
+        purpose: "loading XDP programs",
+        is_needed: false,
+        is_of_the_machine: true,
+    },
+    Capability {
+        bit: 21,
+        name: "CAP_SYS_ADMIN",
+        purpose: "entering other network namespaces",
+        is_needed: false,
+        is_of_the_machine: false,
+    },
+    Capability {
+        bit: IPC_LOCK,
+        name: "CAP_IPC_LOCK",
+        purpose: "a UMEM beyond RLIMIT_MEMLOCK",
+        is_needed: false,
+        is_of_the_machine: true,
+    },
+];
+
+/// What this thread may do: its effective capabilities, and whether it is in the initial user namespace.
+fn effective() -> Option<(u64, bool)> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let map = line("/proc/self/uid_map")?;
+    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    Some((u64::from_str_radix(bits.trim(), 16).ok()?, is_initial))
+}
+
+pub(super) fn capabilities() -> Vec<Finding> {
+    let Some((bits, is_initial)) = effective() else {
+        return vec![Finding::unknown("all", "/proc/thread-self/status cannot be read")];
     };
-    Finding::new(name, verdict, format!("no: {purpose}")).with_remedy(&remedy)
+    CAPABILITIES.iter().map(|capability| found(capability, bits, is_initial)).collect()
+}
+
+fn found(capability: &Capability, bits: u64, is_initial: bool) -> Finding {
+    let Capability { bit, name, purpose, is_needed, is_of_the_machine } = *capability;
+    let has = bits & 1 << bit != 0;
+    if has && (is_initial || !is_of_the_machine) {
+        let where_it_holds = if is_initial { "" } else { ", in this user namespace" };
+        return Finding::works(name, format!("{purpose}{where_it_holds}"));
+    }
+    if is_needed {
+        let remedy = "`just setcap <binary>`, root, or a user and network namespace of your own";
+        return Finding::missing(name, format!("no: {purpose}"), remedy);
+    }
+    let detail = match has {
+        true => format!("of no use in a user namespace of one's own: {purpose}"),
+        false => format!("no: {purpose}"),
+    };
+    // All at once: what `setcap` is given replaces what was there.
+    let all = "`setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep <binary>`, of them what is wanted; or root";
+    Finding::limited(name, detail, all)
 }
 
 pub(super) fn limits() -> Vec<Finding> {
     let text = fs::read_to_string("/proc/thread-self/limits").unwrap_or_default();
-    vec![
-        limit(
-            &text,
-            "Max locked memory",
-            "locked memory",
-            64 << 20,
-            "bytes",
-            "UMEMs are within it; `ulimit -l`",
-        ),
-        limit(
-            &text,
-            "Max open files",
-            "descriptors",
-            1024,
-            "",
-            "a capture takes up to three; `ulimit -n`",
-        ),
-    ]
+    let is_free =
+        effective().is_some_and(|(bits, is_initial)| is_initial && bits & 1 << IPC_LOCK != 0);
+    let memory = match is_free {
+        true => Finding::works("locked memory", "as much as there is: CAP_IPC_LOCK"),
+        false => {
+            let remedy = "`ulimit -l` (LimitMEMLOCK= of a unit), or a smaller UMEM (AF_XDP)";
+            limit(&text, "Max locked memory", "locked memory", 64 << 20, "bytes", remedy)
+        }
+    };
+    let remedy = "a capture takes up to three; `ulimit -n`";
+    vec![memory, limit(&text, "Max open files", "descriptors", 1024, "", remedy)]
 }
 
 /// The soft limit, which is fine from `enough` on.
@@ -209,11 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_that_is_needed_and_one_that_is_useful_are_told_apart() {
-        let without: Vec<_> =
-            CAPABILITIES.iter().map(|one| found(*one, 1 << 12, "").verdict).collect();
-        assert_eq!(without[0], Verdict::Missing);
-        assert_eq!(without[1], Verdict::Works);
-        assert!(without[2..].iter().all(|verdict| *verdict == Verdict::Limited));
+    fn capabilities_are_judged_by_what_they_are_good_for_here() {
+        let verdicts = |bits, is_initial| {
+            CAPABILITIES.each_ref().map(|one| found(one, bits, is_initial).verdict)
+        };
+        use Verdict::{Limited, Missing, Works};
+        assert_eq!(verdicts(u64::MAX, true), [Works; 5]);
+        assert_eq!(verdicts(u64::MAX, false), [Works, Limited, Limited, Works, Limited]);
+        assert_eq!(verdicts(1 << 12, true), [Missing, Works, Limited, Limited, Limited]);
     }
 }

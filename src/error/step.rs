@@ -75,7 +75,7 @@ impl Step {
             (Self::OpenSocket, libc::EAFNOSUPPORT) => {
                 "this kernel has no packet sockets (CONFIG_PACKET)"
             }
-            (Self::SetOption("SO_BUSY_POLL" | "SO_PREFER_BUSY_POLL"), libc::EPERM) => {
+            (Self::SetOption(name), libc::EPERM) if name.contains("BUSY_POLL") => {
                 "raising busy polling above the system default needs CAP_NET_ADMIN"
             }
             (Self::EnterNamespace, libc::EPERM | libc::EACCES) => {
@@ -83,6 +83,8 @@ impl Step {
             }
             (Self::EnterNamespace, libc::ENOENT) => "`ip netns` lists those that have a name",
             (Self::EnterNamespace, libc::EINVAL) => "is it a network namespace?",
+            (Self::SetFilter, libc::EPERM) => "the filter is locked (`lock_filter`), for good",
+            (Self::LoadProgram, libc::EACCES) => "the kernel's verifier refused the program",
             (Self::SetFilter, libc::ENOMEM) => {
                 "this filter, and the one it replaces, are more than a socket may have: raise \
                  net.core.optmem_max, or filter by less"
@@ -151,9 +153,11 @@ impl Step {
             }
             (Self::SpawnThread, libc::EAGAIN) => "raise RLIMIT_NPROC or the cgroup's pids.max",
             (_, libc::EPERM | libc::EACCES) => {
-                "a seccomp profile or a security module forbids it: the audit log (`dmesg`) has which"
+                "a capability is missing, or a seccomp profile or security module forbids it: \
+                 `ringtap::doctor` tells the first, the audit log (`dmesg`) the others"
             }
-            (_, libc::EMFILE | libc::ENFILE) => "raise RLIMIT_NOFILE (`ulimit -n`)",
+            (_, libc::EMFILE) => "raise RLIMIT_NOFILE (`ulimit -n`)",
+            (_, libc::ENFILE) => "the system's table of files is full: raise fs.file-max",
             (_, libc::ENOMEM | libc::ENOBUFS) => "the kernel has no memory for it",
             _ => return None,
         })

@@ -1,11 +1,12 @@
 //! A filter by terms, in netring's words.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use super::BpfFilter;
 use super::parse::{MAX_HEIGHT, MAX_PRIMITIVES};
 use super::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
-use crate::Result;
+use crate::{LinkType, Result};
 
 /// Terms of a filter, all of which must hold; from [`BpfFilter::builder`].
 ///
@@ -250,7 +251,7 @@ impl BpfFilterBuilder {
         if self.is_negated && is_empty {
             return Err(super::FilterError::whole("at least one term with `negate`").into());
         }
-        let filter = BpfFilter::of(self.expr(), false)?;
+        let filter = BpfFilter::of(Arc::new(self.expr()), LinkType::ETHERNET, false)?;
         let is_never = |program: &[crate::BpfInsn]| matches!(program, [only] if only.k == 0);
         if !is_empty && is_never(filter.program(super::Target::Socket)) {
             let why = "terms that can hold together: these never do";

@@ -382,6 +382,8 @@ fn a_transparent_filter_takes_the_same_packets_behind_tags() {
     assert!(!put_back(&BpfFilter::parse("vlan 6 and tcp").unwrap()));
     let raw = BpfFilter::parse("tcp").unwrap().vlan_transparent().unwrap();
     assert!(raw.for_link(LinkType::RAW).unwrap().matches(&plain[14..]));
+    let other_way_round = BpfFilter::parse("tcp").unwrap().for_link(LinkType::RAW).unwrap();
+    assert!(other_way_round.vlan_transparent().unwrap().matches(&plain[14..]));
 }
 
 #[test]

@@ -19,6 +19,11 @@ impl LinkType {
     pub const LINUX_SLL: Self = Self(113);
     /// Linux's cooked capture, the second version.
     pub const LINUX_SLL2: Self = Self(276);
+    /// What nobody knows: a number that is set aside for private use.
+    pub(crate) const UNKNOWN: Self = Self(162);
+    /// All that filters can be compiled for in full, and what is not known.
+    pub(crate) const COMPILED: [Self; 6] =
+        [Self::ETHERNET, Self::RAW, Self::NULL, Self::LINUX_SLL, Self::LINUX_SLL2, Self::UNKNOWN];
 
     /// What packets of an interface begin with, by the kind that the kernel says it is of (`ARPHRD_*`,
     /// linux/if_arp.h), as a packet socket gives them; `None` where that is not known.
@@ -27,10 +32,10 @@ impl LinkType {
         const RAWIP: u16 = 519;
         Some(match kind {
             libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Self::ETHERNET,
-            // Tunnels take their outer headers off before anybody sees a packet.
-            libc::ARPHRD_NONE | RAWIP | libc::ARPHRD_PPP => Self::RAW,
+            // Tunnels take their outer headers off before anybody sees a packet. Not so ARPHRD_PPP, where it depends
+            // on the driver; and of ARPHRD_CAN the bytes are those of files in another order.
+            libc::ARPHRD_NONE | RAWIP => Self::RAW,
             libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT => Self::RAW,
-            libc::ARPHRD_CAN => Self(227),
             libc::ARPHRD_IEEE80211 => Self(105),
             libc::ARPHRD_IEEE80211_PRISM => Self(119),
             libc::ARPHRD_IEEE80211_RADIOTAP => Self(127),

@@ -89,6 +89,11 @@ impl Asker<'_> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GGRO, data: 0 })?.data != 0)
     }
 
+    /// Whether large sends are left to the card to be split (`ETHTOOL_GTSO`).
+    pub(crate) fn is_tso_on(&self, name: &str) -> io::Result<bool> {
+        Ok(self.ethtool(name, Value { cmd: ETHTOOL_GTSO, data: 0 })?.data != 0)
+    }
+
     /// `ETH_FLAG_*`, from `ETHTOOL_GFLAGS`.
     pub(crate) fn offload_flags(&self, name: &str) -> io::Result<u32> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GFLAGS, data: 0 })?.data)
@@ -188,6 +193,7 @@ fn named(name: &str) -> io::Result<libc::ifreq> {
 const ETHTOOL_GSET: u32 = 0x01;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GRINGPARAM: u32 = 0x10;
+const ETHTOOL_GTSO: u32 = 0x1e;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;

@@ -60,7 +60,10 @@ fn parse_link(message: &[u8]) -> Option<u32> {
 pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
     let mut family = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     push(&mut family, CTRL_ATTR_FAMILY_NAME, b"netdev\0");
-    let answer = ask(Some(GENERIC), CONTROL, &family)?;
+    let answer = match ask(Some(GENERIC), CONTROL, &family) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        answer => answer?,
+    };
     let Some(id) = generic(&answer, CTRL_ATTR_FAMILY_ID) else { return Ok(None) };
     let mut device = vec![NETDEV_CMD_DEV_GET, 1, 0, 0];
     push(&mut device, NETDEV_A_DEV_IFINDEX, &index.to_ne_bytes());
@@ -70,9 +73,6 @@ pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
 
 /// An attribute of a generic message.
 fn generic<const N: usize>(message: &[u8], wanted: u16) -> Option<[u8; N]> {
-    if message.get(4..6)? == NLMSG_ERROR.to_ne_bytes() {
-        return None;
-    }
     attribute(message.get(HEADER + GENERIC_HEADER..)?, wanted)?.get(..N)?.try_into().ok()
 }
 
@@ -91,7 +91,19 @@ fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>
     let mut answer = vec![0; 64 * 1024];
     let (len, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::empty())?;
     answer.truncate(len);
-    Ok(answer)
+    match refusal(&answer) {
+        Some(error) => Err(error),
+        None => Ok(answer),
+    }
+}
+
+/// Why the kernel does not answer (`struct nlmsgerr`).
+fn refusal(message: &[u8]) -> Option<io::Error> {
+    if message.get(4..6)? != NLMSG_ERROR.to_ne_bytes() {
+        return None;
+    }
+    let errno = i32::from_ne_bytes(message.get(HEADER..)?.get(..4)?.try_into().ok()?);
+    Some(io::Error::from_raw_os_error(-errno))
 }
 
 fn push(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -136,6 +148,15 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_an_error() {
+        let mut message = vec![0; HEADER];
+        message.extend_from_slice(&(-libc::ENODEV).to_ne_bytes());
+        assert!(refusal(&message).is_none());
+        message[4] = NLMSG_ERROR as u8;
+        assert_eq!(refusal(&message).unwrap().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
     fn the_features_of_a_driver_are_found_and_nothing_in_torn_answers() {
         let mut message = vec![0; HEADER + GENERIC_HEADER];
         push(&mut message, NETDEV_A_DEV_IFINDEX, &3_u32.to_ne_bytes());
@@ -145,7 +166,5 @@ mod tests {
         for len in 0..message.len() {
             assert_eq!(features(&message[..len]), None, "{len}");
         }
-        message[4] = NLMSG_ERROR as u8;
-        assert_eq!(features(&message), None);
     }
 }

@@ -6,11 +6,17 @@ use ringtap::{Capture, CaptureBuilder, Error, Injector, Step, interface_info};
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{Veth, namespace};
 
-use crate::says;
+use crate::{FORBIDDEN, says};
 
 const SETSOCKOPT: i64 = libc::SYS_setsockopt;
 /// Of a system call's arguments: which option.
 const OPTION: u32 = 2;
+
+/// What `poll(2)` is: not every machine has it besides `ppoll`.
+#[cfg(target_arch = "x86_64")]
+const POLL: i64 = libc::SYS_poll;
+#[cfg(not(target_arch = "x86_64"))]
+const POLL: i64 = libc::SYS_ppoll;
 
 fn ring(veth: &Veth) -> CaptureBuilder {
     Capture::builder().interface(&veth.left).block_size(1 << 16).block_count(4)
@@ -52,8 +58,7 @@ fn opening() {
     says!(
         open(SETSOCKOPT, option(libc::PACKET_RX_RING), libc::EPERM),
         Error::Os { step: Step::CreateRing, .. },
-        "creating the ring ({v}): Operation not permitted (os error 1); a seccomp profile or a security module \
-         forbids it: the audit log (`dmesg`) has which"
+        "creating the ring ({v}): Operation not permitted (os error 1); {FORBIDDEN}"
     );
     says!(
         open(SETSOCKOPT, option(libc::PACKET_RX_RING), libc::ENOMEM),
@@ -64,8 +69,7 @@ fn opening() {
     says!(
         open(libc::SYS_mmap, Some((3, i64::from(libc::MAP_SHARED))), libc::EACCES),
         Error::Os { step: Step::MapRing, .. },
-        "mapping the ring ({v}): Permission denied (os error 13); a seccomp profile or a security module forbids it: \
-         the audit log (`dmesg`) has which"
+        "mapping the ring ({v}): Permission denied (os error 13); {FORBIDDEN}"
     );
     says!(
         open(SETSOCKOPT, option(libc::SO_ATTACH_FILTER), libc::ENOMEM),
@@ -76,15 +80,13 @@ fn opening() {
     says!(
         open(libc::SYS_bind, None, libc::EACCES),
         Error::Os { step: Step::Bind, .. },
-        "binding to the interface ({v}): Permission denied (os error 13); a seccomp profile or a security module \
-         forbids it: the audit log (`dmesg`) has which"
+        "binding to the interface ({v}): Permission denied (os error 13); {FORBIDDEN}"
     );
     let asked = without(libc::SYS_ioctl, None, libc::EPERM, || interface_info(v).map(drop));
     says!(
         asked,
         Error::Os { step: Step::QueryInterface("index"), .. },
-        "asking the interface for its index ({v}): Operation not permitted (os error 1); a seccomp profile or a \
-         security module forbids it: the audit log (`dmesg`) has which"
+        "asking the interface for its index ({v}): Operation not permitted (os error 1); {FORBIDDEN}"
     );
 }
 
@@ -97,20 +99,13 @@ fn running() {
     says!(
         without(libc::SYS_getsockopt, None, libc::EPERM, || capture.stats().map(drop)),
         Error::Os { step: Step::GetOption("PACKET_STATISTICS"), .. },
-        "reading PACKET_STATISTICS: Operation not permitted (os error 1); a seccomp profile or a security module \
-         forbids it: the audit log (`dmesg`) has which"
+        "reading PACKET_STATISTICS: Operation not permitted (os error 1); {FORBIDDEN}"
     );
     let wait = || capture.next_batch_timeout(Duration::from_secs(1)).map(drop);
     says!(
-        without(libc::SYS_poll, None, libc::EPERM, || without(
-            libc::SYS_ppoll,
-            None,
-            libc::EPERM,
-            wait
-        )),
+        without(POLL, None, libc::EPERM, || without(libc::SYS_ppoll, None, libc::EPERM, wait)),
         Error::Os { step: Step::Wait, .. },
-        "waiting for packets ({v}): Operation not permitted (os error 1); a seccomp profile or a security module \
-         forbids it: the audit log (`dmesg`) has which"
+        "waiting for packets ({v}): Operation not permitted (os error 1); {FORBIDDEN}"
     );
     let stop = || capture.stop_handle().map(drop);
     says!(
@@ -128,14 +123,12 @@ fn running() {
     says!(
         without(libc::SYS_sendto, None, libc::EPERM, || tx.flush()),
         Error::Os { step: Step::Kick, .. },
-        "handing frames to the kernel ({v}): Operation not permitted (os error 1); a seccomp profile or a security \
-         module forbids it: the audit log (`dmesg`) has which"
+        "handing frames to the kernel ({v}): Operation not permitted (os error 1); {FORBIDDEN}"
     );
     tx.flush().unwrap();
     says!(
         without(libc::SYS_recvmsg, None, libc::EPERM, || tx.read_tx_timestamp().map(drop)),
         Error::Os { step: Step::ReadTimestamp, .. },
-        "reading a transmit timestamp ({v}): Operation not permitted (os error 1); a seccomp profile or a security \
-         module forbids it: the audit log (`dmesg`) has which"
+        "reading a transmit timestamp ({v}): Operation not permitted (os error 1); {FORBIDDEN}"
     );
 }

@@ -17,6 +17,10 @@ use ringtap::Error;
 
 ringtap_lab::test_binary!();
 
+/// What is said where nothing better is known of a refusal.
+const FORBIDDEN: &str = "a capability is missing, or a seccomp profile or security module forbids it: \
+    `ringtap::doctor` tells the first, the audit log (`dmesg`) the others";
+
 /// The error is what `is_it` says, and says `expected`.
 #[track_caller]
 fn says<T: Debug>(

@@ -9,8 +9,8 @@ use ringtap::{
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{namespace, xdp};
 
-use crate::says;
 use crate::setup::{privileged, sender, socket};
+use crate::{FORBIDDEN, says};
 
 #[test]
 fn sockets_that_send() {
@@ -87,8 +87,7 @@ fn sockets_that_send() {
     says!(
         without(libc::SYS_sendto, None, libc::EPERM, || first.flush()),
         Error::Os { step: Step::Kick, .. },
-        "handing frames to the kernel ({v}, queue 0): Operation not permitted (os error 1); a seccomp profile or a \
-         security module forbids it: the audit log (`dmesg`) has which"
+        "handing frames to the kernel ({v}, queue 0): Operation not permitted (os error 1); {FORBIDDEN}"
     );
 }
 

@@ -40,6 +40,20 @@ impl Tun {
         Ok(Self { name: name.to_owned(), file })
     }
 
+    /// Has it be of another kind (`ARPHRD_*`).
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn set_kind(&self, kind: u16) {
+        const SET_KIND: libc::Ioctl = 0x4004_54cd;
+        link::set_up(&self.name, false).expect("a tun can be set down");
+        // SAFETY: TUNSETLINK takes a number.
+        let result =
+            unsafe { libc::ioctl(self.file.as_raw_fd(), SET_KIND, libc::c_ulong::from(kind)) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        link::set_up(&self.name, true).expect("and up");
+    }
+
     /// Has an IP packet come in.
     ///
     /// # Panics
