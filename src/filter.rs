@@ -84,7 +84,10 @@ pub struct BpfFilter {
 
 /// A filter's programs for packets of other links, made when the first of those is looked at.
 #[derive(Debug, Clone, Default)]
-struct Elsewhere(Arc<OnceLock<Vec<(LinkType, Arc<[BpfInsn]>)>>>);
+struct Elsewhere(Arc<OnceLock<Vec<OfLink>>>);
+
+/// A program for packets of a link.
+type OfLink = (LinkType, Arc<[BpfInsn]>);
 
 impl Elsewhere {
     fn program(&self, filter: &BpfFilter, link: LinkType) -> Option<&Arc<[BpfInsn]>> {
