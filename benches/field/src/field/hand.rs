@@ -97,7 +97,65 @@ fn u32_at(bytes: &[u8], at: usize) -> usize {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
 }
 
+/// The loop, waiting by `poll(2)`.
 pub(crate) fn receive(name: &str, progress: &Progress) -> Outcome<()> {
+    receive_by(name, progress, |fd| Ok(move || wait(fd, libc::POLLIN | libc::POLLERR)))
+}
+
+/// The same, waiting by epoll.
+pub(crate) fn receive_by_epoll(name: &str, progress: &Progress) -> Outcome<()> {
+    receive_by(name, progress, |fd| {
+        // SAFETY: no memory involved.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        check(epoll)?;
+        // SAFETY: a fresh descriptor.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        let mut event =
+            libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
+        // SAFETY: the event is readable.
+        check(unsafe {
+            libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
+        })?;
+        Ok(move || {
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            let limit = PATIENCE.as_millis() as i32;
+            // SAFETY: room for one event.
+            unsafe { libc::epoll_wait(epoll.as_raw_fd(), &raw mut event, 1, limit) };
+        })
+    })
+}
+
+/// The same, waiting by a multishot poll of an io_uring.
+pub(crate) fn receive_by_uring(name: &str, progress: &Progress) -> Outcome<()> {
+    receive_by(name, progress, |fd| {
+        let mut builder = io_uring::IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun();
+        let mut ring: io_uring::IoUring = builder.build(8)?;
+        let mut is_armed = false;
+        Ok(move || {
+            if !is_armed {
+                let poll =
+                    io_uring::opcode::PollAdd::new(io_uring::types::Fd(fd), libc::POLLIN as u32);
+                // SAFETY: it refers to no memory.
+                unsafe { ring.submission().push(&poll.multi(true).build()) }
+                    .expect("there is room");
+                is_armed = true;
+            }
+            let limit = io_uring::types::Timespec::from(PATIENCE);
+            let limit = io_uring::types::SubmitArgs::new().timespec(&limit);
+            let _ = ring.submitter().submit_with_args(1, &limit);
+            for entry in ring.completion() {
+                is_armed &= io_uring::cqueue::more(entry.flags());
+            }
+        })
+    })
+}
+
+fn receive_by<W: FnMut()>(
+    name: &str,
+    progress: &Progress,
+    waiter: impl FnOnce(RawFd) -> io::Result<W>,
+) -> Outcome<()> {
     let request = libc::tpacket_req3 {
         tp_block_size: BLOCK as u32,
         tp_block_nr: BLOCKS as u32,
@@ -114,12 +172,13 @@ pub(crate) fn receive(name: &str, progress: &Progress) -> Outcome<()> {
         &request,
         BLOCK * BLOCKS,
     )?;
+    let mut wait = waiter(ring.socket.as_raw_fd())?;
     let mut block = 0;
     while !progress.is_over() {
         let at = block * BLOCK;
         let status = ring.status(at + 8);
         if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
-            wait(ring.socket.as_raw_fd(), libc::POLLIN | libc::POLLERR);
+            wait();
             continue;
         }
         let header = ring.bytes(at, 48);

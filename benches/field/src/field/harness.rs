@@ -118,8 +118,9 @@ pub(crate) fn compare<W: Copy>(
     mut measure: impl FnMut(W) -> Outcome<Vec<f64>>,
 ) -> Table {
     eprintln!("{title} …");
-    let only = std::env::var("FIELD_WAY").unwrap_or_default(); // to look at one alone
-    let ways: Vec<_> = ways.iter().filter(|way| way.0.contains(&only)).copied().collect();
+    let only = std::env::var("FIELD_WAY").unwrap_or_default(); // to look at some alone
+    let is_wanted = |name: &str| only.split(';').any(|part| name.contains(part));
+    let ways: Vec<_> = ways.iter().filter(|way| is_wanted(way.0)).copied().collect();
     let row = |&(name, kind, _): &(&'static str, Kind, W)| Row {
         name,
         kind,

@@ -3,8 +3,8 @@
 //!
 //! Over veth pairs of a namespace of its own. Ways take turns; a figure is the median of the rounds, with the least and
 //! the most. The sender has core 0, the measured code core 1. `--rounds N`; `--only NAME` for one table;
-//! `--markdown FILE`, `--json FILE`, `--svg FILE`. With `FIELD_WAY=PART` in the environment, only ways with that in their
-//! name, for a profiler.
+//! `--markdown FILE`, `--json FILE`, `--svg FILE`. With `FIELD_WAY=PART;PART` in the environment, only ways with one of
+//! those in their name, for a profiler.
 
 mod calls;
 mod flows;

@@ -25,6 +25,8 @@ type Receiver = fn(&str, &Progress) -> Outcome<()>;
 
 const WAYS: &[(&str, Kind, Receiver)] = &[
     ("hand-written loop", Kind::Limit, hand::receive),
+    ("hand-written loop, epoll", Kind::Limit, hand::receive_by_epoll),
+    ("hand-written loop, io_uring", Kind::Limit, hand::receive_by_uring),
     ("ringtap, blocking", Kind::Ours, blocking),
     ("ringtap, built-in", Kind::Ours, |name, progress| on(&BuiltIn::default(), name, progress)),
     ("ringtap, tokio", Kind::Ours, |name, progress| {
