@@ -179,3 +179,23 @@ fn the_overview_lists_every_public_name_and_no_other() {
         "not listed: {missing:?}; not there: {unknown:?}"
     );
 }
+
+#[test]
+fn the_page_of_troubles_has_every_error() {
+    let page = read("docs/TROUBLESHOOTING.md");
+    let listed: Vec<String> = listed(&page).into_iter().map(|(name, _)| name).collect();
+    let mut count = 0;
+    for (file, name) in [("src/error.rs", "Error"), ("src/error/step.rs", "Step")] {
+        let source = read(file);
+        let body = source.split_once(&format!("pub enum {name} {{")).unwrap().1;
+        for line in body.split_once("\n}").unwrap().0.lines() {
+            let Some(line) = line.strip_prefix("    ") else { continue };
+            if line.starts_with(|c: char| c.is_ascii_uppercase()) {
+                let variant = line.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+                count += 1;
+                assert!(listed.iter().any(|name| name == variant), "{name}::{variant}");
+            }
+        }
+    }
+    assert!(count > 50, "{count}");
+}
