@@ -30,9 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 type Rule = fn(&[u64]) -> bool;
 
 const ANY: Rule = |_| true;
-// The kernel's own queues before the far end may lose some on a busy machine: that all arrive is for other tests.
 
 /// Name, last line (`#` is a number, `*` anything), and what its numbers must fulfil.
+///
+/// The kernel's queues before a far end may lose some on a busy machine: that all arrive is for other tests.
 const EXAMPLES: &[(&str, &str, Rule)] = &[
     ("async_bridge", "and back: # received = # forwarded + # filtered + # others", |n| {
         n[0] == n[1] + n[2] + n[3] && n[1] > 0
