@@ -193,7 +193,7 @@ fn found(capability: &Capability, bits: u64, is_initial: bool) -> Finding {
         false => format!("no: {purpose}"),
     };
     // All at once: what `setcap` is given replaces what was there.
-    let all = "`setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep <binary>`, of them what is wanted; or root";
+    let all = "`setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock,cap_sys_admin+ep <binary>`, of them what is wanted; or root";
     Finding::limited(name, detail, all)
 }
 
