@@ -152,6 +152,7 @@ impl Capture {
     /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.
     pub fn attach_fanout_ebpf(&self, program: &OwnedFd) -> Result<()> {
         bpf::fanout_extended(self.socket.as_fd(), program)
+            .map_err(|error| error.of(self.interface()))
     }
 
     /// Locks the filter for as long as the socket lives: not even root can change it (`SO_LOCK_FILTER`, socket(7)).

@@ -63,22 +63,22 @@ impl Socket {
     }
 
     pub(super) fn stats(&self) -> Result<CaptureStats> {
-        self.totals.refresh(self.fd.as_fd())
+        self.totals.refresh(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
     /// Lets packets in, through the capture's filter.
     pub(super) fn open_intake(&self) -> Result<()> {
-        self.intake.open(self.fd.as_fd())
+        self.intake.open(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
     /// Lets no further packet in, uncounted; those in the ring stay.
     pub(crate) fn close_intake(&self) -> Result<()> {
-        self.intake.close(self.fd.as_fd())
+        self.intake.close(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
     /// Changes what decides of packets.
     pub(super) fn set_decider(&self, decider: Decider) -> Result<()> {
-        self.intake.set(self.fd.as_fd(), decider)
+        self.intake.set(self.fd.as_fd(), decider).map_err(|error| error.of(&self.name))
     }
 
     pub(super) fn link_type(&self) -> Option<LinkType> {
@@ -86,7 +86,7 @@ impl Socket {
     }
 
     pub(super) fn lock_filter(&self) -> Result<()> {
-        self.intake.lock_filter(self.fd.as_fd())
+        self.intake.lock_filter(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
     /// Looks whether the interface is up, down or gone, and takes the socket's pending error.

@@ -99,7 +99,15 @@ fn running() {
     says!(
         without(libc::SYS_getsockopt, None, libc::EPERM, || capture.stats().map(drop)),
         Error::Os { step: Step::GetOption("PACKET_STATISTICS"), .. },
-        "reading PACKET_STATISTICS: Operation not permitted (os error 1); {FORBIDDEN}"
+        "reading PACKET_STATISTICS ({v}): Operation not permitted (os error 1); {FORBIDDEN}"
+    );
+    let locked = ring(&veth).build().unwrap();
+    locked.lock_filter().unwrap();
+    says!(
+        locked.clear_filter(),
+        Error::Os { step: Step::SetFilter, .. },
+        "setting the socket filter ({v}): Operation not permitted (os error 1); the filter is locked (`lock_filter`), \
+         for good"
     );
     let wait = || capture.next_batch_timeout(Duration::from_secs(1)).map(drop);
     says!(
