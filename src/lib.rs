@@ -55,7 +55,8 @@
 //!                 executor  time         tasks; timers
 //!                     io                 async sockets
 //!                         shard          one thread a core
-//!                             bridge     two interfaces joined
+//!                             bridge     two interfaces joined; beside it channel, dedup,
+//!                                        doctor, multi, parse, pcap; above, flow and metrics
 //! ```
 //!
 //! # Features

@@ -289,7 +289,10 @@ impl CaptureBuilder {
 
     /// The error, with the interface's name.
     fn named(&self, error: Error) -> Error {
-        error.of(self.interface.as_deref().unwrap_or("no interface"))
+        match &self.interface {
+            Some(name) => error.of(name),
+            None => error,
+        }
     }
 
     /// As [`build`](Self::build), but in no group yet, and no packet gets in until

@@ -121,9 +121,9 @@ impl Capture {
     ///
     /// # Errors
     /// [`Error::Filter`](crate::Error::Filter) where the interface is no Ethernet, and its packets do not have what
-    /// the filter asks for. [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is locked; with `ENOMEM`
-    /// if this one and the one before are together more than a socket may have (`net.core.optmem_max`: at the default
-    /// of 128 KiB that is some 1700 instructions each). The one before stays.
+    /// the filter asks for. [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is
+    /// locked; with `ENOMEM` if this one and the one before are together more than a socket may have
+    /// (`net.core.optmem_max`: at the default of 128 KiB that is some 1700 instructions each). The one before stays.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.socket.set_decider(Decider::Classic(filter.clone()))
     }
