@@ -1,4 +1,4 @@
-//! Flows of a live capture: every packet of so many flows, 100,000 a second.
+//! Flows of a live capture: packets of so many flows, all of which have begun before, 100,000 a second.
 
 use std::time::{Duration, Instant};
 
@@ -30,17 +30,23 @@ pub(crate) fn table(veth: &Veth, flows: u32, title: &'static str, rounds: usize)
         });
         pin(0);
         std::thread::sleep(Duration::from_millis(250)); // it opens its socket
+        let sender = Sender::open(&veth.left)?;
+        let send = |count: u32| -> Outcome<u32> {
+            let (start, mut sent) = (Instant::now(), 0_u32);
+            while sent < count {
+                let from = sent as usize % frames.len();
+                let burst = &frames[from..(from + 200).min(frames.len())];
+                sender.send_all(burst)?;
+                sent += burst.len() as u32;
+                let due = Duration::from_secs(1) * sent / RATE;
+                std::thread::sleep(due.saturating_sub(start.elapsed()));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(sent)
+        };
+        send(flows)?;
         let (before, own) = (cpu_time(libc::RUSAGE_SELF), cpu_time(libc::RUSAGE_THREAD));
-        let (sender, start, mut sent) = (Sender::open(&veth.left)?, Instant::now(), 0_u32);
-        while sent < PACKETS {
-            let from = sent as usize % frames.len();
-            let burst = &frames[from..(from + 200).min(frames.len())];
-            sender.send_all(burst)?;
-            sent += burst.len() as u32;
-            let due = Duration::from_secs(1) * sent / RATE;
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
-        }
-        std::thread::sleep(Duration::from_millis(200));
+        let sent = send(PACKETS.max(flows))?;
         let used = cpu_time(libc::RUSAGE_SELF) - before - (cpu_time(libc::RUSAGE_THREAD) - own);
         progress.stop();
         receiving.join().map_err(|_| "the receiver panicked")??;

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::executor::{self, spawn_local};
+use ringtap::executor::{self, Executor, spawn_local};
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
 use ringtap::{
-    AsyncCapture, BpfFilter, Capture, CaptureBuilder, FanoutMode, Packet, Shards, Source,
-    Timestamp, time,
+    AsyncCapture, BpfFilter, Capture, CaptureBuilder, Coalesce, FanoutMode, Packet, ReactorOptions,
+    Shards, Source, Timestamp, time,
 };
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
@@ -22,11 +22,17 @@ const RETIRE_MS: u32 = 20;
 const MEMORY: usize = 32 << 20;
 const BLOCK: usize = 1 << 17;
 
-const CAPTURES: &[(&str, Kind, usize)] = &[
-    ("1 capture", Kind::Ours, 1),
-    ("4 captures", Kind::Ours, 4),
-    ("16 captures", Kind::Ours, 16),
-    ("64 captures", Kind::Ours, 64),
+/// A quarter of the blocks' timeout.
+const SHARED: Coalesce = Coalesce::Fixed(Duration::from_millis(RETIRE_MS as u64 / 4));
+
+const CAPTURES: &[(&str, Kind, (usize, Coalesce))] = &[
+    ("1 capture", Kind::Ours, (1, Coalesce::Off)),
+    ("4 captures", Kind::Ours, (4, Coalesce::Off)),
+    ("16 captures", Kind::Ours, (16, Coalesce::Off)),
+    ("64 captures", Kind::Ours, (64, Coalesce::Off)),
+    ("1 capture, 5 ms", Kind::Ours, (1, SHARED)),
+    ("16 captures, 5 ms", Kind::Ours, (16, SHARED)),
+    ("64 captures, 5 ms", Kind::Ours, (64, SHARED)),
 ];
 
 const SHARDS: &[(&str, Kind, usize)] = &[
@@ -51,7 +57,7 @@ const FLOWS: &[(&str, Kind, u32)] = &[
 /// A flood that a fanout group hands out in turn to captures on one reactor.
 pub(crate) fn captures(veth: &Veth, rounds: usize) -> Table {
     let columns = &["CPU ns/packet", "kpackets/s"];
-    compare("Captures on one reactor", columns, CAPTURES, rounds, |count| {
+    compare("Captures on one reactor", columns, CAPTURES, rounds, |(count, coalesce)| {
         flood(veth, |name, progress| {
             let group = ring(name, count).fanout_auto(FanoutMode::LoadBalance).build()?;
             let id = group.fanout_group().ok_or("it is of a group")?;
@@ -59,7 +65,8 @@ pub(crate) fn captures(veth: &Veth, rounds: usize) -> Table {
             for _ in 1..count {
                 captures.push(ring(name, count).fanout(FanoutMode::LoadBalance, id).build()?);
             }
-            executor::block_on(async {
+            let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
+            executor.block_on(async {
                 let mut receiving = Vec::new();
                 for capture in captures {
                     let (mut capture, progress) = (AsyncCapture::new(capture)?, progress.clone());

@@ -1,0 +1,232 @@
+//! The extractor of nearly everybody, with a short way for nearly every packet.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use flowscope::extract::{self as theirs, FiveTupleKey};
+use flowscope::{Extracted, FlowExtractor, L4Proto, Orientation, PacketView, TcpFlags, TcpInfo};
+
+/// Tells flows apart by protocol, addresses and ports.
+///
+/// As flowscope's, of which it is the same key, and a quarter of the instructions: whole segments of TCP and datagrams
+/// of UDP, straight in IPv4 without options or in IPv6, are read here; all else is flowscope's to look at.
+#[derive(Debug, Clone, Copy)]
+pub struct FiveTuple {
+    whole: theirs::FiveTuple,
+}
+
+impl FiveTuple {
+    /// Each direction is a flow.
+    pub const fn directional() -> Self {
+        Self { whole: theirs::FiveTuple::directional() }
+    }
+
+    /// Both directions are one flow; the key has the lesser end first.
+    pub const fn bidirectional() -> Self {
+        Self { whole: theirs::FiveTuple::bidirectional() }
+    }
+
+    /// Whether both directions are one flow.
+    pub const fn is_bidirectional(&self) -> bool {
+        self.whole.is_bidirectional()
+    }
+}
+
+impl Default for FiveTuple {
+    /// Of both directions.
+    fn default() -> Self {
+        Self::bidirectional()
+    }
+}
+
+impl FlowExtractor for FiveTuple {
+    type Key = FiveTupleKey;
+
+    #[inline]
+    fn extract(&self, view: PacketView<'_>) -> Option<Extracted<FiveTupleKey>> {
+        let Some(plain) = Plain::read(view.frame) else { return self.whole.extract(view) };
+        let Plain { source, destination, l4, tcp } = plain;
+        let (a, b, orientation) = match self.is_bidirectional() && source > destination {
+            true => (destination, source, Orientation::Reverse),
+            false => (source, destination, Orientation::Forward),
+        };
+        Some(Extracted::new(FiveTupleKey::new(l4, a, b), orientation, Some(l4), tcp))
+    }
+}
+
+/// A packet as most are.
+struct Plain {
+    source: SocketAddr,
+    destination: SocketAddr,
+    l4: L4Proto,
+    tcp: Option<TcpInfo>,
+}
+
+impl Plain {
+    /// `None` for whatever is not one, or does not hold together: somebody else is to say what that means.
+    #[inline]
+    fn read(frame: &[u8]) -> Option<Self> {
+        match (frame.get(12..14)?, frame.get(14)?) {
+            ([0x08, 0x00], 0x45) => Self::v4(frame),
+            ([0x86, 0xdd], 0x60..=0x6f) => Self::v6(frame),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn v4(frame: &[u8]) -> Option<Self> {
+        let ip: &[u8; 20] = frame.get(14..34)?.first_chunk()?;
+        let is_fragment = number(ip, 6)? & 0x3fff != 0;
+        let rest = frame.get(34..14 + usize::from(number(ip, 2)?))?;
+        let address = |at: usize| Some(IpAddr::from(*ip[at..].first_chunk::<4>()?));
+        if is_fragment {
+            return None;
+        }
+        Self::transport(ip[9], rest, 34, address(12)?, address(16)?)
+    }
+
+    #[inline]
+    fn v6(frame: &[u8]) -> Option<Self> {
+        let ip: &[u8; 40] = frame.get(14..54)?.first_chunk()?;
+        let len = number(ip, 4)?;
+        let rest = frame.get(54..54 + usize::from(len))?;
+        let address = |at: usize| Some(IpAddr::from(*ip[at..].first_chunk::<16>()?));
+        Self::transport(ip[6], rest, 54, address(8)?, address(24)?)
+    }
+
+    /// What is in an IP packet, which begins at a place of the frame.
+    #[inline]
+    fn transport(protocol: u8, rest: &[u8], at: usize, from: IpAddr, to: IpAddr) -> Option<Self> {
+        let (l4, tcp) = match protocol {
+            6 => (L4Proto::Tcp, Some(segment(rest, at)?)),
+            17 if (8..=rest.len()).contains(&usize::from(number(rest, 4)?)) => (L4Proto::Udp, None),
+            _ => return None,
+        };
+        let source = SocketAddr::new(from, number(rest, 0)?);
+        let destination = SocketAddr::new(to, number(rest, 2)?);
+        Some(Self { source, destination, l4, tcp })
+    }
+}
+
+/// What a segment of TCP says of itself.
+#[inline]
+fn segment(segment: &[u8], at: usize) -> Option<TcpInfo> {
+    // flowscope's type is made by flowscope only; what was made can be changed.
+    static ANY: LazyLock<TcpInfo> = LazyLock::new(|| {
+        let view = PacketView::new(&SEGMENT, flowscope::Timestamp::default());
+        let extracted = theirs::FiveTuple::bidirectional().extract(view);
+        extracted.and_then(|extracted| extracted.tcp).expect("it is a segment of TCP")
+    });
+    let header: &[u8; 20] = segment.first_chunk()?;
+    let len = usize::from(header[12] >> 4) * 4;
+    let payload = segment.len().checked_sub(len).filter(|_| len >= 20)?;
+    let word = |at: usize| Some(u32::from_be_bytes(*header[at..].first_chunk()?));
+    let mut info = *ANY;
+    info.flags = TcpFlags::from_bits_retain(header[13]);
+    (info.seq, info.ack) = (word(4)?, word(8)?);
+    (info.payload_offset, info.payload_len) = (at + len, payload);
+    info.window = number(header, 14)?;
+    Some(info)
+}
+
+/// A frame with nothing but headers.
+const SEGMENT: [u8; 54] = {
+    let mut frame = [0; 54];
+    (frame[12], frame[14], frame[17], frame[23], frame[46]) = (0x08, 0x45, 40, 6, 0x50);
+    frame
+};
+
+#[inline]
+fn number(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether the short way was taken; what comes of it must be flowscope's either way.
+    fn same(frame: &[u8]) -> bool {
+        let view = || PacketView::new(frame, flowscope::Timestamp::default());
+        let told = |extracted: Option<Extracted<FiveTupleKey>>| format!("{extracted:?}");
+        for (ours, theirs) in [
+            (FiveTuple::bidirectional(), theirs::FiveTuple::bidirectional()),
+            (FiveTuple::directional(), theirs::FiveTuple::directional()),
+        ] {
+            assert_eq!(told(ours.extract(view())), told(theirs.extract(view())), "{frame:02x?}");
+        }
+        Plain::read(frame).is_some()
+    }
+
+    fn frame(is_v6: bool, is_tcp: bool, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let builder = match is_v6 {
+            true => builder.ipv6([3; 16], [2; 16], 9),
+            false => builder.ipv4([10, 0, 0, 9], [10, 0, 0, 2], 9),
+        };
+        let mut frame = Vec::new();
+        match is_tcp {
+            true => {
+                let tcp = builder.tcp(ports.0, ports.1, 0x0102_0304, 4097).ack(77).fin().psh();
+                let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1400)];
+                let tcp = if ports.0 % 2 == 0 { tcp.options(&options).unwrap() } else { tcp };
+                tcp.write(&mut frame, payload).unwrap();
+            }
+            false => builder.udp(ports.0, ports.1).write(&mut frame, payload).unwrap(),
+        }
+        frame
+    }
+
+    #[test]
+    fn what_most_packets_are_is_read_the_short_way() {
+        for kind in 0..16_u16 {
+            let (is_v6, is_tcp, is_empty) = (kind & 1 == 0, kind & 2 == 0, kind & 4 == 0);
+            let payload: &[u8] = if is_empty { &[] } else { b"some bytes" };
+            let ports = if kind & 8 == 0 { (7, 80) } else { (80, 7) };
+            let mut frame = frame(is_v6, is_tcp, ports, payload);
+            assert!(same(&frame));
+            frame.extend([0; 6]); // Ethernet's padding
+            assert!(same(&frame));
+        }
+    }
+
+    #[test]
+    fn fragments_options_and_lengths_that_do_not_fit_are_flowscopes() {
+        let whole = frame(false, true, (7, 80), b"x");
+        let changed = |at: usize, to: u8| {
+            let mut frame = whole.clone();
+            frame[at] = to;
+            frame
+        };
+        for (at, to) in [(20, 0x20), (21, 1), (14, 0x46), (17, 255), (17, 30), (46, 0x40), (23, 1)]
+        {
+            assert!(!same(&changed(at, to)), "byte {at}");
+        }
+        (0..whole.len()).for_each(|len| assert!(!same(&whole[..len])));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn no_frame_is_read_otherwise_than_by_flowscope(
+            kind in 0..4_u8,
+            ports: (u16, u16),
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+            changes in prop::collection::vec((0..74_usize, any::<u8>()), 0..4),
+            len in 0..120_usize,
+        ) {
+            let mut frame = frame(kind & 1 == 0, kind & 2 == 0, ports, &payload);
+            for (at, to) in changes {
+                if let Some(byte) = frame.get_mut(at) {
+                    *byte = to;
+                }
+            }
+            same(&frame);
+            same(&frame[..len.min(frame.len())]);
+        }
+    }
+}
