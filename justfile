@@ -10,9 +10,10 @@ test:
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib ring::
 
-# A fuzzer for ten minutes: filter_text, filter_words, filter_program, capture_pcap or capture_pcapng.
+# A fuzzer for ten minutes: filter_text, filter_words, filter_program, capture_pcap, capture_pcapng or flow_frames.
 fuzz target:
-    cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
+    mkdir -p target/corpus/{{ target }}
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} target/corpus/{{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
 
 # The listing of the public API, for a look at what a change does to it. Needs cargo-public-api and a nightly toolchain.
 api:
