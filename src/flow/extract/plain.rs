@@ -172,7 +172,8 @@ mod tests {
             true => {
                 let tcp = builder.tcp(ports.0, ports.1, 0x0102_0304, 4097).ack(77).fin().psh();
                 let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1400)];
-                let tcp = if ports.0.is_multiple_of(2) { tcp.options(&options).unwrap() } else { tcp };
+                let tcp =
+                    if ports.0.is_multiple_of(2) { tcp.options(&options).unwrap() } else { tcp };
                 tcp.write(&mut frame, payload).unwrap();
             }
             false => builder.udp(ports.0, ports.1).write(&mut frame, payload).unwrap(),

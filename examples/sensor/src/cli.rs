@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config::SinkConfig;
+
+/// Watches packets, tells flows, and sends records of them to engines that exist.
+#[derive(Debug, Parser)]
+#[command(name = "ringtap-sensor", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Writes packets to pcapng files.
+    Capture(CaptureArgs),
+    /// Shows what shards see, and who talks most.
+    Top(TopArgs),
+    /// Prints flows as they end.
+    Flows(FlowsArgs),
+    /// Is a sensor: shards, flows, spool, sinks.
+    Run(RunArgs),
+    /// Says what works on this machine, and what to do about what does not.
+    Doctor {
+        /// An interface to examine too.
+        interface: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Plays all of it in a network namespace of its own, with traffic and without root.
+    Demo {
+        /// Hosts that visit a server: 18 frames, 3 flows each.
+        #[arg(long, default_value_t = 3000)]
+        visits: u32,
+        /// Writes a report, .html or .svg.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+    /// Prints completions for a shell.
+    Completions { shell: Shell },
+    /// Prints the manual page.
+    Man,
+}
+
+/// Where packets come from.
+#[derive(Debug, Args)]
+pub(crate) struct From {
+    /// The interface.
+    pub(crate) interface: String,
+    /// Only these packets, in the language of tcpdump.
+    #[arg(long)]
+    pub(crate) filter: Option<String>,
+    /// Ends after so many seconds.
+    #[arg(long)]
+    pub(crate) seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    #[command(flatten)]
+    pub(crate) from: From,
+    /// The directory of the files.
+    #[arg(long, default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// Begins another file after so many MiB.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) file_mib: u64,
+    /// Keeps so many files, and removes the oldest.
+    #[arg(long)]
+    pub(crate) keep: Option<usize>,
+    /// Cuts packets to so many bytes.
+    #[arg(long)]
+    pub(crate) snap_len: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) from: From,
+    /// So many shards; one a core, if not given.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Looks once, after a second.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// As JSON, an object a look.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Writes a report at the end, .html or .svg.
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Ndjson,
+    Csv,
+    Eve,
+    Zeek,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    #[command(flatten)]
+    pub(crate) from: From,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A configuration; flags go over it.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Who it is.
+    #[arg(long)]
+    pub(crate) sensor: Option<String>,
+    #[arg(long)]
+    pub(crate) interface: Option<String>,
+    /// A file that stands for the interface's network namespace.
+    #[arg(long)]
+    pub(crate) netns: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) filter: Option<String>,
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// The directory where records wait.
+    #[arg(long)]
+    pub(crate) spool: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) spool_mib: Option<u64>,
+    /// Seconds after which a flow without packets ends.
+    #[arg(long)]
+    pub(crate) idle_seconds: Option<u64>,
+    /// ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, nats:HOST:PORT,…, redis://HOST:PORT, parquet:DIRECTORY;
+    /// as often as wanted.
+    #[arg(long = "sink")]
+    pub(crate) sinks: Vec<SinkConfig>,
+    /// Where /metrics and /ready are served.
+    #[arg(long)]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Ends after so many seconds.
+    #[arg(long)]
+    pub(crate) seconds: Option<u64>,
+    /// Shows what the shards see.
+    #[arg(long)]
+    pub(crate) view: bool,
+    /// Ends with the account as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Writes a report at the end, .html or .svg.
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+}

@@ -1,0 +1,72 @@
+//! The commands.
+
+mod capture;
+mod demo;
+mod flows;
+mod run;
+mod top;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::sink::Outcome;
+
+pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
+    match command {
+        Command::Capture(args) => capture::run(&args)?,
+        Command::Top(args) => top::run(&args)?,
+        Command::Flows(args) => flows::run(&args)?,
+        Command::Run(args) => run::run(args)?,
+        Command::Demo { visits, report } => return demo::run(visits, report.as_deref()),
+        Command::Doctor { interface, json } => {
+            let report = ringtap::doctor::examine(interface.as_deref());
+            println!("{}", if json { report.to_json() } else { report.to_string() });
+        }
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "ringtap-sensor", &mut std::io::stdout());
+        }
+        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Set by SIGINT, SIGTERM and SIGHUP, or when the time is up.
+#[derive(Debug, Clone)]
+struct End {
+    is_asked: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+}
+
+impl End {
+    fn new(seconds: Option<u64>) -> Outcome<Self> {
+        let is_asked = Arc::new(AtomicBool::new(false));
+        let (asked, waiter) = (Arc::clone(&is_asked), std::thread::current());
+        ctrlc::set_handler(move || {
+            asked.store(true, Ordering::Relaxed);
+            waiter.unpark();
+        })?;
+        let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        Ok(Self { is_asked, deadline })
+    }
+
+    fn has_come(&self) -> bool {
+        self.is_asked.load(Ordering::Relaxed)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Waits for a time, or until the end comes.
+    fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now())
+            && !self.has_come()
+        {
+            std::thread::park_timeout(left.min(Duration::from_millis(100)));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! All of it, in a network namespace of its own.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ringtap_lab::{Directory, Stage};
+
+use super::run::watch;
+use crate::config::{Config, NdjsonConfig, SinkConfig};
+use crate::sensor::Sensor;
+use crate::sink::Outcome;
+
+pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
+    let stage = Stage::open(None)?;
+    let directory = Directory::new();
+    let mut config = Config::new("demo", stage.interface(), &directory.path().join("spool"))?;
+    let path = directory.path().join("flows.ndjson");
+    config.sinks = vec![SinkConfig::Ndjson(NdjsonConfig { path: Some(path.clone()) })];
+    config.shards = Some(2);
+    let sensor = Sensor::start(&config)?;
+    let talk = stage.talk(visits);
+    let is_over = |_: &Sensor| !talk.is_under_way();
+    let pause = || std::thread::sleep(Duration::from_millis(250));
+    let account = watch(sensor, Some("ringtap-sensor demo"), report, is_over, pause)?;
+    let sent = talk.finish();
+    let lost = stage.lost();
+
+    let text = std::fs::read_to_string(&path)?;
+    let mut in_flows = 0;
+    for line in text.lines() {
+        let value: serde_json::Value = serde_json::from_str(line)?;
+        let number = |name: &str| value[name].as_u64().unwrap_or(0);
+        in_flows += number("packets_sent") + number("packets_received");
+    }
+    println!("{account}");
+    println!(
+        "wire      {sent} frames sent = {} delivered + {} dropped + {lost} lost before",
+        account.delivered, account.drops
+    );
+    println!(
+        "flows     {} packets delivered = {in_flows} in records at the sink + {} of no flow",
+        account.delivered, account.of_none
+    );
+    println!("sink      {} records spooled = {} lines", account.records, text.lines().count());
+    let is_exact = sent == account.delivered + account.drops + lost
+        && account.delivered == in_flows + account.of_none
+        && account.records == text.lines().count() as u64;
+    println!(
+        "{}",
+        if is_exact {
+            "every packet is accounted for, from the wire to the sink"
+        } else {
+            "MISMATCH"
+        }
+    );
+    Ok(if is_exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

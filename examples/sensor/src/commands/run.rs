@@ -1,0 +1,83 @@
+//! The sensor.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::End;
+use crate::cli::RunArgs;
+use crate::config::Config;
+use crate::report::Report;
+use crate::sensor::{Account, Sensor};
+use crate::sink::Outcome;
+use crate::watch::Watch;
+
+pub(super) fn run(args: RunArgs) -> Outcome<()> {
+    let (seconds, is_json, view) = (args.seconds, args.json, args.view);
+    let report = args.report.clone();
+    let config = configure(args)?;
+    let end = End::new(seconds)?;
+    let sensor = Sensor::start(&config)?;
+    eprintln!("{} watches {} with {} shards", config.sensor, config.interface, sensor.shards.len());
+    let is_over = |_: &Sensor| end.has_come();
+    let pause = || end.wait(Duration::from_secs(1));
+    let account =
+        watch(sensor, view.then_some(config.sensor.as_str()), report.as_deref(), is_over, pause)?;
+    match is_json {
+        true => println!("{}", serde_json::to_string(&account)?),
+        false => println!("{account}"),
+    }
+    Ok(())
+}
+
+/// Looks at a sensor until it is over, and then for its account.
+pub(super) fn watch(
+    sensor: Sensor,
+    view: Option<&str>,
+    report: Option<&Path>,
+    is_over: impl Fn(&Sensor) -> bool,
+    pause: impl Fn(),
+) -> Outcome<Account> {
+    let (mut watch, mut drawn) = (Watch::new(), Report::new());
+    loop {
+        let stats = sensor.look()?;
+        let look = watch.look(&stats, &sensor.meters);
+        drawn.add(&look);
+        if let Some(title) = view {
+            watch.show(&look, title)?;
+        }
+        if is_over(&sensor) || sensor.has_ended() {
+            break;
+        }
+        pause();
+    }
+    let account = sensor.finish()?;
+    if let Some(path) = report {
+        drawn.write(path, &watch.latency)?;
+    }
+    Ok(account)
+}
+
+fn configure(args: RunArgs) -> Outcome<Config> {
+    let mut config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None => {
+            let interface =
+                args.interface.as_deref().ok_or("no interface: give --interface, or --config")?;
+            let spool = args.spool.as_deref().ok_or("no spool: give --spool, or --config")?;
+            Config::new(args.sensor.as_deref().unwrap_or("sensor"), interface, spool)?
+        }
+    };
+    if args.config.is_some() {
+        config.sensor = args.sensor.unwrap_or(config.sensor);
+        config.interface = args.interface.unwrap_or(config.interface);
+        config.spool = args.spool.unwrap_or(config.spool);
+    }
+    config.netns = args.netns.or(config.netns);
+    config.filter = args.filter.or(config.filter);
+    config.shards = args.shards.or(config.shards);
+    config.spool_mib = args.spool_mib.unwrap_or(config.spool_mib);
+    config.idle_seconds = args.idle_seconds.or(config.idle_seconds);
+    config.listen = args.listen.or(config.listen);
+    config.sinks.extend(args.sinks);
+    Ok(config)
+}

@@ -1,0 +1,304 @@
+//! What a sensor is to do: a TOML file, or flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::sink::Outcome;
+
+/// A sensor's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Who it is: part of what makes a record one of a kind.
+    #[serde(deserialize_with = "name")]
+    pub(crate) sensor: String,
+    pub(crate) interface: String,
+    /// A file that stands for the network namespace of the interface; this one's, if none.
+    pub(crate) netns: Option<PathBuf>,
+    /// A filter, in the language of tcpdump.
+    pub(crate) filter: Option<String>,
+    /// So many shards; one a core, if none.
+    pub(crate) shards: Option<u16>,
+    /// Flows that each shard's table has room for.
+    #[serde(default = "max_flows")]
+    pub(crate) max_flows: usize,
+    /// Seconds after which a flow without packets ends, whatever its protocol.
+    pub(crate) idle_seconds: Option<u64>,
+    pub(crate) spool: PathBuf,
+    #[serde(default = "spool_mib", deserialize_with = "mib")]
+    pub(crate) spool_mib: u64,
+    /// Seconds between records of counts.
+    #[serde(default = "counts_seconds")]
+    pub(crate) counts_seconds: u64,
+    /// Seconds that sinks have, at the end, to take what is left.
+    #[serde(default = "drain_seconds")]
+    pub(crate) drain_seconds: u64,
+    /// Where `/metrics` and `/ready` are served.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The user, by number, that it becomes once its sockets are open.
+    pub(crate) user: Option<u32>,
+    #[serde(rename = "sink")]
+    pub(crate) sinks: Vec<SinkConfig>,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum SinkConfig {
+    Ndjson(NdjsonConfig),
+    Ipfix(IpfixConfig),
+    #[cfg(feature = "nats")]
+    Nats(NatsConfig),
+    #[cfg(feature = "redis")]
+    Redis(RedisConfig),
+    #[cfg(feature = "parquet")]
+    Parquet(ParquetConfig),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NdjsonConfig {
+    /// A file that is appended to; standard output, if none.
+    pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IpfixConfig {
+    pub(crate) to: SocketAddr,
+    #[serde(default)]
+    pub(crate) transport: Transport,
+    /// The observation domain.
+    #[serde(default)]
+    pub(crate) domain: u32,
+    /// Seconds after which templates are sent again, over UDP.
+    #[serde(default = "template_seconds")]
+    pub(crate) template_seconds: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    #[default]
+    Udp,
+    Tcp,
+}
+
+#[cfg(feature = "nats")]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NatsConfig {
+    pub(crate) servers: Vec<String>,
+    #[serde(default = "stream")]
+    pub(crate) stream: String,
+    /// What subjects begin with; the sensor and the shard follow.
+    #[serde(default = "subject")]
+    pub(crate) subject: String,
+    /// Of the stream, where it has to be made.
+    #[serde(default = "one")]
+    pub(crate) replicas: usize,
+    #[serde(default = "duplicate_window")]
+    pub(crate) duplicate_window_seconds: u64,
+    /// Messages that wait for their acknowledgement.
+    #[serde(default = "in_flight")]
+    pub(crate) in_flight: usize,
+}
+
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedisConfig {
+    pub(crate) url: String,
+    #[serde(default = "stream")]
+    pub(crate) prefix: String,
+    /// About so many entries are kept; all, if none.
+    pub(crate) most: Option<u64>,
+}
+
+#[cfg(feature = "parquet")]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ParquetConfig {
+    pub(crate) directory: PathBuf,
+    /// A file has at most so many records …
+    #[serde(default = "parquet_records")]
+    pub(crate) records: usize,
+    /// … and those of at most so many seconds.
+    #[serde(default = "parquet_seconds")]
+    pub(crate) seconds: u64,
+}
+
+fn max_flows() -> usize {
+    100_000
+}
+fn spool_mib() -> u64 {
+    1024
+}
+fn counts_seconds() -> u64 {
+    10
+}
+fn drain_seconds() -> u64 {
+    10
+}
+fn template_seconds() -> u64 {
+    30
+}
+#[cfg(any(feature = "nats", feature = "redis"))]
+fn stream() -> String {
+    "ringtap".to_owned()
+}
+#[cfg(feature = "nats")]
+fn subject() -> String {
+    "ringtap.flows".to_owned()
+}
+#[cfg(feature = "nats")]
+fn one() -> usize {
+    1
+}
+#[cfg(feature = "nats")]
+fn duplicate_window() -> u64 {
+    120
+}
+#[cfg(feature = "nats")]
+fn in_flight() -> usize {
+    1024
+}
+#[cfg(feature = "parquet")]
+fn parquet_records() -> usize {
+    100_000
+}
+#[cfg(feature = "parquet")]
+fn parquet_seconds() -> u64 {
+    60
+}
+
+impl Config {
+    /// A configuration of flags: the rest is as in a file that does not mention it.
+    pub(crate) fn new(sensor: &str, interface: &str, spool: &Path) -> Outcome<Self> {
+        let value = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let spool = spool.to_str().ok_or("the spool's path is not UTF-8")?;
+        let text = format!(
+            "sensor = {}\ninterface = {}\nspool = {}\nsink = []",
+            value(sensor),
+            value(interface),
+            value(spool)
+        );
+        Ok(toml::from_str(&text).map_err(|error| error.message().to_owned())?)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// With the line, and what to do about it.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("{}: {error}; a file to begin with is sensor.toml", path.display())
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            let hint = "sensor.toml beside the sources has every key, explained";
+            format!("{}: {error}{hint}", path.display())
+        })?;
+        Ok(config)
+    }
+
+    pub(crate) fn check(&self) -> Outcome<()> {
+        if self.sinks.is_empty() {
+            return Err("no sink: add a [[sink]] to the file, or --sink KIND:WHERE".into());
+        }
+        if self.shards == Some(0) {
+            return Err("shards = 0: give at least one, or leave it out for one a core".into());
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for SinkConfig {
+    type Err = String;
+
+    /// `ndjson:PATH`, `ipfix:HOST:PORT`, `ipfix+tcp:HOST:PORT`, `nats:HOST:PORT,…`, `redis://HOST:PORT`,
+    /// `parquet:DIRECTORY`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, place) = text.split_once(':').unwrap_or((text, ""));
+        let quoted = toml::Value::String(place.to_owned()).to_string();
+        let rest = match kind {
+            "ndjson" if place.is_empty() => String::new(),
+            "ndjson" => format!("path = {quoted}"),
+            "ipfix" => format!("to = {quoted}"),
+            "ipfix+tcp" => format!("to = {quoted}\ntransport = \"tcp\""),
+            "nats" => {
+                let servers: Vec<toml::Value> = place.split(',').map(toml::Value::from).collect();
+                format!("servers = {}", toml::Value::Array(servers))
+            }
+            "redis" => format!("url = {}", toml::Value::String(text.to_owned())),
+            "parquet" => format!("directory = {quoted}"),
+            _ => String::new(),
+        };
+        let kind = kind.trim_end_matches("+tcp");
+        toml::from_str(&format!("kind = {}\n{rest}", toml::Value::String(kind.to_owned())))
+            .map_err(|error| format!("{}; write ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, nats:HOST:PORT,HOST:PORT, redis://HOST:PORT or parquet:DIRECTORY", error.message()))
+    }
+}
+
+/// A name that may be a part of subjects, keys and file names.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    match !name.is_empty() && name.chars().all(is_plain) {
+        true => Ok(name),
+        false => Err(de::Error::custom("a sensor's name has letters, digits, - and _ only")),
+    }
+}
+
+fn mib<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        mib @ 1..=0xff_ffff => Ok(mib),
+        _ => Err(de::Error::custom("a spool has at least 1 MiB, and less than 16 TiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_with_every_key_is_read() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/sensor.toml");
+        let config = Config::read(Path::new(path)).unwrap();
+        assert!(config.sinks.len() >= 2);
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn a_fault_has_its_line_and_a_remedy() {
+        let directory = ringtap_lab::Directory::new();
+        let path = directory.path().join("c.toml");
+        let right = "sensor = \"a\"\ninterface = \"eth0\"\nspool = \"/tmp/s\"\n";
+        for (wrong, line, says) in [
+            ("sink = []\nspool_mib = 0", "line 5", "at least 1 MiB"),
+            ("sink = []\nfiltr = 3", "line 5", "unknown field `filtr`"),
+            ("[[sink]]\nkind = \"ndjson\"\npth = \"x\"", "line 4", "unknown field `pth`"),
+        ] {
+            std::fs::write(&path, format!("{right}{wrong}")).unwrap();
+            let error = Config::read(&path).unwrap_err().to_string();
+            assert!(error.contains(line) && error.contains(says), "{error}");
+            assert!(error.contains("sensor.toml"), "{error}");
+        }
+        std::fs::write(&path, right.replace("\"a\"", "\"a.b\"") + "sink = []").unwrap();
+        assert!(Config::read(&path).unwrap_err().to_string().contains("line 1"));
+        let none = Config::new("a", "eth0", Path::new("/tmp/s")).unwrap().check().unwrap_err();
+        assert!(none.to_string().contains("--sink"));
+    }
+
+    #[test]
+    fn sinks_are_told_in_a_word() {
+        for text in ["ndjson:-", "ndjson", "ipfix:127.0.0.1:2055", "ipfix+tcp:[::1]:4739"] {
+            text.parse::<SinkConfig>().unwrap();
+        }
+        for text in ["ipfix:here", "carrier-pigeon:7"] {
+            let error = text.parse::<SinkConfig>().unwrap_err();
+            assert!(error.contains("write ndjson:PATH"), "{error}");
+        }
+    }
+}

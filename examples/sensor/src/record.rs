@@ -1,0 +1,323 @@
+//! What is sent: a flow that has ended, or the counts of an interval.
+//!
+//! In the spool each is [`LEN`] bytes, big endian:
+//!
+//! ```text
+//!   kind 1 | protocol 1 | reason 1 | family 1 | ports 2+2 | addresses 16+16 | history 12
+//!          | packets, octets sent 8+8 | received 8+8 | start, end 8+8 (ns since the epoch)      a flow
+//!   kind 1 | six counters of 8                                            | zeros              counts
+//! ```
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ringtap::Timestamp;
+use ringtap::flow::extract::FiveTupleKey;
+use ringtap::flow::{EndReason, FlowDirection, FlowRecord, Orientation};
+use serde::Serialize;
+
+/// Bytes of one in the spool.
+pub(crate) const LEN: usize = 100;
+
+/// A flow that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// IANA's number of its protocol.
+    pub(crate) protocol: u8,
+    pub(crate) reason: Reason,
+    pub(crate) initiator: SocketAddr,
+    pub(crate) responder: SocketAddr,
+    pub(crate) sent: FlowDirection,
+    pub(crate) received: FlowDirection,
+    /// What TCP said, in Zeek's letters; zeros behind them.
+    pub(crate) history: [u8; 12],
+    /// Nanoseconds since the epoch.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// Why a flow ended; the numbers are IPFIX's `flowEndReason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reason {
+    Idle = 1,
+    Ended = 3,
+    Forced = 4,
+    NoRoom = 5,
+}
+
+/// A shard's totals when the record was made, so that a receiver can prove that it has everything: it has `flows`
+/// records of flows with lesser sequence numbers, and the others that there were are counted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Counts {
+    /// Flows that were numbered.
+    pub(crate) flows: u64,
+    /// Flows for which the shard's queue had no room.
+    pub(crate) overflowed: u64,
+    /// Flows for which the spool had no room.
+    pub(crate) refused: u64,
+    /// Flows that had not been handed to the spool when the sensor was killed.
+    pub(crate) lost: u64,
+    /// Packets that the capture delivered, of this run.
+    pub(crate) packets: u64,
+    /// Packets that the kernel dropped, of this run.
+    pub(crate) drops: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    Flow(Flow),
+    Counts(Counts),
+}
+
+/// One of a shard's records. Numbers begin at 0 and leave none out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) shard: u16,
+    pub(crate) sequence: u64,
+    pub(crate) body: Body,
+}
+
+impl Flow {
+    pub(crate) fn new(record: &FlowRecord<FiveTupleKey>) -> Self {
+        let FlowRecord { key, sent, received, start, end, .. } = record;
+        let (initiator, responder) = match record.initiator {
+            Orientation::Forward => (key.a, key.b),
+            Orientation::Reverse => (key.b, key.a),
+        };
+        let mut history = [0; 12];
+        history.iter_mut().zip(record.history.bytes()).for_each(|(to, letter)| *to = letter);
+        Self {
+            protocol: record.l4.map_or(255, |l4| l4.as_u8()),
+            reason: Reason::of(record.reason),
+            initiator,
+            responder,
+            sent: *sent,
+            received: *received,
+            history,
+            start: nanos(*start),
+            end: nanos(*end),
+        }
+    }
+
+    pub(crate) fn history(&self) -> &str {
+        let len = self.history.iter().position(|&letter| letter == 0).unwrap_or(12);
+        std::str::from_utf8(&self.history[..len]).unwrap_or_default()
+    }
+
+    /// As IPFIX has them: a record for each direction that had packets.
+    pub(crate) fn directions(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddr, SocketAddr, FlowDirection)> {
+        [
+            (self.initiator, self.responder, self.sent),
+            (self.responder, self.initiator, self.received),
+        ]
+        .into_iter()
+        .filter(|(_, _, direction)| direction.packets > 0)
+    }
+}
+
+fn nanos(time: Timestamp) -> u64 {
+    time.as_nanos()
+}
+
+impl Reason {
+    fn of(reason: EndReason) -> Self {
+        match reason {
+            EndReason::IdleTimeout => Self::Idle,
+            EndReason::Fin | EndReason::Rst => Self::Ended,
+            EndReason::Evicted => Self::NoRoom,
+            _ => Self::Forced,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Idle, Self::Ended, Self::Forced, Self::NoRoom]
+            .into_iter()
+            .find(|reason| *reason as u8 == number)
+    }
+}
+
+impl Body {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        match self {
+            Self::Flow(flow) => {
+                let is_v6 = flow.initiator.is_ipv6();
+                out.extend([0, flow.protocol, flow.reason as u8, if is_v6 { 6 } else { 4 }]);
+                out.extend(flow.initiator.port().to_be_bytes());
+                out.extend(flow.responder.port().to_be_bytes());
+                out.extend(wide(flow.initiator.ip()));
+                out.extend(wide(flow.responder.ip()));
+                out.extend(flow.history);
+                let FlowDirection { packets, octets } = flow.sent;
+                let received = flow.received;
+                let numbers = [packets, octets, received.packets, received.octets];
+                numbers.iter().chain([&flow.start, &flow.end]).for_each(|number| {
+                    out.extend(number.to_be_bytes());
+                });
+            }
+            Self::Counts(counts) => {
+                out.push(1);
+                let Counts { flows, overflowed, refused, lost, packets, drops } = *counts;
+                for number in [flows, overflowed, refused, lost, packets, drops] {
+                    out.extend(number.to_be_bytes());
+                }
+            }
+        }
+        out.resize(start + LEN, 0);
+    }
+
+    /// `None` where it makes no sense.
+    pub(crate) fn decode(bytes: &[u8; LEN]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_be_bytes(*bytes[at..].first_chunk()?));
+        match bytes[0] {
+            0 => {
+                let port = |at: usize| Some(u16::from_be_bytes(*bytes[at..].first_chunk()?));
+                let address = |at: usize| narrow(*bytes[at..].first_chunk()?, bytes[3] == 6);
+                let direction =
+                    |at| Some(FlowDirection { packets: number(at)?, octets: number(at + 8)? });
+                Some(Self::Flow(Flow {
+                    protocol: bytes[1],
+                    reason: Reason::from_number(bytes[2])?,
+                    initiator: SocketAddr::new(address(8)?, port(4)?),
+                    responder: SocketAddr::new(address(24)?, port(6)?),
+                    history: *bytes[40..].first_chunk()?,
+                    sent: direction(52)?,
+                    received: direction(68)?,
+                    start: number(84)?,
+                    end: number(92)?,
+                }))
+            }
+            1 => Some(Self::Counts(Counts {
+                flows: number(1)?,
+                overflowed: number(9)?,
+                refused: number(17)?,
+                lost: number(25)?,
+                packets: number(33)?,
+                drops: number(41)?,
+            })),
+            _ => None,
+        }
+    }
+}
+
+fn wide(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn narrow(octets: [u8; 16], is_v6: bool) -> Option<IpAddr> {
+    let v6 = Ipv6Addr::from(octets);
+    if is_v6 { Some(v6.into()) } else { v6.to_ipv4_mapped().map(IpAddr::from) }
+}
+
+/// A record as JSON has it.
+#[derive(Serialize)]
+struct Line<'a> {
+    sensor: &'a str,
+    shard: u16,
+    sequence: u64,
+    kind: &'static str,
+    #[serde(flatten)]
+    flow: Option<FlowLine<'a>>,
+    #[serde(flatten)]
+    counts: Option<Counts>,
+}
+
+#[derive(Serialize)]
+struct FlowLine<'a> {
+    start_ns: u64,
+    end_ns: u64,
+    protocol: u8,
+    source: IpAddr,
+    source_port: u16,
+    destination: IpAddr,
+    destination_port: u16,
+    packets_sent: u64,
+    octets_sent: u64,
+    packets_received: u64,
+    octets_received: u64,
+    history: &'a str,
+    reason: Reason,
+}
+
+impl Record {
+    /// Writes it as one JSON object, without an end of line.
+    pub(crate) fn write_json(&self, sensor: &str, out: &mut Vec<u8>) {
+        let Self { shard, sequence, body } = self;
+        let (kind, flow, counts) = match body {
+            Body::Flow(flow) => ("flow", Some(FlowLine::new(flow)), None),
+            Body::Counts(counts) => ("counts", None, Some(*counts)),
+        };
+        let line = Line { sensor, shard: *shard, sequence: *sequence, kind, flow, counts };
+        serde_json::to_writer(out, &line).expect("numbers and text are JSON, and a Vec takes all");
+    }
+}
+
+impl<'a> FlowLine<'a> {
+    fn new(flow: &'a Flow) -> Self {
+        Self {
+            start_ns: flow.start,
+            end_ns: flow.end,
+            protocol: flow.protocol,
+            source: flow.initiator.ip(),
+            source_port: flow.initiator.port(),
+            destination: flow.responder.ip(),
+            destination_port: flow.responder.port(),
+            packets_sent: flow.sent.packets,
+            octets_sent: flow.sent.octets,
+            packets_received: flow.received.packets,
+            octets_received: flow.received.octets,
+            history: flow.history(),
+            reason: flow.reason,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn flow(number: u64) -> Flow {
+        let address = |last: u8, port| match number % 2 {
+            0 => SocketAddr::from(([10, 0, 0, last], port)),
+            _ => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last.into()], port)),
+        };
+        Flow {
+            protocol: 6,
+            reason: Reason::Ended,
+            initiator: address(1, number as u16),
+            responder: address(2, 443),
+            sent: FlowDirection { packets: number, octets: 1 << 40 },
+            received: FlowDirection { packets: 2, octets: 3 },
+            history: *b"ShAad\0\0\0\0\0\0\0",
+            start: 1_700_000_000_000_000_001,
+            end: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let counts = Counts { flows: 1, overflowed: 2, refused: 3, lost: 4, packets: 5, drops: 6 };
+        for body in [Body::Flow(flow(2)), Body::Flow(flow(3)), Body::Counts(counts)] {
+            let mut bytes = Vec::new();
+            body.encode(&mut bytes);
+            assert_eq!(Body::decode(bytes.first_chunk().unwrap()), Some(body));
+            assert_eq!(bytes.len(), LEN);
+            bytes[0] = 7;
+            assert_eq!(Body::decode(bytes.first_chunk().unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn json_has_what_makes_it_one_of_a_kind() {
+        let mut text = Vec::new();
+        Record { shard: 3, sequence: 9, body: Body::Flow(flow(2)) }.write_json("s\"1", &mut text);
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&value["sensor"], &value["sequence"]), (&"s\"1".into(), &9.into()));
+        assert_eq!((&value["source"], &value["history"]), (&"10.0.0.1".into(), &"ShAad".into()));
+    }
+}

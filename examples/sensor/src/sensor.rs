@@ -1,0 +1,250 @@
+//! A sensor: shards → records → spool → sinks, from its start to its account.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use ringtap::{CaptureStats, ShardsHandle, ShardsStats};
+use serde::Serialize;
+
+use crate::config::{Config, SinkConfig};
+use crate::feed::{self, Meter};
+use crate::http;
+use crate::sink::{self, Courier, Outcome};
+use crate::spool::Spool;
+use crate::spooler::{Level, Spooler};
+
+/// A sensor at work.
+pub(crate) struct Sensor {
+    pub(crate) shards: ShardsHandle,
+    pub(crate) meters: Arc<Vec<Meter>>,
+    pub(crate) couriers: Vec<Courier>,
+    pub(crate) level: Arc<Level>,
+    spooler: JoinHandle<io::Result<()>>,
+    end: Sender<()>,
+    server: Option<http::Server>,
+    drain: Duration,
+}
+
+/// What became of everything, from the wire to the sinks.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Account {
+    /// Packets that the capture handed out, and that the kernel dropped.
+    pub(crate) delivered: u64,
+    pub(crate) drops: u64,
+    /// Packets of no flow.
+    pub(crate) of_none: u64,
+    /// Flows that were made records of.
+    pub(crate) flows: u64,
+    pub(crate) overflowed: u64,
+    pub(crate) refused: u64,
+    /// Records that were spooled, those of counts included.
+    pub(crate) records: u64,
+    pub(crate) sinks: Vec<SinkAccount>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SinkAccount {
+    pub(crate) name: String,
+    pub(crate) acknowledged: u64,
+    /// Whether nothing is left in the spool for it.
+    pub(crate) has_all: bool,
+}
+
+impl Sensor {
+    pub(crate) fn start(config: &Config) -> Outcome<Self> {
+        config.check()?;
+        let count = feed::count_of(config)?;
+        let spool = Spool::open(&config.spool, config.spool_mib << 20, count)
+            .map_err(|error| format!("the spool {}: {error}", config.spool.display()))?;
+        let sinks = named(&config.sinks)
+            .map(|(name, of)| {
+                let sink = sink::make(of, &config.sensor)?;
+                let reader = spool.reader(&name)?;
+                Ok((name, sink, reader))
+            })
+            .collect::<Outcome<Vec<_>>>()?;
+        let feed = feed::start(config, spool.ledger())?;
+        let feed::Feed { shards, meters, queues } = feed;
+        let listener = config.listen.map(http::listen).transpose()?;
+        if let Some(user) = config.user {
+            become_user(user, &config.spool)?;
+        }
+        let couriers = sinks
+            .into_iter()
+            .map(|(name, sink, reader)| Courier::start(name, sink, reader))
+            .collect::<io::Result<Vec<_>>>()?;
+        let (level, (end, ended)) = (Arc::new(Level::default()), bounded(0));
+        let spooler = Spooler {
+            spool,
+            queues,
+            meters: Arc::clone(&meters),
+            level: Arc::clone(&level),
+            interval: Duration::from_secs(config.counts_seconds.max(1)),
+            end: ended,
+        };
+        let server = listener.map(http::Server::start).transpose()?;
+        let spooler = spooler.start()?;
+        let drain = Duration::from_secs(config.drain_seconds);
+        Ok(Self { shards, meters, couriers, level, spooler, end, server, drain })
+    }
+
+    /// Totals of the shards now. To be asked for now and then: records of counts have them from here.
+    pub(crate) fn look(&self) -> Outcome<ShardsStats> {
+        let stats = self.shards.stats()?;
+        note(&self.meters, &stats);
+        if let Some(server) = &self.server {
+            server.publish(self.exposition(&stats), !self.shards.is_finished());
+        }
+        Ok(stats)
+    }
+
+    /// Whether some part of it has ended by itself: then all of it has to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shards.is_finished()
+            || self.spooler.is_finished()
+            || self.couriers.iter().any(Courier::is_finished)
+    }
+
+    /// What `/metrics` says.
+    fn exposition(&self, stats: &ShardsStats) -> String {
+        use std::fmt::Write as _;
+
+        use ringtap::metrics::Measured;
+        let mut text = stats.to_prometheus(&[]);
+        let mut add = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(text, "{name}{{{labels}}} {value}");
+            }
+        };
+        let of_shards = |read: fn(&Meter) -> u64| -> Vec<(String, u64)> {
+            let each = (0..).zip(self.meters.iter());
+            each.map(|(shard, meter): (usize, _)| (format!("shard=\"{shard}\""), read(meter)))
+                .collect()
+        };
+        let made = of_shards(|meter| meter.made.load(Ordering::Relaxed));
+        add("ringtap_sensor_flows_total", "counter", "Flows that have ended.", &made);
+        let overflowed = of_shards(|meter| meter.overflowed.load(Ordering::Relaxed));
+        let help = "Flows for which a shard's queue had no room.";
+        add("ringtap_sensor_overflowed_total", "counter", help, &overflowed);
+        let active = of_shards(|meter| meter.active.load(Ordering::Relaxed));
+        add("ringtap_sensor_active_flows", "gauge", "Flows that are tracked.", &active);
+        let one =
+            |value: &std::sync::atomic::AtomicU64| [(String::new(), value.load(Ordering::Relaxed))];
+        add("ringtap_sensor_spool_bytes", "gauge", "Bytes of the spool.", &one(&self.level.bytes));
+        let help = "Flows for which the spool had no room.";
+        add("ringtap_sensor_refused_total", "counter", help, &one(&self.level.refused));
+        let of_sinks = |read: fn(&sink::Delivery) -> u64| -> Vec<(String, u64)> {
+            let label = |courier: &Courier| format!("sink=\"{}\"", courier.name);
+            self.couriers.iter().map(|courier| (label(courier), read(&courier.delivery))).collect()
+        };
+        let acknowledged = of_sinks(|delivery| delivery.acknowledged.load(Ordering::Relaxed));
+        let help = "Records that the sink has acknowledged.";
+        add("ringtap_sensor_acknowledged_total", "counter", help, &acknowledged);
+        let failures = of_sinks(|delivery| delivery.failures.load(Ordering::Relaxed));
+        add("ringtap_sensor_failures_total", "counter", "Deliveries that failed.", &failures);
+        text
+    }
+
+    /// Stops the shards, has the sinks take what there is, and accounts for it.
+    pub(crate) fn finish(self) -> Outcome<Account> {
+        let Self { shards, meters, couriers, level, spooler, end, server, drain } = self;
+        shards.stop();
+        let stats = shards.join()?;
+        note(&meters, &stats);
+        drop(end);
+        let spooled = spooler.join().map_err(|_| "the spool's thread panicked")?;
+        spooled.map_err(|error| format!("the spool: {error}"))?;
+        let deadline = Instant::now() + drain;
+        let mut sinks = Vec::new();
+        for courier in couriers {
+            let (name, delivery) = (courier.name.clone(), Arc::clone(&courier.delivery));
+            let has_all = courier.finish(deadline)?;
+            let acknowledged = delivery.acknowledged.load(Ordering::Relaxed);
+            sinks.push(SinkAccount { name, acknowledged, has_all });
+        }
+        drop(server);
+        let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
+        let CaptureStats { delivered, drops, .. } = stats.total();
+        Ok(Account {
+            delivered,
+            drops,
+            of_none: sum(|meter| meter.of_none.load(Ordering::Relaxed)),
+            flows: sum(|meter| meter.made.load(Ordering::Relaxed)),
+            overflowed: sum(|meter| meter.overflowed.load(Ordering::Relaxed)),
+            refused: level.refused.load(Ordering::Relaxed),
+            records: level.records.load(Ordering::Relaxed),
+            sinks,
+        })
+    }
+}
+
+fn note(meters: &[Meter], stats: &ShardsStats) {
+    for (meter, shard) in meters.iter().zip(stats.shards()) {
+        meter.packets.store(shard.capture.delivered, Ordering::Relaxed);
+        meter.drops.store(shard.capture.drops, Ordering::Relaxed);
+    }
+}
+
+/// Sinks by names that stay the same from one start to the next.
+fn named(sinks: &[SinkConfig]) -> impl Iterator<Item = (String, &SinkConfig)> {
+    sinks.iter().enumerate().map(|(at, of)| {
+        let twins = sinks[..at].iter().filter(|other| kind(other) == kind(of)).count();
+        let name =
+            if twins == 0 { kind(of).to_owned() } else { format!("{}-{}", kind(of), twins + 1) };
+        (name, of)
+    })
+}
+
+fn kind(sink: &SinkConfig) -> &'static str {
+    match sink {
+        SinkConfig::Ndjson(_) => "ndjson",
+        SinkConfig::Ipfix(_) => "ipfix",
+        #[cfg(feature = "nats")]
+        SinkConfig::Nats(_) => "nats",
+        #[cfg(feature = "redis")]
+        SinkConfig::Redis(_) => "redis",
+        #[cfg(feature = "parquet")]
+        SinkConfig::Parquet(_) => "parquet",
+    }
+}
+
+/// Gives up all privileges, for good; what is open stays open. The spool becomes that user's.
+fn become_user(user: u32, spool: &Path) -> Outcome<()> {
+    let (uid, gid) = (nix::unistd::Uid::from_raw(user), nix::unistd::Gid::from_raw(user));
+    let remedy =
+        |error| format!("becoming user {user}: {error}; leave `user` out, or start as root");
+    for entry in std::fs::read_dir(spool)? {
+        nix::unistd::chown(&entry?.path(), Some(uid), Some(gid)).map_err(remedy)?;
+    }
+    nix::unistd::chown(spool, Some(uid), Some(gid)).map_err(remedy)?;
+    nix::unistd::setgroups(&[gid]).map_err(remedy)?;
+    nix::unistd::setgid(gid).map_err(remedy)?;
+    nix::unistd::setuid(uid).map_err(remedy)?;
+    Ok(())
+}
+
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { delivered, drops, of_none, flows, overflowed, refused, records, sinks } = self;
+        writeln!(
+            f,
+            "packets   {delivered} delivered, {drops} dropped by the kernel, {of_none} of no flow"
+        )?;
+        writeln!(
+            f,
+            "flows     {flows} made, {overflowed} without room in a queue, {refused} in the spool"
+        )?;
+        write!(f, "records   {records} spooled")?;
+        for SinkAccount { name, acknowledged, has_all } in sinks {
+            let rest = if *has_all { "it has all" } else { "the rest waits in the spool" };
+            write!(f, "\n{name:<9} {acknowledged} acknowledged; {rest}")?;
+        }
+        Ok(())
+    }
+}

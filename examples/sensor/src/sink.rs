@@ -1,0 +1,76 @@
+//! Where records go: engines that exist, behind one small trait.
+
+mod courier;
+mod ipfix;
+#[cfg(feature = "nats")]
+mod nats;
+mod ndjson;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::time::Duration;
+
+pub(crate) use self::courier::{Courier, Delivery};
+use crate::config::SinkConfig;
+use crate::record::Record;
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What a receiver has of a shard's records; nothing where it cannot tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// All before this one,
+    pub(crate) next: u64,
+    /// and these.
+    pub(crate) more: BTreeSet<u64>,
+}
+
+impl Held {
+    /// All before one.
+    pub(crate) fn before(next: u64) -> Self {
+        Self { next, more: BTreeSet::new() }
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        sequence < self.next || self.more.contains(&sequence)
+    }
+}
+
+/// Something that takes records.
+pub(crate) trait Sink: Send {
+    /// Reaches the receiver.
+    fn open(&mut self) -> Outcome<()>;
+
+    /// Asks it what it has of a shard, where `from` is the first record that it did not acknowledge: what it has is not
+    /// delivered again.
+    fn held(&mut self, shard: u16, from: u64) -> Outcome<Held>;
+
+    /// Delivers records in order: how many of the first the receiver has for good. The others are delivered again.
+    ///
+    /// The sink is opened anew after an error, and where those are not all.
+    fn deliver(&mut self, records: &[Record]) -> Outcome<usize>;
+
+    /// The most records of a delivery, and how long they may be waited for.
+    fn appetite(&self) -> (usize, Duration) {
+        (2048, Duration::from_millis(20))
+    }
+}
+
+/// Makes the sink of a configuration. Reaches for nobody yet.
+pub(crate) fn make(config: &SinkConfig, sensor: &str) -> Outcome<Box<dyn Sink>> {
+    let sensor = sensor.to_owned();
+    Ok(match config {
+        SinkConfig::Ndjson(config) => Box::new(ndjson::Ndjson::new(config, sensor)),
+        SinkConfig::Ipfix(config) => Box::new(ipfix::Ipfix::new(config)),
+        #[cfg(feature = "nats")]
+        SinkConfig::Nats(config) => Box::new(nats::Nats::new(config, sensor)?),
+        #[cfg(feature = "redis")]
+        SinkConfig::Redis(config) => Box::new(redis::Redis::new(config, sensor)?),
+        #[cfg(feature = "parquet")]
+        SinkConfig::Parquet(config) => Box::new(parquet::Parquet::new(config, sensor)?),
+    })
+}

@@ -1,0 +1,163 @@
+//! A thread that brings a sink what is in the spool, however often the sink goes away.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{Held, Outcome, Sink};
+use crate::record::Record;
+use crate::spool::Reader;
+
+/// The shortest and the longest wait for a sink that is away.
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// What became of deliveries; read by others while they go on.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    /// Records that the sink has acknowledged, of this run.
+    pub(crate) acknowledged: AtomicU64,
+    /// Records that it had already when it was opened.
+    pub(crate) held: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) is_away: AtomicBool,
+}
+
+/// A courier at work.
+#[derive(Debug)]
+pub(crate) struct Courier {
+    pub(crate) name: String,
+    pub(crate) delivery: Arc<Delivery>,
+    hurry: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<bool>>,
+}
+
+impl Courier {
+    /// Starts one. It ends when the spool is closed and all was delivered.
+    pub(crate) fn start(name: String, sink: Box<dyn Sink>, reader: Reader) -> io::Result<Self> {
+        let (delivery, hurry) = (Arc::new(Delivery::default()), Arc::new(AtomicBool::new(false)));
+        let round = Round {
+            name: name.clone(),
+            sink,
+            reader,
+            held: None,
+            delivery: Arc::clone(&delivery),
+            hurry: Arc::clone(&hurry),
+        };
+        let thread = thread::Builder::new().name(format!("sink {name}")).spawn(|| round.run())?;
+        Ok(Self { name, delivery, hurry, thread })
+    }
+
+    /// Whether it has ended by itself: it cannot read the spool, or all was delivered.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until all was delivered, at most so long: whether it was. What is left stays in the spool.
+    pub(crate) fn finish(self, deadline: Instant) -> io::Result<bool> {
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.hurry.store(true, Ordering::Relaxed);
+        self.thread
+            .join()
+            .map_err(|_| io::Error::other(format!("the sink {} panicked", self.name)))?
+    }
+}
+
+struct Round {
+    name: String,
+    sink: Box<dyn Sink>,
+    reader: Reader,
+    /// What the receiver has, by shard; `None` while it is not reached.
+    held: Option<HashMap<u16, Held>>,
+    delivery: Arc<Delivery>,
+    hurry: Arc<AtomicBool>,
+}
+
+impl Round {
+    fn run(mut self) -> io::Result<bool> {
+        let (most, patience) = self.sink.appetite();
+        let mut wait = FIRST;
+        loop {
+            let batch = self.reader.next_batch(most, patience)?;
+            let Some(batch) = batch else {
+                if self.reader.is_done() {
+                    return Ok(true);
+                }
+                if self.hurry.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
+                continue;
+            };
+            let mut done = 0;
+            while done < batch.records.len() {
+                match self.deliver(&batch.records[done..]) {
+                    Ok(count) => {
+                        done += count;
+                        self.reader.acknowledge(&batch, done)?;
+                        self.delivery.acknowledged.fetch_add(count as u64, Ordering::Relaxed);
+                        if count > 0 {
+                            wait = FIRST;
+                            self.note(false, None);
+                            continue;
+                        }
+                        self.note(true, Some("it acknowledged nothing".into()));
+                    }
+                    Err(error) => self.note(true, Some(error)),
+                }
+                if self.hurry.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
+                self.held = None;
+                thread::sleep(wait);
+                wait = (2 * wait).min(LONGEST);
+            }
+        }
+    }
+
+    /// How many of the first records the receiver has now.
+    fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
+        let held = match &mut self.held {
+            Some(held) => held,
+            None => {
+                self.sink.open()?;
+                self.held.insert(HashMap::new())
+            }
+        };
+        for record in records {
+            if let Entry::Vacant(unknown) = held.entry(record.shard) {
+                unknown.insert(self.sink.held(record.shard, record.sequence)?);
+            }
+        }
+        let is_new = |record: &Record| !held[&record.shard].has(record.sequence);
+        let known = records.iter().position(is_new).unwrap_or(records.len());
+        if known > 0 {
+            self.delivery.held.fetch_add(known as u64, Ordering::Relaxed);
+            return Ok(known);
+        }
+        let new = records.iter().position(|record| !is_new(record)).unwrap_or(records.len());
+        let count = self.sink.deliver(&records[..new])?;
+        if count < new {
+            self.held = None; // it may have some of the others
+        }
+        Ok(count)
+    }
+
+    /// Tells of a sink that goes away or comes back, once.
+    fn note(&self, is_away: bool, error: Option<Box<dyn std::error::Error + Send + Sync>>) {
+        if is_away {
+            self.delivery.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.delivery.is_away.swap(is_away, Ordering::Relaxed) != is_away {
+            match error {
+                Some(error) => eprintln!("sink {}: {error}; records wait in the spool", self.name),
+                None => eprintln!("sink {}: there again", self.name),
+            }
+        }
+    }
+}

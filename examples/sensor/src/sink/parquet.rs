@@ -1,0 +1,212 @@
+//! Parquet files in a directory, `SENSOR-NUMBER.parquet`: each is whole or not there.
+//!
+//! Records count as delivered when their file has its name; so one that a kill cut off is written anew. A file's
+//! metadata says up to where each shard's records are in it or before.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parquet::column::writer::ColumnWriter;
+use parquet::data_type::ByteArray;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::Type;
+
+use super::{Held, Outcome, Sink};
+use crate::config::ParquetConfig;
+use crate::record::{Body, Flow, Record};
+
+const SCHEMA: &str = "message record {
+    required binary sensor (UTF8);
+    required int32 shard;
+    required int64 sequence;
+    required binary kind (UTF8);
+    required int64 start_ns;
+    required int64 end_ns;
+    required int32 protocol;
+    required binary source (UTF8);
+    required int32 source_port;
+    required binary destination (UTF8);
+    required int32 destination_port;
+    required int64 packets_sent;
+    required int64 octets_sent;
+    required int64 packets_received;
+    required int64 octets_received;
+    required binary history (UTF8);
+    required int32 reason;
+    required int64 flows;
+    required int64 missing;
+    required int64 drops;
+}";
+
+/// The name of the metadata.
+const HELD: &str = "ringtap.held";
+
+pub(super) struct Parquet {
+    config: ParquetConfig,
+    sensor: String,
+    schema: Arc<Type>,
+    next: u64,
+    /// The next number that it has not, by shard.
+    held: HashMap<u16, u64>,
+}
+
+impl Parquet {
+    pub(super) fn new(config: &ParquetConfig, sensor: String) -> Outcome<Self> {
+        let schema = Arc::new(parse_message_type(SCHEMA)?);
+        Ok(Self { config: config.clone(), sensor, schema, next: 1, held: HashMap::new() })
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.config.directory.join(format!("{}-{number:08}.parquet", self.sensor))
+    }
+
+    /// The number of the last file that is whole.
+    fn last(&self) -> Outcome<Option<u64>> {
+        let mut last = None;
+        for entry in fs::read_dir(&self.config.directory)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| {
+                let number = name.strip_prefix(&self.sensor)?.strip_prefix('-')?;
+                number.strip_suffix(".parquet")?.parse::<u64>().ok()
+            });
+            last = last.max(number);
+        }
+        Ok(last)
+    }
+}
+
+impl Sink for Parquet {
+    fn open(&mut self) -> Outcome<()> {
+        fs::create_dir_all(&self.config.directory)
+            .map_err(|error| format!("{}: {error}", self.config.directory.display()))?;
+        self.held = HashMap::new();
+        if let Some(last) = self.last()? {
+            let file = SerializedFileReader::new(File::open(self.path(last))?)?;
+            let metadata = file.metadata().file_metadata().key_value_metadata();
+            let text = metadata.into_iter().flatten().find(|pair| pair.key == HELD);
+            let text = text.and_then(|pair| pair.value.as_deref()).unwrap_or("{}");
+            self.held = serde_json::from_str(text)?;
+            self.next = last + 1;
+        }
+        Ok(())
+    }
+
+    fn held(&mut self, shard: u16, _from: u64) -> Outcome<Held> {
+        Ok(Held::before(self.held.get(&shard).copied().unwrap_or(0)))
+    }
+
+    fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
+        let mut held = self.held.clone();
+        held.extend(records.iter().map(|record| (record.shard, record.sequence + 1)));
+        let pair = KeyValue::new(HELD.to_owned(), serde_json::to_string(&held)?);
+        let properties = WriterProperties::builder()
+            .set_compression(parquet::basic::Compression::SNAPPY)
+            .set_key_value_metadata(Some(vec![pair]))
+            .build();
+        let path = self.path(self.next);
+        let unfinished = path.with_extension("unfinished");
+        let file = File::create(&unfinished)?;
+        let schema = Arc::clone(&self.schema);
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
+        let mut group = writer.next_row_group()?;
+        let mut number = 0;
+        while let Some(mut column) = group.next_column()? {
+            write_column(column.untyped(), number, &self.sensor, records)?;
+            column.close()?;
+            number += 1;
+        }
+        group.close()?;
+        writer.finish()?;
+        writer.inner().sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        self.next += 1;
+        self.held = held;
+        Ok(records.len())
+    }
+
+    fn appetite(&self) -> (usize, Duration) {
+        (self.config.records, Duration::from_secs(self.config.seconds))
+    }
+}
+
+/// Writes the column of the schema with this number.
+fn write_column(
+    column: &mut ColumnWriter<'_>,
+    number: usize,
+    sensor: &str,
+    records: &[Record],
+) -> Outcome<()> {
+    match column {
+        ColumnWriter::Int32ColumnWriter(column) => {
+            let values: Vec<_> = records.iter().map(|record| small(record, number)).collect();
+            column.write_batch(&values, None, None)?;
+        }
+        ColumnWriter::Int64ColumnWriter(column) => {
+            let values: Vec<_> =
+                records.iter().map(|record| large(record, number) as i64).collect();
+            column.write_batch(&values, None, None)?;
+        }
+        ColumnWriter::ByteArrayColumnWriter(column) => {
+            let values: Vec<ByteArray> = records
+                .iter()
+                .map(|record| ByteArray::from(text(record, number, sensor).into_bytes()))
+                .collect();
+            column.write_batch(&values, None, None)?;
+        }
+        _ => return Err("the schema has no such column".into()),
+    }
+    Ok(())
+}
+
+fn flow_of(record: &Record) -> Option<&Flow> {
+    match &record.body {
+        Body::Flow(flow) => Some(flow),
+        Body::Counts(_) => None,
+    }
+}
+
+fn small(record: &Record, column: usize) -> i32 {
+    if column == 1 {
+        return record.shard.into();
+    }
+    flow_of(record).map_or(0, |flow| match column {
+        6 => flow.protocol.into(),
+        8 => flow.initiator.port().into(),
+        10 => flow.responder.port().into(),
+        _ => flow.reason as i32,
+    })
+}
+
+fn large(record: &Record, column: usize) -> u64 {
+    match (&record.body, column) {
+        (_, 2) => record.sequence,
+        (Body::Flow(flow), 4) => flow.start,
+        (Body::Flow(flow), 5) => flow.end,
+        (Body::Flow(flow), 11) => flow.sent.packets,
+        (Body::Flow(flow), 12) => flow.sent.octets,
+        (Body::Flow(flow), 13) => flow.received.packets,
+        (Body::Flow(flow), 14) => flow.received.octets,
+        (Body::Counts(counts), 17) => counts.flows,
+        (Body::Counts(counts), 18) => counts.overflowed + counts.refused + counts.lost,
+        (Body::Counts(counts), 19) => counts.drops,
+        _ => 0,
+    }
+}
+
+fn text(record: &Record, column: usize, sensor: &str) -> String {
+    let flow = flow_of(record);
+    match column {
+        0 => sensor.to_owned(),
+        3 => if flow.is_some() { "flow" } else { "counts" }.to_owned(),
+        7 => flow.map_or(String::new(), |flow| flow.initiator.ip().to_string()),
+        9 => flow.map_or(String::new(), |flow| flow.responder.ip().to_string()),
+        _ => flow.map_or(String::new(), |flow| flow.history().to_owned()),
+    }
+}

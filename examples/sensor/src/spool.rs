@@ -1,0 +1,238 @@
+//! Records on disk, until every sink has them: bounded, in order, and sound after a kill.
+//!
+//! ```text
+//!   queues of shards ──► Spool::append ──► 00000001.seg 00000002.seg … ──► a Reader a sink ──► acknowledged
+//!                        numbers records        frames with checksums           cursor-NAME
+//! ```
+//!
+//! All records go through it, so there is one way for them whether a sink is there or not. A frame is handed to the
+//! kernel with one system call: a process that is killed loses nothing that was appended. (A machine that loses its
+//! power may lose what the kernel had not written yet.) A segment is removed when all sinks have it.
+
+mod frame;
+mod reader;
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use self::frame::Totals;
+pub(crate) use self::reader::Reader;
+use crate::ledger::{Counter, Ledger};
+use crate::record::Body;
+
+/// So many segments there may be, each of the same share of the room.
+const SEGMENTS: u64 = 16;
+
+/// The end that is written.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    tail: File,
+    totals: Vec<Totals>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: PathBuf,
+    most: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By number; the last is written to.
+    segments: VecDeque<Segment>,
+    /// The segment that each reader is at.
+    readers: Vec<u64>,
+    is_closed: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    number: u64,
+    /// Where its first frame is.
+    header: u64,
+    written: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("{number:08}.seg"))
+    }
+}
+
+impl State {
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.written).sum()
+    }
+}
+
+impl Spool {
+    /// Opens a directory, with what an earlier process has left there: at most `most` bytes are kept in it.
+    ///
+    /// Counts what that process had made and not appended, for each shard, into the ledger.
+    pub(crate) fn open(directory: &Path, most: u64, shards: u16) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let ledger = Ledger::open(&directory.join("ledger"))?;
+        let shared = Shared {
+            directory: directory.to_owned(),
+            most,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let mut numbers: Vec<u64> = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let name = entry?.file_name();
+            let number =
+                name.to_str().and_then(|name| name.strip_suffix(".seg")?.parse::<u64>().ok());
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        let mut last = None;
+        while let Some(&number) = numbers.last() {
+            match frame::recover(&shared.path(number))? {
+                Some(found) => {
+                    last = Some(found);
+                    break;
+                }
+                None => {
+                    // It was killed while it began the segment.
+                    fs::remove_file(shared.path(number))?;
+                    numbers.pop();
+                }
+            }
+        }
+        let mut totals = last.as_ref().map_or_else(Vec::new, |last| last.totals.clone());
+        totals.resize(totals.len().max(shards.into()), Totals::default());
+        for &number in &numbers {
+            let (header, written) = frame::lengths(&shared.path(number))?;
+            shared.lock().segments.push_back(Segment { number, header, written });
+        }
+        let tail = match last {
+            Some(last) => last.file,
+            None => begin(&shared, 1, &totals)?,
+        };
+        let spool = Self { shared: Arc::new(shared), ledger, tail, totals, scratch: Vec::new() };
+        spool.count_lost()?;
+        Ok(spool)
+    }
+
+    fn count_lost(&self) -> io::Result<()> {
+        for (shard, totals) in (0..).zip(&self.totals) {
+            let entry = self.ledger.entry(shard)?;
+            let known = totals.flows + entry.overflowed + entry.refused + entry.lost;
+            if let Some(lost) = entry.made.checked_sub(known).filter(|&lost| lost > 0) {
+                eprintln!(
+                    "shard {shard}: {lost} flows had not been spooled when the sensor was killed"
+                );
+                self.ledger.set(shard, Counter::Lost, entry.lost + lost)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What a shard has in it, and had.
+    pub(crate) fn totals(&self, shard: u16) -> Totals {
+        self.totals[usize::from(shard)]
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shared.lock().bytes()
+    }
+
+    /// A reader under a name, which goes on where one of that name has stopped.
+    pub(crate) fn reader(&self, name: &str) -> io::Result<Reader> {
+        Reader::open(Arc::clone(&self.shared), name)
+    }
+
+    /// Numbers records and appends them; false where there is no room.
+    pub(crate) fn append(&mut self, shard: u16, bodies: &[Body]) -> io::Result<bool> {
+        let totals = self.totals[usize::from(shard)];
+        frame::encode(&mut self.scratch, shard, totals.records, bodies);
+        let len = self.scratch.len() as u64;
+        if !self.has_room(len)? {
+            return Ok(false);
+        }
+        if let Err(error) = self.tail.write_all(&self.scratch) {
+            // What was written of the frame goes again.
+            let state = self.shared.lock();
+            self.tail.set_len(state.segments.back().expect("one is written to").written)?;
+            return if is_full(&error) { Ok(false) } else { Err(error) };
+        }
+        let flows = bodies.iter().filter(|body| matches!(body, Body::Flow(_))).count() as u64;
+        let totals = &mut self.totals[usize::from(shard)];
+        totals.records += bodies.len() as u64;
+        totals.flows += flows;
+        let mut state = self.shared.lock();
+        if let Some(segment) = state.segments.back_mut() {
+            segment.written += len;
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(true)
+    }
+
+    /// Begins another segment where it is time to; removes those that all have.
+    fn has_room(&mut self, len: u64) -> io::Result<bool> {
+        let mut state = self.shared.lock();
+        let done = state.readers.iter().copied().min().unwrap_or(0);
+        while state.segments.len() > 1 && state.segments[0].number < done {
+            let gone = state.segments.pop_front().expect("there are two");
+            fs::remove_file(self.shared.path(gone.number))?;
+        }
+        if state.bytes() + len > self.shared.most {
+            return Ok(false);
+        }
+        let Segment { number, written, .. } = *state.segments.back().expect("one is written to");
+        drop(state);
+        if written + len > self.shared.most / SEGMENTS {
+            match begin(&self.shared, number + 1, &self.totals) {
+                Ok(tail) => self.tail = tail,
+                Err(error) if is_full(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Says that nothing more will come: readers end when they have all.
+    pub(crate) fn close(self) {
+        self.shared.lock().is_closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// Whether the disk has less room than was asked for.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Begins a segment.
+fn begin(shared: &Shared, number: u64, totals: &[Totals]) -> io::Result<File> {
+    let (header, path) = (frame::header(totals), shared.path(number));
+    let mut file = File::options().append(true).read(true).create_new(true).open(&path)?;
+    if let Err(error) = file.write_all(&header) {
+        fs::remove_file(&path)?;
+        return Err(error);
+    }
+    let header = header.len() as u64;
+    shared.lock().segments.push_back(Segment { number, header, written: header });
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;

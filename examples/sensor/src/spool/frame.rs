@@ -1,0 +1,148 @@
+//! How a segment is written.
+//!
+//! ```text
+//!   "RTSPOOL1" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
+//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 100 bytes        a frame, and so on
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::record::{Body, LEN, Record};
+
+const MAGIC: &[u8; 8] = b"RTSPOOL1";
+/// Before a frame's payload, and what its payload begins with.
+const HEAD: usize = 8;
+const PREFIX: usize = 12;
+/// No frame is longer.
+const MOST: usize = PREFIX + u16::MAX as usize * LEN;
+
+/// What was appended for a shard, ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Totals {
+    /// Records: the next one's number.
+    pub(crate) records: u64,
+    pub(crate) flows: u64,
+}
+
+/// A segment that can be gone on with.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) file: File,
+    pub(super) totals: Vec<Totals>,
+}
+
+pub(super) fn header(totals: &[Totals]) -> Vec<u8> {
+    let mut header = MAGIC.to_vec();
+    header.extend((totals.len() as u16).to_be_bytes());
+    for Totals { records, flows } in totals {
+        header.extend(records.to_be_bytes());
+        header.extend(flows.to_be_bytes());
+    }
+    header.extend(crc32fast::hash(&header).to_be_bytes());
+    header
+}
+
+/// The totals before a segment.
+fn read_header(file: &mut impl Read) -> io::Result<Option<Vec<Totals>>> {
+    let mut start = [0; 10];
+    if !fill(file, &mut start)? || !start.starts_with(MAGIC) {
+        return Ok(None);
+    }
+    let count = usize::from(u16::from_be_bytes([start[8], start[9]]));
+    let mut rest = vec![0; count * 16 + 4];
+    if !fill(file, &mut rest)? {
+        return Ok(None);
+    }
+    let (rest, sum) = rest.split_at(count * 16);
+    if crc32fast::hash(&[&start[..], rest].concat()).to_be_bytes() != sum {
+        return Ok(None);
+    }
+    let number = |bytes: &[u8]| u64::from_be_bytes(*bytes.first_chunk().expect("of eight"));
+    let totals =
+        rest.chunks(16).map(|pair| Totals { records: number(pair), flows: number(&pair[8..]) });
+    Ok(Some(totals.collect()))
+}
+
+/// How long a segment's header is, and all of it.
+pub(super) fn lengths(path: &Path) -> io::Result<(u64, u64)> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let totals = read_header(&mut file)?;
+    // One that is damaged has nothing to be read.
+    Ok((totals.map_or(len, |totals| header_len(totals.len())), len))
+}
+
+fn header_len(shards: usize) -> u64 {
+    14 + 16 * shards as u64
+}
+
+pub(super) fn encode(out: &mut Vec<u8>, shard: u16, first: u64, bodies: &[Body]) {
+    out.clear();
+    out.extend([0; HEAD]);
+    out.extend(shard.to_be_bytes());
+    out.extend((bodies.len() as u16).to_be_bytes());
+    out.extend(first.to_be_bytes());
+    bodies.iter().for_each(|body| body.encode(out));
+    let sum = crc32fast::hash(&out[HEAD..]);
+    let len = (out.len() - HEAD) as u32;
+    out[..4].copy_from_slice(&len.to_be_bytes());
+    out[4..8].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The next frame's records, and its bytes; `None` where there is no whole one.
+pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)>> {
+    let mut head = [0; HEAD];
+    if !fill(file, &mut head)? {
+        return Ok(None);
+    }
+    let number = |at: usize| u32::from_be_bytes(*head[at..].first_chunk().expect("of eight"));
+    let len = number(0) as usize;
+    if !(PREFIX..=MOST).contains(&len) || !(len - PREFIX).is_multiple_of(LEN) {
+        return Ok(None);
+    }
+    let mut payload = vec![0; len];
+    if !fill(file, &mut payload)? || crc32fast::hash(&payload) != number(4) {
+        return Ok(None);
+    }
+    let shard = u16::from_be_bytes([payload[0], payload[1]]);
+    let first = u64::from_be_bytes(*payload[4..].first_chunk().expect("a prefix has twelve"));
+    let bodies = payload[PREFIX..].chunks_exact(LEN);
+    let records: Option<Vec<_>> = (first..)
+        .zip(bodies)
+        .map(|(sequence, bytes)| {
+            let body = Body::decode(bytes.first_chunk()?)?;
+            Some(Record { shard, sequence, body })
+        })
+        .collect();
+    Ok(records.map(|records| (records, (HEAD + len) as u64)))
+}
+
+/// Opens a segment to go on with: what is behind its last whole frame is cut off. `None` for one without a header.
+pub(super) fn recover(path: &Path) -> io::Result<Option<Found>> {
+    let mut file = File::options().append(true).read(true).open(path)?;
+    let mut input = io::BufReader::new(&mut file);
+    let Some(mut totals) = read_header(&mut input)? else { return Ok(None) };
+    let mut len = header_len(totals.len());
+    while let Some((records, bytes)) = read(&mut input)? {
+        len += bytes;
+        for record in records {
+            let shard = usize::from(record.shard);
+            totals.resize(totals.len().max(shard + 1), Totals::default());
+            totals[shard].records = record.sequence + 1;
+            totals[shard].flows += u64::from(matches!(record.body, Body::Flow(_)));
+        }
+    }
+    file.set_len(len)?;
+    Ok(Some(Found { file, totals }))
+}
+
+/// Reads as many bytes as that; false at the end.
+fn fill(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,102 @@
+//! The thread between the shards' queues and the spool.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Select};
+
+use crate::feed::Meter;
+use crate::ledger::Counter;
+use crate::record::{Body, Counts};
+use crate::spool::Spool;
+
+/// What is in the spool, for who watches.
+#[derive(Debug, Default)]
+pub(crate) struct Level {
+    pub(crate) bytes: AtomicU64,
+    /// Records of this run.
+    pub(crate) records: AtomicU64,
+    /// Flows of this run that there was no room for.
+    pub(crate) refused: AtomicU64,
+}
+
+pub(crate) struct Spooler {
+    pub(crate) spool: Spool,
+    pub(crate) queues: Vec<Receiver<Vec<Body>>>,
+    pub(crate) meters: Arc<Vec<Meter>>,
+    pub(crate) level: Arc<Level>,
+    pub(crate) interval: Duration,
+    /// Nothing is sent in it: closed when the meters have the shards' last totals.
+    pub(crate) end: Receiver<()>,
+}
+
+impl Spooler {
+    /// Runs until all queues are closed and empty, and the end has come; then closes the spool.
+    pub(crate) fn start(self) -> io::Result<JoinHandle<io::Result<()>>> {
+        thread::Builder::new().name("spool".to_owned()).spawn(|| self.run())
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        let mut open: Vec<usize> = (0..self.queues.len()).collect();
+        let mut due = Instant::now() + self.interval;
+        while !open.is_empty() {
+            let mut select = Select::new();
+            for &shard in &open {
+                select.recv(&self.queues[shard]);
+            }
+            let came = select.select_deadline(due).ok().map(|ready| {
+                let at = ready.index();
+                (at, ready.recv(&self.queues[open[at]]))
+            });
+            match came {
+                Some((at, Ok(chunk))) => self.append(open[at], &chunk)?,
+                Some((at, Err(_))) => drop(open.swap_remove(at)), // the shard has ended
+                None => {}
+            }
+            if Instant::now() >= due {
+                self.count()?;
+                due = Instant::now() + self.interval;
+            }
+        }
+        let _closed = self.end.recv();
+        self.count()?;
+        self.spool.close();
+        Ok(())
+    }
+
+    fn append(&mut self, shard: usize, bodies: &[Body]) -> io::Result<()> {
+        let number = shard as u16;
+        let count = bodies.len() as u64;
+        if self.spool.append(number, bodies)? {
+            self.level.records.fetch_add(count, Ordering::Relaxed);
+        } else {
+            let flows = bodies.iter().filter(|body| matches!(body, Body::Flow(_))).count() as u64;
+            let refused = self.spool.ledger().entry(number)?.refused + flows;
+            self.spool.ledger().set(number, Counter::Refused, refused)?;
+            self.level.refused.fetch_add(flows, Ordering::Relaxed);
+        }
+        self.level.bytes.store(self.spool.bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A record of each shard's counts.
+    fn count(&mut self) -> io::Result<()> {
+        for shard in 0..self.queues.len() {
+            let entry = self.spool.ledger().entry(shard as u16)?;
+            let meter = &self.meters[shard];
+            let counts = Counts {
+                flows: self.spool.totals(shard as u16).flows,
+                overflowed: entry.overflowed,
+                refused: entry.refused,
+                lost: entry.lost,
+                packets: meter.packets.load(Ordering::Relaxed),
+                drops: meter.drops.load(Ordering::Relaxed),
+            };
+            self.append(shard, &[Body::Counts(counts)])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! The sensor without anybody to send to.
+
+mod rig;
+
+use std::process::Command;
+use std::time::Duration;
+
+use rig::{Received, Sensor, check_packets, get, number, program, send};
+use ringtap_lab::{Directory, namespace};
+
+ringtap_lab::test_binary!();
+
+fn text(words: &[&str]) -> String {
+    let output = Command::new(program()).args(words).output().expect("it was built");
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("it writes text")
+}
+
+fn complaint(words: &[&str]) -> String {
+    let output = Command::new(program()).args(words).output().expect("it was built");
+    assert!(!output.status.success(), "{words:?}");
+    String::from_utf8(output.stderr).expect("it writes text")
+}
+
+#[test]
+fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
+    if namespace().is_none() {
+        return;
+    }
+    let directory = Directory::new();
+    let report = directory.path().join("report.html");
+    let text = text(&["demo", "--visits", "500", "--report", report.to_str().unwrap()]);
+    assert!(text.ends_with("every packet is accounted for, from the wire to the sink\n"), "{text}");
+    assert!(text.contains("1500 made") && text.contains("shard core"), "{text}");
+    assert!(std::fs::read_to_string(report).unwrap().contains("</svg>"));
+}
+
+#[test]
+fn completions_and_the_manual_are_those_of_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&["completions", shell]).contains("ringtap-sensor"));
+    }
+    let manual = text(&["man"]);
+    assert!(manual.starts_with(".ie") && manual.contains("ringtap\\-sensor"), "{manual}");
+    let report: serde_json::Value = serde_json::from_str(&text(&["doctor", "--json"])).unwrap();
+    assert!(report.to_string().contains("io_uring"), "{report}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_a_remedy() {
+    let Some(_namespace) = namespace() else { return };
+    let directory = Directory::new();
+    let spool = directory.path().join("spool");
+    let spool = spool.to_str().unwrap();
+    let run = |more: &[&str]| complaint(&[&["run", "--spool", spool][..], more].concat());
+    assert!(run(&[]).contains("give --interface"));
+    assert!(run(&["--interface", "lo"]).contains("--sink KIND:WHERE"));
+    assert!(run(&["--interface", "none", "--sink", "ndjson"]).contains("none"));
+    assert!(run(&["--interface", "lo", "--sink", "smoke:1"]).contains("write ndjson:PATH"));
+    assert!(
+        run(&["--interface", "lo", "--sink", "ndjson", "--filter", "tcp and"]).contains("filter")
+    );
+    let config = directory.path().join("c.toml");
+    std::fs::write(&config, "sensor = \"a b\"\n").unwrap();
+    let told = complaint(&["run", "--config", config.to_str().unwrap()]);
+    assert!(told.contains("line 1") && told.contains("letters, digits"), "{told}");
+}
+
+#[test]
+fn top_flows_and_capture_show_what_comes() {
+    let Some(namespace) = namespace() else { return };
+    let veth = namespace.veth();
+    let (left, right) = (veth.left.clone(), veth.right.clone());
+    let directory = Directory::new();
+    let sending = std::thread::spawn(move || send(&left, 50, 2000, 10_000));
+    let look: serde_json::Value =
+        serde_json::from_str(&text(&["top", &right, "--once", "--json", "--shards", "1"])).unwrap();
+    assert!(number(&look["shards"][0], "packets") > 0, "{look}");
+    let flows = text(&["flows", &right, "--format", "csv", "--seconds", "2"]);
+    assert_eq!(flows.lines().count(), 51, "{flows}");
+    let to = directory.path().to_str().unwrap();
+    let told = text(&["capture", &right, "--directory", to, "--seconds", "2", "--snap-len", "64"]);
+    let packets: u64 = told.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap();
+    let files = std::fs::read_dir(directory.path()).unwrap().count();
+    assert!(packets > 0 && files == 1, "{told}");
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_kill_at_any_time_takes_only_what_is_counted_at_the_next_start() {
+    let Some(namespace) = namespace() else { return };
+    namespace.loopback_up();
+    let (veth, directory) = (namespace.veth(), Directory::new());
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (spool, file) = (path("spool"), path("flows.ndjson"));
+    let sink = format!("ndjson:{file}");
+    let words = ["--interface", &veth.right, "--spool", &spool, "--sink", &sink, "--shards", "2"];
+    let words = [&words[..], &["--idle-seconds", "1", "--filter", "udp"]].concat();
+    for round in 0..6_u64 {
+        let sensor = Sensor::start(9101, &words);
+        // Flows end while others begin, and the kill comes in the middle of it.
+        send(&veth.left, 4000, 1, 2000 + 100 * round);
+        std::thread::sleep(Duration::from_millis(37 * round));
+        sensor.kill();
+    }
+    let sensor = Sensor::start(9101, &words);
+    send(&veth.left, 1000, 1, 10_000);
+    let account = sensor.finish();
+    assert_eq!(number(&account, "flows"), 1000, "{account}");
+    let received = Received::in_lines(file.as_ref());
+    let (flows, missing) = received.check();
+    // Those that the table still had when it was killed were no records yet.
+    assert!(flows > 6000 && flows + missing <= 25_000, "{flows} and {missing}");
+}
+
+#[test]
+fn a_spool_that_is_full_takes_nothing_more_and_counts_it() {
+    let Some(namespace) = namespace() else { return };
+    namespace.loopback_up();
+    let (veth, directory) = (namespace.veth(), Directory::new());
+    let spool = directory.path().join("spool").to_str().unwrap().to_owned();
+    let words =
+        ["--interface", &veth.right, "--spool", &spool, "--spool-mib", "1", "--shards", "1"];
+    // Nobody listens there.
+    let more = ["--sink", "ipfix+tcp:127.0.0.1:4739", "--filter", "udp"];
+    let sensor = Sensor::start(9101, &[&words[..], &more].concat());
+    send(&veth.left, 30_000, 1, 30_000);
+    let page = get(9101, "/metrics").unwrap();
+    for name in [
+        "ringtap_capture_drops_total",
+        "ringtap_sensor_spool_bytes",
+        "ringtap_sensor_failures_total{sink=\"ipfix\"}",
+    ] {
+        assert!(page.contains(name), "{page}");
+    }
+    let account = sensor.finish();
+    check_packets(&account, &veth, 30_000);
+    let (flows, refused) = (number(&account, "flows"), number(&account, "refused"));
+    assert!(
+        flows == 30_000 - number(&account, "drops") - veth.lost() && refused > 15_000,
+        "{account}"
+    );
+    let bytes: u64 = std::fs::read_dir(&spool)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(bytes < 1_100_000, "{bytes}");
+}
