@@ -41,6 +41,14 @@ pub(crate) enum Command {
         #[arg(long)]
         report: Option<PathBuf>,
     },
+    /// Measures what a record costs, into the spool and from there into sinks.
+    Measure {
+        /// As for `run`; each is measured by itself.
+        #[arg(long = "sink", required = true)]
+        sinks: Vec<SinkConfig>,
+        #[arg(long, default_value_t = 200_000)]
+        records: u64,
+    },
     /// Prints completions for a shell.
     Completions { shell: Shell },
     /// Prints the manual page.

@@ -3,6 +3,7 @@
 mod capture;
 mod demo;
 mod flows;
+mod measure;
 mod run;
 mod top;
 
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
             let report = ringtap::doctor::examine(interface.as_deref());
             println!("{}", if json { report.to_json() } else { report.to_string() });
         }
+        Command::Measure { sinks, records } => measure::run(&sinks, records)?,
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "ringtap-sensor", &mut std::io::stdout());

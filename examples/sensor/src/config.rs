@@ -1,5 +1,6 @@
 //! What a sensor is to do: a TOML file, or flags.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ pub(crate) struct Config {
     pub(crate) listen: Option<SocketAddr>,
     /// The user, by number, that it becomes once its sockets are open.
     pub(crate) user: Option<u32>,
-    #[serde(rename = "sink")]
+    #[serde(default, rename = "sink")]
     pub(crate) sinks: Vec<SinkConfig>,
 }
 
@@ -210,7 +211,87 @@ impl Config {
         if self.shards == Some(0) {
             return Err("shards = 0: give at least one, or leave it out for one a core".into());
         }
+        if !is_name(&self.sensor) {
+            return Err(format!("sensor = {:?}: {NAMES}", self.sensor).into());
+        }
+        if !is_room(self.spool_mib) {
+            return Err(format!("spool_mib = {}: {ROOMS}", self.spool_mib).into());
+        }
+        for (key, seconds) in
+            [("counts_seconds", self.counts_seconds), ("drain_seconds", self.drain_seconds)]
+        {
+            if seconds > YEAR {
+                return Err(format!("{key} = {seconds}: that is over a year; give less").into());
+            }
+        }
+        let mut places = HashSet::new();
+        for sink in &self.sinks {
+            sink.check()?;
+            if !places.insert((sink.kind(), sink.destination())) {
+                let twice = format!("two sinks {} for one place", sink.kind());
+                return Err(format!("{twice}: leave one out").into());
+            }
+        }
         Ok(())
+    }
+}
+
+impl SinkConfig {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Ndjson(_) => "ndjson",
+            Self::Ipfix(_) => "ipfix",
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => "nats",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "redis",
+            #[cfg(feature = "parquet")]
+            Self::Parquet(_) => "parquet",
+        }
+    }
+}
+
+impl SinkConfig {
+    /// Where it delivers to, as it was given.
+    pub(crate) fn destination(&self) -> String {
+        match self {
+            Self::Ndjson(of) => of.path.as_deref().unwrap_or(Path::new("-")).display().to_string(),
+            Self::Ipfix(of) => format!("{} {:?} {}", of.to, of.transport, of.domain),
+            #[cfg(feature = "nats")]
+            Self::Nats(of) => format!("{} {} {}", of.servers.join(","), of.stream, of.subject),
+            #[cfg(feature = "redis")]
+            Self::Redis(of) => format!("{} {}", of.url, of.prefix),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(of) => of.directory.display().to_string(),
+        }
+    }
+
+    /// Makes the file or directory that it writes to, if there is one.
+    pub(crate) fn make_place(&self) -> Outcome<Option<&Path>> {
+        let (place, made) = match self {
+            Self::Ndjson(NdjsonConfig { path: Some(path) }) if path.as_os_str() != "-" => {
+                (path, std::fs::File::options().append(true).create(true).open(path).map(drop))
+            }
+            #[cfg(feature = "parquet")]
+            Self::Parquet(of) => (&of.directory, std::fs::create_dir_all(&of.directory)),
+            _ => return Ok(None),
+        };
+        made.map_err(|error| format!("{}: {error}", place.display()))?;
+        Ok(Some(place))
+    }
+
+    fn check(&self) -> Outcome<()> {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Nats(of) if !(1..=4096).contains(&of.in_flight) => {
+                Err(format!("in_flight = {}: give 1 to 4096", of.in_flight).into())
+            }
+            #[cfg(feature = "parquet")]
+            Self::Parquet(of) if of.records == 0 || of.seconds > YEAR => {
+                Err("a Parquet file has at least a record, and those of at most a year".into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -241,21 +322,28 @@ impl std::str::FromStr for SinkConfig {
     }
 }
 
-/// A name that may be a part of subjects, keys and file names.
+const YEAR: u64 = 366 * 86_400;
+const NAMES: &str = "a sensor's name has letters, digits, - and _ only";
+const ROOMS: &str = "a spool has at least 1 MiB, and less than 16 TiB";
+
+/// Whether it may be a part of subjects, keys and file names.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    !text.is_empty() && text.bytes().all(plain)
+}
+
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
-    match !name.is_empty() && name.chars().all(is_plain) {
-        true => Ok(name),
-        false => Err(de::Error::custom("a sensor's name has letters, digits, - and _ only")),
-    }
+    if is_name(&name) { Ok(name) } else { Err(de::Error::custom(NAMES)) }
+}
+
+fn is_room(mib: u64) -> bool {
+    (1..1 << 24).contains(&mib)
 }
 
 fn mib<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    match u64::deserialize(deserializer)? {
-        mib @ 1..=0xff_ffff => Ok(mib),
-        _ => Err(de::Error::custom("a spool has at least 1 MiB, and less than 16 TiB")),
-    }
+    let mib = u64::deserialize(deserializer)?;
+    if is_room(mib) { Ok(mib) } else { Err(de::Error::custom(ROOMS)) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Shards that make records: each in its own thread, with a queue that never holds it up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,6 +22,8 @@ use crate::sink::Outcome;
 /// Records that are handed over together, and how many times that many a queue holds.
 const CHUNK: usize = 256;
 const QUEUE: usize = 256;
+/// A shard that has ended waits so long for room in its queue.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// A shard looks up this often where nothing happens.
 const TICK: Duration = Duration::from_millis(500);
 /// Talkers that each shard tells of.
@@ -108,6 +110,8 @@ pub(crate) struct Feed {
     pub(crate) shards: ShardsHandle,
     pub(crate) meters: Arc<Vec<Meter>>,
     pub(crate) queues: Vec<Receiver<Vec<Body>>>,
+    /// To be set before they are stopped: what they have then may wait for room.
+    pub(crate) is_ending: Arc<AtomicBool>,
 }
 
 /// How many shards a configuration asks for.
@@ -138,7 +142,9 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
     let (senders, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| bounded(QUEUE)).unzip();
     let tracker = tracker(config);
     let entries = (0..count).map(|shard| ledger.entry(shard)).collect::<Result<Vec<_>, _>>()?;
+    let is_ending = Arc::new(AtomicBool::new(false));
     let (ledger, of_shards) = (ledger.clone(), Arc::clone(&meters));
+    let ending = Arc::clone(&is_ending);
     let senders = Mutex::new(senders.into_iter().map(Some).collect::<Vec<_>>());
     let shards = Shards::builder()
         .capture(capture)
@@ -152,6 +158,7 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
             let hand = Hand {
                 shard: index as u16,
                 queue,
+                is_ending: Arc::clone(&ending),
                 ledger: ledger.clone(),
                 made: entries[index].made,
                 overflowed: entries[index].overflowed,
@@ -159,7 +166,7 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
             };
             work(shard, hand, Arc::clone(&of_shards), tracker.clone())
         })?;
-    Ok(Feed { shards, meters, queues })
+    Ok(Feed { shards, meters, queues, is_ending })
 }
 
 fn tracker(config: &Config) -> FlowTrackerConfig {
@@ -243,6 +250,7 @@ fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>) {
 struct Hand {
     shard: u16,
     queue: Sender<Vec<Body>>,
+    is_ending: Arc<AtomicBool>,
     ledger: Ledger,
     made: u64,
     overflowed: u64,
@@ -250,7 +258,7 @@ struct Hand {
 }
 
 impl Hand {
-    /// Never waits: what there is no room for is counted and gone.
+    /// Never waits while packets come: what there is no room for is counted and gone.
     fn over(&mut self, meter: &Meter) -> ringtap::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -260,9 +268,14 @@ impl Hand {
         self.made += count;
         meter.made.fetch_add(count, Ordering::Relaxed);
         self.ledger.set(self.shard, Counter::Made, self.made).map_err(ringtap::Error::other)?;
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(chunk)
-        {
+        let is_taken = match self.queue.try_send(chunk) {
+            Ok(()) => true,
+            Err(TrySendError::Full(chunk)) if self.is_ending.load(Ordering::Relaxed) => {
+                self.queue.send_timeout(chunk, PATIENCE).is_ok()
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        };
+        if !is_taken {
             self.overflowed += count;
             meter.overflowed.fetch_add(count, Ordering::Relaxed);
             let noted = self.ledger.set(self.shard, Counter::Overflowed, self.overflowed);

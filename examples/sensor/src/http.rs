@@ -38,6 +38,11 @@ impl Server {
     pub(crate) fn publish(&self, metrics: String, is_ready: bool) {
         *self.shared.page.lock().unwrap_or_else(PoisonError::into_inner) = (metrics, is_ready);
     }
+
+    /// It is not ready any more.
+    pub(crate) fn end(&self) {
+        self.shared.page.lock().unwrap_or_else(PoisonError::into_inner).1 = false;
+    }
 }
 
 fn serve(shared: &Shared) {

@@ -5,12 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// A shard's counters, since the spool was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,8 +44,18 @@ pub(crate) struct Ledger(Arc<Flock<File>>);
 impl Ledger {
     /// Opens it for this process alone.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
+        Self::of(file)
+    }
+
+    /// One that nobody reads: gone with the process.
+    pub(crate) fn scratch() -> io::Result<Self> {
+        Self::of(memfd_create("ledger", MFdFlags::MFD_CLOEXEC)?.into())
+    }
+
+    fn of(file: File) -> io::Result<Self> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Self(Arc::new(file))),
             Err((_, Errno::EWOULDBLOCK)) => {
@@ -52,6 +63,12 @@ impl Ledger {
             }
             Err((_, error)) => Err(error.into()),
         }
+    }
+
+    /// Shards that it has heard of.
+    pub(crate) fn shards(&self) -> io::Result<u16> {
+        let lines = self.0.metadata()?.len().div_ceil(LINE);
+        u16::try_from(lines).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
     /// What it says of a shard; zeros of one that it has not heard of.
@@ -78,15 +95,5 @@ impl Ledger {
 
     pub(crate) fn set(&self, shard: u16, counter: Counter, value: u64) -> io::Result<()> {
         self.0.write_all_at(&value.to_be_bytes(), u64::from(shard) * LINE + counter as u64)
-    }
-}
-
-impl Ledger {
-    /// One that nobody reads: gone with the process.
-    pub(crate) fn scratch() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("ringtap-ledger-{}", std::process::id()));
-        let ledger = Self::open(&path)?;
-        std::fs::remove_file(&path)?;
-        Ok(ledger)
     }
 }

@@ -78,6 +78,26 @@ pub(crate) struct Record {
 }
 
 impl Flow {
+    /// One that nobody has seen.
+    pub(crate) fn sample(number: u64) -> Self {
+        let address = |last: u8, port| match number % 2 {
+            0 => SocketAddr::from(([10, 0, 0, last], port)),
+            _ => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last.into()], port)),
+        };
+        let start = 1_700_000_000_000_000_001 + number;
+        Self {
+            protocol: 6,
+            reason: Reason::Ended,
+            initiator: address(1, number as u16),
+            responder: address(2, 443),
+            sent: FlowDirection { packets: 8, octets: 1200 },
+            received: FlowDirection { packets: 2, octets: 3 },
+            history: *b"ShAad\0\0\0\0\0\0\0",
+            start,
+            end: start + 1_000_000_000,
+        }
+    }
+
     pub(crate) fn new(record: &FlowRecord<FiveTupleKey>) -> Self {
         let FlowRecord { key, sent, received, start, end, .. } = record;
         let (initiator, responder) = match record.initiator {
@@ -282,21 +302,8 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn flow(number: u64) -> Flow {
-        let address = |last: u8, port| match number % 2 {
-            0 => SocketAddr::from(([10, 0, 0, last], port)),
-            _ => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last.into()], port)),
-        };
-        Flow {
-            protocol: 6,
-            reason: Reason::Ended,
-            initiator: address(1, number as u16),
-            responder: address(2, 443),
-            sent: FlowDirection { packets: number, octets: 1 << 40 },
-            received: FlowDirection { packets: 2, octets: 3 },
-            history: *b"ShAad\0\0\0\0\0\0\0",
-            start: 1_700_000_000_000_000_001,
-            end: u64::MAX,
-        }
+        let sent = FlowDirection { packets: number, octets: 1 << 40 };
+        Flow { sent, end: u64::MAX, ..Flow::sample(number) }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! A sensor: shards → records → spool → sinks, from its start to its account.
 
+use std::error::Error;
 use std::io;
+use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ pub(crate) struct Sensor {
     end: Sender<()>,
     server: Option<http::Server>,
     drain: Duration,
+    is_ending: Arc<AtomicBool>,
 }
 
 /// What became of everything, from the wire to the sinks.
@@ -64,15 +67,15 @@ impl Sensor {
         let sinks = named(&config.sinks)
             .map(|(name, of)| {
                 let sink = sink::make(of, &config.sensor)?;
-                let reader = spool.reader(&name)?;
+                let reader = spool.reader(&cursor(of))?;
                 Ok((name, sink, reader))
             })
             .collect::<Outcome<Vec<_>>>()?;
         let feed = feed::start(config, spool.ledger())?;
-        let feed::Feed { shards, meters, queues } = feed;
+        let feed::Feed { shards, meters, queues, is_ending } = feed;
         let listener = config.listen.map(http::listen).transpose()?;
         if let Some(user) = config.user {
-            become_user(user, &config.spool)?;
+            become_user(user, config)?;
         }
         let couriers = sinks
             .into_iter()
@@ -90,7 +93,7 @@ impl Sensor {
         let server = listener.map(http::Server::start).transpose()?;
         let spooler = spooler.start()?;
         let drain = Duration::from_secs(config.drain_seconds);
-        Ok(Self { shards, meters, couriers, level, spooler, end, server, drain })
+        Ok(Self { shards, meters, couriers, level, spooler, end, server, drain, is_ending })
     }
 
     /// Totals of the shards now. To be asked for now and then: records of counts have them from here.
@@ -152,26 +155,29 @@ impl Sensor {
     }
 
     /// Stops the shards, has the sinks take what there is, and accounts for it.
+    ///
+    /// # Errors
+    /// What failed first; all the rest is brought to its end nevertheless, and its account printed.
     pub(crate) fn finish(self) -> Outcome<Account> {
-        let Self { shards, meters, couriers, level, spooler, end, server, drain } = self;
-        shards.stop();
-        let stats = shards.join()?;
-        note(&meters, &stats);
-        drop(end);
-        let spooled = spooler.join().map_err(|_| "the spool's thread panicked")?;
-        spooled.map_err(|error| format!("the spool: {error}"))?;
-        let deadline = Instant::now() + drain;
-        let mut sinks = Vec::new();
-        for courier in couriers {
-            let (name, delivery) = (courier.name.clone(), Arc::clone(&courier.delivery));
-            let has_all = courier.finish(deadline)?;
-            let acknowledged = delivery.acknowledged.load(Ordering::Relaxed);
-            sinks.push(SinkAccount { name, acknowledged, has_all });
+        let Self { shards, meters, couriers, level, spooler, end, server, drain, is_ending } = self;
+        if let Some(server) = &server {
+            server.end();
         }
-        drop(server);
+        is_ending.store(true, Ordering::Relaxed);
+        shards.stop();
+        let mut failed = Vec::new();
+        let report = shards.join_each()?;
+        failed.extend(report.outcomes.into_iter().filter_map(|of| of.err()).map(Into::into));
+        note(&meters, &report.stats);
+        drop(end);
+        let spooled = spooler.join().map_err(|_| io::Error::other("its thread panicked"));
+        if let Err(error) = spooled.and_then(|spooled| spooled) {
+            failed.push(format!("the spool: {error}").into());
+        }
+        let sinks = drained(couriers, drain, &mut failed);
         let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
-        let CaptureStats { delivered, drops, .. } = stats.total();
-        Ok(Account {
+        let CaptureStats { delivered, drops, .. } = report.stats.total();
+        let account = Account {
             delivered,
             drops,
             of_none: sum(|meter| meter.of_none.load(Ordering::Relaxed)),
@@ -180,8 +186,39 @@ impl Sensor {
             refused: level.refused.load(Ordering::Relaxed),
             records: level.records.load(Ordering::Relaxed),
             sinks,
-        })
+        };
+        match failed.into_iter().next() {
+            None => Ok(account),
+            Some(error) => {
+                eprintln!("{account}");
+                Err(error)
+            }
+        }
     }
+}
+
+/// Gives sinks so long to take what is left, and a moment more for what they are at.
+fn drained(
+    couriers: Vec<Courier>,
+    drain: Duration,
+    failed: &mut Vec<Box<dyn Error + Send + Sync>>,
+) -> Vec<SinkAccount> {
+    let deadline = Instant::now() + drain;
+    while Instant::now() < deadline && !couriers.iter().all(Courier::is_finished) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    couriers.iter().for_each(Courier::hurry);
+    let until = Instant::now() + Duration::from_secs(2);
+    let each = couriers.into_iter().map(|courier| {
+        let (name, delivery) = (courier.name.clone(), Arc::clone(&courier.delivery));
+        let has_all = courier.finish(until).unwrap_or_else(|error| {
+            failed.push(format!("the sink {name}: {error}").into());
+            false
+        });
+        let acknowledged = delivery.acknowledged.load(Ordering::Relaxed);
+        SinkAccount { name, acknowledged, has_all }
+    });
+    each.collect()
 }
 
 fn note(meters: &[Meter], stats: &ShardsStats) {
@@ -191,41 +228,41 @@ fn note(meters: &[Meter], stats: &ShardsStats) {
     }
 }
 
-/// Sinks by names that stay the same from one start to the next.
+/// Sinks by names for who reads: the second of a kind is `KIND-2`.
 fn named(sinks: &[SinkConfig]) -> impl Iterator<Item = (String, &SinkConfig)> {
     sinks.iter().enumerate().map(|(at, of)| {
-        let twins = sinks[..at].iter().filter(|other| kind(other) == kind(of)).count();
-        let name =
-            if twins == 0 { kind(of).to_owned() } else { format!("{}-{}", kind(of), twins + 1) };
+        let kind = of.kind();
+        let twins = sinks[..at].iter().filter(|other| other.kind() == kind).count();
+        let name = if twins == 0 { kind.to_owned() } else { format!("{kind}-{}", twins + 1) };
         (name, of)
     })
 }
 
-fn kind(sink: &SinkConfig) -> &'static str {
-    match sink {
-        SinkConfig::Ndjson(_) => "ndjson",
-        SinkConfig::Ipfix(_) => "ipfix",
-        #[cfg(feature = "nats")]
-        SinkConfig::Nats(_) => "nats",
-        #[cfg(feature = "redis")]
-        SinkConfig::Redis(_) => "redis",
-        #[cfg(feature = "parquet")]
-        SinkConfig::Parquet(_) => "parquet",
-    }
+/// Where a sink's place in the spool is kept: by where it delivers to, so that others may come and go.
+fn cursor(sink: &SinkConfig) -> String {
+    format!("{}-{:08x}", sink.kind(), crc32fast::hash(sink.destination().as_bytes()))
 }
 
-/// Gives up all privileges, for good; what is open stays open. The spool becomes that user's.
-fn become_user(user: u32, spool: &Path) -> Outcome<()> {
+/// Gives up all privileges, for good; what is open stays open. Where it writes becomes that user's.
+fn become_user(user: u32, config: &Config) -> Outcome<()> {
     let (uid, gid) = (nix::unistd::Uid::from_raw(user), nix::unistd::Gid::from_raw(user));
-    let remedy =
-        |error| format!("becoming user {user}: {error}; leave `user` out, or start as root");
-    for entry in std::fs::read_dir(spool)? {
-        nix::unistd::chown(&entry?.path(), Some(uid), Some(gid)).map_err(remedy)?;
+    let remedy = |error: io::Error| {
+        format!("becoming user {user}: {error}; leave `user` out, or start as root")
+    };
+    // No link is followed: the directory may have been that user's before.
+    let give = |path: &Path| lchown(path, Some(user), Some(user)).map_err(remedy);
+    for entry in std::fs::read_dir(&config.spool)? {
+        give(&entry?.path())?;
     }
-    nix::unistd::chown(spool, Some(uid), Some(gid)).map_err(remedy)?;
-    nix::unistd::setgroups(&[gid]).map_err(remedy)?;
-    nix::unistd::setgid(gid).map_err(remedy)?;
-    nix::unistd::setuid(uid).map_err(remedy)?;
+    give(&config.spool)?;
+    for sink in &config.sinks {
+        if let Some(place) = sink.make_place()? {
+            give(place)?;
+        }
+    }
+    nix::unistd::setgroups(&[gid]).map_err(|error| remedy(error.into()))?;
+    nix::unistd::setgid(gid).map_err(|error| remedy(error.into()))?;
+    nix::unistd::setuid(uid).map_err(|error| remedy(error.into()))?;
     Ok(())
 }
 

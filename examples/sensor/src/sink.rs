@@ -35,6 +35,11 @@ impl Held {
         Self { next, more: BTreeSet::new() }
     }
 
+    /// Behind the last.
+    fn end(&self) -> u64 {
+        self.more.last().map_or(self.next, |last| self.next.max(last + 1))
+    }
+
     fn has(&self, sequence: u64) -> bool {
         sequence < self.next || self.more.contains(&sequence)
     }

@@ -13,8 +13,9 @@ mod frame;
 mod reader;
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,8 @@ use crate::record::Body;
 
 /// So many segments there may be, each of the same share of the room.
 const SEGMENTS: u64 = 16;
+/// This part of the room is there for counts beside it.
+const RESERVE: u64 = 64;
 
 /// The end that is written.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ struct State {
     segments: VecDeque<Segment>,
     /// The segment that each reader is at.
     readers: Vec<u64>,
+    /// Records of each shard, ever.
+    numbered: Vec<u64>,
     is_closed: bool,
 }
 
@@ -113,7 +118,9 @@ impl Spool {
             }
         }
         let mut totals = last.as_ref().map_or_else(Vec::new, |last| last.totals.clone());
+        let shards = shards.max(ledger.shards()?);
         totals.resize(totals.len().max(shards.into()), Totals::default());
+        shared.lock().numbered = totals.iter().map(|totals| totals.records).collect();
         for &number in &numbers {
             let (header, written) = frame::lengths(&shared.path(number))?;
             shared.lock().segments.push_back(Segment { number, header, written });
@@ -122,9 +129,21 @@ impl Spool {
             Some(last) => last.file,
             None => begin(&shared, 1, &totals)?,
         };
-        let spool = Self { shared: Arc::new(shared), ledger, tail, totals, scratch: Vec::new() };
+        let mut spool =
+            Self { shared: Arc::new(shared), ledger, tail, totals, scratch: Vec::new() };
+        spool.leave_what_is_too_long()?;
         spool.count_lost()?;
         Ok(spool)
+    }
+
+    /// Begins another segment where the last is of a time when there was more room: only one that is not written to can
+    /// be removed.
+    fn leave_what_is_too_long(&mut self) -> io::Result<()> {
+        let last = self.shared.lock().segments.back().copied();
+        if let Some(last) = last.filter(|last| last.written > self.shared.most / SEGMENTS) {
+            self.tail = begin(&self.shared, last.number + 1, &self.totals)?;
+        }
+        Ok(())
     }
 
     fn count_lost(&self) -> io::Result<()> {
@@ -150,6 +169,11 @@ impl Spool {
         self.totals[usize::from(shard)]
     }
 
+    /// Shards of now and of earlier.
+    pub(crate) fn shards(&self) -> u16 {
+        self.totals.len() as u16
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.shared.lock().bytes()
     }
@@ -164,7 +188,10 @@ impl Spool {
         let totals = self.totals[usize::from(shard)];
         frame::encode(&mut self.scratch, shard, totals.records, bodies);
         let len = self.scratch.len() as u64;
-        if !self.has_room(len)? {
+        let flows = bodies.iter().filter(|body| matches!(body, Body::Flow(_))).count() as u64;
+        // Counts are let in where flows are not: they tell of those.
+        let reserve = if flows == 0 { self.shared.most / RESERVE } else { 0 };
+        if !self.has_room(len, self.shared.most + reserve)? {
             return Ok(false);
         }
         if let Err(error) = self.tail.write_all(&self.scratch) {
@@ -173,11 +200,12 @@ impl Spool {
             self.tail.set_len(state.segments.back().expect("one is written to").written)?;
             return if is_full(&error) { Ok(false) } else { Err(error) };
         }
-        let flows = bodies.iter().filter(|body| matches!(body, Body::Flow(_))).count() as u64;
         let totals = &mut self.totals[usize::from(shard)];
         totals.records += bodies.len() as u64;
         totals.flows += flows;
+        let numbered = totals.records;
         let mut state = self.shared.lock();
+        state.numbered[usize::from(shard)] = numbered;
         if let Some(segment) = state.segments.back_mut() {
             segment.written += len;
         }
@@ -187,14 +215,14 @@ impl Spool {
     }
 
     /// Begins another segment where it is time to; removes those that all have.
-    fn has_room(&mut self, len: u64) -> io::Result<bool> {
+    fn has_room(&mut self, len: u64, most: u64) -> io::Result<bool> {
         let mut state = self.shared.lock();
         let done = state.readers.iter().copied().min().unwrap_or(0);
         while state.segments.len() > 1 && state.segments[0].number < done {
             let gone = state.segments.pop_front().expect("there are two");
             fs::remove_file(self.shared.path(gone.number))?;
         }
-        if state.bytes() + len > self.shared.most {
+        if state.bytes() + len > most {
             return Ok(false);
         }
         let Segment { number, written, .. } = *state.segments.back().expect("one is written to");
@@ -219,6 +247,13 @@ impl Spool {
 /// Whether the disk has less room than was asked for.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// For files in a directory that may be another user's: no link is followed out of it.
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(nix::libc::O_NOFOLLOW);
+    options
 }
 
 /// Begins a segment.

@@ -84,18 +84,22 @@ impl Spooler {
 
     /// A record of each shard's counts.
     fn count(&mut self) -> io::Result<()> {
-        for shard in 0..self.queues.len() {
-            let entry = self.spool.ledger().entry(shard as u16)?;
-            let meter = &self.meters[shard];
+        for shard in 0..self.spool.shards() {
+            let entry = self.spool.ledger().entry(shard)?;
+            // Shards of an earlier start have none.
+            let meter = self.meters.get(usize::from(shard));
+            let of = |read: fn(&Meter) -> &AtomicU64| {
+                meter.map_or(0, |meter| read(meter).load(Ordering::Relaxed))
+            };
             let counts = Counts {
-                flows: self.spool.totals(shard as u16).flows,
+                flows: self.spool.totals(shard).flows,
                 overflowed: entry.overflowed,
                 refused: entry.refused,
                 lost: entry.lost,
-                packets: meter.packets.load(Ordering::Relaxed),
-                drops: meter.drops.load(Ordering::Relaxed),
+                packets: of(|meter| &meter.packets),
+                drops: of(|meter| &meter.drops),
             };
-            self.append(shard, &[Body::Counts(counts)])?;
+            self.append(shard.into(), &[Body::Counts(counts)])?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use rig::{HTTP, Place, check_packets, number, send, server, until, until_listening};
-use ringtap_lab::tool;
+use ringtap_lab::{Traffic, tool};
 use serde_json::Value;
 
 ringtap_lab::test_binary!();
@@ -36,6 +36,8 @@ fn a_collector_of_ipfix_has_the_same_totals() {
     let ((flows, missing), [packets, octets]) = (lines.check(), lines.totals());
     assert_eq!((flows, missing), (number(&account, "flows"), 0), "{account}");
     assert_eq!(packets, number(&account, "delivered"));
+    // Of a frame, all but its Ethernet header.
+    assert_eq!(octets, packets * (Traffic::default().len as u64 - 14));
     let Some(text) = tool::run("nfdump", &["-R", &kept, "-I"], b"") else { return };
     let kept = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -212,7 +214,17 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
             let each = match id {
                 256 => 46,
                 258 => 28,
-                2 | 3 => len - 4,
+                2 => len - 4,
+                3 => {
+                    // One scope field, by exporter; flows observed, flows not sent, packets ignored.
+                    let fields = [144, 163, 166, 164];
+                    let told = [10, 14, 18, 22].map(|at| u16_at(set, at));
+                    assert_eq!(
+                        (u16_at(set, 4), u16_at(set, 6), u16_at(set, 8), told),
+                        (258, 4, 1, fields)
+                    );
+                    len - 4
+                }
                 id => panic!("a set {id}"),
             };
             assert_eq!((len - 4) % each, 0, "set {id}");

@@ -38,19 +38,27 @@ pub(super) fn watch(
     pause: impl Fn(),
 ) -> Outcome<Account> {
     let (mut watch, mut drawn) = (Watch::new(), Report::new());
-    loop {
-        let stats = sensor.look()?;
+    let failed = loop {
+        let stats = match sensor.look() {
+            Ok(stats) => stats,
+            Err(error) => break Some(error),
+        };
         let look = watch.look(&stats, &sensor.meters);
-        drawn.add(&look);
+        if report.is_some() {
+            drawn.add(&look);
+        }
         if let Some(title) = view {
             watch.show(&look, title)?;
         }
         if is_over(&sensor) || sensor.has_ended() {
-            break;
+            break None;
         }
         pause();
-    }
+    };
     let account = sensor.finish()?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
     if let Some(path) = report {
         drawn.write(path, &watch.latency)?;
     }

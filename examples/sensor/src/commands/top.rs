@@ -16,14 +16,16 @@ pub(super) fn run(args: &TopArgs) -> Outcome<()> {
     let mut config = Config::new("top", &args.from.interface, Path::new("none"))?;
     (config.filter, config.shards) = (args.from.filter.clone(), args.shards);
     let end = End::new(args.from.seconds)?;
-    let Feed { shards, meters, queues } = feed::start(&config, &Ledger::scratch()?)?;
+    let Feed { shards, meters, queues, .. } = feed::start(&config, &Ledger::scratch()?)?;
     drop(queues); // records are nobody's here
     let (mut watch, mut report) = (Watch::new(), Report::new());
     watch.look(&shards.stats()?, &meters);
     while !shards.is_finished() {
         end.wait(Duration::from_secs(1));
         let look = watch.look(&shards.stats()?, &meters);
-        report.add(&look);
+        if args.report.is_some() {
+            report.add(&look);
+        }
         match args.json {
             true => println!("{}", serde_json::to_string(&look)?),
             false => watch.show(&look, &format!("ringtap-sensor top {}", args.from.interface))?,

@@ -57,15 +57,21 @@ impl Courier {
         self.thread.is_finished()
     }
 
-    /// Waits until all was delivered, at most so long: whether it was. What is left stays in the spool.
-    pub(crate) fn finish(self, deadline: Instant) -> io::Result<bool> {
-        while !self.thread.is_finished() && Instant::now() < deadline {
+    /// Asks it to leave what is left in the spool.
+    pub(crate) fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all was delivered. Waits for what it is at until a time; a sink that hangs beyond it is left to hang.
+    pub(crate) fn finish(self, until: Instant) -> io::Result<bool> {
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
             thread::sleep(Duration::from_millis(10));
         }
-        self.hurry.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| io::Error::other(format!("the sink {} panicked", self.name)))?
+        let panicked = |_| io::Error::other(format!("the sink {} panicked", self.name));
+        self.thread.join().map_err(panicked)?
     }
 }
 
@@ -96,6 +102,9 @@ impl Round {
             };
             let mut done = 0;
             while done < batch.records.len() {
+                if self.hurry.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
                 match self.deliver(&batch.records[done..]) {
                     Ok(count) => {
                         done += count;
@@ -109,9 +118,6 @@ impl Round {
                         self.note(true, Some("it acknowledged nothing".into()));
                     }
                     Err(error) => self.note(true, Some(error)),
-                }
-                if self.hurry.load(Ordering::Relaxed) {
-                    return Ok(false);
                 }
                 self.held = None;
                 thread::sleep(wait);
@@ -131,7 +137,18 @@ impl Round {
         };
         for record in records {
             if let Entry::Vacant(unknown) = held.entry(record.shard) {
-                unknown.insert(self.sink.held(record.shard, record.sequence)?);
+                let known = self.sink.held(record.shard, record.sequence)?;
+                let made = self.reader.numbered(record.shard);
+                if known.end() > made {
+                    return Err(format!(
+                        "it has {} records of shard {}, and this spool has made {made}: they are another's; \
+                         give the sensor another name, or its old spool",
+                        known.end(),
+                        record.shard
+                    )
+                    .into());
+                }
+                unknown.insert(known);
             }
         }
         let is_new = |record: &Record| !held[&record.shard].has(record.sequence);
@@ -161,3 +178,6 @@ impl Round {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,10 +28,10 @@ const FLOW: [(u16, u16); 8] =
 /// the addresses.
 const ADDRESSES: [(u16, [(u16, u16); 2]); 2] =
     [(V4, [(8, 4), (12, 4)]), (V6, [(27, 16), (28, 16)])];
-/// By exportingProcessId, which is the shard: exportedFlowRecordTotalCount, notSentFlowTotalCount,
+/// By exportingProcessId, which is the shard: observedFlowTotalCount, notSentFlowTotalCount,
 /// ignoredPacketTotalCount.
 const SCOPE: (u16, u16) = (144, 4);
-const COUNTS: [(u16, u16); 3] = [(42, 8), (165, 8), (164, 8)];
+const COUNTS: [(u16, u16); 3] = [(163, 8), (166, 8), (164, 8)];
 
 enum Link {
     Udp(UdpSocket),
@@ -64,7 +64,10 @@ impl Ipfix {
         message.extend(sets);
         match self.link.as_mut().ok_or(io::ErrorKind::NotConnected)? {
             Link::Udp(socket) => drop(socket.send(&message)?),
-            Link::Tcp(stream) => stream.write_all(&message)?,
+            Link::Tcp(stream) => {
+                refuse_if_closed(stream)?;
+                stream.write_all(&message)?;
+            }
         }
         self.sequence = self.sequence.wrapping_add(records);
         self.messages += 1;
@@ -93,7 +96,10 @@ impl Sink for Ipfix {
     fn open(&mut self) -> Outcome<()> {
         let to = &self.config.to;
         let name = |error: io::Error| format!("{to}: {error}");
+        self.templates = None;
         self.link = Some(match self.config.transport {
+            // The numbers go on, so that a collector can tell what it missed.
+            Transport::Udp if self.link.is_some() => return Ok(()),
             Transport::Udp => {
                 let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any)?;
@@ -107,7 +113,7 @@ impl Sink for Ipfix {
                 Link::Tcp(stream)
             }
         });
-        (self.sequence, self.templates) = (0, None);
+        self.sequence = 0;
         Ok(())
     }
 
@@ -152,6 +158,18 @@ fn set(id: u16, content: &[u8]) -> Vec<u8> {
     set.extend((4 + content.len() as u16).to_be_bytes());
     set.extend(content);
     set
+}
+
+/// A collector that has gone says so, and nothing else ever; what is written to it then would be taken and be gone.
+fn refuse_if_closed(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    match peeked {
+        Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The sets of one message, of a kind of record each.
@@ -201,7 +219,8 @@ impl Sets {
         let out = &mut self.content[2];
         out.extend(u32::from(shard).to_be_bytes());
         let Counts { flows, overflowed, refused, lost, drops, .. } = counts;
-        for number in [*flows, overflowed + refused + lost, *drops] {
+        let missing = overflowed + refused + lost;
+        for number in [flows + missing, missing, *drops] {
             out.extend(number.to_be_bytes());
         }
         self.records += 1;

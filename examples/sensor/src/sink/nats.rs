@@ -18,6 +18,9 @@ use crate::record::Record;
 /// The longest that a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Records that a delivery may have beyond those that were asked for: the spool's frames are not split.
+const CHUNK: u64 = 256;
+
 pub(super) struct Nats {
     config: NatsConfig,
     sensor: String,
@@ -64,12 +67,16 @@ impl Nats {
             }
             Err(error) => return Err(error.into()),
         };
-        if number(&last)? < from {
+        let end = number(&last)?;
+        if end < from {
             return Ok(Held::before(from)); // nothing of what comes now
         }
+        // Of what is further back than was ever on its way at once, all is there.
+        let most = self.config.in_flight as u64 + CHUNK;
+        let from = from.max(end.saturating_sub(2 * most));
         // Numbers rise with places in the stream but for records that were delivered late, which are behind some of
         // those that were delivered together with them.
-        let early = from.saturating_sub(self.config.in_flight as u64);
+        let early = from.saturating_sub(most);
         let (mut low, mut high) = (stream.cached_info().state.first_sequence, last.sequence);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -100,7 +107,10 @@ impl Sink for Nats {
     fn open(&mut self) -> Outcome<()> {
         self.open = None;
         let connecting = async { tokio::time::timeout(2 * PATIENCE, self.connect()).await };
-        let name = |error| format!("{}: {error}", self.config.servers.join(", "));
+        // What is before an @ is secret.
+        let hosts = self.config.servers.iter().map(|of| of.rsplit('@').next().unwrap_or(of));
+        let hosts = hosts.collect::<Vec<_>>().join(", ");
+        let name = |error| format!("{hosts}: {error}");
         let reached = self.runtime.block_on(connecting).map_err(|_| name("no answer".into()))?;
         self.open = Some(reached.map_err(name)?);
         Ok(())

@@ -40,7 +40,8 @@ impl Redis {
 impl Sink for Redis {
     fn open(&mut self) -> Outcome<()> {
         self.connection = None;
-        let name = |error: RedisError| format!("{}: {error}", self.config.url);
+        let name =
+            |error: RedisError| format!("{}: {error}", self.client.get_connection_info().addr());
         let connection = self.client.get_connection_with_timeout(PATIENCE).map_err(name)?;
         connection.set_read_timeout(Some(PATIENCE))?;
         connection.set_write_timeout(Some(PATIENCE))?;
@@ -65,6 +66,7 @@ impl Sink for Redis {
 
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
         let mut pipe = redis::pipe();
+        pipe.atomic(); // a record that is refused takes those behind it along
         for record in records {
             self.scratch.clear();
             record.write_json(&self.sensor, &mut self.scratch);

@@ -121,7 +121,7 @@ pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)
 
 /// Opens a segment to go on with: what is behind its last whole frame is cut off. `None` for one without a header.
 pub(super) fn recover(path: &Path) -> io::Result<Option<Found>> {
-    let mut file = File::options().append(true).read(true).open(path)?;
+    let mut file = super::options().append(true).open(path)?;
     let mut input = io::BufReader::new(&mut file);
     let Some(mut totals) = read_header(&mut input)? else { return Ok(None) };
     let mut len = header_len(totals.len());

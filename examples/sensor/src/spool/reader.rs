@@ -41,19 +41,27 @@ pub(crate) struct Batch {
 impl Reader {
     pub(super) fn open(shared: Arc<Shared>, name: &str) -> io::Result<Self> {
         let path = shared.directory.join(format!("cursor-{name}"));
-        let cursor =
-            File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let cursor = super::options().create(true).truncate(false).open(path)?;
         let mut state = shared.lock();
         let there = state.segments.iter().map(|segment| segment.number);
-        let (first, last) = (there.clone().min().unwrap_or(1), there.max().unwrap_or(1));
-        // What it had is gone only if it was not among the sinks for a while.
+        let first = there.min().unwrap_or(1);
+        let is_there = |at: &Position| {
+            let mut segments = state.segments.iter();
+            segments.any(|of| of.number == at.segment && at.offset <= of.written)
+        };
+        // Otherwise it was not among the sinks for a while, or the machine lost its power.
         let at = Position::load(&cursor)?
-            .filter(|at| (first..=last).contains(&at.segment))
+            .filter(is_there)
             .unwrap_or(Position { segment: first, ..Position::default() });
         let number = state.readers.len();
         state.readers.push(at.segment);
         drop(state);
         Ok(Self { shared, number, cursor, at, open: None })
+    }
+
+    /// How many records of a shard there have been.
+    pub(crate) fn numbered(&self, shard: u16) -> u64 {
+        self.shared.lock().numbered.get(usize::from(shard)).copied().unwrap_or(0)
     }
 
     /// The next records: up to `most` of them where they come within a time, `None` where none came in a second, or
@@ -68,7 +76,13 @@ impl Reader {
         while batch.records.len() < most {
             match self.wait(&mut at, deadline) {
                 Next::Nothing => break,
-                Next::Segment => at = Position { segment: at.segment + 1, ..Position::default() },
+                Next::Segment => {
+                    at = Position { segment: at.segment + 1, ..Position::default() };
+                    if batch.records.is_empty() {
+                        self.at = at; // the segment behind it may go
+                        self.shared.lock().readers[self.number] = at.segment;
+                    }
+                }
                 Next::Frame => {
                     let Some((records, len)) = self.read(at)? else {
                         eprintln!(
@@ -119,6 +133,11 @@ impl Reader {
         let (_, file) = self.open.as_mut().expect("it was just opened");
         let here = file.stream_position()?;
         file.seek_relative(at.offset as i64 - here as i64)?;
+        if let Some(frame) = frame::read(file)? {
+            return Ok(Some(frame));
+        }
+        // What is buffered may be of a frame that was cut off since: there was no room on the disk.
+        file.seek(io::SeekFrom::Start(at.offset))?;
         frame::read(file)
     }
 

@@ -112,6 +112,38 @@ fn it_keeps_within_its_bound_and_takes_records_again_when_there_is_room() {
 }
 
 #[test]
+fn one_that_is_made_smaller_takes_records_again_when_what_was_there_is_delivered() {
+    let directory = Directory::new();
+    let mut spool = Spool::open(directory.path(), 64 * ROOM, 1).unwrap();
+    let mut reader = spool.reader("a").unwrap();
+    for _ in 0..300 {
+        assert!(spool.append(0, &flows(0..100)).unwrap());
+    }
+    assert!(spool.bytes() > 2 * ROOM);
+    assert_eq!(read(&mut reader, 30_000).len(), 30_000);
+    drop((spool, reader));
+    let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();
+    let mut reader = spool.reader("a").unwrap();
+    assert!(!spool.append(0, &flows(0..1)).unwrap());
+    assert!(read(&mut reader, 1).is_empty());
+    assert!(spool.append(0, &flows(0..1)).unwrap());
+    assert_eq!(read(&mut reader, 1)[0].sequence, 30_000);
+    assert!(spool.bytes() < ROOM);
+}
+
+#[test]
+fn one_that_is_full_takes_counts() {
+    let directory = Directory::new();
+    let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();
+    let _reader = spool.reader("a").unwrap();
+    while spool.append(0, &flows(0..1)).unwrap() {}
+    for _ in 0..50 {
+        assert!(spool.append(0, &[Body::Counts(Counts::default())]).unwrap());
+    }
+    assert!(spool.bytes() <= ROOM + ROOM / 64);
+}
+
+#[test]
 fn what_a_kill_took_is_counted_once() {
     let directory = Directory::new();
     let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();

@@ -1,0 +1,95 @@
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use ringtap_lab::Directory;
+
+use super::*;
+use crate::record::{Body, Flow};
+use crate::spool::Spool;
+
+const FLOWS: u64 = 100;
+
+/// A receiver that takes so many of a delivery, and one in front of which it says so.
+#[derive(Clone)]
+struct Receiver {
+    got: Arc<Mutex<Vec<u64>>>,
+    most: usize,
+    hangs: bool,
+}
+
+impl Receiver {
+    fn new(most: usize) -> Self {
+        Self { got: Arc::default(), most, hangs: false }
+    }
+
+    fn got(&self) -> Vec<u64> {
+        self.got.lock().unwrap().clone()
+    }
+}
+
+impl Sink for Receiver {
+    fn open(&mut self) -> Outcome<()> {
+        Ok(())
+    }
+
+    fn held(&mut self, _shard: u16, _from: u64) -> Outcome<Held> {
+        Ok(Held { next: 0, more: BTreeSet::from_iter(self.got()) })
+    }
+
+    fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
+        if self.hangs {
+            thread::sleep(Duration::from_secs(3600));
+        }
+        let taken = records.iter().take(self.most).map(|record| record.sequence);
+        let mut got = self.got.lock().unwrap();
+        got.extend(taken);
+        // One more arrives, of which nobody hears.
+        got.extend(records.get(self.most + 1).map(|record| record.sequence));
+        Ok(records.len().min(self.most))
+    }
+}
+
+/// Brings it all there is in a spool: whether it has all.
+fn deliver(receiver: &Receiver, drain: Duration) -> (bool, Arc<Delivery>) {
+    let directory = Directory::new();
+    let mut spool = Spool::open(directory.path(), 1 << 20, 1).unwrap();
+    let reader = spool.reader("a").unwrap();
+    let flows: Vec<Body> = (0..FLOWS).map(|number| Body::Flow(Flow::sample(number))).collect();
+    assert!(spool.append(0, &flows).unwrap());
+    spool.close();
+    let courier = Courier::start("a".to_owned(), Box::new(receiver.clone()), reader).unwrap();
+    let deadline = Instant::now() + drain;
+    while !courier.is_finished() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    courier.hurry();
+    let delivery = Arc::clone(&courier.delivery);
+    (courier.finish(Instant::now() + Duration::from_millis(100)).unwrap(), delivery)
+}
+
+#[test]
+fn what_is_taken_in_part_is_delivered_once() {
+    let receiver = Receiver::new(7);
+    let (has_all, delivery) = deliver(&receiver, Duration::from_secs(60));
+    assert!(has_all);
+    assert_eq!(delivery.acknowledged.load(Ordering::Relaxed), FLOWS);
+    let mut got = receiver.got();
+    assert_eq!(got.len() as u64, FLOWS);
+    got.sort_unstable();
+    assert_eq!(got, (0..FLOWS).collect::<Vec<_>>());
+}
+
+#[test]
+fn records_of_another_spool_are_not_taken_for_these() {
+    let receiver = Receiver::new(7);
+    receiver.got.lock().unwrap().push(FLOWS);
+    let (has_all, delivery) = deliver(&receiver, Duration::from_millis(200));
+    assert!(!has_all && delivery.failures.load(Ordering::Relaxed) > 0);
+    assert_eq!(receiver.got(), [FLOWS]);
+}
+
+#[test]
+fn a_receiver_that_hangs_holds_up_nobody() {
+    let receiver = Receiver { hangs: true, ..Receiver::new(1) };
+    assert!(!deliver(&receiver, Duration::ZERO).0);
+}
