@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
@@ -267,17 +268,21 @@ impl SinkConfig {
     }
 
     /// Makes the file or directory that it writes to, if there is one.
-    pub(crate) fn make_place(&self) -> Outcome<Option<&Path>> {
+    pub(crate) fn make_place(&self) -> Outcome<Option<PathBuf>> {
         let (place, made) = match self {
             Self::Ndjson(NdjsonConfig { path: Some(path) }) if path.as_os_str() != "-" => {
-                (path, std::fs::File::options().append(true).create(true).open(path).map(drop))
+                let mut options = std::fs::File::options();
+                options.append(true).create(true).custom_flags(nix::libc::O_NOFOLLOW);
+                (path, options.open(path).map(|_| path.clone()))
             }
             #[cfg(feature = "parquet")]
-            Self::Parquet(of) => (&of.directory, std::fs::create_dir_all(&of.directory)),
+            Self::Parquet(of) => {
+                let made = std::fs::create_dir_all(&of.directory);
+                (&of.directory, made.and_then(|()| of.directory.canonicalize()))
+            }
             _ => return Ok(None),
         };
-        made.map_err(|error| format!("{}: {error}", place.display()))?;
-        Ok(Some(place))
+        Ok(Some(made.map_err(|error| format!("{}: {error}", place.display()))?))
     }
 
     fn check(&self) -> Outcome<()> {

@@ -22,8 +22,8 @@ use crate::sink::Outcome;
 /// Records that are handed over together, and how many times that many a queue holds.
 const CHUNK: usize = 256;
 const QUEUE: usize = 256;
-/// A shard that has ended waits so long for room in its queue.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A shard that has ended waits so long for room in its queue, in all.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A shard looks up this often where nothing happens.
 const TICK: Duration = Duration::from_millis(500);
 /// Talkers that each shard tells of.
@@ -159,6 +159,7 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
                 shard: index as u16,
                 queue,
                 is_ending: Arc::clone(&ending),
+                until: None,
                 ledger: ledger.clone(),
                 made: entries[index].made,
                 overflowed: entries[index].overflowed,
@@ -251,6 +252,8 @@ struct Hand {
     shard: u16,
     queue: Sender<Vec<Body>>,
     is_ending: Arc<AtomicBool>,
+    /// How long it waits for room then.
+    until: Option<Instant>,
     ledger: Ledger,
     made: u64,
     overflowed: u64,
@@ -271,7 +274,8 @@ impl Hand {
         let is_taken = match self.queue.try_send(chunk) {
             Ok(()) => true,
             Err(TrySendError::Full(chunk)) if self.is_ending.load(Ordering::Relaxed) => {
-                self.queue.send_timeout(chunk, PATIENCE).is_ok()
+                let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+                self.queue.send_deadline(chunk, until).is_ok()
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         };

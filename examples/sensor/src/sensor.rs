@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use ringtap::{CaptureStats, ShardsHandle, ShardsStats};
+use ringtap::{ShardsHandle, ShardsStats};
 use serde::Serialize;
 
 use crate::config::{Config, SinkConfig};
@@ -166,20 +166,23 @@ impl Sensor {
         is_ending.store(true, Ordering::Relaxed);
         shards.stop();
         let mut failed = Vec::new();
-        let report = shards.join_each()?;
-        failed.extend(report.outcomes.into_iter().filter_map(|of| of.err()).map(Into::into));
-        note(&meters, &report.stats);
+        match shards.join_each() {
+            Ok(report) => {
+                note(&meters, &report.stats);
+                let errors = report.outcomes.into_iter().filter_map(Result::err);
+                failed.extend(errors.map(Into::into));
+            }
+            Err(error) => failed.push(error.into()),
+        }
         drop(end);
-        let spooled = spooler.join().map_err(|_| io::Error::other("its thread panicked"));
-        if let Err(error) = spooled.and_then(|spooled| spooled) {
+        if let Err(error) = spooled(spooler) {
             failed.push(format!("the spool: {error}").into());
         }
         let sinks = drained(couriers, drain, &mut failed);
         let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
-        let CaptureStats { delivered, drops, .. } = report.stats.total();
         let account = Account {
-            delivered,
-            drops,
+            delivered: sum(|meter| meter.packets.load(Ordering::Relaxed)),
+            drops: sum(|meter| meter.drops.load(Ordering::Relaxed)),
             of_none: sum(|meter| meter.of_none.load(Ordering::Relaxed)),
             flows: sum(|meter| meter.made.load(Ordering::Relaxed)),
             overflowed: sum(|meter| meter.overflowed.load(Ordering::Relaxed)),
@@ -195,6 +198,18 @@ impl Sensor {
             }
         }
     }
+}
+
+/// Waits for the spool's thread, unless the disk hangs.
+fn spooled(spooler: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !spooler.is_finished() {
+        if Instant::now() >= deadline {
+            return Err(io::Error::other("its disk hangs"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    spooler.join().map_err(|_| io::Error::other("its thread panicked"))?
 }
 
 /// Gives sinks so long to take what is left, and a moment more for what they are at.
@@ -249,15 +264,16 @@ fn become_user(user: u32, config: &Config) -> Outcome<()> {
     let remedy = |error: io::Error| {
         format!("becoming user {user}: {error}; leave `user` out, or start as root")
     };
-    // No link is followed: the directory may have been that user's before.
+    // No link that lies in it is followed: the directory may have been that user's before.
     let give = |path: &Path| lchown(path, Some(user), Some(user)).map_err(remedy);
-    for entry in std::fs::read_dir(&config.spool)? {
+    let spool = config.spool.canonicalize()?;
+    for entry in std::fs::read_dir(&spool)? {
         give(&entry?.path())?;
     }
-    give(&config.spool)?;
+    give(&spool)?;
     for sink in &config.sinks {
         if let Some(place) = sink.make_place()? {
-            give(place)?;
+            give(&place)?;
         }
     }
     nix::unistd::setgroups(&[gid]).map_err(|error| remedy(error.into()))?;

@@ -53,7 +53,7 @@ struct State {
     segments: VecDeque<Segment>,
     /// The segment that each reader is at.
     readers: Vec<u64>,
-    /// Records of each shard, ever.
+    /// Records of each shard when it was opened.
     numbered: Vec<u64>,
     is_closed: bool,
 }
@@ -149,6 +149,7 @@ impl Spool {
     fn count_lost(&self) -> io::Result<()> {
         for (shard, totals) in (0..).zip(&self.totals) {
             let entry = self.ledger.entry(shard)?;
+            self.ledger.set(shard, Counter::Lost, entry.lost)?; // its room on the disk is taken now
             let known = totals.flows + entry.overflowed + entry.refused + entry.lost;
             if let Some(lost) = entry.made.checked_sub(known).filter(|&lost| lost > 0) {
                 eprintln!(
@@ -203,9 +204,7 @@ impl Spool {
         let totals = &mut self.totals[usize::from(shard)];
         totals.records += bodies.len() as u64;
         totals.flows += flows;
-        let numbered = totals.records;
         let mut state = self.shared.lock();
-        state.numbered[usize::from(shard)] = numbered;
         if let Some(segment) = state.segments.back_mut() {
             segment.written += len;
         }
@@ -260,7 +259,9 @@ fn options() -> OpenOptions {
 fn begin(shared: &Shared, number: u64, totals: &[Totals]) -> io::Result<File> {
     let (header, path) = (frame::header(totals), shared.path(number));
     let mut file = File::options().append(true).read(true).create_new(true).open(&path)?;
-    if let Err(error) = file.write_all(&header) {
+    // Earlier ones may go once this is there, and numbers go on from its header: it has to outlast a power cut.
+    let kept = file.write_all(&header).and_then(|()| file.sync_data());
+    if let Err(error) = kept.and_then(|()| File::open(&shared.directory)?.sync_all()) {
         fs::remove_file(&path)?;
         return Err(error);
     }

@@ -47,8 +47,8 @@ pub(super) fn watch(
         if report.is_some() {
             drawn.add(&look);
         }
-        if let Some(title) = view {
-            watch.show(&look, title)?;
+        if let Some(Err(error)) = view.map(|title| watch.show(&look, title)) {
+            break Some(error.into());
         }
         if is_over(&sensor) || sensor.has_ended() {
             break None;

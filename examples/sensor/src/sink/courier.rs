@@ -45,6 +45,7 @@ impl Courier {
             sink,
             reader,
             held: None,
+            sent: HashMap::new(),
             delivery: Arc::clone(&delivery),
             hurry: Arc::clone(&hurry),
         };
@@ -81,6 +82,8 @@ struct Round {
     reader: Reader,
     /// What the receiver has, by shard; `None` while it is not reached.
     held: Option<HashMap<u16, Held>>,
+    /// The number behind the last that was ever sent, by shard.
+    sent: HashMap<u16, u64>,
     delivery: Arc<Delivery>,
     hurry: Arc<AtomicBool>,
 }
@@ -138,13 +141,14 @@ impl Round {
         for record in records {
             if let Entry::Vacant(unknown) = held.entry(record.shard) {
                 let known = self.sink.held(record.shard, record.sequence)?;
-                let made = self.reader.numbered(record.shard);
-                if known.end() > made {
+                let sent = self.sent.get(&record.shard).copied().unwrap_or(0);
+                // Before this start all may have been sent.
+                let most = sent.max(self.reader.numbered(record.shard));
+                if known.end() > most {
+                    let (has, shard) = (known.end(), record.shard);
                     return Err(format!(
-                        "it has {} records of shard {}, and this spool has made {made}: they are another's; \
-                         give the sensor another name, or its old spool",
-                        known.end(),
-                        record.shard
+                        "it has {has} records of shard {shard}, of which {most} can be this spool's; \
+                         give the sensor another name, or its old spool"
                     )
                     .into());
                 }
@@ -158,6 +162,9 @@ impl Round {
             return Ok(known);
         }
         let new = records.iter().position(|record| !is_new(record)).unwrap_or(records.len());
+        for record in &records[..new] {
+            self.sent.insert(record.shard, record.sequence + 1);
+        }
         let count = self.sink.deliver(&records[..new])?;
         if count < new {
             self.held = None; // it may have some of the others

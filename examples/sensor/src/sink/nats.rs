@@ -68,11 +68,11 @@ impl Nats {
             Err(error) => return Err(error.into()),
         };
         let end = number(&last)?;
-        if end < from {
+        // So much was on its way at once, at most; all that is further back is there.
+        let most = self.config.in_flight.max(1024) as u64 + CHUNK;
+        if end + 1 == from || end + most < from {
             return Ok(Held::before(from)); // nothing of what comes now
         }
-        // Of what is further back than was ever on its way at once, all is there.
-        let most = self.config.in_flight as u64 + CHUNK;
         let from = from.max(end.saturating_sub(2 * most));
         // Numbers rise with places in the stream but for records that were delivered late, which are behind some of
         // those that were delivered together with them.

@@ -49,7 +49,7 @@ impl Sink for Redis {
         Ok(())
     }
 
-    fn held(&mut self, shard: u16, _from: u64) -> Outcome<Held> {
+    fn held(&mut self, shard: u16, from: u64) -> Outcome<Held> {
         let key = self.key(shard);
         let connection = self.connection.as_mut().ok_or("it is not open")?;
         let exists: bool = redis::cmd("EXISTS").arg(&key).query(connection)?;
@@ -61,7 +61,14 @@ impl Sink for Redis {
         let last = about.get("last-generated-id").ok_or("a stream has a last identifier")?;
         let last: String = redis::from_redis_value_ref(last)?;
         let number = last.split('-').next().and_then(|number| number.parse().ok());
-        Ok(Held::before(number.ok_or_else(|| format!("{key} has entries of somebody else's"))?))
+        let next = number.ok_or_else(|| format!("{key} has entries of somebody else's"))?;
+        if next < from {
+            eprintln!(
+                "sink redis: {key} has lost {} records that it had acknowledged",
+                from - next
+            );
+        }
+        Ok(Held::before(next))
     }
 
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {

@@ -15,6 +15,7 @@ pub(crate) struct Reader {
     shared: Arc<Shared>,
     /// Which of the spool's readers it is.
     number: usize,
+    numbered: Vec<u64>,
     cursor: File,
     at: Position,
     open: Option<(u64, BufReader<File>)>,
@@ -55,13 +56,15 @@ impl Reader {
             .unwrap_or(Position { segment: first, ..Position::default() });
         let number = state.readers.len();
         state.readers.push(at.segment);
+        let numbered = state.numbered.clone();
         drop(state);
-        Ok(Self { shared, number, cursor, at, open: None })
+        at.store(&cursor)?; // a disk that is full is found now, and has room for it later
+        Ok(Self { shared, number, numbered, cursor, at, open: None })
     }
 
-    /// How many records of a shard there have been.
+    /// How many records of a shard there had been when it was opened.
     pub(crate) fn numbered(&self, shard: u16) -> u64 {
-        self.shared.lock().numbered.get(usize::from(shard)).copied().unwrap_or(0)
+        self.numbered.get(usize::from(shard)).copied().unwrap_or(0)
     }
 
     /// The next records: up to `most` of them where they come within a time, `None` where none came in a second, or
@@ -76,20 +79,14 @@ impl Reader {
         while batch.records.len() < most {
             match self.wait(&mut at, deadline) {
                 Next::Nothing => break,
-                Next::Segment => {
-                    at = Position { segment: at.segment + 1, ..Position::default() };
-                    if batch.records.is_empty() {
-                        self.at = at; // the segment behind it may go
-                        self.shared.lock().readers[self.number] = at.segment;
-                    }
-                }
+                Next::Segment => at = self.behind(at, &batch),
                 Next::Frame => {
                     let Some((records, len)) = self.read(at)? else {
                         eprintln!(
                             "segment {} is damaged at {}: what follows in it is left out",
                             at.segment, at.offset
                         );
-                        at = Position { segment: at.segment + 1, ..Position::default() };
+                        at = self.behind(at, &batch);
                         continue;
                     };
                     if batch.records.is_empty() {
@@ -103,6 +100,16 @@ impl Reader {
             }
         }
         Ok(Some(batch).filter(|batch| !batch.records.is_empty()))
+    }
+
+    /// The next segment's beginning; the one before it may go where nothing of it is to be acknowledged.
+    fn behind(&mut self, at: Position, batch: &Batch) -> Position {
+        let next = Position { segment: at.segment + 1, ..Position::default() };
+        if batch.records.is_empty() {
+            self.at = next;
+            self.shared.lock().readers[self.number] = next.segment;
+        }
+        next
     }
 
     /// Waits until there is something at a position, which may be a segment's beginning.
