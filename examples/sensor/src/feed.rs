@@ -1,5 +1,6 @@
 //! Shards that make records: each in its own thread, with a queue that never holds it up.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -237,8 +238,13 @@ fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>) {
             (*key, bytes(&entry.stats), packets)
         })
         .collect();
-    all.sort_unstable_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
-    all.truncate(TALKERS);
+    let most_first = |(_, bytes, _): &(FiveTupleKey, u64, u64)| Reverse(*bytes);
+    if all.len() > TALKERS {
+        // Packets wait meanwhile: the others are not put in order.
+        all.select_nth_unstable_by_key(TALKERS, most_first);
+        all.truncate(TALKERS);
+    }
+    all.sort_unstable_by_key(most_first);
     let talker = |(key, bytes, packets): (FiveTupleKey, u64, u64)| Talker {
         ends: format!("{} {} - {}", key.proto.canonical_name(), key.a, key.b),
         bytes,

@@ -19,10 +19,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// What became of deliveries; read by others while they go on.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    /// Records that the sink has acknowledged, of this run.
+    /// Records that the sink has acknowledged, or had already when it was reached, of this run.
     pub(crate) acknowledged: AtomicU64,
-    /// Records that it had already when it was opened.
-    pub(crate) held: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) is_away: AtomicBool,
 }
@@ -158,7 +156,6 @@ impl Round {
         let is_new = |record: &Record| !held[&record.shard].has(record.sequence);
         let known = records.iter().position(is_new).unwrap_or(records.len());
         if known > 0 {
-            self.delivery.held.fetch_add(known as u64, Ordering::Relaxed);
             return Ok(known);
         }
         let new = records.iter().position(|record| !is_new(record)).unwrap_or(records.len());
