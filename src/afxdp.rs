@@ -16,6 +16,7 @@ mod forward;
 mod kick;
 mod metadata;
 mod open;
+mod orphans;
 mod program;
 mod receiver;
 mod sender;

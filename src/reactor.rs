@@ -29,6 +29,7 @@ mod token;
 mod turn;
 mod unpark;
 mod uring;
+mod wake;
 mod warning;
 
 use std::cell::RefCell;
@@ -36,7 +37,7 @@ use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
 pub use self::hosted::{Driver, Hosted, Watch};
-pub(crate) use self::kick::{Kicked, Kicker, Next};
+pub(crate) use self::kick::{AfterKick, Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;

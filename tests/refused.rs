@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
 use ringtap::{
     AsyncCapture, AsyncInjector, Backend, BuiltIn, Capture, CaptureBuilder, Error, Hosted, Reactor,
-    ReactorOptions, Shards, Step, time,
+    ReactorOptions, RingProfile, Shards, Step, time,
 };
 use ringtap_lab::{Generator, Traffic, child as process, namespace, seccomp};
 
@@ -23,14 +23,16 @@ fn in_child(test: &str, errno: i32) {
 
 #[test]
 fn a_refused_setup_is_gone_without_or_is_an_error_that_names_the_remedy() {
-    in_child("setup_is_refused", libc::EPERM);
-    in_child("setup_is_refused", libc::ENOSYS);
+    for errno in [libc::EPERM, libc::ENOSYS, libc::EAGAIN, libc::EOPNOTSUPP, libc::EMFILE] {
+        in_child("setup_is_refused", errno);
+    }
 }
 
 #[test]
 fn an_enter_refused_later_is_gone_without_or_ends_every_wait() {
-    in_child("enter_is_refused", libc::EPERM);
-    in_child("enter_is_refused", libc::ENOSYS);
+    for errno in [libc::EPERM, libc::ENOSYS, libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+        in_child("enter_is_refused", errno); // the last three say that it may go on, and it never does
+    }
 }
 
 #[test]
@@ -39,9 +41,37 @@ fn without_registration_the_ring_works_and_is_closed() {
     in_child("register_is_refused", libc::EINVAL);
 }
 
+#[test]
+fn a_ring_whose_pages_cannot_be_moved_ends_with_its_batches_unharmed() {
+    in_child("moving_pages_is_refused", libc::ENOMEM);
+    in_child("moving_pages_is_refused", libc::EPERM);
+}
+
 /// What runs in a process of its own; as ordinary tests these do nothing.
 mod child {
     use super::*;
+
+    #[test]
+    fn moving_pages_is_refused() {
+        let Some(errno) = errno() else { return };
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let veth = net.veth();
+        let traffic = Traffic::default();
+        let frames = CaptureBuilder::profile(Capture::builder(), RingProfile::LowLatency);
+        let mut captures =
+            [ring(), frames].map(|builder| builder.interface(&veth.right).build().unwrap());
+        Generator::new(&veth.left, &traffic).flood(1);
+        let batches = captures
+            .each_mut()
+            .map(|capture| capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap());
+        seccomp::refuse(libc::SYS_mremap, errno);
+        drop(captures);
+        for batch in batches {
+            let packet = batch.iter().next().expect("one was sent");
+            let mark = ringtap_lab::Mark::find(packet.data()).expect("a frame of ours");
+            assert_eq!(packet.data(), traffic.arrives(mark.number, mark.stamp));
+        }
+    }
 
     /// So many packets, in however many batches: a block's time may be up in the middle.
     async fn receive(capture: &mut AsyncCapture, count: usize) {
@@ -75,7 +105,8 @@ mod child {
             let error = AsyncCapture::new(capture()).unwrap_err();
             assert!(matches!(error, Error::IoUringRefused { .. }), "{error:?}");
             assert_eq!(error.raw_os_error(), Some(errno));
-            assert!(error.to_string().contains("seccomp"), "{error}");
+            let remedy = if errno == libc::EMFILE { "RLIMIT_NOFILE" } else { "seccomp" };
+            assert!(error.to_string().contains(remedy), "{error}");
             // Timers, tasks and wake-ups from other threads go on.
             let task = spawn_local(async {
                 time::sleep(Duration::from_millis(5)).await;

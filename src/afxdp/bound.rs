@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::figures::Figures;
+use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
 use crate::ring::umem::{Completions, Umem};
 use crate::sys::netdev::{Asker, question_socket};
@@ -17,8 +18,11 @@ pub(super) struct Bound {
     /// Kept for receivers of its frames, also when its sender is gone. Before the socket: it pins that.
     completions: OnceLock<Arc<Completions>>,
     socket: OwnedFd,
-    /// Behind the socket: when that is closed.
-    _homecoming: Homecoming,
+    umem: Arc<Umem>,
+    share: u32,
+    orphans: Arc<Orphans>,
+    /// Where the UMEM has more sockets than this.
+    probe: Option<QueueProbe>,
     /// Of the namespace that the socket is in: it answers no questions itself.
     asker: OwnedFd,
     /// Whether the program sends packets here.
@@ -35,19 +39,6 @@ pub(super) struct Bound {
     pub(super) _membership: Option<OwnedFd>,
 }
 
-/// Brings home what a socket was still to send of others' frames.
-#[derive(Debug)]
-struct Homecoming {
-    umem: Arc<Umem>,
-    share: u32,
-}
-
-impl Drop for Homecoming {
-    fn drop(&mut self) {
-        self.umem.bring_home(self.share);
-    }
-}
-
 /// What a [`Bound`] is made of.
 pub(super) struct Parts {
     pub(super) socket: OwnedFd,
@@ -59,15 +50,19 @@ pub(super) struct Parts {
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
     pub(super) membership: Option<OwnedFd>,
+    pub(super) probe: Option<QueueProbe>,
 }
 
 impl Bound {
-    pub(super) fn new(parts: Parts, umem: &Arc<Umem>, share: u32) -> Self {
+    pub(super) fn new(parts: Parts, umem: &Arc<Umem>, share: u32, orphans: &Arc<Orphans>) -> Self {
         let Parts { socket, asker, name, index, queue, is_zerocopy, has_huge_pages, .. } = parts;
         Self {
             completions: OnceLock::new(),
             socket,
-            _homecoming: Homecoming { umem: Arc::clone(umem), share },
+            umem: Arc::clone(umem),
+            share,
+            orphans: Arc::clone(orphans),
+            probe: parts.probe,
             asker,
             is_open: AtomicBool::new(false),
             name,
@@ -83,6 +78,11 @@ impl Bound {
 
     pub(super) fn keep(&self, completions: &Arc<Completions>) {
         self.completions.get_or_init(|| Arc::clone(completions));
+    }
+
+    /// Brings home this UMEM's frames from sockets that are closed, where the kernel has let go of them.
+    pub(super) fn bring_home(&self) {
+        self.orphans.bring_home(&self.umem);
     }
 
     /// The interface's MTU: the most bytes behind a frame's Ethernet header.
@@ -131,6 +131,7 @@ impl Drop for Bound {
     fn drop(&mut self) {
         self.close_intake();
         self.figures.keep(self.kernel_stats().unwrap_or_default());
+        self.orphans.leave(&self.umem, self.share, self.probe.take());
     }
 }
 

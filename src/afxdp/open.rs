@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::bound::{Bound, Parts, asker, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
+use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
 use super::sender::{TxOptions, XdpSender};
@@ -28,13 +29,16 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let (rx, tx) = options.frames();
     let socket = xdp::open()?;
     sockopt::set_busy_poll(socket.as_fd(), &options.busy_poll)?;
-    let (umem, has_huge_pages) = umem(options, socket.as_fd())?;
+    let (umem, has_huge_pages, orphans) = umem(options, socket.as_fd())?;
     let rings = rings(socket.as_fd(), rx, tx)?;
     let program = (rx > 0).then(|| options.attach_program()).transpose()?;
     if let Some(program) = &program {
         program.check(index, name)?;
     }
+    // While nothing is spent yet, in the namespace of the socket.
+    let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue)).transpose()?;
     bind(options, &socket, index, program.as_ref())?;
+    orphans.let_go(&umem, index, options.queue);
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
     if options.copy_mode == CopyMode::ZeroCopy && !is_zerocopy {
         // A shared UMEM has the mode of its first socket.
@@ -53,6 +57,7 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         has_huge_pages,
         program,
         membership,
+        probe,
     };
     let (asks, multi_buffer) = match &options.shared {
         Some(shared) => (shared.asks, shared.multi_buffer),
@@ -60,8 +65,9 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     };
     // Near the end: a socket that cannot be opened should spend none.
     let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
-    let bound = Arc::new(Bound::new(parts, &umem, share.number));
-    let socket = halves(options, rings, share, Shared { umem, bound, asks, multi_buffer })?;
+    let bound = Arc::new(Bound::new(parts, &umem, share.number, &orphans));
+    let socket =
+        halves(options, rings, share, Shared { umem, bound, orphans, asks, multi_buffer })?;
     match options.is_closed {
         true => {}
         false => socket.open_intake()?, // only now: there is something to receive into
@@ -109,11 +115,14 @@ fn create<T: Entry>(socket: BorrowedFd<'_>, which: Which, size: u32) -> Result<A
     Ok(Arc::new(IndexRing::new(mapping, layout)))
 }
 
-/// The UMEM, this socket's own or another's, and whether it is in huge pages.
-fn umem(options: &XdpSocketBuilder, socket: BorrowedFd<'_>) -> Result<(Arc<Umem>, bool)> {
+/// The UMEM, this socket's own or another's, whether it is in huge pages, and what its closed sockets have left.
+fn umem(
+    options: &XdpSocketBuilder,
+    socket: BorrowedFd<'_>,
+) -> Result<(Arc<Umem>, bool, Arc<Orphans>)> {
     if let Some(shared) = &options.shared {
         let bound = shared.bound.upgrade().ok_or(GeometryError::NoSharedSocket)?;
-        return Ok((Arc::clone(&shared.umem), bound.has_huge_pages));
+        return Ok((Arc::clone(&shared.umem), bound.has_huge_pages, Arc::clone(&shared.orphans)));
     }
     let (rx, tx) = options.frames();
     let bytes = (rx + tx) as usize * options.shares as usize * options.frame_size as usize;
@@ -131,7 +140,7 @@ fn umem(options: &XdpSocketBuilder, socket: BorrowedFd<'_>) -> Result<(Arc<Umem>
         software_checksums: options.tx_checksum == TxChecksum::Software,
     };
     xdp::register_umem(socket, &spec)?;
-    Ok((Arc::new(umem), has_huge_pages))
+    Ok((Arc::new(umem), has_huge_pages, Arc::default()))
 }
 
 fn memory(choice: HugePages, bytes: usize) -> Result<(Mapping, bool)> {
@@ -211,11 +220,11 @@ fn halves(
     shared: Shared,
 ) -> Result<XdpSocket> {
     let (rx_frames, _) = options.frames();
-    let Shared { umem, bound, asks, multi_buffer } = &shared;
-    let Share { number, mut chunks } = share;
+    let Shared { umem, bound, asks, multi_buffer, .. } = &shared;
+    let Share { number, mut chunks, holder } = share;
     let for_tx = chunks.split_off(rx_frames as usize);
     let receiver = rings.rx.map(|rx| {
-        let share = Share { number, chunks };
+        let share = Share { number, chunks, holder };
         XdpReceiver::new(rx, rings.fill, share, Arc::clone(umem), Arc::clone(bound))
     });
     let tx_options = TxOptions {
@@ -225,8 +234,7 @@ fn halves(
     };
     let sender = rings.tx.map(|tx| {
         let parts = (Arc::clone(umem), Arc::clone(bound));
-        let share = Share { number, chunks: for_tx };
-        XdpSender::new(tx, rings.completion, share, parts, tx_options)
+        XdpSender::new(tx, rings.completion, (number, for_tx), parts, tx_options)
     });
     Ok(XdpSocket::new(receiver, sender.transpose()?, shared))
 }

@@ -10,7 +10,7 @@ use super::figures::XdpStatsHandle;
 use super::socket::XdpChunks;
 use crate::ring::batch::PacketBatch;
 use crate::ring::index::{Consumer, Descriptor, Producer};
-use crate::ring::umem::{Chunk, Holder, Lending, Share, Umem};
+use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;
 use crate::wait::{Deadline, Empty, StopHandle};
@@ -52,7 +52,7 @@ pub struct XdpReceiver {
 #[derive(Debug)]
 struct Intake {
     free: Vec<Chunk>,
-    holder: Holder,
+    holder: FillHolder,
     /// A packet of which not all chunks have come yet.
     partial: Option<Partial>,
     /// Entries that name no chunk of ours, or no bytes of one.
@@ -75,10 +75,11 @@ impl XdpReceiver {
         umem: Arc<Umem>,
         bound: Arc<Bound>,
     ) -> Self {
-        let (total, free, share) = (share.chunks.len() as u32, share.chunks, share.number);
+        let Share { number: share, chunks: free, holder } = share;
+        let total = free.len() as u32;
         let (leased, sequence) = Default::default();
         let (stop, closed) = (None, None);
-        let intake = Intake { free, holder: Holder::fill(share), partial: None, malformed: 0 };
+        let intake = Intake { free, holder, partial: None, malformed: 0 };
         let mut receiver = Self {
             rx,
             fill,
@@ -195,13 +196,14 @@ impl XdpReceiver {
     pub(super) fn refill(&mut self) {
         if self.is_short() {
             self.umem.gather_completions(); // they may have been sent on, and be back
+            self.bound.bring_home();
         }
         let Self { intake: Intake { free, holder, .. }, leased, umem, fill, .. } = self;
         let before = fill.pushed();
         let mut places = fill.places(free.len() as u32 + *leased);
         while let Some(chunk) = free.pop() {
             match places.another() {
-                Some(place) => place.fill(umem.give(chunk, *holder)),
+                Some(place) => place.fill(umem.give(chunk, holder.holder())),
                 None => {
                     free.push(chunk);
                     break;
@@ -211,7 +213,7 @@ impl XdpReceiver {
         umem.take_returned(self.share, |returned| {
             *leased -= 1;
             match places.another() {
-                Some(place) => place.fill(returned.give(*holder)),
+                Some(place) => place.fill(returned.give(holder.holder())),
                 None => free.push(returned.keep()),
             }
         });
@@ -292,7 +294,8 @@ impl Intake {
         let is_continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
         if is_continued || self.partial.is_some() {
             self.gather(lending, descriptor, is_continued);
-        } else if let Err(chunk) = lending.receive(descriptor.address, descriptor.len, self.holder)
+        } else if let Err(chunk) =
+            lending.receive(descriptor.address, descriptor.len, &mut self.holder)
         {
             self.malformed += 1;
             self.free.extend(chunk);
@@ -303,7 +306,7 @@ impl Intake {
     #[cold]
     fn gather(&mut self, lending: &mut Lending, descriptor: Descriptor, is_continued: bool) {
         let umem = lending.umem();
-        let Some(chunk) = umem.take_back(descriptor.address, self.holder) else {
+        let Some(chunk) = umem.take_received(descriptor.address, &mut self.holder) else {
             self.malformed += 1;
             return;
         };

@@ -11,7 +11,7 @@ use super::metadata::{self, Asks, Stamps};
 use super::slot::{Checksum, XdpTxSlot};
 use super::socket::XdpChunks;
 use crate::ring::index::{Consumer, Descriptor, Producer};
-use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Share, Taken, Umem};
+use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
 use crate::{Error, Result, TxTimestamp, XdpStats};
 
 /// An Ethernet header.
@@ -57,7 +57,7 @@ impl XdpSender {
     pub(super) fn new(
         tx: Producer<Descriptor>,
         completion: Consumer<u64>,
-        Share { number: share, chunks: free }: Share,
+        (share, free): (u32, Vec<Chunk>),
         (umem, bound): (Arc<Umem>, Arc<Bound>),
         options: TxOptions,
     ) -> Result<Self> {

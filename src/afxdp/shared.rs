@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use super::bound::Bound;
 use super::figures::XdpStatsHandle;
 use super::metadata::Asks;
+use super::orphans::Orphans;
 use crate::ring::umem::Umem;
 use crate::{Result, XdpStats};
 
@@ -13,6 +14,7 @@ use crate::{Result, XdpStats};
 pub(crate) struct Shared {
     pub(super) umem: Arc<Umem>,
     pub(super) bound: Arc<Bound>,
+    pub(super) orphans: Arc<Orphans>,
     pub(super) asks: Asks,
     pub(super) multi_buffer: bool,
 }
@@ -22,6 +24,7 @@ pub(crate) struct Shared {
 pub(super) struct SharedUmem {
     pub(super) umem: Arc<Umem>,
     pub(super) bound: Weak<Bound>,
+    pub(super) orphans: Arc<Orphans>,
     pub(super) asks: Asks,
     pub(super) multi_buffer: bool,
 }
@@ -44,7 +47,7 @@ impl Shared {
     }
 
     pub(super) fn lend(&self) -> SharedUmem {
-        let Self { umem, bound, asks, multi_buffer } = self.clone();
-        SharedUmem { umem, bound: Arc::downgrade(&bound), asks, multi_buffer }
+        let Self { umem, bound, orphans, asks, multi_buffer } = self.clone();
+        SharedUmem { umem, bound: Arc::downgrade(&bound), orphans, asks, multi_buffer }
     }
 }

@@ -71,7 +71,7 @@ impl Lane {
                 return Err(Box::new((error, ((from, to), held))));
             }
         };
-        let to = match AsyncInjector::attach(to) {
+        let mut to = match AsyncInjector::attach(to) {
             Ok(to) => to,
             Err(lost) => {
                 let (error, to) = *lost;

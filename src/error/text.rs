@@ -170,6 +170,10 @@ fn write_refused(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result 
             "this kernel has no io_uring (5.13 or later is needed), or a seccomp profile hides it",
         ),
         Some(libc::ENOMEM) => f.write_str("raise RLIMIT_MEMLOCK (`ulimit -l`)"),
+        Some(libc::EAGAIN | libc::EOPNOTSUPP) => f.write_str(
+            "io_uring itself does not answer so: a seccomp profile or a security module does; have it permit \
+             io_uring_setup, io_uring_enter and io_uring_register",
+        ),
         Some(libc::EMFILE | libc::ENFILE) => f.write_str("raise RLIMIT_NOFILE (`ulimit -n`)"),
         _ => f.write_str("kernel 5.13 or later is needed"),
     }

@@ -52,7 +52,7 @@ impl AsyncTx<Injector> {
 
     /// What happened so far.
     pub fn stats(&self) -> InjectorStats {
-        self.get_ref().stats()
+        self.look(Injector::stats)
     }
 
     /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].

@@ -6,10 +6,11 @@
 //!        └── woken ◄── TxCore::kicked ◄───────────┘   frames left: kick again, now or later
 //! ```
 
-use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -21,7 +22,7 @@ use futures_sink::Sink;
 use super::pacer::Pacer;
 use super::port::TxPort;
 use super::tx_slot::AsyncTxSlot;
-use crate::reactor::{Kicked, Kicker, Next, Registration};
+use crate::reactor::{AfterKick, Kicked, Kicker, Next, Registration};
 use crate::time::{self, Sleep};
 use crate::wait::{Judged, Patience, Stall};
 use crate::{Error, Reactor, Result};
@@ -41,15 +42,22 @@ pub struct AsyncTx<T: TxPort> {
     writable: Registration,
     look_again: Option<Sleep>,
     patience: Patience,
+    /// The port while a slot or a reference to it is out. What was forgotten there is still here, and goes back
+    /// with the next call.
+    lent: Option<Box<T>>,
     core: Rc<TxCore<T>>,
 }
 
 /// What the reactor and the sender share.
 struct TxCore<T> {
-    port: RefCell<T>,
+    /// Out of it while the sender works with it: nobody else looks meanwhile, and nothing is borrowed that could
+    /// be borrowed twice.
+    port: Cell<Option<Box<T>>>,
+    /// Whether a kick was answered while the port was out.
+    has_missed: Cell<bool>,
     /// Whom a kick's answer wakes.
     waiter: Cell<Option<Waker>>,
-    patience: RefCell<Patience>,
+    patience: Cell<Patience>,
     /// What ended the sender, for the next call to report.
     fault: Cell<Option<Error>>,
     /// Whether the next kick waits for its time: nobody else is to kick before.
@@ -57,59 +65,83 @@ struct TxCore<T> {
 }
 
 impl<T: TxPort> Kicked for TxCore<T> {
-    fn kicked(&self, errno: i32) -> Next {
+    fn kicked(&self, errno: i32) -> AfterKick {
         self.is_stalled.set(false);
-        // A slot that is held across a turn: look again when it is not.
-        let Ok(mut port) = self.port.try_borrow_mut() else {
-            return Next::KickAfter(Patience::LONGEST);
-        };
         if errno == libc::ECANCELED {
-            self.wake();
-            return Next::Rest;
+            return AfterKick { next: Next::Rest, waiter: self.waiter.take() };
         }
+        let Some(mut port) = self.port.take() else {
+            self.has_missed.set(true); // whoever brings it back has it kicked
+            return AfterKick { next: Next::Rest, waiter: None };
+        };
         let answer = match errno {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         };
         let judged = port.judge(answer);
-        drop(port);
-        let mut patience = self.patience.borrow_mut();
-        match judged {
-            Ok(Judged { stall, has_progressed }) => {
-                self.fault.set(None);
-                if has_progressed {
-                    *patience = Patience::new();
-                }
-                if has_progressed || stall == Stall::Done {
-                    self.wake();
-                }
-                let wait = match stall {
-                    Stall::Done => return Next::Rest,
-                    Stall::Again => return Next::Kick,
-                    Stall::Buffer | Stall::Queue => patience.next(),
-                    Stall::Link => LINK_CHECK,
-                };
-                self.is_stalled.set(true);
-                Next::KickAfter(wait)
-            }
-            Err(error) => {
-                self.fault.set(Some(error));
-                self.wake();
-                Next::Rest
-            }
-        }
+        self.port.set(Some(port));
+        self.after(judged)
     }
 }
 
 impl<T> TxCore<T> {
-    fn into_port(self: Rc<Self>) -> T {
-        let core = Rc::into_inner(self).expect("the reactor holds it only while it is called");
-        core.port.into_inner()
+    /// What is to be done after a kick that came to this, and whom to wake.
+    fn after(&self, judged: Result<Judged>) -> AfterKick {
+        let Judged { stall, has_progressed } = match judged {
+            Ok(judged) => judged,
+            Err(error) => {
+                self.fault.set(Some(error));
+                return AfterKick { next: Next::Rest, waiter: self.waiter.take() };
+            }
+        };
+        self.fault.set(None);
+        let mut patience = self.patience.get();
+        if has_progressed {
+            patience = Patience::new();
+        }
+        let next = match stall {
+            Stall::Done => Next::Rest,
+            Stall::Again => Next::Kick,
+            Stall::Buffer | Stall::Queue => Next::KickAfter(patience.next()),
+            Stall::Link => Next::KickAfter(LINK_CHECK),
+        };
+        self.patience.set(patience);
+        self.is_stalled.set(matches!(next, Next::KickAfter(_)));
+        let is_worth_a_look = has_progressed || stall == Stall::Done;
+        let waiter = if is_worth_a_look { self.waiter.take() } else { None };
+        AfterKick { next, waiter }
     }
 
-    fn wake(&self) {
-        if let Some(waiter) = self.waiter.take() {
-            waiter.wake();
+    fn into_port(self: Rc<Self>) -> T {
+        let core = Rc::into_inner(self).expect("the reactor holds it only while it is called");
+        *core.port.into_inner().expect("brought back before")
+    }
+}
+
+/// The port, out of its cell until this is dropped. Never handed to a user, who might forget it.
+pub(super) struct Out<'a, T: TxPort> {
+    port: Option<Box<T>>,
+    tx: &'a AsyncTx<T>,
+}
+
+impl<T: TxPort> Deref for Out<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.port.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl<T: TxPort> DerefMut for Out<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.port.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl<T: TxPort> Drop for Out<'_, T> {
+    fn drop(&mut self) {
+        if let Some(port) = self.port.take() {
+            self.tx.bring_back(port);
         }
     }
 }
@@ -124,34 +156,34 @@ impl<T: TxPort> AsyncTx<T> {
     }
 
     /// As [`new`](Self::new), but a failure gives the socket back.
-    pub(crate) fn attach(port: T) -> Result<Self, Box<(Error, T)>> {
+    pub(crate) fn attach(mut port: T) -> Result<Self, Box<(Error, T)>> {
         let core = Rc::new(TxCore {
-            port: RefCell::new(port),
+            port: Cell::new(None),
+            has_missed: Cell::new(false),
             waiter: Cell::new(None),
-            patience: RefCell::new(Patience::new()),
+            patience: Cell::new(Patience::new()),
             fault: Cell::new(None),
             is_stalled: Cell::new(false),
         });
         let kicked: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
-        let registered = {
-            let mut port = core.port.borrow_mut();
-            let has_pending = port.pending() > 0;
-            let fd = port.descriptor();
-            Reactor::current().and_then(|reactor| {
-                let kicker = Kicker::new(&reactor, fd, kicked)?;
-                let writable = Registration::writable(&reactor, fd)?;
-                if has_pending {
-                    kicker.mark()?; // what was committed elsewhere
-                }
-                Ok((kicker, writable))
-            })
+        let has_pending = port.pending() > 0;
+        let fd = port.descriptor();
+        let registered = Reactor::current().and_then(|reactor| {
+            let kicker = Kicker::new(&reactor, fd, kicked)?;
+            let writable = Registration::writable(&reactor, fd)?;
+            Ok((kicker, writable))
+        });
+        let (kicker, writable) = match registered {
+            Ok(registered) => registered,
+            Err(error) => return Err(Box::new((error, port))),
         };
-        match registered {
-            Ok((kicker, writable)) => {
-                Ok(Self { kicker, writable, look_again: None, patience: Patience::new(), core })
-            }
-            Err(error) => Err(Box::new((error, core.into_port()))),
+        core.port.set(Some(Box::new(port)));
+        let (look_again, patience, lent) = (None, Patience::new(), None);
+        let tx = Self { kicker, writable, look_again, patience, lent, core };
+        if has_pending && let Err(error) = tx.kicker.mark() {
+            return Err(Box::new((error, tx.into_inner()))); // what was committed elsewhere
         }
+        Ok(tx)
     }
 
     /// Commits a copy of `frame`, waiting where the ring is full. Cancel-safe: dropped before it is
@@ -166,13 +198,14 @@ impl<T: TxPort> AsyncTx<T> {
 
     /// Waits for a free slot, to write a frame of `len` bytes into without copying it. Cancel-safe.
     ///
-    /// Do not hold the slot across an `await`: frames before it stay where they are meanwhile.
+    /// Do not hold the slot across an `await`: frames before it that the kernel did not take at once wait
+    /// meanwhile. One that is forgotten (`mem::forget`) stays free, and is taken back with the next call.
     ///
     /// # Errors
     /// [`Error::FrameLength`] where `len` is above the socket's `frame_capacity`; else as
     /// [`send`](Self::send).
     pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, T>> {
-        let most = self.get_ref().capacity();
+        let most = self.port().capacity();
         if len > most {
             return Err(Error::FrameLength { len, least: 0, most });
         }
@@ -184,14 +217,15 @@ impl<T: TxPort> AsyncTx<T> {
     /// the socket's `frame_capacity`. No system call. That the interface is gone is said by the methods that
     /// wait.
     pub fn try_reserve(&mut self, len: usize) -> Option<AsyncTxSlot<'_, T>> {
-        let mut port = self.core.port.borrow_mut();
+        let mut port = self.port();
         let is_possible = len <= port.capacity() && port.has_room(len);
         drop(port);
         is_possible.then(|| self.slot(len))
     }
 
-    fn slot(&self, len: usize) -> AsyncTxSlot<'_, T> {
-        AsyncTxSlot::new(self.core.port.borrow_mut(), &self.kicker, len)
+    fn slot(&mut self, len: usize) -> AsyncTxSlot<'_, T> {
+        self.lend();
+        AsyncTxSlot::new(self, len)
     }
 
     /// Waits until every committed frame was handed to the kernel. Cancel-safe.
@@ -239,37 +273,73 @@ impl<T: TxPort> AsyncTx<T> {
     /// # Errors
     /// As the socket's `flush`, but without waiting: what the kernel does not take goes later.
     pub fn kick_now(&mut self) -> Result<()> {
-        let judged = self.core.port.borrow_mut().kick()?;
+        let judged = self.port().kick()?;
         if judged.stall != Stall::Done {
             self.kicker.mark_awaited()?;
         }
         Ok(())
     }
 
-    /// The socket, to look at: lengths, counts, name. Let go of it before anything is awaited.
-    ///
-    /// # Panics
-    /// Not here; but what the reactor does for this socket panics while the [`Ref`] is held.
-    pub fn get_ref(&self) -> Ref<'_, T> {
-        self.core.port.borrow()
+    /// The socket, to look at: lengths, counts, name.
+    pub fn get_ref(&mut self) -> &T {
+        self.lend()
     }
 
     /// Takes the socket back, for blocking use or for another thread's reactor.
     ///
     /// # Panics
-    /// Never: nobody else holds it between two turns.
-    pub fn into_inner(self) -> T {
+    /// Never: nobody else holds it between two turns, nor while a waker is called.
+    pub fn into_inner(mut self) -> T {
+        self.take_back();
         let Self { core, .. } = self;
         core.into_port()
     }
 
     /// The socket, for this crate's own business with it.
-    pub(super) fn port(&self) -> RefMut<'_, T> {
-        self.core.port.borrow_mut()
+    pub(super) fn port(&mut self) -> Out<'_, T> {
+        self.take_back();
+        Out { port: self.core.port.take(), tx: self }
+    }
+
+    /// What `look` says of the socket.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        match &self.lent {
+            Some(port) => look(port),
+            None => look(&Out { port: self.core.port.take(), tx: self }),
+        }
+    }
+
+    /// Keeps the port here, where whoever borrows the sender can reach it.
+    fn lend(&mut self) -> &mut T {
+        let Self { lent, core, .. } = self;
+        lent.get_or_insert_with(|| core.port.take().expect("in its cell, or lent"))
+    }
+
+    /// The port that is lent.
+    pub(super) fn lent(&self) -> &T {
+        self.lent.as_ref().expect("lent while a slot is out")
+    }
+
+    pub(super) fn lent_mut(&mut self) -> &mut T {
+        self.lent.as_mut().expect("lent while a slot is out")
+    }
+
+    /// Ends a loan, be it forgotten.
+    pub(super) fn take_back(&mut self) {
+        if let Some(port) = self.lent.take() {
+            self.bring_back(port);
+        }
+    }
+
+    fn bring_back(&self, port: Box<T>) {
+        self.core.port.set(Some(port));
+        if self.core.has_missed.replace(false) {
+            // A dead reactor is heard of elsewhere.
+            let _ = self.kicker.mark_awaited();
+        }
     }
 
     /// Marks the socket: something was committed.
-    #[cfg(feature = "af-xdp")]
     pub(super) fn mark(&self) -> Result<()> {
         self.kicker.mark()
     }
@@ -302,7 +372,7 @@ impl<T: TxPort> AsyncTx<T> {
     ) -> Poll<Result<()>> {
         self.check()?;
         loop {
-            if is_so(&mut self.core.port.borrow_mut()) {
+            if is_so(&mut self.port()) {
                 self.writable.was_of_use();
                 (self.look_again, self.patience) = (None, Patience::new());
                 return Poll::Ready(Ok(()));
@@ -315,7 +385,7 @@ impl<T: TxPort> AsyncTx<T> {
     /// every end of a stall is reported, some time has passed.
     pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.check()?;
-        if !self.core.is_stalled.get() && self.core.port.borrow_mut().pending() > 0 {
+        if !self.core.is_stalled.get() && self.port().pending() > 0 {
             self.kicker.mark_awaited()?;
         }
         self.core.waiter.set(Some(cx.waker().clone()));
@@ -334,11 +404,11 @@ impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncTx<T> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let most = self.get_ref().most();
+        let most = self.port().most();
         self.poll_room(cx, most)
     }
 
-    fn start_send(self: Pin<&mut Self>, frame: F) -> Result<()> {
+    fn start_send(mut self: Pin<&mut Self>, frame: F) -> Result<()> {
         let mut port = self.port();
         port.check_frame(frame.as_ref())?;
         port.copy(frame.as_ref())?;
@@ -357,8 +427,9 @@ impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncTx<T> {
 
 impl<T: TxPort + fmt::Debug> fmt::Debug for AsyncTx<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.look(|port| format!("{port:?}"));
         f.debug_struct("AsyncTx")
-            .field("port", &self.core.port)
+            .field("port", &format_args!("{port}"))
             .field("is_stalled", &self.core.is_stalled.get())
             .finish_non_exhaustive()
     }

@@ -1,39 +1,38 @@
 //! A slot of an async sender's ring that is being filled.
 
-use std::cell::RefMut;
 use std::fmt;
 
 use super::port::TxPort;
-use crate::reactor::Kicker;
+use super::transmit::AsyncTx;
 use crate::{Injector, Offload, Result};
 
 /// A free slot of a sender on a reactor: write a frame into it and [`send`](Self::send) it. Dropped unsent, it
 /// stays free.
 pub struct AsyncTxSlot<'a, T: TxPort = Injector> {
-    port: RefMut<'a, T>,
-    kicker: &'a Kicker,
+    tx: &'a mut AsyncTx<T>,
     len: usize,
     extra: T::Extra,
 }
 
 impl<'a, T: TxPort> AsyncTxSlot<'a, T> {
-    pub(super) fn new(port: RefMut<'a, T>, kicker: &'a Kicker, len: usize) -> Self {
-        Self { port, kicker, len, extra: T::Extra::default() }
+    /// Of a sender whose port is lent.
+    pub(super) fn new(tx: &'a mut AsyncTx<T>, len: usize) -> Self {
+        Self { tx, len, extra: T::Extra::default() }
     }
 
     /// The bytes of the frame, as many as were asked for.
     pub fn data(&self) -> &[u8] {
-        self.port.vacant_ref(self.len)
+        self.tx.lent().vacant_ref(self.len)
     }
 
     /// The same, to be written.
     pub fn data_mut(&mut self) -> &mut [u8] {
-        self.port.vacant_bytes(self.len)
+        self.tx.lent_mut().vacant_bytes(self.len)
     }
 
     /// Changes the length of the frame, up to the socket's `frame_capacity`; longer is cut to that.
     pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.port.capacity());
+        self.len = len.min(self.tx.lent().capacity());
     }
 
     /// Commits the frame.
@@ -41,9 +40,10 @@ impl<'a, T: TxPort> AsyncTxSlot<'a, T> {
     /// # Errors
     /// [`Error::FrameLength`](crate::Error::FrameLength), and what the setters here say; the slot stays free
     /// then.
-    pub fn send(mut self) -> Result<()> {
-        self.port.commit(self.len, self.extra)?;
-        self.kicker.mark()
+    pub fn send(self) -> Result<()> {
+        self.tx.lent_mut().commit(self.len, self.extra)?;
+        self.tx.take_back();
+        self.tx.mark()
     }
 
     pub(super) fn extra_mut(&mut self) -> &mut T::Extra {
@@ -59,6 +59,12 @@ impl AsyncTxSlot<'_, Injector> {
     /// As [`TxSlot::set_offload`](crate::TxSlot::set_offload).
     pub fn set_offload(&mut self, offload: Offload) {
         *self.extra_mut() = offload;
+    }
+}
+
+impl<T: TxPort> Drop for AsyncTxSlot<'_, T> {
+    fn drop(&mut self) {
+        self.tx.take_back();
     }
 }
 

@@ -251,7 +251,7 @@ impl AsyncTx<XdpSender> {
     /// # Errors
     /// As [`XdpSender::stats`].
     pub fn stats(&self) -> Result<XdpStats> {
-        self.get_ref().stats()
+        self.look(XdpSender::stats)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why a reactor has no ring to work with.
 
 use std::io;
+use std::time::Duration;
 
 use crate::{Error, Step};
 
@@ -32,9 +33,56 @@ impl Fault {
     pub(super) fn is_refusal(self) -> bool {
         matches!(
             self,
-            Self::Refused(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL | libc::ENOMEM)
-                | Self::Enter(libc::EPERM | libc::EACCES | libc::ENOSYS)
+            Self::Refused(
+                libc::EPERM
+                    | libc::EACCES
+                    | libc::ENOSYS
+                    | libc::EINVAL
+                    | libc::ENOMEM
+                    | libc::EAGAIN
+                    | libc::EOPNOTSUPP
+                    | libc::EMFILE
+                    | libc::ENFILE
+            ) | Self::Enter(
+                libc::EPERM
+                    | libc::EACCES
+                    | libc::ENOSYS
+                    // Answered for so long that nothing will come of it.
+                    | libc::EAGAIN
+                    | libc::EBUSY
+                    | libc::EINTR
+            )
         )
+    }
+}
+
+/// Enters in a row of which nothing came.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Fruitless(u32);
+
+impl Fruitless {
+    /// Rounds after which it is looked at more closely: signals end single waits, and that costs nothing.
+    const SIGNALS: u32 = 8;
+    /// Rounds with a pause, before the ring is given up: about a second.
+    const PAUSES: u32 = 64;
+    const LONGEST: Duration = Duration::from_millis(16);
+    /// A host has other tasks.
+    const LONGEST_HOSTED: Duration = Duration::from_millis(1);
+
+    /// Counts a round: whether there were more than signals explain.
+    pub(super) fn is_worth_a_pause(&mut self) -> bool {
+        self.0 += 1;
+        self.0 > Self::SIGNALS
+    }
+
+    /// How long to pause before the next round; `None` where there have been enough.
+    pub(super) fn pause(self, is_hosted: bool) -> Option<Duration> {
+        let round = self.0.saturating_sub(Self::SIGNALS);
+        if round > Self::PAUSES {
+            return None;
+        }
+        let longest = if is_hosted { Self::LONGEST_HOSTED } else { Self::LONGEST };
+        Some(Duration::from_millis(1 << round.min(4)).min(longest))
     }
 }
 

@@ -20,6 +20,7 @@ use std::{fmt, io};
 
 use super::engine::Wait;
 use super::turn::Shared;
+use super::wake::wake_all;
 use super::{Attached, Reactor};
 use crate::sys::event::EventFd;
 use crate::{Error, ReactorOptions, Result, Step};
@@ -92,11 +93,10 @@ impl Shared {
         let mut state = self.state.borrow_mut();
         let Some(mut wakers) = state.announced() else { return false };
         drop(state);
-        for waker in wakers.drain(..) {
-            waker.wake();
-        }
-        self.state.borrow_mut().wakers.append(&mut wakers);
+        let woken = wake_all(&mut wakers);
+        self.state.borrow_mut().give_back((wakers, Vec::new()));
         host.has_guessed.set(true);
+        woken.go_on();
         true
     }
 

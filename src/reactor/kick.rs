@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::Reactor;
@@ -17,8 +18,17 @@ use crate::{Error, Result};
 
 /// A port with a transmit ring, as the reactor sees it.
 pub(crate) trait Kicked {
-    /// A kick was answered, with 0 or an errno: what is to be done next. May wake tasks.
-    fn kicked(&self, errno: i32) -> Next;
+    /// A kick was answered, with 0 or an errno: what is to be done next, and whom to wake. Wakes nobody itself: the
+    /// port is held meanwhile, and a waker may do anything.
+    fn kicked(&self, errno: i32) -> AfterKick;
+}
+
+/// What follows from a kick's answer.
+#[derive(Debug)]
+pub(crate) struct AfterKick {
+    pub(crate) next: Next,
+    /// Whom to wake.
+    pub(crate) waiter: Option<Waker>,
 }
 
 /// When to kick again.
@@ -41,10 +51,15 @@ pub(super) struct Answer {
 }
 
 impl Shared {
-    /// Tells ports what their kicks came to.
-    pub(super) fn deliver(&self, answers: &mut Vec<Answer>) {
+    /// Tells ports what their kicks came to, and adds whom to wake for it.
+    pub(super) fn deliver(&self, answers: &mut Vec<Answer>, wakers: &mut Vec<Waker>) {
         for Answer { token, port, errno } in answers.drain(..) {
-            let next = port.upgrade().map_or(Next::Rest, |port| port.kicked(errno));
+            // The port is let go of before anybody is woken.
+            let Some(AfterKick { next, waiter }) = port.upgrade().map(|port| port.kicked(errno))
+            else {
+                continue;
+            };
+            wakers.extend(waiter);
             let mut state = self.state.borrow_mut();
             match next {
                 Next::Rest => {}

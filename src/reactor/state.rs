@@ -153,7 +153,11 @@ impl State {
     }
 
     /// Takes the lists of [`take_due`](Self::take_due) back, for their capacity.
-    pub(super) fn give_back(&mut self, (wakers, answers): (Vec<Waker>, Vec<Answer>)) {
+    ///
+    /// Whoever was woken may have had something added meanwhile, which stays.
+    pub(super) fn give_back(&mut self, (mut wakers, mut answers): (Vec<Waker>, Vec<Answer>)) {
+        wakers.append(&mut self.wakers);
+        answers.append(&mut self.answers);
         (self.wakers, self.answers) = (wakers, answers);
     }
 

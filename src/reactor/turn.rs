@@ -13,6 +13,7 @@ use super::hosted::Host;
 use super::moderator::Moderator;
 use super::state::State;
 use super::unpark::Unparker;
+use super::wake::wake_all;
 use crate::{ReactorOptions, Result};
 
 /// What a reactor and its handles share.
@@ -141,11 +142,10 @@ impl Shared {
         if wait != Wait::No && came == 0 && wakers.is_empty() {
             self.counters.spurious.add(1);
         }
-        self.deliver(&mut answers);
-        for waker in wakers.drain(..) {
-            waker.wake();
-        }
+        self.deliver(&mut answers, &mut wakers);
+        let woken = wake_all(&mut wakers);
         self.state.borrow_mut().give_back((wakers, answers));
+        woken.go_on();
         came
     }
 
@@ -170,13 +170,12 @@ impl Shared {
             }
             self.cycle(Wait::AtMost(Some(REAP_WAIT)));
         }
-        let wakers = self.state.borrow_mut().end();
-        for waker in wakers {
-            waker.wake();
-        }
+        let mut wakers = self.state.borrow_mut().end();
+        let woken = wake_all(&mut wakers);
         if let Some(host) = &self.host {
             host.wake_driver(); // which ends
         }
+        woken.go_on();
     }
 }
 

@@ -7,12 +7,12 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{Fd, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::alarm::Setting;
 use super::engine::{Completion, Wait};
-use super::fault::Fault;
+use super::fault::{Fault, Fruitless};
 use super::token::{Answered, Token};
 use super::warning;
 use crate::ReactorOptions;
@@ -29,6 +29,8 @@ pub(super) struct Uring {
     alarm: ManuallyDrop<Box<Timespec>>,
     /// Whether completions signal a host's eventfd, but for those of our own enters.
     is_hosted: bool,
+    /// How often in a row the kernel has refused an enter without doing anything.
+    fruitless: Fruitless,
 }
 
 /// What a kernel's io_uring does of what is used where it is there.
@@ -42,20 +44,12 @@ pub(crate) struct Abilities {
     pub(crate) is_silent: bool,
     /// A moderated wait is one call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
     pub(crate) is_moderated: bool,
+    /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
+    pub(crate) is_idle: bool,
 }
 
 /// A wait without end, where one has to be given.
 const LONG: Duration = Duration::from_secs(3600);
-
-/// `struct io_uring_getevents_arg`, with the field that the io-uring crate leaves out.
-#[derive(Default)]
-#[repr(C)]
-struct GetEventsArg {
-    sigmask: u64,
-    sigmask_size: u32,
-    min_wait_usec: u32,
-    timespec: u64,
-}
 
 /// `struct io_uring_rsrc_update`.
 #[repr(C)]
@@ -87,7 +81,8 @@ impl Uring {
         }
         let registered = register(ring.as_raw_fd());
         let (ring, alarm) = (ManuallyDrop::new(ring), ManuallyDrop::default());
-        Ok(Self { ring, registered, forks, alarm, is_hosted: event.is_some() })
+        let (is_hosted, fruitless) = (event.is_some(), Fruitless::default());
+        Ok(Self { ring, registered, forks, alarm, is_hosted, fruitless })
     }
 
     /// What this kernel's io_uring does of what ringtap can use.
@@ -98,6 +93,7 @@ impl Uring {
             is_registered: self.registered.is_some(),
             is_silent: params.is_feature_skip_cqe_on_success(),
             is_moderated: params.is_feature_min_timeout(),
+            is_idle: params.is_feature_no_iowait(),
         }
     }
 
@@ -192,12 +188,40 @@ impl Uring {
             Wait::UntilDeadline(limit) => self.enter_for(1, Some(limit)),
             Wait::Moderated { least, most } => self.enter_moderated(least, most),
         };
-        match entered {
-            Ok(()) => Ok(()),
+        let errno = match entered {
+            Ok(()) => None,
             Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                errno => Err(Fault::Enter(errno.unwrap_or(libc::EIO))),
+                Some(libc::ETIME) => None,
+                Some(errno @ (libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Some(errno),
+                errno => return Err(Fault::Enter(errno.unwrap_or(libc::EIO))),
             },
+        };
+        match errno {
+            Some(errno) if self.ring.completion().is_empty() => self.refused(errno),
+            _ => {
+                self.fruitless = Fruitless::default();
+                Ok(())
+            }
+        }
+    }
+
+    /// The kernel has done nothing and says that it may later: a signal came, or memory is short. But a filter
+    /// of system calls can say so for ever.
+    fn refused(&mut self, errno: i32) -> Result<(), Fault> {
+        if !self.fruitless.is_worth_a_pause() {
+            return Ok(()); // a signal
+        }
+        // An enter that does not wait: no signal ends it, and what is queued goes if there is memory.
+        if self.submit().is_ok() {
+            self.fruitless = Fruitless::default();
+            return Ok(());
+        }
+        match self.fruitless.pause(self.is_hosted) {
+            Some(pause) => {
+                std::thread::sleep(pause);
+                Ok(())
+            }
+            None => Err(Fault::Enter(errno)),
         }
     }
 
@@ -222,12 +246,11 @@ impl Uring {
     fn enter_for(&mut self, want: u32, limit: Option<Duration>) -> io::Result<()> {
         let Some(limit) = limit else { return self.enter_ring(want, None) };
         let timespec = Timespec::from(limit);
-        let timespec = std::ptr::from_ref(&timespec) as u64;
-        self.enter_ring(want, Some(&GetEventsArg { timespec, ..GetEventsArg::default() }))
+        self.enter_ring(want, Some(&SubmitArgs::new().timespec(&timespec)))
     }
 
     /// The system call: submits what is queued and waits for so many completions.
-    fn enter_ring(&mut self, want: u32, arg: Option<&GetEventsArg>) -> io::Result<()> {
+    fn enter_ring(&mut self, want: u32, arg: Option<&SubmitArgs<'_, '_>>) -> io::Result<()> {
         let submission = self.ring.submission();
         let queued = submission.len() as u32;
         // What the kernel has put off it posts only where it is asked for events.
@@ -237,8 +260,10 @@ impl Uring {
         flags.set(EnterFlags::GETEVENTS, is_asking);
         flags.set(EnterFlags::EXT_ARG, arg.is_some());
         flags.set(EnterFlags::REGISTERED_RING, self.registered.is_some());
+        // Waiting for packets is not waiting for a disk: it would count as that, in the load and in PSI (6.15).
+        flags.set(EnterFlags::NO_IOWAIT, want > 0 && self.ring.params().is_feature_no_iowait());
         let ring = self.registered.map_or(self.ring.as_raw_fd(), |index| index as i32);
-        let len = arg.map_or(0, |_| size_of::<GetEventsArg>());
+        let len = arg.map_or(0, |_| size_of::<SubmitArgs<'_, '_>>());
         let arg = arg.map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the flags announce an argument of this layout and length where there is one; it and its
         // timespec live until the call returns. What is queued is sound, as `push` says.
@@ -258,13 +283,9 @@ impl Uring {
         // Without a general timeout the kernel ends the wait at the least one, events or not
         // (`io_cqring_min_timer_wakeup`, io_uring/io_uring.c).
         let timespec = Timespec::from(most.unwrap_or(LONG));
-        let arg = GetEventsArg {
-            // Rounded up: with 0 the kernel would wait for all that are wanted.
-            min_wait_usec: u32::try_from(least.as_micros() + 1).unwrap_or(u32::MAX),
-            timespec: std::ptr::from_ref(&timespec) as u64,
-            ..GetEventsArg::default()
-        };
-        self.enter_ring(many, Some(&arg))
+        // Rounded up: with 0 the kernel would wait for all that are wanted.
+        let min_wait = u32::try_from(least.as_micros() + 1).unwrap_or(u32::MAX);
+        self.enter_ring(many, Some(&SubmitArgs::new().min_wait_usec(min_wait).timespec(&timespec)))
     }
 
     /// The same with the means of kernels before 6.12: a wait for more than will come, and, if that

@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
 mod completion;
+mod given;
 mod lease;
 mod lending;
 #[cfg(all(test, not(miri)))]
@@ -27,6 +28,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Weak};
 
 pub(crate) use self::completion::{CompletionCounts, Completions};
+use self::given::NOBODY;
+pub(crate) use self::given::{FillHolder, Holder};
 pub(crate) use self::lease::{ChunkLease, ChunkPlace, Taken};
 pub(crate) use self::lending::Lending;
 use self::stack::{NONE, Sound, push, take_all};
@@ -45,23 +48,6 @@ struct Slot {
     len: AtomicU32,
     /// Which ring the kernel was given the chunk by, [`NOBODY`] while it is ours.
     given: AtomicU32,
-}
-
-/// In [`Slot::given`]: the kernel does not have it.
-const NOBODY: u32 = 0;
-
-/// A ring by which the kernel is given chunks: a socket's, by its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Holder(u32);
-
-impl Holder {
-    pub(crate) fn fill(share: u32) -> Self {
-        Self(2 * share + 1)
-    }
-
-    pub(crate) fn tx(share: u32) -> Self {
-        Self(2 * share + 2)
-    }
 }
 
 /// In a slot's offset: the frame was gathered from several chunks, and lies in the lease's own memory.
@@ -91,6 +77,8 @@ pub(crate) struct Umem {
 pub(crate) struct Share {
     pub(crate) number: u32,
     pub(crate) chunks: Vec<Chunk>,
+    /// Of its fill ring.
+    pub(crate) holder: FillHolder,
 }
 
 impl Chunk {
@@ -142,7 +130,8 @@ impl Umem {
             });
         let number = number.ok()?;
         let first = number * self.share_len;
-        Some(Share { number, chunks: (first..first + self.share_len).map(Chunk).collect() })
+        let chunks = (first..first + self.share_len).map(Chunk).collect();
+        Some(Share { number, chunks, holder: FillHolder::new(number) })
     }
 
     pub(crate) fn chunk_size(&self) -> u32 {
@@ -181,36 +170,64 @@ impl Umem {
         Returned { umem: self, chunk, slot }.give(holder)
     }
 
-    /// Takes back a chunk that was given away by a ring, of which the kernel names any byte; `None` where it is
+    /// Takes back a chunk that was given away by a TX ring, of which the kernel names any byte; `None` where it is
     /// none of ours, or was not given away like that: the kernel can name a frame twice that it did not send.
+    ///
+    /// Any thread may ask, and several at once: one of them gets the chunk.
     #[inline]
     pub(crate) fn take_back(&self, address: u64, holder: Holder) -> Option<Chunk> {
-        self.reclaim(address, holder).map(|(chunk, _)| chunk)
+        let (index, slot) = self.slot_at(address)?;
+        given::claim(&slot.given, holder).then_some(Chunk(index))
     }
 
-    /// As [`take_back`](Self::take_back), with what is known of the chunk.
+    /// Takes back a chunk that was given away by a fill ring, as [`take_back`](Self::take_back) does.
     #[inline]
-    fn reclaim(&self, address: u64, holder: Holder) -> Option<(Chunk, &Slot)> {
-        let index = usize::try_from(address >> self.chunk_shift).ok()?;
-        let slot = self.slots.get(index)?;
-        // Relaxed, and no exchange: only who has that ring takes back what was given by it.
-        if slot.given.load(Ordering::Relaxed) != holder.0 {
-            return None;
-        }
-        slot.given.store(NOBODY, Ordering::Relaxed);
-        Some((Chunk(index as u32), slot)) // there are less than 2^32
+    pub(crate) fn take_received(&self, address: u64, holder: &mut FillHolder) -> Option<Chunk> {
+        self.receive(address, holder).map(|(chunk, _)| chunk)
     }
 
-    /// Sends home what a ring still has of other shares' chunks: its socket is closed.
+    /// As [`take_received`](Self::take_received), with what is known of the chunk.
+    #[inline]
+    fn receive(&self, address: u64, holder: &mut FillHolder) -> Option<(Chunk, &Slot)> {
+        let (index, slot) = self.slot_at(address)?;
+        holder.claim(&slot.given).then_some((Chunk(index), slot))
+    }
+
+    /// The chunk that an address is in.
+    #[inline]
+    fn slot_at(&self, address: u64) -> Option<(u32, &Slot)> {
+        let index = usize::try_from(address >> self.chunk_shift).ok()?;
+        self.slots.get(index).map(|slot| (index as u32, slot)) // there are less than 2^32
+    }
+
+    /// Sends home what a socket's TX ring still has of other shares' chunks: the kernel has let go of it.
     pub(crate) fn bring_home(&self, share: u32) {
-        let holder = Holder::tx(share);
-        for index in (0..self.slots.len() as u32).filter(|index| index / self.share_len != share) {
-            let address = u64::from(index) * u64::from(self.chunk_size);
-            if let Some(chunk) = self.take_back(address, holder) {
+        for index in self.foreign(share) {
+            if let Some(chunk) =
+                self.take_back(u64::from(index) << self.chunk_shift, Holder::tx(share))
+            {
                 self.put_back(chunk);
             }
         }
         // Of its own share: what it received itself. It has nobody to come home to.
+    }
+
+    /// Whether a socket's TX ring has chunks of other shares.
+    pub(crate) fn has_foreign(&self, share: u32) -> bool {
+        let holder = Holder::tx(share);
+        // Relaxed: whoever asks has the socket, and gave them himself.
+        self.foreign(share)
+            .any(|index| holder.has(self.slots[index as usize].given.load(Ordering::Relaxed)))
+    }
+
+    /// Whether more than one socket can use it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.returned.len() > 1
+    }
+
+    fn foreign(&self, share: u32) -> impl Iterator<Item = u32> {
+        let share_len = self.share_len;
+        (0..self.slots.len() as u32).filter(move |index| index / share_len != share)
     }
 
     /// Whether a chunk has such bytes.
@@ -284,7 +301,7 @@ impl Returned<'_> {
     #[inline]
     pub(crate) fn give(self, holder: Holder) -> u64 {
         // Relaxed: whoever takes it back has heard of it by the ring.
-        self.slot.given.store(holder.0, Ordering::Relaxed);
+        self.slot.given.store(holder.number(), Ordering::Relaxed);
         u64::from(self.chunk.0) << self.umem.chunk_shift
     }
 

@@ -97,7 +97,8 @@ impl Mapping {
     ///
     /// A mapping of a packet ring pins its socket: it would stay in its fanout group and swallow
     /// packets for as long as one lease lives. After this, leases keep their bytes and the socket
-    /// is free to go. Where there is no memory for the private pages, nothing has changed.
+    /// is free to go. Where there is no memory for the private pages, or the kernel refuses to move them (close
+    /// to `vm.max_map_count`; seccomp), nothing has changed.
     ///
     /// The caller promises that the kernel fills no block any more, and that nobody else writes the
     /// kept ranges.
@@ -130,12 +131,24 @@ impl Mapping {
             )
         };
         if moved == libc::MAP_FAILED {
-            // The kernel may have unmapped the target already, and leases read there.
-            eprintln!("ringtap: moving a ring's pages failed: {}", io::Error::last_os_error());
-            std::process::abort();
+            let refusal = io::Error::last_os_error();
+            if !self.is_mapped() {
+                // The kernel unmaps the target before it moves (`mremap_to`, mm/mremap.c), and then found no
+                // memory. Leases read there.
+                eprintln!("ringtap: moving a ring's pages failed: {refusal}");
+                std::process::abort();
+            }
+            return Err(refusal);
         }
         std::mem::forget(private); // its pages live at `self.base` now
         Ok(())
+    }
+
+    /// Whether all of its pages are still mapped.
+    fn is_mapped(&self) -> bool {
+        // SAFETY: the range is our own; MS_ASYNC writes nothing and fails with ENOMEM where a page is not mapped
+        // (msync(2)).
+        unsafe { libc::msync(self.base.as_ptr().cast(), self.len, libc::MS_ASYNC) == 0 }
     }
 }
 

@@ -98,6 +98,11 @@ impl Which {
     }
 }
 
+/// Makes a ring of `entries` entries, which is not mapped.
+pub(crate) fn set_ring(socket: BorrowedFd<'_>, which: Which, entries: u32) -> Result<()> {
+    sockopt::set(socket, which.option(), &entries)
+}
+
 /// Makes a ring of `entries` entries of `entry_size` bytes, and maps it: its memory, and where its parts
 /// are.
 pub(crate) fn create_ring(
@@ -106,7 +111,7 @@ pub(crate) fn create_ring(
     entries: u32,
     entry_size: usize,
 ) -> Result<(Mapping, libc::xdp_ring_offset)> {
-    sockopt::set(socket, which.option(), &entries)?;
+    set_ring(socket, which, entries)?;
     let offsets: libc::xdp_mmap_offsets = sockopt::get(socket, sockopt::XDP_MMAP_OFFSETS)?;
     let offset = match which {
         Which::Fill => offsets.fr,

@@ -27,7 +27,7 @@ pub struct Judged {
 }
 
 /// How long to wait where nothing reports an end: longer each time.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience(Duration);
 
 impl Patience {

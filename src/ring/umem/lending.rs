@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::stack::NONE;
-use super::{Chunk, ChunkLease, GATHERED, Holder, Slot, Umem};
+use super::{Chunk, ChunkLease, FillHolder, GATHERED, Slot, Umem};
 
 /// Received frames under construction to a lease.
 #[derive(Debug)]
@@ -30,17 +30,17 @@ impl Lending {
         self.count
     }
 
-    /// Takes back the chunk of a frame, and adds it; see [`Umem::take_back`]. The chunk comes back where it has
+    /// Takes back the chunk of a frame, and adds it; see [`Umem::take_received`]. The chunk comes back where it has
     /// no such bytes.
     #[inline]
     pub(crate) fn receive(
         &mut self,
         address: u64,
         len: u32,
-        holder: Holder,
+        holder: &mut FillHolder,
     ) -> Result<(), Option<Chunk>> {
         let umem = &*self.umem;
-        let (chunk, slot) = umem.reclaim(address, holder).ok_or(None)?;
+        let (chunk, slot) = umem.receive(address, holder).ok_or(None)?;
         let offset = umem.offset_of(address);
         if !umem.holds(offset, len) {
             return Err(Some(chunk));

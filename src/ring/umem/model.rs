@@ -1,4 +1,4 @@
-//! The stack of returned chunks under loom: sound as it is, broken with either ordering weakened.
+//! The stack of returned chunks and the claim of a sent one under loom: sound as they are, broken when weakened.
 
 use std::sync::atomic::Ordering;
 
@@ -7,6 +7,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicU32;
 use loom::thread;
 
+use super::given::{Holder, Word, claim};
 use super::stack::{Head, NONE, ReturnOrders, Sound, push, take_all};
 
 impl Head for AtomicU32 {
@@ -88,4 +89,49 @@ fn pushing_without_release_gives_away_what_is_still_read() {
 #[should_panic(expected = "Causality violation")]
 fn taking_without_acquire_uses_what_is_still_read() {
     run::<TakeRelaxed>();
+}
+
+struct Exchanged(AtomicU32);
+
+impl Word for Exchanged {
+    fn replace(&self, current: u32, new: u32) -> bool {
+        self.0.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+struct LoadedAndStored(AtomicU32);
+
+impl Word for LoadedAndStored {
+    fn replace(&self, current: u32, new: u32) -> bool {
+        let is_there = self.0.load(Ordering::Relaxed) == current;
+        if is_there {
+            self.0.store(new, Ordering::Relaxed);
+        }
+        is_there
+    }
+}
+
+/// A socket has ended; its chunk is named by its completion ring and found by the sweep.
+fn claimed_by_two<W: Word + Send + Sync + 'static>(word: fn(AtomicU32) -> W) {
+    loom::model(move || {
+        let holder = Holder::tx(1);
+        let word = Arc::new(word(AtomicU32::new(holder.number())));
+        let sweep = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || u32::from(claim(&*word, holder)))
+        };
+        let gathered = u32::from(claim(&*word, holder));
+        assert_eq!(gathered + sweep.join().unwrap(), 1, "a chunk has one owner");
+    });
+}
+
+#[test]
+fn a_chunk_that_two_ask_for_goes_to_one() {
+    claimed_by_two(Exchanged);
+}
+
+#[test]
+#[should_panic(expected = "a chunk has one owner")]
+fn without_an_exchange_two_have_the_same_chunk() {
+    claimed_by_two(LoadedAndStored);
 }

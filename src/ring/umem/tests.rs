@@ -7,30 +7,27 @@ use crate::ring::index::{Consumer, IndexLayout, IndexRing, Producer};
 
 const CHUNK: u32 = 2048;
 
-fn umem(chunks: usize) -> (Arc<Umem>, Vec<Chunk>) {
+fn umem(chunks: usize) -> (Arc<Umem>, Share) {
     let umem = Arc::new(Umem::new(Mapping::heap(chunks * CHUNK as usize), CHUNK, 0, 1));
     let share = umem.take_share().unwrap();
     assert_eq!((share.number, share.chunks.len()), (0, chunks));
     assert!(umem.take_share().is_none(), "there is one");
-    (umem, share.chunks)
+    (umem, share)
 }
 
-const FILL: Holder = Holder(1);
-
 /// Plays the kernel: receives `bytes` into a chunk it was given, and says where.
-fn receive(umem: &Umem, mut chunk: Chunk, headroom: usize, bytes: &[u8]) -> u64 {
-    assert_eq!(FILL, Holder::fill(0));
+fn receive(umem: &Umem, mut chunk: Chunk, fill: &FillHolder, headroom: usize, bytes: &[u8]) -> u64 {
     umem.bytes_mut(&mut chunk)[headroom..headroom + bytes.len()].copy_from_slice(bytes);
-    let address = umem.give(chunk, FILL) + headroom as u64;
+    let address = umem.give(chunk, fill.holder()) + headroom as u64;
     assert_eq!(umem.take_back(address, Holder::tx(0)), None, "it was not given to that ring");
     address
 }
 
-fn lease(umem: &Arc<Umem>, free: &mut Vec<Chunk>, frames: &[&[u8]]) -> ChunkLease {
+fn lease(umem: &Arc<Umem>, share: &mut Share, frames: &[&[u8]]) -> ChunkLease {
     let mut lending = Lending::new(umem);
     for frame in frames {
-        let address = receive(umem, free.pop().unwrap(), 256, frame);
-        lending.receive(address, frame.len() as u32, FILL).unwrap();
+        let address = receive(umem, share.chunks.pop().unwrap(), &share.holder, 256, frame);
+        lending.receive(address, frame.len() as u32, &mut share.holder).unwrap();
     }
     lending.lend(1).unwrap()
 }
@@ -42,9 +39,10 @@ fn read(lease: &ChunkLease) -> Vec<Vec<u8>> {
 
 #[test]
 fn frames_are_read_where_they_lie_and_their_chunks_come_back() {
-    let (umem, mut free) = umem(8);
-    let first = lease(&umem, &mut free, &[b"one", b"two", b"three"]);
-    let second = lease(&umem, &mut free, &[b"four"]);
+    let (umem, mut share) = umem(8);
+    let first = lease(&umem, &mut share, &[b"one", b"two", b"three"]);
+    let second = lease(&umem, &mut share, &[b"four"]);
+    let mut free = share.chunks;
     assert_eq!((first.len(), free.len()), (3, 4));
     assert_eq!(read(&first), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
     let back = |free: &mut Vec<Chunk>| umem.take_returned(0, |chunk| free.push(chunk.keep()));
@@ -60,20 +58,21 @@ fn frames_are_read_where_they_lie_and_their_chunks_come_back() {
 
 #[test]
 fn an_address_or_length_that_cannot_be_is_refused() {
-    let (umem, mut free) = umem(2);
+    let (umem, mut share) = umem(2);
     let mut lending = Lending::new(&umem);
-    let mut chunk = free.pop().unwrap();
+    let fill = &mut share.holder;
+    let mut chunk = share.chunks.pop().unwrap();
     for (offset, len) in [(2047, 2), (256, 2048 - 255), (0, u32::MAX), (2047, u32::MAX)] {
-        let address = receive(&umem, chunk, offset, &[]);
-        chunk = lending.receive(address, len, FILL).unwrap_err().expect("it is ours again");
+        let address = receive(&umem, chunk, fill, offset, &[]);
+        chunk = lending.receive(address, len, fill).unwrap_err().expect("it is ours again");
     }
-    let address = receive(&umem, chunk, 256, &[]);
-    lending.receive(address, 2048 - 256, FILL).unwrap();
-    assert_eq!(lending.receive(address, 1, FILL), Err(None), "named twice");
+    let address = receive(&umem, chunk, fill, 256, &[]);
+    lending.receive(address, 2048 - 256, fill).unwrap();
+    assert_eq!(lending.receive(address, 1, fill), Err(None), "named twice");
     assert_eq!(lending.len(), 1);
     assert!(Lending::new(&umem).lend(1).is_none());
     for address in [0, 2048, 2 * 2048, 4096 + 17, u64::MAX] {
-        assert_eq!(umem.take_back(address, Holder::fill(0)), None, "not there, or not given away");
+        assert_eq!(umem.take_received(address, fill), None, "not there, or not given away");
     }
 }
 
@@ -82,7 +81,7 @@ fn a_frame_taken_out_of_its_lease_can_be_changed_and_its_chunk_goes_home() {
     let umem = Arc::new(Umem::new(Mapping::heap(8 * CHUNK as usize), CHUNK, 0, 2));
     let mut shares = [umem.take_share().unwrap(), umem.take_share().unwrap()];
     assert!(umem.take_share().is_none());
-    let mut lease = lease(&umem, &mut shares[1].chunks, &[b"one", b"two", b"three"]);
+    let mut lease = lease(&umem, &mut shares[1], &[b"one", b"two", b"three"]);
     lease.first_mut().unwrap()[0] = b'O';
     let one = lease.take_first().unwrap();
     assert_eq!(read(&lease), [b"two".to_vec(), b"three".to_vec()]);
@@ -100,11 +99,11 @@ fn a_frame_taken_out_of_its_lease_can_be_changed_and_its_chunk_goes_home() {
 
 #[test]
 fn a_gathered_frame_lies_in_the_lease() {
-    let (umem, mut free) = umem(4);
+    let (umem, Share { chunks: mut free, holder: mut fill, .. }) = umem(4);
     let mut lending = Lending::new(&umem);
     lending.push_gathered(free.pop().unwrap(), &[7; 5000]);
-    let address = receive(&umem, free.pop().unwrap(), 0, b"short");
-    lending.receive(address, 5, FILL).unwrap();
+    let address = receive(&umem, free.pop().unwrap(), &fill, 0, b"short");
+    lending.receive(address, 5, &mut fill).unwrap();
     lending.push_gathered(free.pop().unwrap(), &[8; 3000]);
     let mut lease = lending.lend(1).unwrap();
     assert_eq!(read(&lease), [vec![7; 5000], b"short".to_vec(), vec![8; 3000]]);
@@ -122,7 +121,7 @@ fn a_gathered_frame_lies_in_the_lease() {
 #[test]
 fn leases_that_end_in_other_threads_lose_no_chunk() {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 2_000 };
-    let (umem, mut free) = umem(16);
+    let (umem, mut share) = umem(16);
     let (lend, leases) = std::sync::mpsc::channel::<ChunkLease>();
     let leases = Arc::new(Mutex::new(leases));
     let enders: Vec<_> = (0..2)
@@ -138,16 +137,16 @@ fn leases_that_end_in_other_threads_lose_no_chunk() {
         })
         .collect();
     for _ in 0..ROUNDS {
-        while free.len() < 2 {
-            umem.take_returned(0, |chunk| free.push(chunk.keep()));
+        while share.chunks.len() < 2 {
+            umem.take_returned(0, |chunk| share.chunks.push(chunk.keep()));
             std::thread::yield_now();
         }
-        lend.send(lease(&umem, &mut free, &[b"frame", b"another"])).unwrap();
+        lend.send(lease(&umem, &mut share, &[b"frame", b"another"])).unwrap();
     }
     drop(lend);
     enders.into_iter().for_each(|ender| ender.join().unwrap());
-    umem.take_returned(0, |chunk| free.push(chunk.keep()));
-    assert_eq!(free.len(), 16);
+    umem.take_returned(0, |chunk| share.chunks.push(chunk.keep()));
+    assert_eq!(share.chunks.len(), 16);
 }
 
 #[test]
@@ -180,4 +179,42 @@ fn what_was_sent_comes_home_once_whoever_looks_and_whatever_the_kernel_says() {
     umem.bring_home(second.number);
     umem.take_returned(first.number, |chunk| back.push(chunk.keep().number()));
     assert_eq!(back, [1, 1]);
+}
+
+#[test]
+fn a_socket_that_ends_beside_one_that_receives_gives_no_chunk_to_two() {
+    const ROUNDS: usize = if cfg!(miri) { 5 } else { 10_000 };
+    const CHUNKS: usize = 32;
+    let (end, ends) = std::sync::mpsc::channel::<Arc<Umem>>();
+    let sweeper = std::thread::spawn(move || ends.iter().for_each(|umem| umem.bring_home(1)));
+    for round in 0..ROUNDS {
+        let memory = Mapping::heap(2 * CHUNKS * CHUNK as usize);
+        let umem = Arc::new(Umem::new(memory, CHUNK, 0, 2));
+        let [first, second] = [umem.take_share().unwrap(), umem.take_share().unwrap()];
+        let size = CHUNKS as u32;
+        let layout = IndexLayout { producer: 0, consumer: 64, flags: 128, entries: 192, size };
+        let ring = Arc::new(IndexRing::<u64>::new(Mapping::heap(4096), layout));
+        let mut kernel = Producer::new(Arc::clone(&ring));
+        // All were sent on by the second socket, and are back.
+        for chunk in first.chunks {
+            kernel.push(umem.give(chunk, Holder::tx(second.number)));
+        }
+        kernel.publish();
+        let own = size..2 * size;
+        let completions = Arc::new(Completions::new(Consumer::new(ring), own, second.number));
+        umem.register(&completions);
+        end.send(Arc::clone(&umem)).unwrap();
+        umem.gather_completions();
+        let (mut seen, mut back) = ([false; CHUNKS], 0);
+        while back < CHUNKS {
+            umem.take_returned(first.number, |chunk| {
+                let number = chunk.keep().number() as usize;
+                assert!(!std::mem::replace(&mut seen[number], true), "round {round}: twice");
+                back += 1;
+            });
+            std::thread::yield_now();
+        }
+    }
+    drop(end);
+    sweeper.join().unwrap();
 }

@@ -1,0 +1,76 @@
+//! Who has given a chunk to the kernel, and who takes it back.
+//!
+//! A chunk that was given by a TX ring is taken back by whoever hears of it first: its socket, another socket of the
+//! UMEM that looks through the completion ring, or, when its socket has ended, the sweep for what was left behind. So
+//! taking one back is an exchange. A chunk that was given by a fill ring comes back by one RX ring alone; the right to
+//! take from that is a value that cannot be copied, and costs no exchange.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// In a chunk's word: the kernel does not have it.
+pub(super) const NOBODY: u32 = 0;
+
+/// A ring by which the kernel is given chunks: a socket's, by its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holder(u32);
+
+/// A fill ring, and the right to take back what was given by it: there is one of each.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FillHolder(Holder);
+
+impl Holder {
+    pub(crate) fn tx(share: u32) -> Self {
+        Self(2 * share + 2)
+    }
+
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Whether a chunk's word says that this ring has it.
+    pub(super) fn has(self, word: u32) -> bool {
+        self.0 == word
+    }
+}
+
+impl FillHolder {
+    /// Called once for each share.
+    pub(super) fn new(share: u32) -> Self {
+        Self(Holder(2 * share + 1))
+    }
+
+    pub(crate) fn holder(&self) -> Holder {
+        self.0
+    }
+
+    /// Takes a chunk back by its word: whether this ring had it.
+    #[inline]
+    pub(super) fn claim(&mut self, word: &AtomicU32) -> bool {
+        // Relaxed, and no exchange: `&mut self` is the one who takes back what this ring was given.
+        if !self.0.has(word.load(Ordering::Relaxed)) {
+            return false;
+        }
+        word.store(NOBODY, Ordering::Relaxed);
+        true
+    }
+}
+
+/// What a chunk's word can do; loom has its own, and one that is too weak.
+pub(super) trait Word {
+    /// Replaces `current` by `new`: whether it was there.
+    fn replace(&self, current: u32, new: u32) -> bool;
+}
+
+impl Word for AtomicU32 {
+    #[inline]
+    fn replace(&self, current: u32, new: u32) -> bool {
+        // Relaxed: the bytes are ordered by the ring, or by the lock of the list of closed sockets.
+        self.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Takes a chunk back by its word, in any thread: whether that ring had it and nobody else was first.
+#[inline]
+pub(super) fn claim(word: &impl Word, holder: Holder) -> bool {
+    word.replace(holder.0, NOBODY)
+}
