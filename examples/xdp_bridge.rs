@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pair = Pair::from_args()?;
     pair.finish_checksums(); // AF_XDP passes frames on as they are
     let [a, b] = &pair.interfaces;
-    let bridge = XdpBridge::open_pair(a, b)?;
+    // `open_pair` refuses interfaces whose VLAN tags AF_XDP does not see, as veth pairs' often are.
+    let bridge = XdpBridge::open_pair_without_vlans(a, b)?;
     let (stop, stats) = (bridge.stop_handle(), bridge.stats_handles());
     let pinging = pair.ping(ASKED);
     ctrlc::set_handler({

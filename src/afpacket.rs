@@ -22,7 +22,7 @@ pub use self::builder::{CaptureBuilder, TimestampSource};
 pub use self::capture::{Batches, Capture};
 pub use self::fanout::{FanoutFlags, FanoutMode, UnknownFanoutMode};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
-pub use self::injector::Injector;
+pub use self::injector::{Injector, InjectorStatsHandle};
 pub use self::injector_builder::InjectorBuilder;
 pub use self::intake::FilterHandle;
 pub use self::netns::NetNs;

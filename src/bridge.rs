@@ -12,6 +12,7 @@
 mod builder;
 mod filter;
 mod lane;
+mod segment;
 mod stats;
 #[cfg(feature = "af-xdp")]
 mod xdp;
@@ -97,9 +98,14 @@ impl Bridge {
     }
 
     fn new(mut handles: BridgeHandles) -> Result<Self> {
-        if handles.rx_a.interface() == handles.rx_b.interface() {
-            let name = handles.rx_a.interface().to_owned();
+        let names = [&handles.rx_a, &handles.rx_b].map(|rx| rx.interface().to_owned());
+        if handles.rx_a.interface_index() == handles.rx_b.interface_index() {
+            let [name, _] = names; // of which it may have several
             return Err(Error::SameInterface { name });
+        }
+        let links = [&handles.rx_a, &handles.rx_b].map(|rx| rx.link_type().map(|link| link.0));
+        if links[0] != links[1] {
+            return Err(Error::DifferentLinks { names, links });
         }
         let stop = match handles.rx_a.known_stop() {
             Some(stop) => stop.clone(),

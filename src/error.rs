@@ -69,6 +69,27 @@ pub enum Error {
         /// The interface's name.
         name: String,
     },
+    /// A bridge was to join interfaces of different kinds of link: frames of one are none of the other's.
+    DifferentLinks {
+        /// The interfaces' names.
+        names: [String; 2],
+        /// What their packets begin with, by the number of a [`LinkType`](crate::LinkType); `None` where that is not known.
+        links: [Option<u16>; 2],
+    },
+    /// AF_XDP would lose the VLAN tags of packets that come in here, and what was asked for needs them.
+    TagsStripped {
+        /// The interface's name.
+        name: String,
+        /// The interface whose offload puts them beside the bytes; `None` where it is in another namespace.
+        by: Option<String>,
+    },
+    /// An interface has no clock that stamps packets as they come in.
+    NoHardwareClock {
+        /// The interface's name.
+        name: String,
+        /// Whether the driver stamps them in software.
+        has_software: bool,
+    },
     /// A frame with an [`Offload`](crate::Offload), or a checksum to be computed, on a socket without.
     OffloadsOff,
     /// A checksum is to be computed of, or written to, what is not in the frame.
@@ -174,6 +195,19 @@ impl Error {
     /// Wraps an error of the caller's own, so that a shard's future may return it.
     pub fn other(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Other(source.into())
+    }
+
+    /// Whether it says that what was asked for cannot be, whoever asks: then it is no single shard's.
+    pub(crate) fn is_about_options(&self) -> bool {
+        matches!(
+            self,
+            Self::InterfaceMissing
+                | Self::NoSuchInterface { .. }
+                | Self::Geometry(_)
+                | Self::Filter(_)
+                | Self::Program(_)
+                | Self::NoHardwareClock { .. }
+        )
     }
 
     pub(crate) fn os(step: Step, source: impl Into<io::Error>) -> Self {

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::sys::netdev::{self, Asker, question_socket};
+use crate::sys::netdev::{self, Asker, ETH_FLAG_RXVLAN, ETH_FLAG_TXVLAN, question_socket};
+use crate::sys::netlink;
 use crate::{Error, LinkType, Result, Step};
 
 /// An interface, as [`interface_info`] found it.
@@ -28,6 +29,49 @@ pub struct InterfaceInfo {
     pub flags: u32,
     /// What its packets begin with; `None` where that is not known.
     pub link_type: Option<LinkType>,
+    /// Whether the VLAN tags of packets that come in are beside their bytes, where a packet socket has them and an
+    /// AF_XDP socket has not: the card strips them, or the far end of a veth pair leaves them to a card.
+    pub strips_tags: bool,
+}
+
+/// Whose offload puts VLAN tags of packets that come in beside their bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stripping {
+    /// Nobody's.
+    No,
+    /// That of the interface with this name: itself, or the far end of a veth pair.
+    By(String),
+    /// The far end's of a veth pair, in another namespace; whether it is on cannot be asked.
+    Elsewhere,
+}
+
+impl Stripping {
+    /// As the error of somebody who needs the tags.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn refuse(self, name: &str) -> Result<()> {
+        let by = match self {
+            Self::No => return Ok(()),
+            Self::By(by) => Some(by),
+            Self::Elsewhere => None,
+        };
+        Err(Error::TagsStripped { name: name.to_owned(), by })
+    }
+}
+
+/// Whose offload takes the tags of an interface's packets out of their bytes.
+pub(crate) fn stripping(asker: Asker<'_>, name: &str) -> Stripping {
+    // A driver that does not say strips nothing.
+    let has = |name: &str, flag| asker.offload_flags(name).is_ok_and(|flags| flags & flag != 0);
+    if asker.driver(name).is_ok_and(|driver| driver == "veth") {
+        // Its packets come as the far end sent them (`veth_xmit`, drivers/net/veth.c).
+        let peer = asker.index(name).and_then(netlink::peer).ok().flatten();
+        return match peer.and_then(|peer| asker.name_of(peer).ok()) {
+            None => Stripping::Elsewhere,
+            Some(peer) if has(&peer, ETH_FLAG_TXVLAN) => Stripping::By(peer),
+            Some(_) => Stripping::No,
+        };
+    }
+    if has(name, ETH_FLAG_RXVLAN) { Stripping::By(name.to_owned()) } else { Stripping::No }
 }
 
 impl InterfaceInfo {
@@ -69,6 +113,7 @@ pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
         tx_queues: queues.map(|(_, tx)| tx),
         flags: asker.flags(name).map_err(|source| named(name, "flags", source))?,
         link_type: asker.hardware(name).ok().and_then(LinkType::of_hardware),
+        strips_tags: stripping(asker, name) != Stripping::No,
     })
 }
 

@@ -22,7 +22,7 @@ use futures_core::Stream;
 pub use self::injector::AsyncInjector;
 pub use self::pacer::Pacer;
 pub use self::port::{Port, TxPort};
-pub use self::transmit::AsyncTx;
+pub use self::transmit::{AsyncTx, TxRef};
 pub use self::tx_slot::AsyncTxSlot;
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};

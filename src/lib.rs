@@ -120,8 +120,8 @@ mod wait;
 pub use self::afpacket::FilterHandle;
 pub use self::afpacket::{
     Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, Injector, InjectorBuilder,
-    MAX_RING_BYTES, NetNs, RingLayout, RingProfile, StatsHandle, TimestampSource, TxSlot,
-    UnknownFanoutMode,
+    InjectorStatsHandle, MAX_RING_BYTES, NetNs, RingLayout, RingProfile, StatsHandle,
+    TimestampSource, TxSlot, UnknownFanoutMode,
 };
 #[cfg(feature = "af-xdp")]
 pub use self::afxdp::{
@@ -143,7 +143,9 @@ pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, S
 pub use self::error::{FileError, FileFault};
 pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, Target};
 pub use self::interface::{InterfaceInfo, interface_info, interfaces};
-pub use self::io::{Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort};
+pub use self::io::{
+    Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort, TxRef,
+};
 #[cfg(feature = "af-xdp")]
 pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 pub use self::multi::MultiCapture;

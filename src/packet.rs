@@ -19,8 +19,8 @@ use bitflags::bitflags;
 pub(crate) use self::calendar::Calendar;
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};
+pub(crate) use self::link::{Framing, LinkLayer, NO_DIRECTION};
 pub use self::link::{LinkAddress, LinkType};
-pub(crate) use self::link::{LinkLayer, NO_DIRECTION};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 pub use self::time::{Clock, Timestamp, TxTimestamp};
@@ -122,6 +122,15 @@ impl PacketMeta {
             link: None,
             offload: None,
         }
+    }
+
+    /// What is known of a frame that a socket has read without being told more, at that time.
+    #[cfg(feature = "af-xdp")]
+    #[inline]
+    pub(crate) fn of_frame(data: &[u8], time: Timestamp, (hardware, index): (u16, u32)) -> Self {
+        let link = LinkLayer::of_frame(data, hardware, index);
+        let status = time::READ_BY_US;
+        Self { status, link: Some(link), ..Self::of_bytes(data.len(), time) }
     }
 
     /// What is known of a packet that was not captured.
@@ -310,16 +319,25 @@ impl<'a> Packet<'a> {
         (pkttype != NO_DIRECTION).then(|| PacketDirection::from_pkttype(pkttype))
     }
 
+    /// Whether it is the outgoing one of the two copies that a loopback interface shows of each packet.
+    #[cfg(feature = "flow")]
+    pub(crate) fn is_loopback_copy(&self) -> bool {
+        let link = self.meta.link.as_ref();
+        link.is_some_and(|link| {
+            (link.hardware, link.pkttype) == (libc::ARPHRD_LOOPBACK, libc::PACKET_OUTGOING)
+        })
+    }
+
     /// The EtherType as the kernel sees it (after a stripped tag), in host byte order.
     #[inline]
     pub fn ll_protocol(&self) -> Option<u16> {
         self.meta.link.as_ref().map(|link| link.protocol)
     }
 
-    /// The sender's link-layer address, 6 bytes on Ethernet.
+    /// The sender's link-layer address, 6 bytes on Ethernet; `None` where the link has none, or the socket was not told.
     #[inline]
     pub fn source_ll_addr(&self) -> Option<LinkAddress> {
-        self.meta.link.map(LinkAddress::new)
+        self.meta.link.filter(|link| link.address_len > 0).map(LinkAddress::new)
     }
 
     /// The index of the interface the packet was seen on.

@@ -11,7 +11,9 @@ impl<'a> Packet<'a> {
     /// [`vlan`](Self::vlan) has it.
     ///
     /// # Errors
-    /// Where a header is cut or makes no sense; [`parse_lax`](Self::parse_lax) gives what is before it.
+    /// Where a header is cut or makes no sense; [`parse_lax`](Self::parse_lax) gives what is before it. IPv4 with a total
+    /// length of 0, as hosts write it that leave segmentation to the card, makes no sense here; there it is as long as its
+    /// frame.
     pub fn parse(&self) -> Result<SlicedPacket<'a>, err::packet::SliceError> {
         match self.network_at() {
             None => SlicedPacket::from_ethernet(self.data()),
@@ -65,6 +67,14 @@ mod tests {
         };
         assert_eq!(ports(&frame, libc::ARPHRD_ETHER), Some((53, 7)));
         assert_eq!(ports(&frame[18..], libc::ARPHRD_NONE), Some((53, 7)));
+        let mut unsaid = frame.clone();
+        unsaid[20..22].copy_from_slice(&[0, 0]);
+        let unsaid = Packet::new(&unsaid, PacketMeta::plain(unsaid.len()));
+        assert!(unsaid.parse().is_err());
+        let whole = unsaid.parse_lax().unwrap();
+        assert!(
+            matches!(whole.transport, Some(TransportSlice::Udp(udp)) if udp.payload() == b"payload")
+        );
         let cut = Packet::new(&frame[..30], PacketMeta::plain(30));
         assert!(cut.parse().is_err());
         assert!(cut.parse_lax().unwrap().vlan.is_some());

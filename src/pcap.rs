@@ -22,7 +22,7 @@ mod writer;
 pub use self::background::{BackgroundStats, BackgroundWriter};
 pub use self::builder::CaptureWriterBuilder;
 pub use self::compress::{CaptureFile, Compression};
-pub use self::layout::{FileFormat, FileInterface, InterfaceStatistics};
+pub use self::layout::{FileFormat, FileInterface, InterfaceStatistics, MAX_SNAP_LEN};
 pub use self::reader::{CaptureReader, FileBlock, Record};
 pub use self::rotate::{RotatingWriter, RotatingWriterBuilder, RotationStats};
 pub use self::sink::PacketSink;

@@ -85,7 +85,7 @@ impl Shards {
     /// Options first.
     pub fn builder() -> ShardsBuilder<BuiltIn> {
         ShardsBuilder {
-            capture: Capture::builder(),
+            capture: None,
             more: Vec::new(),
             interface: None,
             source: None,
@@ -101,7 +101,7 @@ impl Shards {
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `spawn`"]
 pub struct ShardsBuilder<R> {
-    capture: CaptureBuilder,
+    capture: Option<CaptureBuilder>,
     more: Vec<CaptureBuilder>,
     interface: Option<String>,
     source: Option<Source>,
@@ -128,7 +128,7 @@ impl<R: Runtime> ShardsBuilder<R> {
     /// Options of each shard's capture: ring sizes, snap length, fanout flags … A fanout group in
     /// it is joined; without one, the kernel chooses a new id.
     pub fn capture(mut self, options: CaptureBuilder) -> Self {
-        self.capture = options;
+        self.capture = Some(options);
         self
     }
 
@@ -159,7 +159,8 @@ impl<R: Runtime> ShardsBuilder<R> {
 
     #[cfg(feature = "flow")]
     pub(crate) fn add_fanout_flags(mut self, flags: FanoutFlags) -> Self {
-        self.capture = self.capture.add_fanout_flags(flags);
+        let capture = self.capture.unwrap_or_else(Capture::builder);
+        self.capture = Some(capture.add_fanout_flags(flags));
         self
     }
 
@@ -191,11 +192,12 @@ impl<R: Runtime> ShardsBuilder<R> {
         Fut: Future<Output = Result<()>> + 'static,
     {
         let plan = ShardPlan::for_this_machine(&self.cores, self.count)?;
+        let mut capture = self.capture.unwrap_or_else(Capture::builder);
         if let Some(interface) = self.interface.take() {
-            self.capture = self.capture.interface(interface);
+            capture = capture.interface(interface);
         }
         let mode = self.source.map(|Source::Fanout(mode)| mode);
-        let captures = std::iter::once(self.capture).chain(self.more);
+        let captures = std::iter::once(capture).chain(self.more);
         let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone()));
         let intake = Fanouts(captures.collect());
         let (on_failure, runtime) = (self.on_failure, self.runtime);

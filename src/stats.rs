@@ -71,8 +71,12 @@ impl std::iter::Sum for CaptureStats {
 pub struct InjectorStats {
     /// Frames committed.
     pub committed: u64,
-    /// Those of them that the kernel refused: for their length, or because of their offload.
+    /// Those of them that the kernel refused: for their length, because of their offload, or without end.
     pub rejected: u64,
+    /// Those of them that were taken back when the interface went down: a bridge's, which must not send what is old.
+    pub stale: u64,
+    /// Those of them that the kernel had not taken when the injector was closed or dropped. 0 before.
+    pub abandoned: u64,
     /// Times the kernel was told to look.
     pub kicks: u64,
     /// Kicks that ended because the socket's send buffer was full.

@@ -6,6 +6,8 @@
 //! | debug | opened | |
 //! | info | the link went up, or down | `interface` |
 //! | warn | the interface was removed | `interface` |
+//! | warn | an injector ended with frames unsent | `interface`, `abandoned` |
+//! | warn | an AF_XDP socket does not see the VLAN tags of its packets | `interface` |
 //! | debug | a reactor was attached | `backend` |
 //! | error | a shard failed | `shard`, `error` |
 //!
@@ -55,6 +57,23 @@ pub(crate) fn gone(interface: &str) {
     let _ = interface;
     #[cfg(feature = "tracing")]
     tracing::warn!(interface, "the interface was removed");
+}
+
+#[cfg(feature = "af-xdp")]
+pub(crate) fn tags_are_lost(interface: &str) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = interface;
+    #[cfg(feature = "tracing")]
+    tracing::warn!(interface, "an AF_XDP socket does not see the VLAN tags of its packets");
+}
+
+pub(crate) fn abandoned(interface: &str, abandoned: u64) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = (interface, abandoned);
+    #[cfg(feature = "tracing")]
+    if abandoned > 0 {
+        tracing::warn!(interface, abandoned, "an injector ended with frames unsent");
+    }
 }
 
 pub(crate) fn attached(backend: &dyn Debug) {

@@ -20,10 +20,10 @@ pub enum TimestampSource {
     /// The kernel's clock.
     #[default]
     Software,
-    /// The card's clock, untransformed.
+    /// The card's clock, untransformed. Opening fails where the interface has none
+    /// ([`Error::NoHardwareClock`](crate::Error::NoHardwareClock)); stamping has to be switched on
+    /// (`hwstamp_ctl -i eth0 -r 1`), and until then the kernel's clock fills in.
     RawHardware,
-    /// The card's clock transformed to system time (deprecated in the kernel).
-    SystemHardware,
 }
 
 /// Builds a [`Capture`]: `Capture::builder().interface("eth0").build()?`.
@@ -107,7 +107,7 @@ impl CaptureBuilder {
     /// In [`RingLayout::Frames`] a packet longer than a frame, less about 70 bytes of header, is cut.
     /// Blocks pack packets without gaps: there this does not limit a packet's length.
     pub fn frame_size(mut self, bytes: usize) -> Self {
-        self.sizes.frame_size = bytes;
+        self.sizes.frame_size = Some(bytes);
         self
     }
 

@@ -189,6 +189,11 @@ impl Capture {
         self.ring.ring_len()
     }
 
+    /// The interface's index, which is one whatever names it has.
+    pub(crate) fn interface_index(&self) -> u32 {
+        self.socket.index()
+    }
+
     pub(crate) fn join(&mut self, membership: &Membership) -> Result<()> {
         self.group = Some(open::join(&self.socket, membership)?);
         Ok(())

@@ -29,8 +29,9 @@ pub enum RingProfile {
     LowMemory,
     /// 64 blocks of 4 MiB, 60 ms: 256 MiB; with 64 KiB frames, for large MTUs and offloaded segments.
     JumboFrames,
-    /// [`RingLayout::Frames`]: 8192 frames of 2048 bytes, 16 MiB. Each packet wakes its reader, within
-    /// microseconds instead of a block timeout.
+    /// [`RingLayout::Frames`], 32 MiB: 16,384 frames of 2048 bytes, or, where the interface hands over segments that
+    /// were put together, some 480 of 64 KiB. Each packet wakes its reader, within microseconds instead of a block
+    /// timeout.
     LowLatency,
 }
 
@@ -41,8 +42,11 @@ pub enum RingLayout {
     /// throughput.
     #[default]
     Blocks,
-    /// TPACKET_V2 frames, one packet each, handed over at once: latency. A packet longer than a frame
-    /// is cut to it (about 70 bytes of a frame are header), and there is no hash of the packet.
+    /// TPACKET_V2 frames, one packet each, handed over at once: latency. There is no hash of the packet.
+    ///
+    /// Frames have room for the longest packet that the interface may hand over, by its MTU and its offloads (GRO,
+    /// LRO, TSO, GSO), unless [`frame_size`](crate::CaptureBuilder::frame_size) says otherwise: a packet longer than
+    /// that is cut (about 80 bytes of a frame are header).
     Frames,
 }
 
@@ -52,8 +56,33 @@ pub(super) struct Sizes {
     pub(super) layout: RingLayout,
     pub(super) block_size: usize,
     pub(super) block_count: usize,
-    pub(super) frame_size: usize,
+    /// Where nobody has asked for one, frames are as long as packets.
+    pub(super) frame_size: Option<usize>,
     pub(super) block_timeout_ms: u32,
+}
+
+/// Bytes of a frame, where nothing is known of packets.
+const FRAME: usize = 2048;
+/// At least so many bytes of a received frame are before the packet (`tpacket_rcv`: the header, a link-layer address and
+/// 16 bytes, aligned; and a tag that is put back).
+const FRAME_HEADER: usize = 96;
+
+impl Sizes {
+    /// The same, with frames for packets of up to `longest` bytes, as far as blocks have room for them.
+    pub(super) fn for_packets_of(self, longest: usize) -> Self {
+        match (self.layout, self.frame_size) {
+            (RingLayout::Frames, None) => {
+                let wanted = (FRAME_HEADER + longest).next_multiple_of(ALIGNMENT).max(FRAME);
+                let most = self.block_size / ALIGNMENT * ALIGNMENT;
+                Self { frame_size: Some(wanted.min(most)), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    fn frame_size(self) -> usize {
+        self.frame_size.unwrap_or(FRAME)
+    }
 }
 
 impl RingProfile {
@@ -63,11 +92,11 @@ impl RingProfile {
             _ => RingLayout::Blocks,
         };
         let (block_size, block_count, frame_size, block_timeout_ms) = match self {
-            Self::Default => (1 << 20, 32, 2048, 60),
-            Self::HighThroughput => (4 << 20, 256, 2048, 60),
-            Self::LowMemory => (1 << 20, 16, 2048, 100),
-            Self::JumboFrames => (4 << 20, 64, 65_536, 60),
-            Self::LowLatency => (1 << 18, 64, 2048, 60),
+            Self::Default => (1 << 20, 32, None, 60),
+            Self::HighThroughput => (4 << 20, 256, None, 60),
+            Self::LowMemory => (1 << 20, 16, None, 100),
+            Self::JumboFrames => (4 << 20, 64, Some(65_536), 60),
+            Self::LowLatency => (1 << 20, 32, None, 60),
         };
         Sizes { layout, block_size, block_count, frame_size, block_timeout_ms }
     }
@@ -85,7 +114,8 @@ pub(super) struct RxGeometry {
 impl RxGeometry {
     /// Checks every rule of `packet_set_ring` (net/packet/af_packet.c), and our cap.
     pub(super) fn new(sizes: Sizes) -> Result<Self, GeometryError> {
-        let Sizes { layout, block_size, block_count, frame_size, block_timeout_ms } = sizes;
+        let Sizes { layout, block_size, block_count, block_timeout_ms, .. } = sizes;
+        let frame_size = sizes.frame_size();
         for (what, value) in
             [("block_size", block_size), ("block_count", block_count), ("frame_size", frame_size)]
         {
@@ -148,7 +178,8 @@ impl RxGeometry {
 
     /// Where the slots of a ring of frames lie.
     pub(super) fn slots(&self) -> SlotLayout {
-        let Sizes { block_size, block_count, frame_size, .. } = self.sizes;
+        let Sizes { block_size, block_count, .. } = self.sizes;
+        let frame_size = self.sizes.frame_size();
         SlotLayout { block_size, frame_size, frame_count: block_size / frame_size * block_count }
     }
 
@@ -159,7 +190,8 @@ impl RxGeometry {
 
     /// The kernel's form of a ring of blocks.
     pub(super) fn block_request(&self, fill_rxhash: bool) -> libc::tpacket_req3 {
-        let Sizes { block_size, block_count, frame_size, block_timeout_ms, .. } = self.sizes;
+        let Sizes { block_size, block_count, block_timeout_ms, .. } = self.sizes;
+        let frame_size = self.sizes.frame_size();
         // Nothing overflows: the ring has at most 2^32 bytes and a frame at least 80.
         libc::tpacket_req3 {
             tp_block_size: block_size as u32,
@@ -199,7 +231,7 @@ impl TxGeometry {
         let block_size = tx_block_size(frame_size);
         let frames = (block_size / frame_size.max(1)).max(1);
         let block_count = frame_count.div_ceil(frames);
-        let layout = RingLayout::Frames;
+        let (layout, frame_size) = (RingLayout::Frames, Some(frame_size));
         let sizes = Sizes { layout, block_size, block_count, frame_size, block_timeout_ms: 1 };
         let slots = RxGeometry::new(sizes)?.slots();
         Ok(Self { slots, block_count })
@@ -239,7 +271,7 @@ mod tests {
         layout: RingLayout::Blocks,
         block_size: 1 << 16,
         block_count: 4,
-        frame_size: 2048,
+        frame_size: Some(2048),
         block_timeout_ms: 10,
     };
 
@@ -277,18 +309,21 @@ mod tests {
         let cases: [(Break, GeometryError); 11] = [
             (|sizes| sizes.block_size = 0, GeometryError::Zero("block_size")),
             (|sizes| sizes.block_count = 0, GeometryError::Zero("block_count")),
-            (|sizes| sizes.frame_size = 0, GeometryError::Zero("frame_size")),
+            (|sizes| sizes.frame_size = Some(0), GeometryError::Zero("frame_size")),
             (
                 |sizes| sizes.block_size = 5000,
                 GeometryError::BlockNotPageAligned { block_size: 5000, page_size: page_size() },
             ),
-            (|sizes| sizes.frame_size = 100, GeometryError::FrameNotAligned { frame_size: 100 }),
             (
-                |sizes| sizes.frame_size = 64,
+                |sizes| sizes.frame_size = Some(100),
+                GeometryError::FrameNotAligned { frame_size: 100 },
+            ),
+            (
+                |sizes| sizes.frame_size = Some(64),
                 GeometryError::FrameTooSmall { frame_size: 64, least: 80 },
             ),
             (
-                |sizes| sizes.frame_size = 1 << 17,
+                |sizes| sizes.frame_size = Some(1 << 17),
                 GeometryError::FrameLargerThanBlock { frame_size: 1 << 17, block_size: 1 << 16 },
             ),
             (
@@ -323,8 +358,25 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_for_the_longest_packet_where_nobody_says_otherwise() {
+        let sizes = |profile: RingProfile| profile.sizes();
+        let slots = |sizes: Sizes| RxGeometry::new(sizes).unwrap().slots();
+        let low = sizes(RingProfile::LowLatency);
+        assert_eq!(slots(low.for_packets_of(1518)).frame_size, 2048);
+        assert_eq!(slots(low.for_packets_of(9018)).frame_size, 9120);
+        let long = slots(low.for_packets_of(65_553));
+        assert!(long.frame_size > 65_553 + 80 && long.frame_count >= 400, "{long:?}");
+        let small = Sizes { block_size: 4096, ..low };
+        assert_eq!(slots(small.for_packets_of(65_553)).frame_size, 4096, "no more than a block");
+        let asked = Sizes { frame_size: Some(256), ..low };
+        assert_eq!(slots(asked.for_packets_of(65_553)).frame_size, 256);
+        let blocks = sizes(RingProfile::Default);
+        assert_eq!(blocks.for_packets_of(65_553), blocks, "packets are packed there");
+    }
+
+    #[test]
     fn the_request_counts_whole_frames_a_block() {
-        let sizes = Sizes { frame_size: 48 * 16, ..GOOD };
+        let sizes = Sizes { frame_size: Some(48 * 16), ..GOOD };
         let request = RxGeometry::new(sizes).unwrap().block_request(true);
         assert_eq!(request.tp_frame_nr, (1 << 16) / (48 * 16) * 4);
         assert_eq!(request.tp_feature_req_word, libc::TP_FT_REQ_FILL_RXHASH);

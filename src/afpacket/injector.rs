@@ -6,22 +6,22 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::injector_builder::InjectorBuilder;
+use super::kick::HeadPatience;
 use super::tx_slot::TxSlot;
-use crate::packet::{Offload, TxTimestamp};
+use crate::packet::{Framing, Offload, TxTimestamp};
 use crate::ring::slot::TxRing;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Asker;
 use crate::sys::tx_timestamp;
 use crate::wait::{Judged, Patience, Stall};
-use crate::{Error, InjectorStats, Result, Step};
+use crate::{Error, InjectorStats, Result, Step, trace};
 
-/// An Ethernet header: the least a frame may be, and what it may exceed the MTU by.
-const HEADER: usize = 14;
-/// What an 802.1Q tag may add to that (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c).
-const TAG: usize = 4;
+/// As much of a frame as says whether it has a tag.
+const HEAD: usize = 14;
 
 /// Sends frames on one interface, as they are, from the link-layer header on.
 ///
@@ -35,11 +35,13 @@ const TAG: usize = 4;
 /// ```
 ///
 /// Frames go out in the order in which they were committed. One that the kernel refuses (because the
-/// MTU was lowered after it was committed, or the interface cannot do what its offload asks for) is left
-/// out and counted in [`rejected`](Self::rejected).
+/// MTU was lowered after it was committed, the interface cannot do what its offload asks for, or the far end
+/// of a veth pair is set to a smaller MTU) is left out and counted in [`rejected`](Self::rejected). Some of these
+/// the kernel answers like a full queue, each time anew; they keep the frames behind them from being sent for as long
+/// as [`give_up_after`](InjectorBuilder::give_up_after) says.
 ///
 /// Dropping the injector hands over what was committed, as far as one kick goes, and waits for
-/// nothing: [`flush`](Self::flush) or [`drained`](Self::drained) before that.
+/// nothing: [`close`](Self::close) waits, and says how many frames were left.
 pub struct Injector {
     // Dropped first: a mapped ring keeps its socket open.
     pub(super) ring: TxRing,
@@ -47,12 +49,28 @@ pub struct Injector {
     pub(super) name: String,
     index: u32,
     mtu: usize,
+    framing: Framing,
     /// Whether each frame is sent with its offload before it.
     pub(super) has_offloads: bool,
-    /// Since when the kernel has not taken a frame with an offload, with no reason that the frame is not.
-    pub(super) stuck_since: Option<Instant>,
+    /// Whether frames are not kept while the interface is down.
+    pub(super) drops_when_down: bool,
+    /// For how long the kernel has not taken the frame at the head.
+    pub(super) patience: HeadPatience,
     /// Kicks and what ended them; the ring counts frames.
     pub(super) stats: InjectorStats,
+    /// The same for other threads, where somebody has asked for it.
+    shared: Option<Arc<Mutex<InjectorStats>>>,
+}
+
+/// Reads an injector's statistics from any thread, also when the injector is gone.
+#[derive(Debug, Clone)]
+pub struct InjectorStatsHandle(Arc<Mutex<InjectorStats>>);
+
+impl InjectorStatsHandle {
+    /// Running totals, as of the injector's last kick, or of its end.
+    pub fn stats(&self) -> InjectorStats {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A bound socket, and what it is bound to.
@@ -60,6 +78,7 @@ pub(super) struct Bound {
     pub(super) socket: OwnedFd,
     pub(super) name: String,
     pub(super) index: u32,
+    pub(super) framing: Framing,
 }
 
 impl Injector {
@@ -76,10 +95,29 @@ impl Injector {
         InjectorBuilder::new()
     }
 
-    pub(super) fn new(ring: TxRing, bound: Bound, mtu: usize, has_offloads: bool) -> Self {
-        let Bound { socket, name, index } = bound;
-        let (stuck_since, stats) = (None, InjectorStats::default());
-        Self { ring, socket, name, index, mtu, has_offloads, stuck_since, stats }
+    pub(super) fn new(
+        ring: TxRing,
+        bound: Bound,
+        mtu: usize,
+        has_offloads: bool,
+        patience: HeadPatience,
+    ) -> Self {
+        let Bound { socket, name, index, framing } = bound;
+        let (stats, shared) = (InjectorStats::default(), None);
+        let drops_when_down = false;
+        Self {
+            ring,
+            socket,
+            name,
+            index,
+            mtu,
+            framing,
+            has_offloads,
+            drops_when_down,
+            patience,
+            stats,
+            shared,
+        }
     }
 
     /// A free slot for a frame of `len` bytes; `None` where the ring is full (see
@@ -116,17 +154,67 @@ impl Injector {
 
     /// Hands every committed frame to the kernel, however many kicks and waits that takes.
     ///
+    /// It waits for room in the socket's send buffer and in the interface's queue: as long as that takes to drain,
+    /// and for a frame that the kernel never takes as long as [`give_up_after`](InjectorBuilder::give_up_after)
+    /// says. [`flush_timeout`](Self::flush_timeout) has a limit of its own.
+    ///
     /// # Errors
     /// [`Error::LinkDown`] while the interface is down: the frames stay, and go with the first flush
     /// after it is up. [`Error::InterfaceGone`] once it was removed; [`Error::Os`] otherwise.
     pub fn flush(&mut self) -> Result<()> {
+        self.flush_until(None).map(drop)
+    }
+
+    /// As [`flush`](Self::flush), for at most `timeout`: whether the kernel has every frame. Those that it has not
+    /// stay committed.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
+        self.flush_until(Instant::now().checked_add(timeout))
+    }
+
+    fn flush_until(&mut self, deadline: Option<Instant>) -> Result<bool> {
         let mut patience = Patience::new();
         loop {
             match self.kick_patiently(&mut patience)? {
-                Stall::Done => return Ok(()),
+                Stall::Done => return Ok(true),
                 Stall::Link => return Err(self.link_down()),
+                _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Ok(false);
+                }
                 stall => self.wait(stall, &mut patience)?,
             }
+        }
+    }
+
+    /// Hands over what was committed, waits for at most `timeout` until it is sent, and closes the socket: what
+    /// happened in all. Frames that the kernel had not taken by then, or could not, are in
+    /// [`abandoned`](InjectorStats::abandoned).
+    pub fn close(mut self, timeout: Duration) -> InjectorStats {
+        // What keeps frames from being sent, they are counted for.
+        let _ = self.drained(timeout);
+        self.abandon();
+        self.stats()
+    }
+
+    /// A handle to read the statistics from other threads, and after the injector's end.
+    pub fn stats_handle(&mut self) -> InjectorStatsHandle {
+        let stats = self.stats();
+        let shared = self.shared.get_or_insert_with(|| Arc::new(Mutex::new(stats)));
+        InjectorStatsHandle(Arc::clone(shared))
+    }
+
+    /// Counts what was committed and will not be sent: the injector is at its end.
+    fn abandon(&mut self) {
+        self.ring.look();
+        self.stats.abandoned = self.ring.pending() as u64;
+        self.share_stats();
+    }
+
+    pub(super) fn share_stats(&self) {
+        if let Some(shared) = &self.shared {
+            *shared.lock().unwrap_or_else(PoisonError::into_inner) = self.stats();
         }
     }
 
@@ -154,11 +242,12 @@ impl Injector {
         }
     }
 
-    /// The longest frame that can be sent now, in bytes: MTU and Ethernet header, as far as they fit
-    /// a slot. A frame with an 802.1Q tag may have 4 bytes more.
+    /// The longest frame that can be sent now, in bytes: the MTU and the interface's link-layer header (Ethernet's
+    /// 14 bytes; none on a tun or a tunnel of IP), as far as they fit a slot. An Ethernet frame with an 802.1Q tag may
+    /// have 4 bytes more.
     #[inline]
     pub fn max_frame_len(&self) -> usize {
-        self.frame_capacity().min(self.mtu + HEADER)
+        self.frame_capacity().min(self.framing.longest(self.mtu))
     }
 
     /// Bytes of a slot that a frame may take.
@@ -184,15 +273,27 @@ impl Injector {
         self.ring.pending()
     }
 
-    /// Frames committed that the kernel refused: for their length, or because of their offload.
+    /// Frames committed that the kernel refused: for their length, because of their offload, or without end (see
+    /// [`give_up_after`](InjectorBuilder::give_up_after)).
     pub fn rejected(&self) -> u64 {
         self.ring.refused()
     }
 
+    /// Says whether frames are taken back while the interface is down, instead of kept until it is up.
+    pub(crate) fn drop_when_down(&mut self, on: bool) {
+        self.drops_when_down = on;
+    }
+
+    /// Frames taken back so far.
+    pub(crate) fn stale(&self) -> u64 {
+        self.ring.discarded()
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> InjectorStats {
-        let rejected = self.ring.refused();
-        InjectorStats { committed: self.ring.committed() + rejected, rejected, ..self.stats }
+        let (rejected, stale) = (self.ring.refused(), self.ring.discarded());
+        let committed = self.ring.committed() + rejected + stale;
+        InjectorStats { committed, rejected, stale, ..self.stats }
     }
 
     /// The name of the interface, as it was when the injector was opened.
@@ -248,9 +349,9 @@ impl Injector {
     fn commit_offloaded(&mut self, len: usize, offload: Offload) -> Result<()> {
         let frame = self.vacant_bytes(len);
         let (header, wire_len) = (offload.for_sending(frame), offload.wire_len(frame));
-        let head: [u8; HEADER] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
+        let head: [u8; HEAD] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
         // A frame that is split counts as long as its longest segment, but not as shorter than it is.
-        self.check(&head, if len < HEADER { len } else { wire_len })?;
+        self.check(&head, if len < self.framing.least() { len } else { wire_len })?;
         let prefix = self.prefix();
         self.ring.vacant().expect("allocated")[..prefix].copy_from_slice(&header[..prefix]);
         self.ring.commit(prefix + len);
@@ -263,9 +364,9 @@ impl Injector {
         if offload != Offload::NONE {
             return Err(Error::OffloadsOff);
         }
-        if !(HEADER..=self.max_frame_len()).contains(&len) {
+        if !(self.framing.least()..=self.max_frame_len()).contains(&len) {
             let frame = self.vacant_bytes(len);
-            let head: [u8; HEADER] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
+            let head: [u8; HEAD] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
             self.check(&head, len)?;
         }
         self.ring.commit(len);
@@ -280,15 +381,17 @@ impl Injector {
 
     /// Whether a frame of `len` bytes that begins with `head` can be sent.
     fn check(&mut self, head: &[u8], len: usize) -> Result<()> {
-        let tag = if self.is_tagged(head) { TAG } else { 0 };
-        if len > self.mtu + HEADER + tag {
+        let (framing, is_tagged) = (self.framing, self.is_tagged(head));
+        let longest =
+            |mtu| if is_tagged { framing.longest_tagged(mtu) } else { framing.longest(mtu) };
+        if len > longest(self.mtu) {
             self.learn_mtu(); // it may have been raised
         }
-        let most = self.frame_capacity().min(self.mtu + HEADER + tag);
-        if (HEADER..=most).contains(&len) {
+        let (least, most) = (framing.least(), self.frame_capacity().min(longest(self.mtu)));
+        if (least..=most).contains(&len) {
             return Ok(());
         }
-        Err(Error::FrameLength { len, least: HEADER, most })
+        Err(Error::FrameLength { len, least, most })
     }
 
     /// Whether the kernel takes so much more of a frame that begins like this. With offloads it does not
@@ -351,6 +454,8 @@ impl Injector {
 impl Drop for Injector {
     fn drop(&mut self) {
         let _ = self.kick();
+        self.abandon();
+        trace::abandoned(&self.name, self.stats.abandoned);
     }
 }
 

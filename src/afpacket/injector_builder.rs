@@ -1,10 +1,13 @@
 //! Options of an injector, and its opening sequence.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use super::geometry::TxGeometry;
 use super::injector::{Bound, Injector};
+use super::kick::HeadPatience;
 use super::open::{index_of, map_ring, vanished};
+use crate::packet::{Framing, Offload};
 use crate::ring::slot::TxRing;
 use crate::sys::netdev::Asker;
 use crate::sys::{packet_socket, sockopt, tx_timestamp};
@@ -15,24 +18,31 @@ use crate::{Error, Result, Step, trace};
 #[must_use = "a builder does nothing until `build`"]
 pub struct InjectorBuilder {
     interface: Option<String>,
-    frame_size: usize,
+    frame_size: Option<usize>,
     frame_count: usize,
     qdisc_bypass: bool,
     tx_timestamps: bool,
     offloads: bool,
     sndbuf: Option<usize>,
+    give_up_after: Duration,
 }
+
+/// The least that slots have by default.
+const LEAST_SLOT: usize = 2048;
+/// The longest frame that is left to be split (`GSO_LEGACY_MAX_SIZE`), with a header and a tag.
+const LONGEST_SEGMENTED: usize = 65_535 + 18;
 
 impl InjectorBuilder {
     pub(super) fn new() -> Self {
         Self {
             interface: None,
-            frame_size: 2048,
+            frame_size: None,
             frame_count: 256,
             qdisc_bypass: false,
             tx_timestamps: false,
             offloads: false,
             sndbuf: None,
+            give_up_after: Duration::from_secs(1),
         }
     }
 
@@ -42,9 +52,10 @@ impl InjectorBuilder {
         self
     }
 
-    /// Bytes of a slot: a multiple of 16, of which 32 are header. Default 2048.
+    /// Bytes of a slot: a multiple of 16, of which 32 are header. By default as many as the longest frame takes:
+    /// by the interface's MTU, or 64 KiB with [`offloads`](Self::offloads), and 2048 at least.
     pub fn frame_size(mut self, bytes: usize) -> Self {
-        self.frame_size = bytes;
+        self.frame_size = Some(bytes);
         self
     }
 
@@ -86,6 +97,18 @@ impl InjectorBuilder {
         self
     }
 
+    /// How long one frame may keep the frames behind it from being sent while the kernel answers that the queue is
+    /// full, with none of ours in it; ten times as long while there are some. Then it is left out and counted in
+    /// [`rejected`](Injector::rejected). Default one second: raise it on links of less than some 10 kbit/s.
+    ///
+    /// The kernel says the same of a full queue and of a frame that the driver drops, as veth does where the far
+    /// end's MTU is smaller. A frame with an offload, or as long as one that was just given up, is given up after
+    /// 100 ms.
+    pub fn give_up_after(mut self, patience: Duration) -> Self {
+        self.give_up_after = patience;
+        self
+    }
+
     /// Opens the socket and its ring.
     ///
     /// The socket has protocol 0: it receives nothing. The ring is TPACKET_V2: with V3, the kernel
@@ -96,27 +119,48 @@ impl InjectorBuilder {
     pub fn build(self) -> Result<Injector> {
         let opening = trace::opening("injector", self.interface.as_deref());
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
-        let geometry = TxGeometry::new(self.frame_size, self.frame_count)?;
-        let injector = self.open(name, &geometry).map_err(|error| error.of(name))?;
+        // Illegal sizes are told before anything is asked of the kernel.
+        TxGeometry::new(self.frame_size.unwrap_or(LEAST_SLOT), self.frame_count)?;
+        let injector = self.open(name).map_err(|error| error.of(name))?;
         opening.done();
         Ok(injector)
     }
 
-    fn open(&self, name: &str, geometry: &TxGeometry) -> Result<Injector> {
+    fn open(&self, name: &str) -> Result<Injector> {
         let socket = packet_socket::open()?;
         let index = index_of(socket.as_fd(), name)?;
-        self.set_options(socket.as_fd(), geometry)?;
+        let (mtu, framing) = self.ask(socket.as_fd(), name)?;
+        let geometry = TxGeometry::new(self.slot_size(mtu, framing), self.frame_count)?;
+        self.set_options(socket.as_fd(), &geometry)?;
         let created = sockopt::try_set(socket.as_fd(), sockopt::TX_RING, &geometry.request());
         let mapping = map_ring(socket.as_fd(), created, geometry.ring_bytes())?;
         packet_socket::bind(socket.as_fd(), index, 0).map_err(|error| vanished(error, name))?;
         // A down interface leaves ENETDOWN on the socket; a kick will say so itself.
         packet_socket::take_error(socket.as_fd())?;
-        let mtu = Asker(socket.as_fd())
-            .mtu(name)
-            .map_err(|source| Error::os(Step::QueryInterface("MTU"), source))?;
         let ring = TxRing::new(mapping, geometry.slots());
-        let bound = Bound { socket, name: name.to_owned(), index };
-        Ok(Injector::new(ring, bound, mtu as usize, self.offloads))
+        let bound = Bound { socket, name: name.to_owned(), index, framing };
+        let patience = HeadPatience::new(self.give_up_after);
+        Ok(Injector::new(ring, bound, mtu, self.offloads, patience))
+    }
+
+    /// The interface's MTU, and what it takes beyond that.
+    fn ask(&self, socket: BorrowedFd<'_>, name: &str) -> Result<(usize, Framing)> {
+        let asker = Asker(socket);
+        let failed =
+            |what| move |source| vanished(Error::os(Step::QueryInterface(what), source), name);
+        let mtu = asker.mtu(name).map_err(failed("MTU"))? as usize;
+        let hardware = asker.hardware(name).map_err(failed("kind"))?;
+        Ok((mtu, Framing::of_hardware(hardware)))
+    }
+
+    /// Bytes of a slot.
+    fn slot_size(&self, mtu: usize, framing: Framing) -> usize {
+        self.frame_size.unwrap_or_else(|| {
+            let longest = framing.longest_tagged(mtu);
+            let longest = if self.offloads { longest.max(LONGEST_SEGMENTED) } else { longest };
+            let prefix = if self.offloads { Offload::LEN } else { 0 };
+            TxRing::slot_size(prefix + longest).max(LEAST_SLOT)
+        })
     }
 
     fn set_options(&self, socket: BorrowedFd<'_>, geometry: &TxGeometry) -> Result<()> {

@@ -6,12 +6,77 @@ use std::time::{Duration, Instant};
 
 use super::injector::Injector;
 use crate::packet::Offload;
+use crate::ring::slot::Progress;
 use crate::sys::packet_socket;
 use crate::wait::{Judged, Stall};
 use crate::{Error, Result, Step};
 
-/// How long a frame with an offload may keep others from being sent.
+/// How long a frame may keep others from being sent that is most likely refused for what it is: it has an offload, or is
+/// as long as one that was.
 const HOPELESS: Duration = Duration::from_millis(100);
+/// How much longer one may where frames before it are still under way: the queue may be that slow.
+const UNDER_WAY: u32 = 10;
+/// How long a length is remembered that was refused.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// For how long the frame at the head was not taken, and what that says of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadPatience {
+    /// How long a frame may keep others from being sent.
+    most: Duration,
+    /// Since when.
+    stuck: Option<Instant>,
+    /// How far the kernel had come when this was last looked at: whoever else looks at the ring meanwhile hides nothing.
+    last: Progress,
+    /// The length of the frame that was just given up: it was the frame, if the next one goes at once.
+    suspect: Option<usize>,
+    /// The least length that was refused for what it is, and when.
+    hopeless: Option<(usize, Instant)>,
+}
+
+impl HeadPatience {
+    pub(super) fn new(most: Duration) -> Self {
+        let last = Progress::default();
+        Self { most, stuck: None, last, suspect: None, hopeless: None }
+    }
+
+    /// Notes how far the kernel has come: whether it took a frame.
+    fn look(&mut self, progress: Progress) -> bool {
+        let last = std::mem::replace(&mut self.last, progress);
+        if progress != last {
+            self.stuck = None; // it took one, or one of those under way was sent: the queue drains
+        }
+        if progress.handed == last.handed {
+            return false;
+        }
+        if let Some(len) = self.suspect.take() {
+            let least = self.hopeless.map_or(len, |(known, _)| known.min(len));
+            self.hopeless = Some((least, Instant::now()));
+        }
+        true
+    }
+
+    /// The kernel did not take a frame of this length, with so many under way: whether that is enough.
+    fn is_over(&mut self, len: usize, has_offload: bool, under_way: usize) -> bool {
+        self.suspect = None; // the frame behind it did not go either: the queue is full
+        let now = Instant::now();
+        let since = *self.stuck.get_or_insert(now);
+        let is_known = self
+            .hopeless
+            .is_some_and(|(least, when)| len >= least && now.duration_since(when) < REMEMBERED);
+        let most = match under_way {
+            _ if has_offload || is_known => HOPELESS.min(self.most),
+            0 => self.most,
+            _ => self.most.saturating_mul(UNDER_WAY),
+        };
+        now.duration_since(since) > most
+    }
+
+    /// The frame was given up.
+    fn gave_up(&mut self, len: usize) {
+        (self.stuck, self.suspect) = (None, Some(len));
+    }
+}
 
 impl Injector {
     /// One kick, if there is anything to hand over, and what it came to.
@@ -32,36 +97,43 @@ impl Injector {
         if self.ring.refused() > refused {
             self.learn_mtu();
         }
-        let has_progressed = self.ring.pending() < before || self.gave_up(&answer, before);
-        let stall = match self.ring.pending() {
+        let has_given_up = self.gave_up(&answer, before);
+        let mut has_progressed = has_given_up || self.ring.pending() < before;
+        let mut stall = match self.ring.pending() {
             0 => Stall::Done,
             _ => self.stall_of(answer, has_progressed)?,
         };
+        if stall == Stall::Link && self.drops_when_down {
+            self.ring.discard();
+            (stall, has_progressed) = (Stall::Done, true);
+        }
+        self.share_stats();
         Ok(Judged { stall, has_progressed })
     }
 
     /// Whether the frame at the head was just refused, because the kernel would not take it for too long.
     ///
-    /// One that the interface cannot split, or that is not what its offload says, is answered like a full
-    /// queue, each time anew (`__dev_direct_xmit` and `__dev_queue_xmit`, net/core/dev.c).
+    /// One that the interface cannot split, that is not what its offload says (`__dev_direct_xmit` and
+    /// `__dev_queue_xmit`, net/core/dev.c), or that the driver drops (veth, where the far end's MTU is smaller) is
+    /// answered like a full queue, each time anew, and stays at the head (`tpacket_snd`, net/packet/af_packet.c).
     fn gave_up(&mut self, answer: &io::Result<()>, before: usize) -> bool {
         let is_full = matches!(
             answer.as_ref().map_err(io::Error::raw_os_error),
             Err(Some(libc::ENOBUFS | libc::ENOMEM))
         );
-        let head = self.ring.head(Offload::LEN).and_then(|head| head.first_chunk());
-        let has_offload = self.has_offloads && head.is_some_and(|&head| !is_plain(head));
-        if !is_full || !has_offload || self.ring.pending() < before {
-            self.stuck_since = None;
+        if self.patience.look(self.ring.progress()) || self.ring.pending() < before {
             return false;
         }
-        let since = *self.stuck_since.get_or_insert_with(Instant::now);
-        let is_hopeless = since.elapsed() > HOPELESS;
-        if is_hopeless {
-            self.stuck_since = None;
+        let Some(len) = self.ring.head_len().filter(|_| is_full) else { return false };
+        let head = self.ring.head(Offload::LEN).and_then(|head| head.first_chunk());
+        let has_offload = self.has_offloads && head.is_some_and(|&head| !is_plain(head));
+        let under_way = self.ring.in_use() - self.ring.pending();
+        let is_over = self.patience.is_over(len, has_offload, under_way);
+        if is_over {
             self.ring.refuse_head();
+            self.patience.gave_up(len);
         }
-        is_hopeless
+        is_over
     }
 
     /// Why frames are left.

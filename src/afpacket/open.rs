@@ -48,10 +48,27 @@ impl<'a> Plan<'a> {
         Ok(Self { options, name, geometry })
     }
 
+    /// The geometry, with frames for the packets of the interface.
+    fn geometry(&self, asker: Asker<'_>) -> Result<RxGeometry> {
+        let sizes = self.options.sizes;
+        if sizes.layout == RingLayout::Blocks || sizes.frame_size.is_some() {
+            return Ok(self.geometry);
+        }
+        let longest = asker.longest_packet(self.name);
+        let longest = longest.map_err(|source| Error::os(Step::QueryInterface("MTU"), source));
+        let longest = longest.map_err(|error| vanished(error, self.name))?;
+        let most = self.options.snap_len.map_or(longest, |snap_len| longest.min(snap_len as usize));
+        Ok(RxGeometry::new(sizes.for_packets_of(most))?)
+    }
+
     /// Opens a capture on a fresh socket. Its intake is still closed, and it is in no group yet.
     pub(super) fn open(self, fd: OwnedFd) -> Result<Capture> {
-        let Self { options, name, geometry } = self;
+        let Self { options, name, .. } = self;
         let index = index_of(fd.as_fd(), name)?;
+        let geometry = self.geometry(Asker(fd.as_fd()))?;
+        if options.timestamp_source == TimestampSource::RawHardware {
+            check_clock(Asker(fd.as_fd()), name)?;
+        }
         set_version(fd.as_fd(), geometry.layout())?;
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
@@ -84,6 +101,17 @@ pub(super) fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
     })
 }
 
+/// An error where the interface has no clock that stamps what it receives.
+fn check_clock(asker: Asker<'_>, name: &str) -> Result<()> {
+    // A driver that cannot be asked has none.
+    match asker.rx_stamps(name).unwrap_or((false, false)) {
+        (true, _) => Ok(()),
+        (false, has_software) => {
+            Err(Error::NoHardwareClock { name: name.to_owned(), has_software })
+        }
+    }
+}
+
 /// What the interface's packets begin with.
 fn link_of(socket: BorrowedFd<'_>, name: &str) -> Result<Option<LinkType>> {
     let hardware = Asker(socket).hardware(name);
@@ -110,7 +138,6 @@ fn set_options(socket: BorrowedFd<'_>, options: &CaptureBuilder) -> Result<()> {
     let stamps = match options.timestamp_source {
         TimestampSource::Software => None,
         TimestampSource::RawHardware => Some(libc::SOF_TIMESTAMPING_RAW_HARDWARE),
-        TimestampSource::SystemHardware => Some(libc::SOF_TIMESTAMPING_SYS_HARDWARE),
     };
     if let Some(stamps) = stamps {
         sockopt::set(socket, sockopt::TIMESTAMP, &(stamps as i32))?;

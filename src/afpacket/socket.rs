@@ -81,6 +81,10 @@ impl Socket {
         self.intake.set(self.fd.as_fd(), decider).map_err(|error| error.of(&self.name))
     }
 
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
     pub(super) fn link_type(&self) -> Option<LinkType> {
         self.intake.link()
     }

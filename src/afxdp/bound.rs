@@ -8,9 +8,12 @@ use std::sync::{Arc, OnceLock};
 use super::figures::Figures;
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
+use crate::interface::stripping;
+use crate::packet::Framing;
+use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
 use crate::sys::netdev::{Asker, question_socket};
-use crate::{Error, LinkType, Result, Step};
+use crate::{Error, LinkType, Result, Step, Timestamp};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
@@ -30,6 +33,10 @@ pub(super) struct Bound {
     pub(super) name: String,
     pub(super) index: u32,
     pub(super) queue: u32,
+    /// The kind of interface (`ARPHRD_*`).
+    pub(super) hardware: u16,
+    /// What it takes beyond its MTU.
+    pub(super) framing: Framing,
     pub(super) is_zerocopy: bool,
     /// Whether the UMEM is in huge pages.
     pub(super) has_huge_pages: bool,
@@ -46,6 +53,7 @@ pub(super) struct Parts {
     pub(super) name: String,
     pub(super) index: u32,
     pub(super) queue: u32,
+    pub(super) hardware: u16,
     pub(super) is_zerocopy: bool,
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
@@ -68,6 +76,8 @@ impl Bound {
             name,
             index,
             queue,
+            hardware: parts.hardware,
+            framing: Framing::of_hardware(parts.hardware),
             is_zerocopy,
             has_huge_pages,
             program: parts.program,
@@ -85,7 +95,17 @@ impl Bound {
         self.orphans.bring_home(&self.umem);
     }
 
-    /// The interface's MTU: the most bytes behind a frame's Ethernet header.
+    /// An error where VLAN tags of its packets are beside their bytes.
+    pub(super) fn check_tags(&self) -> Result<()> {
+        stripping(Asker(self.asker.as_fd()), &self.name).refuse(&self.name)
+    }
+
+    /// Where its packets come from, as far as it is the same for all.
+    pub(super) fn seen_now(&self) -> Seen {
+        Seen { time: Timestamp::now(), hardware: self.hardware, interface_index: self.index }
+    }
+
+    /// The interface's MTU: the most bytes behind a frame's link-layer header.
     pub(super) fn mtu(&self) -> Result<u32> {
         Asker(self.asker.as_fd())
             .mtu_of(self.index)
@@ -139,9 +159,19 @@ pub(super) fn index_of(name: &str) -> Result<u32> {
     ask(name, "index", |asker| asker.index(name))
 }
 
+/// The kind of interface (`ARPHRD_*`).
+pub(super) fn hardware_of(name: &str) -> Result<u16> {
+    ask(name, "kind", |asker| asker.hardware(name))
+}
+
+/// An error where VLAN tags of the interface's packets are beside their bytes.
+pub(super) fn check_tags(name: &str) -> Result<()> {
+    ask(name, "offloads", |asker| Ok(stripping(asker, name)))?.refuse(name)
+}
+
 /// What the interface's packets begin with.
 pub(super) fn link_of(name: &str) -> Result<Option<LinkType>> {
-    ask(name, "kind", |asker| asker.hardware(name)).map(LinkType::of_hardware)
+    hardware_of(name).map(LinkType::of_hardware)
 }
 
 /// A socket for questions in the calling thread's namespace.

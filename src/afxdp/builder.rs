@@ -328,6 +328,11 @@ impl XdpSocketBuilder {
         queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
     }
 
+    /// Whether it is for another queue than the first.
+    pub(crate) fn names_a_queue(&self) -> bool {
+        self.queue != 0
+    }
+
     pub(crate) fn no_such_queue(&self, queue: u32, count: u32) -> Error {
         Error::NoSuchQueue { name: self.interface.clone().unwrap_or_default(), queue, count }
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, Parts, asker, index_of, queue_count};
+use super::bound::{Bound, Parts, asker, hardware_of, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
@@ -17,7 +17,7 @@ use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Pr
 use crate::ring::umem::{Share, Umem};
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, packet_socket, sockopt};
-use crate::{Error, GeometryError, Result, Step};
+use crate::{Error, GeometryError, Result, Step, trace};
 
 /// How long the queue of a socket that was just closed may stay busy.
 const BUSY_FOR: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
     options.check()?;
-    let (index, asker) = (index_of(name)?, asker()?);
+    let (index, hardware, asker) = (index_of(name)?, hardware_of(name)?, asker()?);
     let (rx, tx) = options.frames();
     let socket = xdp::open()?;
     sockopt::set_busy_poll(socket.as_fd(), &options.busy_poll)?;
@@ -53,6 +53,7 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         name,
         index,
         queue,
+        hardware,
         is_zerocopy,
         has_huge_pages,
         program,
@@ -68,6 +69,9 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let bound = Arc::new(Bound::new(parts, &umem, share.number, &orphans));
     let socket =
         halves(options, rings, share, Shared { umem, bound, orphans, asks, multi_buffer })?;
+    if rx > 0 && socket.check_tags().is_err() {
+        trace::tags_are_lost(socket.interface());
+    }
     match options.is_closed {
         true => {}
         false => socket.open_intake()?, // only now: there is something to receive into

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::bound::{index_of, link_of, queue_count};
+use super::bound::{check_tags, index_of, link_of, queue_count};
 use super::translate::translate;
 use crate::sys::bpf_program::{self, Insn};
 use crate::sys::netlink;
@@ -90,16 +90,20 @@ impl XdpProgram {
     /// Attaches a program that redirects what a filter accepts, and lets everything else pass to the stack: so
     /// packets nobody wants cost next to nothing.
     ///
-    /// It sees frames as the card hands them over: a tag that the card has stripped is not there (`ethtool -k`
-    /// shows `rx-vlan-offload`). Of a packet in several buffers it sees the first one, and its whole length.
+    /// It sees frames as the card hands them over: a filter about VLANs is refused where their tags are not in the bytes.
+    /// Of a packet in several buffers it sees the first one, and its whole length.
     ///
     /// # Errors
     /// As [`redirect_all`](Self::redirect_all); where the filter is too long for the verifier, or asks what only a
-    /// socket knows ([`BpfFilter::check_offline`]).
+    /// socket knows ([`BpfFilter::check_offline`]); [`Error::TagsStripped`].
     pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
         let filter = filter.on(link_of(interface)?)?;
         filter.check_offline()?;
         let classic = filter.program(Target::Offline);
+        // Tags are all that the two targets differ in.
+        if classic != filter.program(Target::Socket) {
+            check_tags(interface)?;
+        }
         Self::of(interface, attach, true, |map| translate(classic, map))
     }
 

@@ -123,7 +123,7 @@ impl XdpReceiver {
         self.leased += count;
         self.bound.figures.delivered.add(count.into());
         self.bound.figures.batches.add(1);
-        Some(PacketBatch::from_chunks(lease))
+        Some(PacketBatch::from_chunks(lease, self.bound.seen_now()))
     }
 
     /// Waits up to `timeout` for the next batch; `None` when the time is up, or when a [`StopHandle`] has

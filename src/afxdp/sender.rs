@@ -14,10 +14,6 @@ use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
 use crate::{Error, Result, TxTimestamp, XdpStats};
 
-/// An Ethernet header.
-const HEADER: usize = 14;
-/// An 802.1Q tag, which an interface takes beyond its MTU.
-const TAG: usize = 4;
 /// The most chunks that one packet may take (`MAX_SKB_FRAGS` and the head, net/xdp/xsk.c).
 const MOST_PIECES: usize = 18;
 
@@ -105,13 +101,24 @@ impl XdpSender {
         Ok(())
     }
 
-    /// Hands every committed frame to the kernel.
+    /// Hands every committed frame to the kernel, waiting for room in the interface's queue for as long as it takes;
+    /// [`flush_timeout`](Self::flush_timeout) has a limit.
     ///
     /// # Errors
     /// [`Error::LinkDown`] while the interface is down: the frames go with the first flush after it is up.
     /// [`Error::InterfaceGone`]; [`Error::Os`] otherwise.
     pub fn flush(&mut self) -> Result<()> {
         self.press(|sender| sender.tx.outstanding() == 0, None).map(drop)
+    }
+
+    /// As [`flush`](Self::flush), for at most `timeout`: whether the kernel has every frame. Those that it has not
+    /// stay committed.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now().checked_add(timeout);
+        self.press(|sender| sender.tx.outstanding() == 0, deadline)
     }
 
     /// Hands every committed frame to the kernel and waits until all have come back: whether they did, in
@@ -145,7 +152,7 @@ impl XdpSender {
 
     /// The longest frame that can be sent now, in bytes, a tag not counted.
     pub fn max_frame_len(&self) -> usize {
-        self.most_in_chunks().min(self.mtu as usize + HEADER)
+        self.most_in_chunks().min(self.bound.framing.longest(self.mtu as usize))
     }
 
     fn most_in_chunks(&self) -> usize {
@@ -155,7 +162,7 @@ impl XdpSender {
 
     /// The most bytes of a frame with a tag.
     pub(crate) fn most(&self) -> usize {
-        self.most_in_chunks().min(self.mtu as usize + HEADER + TAG)
+        self.most_in_chunks().min(self.bound.framing.longest_tagged(self.mtu as usize))
     }
 
     /// Running totals of both halves. One system call; resets nothing.
@@ -216,8 +223,8 @@ impl XdpSender {
         if self.fits(len) {
             return Ok(());
         }
-        let most = self.most();
-        Err(Error::FrameLength { len, least: HEADER, most })
+        let (least, most) = (self.bound.framing.least(), self.most());
+        Err(Error::FrameLength { len, least, most })
     }
 
     /// Counts frames that will not be committed.
@@ -231,7 +238,7 @@ impl XdpSender {
 
     #[inline]
     pub(super) fn fits(&self, len: usize) -> bool {
-        (HEADER..=self.most).contains(&len)
+        (self.bound.framing.least()..=self.most).contains(&len)
     }
 
     pub(super) fn learn_mtu(&mut self) {

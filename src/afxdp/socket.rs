@@ -11,7 +11,7 @@ use super::receiver::XdpReceiver;
 use super::sender::XdpSender;
 use super::shared::{Shared, SharedUmem};
 use super::slot::XdpTxSlot;
-use crate::{Error, PacketBatch, Result, StopHandle, TxTimestamp, XdpStats};
+use crate::{Error, LinkType, PacketBatch, Result, StopHandle, TxTimestamp, XdpStats};
 
 /// Receives and sends the packets of one queue of an interface through AF_XDP.
 ///
@@ -28,7 +28,9 @@ use crate::{Error, PacketBatch, Result, StopHandle, TxTimestamp, XdpStats};
 /// ```
 ///
 /// Batches are as those of a [`Capture`](crate::Capture): owned, held as long as one likes, returned from any
-/// thread. The kernel says nothing of a packet but its bytes; the timestamp is when its batch was taken.
+/// thread. The kernel says nothing of a packet but its bytes: the timestamp is when its batch was taken
+/// ([`Clock::Read`](crate::Clock::Read)), and a VLAN tag that the card has stripped is lost
+/// ([`InterfaceInfo::strips_tags`](crate::InterfaceInfo::strips_tags); `tracing` warns of it).
 /// Packets that come in here do not reach the stack, nor taps.
 pub struct XdpSocket {
     receiver: Option<XdpReceiver>,
@@ -142,6 +144,14 @@ impl XdpSocket {
         self.sender.as_mut().map_or(Ok(()), XdpSender::flush)
     }
 
+    /// As [`XdpSender::flush_timeout`].
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
+        self.sender.as_mut().map_or(Ok(true), |sender| sender.flush_timeout(timeout))
+    }
+
     /// As [`XdpSender::read_tx_timestamp`].
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.sender.as_mut()?.read_tx_timestamp()
@@ -198,6 +208,21 @@ impl XdpSocket {
     /// The queue.
     pub fn queue_id(&self) -> u32 {
         self.shared.bound.queue
+    }
+
+    /// What its packets begin with; `None` where that is not known.
+    pub fn link_type(&self) -> Option<LinkType> {
+        LinkType::of_hardware(self.shared.bound.hardware)
+    }
+
+    /// Whether both are of one interface, whatever it is called.
+    pub(crate) fn is_on_same_interface(&self, other: &Self) -> bool {
+        self.shared.bound.index == other.shared.bound.index
+    }
+
+    /// An error where VLAN tags of its packets are beside their bytes.
+    pub(crate) fn check_tags(&self) -> Result<()> {
+        self.shared.bound.check_tags()
     }
 
     /// The program that sends packets here, for sockets of other queues to share.

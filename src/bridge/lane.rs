@@ -10,11 +10,13 @@ use futures_core::Stream;
 
 use super::Held;
 use super::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame};
+use super::segment::Splitting;
 use super::stats::{Counters, Fate};
 use crate::packet::{PacketStatus, VlanTag};
 use crate::time::{self, Sleep};
 use crate::{
-    AsyncCapture, AsyncInjector, Capture, Error, Injector, Offload, Packet, PacketBatch, Result,
+    AsyncCapture, AsyncInjector, AsyncTxSlot, Capture, Error, Injector, Offload, Packet,
+    PacketBatch, Result,
 };
 
 /// Packets that a lane forwards before the other one has its turn, and the reactor: what one kick hands
@@ -44,6 +46,10 @@ pub(super) struct Lane {
     learned: Instant,
     /// Frames that the far side has refused so far.
     refused: u64,
+    /// A packet that is being split, and what the filter said of it.
+    splitting: Option<(Splitting, BridgeAction)>,
+    /// The same of frames that were taken back.
+    stale: u64,
     has_ended: bool,
 }
 
@@ -78,7 +84,9 @@ impl Lane {
                 return Err(Box::new((error, ((from.into_inner(), to), held))));
             }
         };
-        let (learned, refused) = (Instant::now(), to.get_ref().rejected());
+        to.drop_when_down(true);
+        let learned = Instant::now();
+        let (refused, stale) = not_sent(&mut to);
         let (waiting, is_stuck, has_ended) = (None, false, false);
         Ok(Self {
             direction,
@@ -90,11 +98,23 @@ impl Lane {
             is_stuck,
             learned,
             refused,
+            stale,
+            splitting: None,
             has_ended,
         })
     }
 
-    pub(super) fn into_ports(self) -> LanePorts {
+    pub(super) fn into_ports(mut self) -> LanePorts {
+        self.to.drop_when_down(false);
+        if let Some((mut splitting, _)) = self.splitting.take() {
+            while splitting.next_len().is_some() {
+                match splitting.is_at_start() {
+                    true => self.counters.count(Fate::RingFull),
+                    false => self.counters.count_segment(Fate::RingFull),
+                }
+                splitting.skip();
+            }
+        }
         ((self.from.into_inner(), self.to.into_inner()), self.held)
     }
 
@@ -138,12 +158,17 @@ impl Lane {
         Poll::Ready(Ok(Turn::More))
     }
 
-    /// Frames that the kernel has refused since this was last asked were not forwarded after all.
+    /// Frames that the kernel has refused, or that were taken back, since this was last asked were not forwarded after
+    /// all.
     fn count_refused(&mut self) {
-        let refused = self.to.get_ref().rejected();
+        let (refused, stale) = not_sent(&mut self.to);
         let since = refused - std::mem::replace(&mut self.refused, refused);
         if since > 0 {
             self.counters.refused(since);
+        }
+        let since = stale - std::mem::replace(&mut self.stale, stale);
+        if since > 0 {
+            self.counters.taken_back(since);
         }
     }
 
@@ -173,47 +198,95 @@ impl Lane {
             } else if !self.is_stuck {
                 return Ok(Forwarded::Full);
             }
+            if self.splitting.is_some() {
+                *budget -= 1;
+                self.go_on_splitting(has_room, filter)?;
+                continue;
+            }
             let Some(packet) = packets.next() else { return Ok(Forwarded::All) };
             *budget -= 1;
             let fate = match has_room {
                 true => self.forward_one(&packet, filter),
-                false => Ok(Fate::RingFull),
+                false => Ok(Some(Fate::RingFull)),
             };
-            self.counters.count(*fate.as_ref().unwrap_or(&Fate::Rejected));
+            match &fate {
+                Ok(None) => {} // its segments are counted one by one
+                Ok(Some(fate)) => self.counters.count(*fate),
+                Err(_) => self.counters.count(Fate::Rejected),
+            }
             fate?;
         }
     }
 
-    fn forward_one(&mut self, packet: &Packet<'_>, filter: &mut impl BridgeFilter) -> Result<Fate> {
+    /// Sends the next segment of a packet that is being split, or drops it where there is no room.
+    fn go_on_splitting(&mut self, has_room: bool, filter: &mut impl BridgeFilter) -> Result<()> {
+        let Some((splitting, action)) = &mut self.splitting else { return Ok(()) };
+        let Some(len) = splitting.next_len() else {
+            self.splitting = None;
+            return Ok(());
+        };
+        let is_first = splitting.is_at_start();
+        let slot = if has_room { self.to.try_reserve(len) } else { None };
+        let fate = match slot {
+            Some(mut slot) => {
+                splitting.write_next(slot.data_mut());
+                send(slot, *action, filter, self.direction)
+            }
+            None => {
+                splitting.skip();
+                Ok(if has_room { Fate::TooLarge } else { Fate::RingFull })
+            }
+        };
+        let counted = *fate.as_ref().unwrap_or(&Fate::Rejected);
+        match is_first {
+            true => self.counters.count(counted),
+            false => self.counters.count_segment(counted),
+        }
+        fate.map(drop)
+    }
+
+    /// What became of a packet; `None` for one that is to be split.
+    fn forward_one(
+        &mut self,
+        packet: &Packet<'_>,
+        filter: &mut impl BridgeFilter,
+    ) -> Result<Option<Fate>> {
         let action = filter.decide(packet, self.direction);
         if action == BridgeAction::Drop {
-            return Ok(Fate::Filtered);
+            return Ok(Some(Fate::Filtered));
         }
         let tag = packet.stripped_vlan().filter(|_| packet.len() >= TAG_AT);
         let len = packet.len() + if tag.is_some() { VlanTag::LEN } else { 0 };
         let offload = offload_of(packet);
+        let (longest, capacity) = {
+            let to = self.to.get_ref();
+            (to.max_frame_len() + VlanTag::LEN, to.frame_capacity())
+        };
+        if packet.is_truncated() {
+            return Ok(Some(Fate::TooLarge));
+        }
+        let can_say = len <= capacity && offload.fits(packet.data());
+        if !can_say && offload.segment_size().is_some() {
+            let mut frame = vec![0; len];
+            write(&mut frame, packet.data(), tag);
+            let offload = if tag.is_some() { offload.behind_tag() } else { offload };
+            return Ok(match Splitting::new(frame, offload) {
+                Ok(splitting) if splitting.longest() > longest => Some(Fate::TooLarge),
+                Ok(splitting) => {
+                    self.splitting = Some((splitting, action));
+                    None
+                }
+                Err(_) => Some(Fate::Rejected),
+            });
+        }
         // Committing such a frame would have the MTU learned anew, each time.
-        let is_long =
-            offload.wire_len(packet.data()) > self.to.get_ref().max_frame_len() + VlanTag::LEN;
-        if packet.is_truncated() || is_long {
-            return Ok(Fate::TooLarge);
+        if offload.wire_len(packet.data()) > longest {
+            return Ok(Some(Fate::TooLarge));
         }
-        let Some(mut slot) = self.to.try_reserve(len) else { return Ok(Fate::TooLarge) };
+        let Some(mut slot) = self.to.try_reserve(len) else { return Ok(Some(Fate::TooLarge)) };
         write(slot.data_mut(), packet.data(), tag);
-        if !offload.fits(packet.data()) {
-            return Ok(Fate::Rejected);
-        }
         slot.set_offload(if tag.is_some() { offload.behind_tag() } else { offload });
-        if action == BridgeAction::Rewrite {
-            let mut frame = BridgeFrame::new(slot);
-            filter.rewrite(&mut frame, self.direction);
-            slot = frame.into_slot();
-        }
-        match slot.send() {
-            Ok(()) => Ok(Fate::Forwarded),
-            Err(Error::FrameLength { .. }) => Ok(Fate::TooLarge),
-            Err(error) => Err(error),
-        }
+        send(slot, action, filter, self.direction).map(Some)
     }
 
     /// Ready when there is room, or it is time to give up on it.
@@ -235,6 +308,31 @@ impl Lane {
         self.count_refused();
         flushed.unwrap_or(Ok(()))
     }
+}
+
+/// Sends a frame that is written, changed by the filter where that has asked to.
+fn send(
+    mut slot: AsyncTxSlot<'_>,
+    action: BridgeAction,
+    filter: &mut impl BridgeFilter,
+    direction: BridgeDirection,
+) -> Result<Fate> {
+    if action == BridgeAction::Rewrite {
+        let mut frame = BridgeFrame::new(slot);
+        filter.rewrite(&mut frame, direction);
+        slot = frame.into_slot();
+    }
+    match slot.send() {
+        Ok(()) => Ok(Fate::Forwarded),
+        Err(Error::FrameLength { .. }) => Ok(Fate::TooLarge),
+        Err(error) => Err(error),
+    }
+}
+
+/// Frames committed that were refused, and that were taken back.
+fn not_sent(to: &mut AsyncInjector) -> (u64, u64) {
+    let injector = to.get_ref();
+    (injector.rejected(), injector.stale())
 }
 
 /// Why forwarding a batch came to a stop.

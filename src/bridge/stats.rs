@@ -7,13 +7,16 @@ use crate::{Result, StatsHandle};
 
 /// What happened in one direction of a bridge.
 ///
-/// `received == forwarded + filtered + too_large + rejected + ring_full`, whenever it is at rest.
+/// `received + segmented == forwarded + filtered + too_large + rejected + ring_full + stale`, whenever it is at rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BridgeLaneStats {
     /// Packets taken from the capture.
     pub received: u64,
-    /// Packets committed to the other side, and not refused there.
+    /// Frames beyond the first that packets were split into here: those of tunnels, and those over 64 KiB, which the kernel
+    /// cannot be told to split. Each counts once below, as packets do.
+    pub segmented: u64,
+    /// Packets committed to the other side, and neither refused there nor stale.
     pub forwarded: u64,
     /// Packets dropped by the filter.
     pub filtered: u64,
@@ -25,6 +28,9 @@ pub struct BridgeLaneStats {
     pub rejected: u64,
     /// Packets dropped because the other side took none.
     pub ring_full: u64,
+    /// Packets that were to be sent while the other side was down: what is older than a second must not leave a bridge
+    /// (IEEE 802.1D, bridge transit delay), so they are dropped at once.
+    pub stale: u64,
     /// Packets the kernel dropped because the capture's ring was full.
     pub lost: u64,
 }
@@ -43,11 +49,13 @@ pub struct BridgeStats {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     received: AtomicU64,
+    segmented: AtomicU64,
     forwarded: AtomicU64,
     filtered: AtomicU64,
     too_large: AtomicU64,
     rejected: AtomicU64,
     ring_full: AtomicU64,
+    stale: AtomicU64,
 }
 
 /// What became of a packet.
@@ -61,7 +69,19 @@ pub(super) enum Fate {
 }
 
 impl Counters {
+    /// A packet that was taken from the capture.
     pub(super) fn count(&self, fate: Fate) {
+        add(&self.received, 1);
+        self.count_fate(fate);
+    }
+
+    /// A frame beyond the first that a packet was split into.
+    pub(super) fn count_segment(&self, fate: Fate) {
+        add(&self.segmented, 1);
+        self.count_fate(fate);
+    }
+
+    fn count_fate(&self, fate: Fate) {
         let counter = match fate {
             Fate::Forwarded => &self.forwarded,
             Fate::Filtered => &self.filtered,
@@ -69,7 +89,6 @@ impl Counters {
             Fate::Rejected => &self.rejected,
             Fate::RingFull => &self.ring_full,
         };
-        add(&self.received, 1);
         add(counter, 1);
     }
 
@@ -79,15 +98,23 @@ impl Counters {
         add(&self.forwarded, packets.wrapping_neg());
     }
 
+    /// So many packets that counted as forwarded were taken back afterwards.
+    pub(super) fn taken_back(&self, packets: u64) {
+        add(&self.stale, packets);
+        add(&self.forwarded, packets.wrapping_neg());
+    }
+
     fn read(&self) -> BridgeLaneStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BridgeLaneStats {
             received: read(&self.received),
+            segmented: read(&self.segmented),
             forwarded: read(&self.forwarded),
             filtered: read(&self.filtered),
             too_large: read(&self.too_large),
             rejected: read(&self.rejected),
             ring_full: read(&self.ring_full),
+            stale: read(&self.stale),
             lost: 0,
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::filter::BridgeDirection;
 use crate::{
-    AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket, Error, Result, StopHandle, XdpSocket,
-    XdpStatsHandle, executor, time,
+    AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket, Error, LinkType, Result, StopHandle,
+    XdpSocket, XdpStatsHandle, executor, time,
 };
 
 /// How long a lane waits for room before it drops packets, and at the end for the kernel to take the last.
@@ -26,7 +26,11 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// # }
 /// ```
 ///
-/// It forwards frames as they are. What a sender on this machine leaves to its card is not done in them yet:
+/// It forwards frames as they are, tags and all: where an interface's VLAN tags are beside the bytes
+/// ([`InterfaceInfo::strips_tags`](crate::InterfaceInfo::strips_tags)), AF_XDP does not see them, and a bridge that would
+/// merge VLANs is refused. [`without_vlans`](Self::without_vlans) is for links that have none.
+///
+/// What a sender on this machine leaves to its card is not done in them yet:
 /// between containers, switch that off (`ethtool -K <interface> tx off tso off`), or use a
 /// [`Bridge`](crate::Bridge), which passes it on.
 ///
@@ -47,20 +51,50 @@ impl XdpBridge {
     /// # Errors
     /// As [`new`](Self::new) and [`XdpSocketBuilder::build`](crate::XdpSocketBuilder::build).
     pub fn open_pair(interface_a: &str, interface_b: &str) -> Result<Self> {
+        let (a, b) = Self::sockets(interface_a, interface_b)?;
+        Self::new(a, b)
+    }
+
+    /// As [`open_pair`](Self::open_pair), where there are no VLANs; see [`without_vlans`](Self::without_vlans).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_pair_without_vlans(interface_a: &str, interface_b: &str) -> Result<Self> {
+        let (a, b) = Self::sockets(interface_a, interface_b)?;
+        Self::without_vlans(a, b)
+    }
+
+    fn sockets(interface_a: &str, interface_b: &str) -> Result<(XdpSocket, XdpSocket)> {
         let options = XdpSocket::builder().promiscuous(true);
         let a = options.clone().interface(interface_a).umem_shares(2).build()?;
         let b = options.interface(interface_b).shared_umem(&a).build()?;
-        Self::new(a, b)
+        Ok((a, b))
     }
 
     /// Joins two sockets that receive and send. One bridge a queue, each in its thread, makes a bridge of many.
     ///
     /// # Errors
-    /// [`Error::SameInterface`], [`Error::NotReceiving`], [`Error::NotSending`]; [`Error::Os`] where no
-    /// descriptor is left.
-    pub fn new(mut a: XdpSocket, mut b: XdpSocket) -> Result<Self> {
-        if a.interface() == b.interface() {
+    /// [`Error::SameInterface`], also of two names of one; [`Error::DifferentLinks`]; [`Error::TagsStripped`];
+    /// [`Error::NotReceiving`], [`Error::NotSending`]; [`Error::Os`] where no descriptor is left.
+    pub fn new(a: XdpSocket, b: XdpSocket) -> Result<Self> {
+        a.check_tags()?;
+        b.check_tags()?;
+        Self::without_vlans(a, b)
+    }
+
+    /// As [`new`](Self::new), where there are no VLANs: a tag that is beside the bytes would be lost.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn without_vlans(mut a: XdpSocket, mut b: XdpSocket) -> Result<Self> {
+        if a.is_on_same_interface(&b) {
             return Err(Error::SameInterface { name: a.interface().to_owned() });
+        }
+        let links = [a.link_type(), b.link_type()];
+        if links[0] != links[1] {
+            let names = [&a, &b].map(|socket| socket.interface().to_owned());
+            let links = links.map(|link| link.map(|LinkType(number)| number));
+            return Err(Error::DifferentLinks { names, links });
         }
         if a.sender().is_none() || b.sender().is_none() {
             return Err(Error::NotSending);

@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 
 use super::Finding;
-use crate::sys::netdev::{Asker, ETH_FLAG_LRO, ETH_FLAG_RXVLAN, question_socket};
+use crate::interface::{Stripping, stripping};
+use crate::sys::netdev::{Asker, ETH_FLAG_LRO, question_socket};
 use crate::{InterfaceInfo, interface_info};
 
 pub(super) fn look(name: &str) -> Vec<Finding> {
@@ -82,13 +83,25 @@ fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
             &format!("`ethtool -K {name} tso off gso off`, where that matters"),
         ),
     };
-    let vlan = match has(ETH_FLAG_RXVLAN) {
-        None => unknown("VLAN tags"),
-        Some(true) => Finding::works(
-            "VLAN tags",
-            "stripped by the card, given by `Packet::vlan` (not by AF_XDP); `vlan_reinsert(true)` puts them back",
-        ),
-        Some(false) => {
+    let lost = |by: &str, remedy: &str| {
+        let detail = format!(
+            "beside the bytes, by {by}: `Packet::vlan` has them, and `vlan_reinsert(true)` puts them back; AF_XDP \
+             does not see them"
+        );
+        Finding::limited("VLAN tags", detail, &format!("`{remedy}`, for AF_XDP"))
+    };
+    let vlan = match (stripping(asker, name), flags) {
+        (Stripping::By(by), _) if by == name => {
+            lost("the card", &format!("ethtool -K {name} rxvlan off"))
+        }
+        (Stripping::By(peer), _) => {
+            lost("its peer's offload", &format!("ethtool -K {peer} txvlan off"))
+        }
+        (Stripping::Elsewhere, _) => {
+            lost("its peer's offload, maybe", "ethtool -K PEER txvlan off")
+        }
+        (Stripping::No, None) => unknown("VLAN tags"),
+        (Stripping::No, Some(_)) => {
             Finding::works("VLAN tags", "left in the bytes by the card, taken out by the kernel")
         }
     };

@@ -60,6 +60,8 @@ pub enum FileFault {
     },
     /// More than 65,536 interfaces are described.
     TooManyInterfaces,
+    /// Names, descriptions and filters of interfaces take more than 16 MiB in all.
+    TooMuchText,
     /// What is to be appended is of another format, or of another kind of link, than the file.
     Differs,
 }
@@ -128,6 +130,9 @@ impl fmt::Display for FileFault {
             }
             Self::NoInterface { id } => write!(f, "no interface {id} was described before"),
             Self::TooManyInterfaces => f.write_str("more than 65536 interfaces are described"),
+            Self::TooMuchText => f.write_str(
+                "names, descriptions and filters of interfaces take more than 16 MiB in all",
+            ),
             Self::Differs => f.write_str(
                 "the file is of another format or kind of link than what is to be appended",
             ),

@@ -59,6 +59,35 @@ impl fmt::Display for Error {
                 "a checksum from byte {start} on, written {offset} bytes behind that, is not inside of a \
                  frame of {len} bytes"
             ),
+            Self::DifferentLinks { names: [a, b], links: [of_a, of_b] } => {
+                let kind = |link: &Option<u16>| {
+                    link.map_or("of an unknown kind".to_owned(), |link| format!("link type {link}"))
+                };
+                write!(
+                    f,
+                    "`{a}` ({}) and `{b}` ({}) cannot be bridged: frames of one are none of the other's; route \
+                     between them, or use interfaces of one kind (a tap in place of a tun)",
+                    kind(of_a),
+                    kind(of_b)
+                )
+            }
+            Self::TagsStripped { name, by } => {
+                write!(f, "VLAN tags of packets that come in on `{name}` are beside their bytes, where AF_XDP \
+                           does not see them; ")?;
+                match by {
+                    Some(by) if by == name => write!(f, "`ethtool -K {name} rxvlan off`"),
+                    Some(peer) => write!(f, "`ethtool -K {peer} txvlan off`, which is its peer"),
+                    None => f.write_str("`ethtool -K PEER txvlan off` for its peer, in the namespace that it is in"),
+                }
+            }
+            Self::NoHardwareClock { name, has_software } => {
+                let has = if *has_software { "its driver stamps in software" } else { "the kernel stamps them" };
+                write!(
+                    f,
+                    "`{name}` has no clock that stamps received packets (`ethtool -T {name}`): {has}; use \
+                     `TimestampSource::Software`"
+                )
+            }
             Self::OtherInterface { program, socket } => write!(
                 f,
                 "the XDP program is attached to `{program}`, and the socket is of `{socket}`: its packets \

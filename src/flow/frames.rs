@@ -1,5 +1,6 @@
 //! Packets as extractors expect them: whole frames of Ethernet.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use flowscope::extractor::{TcpFlags, TcpInfo};
@@ -47,6 +48,12 @@ impl Frames {
         let cut = packet.original_len().saturating_sub(data.len());
         let network = packet.network_at();
         if network.is_none() && cut == 0 {
+            if let Some(unsaid) = unsaid_length(data) {
+                self.made.clear();
+                self.made.extend_from_slice(data);
+                self.say(unsaid);
+                return Some(self.made());
+            }
             match self.fragments.take(data, now) {
                 Taken::Whole => {}
                 Taken::Waits => return None,
@@ -65,7 +72,13 @@ impl Frames {
         if cut > 0 {
             let captured = self.made.len();
             self.made.resize(captured + cut.min(LONGEST), 0);
+            if let Some(unsaid) = unsaid_length(&self.made) {
+                self.say(unsaid);
+            }
             return Some(Frame { captured, ..self.made() });
+        }
+        if let Some(unsaid) = unsaid_length(&self.made) {
+            self.say(unsaid);
         }
         match self.fragments.take(&self.made, now) {
             Taken::Whole => {}
@@ -73,6 +86,11 @@ impl Frames {
             Taken::Made(frame) => self.made = frame,
         }
         Some(self.made())
+    }
+
+    /// Writes its length into the packet that was made, for whoever goes by it.
+    fn say(&mut self, (at, len): (usize, u16)) {
+        self.made[at..at + 2].copy_from_slice(&len.to_be_bytes());
     }
 
     /// The frame that was made last.
@@ -117,7 +135,7 @@ pub(super) fn tcp_payload(frame: &[u8], tcp: &TcpInfo) -> Option<Range<usize>> {
 
 /// Whether a frame is a segment of TCP without bytes that neither begins nor ends anything.
 pub(super) fn only_acknowledges(frame: &[u8]) -> bool {
-    let Some((6, at)) = upper(frame) else { return false };
+    let Some(Upper { protocol: 6, at, .. }) = upper(frame) else { return false };
     let Some(header) = frame.get(at..at + 20) else { return false };
     let ends = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
     let is_it = TcpFlags::from_bits_retain(header[13]).intersection(ends).is_empty();
@@ -138,7 +156,7 @@ pub(super) fn udp_payload(frame: &[u8], ports: Option<(u16, u16)>) -> Option<Ran
         let end = if len == 0 { frame.len() } else { at + len };
         (is_it && end >= at + 8 && end <= frame.len()).then_some(at + 8..end)
     };
-    let (protocol, at) = upper(frame)?;
+    let Upper { protocol, at, .. } = upper(frame)?;
     if protocol == 17
         && let Some(found) = header(at)
     {
@@ -150,7 +168,7 @@ pub(super) fn udp_payload(frame: &[u8], ports: Option<(u16, u16)>) -> Option<Ran
 
 /// Where a message of ICMP is in a frame.
 pub(super) fn icmp_message(frame: &[u8]) -> Option<Range<usize>> {
-    let (protocol, at) = upper(frame)?;
+    let Upper { protocol, at, .. } = upper(frame)?;
     let end = layer_3(frame)?.end;
     (matches!(protocol, 1 | 58) && at <= end).then_some(at..end)
 }
@@ -169,30 +187,75 @@ pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
     Some(at..end)
 }
 
-/// The protocol above IP, and where it begins.
-fn upper(frame: &[u8]) -> Option<(u8, usize)> {
+/// What is above IP.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upper {
+    pub(super) protocol: u8,
+    /// Where it begins.
+    pub(super) at: usize,
+    /// Whether it begins there: not in a later fragment.
+    pub(super) is_whole: bool,
+}
+
+/// The protocol above IP.
+pub(super) fn upper(frame: &[u8]) -> Option<Upper> {
     let (protocol, at) = network(frame)?;
+    let number = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
     match protocol {
         0x0800 => {
             let header = frame.get(at..at + 20)?;
-            Some((header[9], at + usize::from(header[0] & 15) * 4))
+            let is_whole = number(at + 6)? & 0x1fff == 0;
+            let at = at + usize::from(header[0] & 15) * 4;
+            Some(Upper { protocol: header[9], at, is_whole })
         }
         0x86dd => {
             let mut next = *frame.get(at + 6)?;
             let mut at = at + 40;
+            let mut is_whole = true;
             // Hop by hop, routing, fragment, destination, authentication.
             for _ in 0..8 {
                 let len = match next {
                     0 | 43 | 60 => 8 + usize::from(*frame.get(at + 1)?) * 8,
-                    44 => 8,
+                    44 => {
+                        is_whole &= number(at + 2)? >> 3 == 0;
+                        8
+                    }
                     51 => 8 + usize::from(*frame.get(at + 1)?) * 4,
                     _ => break,
                 };
                 next = *frame.get(at)?;
                 at += len;
             }
-            Some((next, at))
+            Some(Upper { protocol: next, at, is_whole })
         }
         _ => None,
+    }
+}
+
+/// Where an IP packet comes from, and where it goes.
+pub(super) fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let (protocol, at) = network(frame)?;
+    let narrow = |at: usize| Some(IpAddr::from(*frame.get(at..)?.first_chunk::<4>()?));
+    let wide = |at: usize| Some(IpAddr::from(*frame.get(at..)?.first_chunk::<16>()?));
+    match protocol {
+        0x0800 => Some((narrow(at + 12)?, narrow(at + 16)?)),
+        0x86dd => Some((wide(at + 8)?, wide(at + 24)?)),
+        _ => None,
+    }
+}
+
+/// Where the total length of an IPv4 packet stands that says it is 0, and how long it is: what it says where segmentation
+/// is left to the card, or it is longer than it can say (BIG TCP). `None` where [`FiveTuple`](super::extract::FiveTuple)
+/// reads it as it is, since it is longer than any length could say.
+fn unsaid_length(frame: &[u8]) -> Option<(usize, u16)> {
+    let (0x0800, at) = network(frame)? else { return None };
+    if frame.get(at + 2..at + 4)? != [0, 0] {
+        return None;
+    }
+    let is_readable = (at, frame[at]) == (14, 0x45);
+    match u16::try_from(frame.len() - at) {
+        Ok(len) => Some((at + 2, len)),
+        Err(_) if is_readable => None,
+        Err(_) => Some((at + 2, u16::MAX)),
     }
 }

@@ -53,6 +53,8 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     tells_ends: bool,
     /// What the tracker has counted of flows that late packets would have begun.
     phantoms: FlowTrackerStats,
+    /// Packets of a loopback that were left out.
+    loopback_copies: u64,
     /// Where it is asked for its flows.
     seat: Option<Seat<E::Key>>,
 }
@@ -89,6 +91,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             calm: usize::MAX,
             tells_ends: false,
             phantoms: FlowTrackerStats::default(),
+            loopback_copies: 0,
             seat: None,
         }
     }
@@ -178,6 +181,10 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         events: &mut VecDeque<FlowEvent<E::Key>>,
         look: Option<impl FnOnce(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>,
     ) {
+        if packet.is_loopback_copy() {
+            self.loopback_copies += 1;
+            return;
+        }
         let time = packet.timestamp();
         let Some(frame) = self.frames.of(packet, time.as_nanos()) else { return };
         let time = FlowTime::new(time.secs, time.nanos);
@@ -238,6 +245,12 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         stats.flows_created -= self.phantoms.flows_created;
         stats.flows_ended -= self.phantoms.flows_ended;
         stats
+    }
+
+    /// Packets left out since they were the outgoing one of the two copies that a loopback interface shows of each: flows
+    /// would count all of them twice. A capture has both.
+    pub fn loopback_copies(&self) -> u64 {
+        self.loopback_copies
     }
 
     /// Packets that came late for a connection that was closed, and are of no flow.

@@ -2,9 +2,10 @@
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use super::transmit::AsyncTx;
-use crate::{Injector, InjectorStats, Result, TxTimestamp};
+use crate::{Injector, InjectorStats, Result, TxTimestamp, time};
 
 /// Sends frames on this thread's reactor.
 ///
@@ -50,9 +51,22 @@ impl AsyncTx<Injector> {
         .await
     }
 
+    /// Hands over what was committed, waits for at most `limit` until it is sent, and closes the socket; see
+    /// [`Injector::close`]. Dropped before it is ready, it is as if the injector were dropped.
+    pub async fn close(mut self, limit: Duration) -> InjectorStats {
+        // What keeps frames from being sent, they are counted for.
+        let _ = time::timeout(limit, self.drained()).await;
+        self.into_inner().close(Duration::ZERO)
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> InjectorStats {
         self.look(Injector::stats)
+    }
+
+    /// See [`Injector::drop_when_down`].
+    pub(crate) fn drop_when_down(&mut self, on: bool) {
+        self.port().drop_when_down(on);
     }
 
     /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].

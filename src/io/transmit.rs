@@ -118,6 +118,31 @@ impl<T> TxCore<T> {
     }
 }
 
+/// A sender's socket, to look at; from [`AsyncTx::get_ref`].
+pub struct TxRef<'a, T: TxPort> {
+    tx: &'a mut AsyncTx<T>,
+}
+
+impl<T: TxPort> Deref for TxRef<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.tx.lent()
+    }
+}
+
+impl<T: TxPort> Drop for TxRef<'_, T> {
+    fn drop(&mut self) {
+        self.tx.take_back();
+    }
+}
+
+impl<T: TxPort + fmt::Debug> fmt::Debug for TxRef<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
 /// The port, out of its cell until this is dropped. Never handed to a user, who might forget it.
 pub(super) struct Out<'a, T: TxPort> {
     port: Option<Box<T>>,
@@ -280,9 +305,11 @@ impl<T: TxPort> AsyncTx<T> {
         Ok(())
     }
 
-    /// The socket, to look at: lengths, counts, name.
-    pub fn get_ref(&mut self) -> &T {
-        self.lend()
+    /// The socket, to look at: lengths, counts, name. Do not hold it across an `await`: what the kernel did not take at
+    /// once waits meanwhile.
+    pub fn get_ref(&mut self) -> TxRef<'_, T> {
+        self.lend();
+        TxRef { tx: self }
     }
 
     /// Takes the socket back, for blocking use or for another thread's reactor.
@@ -310,14 +337,14 @@ impl<T: TxPort> AsyncTx<T> {
     }
 
     /// Keeps the port here, where whoever borrows the sender can reach it.
-    fn lend(&mut self) -> &mut T {
+    fn lend(&mut self) {
         let Self { lent, core, .. } = self;
-        lent.get_or_insert_with(|| core.port.take().expect("in its cell, or lent"))
+        lent.get_or_insert_with(|| core.port.take().expect("in its cell, or lent"));
     }
 
     /// The port that is lent.
     pub(super) fn lent(&self) -> &T {
-        self.lent.as_ref().expect("lent while a slot is out")
+        self.lent.as_ref().expect("lent while a slot or a reference is out")
     }
 
     pub(super) fn lent_mut(&mut self) -> &mut T {

@@ -44,6 +44,49 @@ impl LinkType {
     }
 }
 
+/// What an interface of some kind takes to be sent, beyond its MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Framing {
+    /// Bytes of its link-layer header, which the MTU does not count and each frame has (`hard_header_len`).
+    pub(crate) header_len: usize,
+    /// Whether an 802.1Q tag may come on top (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c).
+    pub(crate) takes_tags: bool,
+}
+
+impl Framing {
+    /// What an 802.1Q tag adds.
+    const TAG: usize = 4;
+
+    /// By the kind that the kernel says it is of. Where the header is not known, none is presumed: what is taken
+    /// then can be sent.
+    pub(crate) fn of_hardware(kind: u16) -> Self {
+        let header_len = match LinkType::of_hardware(kind) {
+            // Monitors of 802.11 have an Ethernet device's length (`ieee80211_if_setup`, net/mac80211/iface.c).
+            Some(LinkType::ETHERNET | LinkType(105 | 119 | 127)) => 14,
+            _ => 0,
+        };
+        Self { header_len, takes_tags: kind == libc::ARPHRD_ETHER }
+    }
+
+    /// The least that a frame has.
+    #[inline]
+    pub(crate) fn least(self) -> usize {
+        self.header_len.max(1)
+    }
+
+    /// The longest frame where the MTU is so much, a tag not counted.
+    #[inline]
+    pub(crate) fn longest(self, mtu: usize) -> usize {
+        mtu + self.header_len
+    }
+
+    /// The same, with a tag where there may be one.
+    #[inline]
+    pub(crate) fn longest_tagged(self, mtu: usize) -> usize {
+        self.longest(mtu) + if self.takes_tags { Self::TAG } else { 0 }
+    }
+}
+
 /// Instead of a `sll_pkttype`: nobody knows.
 pub(crate) const NO_DIRECTION: u8 = 0xff;
 
@@ -83,6 +126,23 @@ impl LinkLayer {
             address_len: bytes[11],
             address: std::array::from_fn(|at| bytes[12 + at]),
         }
+    }
+
+    /// What a frame itself says, on an interface of this kind.
+    #[cfg(feature = "af-xdp")]
+    #[inline]
+    pub(crate) fn of_frame(data: &[u8], hardware: u16, interface_index: u32) -> Self {
+        let protocol = match (hardware, data) {
+            (
+                libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK,
+                [_, _, _, _, _, _, _, _, _, _, _, _, high, low, ..],
+            ) => u16::from_be_bytes([*high, *low]),
+            (_, [first, ..]) if first >> 4 == 4 => libc::ETH_P_IP as u16,
+            (_, [first, ..]) if first >> 4 == 6 => libc::ETH_P_IPV6 as u16,
+            _ => 0,
+        };
+        let (pkttype, address_len, address) = (NO_DIRECTION, 0, [0; 8]);
+        Self { protocol, interface_index, hardware, pkttype, address_len, address }
     }
 
     /// Writes what [`read`](Self::read) reads.

@@ -124,6 +124,11 @@ impl Offload {
         (self.kind & !ECN != 0).then_some(self.segment_size)
     }
 
+    /// Where what is summed for the transport checksum begins, if that is to be filled in.
+    pub(crate) fn checksum_at(&self) -> Option<usize> {
+        self.needs_checksum().then_some(self.checksum_start.into())
+    }
+
     /// Bytes of the longest frame that `frame` becomes on the wire.
     pub fn wire_len(&self, frame: &[u8]) -> usize {
         match self.segment_size() {

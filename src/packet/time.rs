@@ -75,13 +75,23 @@ pub enum Clock {
     Software,
     /// The card's own clock, untransformed.
     RawHardware,
-    /// The card's clock transformed to system time (deprecated in the kernel).
+    /// The card's clock transformed to system time. No kernel stamps so any more (`include/uapi/linux/net_tstamp.h`);
+    /// what was stored once may say it.
     SystemHardware,
+    /// `CLOCK_REALTIME`, read when the packet's batch was taken out of the ring: the kernel has not stamped it. Packets of
+    /// one batch bear one time, some microseconds to milliseconds after they came.
+    Read,
 }
+
+/// In a packet's status: nobody has stamped it. The kernel has no such bit.
+pub(crate) const READ_BY_US: PacketStatus = PacketStatus::from_bits_retain(1 << 28);
 
 impl Clock {
     #[inline]
     pub(super) fn from_status(status: PacketStatus) -> Self {
+        if status.contains(READ_BY_US) {
+            return Self::Read;
+        }
         // No bit at all also means software: `tpacket_rcv` falls back to `ktime_get_real_ts64`.
         if status.contains(PacketStatus::TIMESTAMP_RAW_HARDWARE) {
             Self::RawHardware
@@ -111,6 +121,7 @@ mod tests {
     #[test]
     fn the_clock_is_read_from_the_packet() {
         assert_eq!(Clock::from_status(PacketStatus::empty()), Clock::Software);
+        assert_eq!(Clock::from_status(READ_BY_US), Clock::Read);
         assert_eq!(Clock::from_status(PacketStatus::TIMESTAMP_SOFTWARE), Clock::Software);
         assert_eq!(Clock::from_status(PacketStatus::TIMESTAMP_RAW_HARDWARE), Clock::RawHardware);
         assert_eq!(

@@ -17,10 +17,9 @@ const ADDRESSES: usize = 12;
 /// A pcap file's header.
 pub(super) fn file_header(out: &mut Vec<u8>, format: FileFormat, interface: &FileInterface) {
     let magic = if format == FileFormat::PcapMicros { MICROSECONDS } else { NANOSECONDS };
-    let snap_len = if interface.snap_len == 0 { 262_144 } else { interface.snap_len };
     out.extend(magic.to_ne_bytes());
     out.extend([2_u16, 4].map(u16::to_ne_bytes).as_flattened());
-    words(out, &[0, 0, snap_len, interface.link_type.0.into()]);
+    words(out, &[0, 0, interface.kept_len(), interface.link_type.0.into()]);
 }
 
 /// What a file says of how it came to be.
@@ -57,7 +56,7 @@ pub(super) fn section(out: &mut Vec<u8>, about: &About) {
 pub(super) fn interface(out: &mut Vec<u8>, interface: &FileInterface) {
     framed(out, block::INTERFACE, |out| {
         out.extend([interface.link_type.0, 0].map(u16::to_ne_bytes).as_flattened());
-        words(out, &[interface.snap_len]);
+        words(out, &[interface.kept_len()]);
         let texts = [
             (option::INTERFACE_NAME, &interface.name),
             (option::INTERFACE_DESCRIPTION, &interface.description),

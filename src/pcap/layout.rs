@@ -5,6 +5,9 @@ use crate::{CaptureStats, LinkType};
 /// The longest packet or block that is read: what is longer is taken for damage.
 pub(super) const MAX_BLOCK: u32 = 16 << 20;
 
+/// The most bytes of a packet that other readers take (`MAXIMUM_SNAPLEN`, libpcap).
+pub const MAX_SNAP_LEN: u32 = 262_144;
+
 /// The first word of a pcap file, in the byte order of its writer.
 pub(super) const MICROSECONDS: u32 = 0xa1b2_c3d4;
 pub(super) const NANOSECONDS: u32 = 0xa1b2_3c4d;
@@ -65,7 +68,9 @@ pub enum FileFormat {
 pub struct FileInterface {
     /// Its kind of link, by the number that files have for it.
     pub link_type: LinkType,
-    /// The most bytes of a packet that were kept; 0 where there was no bound.
+    /// The most bytes of a packet that were kept; 0 in a file without a bound. A writer to whom 0 is given keeps
+    /// [`MAX_SNAP_LEN`], and says so in the file: libpcap, and so tcpdump and Wireshark, refuse a longer packet and all
+    /// behind it.
     pub snap_len: u32,
     /// Its name.
     pub name: Option<String>,
@@ -82,6 +87,11 @@ impl FileInterface {
     pub fn new(link_type: LinkType) -> Self {
         let statistics = InterfaceStatistics::default();
         Self { link_type, snap_len: 0, name: None, description: None, filter: None, statistics }
+    }
+
+    /// The most bytes of a packet that a writer keeps.
+    pub(super) fn kept_len(&self) -> u32 {
+        if self.snap_len == 0 { MAX_SNAP_LEN } else { self.snap_len }
     }
 
     /// Ethernet, under a name.

@@ -100,8 +100,7 @@ impl CaptureWriter {
 }
 
 pub(super) fn of_interface(interface: &FileInterface) -> Interface {
-    let most = if interface.snap_len == 0 { u32::MAX } else { interface.snap_len };
-    (most, interface.statistics)
+    (interface.kept_len(), interface.statistics)
 }
 
 impl<W: Write> CaptureWriter<W> {

@@ -43,8 +43,19 @@ enum Memory {
     Block(BlockLease),
     Frames(FrameLease),
     #[cfg(feature = "af-xdp")]
-    Chunks(ChunkLease, Timestamp),
+    Chunks(ChunkLease, Seen),
     Arena(Arena),
+}
+
+/// What an AF_XDP socket knows of all packets of a batch.
+#[cfg(feature = "af-xdp")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// When the batch was taken.
+    pub(crate) time: Timestamp,
+    /// The kind of interface (`ARPHRD_*`).
+    pub(crate) hardware: u16,
+    pub(crate) interface_index: u32,
 }
 
 /// The body of a block, in memory of its own.
@@ -66,8 +77,8 @@ impl PacketBatch {
     }
 
     #[cfg(feature = "af-xdp")]
-    pub(crate) fn from_chunks(lease: ChunkLease) -> Self {
-        Self { memory: Memory::Chunks(lease, Timestamp::now()) }
+    pub(crate) fn from_chunks(lease: ChunkLease, seen: Seen) -> Self {
+        Self { memory: Memory::Chunks(lease, seen) }
     }
 
     /// The lease of an AF_XDP socket's batch; any other comes back.
@@ -105,8 +116,8 @@ impl PacketBatch {
             Memory::Block(lease) => Walked::Block(Walk::new(lease.body(), lease.extras())),
             Memory::Frames(lease) => Walked::Frames { lease, next: 0 },
             #[cfg(feature = "af-xdp")]
-            Memory::Chunks(lease, time) => {
-                Walked::Chunks { lease, place: lease.start(), time: *time }
+            Memory::Chunks(lease, seen) => {
+                Walked::Chunks { lease, place: lease.start(), seen: *seen }
             }
             Memory::Arena(arena) => Walked::Block(Walk::new(&arena.body, arena.extras)),
         };
@@ -181,7 +192,7 @@ impl PacketBatch {
             Memory::Block(lease) => BlockHeader::read(lease.body()).first_time,
             Memory::Frames(lease) => stamp(lease, 0),
             #[cfg(feature = "af-xdp")]
-            Memory::Chunks(_, time) => *time,
+            Memory::Chunks(_, seen) => seen.time,
             Memory::Arena(arena) => BlockHeader::read(&arena.body).first_time,
         }
     }
@@ -192,7 +203,7 @@ impl PacketBatch {
             Memory::Block(lease) => BlockHeader::read(lease.body()).last_time,
             Memory::Frames(lease) => stamp(lease, lease.len() - 1),
             #[cfg(feature = "af-xdp")]
-            Memory::Chunks(_, time) => *time,
+            Memory::Chunks(_, seen) => seen.time,
             Memory::Arena(arena) => BlockHeader::read(&arena.body).last_time,
         }
     }
@@ -323,7 +334,7 @@ enum Walked<'a> {
     Chunks {
         lease: &'a ChunkLease,
         place: ChunkPlace,
-        time: Timestamp,
+        seen: Seen,
     },
 }
 
@@ -354,9 +365,11 @@ impl<'a> Iterator for Packets<'a> {
                 None
             }
             #[cfg(feature = "af-xdp")]
-            Walked::Chunks { lease, place, time } => {
+            Walked::Chunks { lease, place, seen } => {
                 let data = lease.frame(place)?;
-                Some(Packet::new(data, PacketMeta::of_bytes(data.len(), *time)))
+                let Seen { time, hardware, interface_index } = *seen;
+                let meta = PacketMeta::of_frame(data, time, (hardware, interface_index));
+                Some(Packet::new(data, meta))
             }
         }
     }

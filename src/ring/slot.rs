@@ -21,7 +21,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
 pub(crate) use self::receive::{FrameLease, FrameRing};
-pub(crate) use self::transmit::TxRing;
+pub(crate) use self::transmit::{Progress, TxRing};
 use crate::sys::Mapping;
 
 /// Where what we read of a slot begins: right behind the status word.

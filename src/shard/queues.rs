@@ -34,9 +34,26 @@ pub struct XdpShardsBuilder<R> {
     socket: XdpSocketBuilder,
 }
 
+impl<R> ShardsBuilder<R> {
+    /// Options that only captures have must not be lost in silence.
+    fn check_for_queues(&self) -> Result<()> {
+        let why = if !self.more.is_empty() {
+            "shards on queues have no captures: leave out `and_capture`"
+        } else if self.capture.is_some() {
+            "shards on queues have no capture: leave out `capture`; a filter is said with `XdpProgram::filtered` in the \
+             socket's options, and AF_XDP has no snap length"
+        } else if self.source.is_some() {
+            "shards on queues have no fanout group: leave out `source`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::ShardPlan(why))
+    }
+}
+
 impl<R: Runtime> ShardsBuilder<R> {
     /// Shards that receive, and send, through AF_XDP: one a queue, with a socket of these options. What was
-    /// said of cores, failures, runtime and interface holds for them too; what was said of captures does not.
+    /// said of cores, failures, runtime and interface holds for them too; options of captures are refused.
     ///
     /// ```no_run
     /// use ringtap::{Queues, Shards, XdpSocket};
@@ -75,16 +92,22 @@ impl<R: Runtime> XdpShardsBuilder<R> {
         Fut: Future<Output = Result<()>> + 'static,
     {
         let Self { shards, queues, mut socket } = self;
-        if !shards.more.is_empty() {
-            return Err(Error::ShardPlan("shards on queues have no captures: `and_capture`"));
-        }
+        shards.check_for_queues()?;
         if let Some(interface) = shards.interface {
             socket = socket.interface(interface);
         }
         if !socket.receives() {
             return Err(Error::NotReceiving);
         }
+        if socket.names_a_queue() {
+            return Err(Error::ShardPlan("`Queues` says which queues: leave out `queue_id`"));
+        }
         let count = socket.queue_count()?;
+        if count == 0 {
+            return Err(Error::ShardPlan(
+                "the interface has no receive queue now: nobody has opened the tun or tap, or its driver is stopped",
+            ));
+        }
         let queues = match queues {
             Queues::Auto => 0..count,
             Queues::One(queue) => queue..queue.saturating_add(1),

@@ -96,6 +96,9 @@ fn collect(reports: &Receiver<Report>, count: usize) -> Result<Vec<Readers>> {
     for _ in 0..count {
         match reports.recv() {
             Ok((index, Ok(reader))) => readers[index] = Some(reader),
+            Ok((_, Err(Error::Shard { source, .. }))) if source.is_about_options() => {
+                return Err(*source); // no shard could have started
+            }
             Ok((_, Err(error))) => return Err(error),
             Err(_) => break, // a runtime ended without running its future
         }

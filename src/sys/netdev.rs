@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code, reason = "ioctls with pointers and unions")]
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -10,8 +11,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::netlink;
+
 /// Longest interface name, in bytes (`IFNAMSIZ` less the terminator).
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
+/// Longest alternative name (`ALTIFNAMSIZ`), which no ioctl takes.
+const MAX_ALTERNATIVE: usize = 127;
+/// An Ethernet header with a tag: no kind of link has more that the MTU does not count, or they are few.
+const LONGEST_HEADER: usize = 18;
 
 /// Asks about interfaces, on any socket of the network namespace in question.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +26,7 @@ pub(crate) struct Asker<'a>(pub(crate) BorrowedFd<'a>);
 
 impl Asker<'_> {
     pub(crate) fn index(&self, name: &str) -> io::Result<u32> {
-        check(name)?;
-        Ok(rustix::net::netdevice::name_to_index(self.0, name)?)
+        Ok(rustix::net::netdevice::name_to_index(self.0, &canonical(name)?)?)
     }
 
     /// Whether there is an interface with this index.
@@ -94,9 +100,34 @@ impl Asker<'_> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GTSO, data: 0 })?.data != 0)
     }
 
+    /// Bytes of the longest packet that a packet socket may be given here: by the MTU, or, where segments are put
+    /// together or split only later, as long as IP allows.
+    pub(crate) fn longest_packet(&self, name: &str) -> io::Result<usize> {
+        // A driver that does not answer has none of these.
+        let is_on =
+            |cmd| self.ethtool(name, Value { cmd, data: 0 }).is_ok_and(|value| value.data != 0);
+        let is_whole = [ETHTOOL_GGRO, ETHTOOL_GTSO, ETHTOOL_GGSO].into_iter().any(is_on)
+            || self.offload_flags(name).is_ok_and(|flags| flags & ETH_FLAG_LRO != 0);
+        let by_mtu = self.mtu(name)? as usize + LONGEST_HEADER;
+        Ok(if is_whole { by_mtu.max(usize::from(u16::MAX) + LONGEST_HEADER) } else { by_mtu })
+    }
+
     /// `ETH_FLAG_*`, from `ETHTOOL_GFLAGS`.
     pub(crate) fn offload_flags(&self, name: &str) -> io::Result<u32> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GFLAGS, data: 0 })?.data)
+    }
+
+    /// Whether the driver stamps received packets by the card's clock, and in software, from `ETHTOOL_GET_TS_INFO`.
+    pub(crate) fn rx_stamps(&self, name: &str) -> io::Result<(bool, bool)> {
+        let command = Timestamping { cmd: ETHTOOL_GET_TS_INFO, ..Timestamping::EMPTY };
+        let abilities = self.ethtool(name, command)?.abilities;
+        let has = |flag| abilities & flag != 0;
+        Ok((has(libc::SOF_TIMESTAMPING_RX_HARDWARE), has(libc::SOF_TIMESTAMPING_RX_SOFTWARE)))
+    }
+
+    /// The name of the interface with this index.
+    pub(crate) fn name_of(&self, index: u32) -> io::Result<String> {
+        Ok(rustix::net::netdevice::index_to_name(self.0, index)?)
     }
 
     /// Entries of the card's receive ring, and how many there could be, from `ETHTOOL_GRINGPARAM`.
@@ -172,15 +203,19 @@ pub(crate) fn names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn check(name: &str) -> io::Result<()> {
-    if name.is_empty() || name.len() > MAX_NAME || name.contains(['\0', '/']) {
+/// A name that ioctls take: the same, or the interface's own where this is an alternative one that is longer.
+fn canonical(name: &str) -> io::Result<Cow<'_, str>> {
+    if name.is_empty() || name.len() > MAX_ALTERNATIVE || name.contains(['\0', '/']) {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
-    Ok(())
+    match name.len() {
+        0..=MAX_NAME => Ok(Cow::Borrowed(name)),
+        _ => netlink::own_name(name).map(Cow::Owned),
+    }
 }
 
 fn named(name: &str) -> io::Result<libc::ifreq> {
-    check(name)?;
+    let name = canonical(name)?;
     // SAFETY: a C struct of integers, arrays and pointers; all zero is valid.
     let mut ifreq: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
     for (to, from) in ifreq.ifr_name.iter_mut().zip(name.bytes()) {
@@ -194,11 +229,14 @@ const ETHTOOL_GSET: u32 = 0x01;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GRINGPARAM: u32 = 0x10;
 const ETHTOOL_GTSO: u32 = 0x1e;
+const ETHTOOL_GGSO: u32 = 0x23;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GET_TS_INFO: u32 = 0x41;
 
+/// Of [`Asker::offload_flags`]: tags are put in by the card.
+pub(crate) const ETH_FLAG_TXVLAN: u32 = 1 << 7;
 /// Of [`Asker::offload_flags`]: tags are stripped by the card.
 pub(crate) const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 /// Of [`Asker::offload_flags`]: the card puts packets together.

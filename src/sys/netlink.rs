@@ -1,5 +1,5 @@
-//! Questions by netlink that no ioctl answers: which XDP program an interface has (rtnetlink(7)), and what its
-//! driver does for XDP (Documentation/netlink/specs/netdev.yaml).
+//! Questions by netlink that no ioctl answers: whose a long alternative name is, which XDP program an interface has
+//! (rtnetlink(7)), and what its driver does for XDP (Documentation/netlink/specs/netdev.yaml).
 
 use std::io;
 
@@ -15,7 +15,11 @@ const NESTED: u16 = 1 << 15;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
+const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_XDP_PROG_ID: u16 = 4;
 /// The header of a link message, behind the other.
 const LINK_HEADER: usize = 16;
@@ -54,6 +58,48 @@ fn parse_link(message: &[u8]) -> Option<u32> {
     let xdp = attribute(message.get(HEADER + LINK_HEADER..)?, IFLA_XDP)?;
     let id = attribute(xdp, IFLA_XDP_PROG_ID)?;
     Some(u32::from_ne_bytes(id.get(..4)?.try_into().ok()?))
+}
+
+/// The far end of a veth pair, by its index; `None` where it is in another namespace.
+pub(crate) fn peer(index: u32) -> io::Result<Option<u32>> {
+    let mut link = vec![0; LINK_HEADER];
+    link[4..8].copy_from_slice(&index.to_ne_bytes()); // any family, any type; no flags
+    Ok(parse_peer(&ask(None, RTM_GETLINK, &link)?))
+}
+
+fn parse_peer(message: &[u8]) -> Option<u32> {
+    if message.get(4..6)? != RTM_NEWLINK.to_ne_bytes() {
+        return None;
+    }
+    let attributes = message.get(HEADER + LINK_HEADER..)?;
+    if attribute(attributes, IFLA_LINK_NETNSID).is_some() {
+        return None;
+    }
+    let peer = attribute(attributes, IFLA_LINK)?;
+    Some(u32::from_ne_bytes(peer.get(..4)?.try_into().ok()?))
+}
+
+/// The own name of the interface that has this alternative one (5.5), in the calling thread's namespace.
+pub(crate) fn own_name(alternative: &str) -> io::Result<String> {
+    let mut link = vec![0; LINK_HEADER];
+    let name: Vec<u8> = alternative.bytes().chain([0]).collect();
+    push(&mut link, IFLA_ALT_IFNAME, &name);
+    let no_such = || io::Error::from_raw_os_error(libc::ENODEV);
+    match ask(None, RTM_GETLINK, &link) {
+        Ok(answer) => parse_name(&answer).ok_or_else(no_such),
+        // Kernels without such names take the request for one without any.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(no_such()),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_name(message: &[u8]) -> Option<String> {
+    if message.get(4..6)? != RTM_NEWLINK.to_ne_bytes() {
+        return None;
+    }
+    let name = attribute(message.get(HEADER + LINK_HEADER..)?, IFLA_IFNAME)?;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    Some(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
 /// What an interface's driver does for XDP; `None` where the kernel does not tell (before 6.3).
@@ -140,6 +186,13 @@ mod tests {
         push(&mut message, 3, b"eth0\0");
         push(&mut message, IFLA_XDP | NESTED, &xdp);
         assert_eq!(parse_link(&message), Some(77));
+        assert_eq!(parse_name(&message).as_deref(), Some("eth0"));
+        assert_eq!(parse_peer(&message), None);
+        let mut paired = message.clone();
+        push(&mut paired, IFLA_LINK, &5_u32.to_ne_bytes());
+        assert_eq!(parse_peer(&paired), Some(5));
+        push(&mut paired, IFLA_LINK_NETNSID, &[0; 4]);
+        assert_eq!(parse_peer(&paired), None, "elsewhere");
         for len in 0..message.len() {
             assert_eq!(parse_link(&message[..len]), None, "{len}");
         }

@@ -22,7 +22,7 @@ fn complaint(words: &[&str]) -> String {
     String::from_utf8(output.stderr).expect("it writes text")
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
     if namespace().is_none() {
         return;
@@ -35,7 +35,7 @@ fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
     assert!(std::fs::read_to_string(report).unwrap().contains("</svg>"));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn completions_and_the_manual_are_those_of_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(text(&["completions", shell]).contains("ringtap-sensor"));
@@ -46,7 +46,7 @@ fn completions_and_the_manual_are_those_of_the_commands() {
     assert!(report.to_string().contains("io_uring"), "{report}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_a_record_costs_is_measured_with_records_that_arrive() {
     let directory = Directory::new();
     let path = directory.path().join("flows.ndjson");
@@ -56,7 +56,7 @@ fn what_a_record_costs_is_measured_with_records_that_arrive() {
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1000);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_spool_is_one_sensors() {
     let Some(namespace) = namespace() else { return };
     namespace.loopback_up();
@@ -68,7 +68,7 @@ fn a_spool_is_one_sensors() {
     assert!(told.contains("another sensor has it"), "{told}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_is_wrong_is_said_with_a_remedy() {
     let Some(_namespace) = namespace() else { return };
     let directory = Directory::new();
@@ -88,7 +88,7 @@ fn what_is_wrong_is_said_with_a_remedy() {
     assert!(told.contains("line 1") && told.contains("letters, digits"), "{told}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn top_flows_and_capture_show_what_comes() {
     let Some(namespace) = namespace() else { return };
     let veth = namespace.veth();
@@ -108,7 +108,7 @@ fn top_flows_and_capture_show_what_comes() {
     sending.join().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_kill_at_any_time_takes_only_what_is_counted_at_the_next_start() {
     let Some(namespace) = namespace() else { return };
     namespace.loopback_up();
@@ -140,7 +140,7 @@ fn a_kill_at_any_time_takes_only_what_is_counted_at_the_next_start() {
     assert_eq!(flows + missing, made, "made, by the ledger");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_spool_that_is_full_takes_nothing_more_and_counts_it() {
     let Some(namespace) = namespace() else { return };
     namespace.loopback_up();

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn a_collector_of_ipfix_has_the_same_totals() {
     let Some(place) = Place::new() else { return };
     let kept = place.path("kept");
@@ -51,7 +51,7 @@ fn a_collector_of_ipfix_has_the_same_totals() {
     assert!(flows == 100_000 || number(&account, "drops") + place.veth.lost() > 1, "{flows} flows");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn two_consumers_of_redis_see_each_record_once_and_nothing_is_lost_while_it_is_away() {
     let Some(place) = Place::new() else { return };
     let words = [
@@ -152,7 +152,7 @@ fn two_consumers_of_redis_see_each_record_once_and_nothing_is_lost_while_it_is_a
 }
 
 #[cfg(feature = "parquet")]
-#[test]
+#[ringtap_lab::test]
 fn parquet_files_read_by_another_reader_have_the_same_totals_after_a_kill() {
     let Some(place) = Place::new() else { return };
     let config = place.path("parquet.toml");
@@ -191,7 +191,7 @@ print(len(tables), table.num_rows, len(keys), total('packets_sent', 'packets_rec
 }
 
 /// A collector that takes TCP, by the standard's words, for what nfcapd does not take.
-#[test]
+#[ringtap_lab::test]
 fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
     let Some(place) = Place::new() else { return };
     let listener = TcpListener::bind("127.0.0.1:4740").unwrap();

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn a_stream_of_three_nats_servers_has_every_record_once_though_one_is_killed() {
     let Some(place) = Place::new() else { return };
     let mut servers: Vec<Option<Process>> = Vec::new();
@@ -153,7 +153,7 @@ impl Client {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_hole_in_a_stream_is_filled_and_what_is_there_is_not_sent_again() {
     let Some(place) = Place::new() else { return };
     let store = place.path("store");

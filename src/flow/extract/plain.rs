@@ -6,10 +6,17 @@ use std::sync::LazyLock;
 use flowscope::extract::{self as theirs, FiveTupleKey};
 use flowscope::{Extracted, FlowExtractor, L4Proto, Orientation, PacketView, TcpFlags, TcpInfo};
 
+use crate::flow::frames::{self, Upper};
+
 /// Tells flows apart by protocol, addresses and ports.
 ///
 /// As flowscope's, of which it is the same key, and a quarter of the instructions: whole segments of TCP and datagrams
-/// of UDP, straight in IPv4 without options or in IPv6, are read here; all else is flowscope's to look at.
+/// of UDP, straight in IPv4 without options or in IPv6, are read here; all else is flowscope's to look at. Other than
+/// there, SCTP, DCCP and UDP-Lite have their ports in the key (RFC 9260, 4340, 3828), and IPv4 with a total length of 0,
+/// as hosts that leave segmentation to the card write it, is as long as its frame.
+///
+/// Those are the protocols whose ports the kernel's fanout hash takes. It takes the SPI of ESP and AH as well, which the
+/// key has not: several security associations of two hosts are one flow here, and may be on several shards.
 #[derive(Debug, Clone, Copy)]
 pub struct FiveTuple {
     whole: theirs::FiveTuple,
@@ -44,15 +51,58 @@ impl FlowExtractor for FiveTuple {
 
     #[inline]
     fn extract(&self, view: PacketView<'_>) -> Option<Extracted<FiveTupleKey>> {
-        let Some(plain) = Plain::read(view.frame) else { return self.whole.extract(view) };
+        let Some(plain) = Plain::read(view.frame) else { return self.extract_other(view) };
         let Plain { source, destination, l4, tcp } = plain;
+        Some(self.extracted(l4, source, destination, tcp))
+    }
+}
+
+impl FiveTuple {
+    /// What flowscope says, with the ports that it leaves out.
+    #[cold]
+    fn extract_other(&self, view: PacketView<'_>) -> Option<Extracted<FiveTupleKey>> {
+        let extracted = self.whole.extract(view)?;
+        match extracted.l4 {
+            Some(l4 @ (L4Proto::Sctp | L4Proto::Other(DCCP | UDP_LITE))) => {
+                Some(self.with_ports(view.frame, l4).unwrap_or(extracted))
+            }
+            _ => Some(extracted),
+        }
+    }
+
+    /// `None` where the ports are not in the frame, or it is a later fragment.
+    fn with_ports(&self, frame: &[u8], l4: L4Proto) -> Option<Extracted<FiveTupleKey>> {
+        let Upper { protocol, at, is_whole } = frames::upper(frame)?;
+        let is_it = match l4 {
+            L4Proto::Sctp => protocol == SCTP,
+            L4Proto::Other(number) => protocol == number,
+            _ => false,
+        };
+        let (source, destination) = frames::addresses(frame).filter(|_| is_it && is_whole)?;
+        let source = SocketAddr::new(source, number(frame, at)?);
+        let destination = SocketAddr::new(destination, number(frame, at + 2)?);
+        Some(self.extracted(l4, source, destination, None))
+    }
+
+    #[inline]
+    fn extracted(
+        &self,
+        l4: L4Proto,
+        source: SocketAddr,
+        destination: SocketAddr,
+        tcp: Option<TcpInfo>,
+    ) -> Extracted<FiveTupleKey> {
         let (a, b, orientation) = match self.is_bidirectional() && source > destination {
             true => (destination, source, Orientation::Reverse),
             false => (source, destination, Orientation::Forward),
         };
-        Some(Extracted::new(FiveTupleKey::new(l4, a, b), orientation, Some(l4), tcp))
+        Extracted::new(FiveTupleKey::new(l4, a, b), orientation, Some(l4), tcp)
     }
 }
+
+const SCTP: u8 = 132;
+const DCCP: u8 = 33;
+const UDP_LITE: u8 = 136;
 
 /// A packet as most are.
 struct Plain {
@@ -77,7 +127,12 @@ impl Plain {
     fn v4(frame: &[u8]) -> Option<Self> {
         let ip: &[u8; 20] = frame.get(14..34)?.first_chunk()?;
         let is_fragment = number(ip, 6)? & 0x3fff != 0;
-        let rest = frame.get(34..14 + usize::from(number(ip, 2)?))?;
+        // Of none: longer than it can say, or left to the card.
+        let end = match number(ip, 2)? {
+            0 => frame.len(),
+            len => 14 + usize::from(len),
+        };
+        let rest = frame.get(34..end)?;
         let address = |at: usize| Some(IpAddr::from(*ip[at..].first_chunk::<4>()?));
         if is_fragment {
             return None;
@@ -88,8 +143,11 @@ impl Plain {
     #[inline]
     fn v6(frame: &[u8]) -> Option<Self> {
         let ip: &[u8; 40] = frame.get(14..54)?.first_chunk()?;
-        let len = number(ip, 4)?;
-        let rest = frame.get(54..54 + usize::from(len))?;
+        let end = match number(ip, 4)? {
+            0 => frame.len(),
+            len => 54 + usize::from(len),
+        };
+        let rest = frame.get(54..end)?;
         let address = |at: usize| Some(IpAddr::from(*ip[at..].first_chunk::<16>()?));
         Self::transport(ip[6], rest, 54, address(8)?, address(24)?)
     }
@@ -152,6 +210,14 @@ mod tests {
     fn same(frame: &[u8]) -> bool {
         let view = || PacketView::new(frame, flowscope::Timestamp::default());
         let told = |extracted: Option<Extracted<FiveTupleKey>>| format!("{extracted:?}");
+        let is_ours = frames::upper(frame)
+            .is_some_and(|upper| matches!(upper.protocol, SCTP | DCCP | UDP_LITE))
+            || matches!(frame.get(12..18), Some([0x08, 0x00, _, _, 0, 0]))
+            || matches!(frame.get(12..20), Some([0x86, 0xdd, _, _, _, _, 0, 0]));
+        if is_ours {
+            FiveTuple::bidirectional().extract(view());
+            return Plain::read(frame).is_some();
+        }
         for (ours, theirs) in [
             (FiveTuple::bidirectional(), theirs::FiveTuple::bidirectional()),
             (FiveTuple::directional(), theirs::FiveTuple::directional()),
@@ -191,6 +257,40 @@ mod tests {
             assert!(same(&frame));
             frame.extend([0; 6]); // Ethernet's padding
             assert!(same(&frame));
+        }
+    }
+
+    #[test]
+    fn ports_are_told_of_all_protocols_that_the_kernels_hash_takes_them_of() {
+        let keys = |protocol: u8, source: u16, is_v6: bool| {
+            let mut frame = frame(is_v6, false, (source, 9), b"payload");
+            frame[if is_v6 { 20 } else { 23 }] = protocol;
+            let view = PacketView::new(&frame, flowscope::Timestamp::default());
+            FiveTuple::bidirectional().extract(view).expect("it is of a flow").key
+        };
+        for protocol in [SCTP, DCCP, UDP_LITE] {
+            for is_v6 in [false, true] {
+                let [one, other] = [7, 8].map(|source| keys(protocol, source, is_v6));
+                assert_ne!(one, other, "{protocol}");
+                assert_eq!((one.a.port(), one.b.port()), (9, 7));
+            }
+        }
+        // ESP: no ports.
+        assert_eq!(keys(50, 7, false), keys(50, 8, false));
+    }
+
+    #[test]
+    fn a_length_of_none_is_that_of_the_frame() {
+        for (is_v6, at) in [(false, 16), (true, 18)] {
+            let whole = frame(is_v6, true, (7, 80), &[1; 3000]);
+            let mut unsaid = whole.clone();
+            unsaid[at..at + 2].copy_from_slice(&[0, 0]);
+            let told = |frame: &[u8]| {
+                let view = PacketView::new(frame, flowscope::Timestamp::default());
+                let extracted = FiveTuple::bidirectional().extract(view).expect("it is of a flow");
+                (extracted.key, extracted.tcp.expect("it is a segment").payload_len)
+            };
+            assert_eq!(told(&unsaid), told(&whole));
         }
     }
 

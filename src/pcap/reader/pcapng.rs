@@ -21,6 +21,8 @@ pub(super) struct Pcapng {
     first: usize,
     /// Of every interface.
     units: Vec<Unit>,
+    /// Bytes of the interfaces' texts that are remembered.
+    text: usize,
 }
 
 /// An option: its code and its value.
@@ -65,6 +67,8 @@ struct PacketBlock {
 
 /// The most interfaces that are remembered.
 const MAX_INTERFACES: usize = 1 << 16;
+/// The most bytes of their texts, in all: each might have three of 64 KiB.
+const MAX_TEXT: usize = 16 << 20;
 
 impl Pcapng {
     /// Bytes of the block that these begin with, as far as that can be told.
@@ -187,6 +191,11 @@ impl Pcapng {
                 _ => {}
             }
         })?;
+        let texts = [&interface.name, &interface.description, &interface.filter];
+        self.text += texts.into_iter().flatten().map(String::len).sum::<usize>();
+        if self.text > MAX_TEXT {
+            return Err(FileFault::TooMuchText);
+        }
         self.units.push(unit);
         Ok(interface)
     }

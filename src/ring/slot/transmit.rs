@@ -56,7 +56,7 @@ fn tx_state<O: TxOrders>(status: &impl Word) -> u32 {
 
 /// The sender's half of a frame ring.
 ///
-/// Four counters, each at most the one before: `committed` ≥ `handed` ≥ `completed`, and `refused`
+/// Three counters, each at most the one before: `committed` ≥ `handed` ≥ `completed`; `refused` and `discarded`
 /// beside them. Between `completed` and `committed` lie the slots in use.
 #[derive(Debug)]
 pub(crate) struct TxRing {
@@ -65,12 +65,25 @@ pub(crate) struct TxRing {
     handed: u64,
     completed: u64,
     refused: u64,
+    discarded: u64,
+}
+
+/// How far the kernel has come with a ring, in frames since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Progress {
+    pub(crate) handed: u64,
+    pub(crate) completed: u64,
 }
 
 impl TxRing {
     pub(crate) fn new(mapping: Mapping, layout: SlotLayout) -> Self {
         let slots = Slots::new(mapping, layout);
-        Self { slots, committed: 0, handed: 0, completed: 0, refused: 0 }
+        Self { slots, committed: 0, handed: 0, completed: 0, refused: 0, discarded: 0 }
+    }
+
+    /// Bytes of a slot for frames of `longest` bytes.
+    pub(crate) fn slot_size(longest: usize) -> usize {
+        (TX_DATA_AT + longest).next_multiple_of(libc::TPACKET_ALIGNMENT)
     }
 
     /// The most bytes a frame may have.
@@ -84,7 +97,7 @@ impl TxRing {
         self.slots.layout.frame_count
     }
 
-    /// Frames committed so far, refused ones not counted.
+    /// Frames committed so far, refused and discarded ones not counted.
     pub(crate) fn committed(&self) -> u64 {
         self.committed
     }
@@ -94,9 +107,19 @@ impl TxRing {
         self.refused
     }
 
+    /// Frames taken back before the kernel took them.
+    pub(crate) fn discarded(&self) -> u64 {
+        self.discarded
+    }
+
     /// Frames committed that the kernel has not begun to send, as of the last [`look`](Self::look).
     pub(crate) fn pending(&self) -> usize {
         (self.committed - self.handed) as usize
+    }
+
+    /// How far the kernel has come, as of the last [`look`](Self::look).
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { handed: self.handed, completed: self.completed }
     }
 
     /// Frames committed that are not sent yet, as of the last [`look`](Self::look).
@@ -174,11 +197,28 @@ impl TxRing {
         Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), len.min(self.capacity())) })
     }
 
+    /// Bytes of that frame.
+    pub(crate) fn head_len(&self) -> Option<usize> {
+        (self.handed < self.committed).then(|| self.len(self.index(self.handed)) as usize)
+    }
+
     /// Refuses the frame that the kernel is to take next, and has not taken, in its place.
     pub(crate) fn refuse_head(&mut self) {
         if self.handed < self.committed {
             self.move_up();
         }
+    }
+
+    /// Takes back all frames that the kernel has not taken: how many those were. It must not be inside a kick.
+    pub(crate) fn discard(&mut self) -> u64 {
+        let discarded = self.committed - self.handed;
+        for position in self.handed..self.committed {
+            // Relaxed: nobody but us looks at it before it is committed again.
+            self.slots.status(self.index(position)).store(AVAILABLE, Ordering::Relaxed);
+        }
+        self.committed = self.handed;
+        self.discarded += discarded;
+        discarded
     }
 
     /// Takes the refused frame at `handed` out: each frame behind it moves one slot up.

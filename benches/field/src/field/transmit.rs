@@ -214,7 +214,7 @@ fn stop_when_over(stop: StopHandle, progress: &Progress) -> JoinHandle<()> {
 
 /// With one UMEM for both sides.
 fn xdp_bridge(names: [&str; 2], progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
-    let bridge = ringtap::XdpBridge::open_pair(names[0], names[1])?;
+    let bridge = ringtap::XdpBridge::open_pair_without_vlans(names[0], names[1])?;
     let watching = stop_when_over(bridge.stop_handle(), progress);
     let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
     executor.block_on(bridge.run_async(|_frame, _direction| true))?;
