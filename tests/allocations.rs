@@ -39,14 +39,14 @@ fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_counter_counts() {
     let before = allocations();
     drop(std::hint::black_box(vec![1_u8; 100]));
     assert_eq!(allocations() - before, 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_stream_of_batches_allocates_nothing_once_it_runs() {
     const COUNT: u64 = 60_000;
     let Some(net) = namespace() else { return };
@@ -89,7 +89,7 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
 }
 
 #[cfg(feature = "flow")]
-#[test]
+#[ringtap_lab::test]
 fn a_stream_of_flows_allocates_nothing_once_they_have_begun() {
     use futures_util::StreamExt;
     use ringtap::flow::FlowExt;

@@ -19,7 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Blocks for all that a test sends, however long the reader is kept from its core: each burst takes
 /// one at least, since its time runs out.
 fn ring(interface: &str) -> CaptureBuilder {
-    Capture::builder().interface(interface).block_size(1 << 17).block_count(256).block_timeout_ms(5)
+    Capture::builder()
+        .interface(interface)
+        .block_size(1 << 17)
+        .block_count(256)
+        .block_timeout_ms(5)
+        .frame_size(2048)
 }
 
 fn open(interface: &str) -> AsyncCapture {
@@ -44,7 +49,7 @@ fn send(interface: &str, traffic: &Traffic, count: u64) -> std::thread::JoinHand
     })
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_stream_of_batches_is_every_frame_once_in_order() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -65,7 +70,7 @@ fn a_stream_of_batches_is_every_frame_once_in_order() {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early() {
     let microseconds = Duration::from_micros;
     for coalesce in [
@@ -101,7 +106,7 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn timers_near_and_far_end_while_packets_never_stop() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -136,7 +141,7 @@ fn timers_near_and_far_end_while_packets_never_stop() {
     sending.join().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_wait_dropped_at_every_poll_loses_nothing() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -169,7 +174,7 @@ fn a_wait_dropped_at_every_poll_loses_nothing() {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn readable_takes_nothing() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -184,7 +189,7 @@ fn readable_takes_nothing() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn readable_waits_until_there_is_a_batch() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -206,7 +211,7 @@ fn readable_waits_until_there_is_a_batch() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn several_captures_on_one_thread_all_progress_under_a_flood() {
     let Some(net) = namespace() else { return };
     let pairs = [net.veth(), net.veth(), net.veth()];
@@ -251,7 +256,7 @@ fn several_captures_on_one_thread_all_progress_under_a_flood() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn closing_leaves_the_fanout_group_and_so_does_the_end_of_the_executor() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -306,7 +311,7 @@ fn closing_leaves_the_fanout_group_and_so_does_the_end_of_the_executor() {
     ring(&veth.right).fanout(FanoutMode::LoadBalance, 3).build().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_socket_taken_back_works_elsewhere() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -331,7 +336,7 @@ fn a_socket_taken_back_works_elsewhere() {
     assert_eq!(capture.stats().unwrap().delivered, 2);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_socket_whose_reactor_has_ended_says_so() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -344,7 +349,7 @@ fn a_socket_whose_reactor_has_ended_says_so() {
     assert!(error.to_string().contains("block_on"));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn stopping_from_another_thread_drains_and_ends_the_stream() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -371,7 +376,7 @@ fn stopping_from_another_thread_drains_and_ends_the_stream() {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_op_slab_is_bounded_and_full_is_an_error() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -386,7 +391,7 @@ fn the_op_slab_is_bounded_and_full_is_an_error() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sockets_made_waited_on_and_dropped_ten_thousand_times_leave_no_op_and_no_descriptor() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -416,7 +421,7 @@ fn sockets_made_waited_on_and_dropped_ten_thousand_times_leave_no_op_and_no_desc
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_idle_executor_makes_no_system_calls_but_one() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -431,7 +436,7 @@ fn an_idle_executor_makes_no_system_calls_but_one() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_forked_child_cannot_use_its_parents_reactor_and_does_not_harm_it() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -13,13 +13,13 @@ ringtap_lab::test_binary!();
 macro_rules! in_both_layouts {
     ($($name:ident)*) => {
         mod blocks {
-            $(#[test]
+            $(#[ringtap_lab::test]
             fn $name() {
                 super::$name(ringtap::RingLayout::Blocks);
             })*
         }
         mod frames {
-            $(#[test]
+            $(#[ringtap_lab::test]
             fn $name() {
                 super::$name(ringtap::RingLayout::Frames);
             })*
@@ -40,9 +40,10 @@ in_both_layouts! {
     on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored
 }
 
-/// A small ring: 16 blocks of 256 KiB, handed over after 5 ms.
+/// A small ring: 16 blocks of 256 KiB, handed over after 5 ms; or 2048 frames.
 fn small(interface: &str) -> CaptureBuilder {
-    Capture::builder().interface(interface).block_size(1 << 18).block_count(16).block_timeout_ms(5)
+    let ring = Capture::builder().interface(interface).block_size(1 << 18).block_count(16);
+    ring.frame_size(2048).block_timeout_ms(5)
 }
 
 /// Reads until `count` frames were recorded, or nothing came for two seconds.
@@ -86,7 +87,7 @@ fn every_frame_arrives_once_in_order_and_unchanged(layout: RingLayout) {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_packet_says_what_the_kernel_knows_of_it() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -189,7 +190,7 @@ fn jumbo_frames_arrive_whole(layout: RingLayout) {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_are_handed_over_at_once_and_blocks_when_their_time_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -203,7 +204,7 @@ fn frames_are_handed_over_at_once_and_blocks_when_their_time_is_up() {
     assert_eq!(blocks.stats().unwrap().pending(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_frame_that_is_too_small_for_a_packet_cuts_it_and_says_so() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -218,7 +219,7 @@ fn a_frame_that_is_too_small_for_a_packet_cuts_it_and_says_so() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_packet_larger_than_a_block_is_cut_and_counted() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -24,7 +24,7 @@ mod channel {
 
     use super::*;
 
-    #[test]
+    #[ringtap_lab::test]
     fn every_packet_comes_through_once_in_order_and_the_end_drains() {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
@@ -56,7 +56,7 @@ mod channel {
         assert_eq!(capture.interface(), veth.right);
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn a_full_queue_drops_and_counts_or_leaves_it_to_the_ring() {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
@@ -82,7 +82,7 @@ mod channel {
         }
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn dropping_it_ends_it_whatever_it_is_about() {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
@@ -98,7 +98,7 @@ mod channel {
         }
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn several_threads_share_what_comes_and_a_removed_interface_is_told_once() {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
@@ -147,14 +147,14 @@ mod channel {
         assert!(capture.recv().unwrap().is_none());
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn what_cannot_be_opened_is_told_at_once() {
         let Some(_net) = namespace() else { return };
         assert!(matches!(ChannelCapture::open("nowhere0"), Err(Error::NoSuchInterface { .. })));
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_flooded_interface_holds_up_no_other_and_a_removed_one_ends_only_itself() {
     let Some(net) = namespace() else { return };
     let pairs = [net.veth(), net.veth(), net.veth()];
@@ -203,7 +203,7 @@ fn a_flooded_interface_holds_up_no_other_and_a_removed_one_ends_only_itself() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_capture_is_of_another_namespace_while_its_thread_stays_where_it_is() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -119,7 +119,7 @@ async fn heard<K>(mut conversation: Conversation<K>) -> ([Vec<u8>; 2], u64, Opti
     (said, missing, reason)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn conversations_bring_both_sides_whole() {
     executor::block_on(async {
         let flows = file(20, 30).flow_stream(FiveTuple::bidirectional());
@@ -140,7 +140,7 @@ fn conversations_bring_both_sides_whole() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn who_reads_slowly_is_told_what_he_missed_and_holds_up_nobody() {
     for policy in [BacklogPolicy::Gap, BacklogPolicy::Close] {
         executor::block_on(async {
@@ -175,7 +175,7 @@ fn who_reads_slowly_is_told_what_he_missed_and_holds_up_nobody() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_stream_that_waits_for_who_reads_slowly_loses_nothing() {
     executor::block_on(async {
         let flows = file(5, 100).flow_stream(FiveTuple::bidirectional());
@@ -224,7 +224,7 @@ impl AsyncReassembler for Noting {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn each_reassembler_gets_its_bytes_and_is_closed_once() {
     let ledger = Ledger::default();
     let into = Rc::clone(&ledger);
@@ -256,7 +256,7 @@ fn each_reassembler_gets_its_bytes_and_is_closed_once() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn reassemblers_of_a_stream_that_is_dropped_are_closed_once() {
     let ledger = Ledger::default();
     let into = Rc::clone(&ledger);
@@ -282,7 +282,7 @@ fn reassemblers_of_a_stream_that_is_dropped_are_closed_once() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn channels_take_streams_to_threads() {
     let readers = Rc::new(RefCell::new(Vec::new()));
     let into = Rc::clone(&readers);
@@ -311,7 +311,7 @@ fn channels_take_streams_to_threads() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn all_who_listen_hear_the_same_and_who_is_slow_is_told() {
     let text =
         |event: Result<Arc<FlowEvent<FiveTupleKey>>, Lagged>| format!("{:?}", event.unwrap());
@@ -335,7 +335,7 @@ fn all_who_listen_hear_the_same_and_who_is_slow_is_told() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn real_connections_are_heard_byte_by_byte() {
     let Some(net) = namespace() else { return };
     net.loopback_up();

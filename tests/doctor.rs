@@ -20,7 +20,7 @@ fn remedy(report: &Report, area: &str, subject: &str) -> String {
     remedy.unwrap_or_else(|| panic!("no remedy of {area}, {subject}:\n{report}"))
 }
 
-#[test]
+#[ringtap_lab::test]
 fn where_everything_is_allowed_everything_works() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -51,7 +51,7 @@ fn where_everything_is_allowed_everything_works() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_is_wrong_with_an_interface_is_said_with_a_remedy() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -73,7 +73,7 @@ fn what_is_wrong_with_an_interface_is_said_with_a_remedy() {
     assert_eq!(report.findings().iter().filter(|finding| finding.area == "nothere").count(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_program_that_is_attached_already_is_found() {
     use ringtap::{Attach, XdpProgram};
 
@@ -97,14 +97,14 @@ fn a_program_that_is_attached_already_is_found() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_process_without_io_uring_is_told_what_goes_on_without() {
     if namespace().is_some() {
         process::run("without_io_uring", "1");
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_process_without_capabilities_is_told_which_it_lacks() {
     if namespace().is_some() {
         process::run("without_capabilities", "1");
@@ -115,7 +115,7 @@ fn a_process_without_capabilities_is_told_which_it_lacks() {
 mod child {
     use super::*;
 
-    #[test]
+    #[ringtap_lab::test]
     fn without_io_uring() {
         let Some(_) = process::value() else { return };
         let _net = ringtap_lab::Namespace::enter().unwrap();
@@ -127,7 +127,7 @@ mod child {
         assert_eq!(verdict(&report, "packet sockets", "receive"), Verdict::Works, "{report}");
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn without_capabilities() {
         let Some(_) = process::value() else { return };
         let _net = ringtap_lab::Namespace::enter().unwrap();

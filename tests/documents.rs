@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+ringtap_lab::test_binary!();
+
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -20,7 +22,7 @@ fn listed(page: &str) -> Vec<(String, String)> {
     .collect()
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_index_of_examples_lists_each_once_with_its_features() {
     let page = read("examples/README.md");
     let listed = listed(&page);
@@ -37,8 +39,10 @@ fn the_index_of_examples_lists_each_once_with_its_features() {
     let manifest = read("Cargo.toml");
     for (name, features) in listed {
         let needs = manifest
-            .split("[[example]]")
-            .find(|part| part.contains(&format!("name = \"{name}\"\n")))
+            .split("[[")
+            .find(|part| {
+                part.starts_with("example]]") && part.contains(&format!("name = \"{name}\"\n"))
+            })
             .and_then(|part| {
                 part.lines().find_map(|line| line.strip_prefix("required-features = "))
             })
@@ -48,7 +52,7 @@ fn the_index_of_examples_lists_each_once_with_its_features() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn links_between_pages_lead_somewhere() {
     let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
     let mut pages: Vec<String> =
@@ -97,7 +101,7 @@ fn sources(folder: &Path) -> String {
     text
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_guides_from_other_crates_name_only_what_there_is() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let words: BTreeSet<&str> = source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
@@ -146,7 +150,7 @@ fn exported(module: &str) -> BTreeSet<String> {
     names
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_overview_lists_every_public_name_and_no_other() {
     let page = read("docs/API_OVERVIEW.md");
     let listed: BTreeSet<String> = listed(&page).into_iter().map(|(name, _)| name).collect();
@@ -180,7 +184,7 @@ fn the_overview_lists_every_public_name_and_no_other() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_page_of_troubles_has_every_error() {
     let page = read("docs/TROUBLESHOOTING.md");
     let listed: Vec<String> = listed(&page).into_iter().map(|(name, _)| name).collect();

@@ -129,7 +129,7 @@ fn matched(line: &str, pattern: &str) -> Option<Vec<u64>> {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn lines_are_told_apart() {
     assert_eq!(matched("12 = 3 + 9", "# = # + #"), Some(vec![12, 3, 9]));
     assert_eq!(matched("a.pcap: 3 packets", "*: # packets"), Some(vec![3]));
@@ -138,7 +138,7 @@ fn lines_are_told_apart() {
     assert_eq!(matched("x packets", "# packets"), None);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn none_is_left_out() {
     let listed: BTreeSet<&str> = EXAMPLES.iter().map(|(name, ..)| *name).collect();
     assert_eq!(listed.len(), EXAMPLES.len(), "none twice");
@@ -221,7 +221,7 @@ fn check(folder: &Path, (name, pattern, rule): (&str, &str, Rule)) -> Result<(),
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn each_ends_by_itself_with_the_line_it_should_end_with() {
     if namespace().is_none() {
         return;

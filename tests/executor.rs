@@ -14,6 +14,8 @@ use futures_util::future::join_all;
 use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
 use ringtap::{Backend, Error, Reactor, ReactorOptions, time};
 
+ringtap_lab::test_binary!();
+
 /// Is ready when it was woken from outside.
 #[derive(Clone, Default)]
 struct Gate(Arc<(AtomicBool, Mutex<Option<Waker>>)>);
@@ -36,7 +38,7 @@ impl Future for Gate {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_parked_executor_is_woken_from_another_thread() {
     for _ in 0..200 {
         let gate = Gate::default();
@@ -47,7 +49,7 @@ fn a_parked_executor_is_woken_from_another_thread() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn tasks_run_alongside_and_give_their_values() {
     let sum = block_on(async {
         let tasks = (0..100).map(|number| {
@@ -61,7 +63,7 @@ fn tasks_run_alongside_and_give_their_values() {
     assert_eq!(sum, 4950);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_task_that_is_always_ready_starves_neither_tasks_nor_timers() {
     block_on(async {
         let stop = Rc::new(Cell::new(false));
@@ -79,7 +81,7 @@ fn a_task_that_is_always_ready_starves_neither_tasks_nor_timers() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn dropping_a_handle_cancels_the_task_and_detaching_does_not() {
     let log = Rc::new(RefCell::new(Vec::new()));
     let note = |name: &'static str| {
@@ -102,7 +104,7 @@ fn dropping_a_handle_cancels_the_task_and_detaching_does_not() {
     assert_eq!(log, ["detached", "kept"]);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_task_may_drop_its_own_handle() {
     block_on(async {
         let own = Rc::new(RefCell::new(None));
@@ -120,7 +122,7 @@ fn a_task_may_drop_its_own_handle() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn unfinished_tasks_are_dropped_with_the_executor_and_their_handles_say_so() {
     let alive = Rc::new(());
     let witness = Rc::clone(&alive);
@@ -136,7 +138,7 @@ fn unfinished_tasks_are_dropped_with_the_executor_and_their_handles_say_so() {
     assert!(matches!(block_on(handle), Err(Error::TaskCancelled)));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_task_whose_destructor_spawns_does_not_keep_the_executor_alive() {
     struct Spawner;
     impl Drop for Spawner {
@@ -155,8 +157,7 @@ fn a_task_whose_destructor_spawns_does_not_keep_the_executor_alive() {
     });
 }
 
-#[test]
-#[should_panic(expected = "deliberate")]
+#[ringtap_lab::test(should_panic = "deliberate")]
 fn the_panic_of_a_task_is_the_panic_of_its_executor() {
     block_on(async {
         spawn_local(async { panic!("deliberate") }).detach();
@@ -164,7 +165,7 @@ fn the_panic_of_a_task_is_the_panic_of_its_executor() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn executors_leave_no_descriptor_behind_whatever_was_queued_at_their_end() {
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let late = Gate::default();
@@ -181,7 +182,7 @@ fn executors_leave_no_descriptor_behind_whatever_was_queued_at_their_end() {
     assert!(descriptors() < before + 100, "{} then, {} now", before, descriptors());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sleep_that_outlives_its_reactor_goes_on_with_the_next() {
     let mut sleep = Box::pin(time::sleep(Duration::from_millis(20)));
     block_on(poll_fn(|cx| {
@@ -191,7 +192,7 @@ fn a_sleep_that_outlives_its_reactor_goes_on_with_the_next() {
     block_on(sleep);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn executors_of_one_thread_share_a_reactor_that_ends_with_the_last() {
     let first = Executor::new(ReactorOptions::default()).unwrap();
     let second = Executor::new(ReactorOptions::default()).unwrap();
@@ -201,15 +202,14 @@ fn executors_of_one_thread_share_a_reactor_that_ends_with_the_last() {
     assert!(Reactor::current().is_err());
 }
 
-#[test]
-#[should_panic(expected = "does not run inside itself")]
+#[ringtap_lab::test(should_panic = "does not run inside itself")]
 fn an_executor_inside_itself_is_refused() {
     let executor = Rc::new(Executor::new(ReactorOptions::default()).unwrap());
     let inner = Rc::clone(&executor);
     executor.block_on(async move { inner.block_on(async {}) });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_panic_forgets_no_other_task() {
     let executor = Executor::new(ReactorOptions::default()).unwrap();
     let ran = Rc::new(Cell::new(false));
@@ -226,7 +226,7 @@ fn a_panic_forgets_no_other_task() {
     assert!(ran.get());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn rings_that_are_being_freed_take_none_from_the_next() {
     // The memory of a closed ring counts against RLIMIT_MEMLOCK until the kernel's worker frees it.
     for _ in 0..2_000 {
@@ -238,7 +238,7 @@ fn rings_that_are_being_freed_take_none_from_the_next() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn waking_a_task_of_the_same_thread_costs_no_system_call() {
     block_on(async {
         let reactor = Reactor::current().unwrap();
@@ -251,7 +251,7 @@ fn waking_a_task_of_the_same_thread_costs_no_system_call() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn one_executor_runs_one_future_after_another_and_keeps_its_tasks() {
     let executor = Executor::new(ReactorOptions::default()).unwrap();
     let gate = Gate::default();
@@ -269,7 +269,7 @@ fn one_executor_runs_one_future_after_another_and_keeps_its_tasks() {
     assert_eq!(executor.block_on(task).unwrap(), 5);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_inner_block_on_shares_the_reactor_and_the_outer_tasks_wait() {
     block_on(async {
         let ran = Rc::new(Cell::new(false));
@@ -286,7 +286,7 @@ fn an_inner_block_on_shares_the_reactor_and_the_outer_tasks_wait() {
     assert!(matches!(Reactor::current(), Err(Error::NoReactor)));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sleeps_end_in_the_order_of_their_deadlines_and_never_early() {
     let order = Rc::new(RefCell::new(Vec::new()));
     block_on(async {
@@ -307,7 +307,7 @@ fn sleeps_end_in_the_order_of_their_deadlines_and_never_early() {
     assert_eq!(order.take(), [0, 10, 20, 30]);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_timeout_ends_what_is_late_and_lets_through_what_is_not() {
     block_on(async {
         let late = time::timeout(Duration::from_millis(2), std::future::pending::<()>()).await;
@@ -318,7 +318,7 @@ fn a_timeout_ends_what_is_late_and_lets_through_what_is_not() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_interval_ticks_on_its_grid_and_skips_what_was_missed() {
     block_on(async {
         let start = Instant::now();
@@ -337,7 +337,7 @@ fn an_interval_ticks_on_its_grid_and_skips_what_was_missed() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn timers_near_and_far_end_while_wake_ups_never_stop() {
     let start = Instant::now();
     let waker = Arc::new(Mutex::new(None::<Waker>));
@@ -376,7 +376,7 @@ fn timers_near_and_far_end_while_wake_ups_never_stop() {
     waking.join().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sleep_that_moved_to_another_task_wakes_that_one() {
     block_on(async {
         let mut sleep = Box::pin(time::sleep(Duration::from_millis(5)));
@@ -389,7 +389,7 @@ fn a_sleep_that_moved_to_another_task_wakes_that_one() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_million_timers_made_and_dropped_leave_none_behind() {
     block_on(async {
         for _ in 0..1_000_000 {

@@ -25,7 +25,7 @@ fn read(capture: &mut Capture, count: usize) -> Vec<PacketBatch> {
     batches
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_unknown_interface_is_named() {
     let Some(_net) = namespace() else { return };
     for name in ["nowhere0", "", "a-name-longer-than-fifteen-bytes", "a/b"] {
@@ -39,7 +39,7 @@ fn an_unknown_interface_is_named() {
     assert!(matches!(ringtap::interface_info("nowhere0"), Err(Error::NoSuchInterface { .. })));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn illegal_sizes_never_reach_the_kernel() {
     let Some(_net) = namespace() else { return };
     let error = small("lo").block_size(5000).build().unwrap_err();
@@ -51,7 +51,7 @@ fn illegal_sizes_never_reach_the_kernel() {
     assert!(matches!(error, Error::Geometry(GeometryError::TooLarge { .. })));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sizes_at_the_edge_of_what_is_legal_are_taken_by_the_kernel() {
     let Some(_net) = namespace() else { return };
     for (block, count, frame) in
@@ -61,20 +61,20 @@ fn sizes_at_the_edge_of_what_is_legal_are_taken_by_the_kernel() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_ring_that_does_not_fit_says_how_much_was_asked() {
     let Some(_net) = namespace() else { return };
     // Address space is what a process can be made short of; memory is everybody's.
     process::run("a_ring_in_little_address_space", "");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn without_the_capability_the_remedy_is_named() {
     let Some(_net) = namespace() else { return };
     process::run("a_capture_without_capabilities", "");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_fanout_group_refuses_other_modes_and_flags_and_says_why() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -93,7 +93,7 @@ fn a_fanout_group_refuses_other_modes_and_flags_and_says_why() {
     small(&veth.right).fanout(FanoutMode::Hash, 5).build().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn groups_of_the_kernels_choice_differ() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -104,7 +104,7 @@ fn groups_of_the_kernels_choice_differ() {
     assert_eq!(joined.build().unwrap().fanout_group(), one.fanout_group());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_down_interface_can_be_opened_and_captures_once_it_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -125,7 +125,7 @@ fn a_down_interface_can_be_opened_and_captures_once_it_is_up() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn down_and_up_again_goes_on_with_the_same_socket() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -145,7 +145,7 @@ fn down_and_up_again_goes_on_with_the_same_socket() {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn down_and_up_again_goes_on_with_the_same_async_socket() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -168,7 +168,7 @@ fn down_and_up_again_goes_on_with_the_same_async_socket() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_removed_interface_delivers_its_last_packets_and_then_is_an_error() {
     for was_down in [false, true] {
         let Some(net) = namespace() else { return };
@@ -193,7 +193,7 @@ fn a_removed_interface_delivers_its_last_packets_and_then_is_an_error() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn removal_ends_a_wait_that_is_under_way_blocking_and_async() {
     for was_down in [false, true] {
         let Some(net) = namespace() else { return };
@@ -220,7 +220,7 @@ fn removal_ends_a_wait_that_is_under_way_blocking_and_async() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn removal_is_noticed_while_the_newest_batch_is_held_and_after() {
     for is_held in [true, false] {
         let Some(net) = namespace() else { return };
@@ -238,7 +238,7 @@ fn removal_is_noticed_while_the_newest_batch_is_held_and_after() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn even_a_wait_of_no_time_notices_removal() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -254,7 +254,7 @@ fn even_a_wait_of_no_time_notices_removal() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn shards_whose_interface_is_removed_end_with_that_error() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -277,7 +277,7 @@ fn shards_whose_interface_is_removed_end_with_that_error() {
     assert!(report.outcomes.iter().any(Result::is_err));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_wait_on_a_down_interface_does_not_spin() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -289,7 +289,7 @@ fn a_wait_on_a_down_interface_does_not_spin() {
     assert!(cpu_time() - before < Duration::from_millis(300));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn holding_the_newest_batch_does_not_make_the_wait_spin() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -305,7 +305,7 @@ fn holding_the_newest_batch_does_not_make_the_wait_spin() {
 mod child {
     use super::*;
 
-    #[test]
+    #[ringtap_lab::test]
     fn a_ring_in_little_address_space() {
         if process::value().is_none() {
             return;
@@ -319,7 +319,7 @@ mod child {
         small("lo").build().expect("a smaller one fits");
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn a_capture_without_capabilities() {
         if process::value().is_none() {
             return;
@@ -342,7 +342,7 @@ fn cpu_time() -> Duration {
     Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
 }
 
-#[test]
+#[ringtap_lab::test]
 fn link_statistics_are_the_labs_witness() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

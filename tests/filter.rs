@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn capture(interface: &str) -> CaptureBuilder {
     let ring = Capture::builder().interface(interface).block_size(1 << 18).block_count(32);
-    ring.block_timeout_ms(2).ignore_outgoing(true)
+    ring.block_timeout_ms(2).ignore_outgoing(true).frame_size(2048)
 }
 
 fn filter(text: &str) -> BpfFilter {
@@ -36,7 +36,7 @@ fn received(frame: &[u8]) -> (Vec<u8>, Ancillary) {
     (bytes, known)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_live_socket_takes_exactly_the_frames_that_our_machine_accepts() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
@@ -115,7 +115,7 @@ fn a_live_socket_takes_exactly_the_frames_that_our_machine_accepts() {
     println!("{taken} frames taken by {} filters in both layouts", expressions.len());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn tags_that_are_still_in_the_bytes_are_found_there() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -151,7 +151,7 @@ fn tags_that_are_still_in_the_bytes_are_found_there() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_filter_changed_under_a_flood_leaves_no_packet_outside_of_both_and_counts_all() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -196,7 +196,7 @@ fn a_filter_changed_under_a_flood_leaves_no_packet_outside_of_both_and_counts_al
     assert_eq!(stats.delivered, seen.iter().sum::<u64>());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_filter_is_cleared_cut_locked_and_not_opened_by_a_change() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -231,7 +231,7 @@ fn a_filter_is_cleared_cut_locked_and_not_opened_by_a_change() {
     assert!(cut.batches().all(|batch| batch.is_ok()), "a locked one ends too");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn streams_and_shards_change_theirs_while_they_run() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -277,7 +277,7 @@ fn streams_and_shards_change_theirs_while_they_run() {
     assert_eq!(shards.join().unwrap().total().packets, 150);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_loaded_program_filters_too() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -295,7 +295,7 @@ fn a_loaded_program_filters_too() {
     assert!(matches!(capture.attach_ebpf_filter(file.into()), Err(Error::Os { .. })));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_the_kernel_takes_we_take_and_the_other_way_round() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -7,6 +7,8 @@ use std::process::Command;
 use ringtap::{Ancillary, BpfFilter, Target};
 use ringtap_lab::{pcap, skip};
 
+ringtap_lab::test_binary!();
+
 const EXPRESSIONS: usize = 600;
 const PACKETS: usize = 6_000;
 
@@ -275,7 +277,7 @@ fn libpcap(options: &[&str], expression: &str, empty: &Path) -> Result<BpfFilter
     BpfFilter::from_listing(&text).map_err(|error| format!("{error}: {text}"))
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_we_compile_decides_as_what_libpcap_compiles() {
     let Some(packets) = packets() else { return skip("no captures beside the repository") };
     if Command::new("tcpdump").arg("--version").output().is_err() {

@@ -6,6 +6,8 @@ use std::path::Path;
 use ringtap::{Ancillary, BpfFilter, LinkType};
 use ringtap_lab::{pcap, skip};
 
+ringtap_lab::test_binary!();
+
 /// Expressions that are refused, as docs/FILTERS.md says.
 const REFUSED: &[&str] = &["geneve", "ip protochain 17", "ip6 protochain 6", "ip broadcast"];
 
@@ -27,7 +29,7 @@ fn verdicts(filter: &BpfFilter, packets: &[pcap::Recorded]) -> String {
     packets.iter().map(one).collect()
 }
 
-#[test]
+#[ringtap_lab::test]
 fn every_expression_decides_every_packet_as_libpcap_does() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");

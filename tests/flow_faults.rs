@@ -96,7 +96,7 @@ impl SessionParser for Brittle {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_parser_that_goes_wrong_ends_its_own_flow_and_no_other() {
     let say = |client, seq, bytes: &[u8]| tcp(client, true, "A", seq, bytes);
     let frames = [
@@ -209,7 +209,7 @@ fn lengths(frames: &[Vec<u8>]) -> Vec<usize> {
     executor::block_on(std::pin::pin!(messages).collect())
 }
 
-#[test]
+#[ringtap_lab::test]
 fn datagrams_in_fragments_are_heard_whole_in_any_order() {
     for is_v6 in [false, true] {
         let mut frames = fragments(is_v6, 1, 3000, 1000);
@@ -231,7 +231,7 @@ fn datagrams_in_fragments_are_heard_whole_in_any_order() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_spray_of_fragments_is_bounded_and_counted() {
     let mut table = FlowTable::new(FiveTuple::bidirectional());
     let mut events = VecDeque::new();
@@ -263,7 +263,7 @@ fn a_spray_of_fragments_is_bounded_and_counted() {
     assert!(stats.fragments > 4_000 && stats.fragments <= packets);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn cut_frames_have_flows_and_what_was_cut_off_is_a_gap() {
     let whole = [
         tcp(1, true, "A", 100, b"abcdefghij"),
@@ -296,7 +296,7 @@ fn cut_frames_have_flows_and_what_was_cut_off_is_a_gap() {
 }
 
 /// Frames of GTP-U with each combination of flags, however short.
-#[test]
+#[ringtap_lab::test]
 fn short_headers_of_tunnels_are_of_no_flow() {
     let gtp = InnerGtpU::new(FiveTuple::bidirectional());
     let auto = AutoDetectEncap::new(FiveTuple::bidirectional());
@@ -317,7 +317,7 @@ fn short_headers_of_tunnels_are_of_no_flow() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn memory_for_all_is_bounded_by_each_policy() {
     // Of each of a hundred connections, all but the first segment.
     let frames: Vec<Vec<u8>> = (0..100)
@@ -355,7 +355,7 @@ fn memory_for_all_is_bounded_by_each_policy() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn messages_of_icmp_and_of_dns_are_told_apart() {
     let dns = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03org\0\0\x01\0\x01";
     let builder = || PacketBuilder::ethernet2([2; 6], [4; 6]);
@@ -393,7 +393,7 @@ fn messages_of_icmp_and_of_dns_are_told_apart() {
     assert_eq!(all, 6, "two flows of ICMP begin, say something and end");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_consumer_that_stops_reading_holds_up_its_ring_alone() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -435,7 +435,7 @@ impl DatagramParser for AnyLength {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn resets_and_resumed_ports_end_flows_once() {
     let frames = [
         tcp(1, true, "S", 99, &[]),

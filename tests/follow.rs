@@ -15,6 +15,8 @@ use ringtap::pcap::{CaptureWriter, PcapSource};
 use ringtap::{Packet, Timestamp, executor};
 use ringtap_lab::{Directory, pcap, skip, tool};
 
+ringtap_lab::test_binary!();
+
 /// Says what it is fed.
 #[derive(Debug, Default, Clone)]
 struct Recorder;
@@ -128,7 +130,7 @@ const OTHERWISE: [(&str, &str); 5] = [
     ("arkime-tunnel-gre-erspan-vxlan.pcap", "nor has ERSPAN"),
 ];
 
-#[test]
+#[ringtap_lab::test]
 fn streams_are_those_that_tshark_follows() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
@@ -239,7 +241,7 @@ fn rough_connection(seed: u64, path: &Path) {
     writer.finish().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn lost_reordered_overlapping_and_wrapped_streams_are_put_together_as_by_tshark() {
     let directory = Directory::new();
     let mut gaps = 0;

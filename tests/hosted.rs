@@ -36,7 +36,12 @@ impl Watch for Broken {
 }
 
 fn ring(interface: &str) -> CaptureBuilder {
-    Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
+    Capture::builder()
+        .interface(interface)
+        .block_size(1 << 16)
+        .block_count(8)
+        .block_timeout_ms(5)
+        .frame_size(2048)
 }
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -60,7 +65,7 @@ fn run<F: Future>(
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn whoever_waits_learns_that_the_driver_was_dropped_or_cannot_watch() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -86,7 +91,7 @@ fn whoever_waits_learns_that_the_driver_was_dropped_or_cannot_watch() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_executor_inside_of_a_host_shares_its_reactor_and_leaves_it_quiet() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -127,7 +132,7 @@ fn an_executor_inside_of_a_host_shares_its_reactor_and_leaves_it_quiet() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sleep_set_later_for_earlier_ends_first() {
     let Some(_net) = namespace() else { return };
     let (_hosted, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
@@ -189,7 +194,7 @@ fn wake_by_one_frame(net: &Namespace, count: usize, coalesce: Coalesce) -> (usiz
     (woken, enters)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_few_who_wait_are_woken_before_the_kernel_is_asked_for_whom() {
     let Some(net) = namespace() else { return };
     assert_eq!(wake_by_one_frame(&net, 1, Coalesce::Off), (1, 0));
@@ -198,7 +203,7 @@ fn the_few_who_wait_are_woken_before_the_kernel_is_asked_for_whom() {
     assert_eq!(wake_by_one_frame(&net, 1, Coalesce::Fixed(Duration::from_micros(50))), (1, 1));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_was_sent_is_submitted_before_anybody_is_woken_on_suspicion() {
     let Some(net) = namespace() else { return };
     let (veth, other) = (net.veth(), net.veth());
@@ -219,7 +224,7 @@ fn what_was_sent_is_submitted_before_anybody_is_woken_on_suspicion() {
     assert_eq!(run(driver.as_mut(), wait).unwrap().expect("a batch").len(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn timers_alone_wake_no_socket() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -236,7 +241,7 @@ fn timers_alone_wake_no_socket() {
     assert_eq!(woken.0.load(Relaxed), 0);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sleep_ends_also_where_nobody_turns_the_reactor() {
     let Some(_net) = namespace() else { return };
     let ends = |mut sleep: Pin<&mut time::Sleep>| {
@@ -253,7 +258,7 @@ fn a_sleep_ends_also_where_nobody_turns_the_reactor() {
     ends(sleep);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sleep_wakes_whoever_polled_it_last() {
     let Some(_net) = namespace() else { return };
     let (_hosted, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
@@ -269,7 +274,7 @@ fn a_sleep_wakes_whoever_polled_it_last() {
     assert!(poll(sleep.as_mut()).is_ready());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_forked_child_cannot_drive_its_parents_reactor_and_does_not_harm_it() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

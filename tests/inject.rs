@@ -15,7 +15,7 @@ fn injector(veth: &Veth) -> InjectorBuilder {
     Injector::builder().interface(&veth.left)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() {
     const COUNT: u64 = 1_000_000;
     for bypass in [false, true] {
@@ -42,7 +42,7 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn random_sizes_dropped_slots_kicks_and_yields_lose_and_repeat_nothing() {
     // Ten million take minutes in a debug build: RINGTAP_FRAMES=10000000.
     let count = std::env::var("RINGTAP_FRAMES").map_or(1_000_000, |text| text.parse().unwrap());
@@ -92,7 +92,7 @@ fn random_sizes_dropped_slots_kicks_and_yields_lose_and_repeat_nothing() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_that_cannot_be_sent_are_refused_before_they_enter_the_ring() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -119,7 +119,7 @@ fn frames_that_cannot_be_sent_are_refused_before_they_enter_the_ring() {
     injector.send(&[0xff; 1914]).expect("a raised MTU is noticed");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_tag_may_exceed_the_mtu_and_arrives() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -134,7 +134,7 @@ fn a_tag_may_exceed_the_mtu_and_arrives() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_full_ring_gives_no_slot_and_a_dropped_slot_leaves_no_hole() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -157,7 +157,7 @@ fn a_full_ring_gives_no_slot_and_a_dropped_slot_leaves_no_hole() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -179,7 +179,7 @@ fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_wait_while_the_link_is_down_and_go_when_it_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -200,7 +200,7 @@ fn frames_wait_while_the_link_is_down_and_go_when_it_is_up() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_removed_interface_is_an_error() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -211,7 +211,7 @@ fn a_removed_interface_is_an_error() {
     assert!(matches!(&error, Error::InterfaceGone { name } if *name == veth.left), "{error:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_queue_that_is_full_is_waited_out_and_loses_nothing() {
     let Some(net) = namespace() else { return };
     limits::stay_on_this_core();
@@ -231,7 +231,7 @@ fn a_queue_that_is_full_is_waited_out_and_loses_nothing() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_send_buffer_of_a_few_frames_makes_the_kernel_take_parts_and_loses_nothing() {
     let Some(net) = namespace() else { return };
     limits::stay_on_this_core();
@@ -249,7 +249,7 @@ fn a_send_buffer_of_a_few_frames_makes_the_kernel_take_parts_and_loses_nothing()
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_kernel_says_when_it_sent_each_frame() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -267,7 +267,7 @@ fn the_kernel_says_when_it_sent_each_frame() {
     assert_eq!(injector.read_tx_timestamp().unwrap(), None);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_injector_receives_nothing_and_bad_options_are_typed_errors() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -306,7 +306,7 @@ fn unfinished_datagram(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -350,7 +350,7 @@ fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
     assert_eq!(datagrams, payload.chunks(1000).collect::<Vec<_>>());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_frame_that_is_not_what_its_offload_says_is_counted_and_holds_up_nothing() {
     let Some(net) = namespace() else { return };
     for bypass in [false, true] {
@@ -374,4 +374,101 @@ fn a_frame_that_is_not_what_its_offload_says_is_counted_and_holds_up_nothing() {
         far.wait_until(20);
         far.finish().assert_complete();
     }
+}
+
+/// A veth pair of which the far end drops what is longer than 714 bytes, and a long frame.
+fn narrow(veth: &Veth) -> Vec<u8> {
+    veth.set_mtu_of_right(700);
+    Traffic { len: 1400, ..Traffic::default() }.frame(0, 0)
+}
+
+#[ringtap_lab::test]
+fn a_frame_that_the_far_end_drops_is_given_up_and_those_behind_it_arrive() {
+    for bypass in [false, true] {
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        let long = narrow(&veth);
+        let traffic = Traffic::default();
+        let far = FarEnd::new(&veth, Tally::new(&traffic, 100));
+        let patience = Duration::from_millis(200);
+        let builder = injector(&veth).qdisc_bypass(bypass).give_up_after(patience);
+        let mut injector = builder.build().unwrap();
+        let mut number = 0;
+        // Several, so that what was learned of the first is of use.
+        for _ in 0..5 {
+            injector.send(&long).unwrap();
+            for _ in 0..20 {
+                injector.send(&traffic.frame(number, 0)).unwrap();
+                number += 1;
+            }
+        }
+        let in_time = injector.flush_timeout(Duration::ZERO).unwrap();
+        assert!(!in_time || bypass, "the first one is in the way");
+        injector.flush().unwrap();
+        far.wait_until(100);
+        far.finish().assert_complete();
+        let stats = injector.close(PATIENCE);
+        // The driver may take and drop it where no queue says so.
+        assert!(matches!(stats.rejected, 0 | 5), "{stats:?}");
+        assert_eq!((stats.committed, stats.abandoned), (105, 0));
+    }
+}
+
+#[ringtap_lab::test]
+fn a_slow_queue_is_waited_for_and_what_is_left_behind_it_is_counted() {
+    let Some(net) = namespace() else { return };
+    limits::stay_on_this_core();
+    let veth = net.veth();
+    link::limit_rate(&veth.left, 10_000, 2_000, 3_000).unwrap();
+    let traffic = Traffic { len: 500, ..Traffic::default() };
+    let mut sender = injector(&veth).build().unwrap();
+    let handle = sender.stats_handle();
+    for number in 0..100 {
+        sender.send(&traffic.frame(number, 0)).unwrap();
+    }
+    drop(sender);
+    let stats = handle.stats();
+    assert_eq!((stats.committed, stats.rejected), (100, 0));
+    assert!((50..100).contains(&stats.abandoned), "{stats:?}");
+
+    // All of ours are in the queue, which takes longer than a frame may be in the way of others.
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 100));
+    // The first one's are out of the queue.
+    let sent = || link::stats(&veth.left).unwrap().sent;
+    let mut before = sent();
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = sent();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    let patience = Duration::from_millis(30);
+    let mut sender = injector(&veth).give_up_after(patience).build().unwrap();
+    for number in 0..40 {
+        sender.send(&traffic.frame(number, 0)).unwrap();
+    }
+    let stats = sender.close(PATIENCE);
+    assert_eq!((stats.committed, stats.rejected, stats.abandoned), (40, 0, 0), "{stats:?}");
+    drop(far);
+}
+
+#[ringtap_lab::test]
+fn slots_are_as_long_as_the_interfaces_frames() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9_000);
+    let traffic = Traffic { len: 9_014, ..Traffic::default() };
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 3));
+    let mut injector = Injector::open(&veth.left).unwrap();
+    assert_eq!(injector.max_frame_len(), 9_014);
+    for number in 0..3 {
+        injector.send(&traffic.frame(number, 0)).unwrap();
+    }
+    assert!(injector.drained(PATIENCE).unwrap());
+    far.wait_until(3);
+    far.finish().assert_complete();
+    let offloading = Injector::builder().interface(&veth.left).offloads(true).build().unwrap();
+    assert!(offloading.frame_capacity() >= 65_535 + 14, "for what is to be split");
 }

@@ -26,7 +26,7 @@ fn open(builder: InjectorBuilder) -> AsyncInjector {
     AsyncInjector::new(builder.build().unwrap()).unwrap()
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() {
     const COUNT: u64 = 1_000_000;
     for bypass in [false, true] {
@@ -53,7 +53,7 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_go_although_nobody_awaits_anything_of_the_injector_any_more() {
     let Some(net) = namespace() else { return };
     limits::stay_on_this_core();
@@ -80,7 +80,7 @@ fn frames_go_although_nobody_awaits_anything_of_the_injector_any_more() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_buffer_of_a_few_frames_is_kept_at_while_everybody_sleeps() {
     let Some(net) = namespace() else { return };
     limits::stay_on_this_core();
@@ -100,7 +100,7 @@ fn a_buffer_of_a_few_frames_is_kept_at_while_everybody_sleeps() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_send_that_is_dropped_commits_nothing_and_backpressure_is_real() {
     let Some(net) = namespace() else { return };
     limits::stay_on_this_core();
@@ -134,7 +134,7 @@ fn a_send_that_is_dropped_commits_nothing_and_backpressure_is_real() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_reserved_slot_is_written_in_place_and_dropped_it_leaves_no_hole() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -161,7 +161,7 @@ fn a_reserved_slot_is_written_in_place_and_dropped_it_leaves_no_hole() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn down_waits_up_goes_on_and_removed_is_an_error() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -188,7 +188,7 @@ fn down_waits_up_goes_on_and_removed_is_an_error() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -213,7 +213,7 @@ fn an_mtu_lowered_while_frames_wait_refuses_those_and_sends_the_others() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sink_and_a_paced_stream_deliver_all() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -236,7 +236,7 @@ fn a_sink_and_a_paced_stream_deliver_all() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn timestamps_are_awaited() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -250,7 +250,7 @@ fn timestamps_are_awaited() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_echo_makes_one_system_call_a_turn() {
     const ROUNDS: u64 = 200;
     let Some(net) = namespace() else { return };
@@ -303,7 +303,7 @@ fn an_echo_makes_one_system_call_a_turn() {
     assert!(during.enters <= ROUNDS + ROUNDS / 10, "{during:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn kick_now_does_not_wait_for_the_turn() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -316,7 +316,7 @@ fn kick_now_does_not_wait_for_the_turn() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_injector_taken_back_keeps_what_was_committed() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -329,7 +329,7 @@ fn an_injector_taken_back_keeps_what_was_committed() {
     assert_eq!(link::stats(&veth.right).unwrap().received, 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn several_tasks_send_and_receive_side_by_side() {
     let Some(net) = namespace() else { return };
     let pairs = [net.veth(), net.veth()];
@@ -361,4 +361,31 @@ fn several_tasks_send_and_receive_side_by_side() {
         far.wait_until(20_000);
         far.finish().assert_complete();
     }
+}
+
+#[ringtap_lab::test]
+fn a_frame_that_the_far_end_drops_stops_nobody_for_good_and_closing_says_what_is_left() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu_of_right(700);
+    let long = Traffic { len: 1400, ..Traffic::default() }.frame(0, 0);
+    let traffic = Traffic::default();
+    let far = FarEnd::new(&veth, Tally::new(&traffic, 100));
+    block_on(async {
+        let mut tx = open(injector(&veth).give_up_after(Duration::from_millis(200)));
+        tx.send(&long).await.unwrap();
+        for number in 0..100 {
+            tx.send(&traffic.frame(number, 0)).await.unwrap();
+        }
+        time::timeout(PATIENCE, tx.flush()).await.expect("it ends").unwrap();
+        let stats = tx.close(PATIENCE).await;
+        assert_eq!((stats.committed, stats.rejected, stats.abandoned), (101, 1, 0));
+        veth.down();
+        let mut tx = open(injector(&veth));
+        link::set_up(&veth.left, false).unwrap();
+        tx.send(&traffic.frame(100, 0)).await.unwrap();
+        assert_eq!(tx.close(Duration::from_millis(20)).await.abandoned, 1);
+    });
+    far.wait_until(100);
+    far.finish().assert_complete();
 }

@@ -26,7 +26,7 @@ fn next(capture: &mut Capture) -> Option<PacketBatch> {
     capture.next_batch_timeout(Duration::from_secs(1)).unwrap()
 }
 
-#[test]
+#[ringtap_lab::test]
 fn batches_held_together_and_returned_in_any_order_lose_and_repeat_nothing() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -69,7 +69,7 @@ fn check_frames(traffic: &Traffic, batch: &PacketBatch) {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn waiting_with_every_block_held_ends_when_one_comes_back() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -93,7 +93,7 @@ fn waiting_with_every_block_held_ends_when_one_comes_back() {
     check_frames(&traffic, &held[0]);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_batch_goes_to_another_thread_and_outlives_its_capture() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -129,7 +129,7 @@ fn a_batch_goes_to_another_thread_and_outlives_its_capture() {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_dropped_capture_leaves_its_fanout_group_although_batches_are_held() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -147,7 +147,7 @@ fn a_dropped_capture_leaves_its_fanout_group_although_batches_are_held() {
     check_frames(&traffic, &held);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_detached_batch_keeps_its_packets_while_the_ring_goes_round() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use ringtap::{
-    BpfFilter, BpfInsn, Capture, CaptureBuilder, Error, LinkType, interface_info, interfaces,
+    BpfFilter, BpfInsn, Capture, CaptureBuilder, Error, Injector, LinkType, interface_info,
+    interfaces,
 };
-use ringtap_lab::{Protocol, Traffic, Tun, bootstrap, namespace};
+use ringtap_lab::{Protocol, Traffic, Tun, bootstrap, namespace, skip_for_ordinary_users};
 
 ringtap_lab::test_binary!();
 
@@ -21,7 +22,7 @@ fn tun() -> Option<Tun> {
     match Tun::new() {
         Ok(tun) => Some(tun),
         Err(error) if !bootstrap::was_root() || error.raw_os_error() == Some(libc::ENOENT) => {
-            eprintln!("NOT RUN: /dev/net/tun is not for this user, or there is none ({error})");
+            skip_for_ordinary_users(&format!("no tun: {error}"));
             None
         }
         Err(error) => panic!("a tun: {error}"),
@@ -38,7 +39,7 @@ fn received(capture: &mut Capture, count: usize) -> Vec<Vec<u8>> {
     packets
 }
 
-#[test]
+#[ringtap_lab::test]
 fn filters_mean_the_same_packets_on_a_link_without_a_header() {
     let Some(_net) = namespace() else { return };
     let Some(mut tun) = tun() else { return };
@@ -82,7 +83,7 @@ fn filters_mean_the_same_packets_on_a_link_without_a_header() {
     assert_eq!(received(&mut built, 1)[0].len(), 7);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn where_packets_begin_with_what_nobody_knows_a_filter_may_ask_nothing_of_it() {
     let Some(_net) = namespace() else { return };
     let Some(mut tun) = tun() else { return };
@@ -113,7 +114,7 @@ fn where_packets_begin_with_what_nobody_knows_a_filter_may_ask_nothing_of_it() {
 }
 
 #[cfg(feature = "af-xdp")]
-#[test]
+#[ringtap_lab::test]
 fn before_the_stack_a_filter_means_the_same_packets_too() {
     use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket};
 
@@ -133,7 +134,7 @@ fn before_the_stack_a_filter_means_the_same_packets_too() {
 }
 
 #[cfg(feature = "pcap")]
-#[test]
+#[ringtap_lab::test]
 fn a_capture_file_is_of_the_kind_of_link_that_its_packets_are_of() {
     use ringtap::pcap::{CaptureReader, CaptureWriter, FileInterface};
 
@@ -172,7 +173,7 @@ fn a_capture_file_is_of_the_kind_of_link_that_its_packets_are_of() {
     assert_eq!(reader.interfaces()[0].link_type, LinkType::RAW);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn all_interfaces_are_listed_and_nothing_else() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -186,4 +187,23 @@ fn all_interfaces_are_listed_and_nothing_else() {
     let left = all.iter().find(|info| info.name == veth.left).unwrap();
     assert_eq!(*left, interface_info(&veth.left).unwrap());
     assert_eq!(left.link_type, Some(LinkType::ETHERNET));
+}
+
+#[ringtap_lab::test]
+fn a_link_without_a_header_sends_packets_of_its_mtu_and_no_longer() {
+    let Some(_net) = namespace() else { return };
+    let Some(tun) = tun() else { return };
+    let mut injector = Injector::open(&tun.name).unwrap();
+    assert_eq!(injector.max_frame_len(), 1500);
+    let mut capture = ring(&tun.name).build().unwrap();
+    let mut packet = vec![0; 1500];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&1500_u16.to_be_bytes());
+    injector.send(&packet).unwrap();
+    packet.push(0);
+    let error = injector.send(&packet).unwrap_err();
+    assert!(matches!(error, Error::FrameLength { len: 1501, least: 1, most: 1500 }), "{error}");
+    assert!(injector.drained(Duration::from_secs(20)).unwrap());
+    assert_eq!((injector.stats().committed, injector.rejected()), (1, 0));
+    assert_eq!(received(&mut capture, 1), [packet[..1500].to_vec()]);
 }

@@ -17,7 +17,7 @@ fn small(interface: &str) -> CaptureBuilder {
     Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_interface_is_described_as_it_is() {
     let Some(net) = namespace() else { return };
     let veth = net.veth_with_queues(4);
@@ -36,7 +36,7 @@ fn an_interface_is_described_as_it_is() {
     assert!(loopback.is_loopback() && loopback.index == 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn profiles_open_with_the_sizes_they_name() {
     let Some(_net) = namespace() else { return };
     for (profile, mib) in
@@ -49,23 +49,24 @@ fn profiles_open_with_the_sizes_they_name() {
     assert_eq!(smaller.interface("lo").build().unwrap().ring_len(), 2 << 20);
 }
 
-#[test]
-fn a_card_without_a_clock_leaves_the_stamp_to_the_kernel_and_the_packet_says_so() {
+#[ringtap_lab::test]
+fn a_card_without_a_clock_is_said_to_have_none_and_the_kernels_stamps_are_its_clocks() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    for source in
-        [TimestampSource::Software, TimestampSource::RawHardware, TimestampSource::SystemHardware]
-    {
-        let mut capture = small(&veth.right).timestamp_source(source).build().unwrap();
-        Generator::new(&veth.left, &Traffic::default()).flood(1);
-        let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
-        let packet = batch.iter().next().unwrap();
-        assert_eq!(packet.clock(), Clock::Software, "{source:?}");
-        assert!(packet.timestamp().secs > 1_600_000_000, "{source:?}");
-    }
+    let refused = small(&veth.right).timestamp_source(TimestampSource::RawHardware).build();
+    let error = refused.unwrap_err();
+    assert!(matches!(&error, Error::NoHardwareClock { name, .. } if *name == veth.right));
+    assert!(error.to_string().contains("TimestampSource::Software"), "{error}");
+    let software = small(&veth.right).timestamp_source(TimestampSource::Software);
+    let mut capture = software.build().unwrap();
+    Generator::new(&veth.left, &Traffic::default()).flood(1);
+    let batch = capture.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
+    let packet = batch.iter().next().unwrap();
+    assert_eq!(packet.clock(), Clock::Software);
+    assert!(packet.timestamp().secs > 1_600_000_000);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_hash_is_there_if_it_was_asked_for() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -79,7 +80,7 @@ fn the_hash_is_there_if_it_was_asked_for() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn promiscuous_mode_lasts_as_long_as_the_capture() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -90,7 +91,7 @@ fn promiscuous_mode_lasts_as_long_as_the_capture() {
     assert_eq!(count(), 0);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn buffer_and_busy_poll_options_are_taken_or_refused_with_their_names() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -107,7 +108,7 @@ fn buffer_and_busy_poll_options_are_taken_or_refused_with_their_names() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn flags_of_a_group_do_what_they_say() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -136,7 +137,7 @@ fn flags_of_a_group_do_what_they_say() {
     assert!(packets.iter().all(|stats| stats.packets > 500), "{packets:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_program_of_no_instructions_is_refused_before_the_kernel_is_asked() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -145,7 +146,7 @@ fn a_program_of_no_instructions_is_refused_before_the_kernel_is_asked() {
     assert!(matches!(error, Error::Program(ProgramFault::Length { instructions: 0 })), "{error:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_loaded_program_steers_a_fanout_group() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -158,7 +159,7 @@ fn a_loaded_program_steers_a_fanout_group() {
     assert_eq!(second.stats().unwrap().packets, 100, "member 1, as the program says");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_loaded_program_is_changed_for_another_in_a_running_group() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -177,7 +178,7 @@ fn a_loaded_program_is_changed_for_another_in_a_running_group() {
     assert!(matches!(alone.attach_fanout_ebpf(&zero), Err(Error::Os { .. })));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_filter_splits_a_fanout_group_in_two() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -197,7 +198,7 @@ fn a_filter_splits_a_fanout_group_in_two() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_descriptor_that_is_no_program_is_refused_with_its_step() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -205,4 +206,26 @@ fn a_descriptor_that_is_no_program_is_refused_with_its_step() {
     let error = small(&veth.right).fanout(FanoutMode::Ebpf(Arc::new(file)), 9).build().unwrap_err();
     assert!(matches!(error, Error::Os { step: Step::SetOption(_), .. }), "{error:?}");
     assert!(error.to_string().contains("PACKET_FANOUT_DATA"), "{error}");
+}
+
+#[ringtap_lab::test]
+fn frames_of_low_latency_hold_what_the_interface_hands_over() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    veth.set_mtu(9_000);
+    let low = || {
+        let builder = Capture::builder().interface(&veth.right).profile(RingProfile::LowLatency);
+        builder.ignore_outgoing(true)
+    };
+    let mut whole = low().build().unwrap();
+    let mut small = low().frame_size(2048).build().unwrap();
+    let traffic = Traffic { len: 9_000, ..Traffic::default() };
+    Generator::new(&veth.left, &traffic).flood(1);
+    let next = |capture: &mut Capture| {
+        let batch = capture.next_batch_timeout(Duration::from_secs(5)).unwrap().expect("a frame");
+        let packet = batch.iter().next().unwrap();
+        (packet.len(), packet.is_truncated())
+    };
+    assert_eq!(next(&mut whole), (9_000, false));
+    assert!(next(&mut small).1, "as it was asked for");
 }

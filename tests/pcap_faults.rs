@@ -73,7 +73,7 @@ fn fault(error: &Error) -> (&FileFault, u64) {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_file_cut_anywhere_gives_its_whole_packets_and_says_where_it_ends() {
     for format in [FileFormat::Pcapng, FileFormat::PcapNanos] {
         let (bytes, packets) = little(format);
@@ -96,7 +96,7 @@ fn a_file_cut_anywhere_gives_its_whole_packets_and_says_where_it_ends() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn any_byte_may_be_any_other() {
     for format in [FileFormat::Pcapng, FileFormat::PcapNanos] {
         let (bytes, _) = little(format);
@@ -113,7 +113,7 @@ fn any_byte_may_be_any_other() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_cannot_be_is_refused_with_its_place_and_without_much_memory() {
     let (bytes, packets) = little(FileFormat::Pcapng);
     let block_at = |kind: u32| {
@@ -200,7 +200,7 @@ fn read_file(path: &Path) -> (Vec<OwnedPacket>, Option<Error>) {
     read_all(fs::read(path).unwrap())
 }
 
-#[test]
+#[ringtap_lab::test]
 fn files_rotate_by_size_and_number_and_the_oldest_go() {
     let packets = packets(1_000);
     for format in [FileFormat::Pcapng, FileFormat::PcapMicros] {
@@ -252,7 +252,7 @@ fn files_rotate_by_size_and_number_and_the_oldest_go() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn mistakes_cost_nothing_and_two_writers_share_a_series() {
     let directory = Directory::new();
     let at = directory.path();
@@ -289,7 +289,7 @@ fn mistakes_cost_nothing_and_two_writers_share_a_series() {
     assert_eq!(read_file(&files(&gone)[0]).0.len(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_sink_that_panics_is_told_of_and_what_comes_later_counted() {
     struct Panics;
     impl PacketSink for Panics {
@@ -312,7 +312,7 @@ fn a_sink_that_panics_is_told_of_and_what_comes_later_counted() {
     assert!(writer.finish().is_err());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_full_disk_and_a_directory_that_is_gone_are_counted_and_passed_by() {
     let Some(disk) = directory::tmpfs(1 << 20) else { return };
     let packets = packets(2_000);
@@ -364,7 +364,7 @@ fn a_full_disk_and_a_directory_that_is_gone_are_counted_and_passed_by() {
 /// Packets that a child writes again and again.
 const ROUND: u64 = 500;
 
-#[test]
+#[ringtap_lab::test]
 fn a_killed_process_leaves_whole_files_and_what_was_flushed() {
     let directory = Directory::new();
     let mut in_all = 0;
@@ -409,7 +409,7 @@ mod child {
 
     use ringtap::pcap::{PacketSink, RotatingWriter};
 
-    #[test]
+    #[ringtap_lab::test]
     fn rotates_for_ever() {
         let Some(directory) = ringtap_lab::child::value() else { return };
         let packets = super::packets(super::ROUND);
@@ -426,7 +426,7 @@ mod child {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_writer_that_hangs_holds_up_no_capture_and_no_end() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -459,7 +459,7 @@ fn a_writer_that_hangs_holds_up_no_capture_and_no_end() {
     drop(writer);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_thread_writes_all_that_it_has_taken() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -488,4 +488,39 @@ fn a_thread_writes_all_that_it_has_taken() {
     let (read, error) = read_file(&path);
     assert!(error.is_none());
     assert!(read.iter().map(OwnedPacket::data).eq(frames.iter().map(|frame| &frame[..])));
+}
+
+#[ringtap_lab::test]
+fn texts_of_interfaces_are_bounded_in_all_however_small_the_file_is() {
+    let mut bytes = Vec::new();
+    let block = |bytes: &mut Vec<u8>, kind: u32, body: &[u8]| {
+        let len = 12 + body.len() as u32;
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(len.to_ne_bytes());
+        bytes.extend(body);
+        bytes.extend(len.to_ne_bytes());
+    };
+    let section = [&0x1a2b_3c4d_u32.to_ne_bytes()[..], &1_u16.to_ne_bytes(), &[0; 2], &[0xff; 8]];
+    block(&mut bytes, 0x0a0d_0d0a, &section.concat());
+    let text = [b'x'; 65_532];
+    let mut interface = [&1_u16.to_ne_bytes()[..], &[0; 6]].concat();
+    for code in [2_u16, 3] {
+        interface.extend(code.to_ne_bytes());
+        interface.extend((text.len() as u16).to_ne_bytes());
+        interface.extend(text);
+    }
+    // Some 130 KB each: 16 MiB are 128 of them.
+    (0..200).for_each(|_| block(&mut bytes, 1, &interface));
+    let mut reader = CaptureReader::from_reader(Cursor::new(bytes)).unwrap();
+    let mut described = 0;
+    let error = loop {
+        match reader.next_block() {
+            Ok(Some(_)) => described += 1,
+            Ok(None) => panic!("it has no end of texts"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("16 MiB"), "{error}");
+    assert!((100..140).contains(&described), "{described}");
+    assert!(reader.interfaces().len() < 140);
 }

@@ -16,6 +16,8 @@ use ringtap::pcap::{
 };
 use ringtap_lab::{Directory, pcap, skip, tool};
 
+ringtap_lab::test_binary!();
+
 /// The rows of a table of `../shared/pcaps`, by column.
 fn table(name: &str) -> Option<Vec<HashMap<String, String>>> {
     let text = std::fs::read_to_string(pcap::directory()?.join(name)).unwrap();
@@ -96,7 +98,7 @@ fn summarized(path: &Path) -> (Summary, BTreeSet<usize>) {
     (summary, interfaces)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn every_file_is_read_as_tshark_reads_it() {
     let Some(rows) = table("ORACLE.tsv") else {
         return skip("no captures beside the repository");
@@ -127,7 +129,7 @@ fn run(program: &str, arguments: &[&str]) -> Option<String> {
     tool::run(program, arguments, &[])
 }
 
-#[test]
+#[ringtap_lab::test]
 fn other_tools_read_the_same_packets_interfaces_comments_and_counts() {
     let Some(source) = real("zeek-flows-wikipedia.pcap") else { return };
     let directory = Directory::new();
@@ -214,7 +216,7 @@ fn other_tools_read_the_same_packets_interfaces_comments_and_counts() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_other_tools_write_is_read() {
     let Some(source) = real("zeek-flows-wikipedia.pcap") else { return };
     let directory = Directory::new();

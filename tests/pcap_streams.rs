@@ -55,7 +55,7 @@ fn read(path: &std::path::Path) -> Vec<u64> {
     numbers
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_file_is_played_in_rounds_up_to_a_limit_and_as_fast_as_was_recorded() {
     let directory = Directory::new();
     let path = file(&directory, 1_000, 1);
@@ -82,7 +82,7 @@ fn a_file_is_played_in_rounds_up_to_a_limit_and_as_fast_as_was_recorded() {
     assert!(fast.batches().any(|batch| batch.unwrap().len() > 20));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn times_that_are_missing_or_out_of_order_hold_up_nothing() {
     let directory = Directory::new();
     let path = directory.path().join("odd");
@@ -131,7 +131,7 @@ fn times_that_are_missing_or_out_of_order_hold_up_nothing() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_pipe_delivers_what_it_has_and_a_file_that_is_gone_ends_its_rounds() {
     let directory = Directory::new();
     let path = file(&directory, 5, 0);
@@ -149,7 +149,7 @@ fn a_pipe_delivers_what_it_has_and_a_file_that_is_gone_ends_its_rounds() {
     assert!(items[0].as_ref().is_ok_and(|batch| batch.len() == 5) && items[1].is_err());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_file_is_a_stream_like_any_other() {
     let directory = Directory::new();
     let path = file(&directory, 600, 1);
@@ -191,7 +191,7 @@ impl PacketSink for Failing {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_tap_writes_what_passes_and_fails_as_it_was_told() {
     let directory = Directory::new();
     let path = file(&directory, 1_000, 0);
@@ -223,7 +223,7 @@ fn a_tap_writes_what_passes_and_fails_as_it_was_told() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_trigger_writes_what_was_before_and_what_comes_after() {
     let directory = Directory::new();
     let path = file(&directory, 1_000, 10);
@@ -269,7 +269,7 @@ fn a_trigger_writes_what_was_before_and_what_comes_after() {
     assert_eq!((trigger.kept(), trigger.get_mut().0), (0, 99));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_live_stream_is_written_by_a_thread_as_it_passes() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -301,7 +301,7 @@ fn a_live_stream_is_written_by_a_thread_as_it_passes() {
 }
 
 #[cfg(all(feature = "gzip", feature = "lz4"))]
-#[test]
+#[ringtap_lab::test]
 fn compressed_files_are_read_as_they_were_written() {
     use ringtap::pcap::Compression;
 
@@ -353,7 +353,7 @@ fn compressed_files_are_read_as_they_were_written() {
 }
 
 #[cfg(all(feature = "gzip", feature = "lz4"))]
-#[test]
+#[ringtap_lab::test]
 fn where_the_disk_is_full_for_a_while_a_compressed_file_is_whole_all_the_same() {
     use ringtap::pcap::Compression;
     use ringtap_lab::directory;

@@ -8,13 +8,17 @@ use std::io::Write;
 use std::time::Duration;
 
 use files::{FORMATS, packets, real};
-use ringtap::pcap::{CaptureReader, CaptureWriter, FileFormat, FileInterface, PcapSource};
-use ringtap::{Capture, Error, FileFault, Injector, LinkType, OwnedPacket, RingLayout};
+use ringtap::pcap::{
+    CaptureReader, CaptureWriter, FileFormat, FileInterface, MAX_SNAP_LEN, PcapSource,
+};
+use ringtap::{
+    Capture, Error, FileFault, Injector, LinkType, OwnedPacket, Packet, RingLayout, Timestamp,
+};
 use ringtap_lab::{Directory, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn a_file_played_over_a_wire_and_captured_and_written_is_the_same_file() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
@@ -88,7 +92,7 @@ fn a_file_played_over_a_wire_and_captured_and_written_is_the_same_file() {
     assert!(files >= 73 && frames >= 9_623, "{frames} frames of {files} files");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_file_is_gone_on_with_behind_its_last_whole_packet() {
     let Some(source) = real("tcpreplay-flows-test.pcap") else { return };
     let directory = Directory::new();
@@ -171,7 +175,7 @@ impl Write for Moody {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn where_writing_fails_now_and_then_each_packet_is_whole_in_the_file_or_counted() {
     let Some(source) = real("tcpreplay-flows-test.pcap") else { return };
     let original = packets(&source);
@@ -206,4 +210,53 @@ fn where_writing_fails_now_and_then_each_packet_is_whole_in_the_file_or_counted(
     // Nothing is taken at all.
     let error = CaptureWriter::create("/dev/full").unwrap_err();
     assert!(error.to_string().contains("/dev/full"), "{error}");
+}
+
+/// A packet longer than other readers take, as hosts send them whose segmentation is left to the card.
+fn giant() -> OwnedPacket {
+    let mut frame = vec![0xa5; 300_000];
+    frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00]);
+    Packet::from_bytes(&frame, Timestamp { secs: 1, nanos: 0 }).to_owned()
+}
+
+#[ringtap_lab::test]
+fn no_packet_is_written_longer_than_other_readers_take_unless_it_is_asked_for() {
+    let scratch = Directory::new();
+    for format in FORMATS {
+        let path = scratch.path().join(format!("{format:?}.pcap"));
+        let mut writer = CaptureWriter::builder().format(format).create(&path).unwrap();
+        writer.write(&giant().as_packet()).unwrap();
+        writer.write(&Packet::from_bytes(&[7; 60], Timestamp { secs: 2, nanos: 0 })).unwrap();
+        writer.finish().unwrap();
+        let mut source = PcapSource::open(&path).unwrap();
+        let batches: Vec<_> = source.batches().collect::<Result<_, _>>().unwrap();
+        assert_eq!(source.interfaces()[0].snap_len, MAX_SNAP_LEN);
+        let packets: Vec<_> = batches.iter().flat_map(|batch| batch.iter()).collect();
+        let lens: Vec<_> = packets.iter().map(|p| (p.len(), p.original_len())).collect();
+        assert_eq!(lens, [(262_144, 300_000), (60, 60)], "{format:?}");
+        // What libpcap reads of it.
+        let Some(read) = tcpdump_count(&path) else { continue };
+        assert_eq!(read, 2, "{format:?}");
+    }
+    let path = scratch.path().join("asked.pcapng");
+    let mut interface = FileInterface::ethernet("eth0");
+    interface.snap_len = 1 << 20;
+    let mut writer = CaptureWriter::builder().interface(interface).create(&path).unwrap();
+    writer.write(&giant().as_packet()).unwrap();
+    writer.finish().unwrap();
+    let batches: Vec<_> =
+        PcapSource::open(&path).unwrap().batches().collect::<Result<_, _>>().unwrap();
+    assert_eq!(batches[0].iter().next().unwrap().len(), 300_000);
+}
+
+/// Packets that tcpdump reads; `None`, said loudly, where there is none.
+fn tcpdump_count(path: &std::path::Path) -> Option<usize> {
+    let output = std::process::Command::new("tcpdump").args(["-nqr"]).arg(path).output();
+    match output {
+        Ok(output) => Some(String::from_utf8_lossy(&output.stdout).lines().count()),
+        Err(_) => {
+            skip("there is no tcpdump");
+            None
+        }
+    }
 }

@@ -48,7 +48,7 @@ fn tsharks(path: &Path) -> Option<Counts> {
     Some(counts)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn records_count_packets_and_bytes_of_ip_as_tshark_does() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
@@ -82,7 +82,7 @@ fn records_count_packets_and_bytes_of_ip_as_tshark_does() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn records_are_written_so_that_others_read_them() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
@@ -127,7 +127,7 @@ fn records_are_written_so_that_others_read_them() {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-#[test]
+#[ringtap_lab::test]
 fn running_shards_are_asked_for_their_flows() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -203,7 +203,7 @@ fn running_shards_are_asked_for_their_flows() {
     assert_eq!(stats.len(), 3);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn fragments_are_of_the_shard_of_their_flow() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");

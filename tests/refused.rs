@@ -21,27 +21,27 @@ fn in_child(test: &str, errno: i32) {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_refused_setup_is_gone_without_or_is_an_error_that_names_the_remedy() {
     for errno in [libc::EPERM, libc::ENOSYS, libc::EAGAIN, libc::EOPNOTSUPP, libc::EMFILE] {
         in_child("setup_is_refused", errno);
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_enter_refused_later_is_gone_without_or_ends_every_wait() {
     for errno in [libc::EPERM, libc::ENOSYS, libc::EAGAIN, libc::EBUSY, libc::EINTR] {
         in_child("enter_is_refused", errno); // the last three say that it may go on, and it never does
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn without_registration_the_ring_works_and_is_closed() {
     in_child("register_is_refused", libc::EPERM);
     in_child("register_is_refused", libc::EINVAL);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_ring_whose_pages_cannot_be_moved_ends_with_its_batches_unharmed() {
     in_child("moving_pages_is_refused", libc::ENOMEM);
     in_child("moving_pages_is_refused", libc::EPERM);
@@ -51,7 +51,7 @@ fn a_ring_whose_pages_cannot_be_moved_ends_with_its_batches_unharmed() {
 mod child {
     use super::*;
 
-    #[test]
+    #[ringtap_lab::test]
     fn moving_pages_is_refused() {
         let Some(errno) = errno() else { return };
         let net = ringtap_lab::Namespace::enter().unwrap();
@@ -86,7 +86,7 @@ mod child {
         Some(process::value()?.parse().unwrap())
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn setup_is_refused() {
         let Some(errno) = errno() else { return };
         let net = ringtap_lab::Namespace::enter().unwrap();
@@ -126,7 +126,7 @@ mod child {
         assert!(matches!(hosted, Error::IoUringRefused { .. }), "{hosted:?}");
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn register_is_refused() {
         let Some(errno) = errno() else { return };
         let net = ringtap_lab::Namespace::enter().unwrap();
@@ -154,7 +154,7 @@ mod child {
         assert_eq!(rings(), 0);
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn enter_is_refused() {
         let Some(errno) = errno() else { return };
         let net = ringtap_lab::Namespace::enter().unwrap();

@@ -125,7 +125,7 @@ const NO_LENGTH: &str = "a response without a length";
 const RETRIED: &str = "flowscope's parser reads one hello of a side";
 const NO_EXTRACTOR: &str = "in PPPoE or ERSPAN, which have no extractor";
 
-#[test]
+#[ringtap_lab::test]
 fn messages_are_those_that_tshark_reads() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
@@ -171,7 +171,7 @@ fn messages_are_those_that_tshark_reads() {
     assert!(equal >= 70);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn shards_hear_the_same_messages_as_one_offline() {
     let Some(captures) = replay::captures() else { return };
     let plain = FiveTuple::bidirectional;

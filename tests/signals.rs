@@ -9,7 +9,7 @@ ringtap_lab::test_binary!();
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[test]
+#[ringtap_lab::test]
 fn a_storm_of_signals_does_not_end_a_wait_early_or_lose_anything() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

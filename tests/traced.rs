@@ -13,7 +13,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn tracing_is_told_of_openings_links_and_ends() {
     #[derive(Clone, Default)]
     struct Told(Arc<Mutex<Vec<String>>>);

@@ -78,7 +78,7 @@ async fn woken_by_a_kick(mut tx: AsyncInjector, frame: &[u8], waker: &Arc<Act>) 
     panic!("nobody was woken");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_waker_that_polls_in_place_turns_the_reactor_or_takes_the_socket_apart_finds_nothing_in_use() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -96,7 +96,7 @@ fn a_waker_that_polls_in_place_turns_the_reactor_or_takes_the_socket_apart_finds
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_driver_that_is_dropped_wakes_those_who_poll_in_place() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -118,7 +118,7 @@ fn a_driver_that_is_dropped_wakes_those_who_poll_in_place() {
     drop(hosted);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_slot_that_is_forgotten_is_free_and_frames_before_and_after_it_arrive() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -128,6 +128,7 @@ fn a_slot_that_is_forgotten_is_free_and_frames_before_and_after_it_arrive() {
         let mut tx = AsyncInjector::open(&veth.left).unwrap();
         tx.send(&traffic.frame(0, 0)).await.unwrap();
         std::mem::forget(tx.reserve(60).await.unwrap());
+        std::mem::forget(tx.get_ref());
         assert_eq!(tx.stats().committed, 1);
         let before = Reactor::current().unwrap().stats().turns;
         time::sleep(Duration::from_millis(200)).await;
@@ -150,7 +151,7 @@ fn a_slot_that_is_forgotten_is_free_and_frames_before_and_after_it_arrive() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     if namespace().is_none() {
         return;
@@ -175,7 +176,7 @@ fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_idle_capture_does_not_count_as_waiting_for_a_disk() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

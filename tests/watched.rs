@@ -44,7 +44,7 @@ fn parsed(text: &str) -> Vec<Series> {
     samples
 }
 
-#[test]
+#[ringtap_lab::test]
 fn prometheus_reads_what_shards_and_captures_counted() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

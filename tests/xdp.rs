@@ -18,7 +18,7 @@ fn million() -> u64 {
     std::env::var("RINGTAP_FRAMES").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_million_frames_arrive_once_in_order_in_the_driver_and_in_the_stack() {
     for attach in [Attach::Native, Attach::Generic] {
         let Some(net) = privileged() else { return };
@@ -39,7 +39,7 @@ fn a_million_frames_arrive_once_in_order_in_the_driver_and_in_the_stack() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_million_frames_are_sent_once_in_order_without_root() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -62,7 +62,7 @@ fn a_million_frames_are_sent_once_in_order_without_root() {
     assert_conserved(&mut socket, FEW);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn every_queue_of_an_interface_has_its_socket_and_keeps_its_order() {
     const COUNT: u64 = 20_000;
     let Some(net) = privileged() else { return };
@@ -101,7 +101,7 @@ fn every_queue_of_an_interface_has_its_socket_and_keeps_its_order() {
     sockets.iter_mut().chain(&mut senders).for_each(|socket| assert_conserved(socket, 1024));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_echo_answers_every_frame_on_the_same_socket() {
     const COUNT: u64 = 5_000;
     let Some(net) = privileged() else { return };
@@ -129,7 +129,7 @@ fn an_echo_answers_every_frame_on_the_same_socket() {
     assert_conserved(&mut echo, 1024);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_reader_that_keeps_everything_starves_the_ring_and_goes_on_when_it_lets_go() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -165,7 +165,7 @@ fn a_reader_that_keeps_everything_starves_the_ring_and_goes_on_when_it_lets_go()
     assert_conserved(&mut socket, 64);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_batch_outlives_its_socket_whose_queue_is_free_at_once() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();

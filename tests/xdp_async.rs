@@ -17,7 +17,7 @@ use setup::{assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
     const COUNT: u64 = 50_000;
     let Some(net) = privileged() else { return };
@@ -72,7 +72,7 @@ fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
     tally.assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sending_waits_for_room_and_every_frame_arrives() {
     const COUNT: u64 = 100_000;
     let Some(net) = namespace() else { return };
@@ -108,7 +108,7 @@ fn sending_waits_for_room_and_every_frame_arrives() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_echo_sends_on_what_it_received_without_a_copy_in_one_enter_a_turn() {
     const COUNT: u64 = 20_000;
     let Some(net) = privileged() else { return };
@@ -142,7 +142,7 @@ fn an_echo_sends_on_what_it_received_without_a_copy_in_one_enter_a_turn() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn halves_serve_two_tasks_and_a_dropped_wait_takes_nothing() {
     const COUNT: u64 = 5_000;
     let Some(net) = privileged() else { return };
@@ -184,7 +184,7 @@ fn halves_serve_two_tasks_and_a_dropped_wait_takes_nothing() {
     far.finish().assert_complete();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_socket_taken_off_a_reactor_can_be_used_again() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();

@@ -18,7 +18,7 @@ use setup::{FEW, assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn bad_input_is_an_error_that_says_what_to_do() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -61,7 +61,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     assert_conserved(&mut first, FEW);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_second_program_is_refused_by_the_name_of_the_first_which_goes_with_its_socket() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -75,7 +75,7 @@ fn a_second_program_is_refused_by_the_name_of_the_first_which_goes_with_its_sock
     XdpProgram::redirect_all(&veth.right, Attach::Generic).unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_killed_process_leaves_neither_program_nor_queue() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -91,7 +91,7 @@ fn a_killed_process_leaves_neither_program_nor_queue() {
     assert_eq!(socket.next_batch_timeout(PATIENCE).unwrap().expect("a frame").len(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_program_of_another_interface_and_a_queue_that_is_taken_in_its_map_are_refused() {
     let Some(net) = privileged() else { return };
     let (veth, other) = (net.veth(), net.veth());
@@ -110,7 +110,7 @@ fn a_program_of_another_interface_and_a_queue_that_is_taken_in_its_map_are_refus
     assert_eq!(first.next_batch_timeout(PATIENCE).unwrap().expect("a frame").len(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_frame_of_more_chunks_than_there_are_is_too_long() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -129,12 +129,12 @@ fn a_frame_of_more_chunks_than_there_are_is_too_long() {
     assert!(matches!(socket.send(&[0xff; 9000]), Err(Error::FrameLength { most: 4096, .. })));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn memory_that_may_not_be_locked_is_named() {
     process::run("a_umem_beyond_the_limit", "");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_mtu_beyond_a_frame_is_refused_in_the_driver_and_taken_with_several_frames() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -148,7 +148,7 @@ fn a_mtu_beyond_a_frame_is_refused_in_the_driver_and_taken_with_several_frames()
     assert!(auto.program().unwrap().is_generic(), "in the stack, where the driver cannot");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_the_far_end_does_not_take_is_counted_and_holds_up_nothing() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -173,7 +173,7 @@ fn what_the_far_end_does_not_take_is_counted_and_holds_up_nothing() {
     assert_conserved(&mut tx, FEW);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_wait_while_the_interface_is_down_and_go_when_it_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -199,7 +199,7 @@ fn frames_wait_while_the_interface_is_down_and_go_when_it_is_up() {
     assert!(matches!(error, Error::InterfaceGone { .. }), "{error:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_removed_interface_ends_a_wait_and_one_that_was_down_goes_on() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -228,7 +228,7 @@ mod child {
     use super::*;
 
     /// Holds the program of the interface that it is given, until it is killed.
-    #[test]
+    #[ringtap_lab::test]
     fn a_holder_of_a_program() {
         let Some(interface) = process::value() else { return };
         let _socket = socket(&interface).attach(Attach::Native).build().unwrap();
@@ -236,7 +236,7 @@ mod child {
         std::thread::sleep(3 * PATIENCE);
     }
 
-    #[test]
+    #[ringtap_lab::test]
     fn a_umem_beyond_the_limit() {
         const NET_RAW: u32 = 1 << 13;
         if process::value().is_none() {

@@ -18,7 +18,7 @@ use setup::{FEW, assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn what_a_program_leaves_before_a_packet_comes_with_it() {
     const COUNT: u64 = 2_000;
     for attach in [Attach::Native, Attach::Generic] {
@@ -51,7 +51,7 @@ fn what_a_program_leaves_before_a_packet_comes_with_it() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_are_told_when_they_were_sent_by_their_number() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -101,7 +101,7 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
     assert!(without.drained(PATIENCE).unwrap() && without.read_tx_timestamp().is_none());
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -139,7 +139,7 @@ fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
     assert_conserved(&mut echo, 1024);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn there_is_no_metadata_before_packets_of_other_memory() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -165,7 +165,7 @@ fn there_is_no_metadata_before_packets_of_other_memory() {
     assert_eq!(lengths, [(5_000, false), (500, true)]);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_async_sender_has_the_stamps_of_what_has_drained() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -182,7 +182,7 @@ fn an_async_sender_has_the_stamps_of_what_has_drained() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn invalid_entries_of_the_tx_ring_are_counted_and_the_others_are_sent() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -214,7 +214,7 @@ fn invalid_entries_of_the_tx_ring_are_counted_and_the_others_are_sent() {
     assert_eq!(far.finish().received(), 8, "each once");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn packets_for_which_the_rx_ring_has_no_entry_are_counted_as_such() {
     const FRAMES: u32 = 64;
     let Some(net) = privileged() else { return };
@@ -245,7 +245,7 @@ fn packets_for_which_the_rx_ring_has_no_entry_are_counted_as_such() {
     assert_conserved(&mut socket, FRAMES);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_wait_on_full_rings_ends_at_once_for_what_is_there_and_never_for_what_is_not() {
     const FRAMES: u32 = 64;
     let Some(net) = privileged() else { return };

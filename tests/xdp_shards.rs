@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use common::{FarEnd, PATIENCE};
 use futures_util::StreamExt;
 use ringtap::{
-    Attach, BpfFilter, BpfInsn, BridgeDirection, Capture, Cores, Error, FlowRule, Queues, Shards,
-    Step, SymmetricRss, XdpBridge, XdpMode, XdpProgram, XdpSocket,
+    Attach, BpfFilter, BpfInsn, BridgeDirection, BuiltIn, Capture, Cores, Error, FanoutMode,
+    FlowRule, Queues, Shards, ShardsBuilder, Source, Step, SymmetricRss, XdpBridge, XdpMode,
+    XdpProgram, XdpSocket,
 };
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace, pcap};
@@ -38,7 +39,7 @@ fn send(senders: &mut [XdpSocket], traffic: &Traffic, numbers: std::ops::Range<u
     senders.iter_mut().for_each(|sender| assert!(sender.drained(PATIENCE).unwrap()));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_shard_a_queue_receives_each_frame_once_and_in_order() {
     const COUNT: u64 = 40_000;
     let Some(net) = privileged() else { return };
@@ -85,7 +86,7 @@ fn a_shard_a_queue_receives_each_frame_once_and_in_order() {
     XdpProgram::redirect_all(&veth.right, Attach::Native).expect("the program went with them");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn queues_can_be_named_and_those_that_are_not_there_are() {
     let Some(net) = privileged() else { return };
     let veth = net.veth_with_queues(2);
@@ -146,10 +147,16 @@ fn bridge_both_ways(bridge: XdpBridge, (a, b): (&Veth, &Veth), count: u64) {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_bridge_forwards_both_ways_with_one_umem_and_with_two() {
     let Some(net) = privileged() else { return };
     let (a, b) = (net.veth(), net.veth());
+    let refused = XdpBridge::open_pair(&a.right, &b.right).unwrap_err();
+    assert!(matches!(&refused, Error::TagsStripped { by: Some(by), .. } if *by == a.left));
+    assert!(refused.to_string().contains(&format!("ethtool -K {} txvlan off", a.left)));
+    assert!(ringtap::interface_info(&a.right).unwrap().strips_tags);
+    [&a, &b].into_iter().for_each(Veth::write_tags);
+    assert!(!ringtap::interface_info(&a.right).unwrap().strips_tags);
     let shared = XdpBridge::open_pair(&a.right, &b.right).unwrap();
     bridge_both_ways(shared, (&a, &b), 20_000);
     let open = |veth: &Veth| socket(&veth.right).build().unwrap();
@@ -158,10 +165,11 @@ fn a_bridge_forwards_both_ways_with_one_umem_and_with_two() {
     assert!(matches!(error, Err(Error::NotSending)), "{error:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_bridges_filter_drops_and_changes_frames_and_a_removed_side_ends_it() {
     let Some(net) = privileged() else { return };
     let (a, b) = (net.veth(), net.veth());
+    [&a, &b].into_iter().for_each(Veth::write_tags);
     let bridge = XdpBridge::open_pair(&a.right, &b.right).unwrap();
     let running = std::thread::spawn(move || {
         bridge.run(|frame, direction| {
@@ -186,11 +194,12 @@ fn a_bridges_filter_drops_and_changes_frames_and_a_removed_side_ends_it() {
     assert!(matches!(&error, Error::InterfaceGone { name } if *name == b.right), "{error:?}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_stops_at_once() {
     for is_shared in [true, false] {
         let Some(net) = privileged() else { return };
         let (a, b) = (net.veth(), net.veth());
+        [&a, &b].into_iter().for_each(Veth::write_tags);
         let open = |veth: &Veth| socket(&veth.right).frame_count(128).build().unwrap();
         let bridge = match is_shared {
             true => {
@@ -230,7 +239,7 @@ fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_sto
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn two_hosts_talk_tcp_through_a_bridge() {
     const BYTES: usize = 4 << 20;
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -240,7 +249,10 @@ fn two_hosts_talk_tcp_through_a_bridge() {
     let server = Host::new(&b.left, SERVER);
     client.finish_checksums();
     server.finish_checksums();
-    let bridge = XdpBridge::open_pair(&a.right, &b.right).unwrap();
+    // Whether the hosts' ends leave tags to a card cannot be asked from here; there are none.
+    let error = XdpBridge::open_pair(&a.right, &b.right).unwrap_err();
+    assert!(matches!(error, Error::TagsStripped { by: None, .. }), "{error}");
+    let bridge = XdpBridge::open_pair_without_vlans(&a.right, &b.right).unwrap();
     let stop = bridge.stop_handle();
     let running = std::thread::spawn(move || bridge.run(|_, _| true));
     let (listening, listens) = std::sync::mpsc::channel();
@@ -269,7 +281,7 @@ fn two_hosts_talk_tcp_through_a_bridge() {
     running.join().unwrap().unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_filtered_program_redirects_what_the_filter_accepts_and_the_rest_passes() {
     let Some(directory) = pcap::directory() else {
         return ringtap_lab::skip("no captures beside the repository");
@@ -301,6 +313,11 @@ fn a_filtered_program_redirects_what_the_filter_accepts_and_the_rest_passes() {
             let Some(net) = privileged() else { return };
             let veth = net.veth();
             let filter: BpfFilter = expression.parse().unwrap();
+            if expression.contains("vlan") {
+                let error = XdpProgram::filtered(&veth.right, attach, &filter).unwrap_err();
+                assert!(matches!(error, Error::TagsStripped { .. }), "{error}");
+            }
+            veth.write_tags();
             let program = XdpProgram::filtered(&veth.right, attach, &filter).unwrap();
             let options = socket(&veth.right).mode(XdpMode::Rx).program(program);
             let mut receiver = options.build().unwrap();
@@ -336,7 +353,7 @@ fn a_filtered_program_redirects_what_the_filter_accepts_and_the_rest_passes() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_verifier_takes_every_filter() {
     let Some(net) = privileged() else { return };
     let Some(directory) = pcap::directory() else {
@@ -346,6 +363,7 @@ fn the_verifier_takes_every_filter() {
     let expressions: BTreeSet<_> =
         table.lines().skip(1).filter_map(|line| line.split('\t').nth(2)).collect();
     let veth = net.veth();
+    veth.write_tags();
     let mut count = 0;
     for filter in expressions.iter().filter_map(|text| text.parse::<BpfFilter>().ok()) {
         let program = XdpProgram::filtered(&veth.right, Attach::Native, &filter);
@@ -369,7 +387,7 @@ fn the_verifier_takes_every_filter() {
     of(&[(0x05, 0, 0, 1), (0x30, 0, 0, 3), (0x06, 0, 0, 1), (0x06, 0, 0, 0)]).unwrap();
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_driver_that_cannot_steer_says_so() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -381,4 +399,30 @@ fn a_driver_that_cannot_steer_says_so() {
     assert!(error.to_string().contains("this driver cannot"), "{error}");
     let error = FlowRule::udp().install("nowhere0").unwrap_err();
     assert!(matches!(error, Error::NoSuchInterface { .. }), "{error:?}");
+}
+
+#[ringtap_lab::test]
+fn options_of_captures_are_not_lost_in_silence_and_what_no_shard_could_do_is_no_shards() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let refused = |shards: ShardsBuilder<BuiltIn>| {
+        let shards = shards.interface(&veth.right).xdp(Queues::Auto, socket(&veth.right));
+        let error = shards.spawn(|_| async { Ok(()) }).unwrap_err();
+        assert!(matches!(error, Error::ShardPlan(_)), "{error}");
+        error.to_string()
+    };
+    let filter: BpfFilter = "udp".parse().unwrap();
+    let capture = Shards::builder().capture(Capture::builder().filter(filter).snap_len(96));
+    assert!(refused(capture).contains("XdpProgram::filtered"));
+    let source = Source::Fanout(FanoutMode::Hash);
+    assert!(refused(Shards::builder().source(source)).contains("`source`"));
+    assert!(refused(Shards::builder().and_capture(Capture::builder())).contains("`and_capture`"));
+    let queue = Shards::builder().interface(&veth.right);
+    let queue = queue.xdp(Queues::Auto, socket(&veth.right).queue_id(1));
+    let error = queue.spawn(|_| async { Ok(()) }).unwrap_err();
+    assert!(error.to_string().contains("queue_id"), "{error}");
+
+    let nowhere = Shards::builder().interface("nowhere0").cores(Cores::Unpinned).shards(2);
+    let error = nowhere.spawn(|_| async { Ok(()) }).unwrap_err();
+    assert!(matches!(&error, Error::NoSuchInterface { name } if name == "nowhere0"), "{error}");
 }

@@ -34,7 +34,7 @@ fn receive(options: XdpSocketBuilder, veth: &Veth, traffic: &Traffic, count: u64
     socket
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames_of_2048_bytes_and_any_headroom_hold_packets_and_one_alone_arrives() {
     for attach in BOTH {
         for (frame_size, headroom) in
@@ -54,7 +54,7 @@ fn frames_of_2048_bytes_and_any_headroom_hold_packets_and_one_alone_arrives() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_wait_on_a_quiet_queue_ends_in_time_and_one_on_a_busy_one_at_once() {
     for attach in BOTH {
         let Some(net) = privileged() else { return };
@@ -72,7 +72,7 @@ fn a_wait_on_a_quiet_queue_ends_in_time_and_one_on_a_busy_one_at_once() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_full_ring_has_no_room_until_it_is_kicked() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -96,7 +96,7 @@ fn a_full_ring_has_no_room_until_it_is_kicked() {
     assert_conserved(&mut tx, 64);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn both_ends_send_and_receive_at_the_same_time_again_and_again() {
     for attach in BOTH {
         let Some(net) = privileged() else { return };
@@ -129,7 +129,7 @@ fn both_ends_send_and_receive_at_the_same_time_again_and_again() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_program_from_elsewhere_drops_half_and_its_map_serves_later_sockets() {
     const COUNT: u64 = 1_000;
     let Some(net) = privileged() else { return };
@@ -165,7 +165,7 @@ fn a_program_from_elsewhere_drops_half_and_its_map_serves_later_sockets() {
     XdpProgram::redirect_all(&veth.right, Attach::Native).expect("it went with its last holder");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_program_that_was_attached_elsewhere_is_named_and_can_be_used() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -182,7 +182,7 @@ fn a_program_that_was_attached_elsewhere_is_named_and_can_be_used() {
     assert_conserved(&mut socket, 1024);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn two_queues_share_a_umem_and_frames_go_out_where_they_came_in() {
     const COUNT: u64 = 20_000;
     let Some(net) = privileged() else { return };
@@ -224,7 +224,7 @@ fn two_queues_share_a_umem_and_frames_go_out_where_they_came_in() {
     assert_conserved(&mut first, 256);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_is_sent_on_can_be_changed_left_out_and_come_from_elsewhere() {
     let Some(net) = privileged() else { return };
     let (veth, other) = (net.veth(), net.veth());
@@ -262,7 +262,7 @@ fn what_is_sent_on_can_be_changed_left_out_and_come_from_elsewhere() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn packets_of_9000_bytes_take_several_frames_both_ways() {
     const COUNT: u64 = 2_000;
     for (attach, frame_size) in [(Attach::Native, 4096), (Attach::Native, 2048)] {
@@ -304,7 +304,7 @@ fn packets_of_9000_bytes_take_several_frames_both_ways() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_packet_beyond_a_frame_is_dropped_and_counted_without_multi_buffer() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -321,7 +321,7 @@ fn a_packet_beyond_a_frame_is_dropped_and_counted_without_multi_buffer() {
     assert_conserved(&mut socket, 1024);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_checksum_is_computed_for_frames_that_ask_for_it() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -374,7 +374,7 @@ fn checksum(frame: &[u8], rest: u32) -> u16 {
     sum as u16
 }
 
-#[test]
+#[ringtap_lab::test]
 fn memory_options_do_what_they_say_or_say_that_they_cannot() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -399,7 +399,7 @@ fn memory_options_do_what_they_say_or_say_that_they_cannot() {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn an_interface_is_promiscuous_as_long_as_the_socket_lives() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -409,7 +409,7 @@ fn an_interface_is_promiscuous_as_long_as_the_socket_lives() {
     assert_eq!(link::promiscuity(&veth.left).unwrap(), 0);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn busy_polling_is_accepted_and_receives() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -428,7 +428,7 @@ fn come_home(receiver: &mut XdpSocket) {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sockets_that_end_in_another_thread_beside_one_that_receives_give_no_frame_to_two() {
     const ENDS: u64 = 60;
     let Some(net) = privileged() else { return };
@@ -456,7 +456,7 @@ fn sockets_that_end_in_another_thread_beside_one_that_receives_give_no_frame_to_
     assert_eq!(far.stats().unwrap().packets, 48 * ENDS, "all were sent, none twice");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn the_frames_of_a_socket_that_goes_come_home_to_the_one_that_received_them() {
     let Some(net) = privileged() else { return };
     let (veth, other) = (net.veth(), net.veth());
@@ -483,7 +483,7 @@ fn the_frames_of_a_socket_that_goes_come_home_to_the_one_that_received_them() {
     assert!(matches!(late.build(), Err(Error::Geometry(GeometryError::NoSharedSocket))));
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_filter_that_panics_takes_no_frame_with_it() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -498,7 +498,7 @@ fn a_filter_that_panics_takes_no_frame_with_it() {
     assert_conserved(&mut socket, 1024);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_dropped_half_lets_the_queues_packets_pass_or_the_other_half_go_on() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
@@ -518,7 +518,7 @@ fn a_dropped_half_lets_the_queues_packets_pass_or_the_other_half_go_on() {
     assert_eq!(receiver.next_batch_timeout(PATIENCE).unwrap().expect("a frame").len(), 1);
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_renamed_interface_and_another_namespace_are_no_end() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringtap::{AsyncCapture, Capture, Cores, Shards};
+use ringtap::{AsyncCapture, Capture, Cores, FanoutMode, Shards, Source};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{namespace, pcap, skip};
 
@@ -47,7 +47,21 @@ where
     T: Send + 'static,
     F: Future<Output = ringtap::Result<T>> + 'static,
 {
-    let frames = pcap::ethernet_frames(path);
+    frames_onto_shards(&pcap::ethernet_frames(path), count, None, work)
+}
+
+/// The same of these frames, by another fanout than by hash.
+#[allow(dead_code, reason = "not every test binary asks")]
+pub(crate) fn frames_onto_shards<T, F>(
+    frames: &[Vec<u8>],
+    count: usize,
+    mode: Option<FanoutMode>,
+    work: impl Fn(AsyncCapture) -> F + Send + Sync + 'static,
+) -> Option<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = ringtap::Result<T>> + 'static,
+{
     let net = namespace()?;
     let veth = net.veth();
     veth.set_mtu(9_000);
@@ -57,8 +71,10 @@ where
     let capture = capture.vlan_reinsert(true);
     let all = Arc::new(Mutex::new(Vec::new()));
     let (into, work) = (Arc::clone(&all), Arc::new(work));
+    let source = Source::Fanout(mode.unwrap_or(FanoutMode::Hash));
     let shards = Shards::builder()
         .capture(capture)
+        .source(source)
         .cores(Cores::Unpinned)
         .shards(count)
         .spawn(move |shard| {
@@ -76,7 +92,7 @@ where
         sender.send_all(frames).unwrap();
         let sent = (100 * number + frames.len()) as u64;
         while shards.stats().unwrap().total().delivered < sent {
-            assert!(began.elapsed() < PATIENCE, "{} {count}", path.display());
+            assert!(began.elapsed() < PATIENCE, "{sent} frames, {count} shards");
             std::thread::yield_now();
         }
     }

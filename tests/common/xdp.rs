@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket, XdpSocketBuilder};
-use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace};
+use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace, skip_for_ordinary_users};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -16,7 +16,7 @@ pub(crate) fn privileged() -> Option<Namespace> {
         let veth = net.veth();
         let refused = XdpProgram::redirect_all(&veth.right, Attach::Auto).unwrap_err();
         assert!(refused.to_string().contains("CAP_BPF"), "{refused}");
-        eprintln!("NOT RUN: receiving through AF_XDP needs root ({refused})");
+        skip_for_ordinary_users("receiving through AF_XDP takes root");
         return None;
     }
     Some(net)

@@ -17,7 +17,7 @@ fn variants(file: &str, name: &str) -> BTreeSet<String> {
     names.map(|line| format!("{name}::{}", word(line))).collect()
 }
 
-#[test]
+#[ringtap_lab::test]
 fn every_error_is_provoked_by_name() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors");
     let mut tests = String::new();

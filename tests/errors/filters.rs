@@ -14,7 +14,7 @@ fn insn(code: u16, jt: u8, jf: u8, k: u32) -> BpfInsn {
 
 const RETURN: u16 = 0x06;
 
-#[test]
+#[ringtap_lab::test]
 fn texts() {
     says!(
         "tcp port 99999".parse::<BpfFilter>(),
@@ -23,7 +23,7 @@ fn texts() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn programs() {
     let check = |program: &[BpfInsn]| BpfFilter::new(program);
     let end = insn(RETURN, 0, 0, 1);
@@ -99,7 +99,7 @@ fn read(path: &std::path::Path) -> Result<usize, Error> {
 
 const SECTION: [u32; 7] = [0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28];
 
-#[test]
+#[ringtap_lab::test]
 fn files() {
     let files = Files(Directory::new());
     let fault = |words: &[u32], is_it: fn(&FileFault) -> bool, text: &str| {
@@ -152,6 +152,14 @@ fn files() {
         &behind_section(&many),
         |fault| matches!(fault, FileFault::TooManyInterfaces),
         "1310748: more than 65536 interfaces are described",
+    );
+    // A description of 65,532 bytes each.
+    let long = [[1, 65_556, 1, 0, 3 | 65_532 << 16].as_slice(), &[0x7878_7878; 16_383], &[65_556]];
+    let long: Vec<u32> = std::iter::repeat_n(long.concat(), 257).flatten().collect();
+    fault(
+        &behind_section(&long),
+        |fault| matches!(fault, FileFault::TooMuchText),
+        "16782364: names, descriptions and filters of interfaces take more than 16 MiB in all",
     );
     let absent = files.0.path().join("absent");
     let shown = absent.display();

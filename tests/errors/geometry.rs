@@ -13,7 +13,7 @@ fn ring() -> CaptureBuilder {
     Capture::builder().interface("nowhere0")
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sizes_of_a_ring() {
     says!(
         ring().block_count(0).build(),
@@ -76,7 +76,7 @@ fn sizes_of_a_ring() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sizes_of_a_umem() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

@@ -26,7 +26,7 @@ fn option(number: i32) -> Option<(u32, i64)> {
     Some((OPTION, i64::from(number)))
 }
 
-#[test]
+#[ringtap_lab::test]
 fn opening() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -90,7 +90,7 @@ fn opening() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn running() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

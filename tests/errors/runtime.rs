@@ -17,7 +17,7 @@ fn ring(interface: &str) -> CaptureBuilder {
     Capture::builder().interface(interface).block_size(1 << 16).block_count(4)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn sockets_without_their_reactor() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -41,7 +41,7 @@ fn sockets_without_their_reactor() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn what_ends_too_early_or_is_too_much() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -64,7 +64,7 @@ fn what_ends_too_early_or_is_too_much() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_child_of_a_fork() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -90,7 +90,7 @@ fn a_child_of_a_fork() {
     });
 }
 
-#[test]
+#[ringtap_lab::test]
 fn shards() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -160,7 +160,7 @@ impl Watch for Broken {
     }
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_host_that_cannot_watch() {
     let (_hosted, driver): (Hosted, Driver) = Hosted::attach(ReactorOptions::default()).unwrap();
     let mut driver = pin!(driver.drive(Broken));
@@ -174,7 +174,7 @@ fn a_host_that_cannot_watch() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn io_uring_that_is_refused() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -212,7 +212,7 @@ fn io_uring_that_is_refused() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn a_socket_that_cannot_be_polled() {
     if namespace().is_some() {
         process::run_in(module_path!(), "not_pollable");
@@ -225,7 +225,7 @@ mod child {
 
     use super::*;
 
-    #[test]
+    #[ringtap_lab::test]
     fn not_pollable() {
         let Some(_) = process::value() else { return };
         let net = ringtap_lab::Namespace::enter().unwrap();

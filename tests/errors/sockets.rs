@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ringtap::{
     Bridge, Capture, CaptureBuilder, Error, FanoutMode, Injector, NetNs, Offload, Step,
-    interface_info,
+    TimestampSource, interface_info,
 };
-use ringtap_lab::{link, namespace};
+use ringtap_lab::{Tun, link, namespace, skip_for_ordinary_users};
 
 use crate::says;
 
@@ -14,7 +14,7 @@ fn ring(interface: &str) -> CaptureBuilder {
     Capture::builder().interface(interface).block_size(1 << 16).block_count(4)
 }
 
-#[test]
+#[ringtap_lab::test]
 fn names() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -45,7 +45,7 @@ fn names() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn groups() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -59,7 +59,7 @@ fn groups() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn frames() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -88,7 +88,32 @@ fn frames() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
+fn clocks_and_links_that_do_not_fit() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    says!(
+        ring(&veth.right).timestamp_source(TimestampSource::RawHardware).build(),
+        Error::NoHardwareClock { .. },
+        "`{0}` has no clock that stamps received packets (`ethtool -T {0}`): its driver stamps in software; use \
+         `TimestampSource::Software`",
+        veth.right
+    );
+    let tun = match Tun::new() {
+        Ok(tun) => tun,
+        Err(error) => return skip_for_ordinary_users(&format!("no tun: {error}")),
+    };
+    says!(
+        Bridge::open_pair(&tun.name, &veth.left),
+        Error::DifferentLinks { .. },
+        "`{}` (link type 101) and `{}` (link type 1) cannot be bridged: frames of one are none of the other's; route \
+         between them, or use interfaces of one kind (a tap in place of a tun)",
+        tun.name,
+        veth.left
+    );
+}
+
+#[ringtap_lab::test]
 fn interfaces_that_go() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();

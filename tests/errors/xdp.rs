@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ringtap::{
-    Attach, CopyMode, Error, FlowRule, HugePages, Step, SymmetricRss, TxChecksum, XdpMode,
-    XdpProgram, XdpSocket,
+    Attach, BpfFilter, CopyMode, Error, FlowRule, HugePages, Step, SymmetricRss, TxChecksum,
+    XdpMode, XdpProgram, XdpSocket,
 };
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{namespace, xdp};
@@ -12,7 +12,7 @@ use ringtap_lab::{namespace, xdp};
 use crate::setup::{privileged, sender, socket};
 use crate::{FORBIDDEN, says};
 
-#[test]
+#[ringtap_lab::test]
 fn sockets_that_send() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -91,7 +91,7 @@ fn sockets_that_send() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn cards_that_cannot_steer() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -109,7 +109,7 @@ fn cards_that_cannot_steer() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn programs() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
@@ -123,7 +123,7 @@ fn programs() {
     );
 }
 
-#[test]
+#[ringtap_lab::test]
 fn programs_that_load() {
     const LINK_CREATE: i64 = 28;
     const MAP_UPDATE_ELEM: i64 = 2;
@@ -167,6 +167,15 @@ fn programs_that_load() {
         receiving.unwrap().send(&[0xff; 60]),
         Error::NotSending,
         "this AF_XDP socket only receives; open it with `XdpMode::Tx` or `XdpMode::RxTx`"
+    );
+    let filter: BpfFilter = "vlan 5".parse().unwrap();
+    says!(
+        XdpProgram::filtered(&other.right, Attach::Auto, &filter),
+        Error::TagsStripped { .. },
+        "VLAN tags of packets that come in on `{}` are beside their bytes, where AF_XDP does not see them; `ethtool -K \
+         {} txvlan off`, which is its peer",
+        other.right,
+        other.left
     );
     let small = XdpProgram::from_map(&other.left, true, xdp::xskmap(1).unwrap()).unwrap();
     assert!(small.is_generic());

@@ -53,8 +53,7 @@ impl Host for OnSmol {
 ringtap_lab::test_binary!();
 ringtap_conformance::suite!(OnSmol);
 
-#[test]
-#[should_panic(expected = "inside of `Smol::run`")]
+#[ringtap_lab::test(should_panic = "inside of `Smol::run`")]
 fn spawning_outside_of_it_says_so() {
     let _never = spawn_local(async {});
 }

@@ -49,7 +49,7 @@ impl Host for OnTokioUring {
 ringtap_lab::test_binary!();
 ringtap_conformance::suite!(OnTokioUring);
 
-#[test]
+#[ringtap_lab::test]
 fn outside_of_it_attaching_is_an_error_that_says_so() {
     let error = ringtap_tokio_uring::attach().unwrap_err();
     assert!(error.to_string().contains("tokio_uring::start"), "{error}");

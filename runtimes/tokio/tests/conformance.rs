@@ -70,7 +70,7 @@ async fn echo(rounds: u32) {
 
 ringtap_lab::test_binary!();
 
-#[test]
+#[ringtap_lab::test]
 fn outside_of_a_runtime_attaching_is_an_error_that_says_so() {
     let error = ringtap_tokio::attach().unwrap_err();
     assert!(error.to_string().contains("no tokio here"), "{error}");
@@ -79,7 +79,7 @@ fn outside_of_a_runtime_attaching_is_an_error_that_says_so() {
     assert!(error.to_string().contains("LocalSet"), "{error}");
 }
 
-#[test]
+#[ringtap_lab::test]
 fn batches_are_consumed_by_tasks_of_a_runtime_with_many_threads() {
     let Some(net) = ringtap_lab::namespace() else { return };
     let veth = net.veth();

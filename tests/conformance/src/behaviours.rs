@@ -21,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks for all that a test sends, however long the reader is kept from its core.
 pub(crate) fn ring(interface: &str) -> CaptureBuilder {
     let ring = Capture::builder().interface(interface).block_size(1 << 16).block_count(512);
-    ring.block_timeout_ms(5).ignore_outgoing(true)
+    ring.frame_size(2048).block_timeout_ms(5).ignore_outgoing(true)
 }
 
 /// Runs a future on a host, to its end in time.

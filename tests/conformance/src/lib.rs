@@ -43,7 +43,7 @@ macro_rules! suite {
         );
 
         /// In a process of its own, whose descriptors and memory are counted.
-        #[test]
+        #[ringtap_lab::test]
         fn cancels_anywhere_and_leaks_nothing() {
             if ringtap_lab::namespace().is_some() {
                 ringtap_lab::child::run_in(module_path!(), "cancels_anywhere_and_leaks_nothing");
@@ -51,7 +51,7 @@ macro_rules! suite {
         }
 
         mod child {
-            #[test]
+            #[ringtap_lab::test]
             fn cancels_anywhere_and_leaks_nothing() {
                 if ringtap_lab::child::value().is_some() {
                     $crate::cancels_anywhere_and_leaks_nothing::<super::$host>();
@@ -61,7 +61,7 @@ macro_rules! suite {
     };
     (@each $host:ident: $($behaviour:ident,)*) => {
         $(
-            #[test]
+            #[ringtap_lab::test]
             fn $behaviour() {
                 $crate::$behaviour::<$host>();
             }

@@ -16,12 +16,6 @@ pub fn enter() -> Result<(), String> {
     OUTCOME.get_or_init(unshare_user).clone()
 }
 
-/// [`enter`], as the loader calls it.
-pub extern "C" fn enter_from_loader() {
-    // Whoever needs a namespace asks again and says why there is none.
-    let _ = enter();
-}
-
 /// Whether the process was root when it first asked here: afterwards everybody seems to be.
 pub fn was_root() -> bool {
     // SAFETY: no arguments, no memory.

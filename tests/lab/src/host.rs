@@ -51,6 +51,24 @@ impl Host {
             .unwrap();
     }
 
+    /// Gives the host a VXLAN tunnel to another one, with an address of its own of a network of 24 bits.
+    ///
+    /// # Errors
+    /// Where the kernel has no VXLAN.
+    ///
+    /// # Panics
+    /// Where it refuses otherwise.
+    pub fn tunnel_to(&self, remote: Ipv4Addr, address: Ipv4Addr) -> std::io::Result<()> {
+        let over = self.interface.clone();
+        let tunnel = self.run(move || {
+            link::add_vxlan("vx0", &over, remote)?;
+            link::add_address("vx0", address, 24).expect("an address can be added");
+            link::set_up("vx0", true).expect("an interface can be set up");
+            Ok(())
+        });
+        tunnel.join().unwrap()
+    }
+
     /// A file that stands for its namespace while it lives.
     pub fn namespace_file(&self) -> std::path::PathBuf {
         format!("/proc/self/fd/{}", self.namespace.as_raw_fd()).into()

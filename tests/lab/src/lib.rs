@@ -12,6 +12,7 @@
 //!   generator   sends them: flood, burst, paced
 //!   seccomp     refusing system calls
 //!   directory   a place for a test's files
+//!   runner      runs the tests, and says what was not run and why
 //!   child       a process of its own, for tests that cripple theirs
 //!   tally       exactly once, in order, unchanged
 //! ```
@@ -30,6 +31,7 @@ pub mod link;
 pub mod namespace;
 pub mod pair;
 pub mod pcap;
+pub mod runner;
 pub mod seccomp;
 pub mod stage;
 pub mod talk;
@@ -51,17 +53,37 @@ pub use self::tally::Tally;
 pub use self::traffic::{Mark, Protocol, Traffic};
 pub use self::tun::Tun;
 
+pub use ringtap_lab_macros::test;
+
 /// Set to `1`, a test that cannot run fails instead of being skipped.
 pub const REQUIRE: &str = "RINGTAP_REQUIRE_KERNEL";
+/// Set to `1`, tests that take more than an ordinary user has are skipped, whatever [`REQUIRE`] says.
+pub const ORDINARY: &str = "RINGTAP_ORDINARY_USER";
 
-/// Says loudly that a test cannot run here; fails it where nothing may be skipped.
+/// Says that a test cannot run here: it is listed as ignored, with the reason. Fails it where nothing may be skipped. The
+/// test's own thread must call it, and then return.
 ///
 /// # Panics
 /// With [`REQUIRE`] set to `1`.
 pub fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
-    assert!(std::env::var(REQUIRE).as_deref() != Ok("1"), "{test} was skipped: {why}");
-    eprintln!("SKIPPED {test}: {why}");
+    assert!(!is_set(REQUIRE), "{test} was skipped: {why}");
+    runner::note_skip(why);
+}
+
+/// As [`skip`], of a test that takes what an ordinary user has not.
+///
+/// # Panics
+/// As there, unless this is said to be one ([`ORDINARY`]).
+pub fn skip_for_ordinary_users(why: &str) {
+    match is_set(ORDINARY) && !bootstrap::was_root() {
+        true => runner::note_skip(why),
+        false => skip(why),
+    }
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var(variable).as_deref() == Ok("1")
 }
 
 /// A namespace for the calling test, or `None`, said loudly, where there can be none.
@@ -78,14 +100,16 @@ pub fn namespace() -> Option<Namespace> {
     }
 }
 
-/// Lets a test binary make namespaces without root: put it at the top level of each.
+/// Makes a test binary (`harness = false`) of the functions with [`test`], which may make namespaces without root: put it
+/// at the top level.
 #[macro_export]
 macro_rules! test_binary {
     () => {
-        // The test harness has threads by the time a test runs, and a process with threads cannot
-        // enter a user namespace. The loader runs this before.
-        #[used]
-        #[unsafe(link_section = ".init_array")]
-        static RINGTAP_LAB_BOOTSTRAP: extern "C" fn() = $crate::bootstrap::enter_from_loader;
+        fn main() {
+            // While the process has one thread: with more it cannot enter a user namespace. Whoever needs one asks again,
+            // and says why there is none.
+            let _ = $crate::bootstrap::enter();
+            $crate::runner::main()
+        }
     };
 }

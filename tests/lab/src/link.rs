@@ -10,7 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -66,6 +66,15 @@ impl Veth {
     pub fn set_mtu_of_right(&self, mtu: u32) {
         change(&self.right, vec![LinkAttribute::Mtu(mtu)], None)
             .unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
+    }
+
+    /// Has both ends write VLAN tags into the bytes; see [`write_tags`].
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn write_tags(&self) {
+        write_tags(&self.left);
+        write_tags(&self.right);
     }
 
     /// Removes both ends.
@@ -191,8 +200,25 @@ pub fn rename(name: &str, to: &str) -> io::Result<()> {
 /// The kernel's.
 pub fn finish_checksums(name: &str) -> io::Result<()> {
     const SET_TX_CHECKSUMS: u32 = 0x17;
+    ethtool(name, [SET_TX_CHECKSUMS, 0]).map(drop)
+}
+
+/// Has an interface write VLAN tags into the bytes of what it sends, instead of leaving them to a card: so they are there
+/// when they come out of the other end of a veth pair (`ethtool -K … txvlan off`).
+///
+/// # Panics
+/// Where the kernel refuses.
+pub fn write_tags(name: &str) {
+    const GET_FLAGS: u32 = 0x25;
+    const SET_FLAGS: u32 = 0x26;
+    const TX_VLAN: u32 = 1 << 7;
+    let [_, flags] = ethtool(name, [GET_FLAGS, 0]).expect("an interface has offloads");
+    ethtool(name, [SET_FLAGS, flags & !TX_VLAN]).expect("tags need not be left to a card");
+}
+
+/// An ethtool command that takes or gives one number.
+fn ethtool(name: &str, mut command: [u32; 2]) -> io::Result<[u32; 2]> {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    let mut command = [SET_TX_CHECKSUMS, 0];
     // SAFETY: a C struct of integers and pointers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
@@ -201,7 +227,19 @@ pub fn finish_checksums(name: &str) -> io::Result<()> {
     request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
     // SAFETY: the request and the command it points to are alive and of the sizes this ioctl has.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(command) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives an interface another name beside its own, which may be as long as 127 bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn add_name(name: &str, other: &str) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index(name)?;
+    message.attributes = vec![LinkAttribute::PropList(vec![Prop::AltIfName(other.to_owned())])];
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    request(RouteNetlinkMessage::NewLinkProp(message), flags).map(drop)
 }
 
 /// Moves an interface into the namespace of this descriptor. It is down there.
@@ -219,6 +257,24 @@ pub(crate) fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::
         vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+}
+
+/// Makes a VXLAN interface over another one, to one remote host.
+pub(crate) fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
+    const PORT: u16 = 4789;
+    let mut message = named(name);
+    let data = vec![
+        InfoVxlan::Id(5),
+        InfoVxlan::Link(index(over)?),
+        InfoVxlan::Group(remote),
+        InfoVxlan::Port(PORT),
+    ];
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(data)),
+    ]));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    request(RouteNetlinkMessage::NewLink(message), flags).map(drop)
 }
 
 /// Limits what an interface sends to `rate` bytes a second, `burst` bytes at once, with room for `queue`

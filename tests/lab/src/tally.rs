@@ -57,6 +57,11 @@ impl Tally {
         self.received
     }
 
+    /// Whether frame `number` arrived.
+    pub fn has(&self, number: u64) -> bool {
+        self.seen.get(number as usize).is_some_and(|seen| *seen)
+    }
+
     /// Frames that were not ours.
     pub fn foreign(&self) -> u64 {
         self.foreign
