@@ -10,7 +10,7 @@ test:
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib ring::
 
-# A fuzzer for ten minutes: filter_text, filter_words, filter_program, capture_pcap, capture_pcapng or flow_frames.
+# A fuzzer for ten minutes: a name in tests/fuzz/seeds.
 fuzz target:
     mkdir -p target/corpus/{{ target }}
     cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer {{ target }} target/corpus/{{ target }} tests/fuzz/seeds/{{ target }} -- -max_total_time=600 -max_len=2048
@@ -31,6 +31,14 @@ bench-field *args:
 # Lets a binary capture without root.
 setcap binary:
     sudo setcap cap_net_raw+ep {{ binary }}
+
+# An hour of everything that can happen to sockets; `RINGTAP_SOAK_SEED` repeats one.
+soak seconds="3600":
+    RINGTAP_SOAK_SECONDS={{ seconds }} cargo test --all-features --test soak
+
+# Do the unit tests notice what is changed? Needs cargo-mutants; takes hours: name files for less.
+mutants *args:
+    cargo mutants --package ringtap --all-features --cargo-test-arg=--lib {{ args }}
 
 # Formats everything.
 fmt:

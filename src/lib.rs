@@ -172,6 +172,12 @@ pub use self::wait::StopHandle;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     pub use crate::ring::peer::{Peer, TestRing};
+
+    /// Any bytes at all where the kernel's are expected, for fuzzers: each of these reads them as the library does.
+    pub mod hostile {
+        pub use crate::ring::hostile::{block, descriptors, slot};
+        pub use crate::sys::hostile::{control_messages, netlink_answer};
+    }
 }
 
 #[cfg(doctest)]

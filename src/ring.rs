@@ -33,6 +33,8 @@ pub(crate) mod block;
 pub(crate) mod builder;
 pub(crate) mod extras;
 pub(crate) mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod hostile;
 pub(crate) mod image;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod index;

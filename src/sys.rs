@@ -9,6 +9,8 @@ pub(crate) mod bpf;
 pub(crate) mod bpf_program;
 pub(crate) mod event;
 pub(crate) mod fork;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod hostile;
 pub(crate) mod mmap;
 pub(crate) mod netdev;
 #[cfg(feature = "af-xdp")]

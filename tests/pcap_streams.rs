@@ -2,20 +2,25 @@
 #![cfg(feature = "pcap")]
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use ringtap::pcap::{
-    CaptureReader, CaptureWriter, FileFormat, PacketSink, PcapSource, PcapTapExt, PreTrigger,
-    Speed, TapPolicy,
+    BackgroundWriter, CaptureReader, CaptureWriter, FileFormat, PacketSink, PcapSource, PcapTapExt,
+    PreTrigger, RotatingWriter, Speed, TapPolicy,
 };
 use ringtap::{
-    AsyncCapture, BpfFilter, Capture, Error, OwnedPacket, Packet, PacketBatch, executor, time,
+    AsyncCapture, BpfFilter, Capture, Error, OwnedPacket, Packet, PacketBatch, Timestamp, executor,
+    time,
 };
 use ringtap_lab::generator::Sender;
-use ringtap_lab::{Directory, Traffic, namespace};
+use ringtap_lab::{Directory, Generator, Traffic, namespace};
 
 ringtap_lab::test_binary!();
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A file of packets that were recorded so many milliseconds apart.
 fn file(directory: &Directory, count: u64, apart: u64) -> PathBuf {
@@ -92,7 +97,7 @@ fn times_that_are_missing_or_out_of_order_hold_up_nothing() {
         for micros in micros {
             let (secs, nanos) =
                 (1_700_000_000 + (micros / 1_000_000) as u32, (micros % 1_000_000 * 1_000) as u32);
-            writer.write(&Packet::from_bytes(&frame, ringtap::Timestamp { secs, nanos })).unwrap();
+            writer.write(&Packet::from_bytes(&frame, Timestamp { secs, nanos })).unwrap();
         }
         writer
     };
@@ -112,9 +117,7 @@ fn times_that_are_missing_or_out_of_order_hold_up_nothing() {
     let mut writer = write(&mut [0].into_iter());
     let body = [&(frame.len() as u32).to_ne_bytes()[..], &frame].concat();
     writer.write_block(3, &body).unwrap();
-    writer
-        .write(&Packet::from_bytes(&frame, ringtap::Timestamp { secs: 1_700_000_000, nanos: 5 }))
-        .unwrap();
+    writer.write(&Packet::from_bytes(&frame, Timestamp { secs: 1_700_000_000, nanos: 5 })).unwrap();
     writer.finish().unwrap();
     assert_eq!(count(&play(1.0)), 3);
     // Times at both ends of what there is, as fast as can be.
@@ -276,7 +279,7 @@ fn a_live_stream_is_written_by_a_thread_as_it_passes() {
     let directory = Directory::new();
     let copy = directory.path().join("copy");
     let file = CaptureWriter::builder().format(FileFormat::PcapNanos).create(&copy).unwrap();
-    let writer = ringtap::pcap::BackgroundWriter::spawn(file, 8 << 20).unwrap();
+    let writer = BackgroundWriter::spawn(file, 8 << 20).unwrap();
     let capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
     let capture = capture.block_size(1 << 18).block_count(16);
     executor::block_on(async {
@@ -379,4 +382,66 @@ fn where_the_disk_is_full_for_a_while_a_compressed_file_is_whole_all_the_same() 
         assert_eq!(read(&copy).len() as u64, stats.packets, "{compression:?}");
         assert_eq!(stats.packets + stats.dropped, 20_000);
     }
+}
+
+#[ringtap_lab::test]
+fn a_files_time_is_up_also_where_no_packet_comes() {
+    let Some(net) = namespace() else { return };
+    let (veth, scratch) = (net.veth(), Directory::new());
+    let age = Duration::from_millis(50);
+    let rotating = || {
+        let writer = RotatingWriter::builder(scratch.path(), "idle");
+        writer.max_time(age).build().unwrap()
+    };
+    // On a reactor.
+    executor::block_on(async {
+        let capture = Capture::builder().interface(&veth.right).block_timeout_ms(2);
+        let capture = AsyncCapture::new(capture.build().unwrap()).unwrap();
+        let mut tap = capture.with_pcap_tap(rotating(), TapPolicy::FailStream);
+        Generator::new(&veth.left, &Traffic::default()).flood(1);
+        assert_eq!(tap.next().await.unwrap().unwrap().len(), 1);
+        let path = tap.sink_mut().path().expect("a file").to_owned();
+        let start = Instant::now();
+        while tap.sink_mut().path().is_some() {
+            let _ = time::timeout(Duration::from_millis(20), tap.next()).await;
+            assert!(start.elapsed() < PATIENCE, "it is closed in time");
+        }
+        let mut source = PcapSource::open(&path).unwrap();
+        let packets: usize = source.batches().map(|batch| batch.unwrap().len()).sum();
+        assert_eq!(packets, 1, "and whole");
+    });
+
+    // In a thread, which has a sink that says what is due.
+    #[derive(Default)]
+    struct Due {
+        at: Option<Instant>,
+        ticks: Arc<AtomicU32>,
+    }
+    impl PacketSink for Due {
+        fn write_packet(&mut self, _: &Packet<'_>) -> ringtap::Result<()> {
+            self.at = Some(Instant::now() + Duration::from_millis(20));
+            Ok(())
+        }
+        fn flush(&mut self) -> ringtap::Result<()> {
+            Ok(())
+        }
+        fn next_due(&self) -> Option<Instant> {
+            self.at
+        }
+        fn tick(&mut self) -> ringtap::Result<()> {
+            self.at = None;
+            self.ticks.fetch_add(1, SeqCst);
+            Ok(())
+        }
+    }
+    let sink = Due::default();
+    let ticks = Arc::clone(&sink.ticks);
+    let mut writer = BackgroundWriter::spawn(sink, 1 << 20).unwrap();
+    writer.write_packet(&Packet::from_bytes(&[0; 60], Timestamp::default())).unwrap();
+    let start = Instant::now();
+    while ticks.load(SeqCst) == 0 {
+        assert!(start.elapsed() < PATIENCE, "it is done in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    writer.finish().unwrap();
 }

@@ -226,17 +226,21 @@ fn write<S: PacketSink>(shared: &Shared, mut sink: S) -> S {
         } else if state.is_closed {
             return sink;
         } else {
+            let left = |due: Instant| due.saturating_duration_since(Instant::now());
+            let wait = sink.next_due().map_or(IDLE, |due| left(due).min(IDLE));
             let (now, timeout) = shared
                 .work
-                .wait_timeout_while(state, IDLE, |state| state.queue.is_empty() && !state.is_closed)
+                .wait_timeout_while(state, wait, |state| state.queue.is_empty() && !state.is_closed)
                 .unwrap_or_else(PoisonError::into_inner);
             state = now;
-            if timeout.timed_out() && !is_flushed {
+            if timeout.timed_out() {
                 drop(state);
-                let outcome = sink.flush();
+                let ticked = sink.tick();
+                let flushed = if is_flushed { Ok(()) } else { sink.flush() };
                 is_flushed = true;
                 state = shared.lock();
-                state.failed(outcome);
+                state.failed(ticked);
+                state.failed(flushed);
             }
         }
     }

@@ -134,7 +134,9 @@ impl RotatingWriterBuilder {
         self
     }
 
-    /// The age at which a file is closed, when the next packet comes. Default none.
+    /// The age at which a file is closed: when the next packet comes, or, where a
+    /// [`BackgroundWriter`](super::BackgroundWriter) or a tap on a reactor writes to it, in time
+    /// ([`PacketSink::tick`]). Default none.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
@@ -273,7 +275,7 @@ impl RotatingWriter {
     fn turn(&mut self) -> Result<()> {
         let options = &self.options;
         let is_done = self.current.as_ref().is_none_or(|current| {
-            let is_old = options.max_time.is_some_and(|most| current.began.elapsed() >= most);
+            let is_old = current.due(options).is_some_and(|due| due <= Instant::now());
             let is_full =
                 current.packets >= options.max_packets || current.writer.len() >= options.max_bytes;
             current.packets > 0 && (is_old || is_full)
@@ -344,7 +346,27 @@ impl RotatingWriter {
     }
 }
 
+impl Current {
+    /// When its time is up.
+    fn due(&self, options: &RotatingWriterBuilder) -> Option<Instant> {
+        self.began.checked_add(options.max_time?)
+    }
+}
+
 impl PacketSink for RotatingWriter {
+    fn next_due(&self) -> Option<Instant> {
+        let current = self.current.as_ref().filter(|current| current.packets > 0)?;
+        current.due(&self.options)
+    }
+
+    /// Closes a file whose time is up; the next packet begins another.
+    fn tick(&mut self) -> Result<()> {
+        match self.next_due() {
+            Some(due) if due <= Instant::now() => self.close().inspect_err(|_| self.failed()),
+            _ => Ok(()),
+        }
+    }
+
     fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
         self.write_with(packet, &PacketNote::default())
     }

@@ -1,6 +1,7 @@
 //! What takes packets to be kept.
 
 use std::io::Write;
+use std::time::Instant;
 
 use super::writer::CaptureWriter;
 use crate::{Packet, PacketBatch, Result};
@@ -33,6 +34,20 @@ pub trait PacketSink {
     /// # Errors
     /// Where that fails.
     fn flush(&mut self) -> Result<()>;
+
+    /// When there is something to do although no packet comes: a file's time is up. `None` where there is not.
+    fn next_due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what is due. A [`BackgroundWriter`](super::BackgroundWriter)'s thread and a
+    /// [`PcapTap`](super::PcapTap) on a reactor call it in time; who writes to a sink by hand may.
+    ///
+    /// # Errors
+    /// Where that fails.
+    fn tick(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<W: Write> PacketSink for CaptureWriter<W> {
@@ -56,5 +71,13 @@ impl<S: PacketSink + ?Sized> PacketSink for &mut S {
 
     fn flush(&mut self) -> Result<()> {
         (**self).flush()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        (**self).next_due()
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        (**self).tick()
     }
 }

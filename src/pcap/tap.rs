@@ -2,11 +2,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_core::Stream;
 
 use super::sink::PacketSink;
-use crate::{Error, PacketBatch, Result};
+use crate::time::{self, Sleep};
+use crate::{Error, PacketBatch, Reactor, Result};
 
 /// What a [`PcapTap`] does where writing fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -31,6 +33,8 @@ pub struct PcapTap<St, S> {
     policy: TapPolicy,
     errors: u64,
     last_error: Option<Error>,
+    /// When the sink is next to do something, and what wakes us then.
+    tick: Option<(Instant, Sleep)>,
 }
 
 /// Streams of batches that can be written as they pass.
@@ -41,7 +45,7 @@ pub trait PcapTapExt: Stream<Item = Result<PacketBatch>> + Sized {
     /// does it in a thread.
     fn with_pcap_tap<S: PacketSink>(self, sink: S, policy: TapPolicy) -> PcapTap<Self, S> {
         let (errors, last_error) = (0, None);
-        PcapTap { stream: self, sink, is_writing: true, policy, errors, last_error }
+        PcapTap { stream: self, sink, is_writing: true, policy, errors, last_error, tick: None }
     }
 }
 
@@ -79,6 +83,28 @@ impl<St, S> PcapTap<St, S> {
     }
 }
 
+impl<St, S: PacketSink> PcapTap<St, S> {
+    /// Where no packet comes, the sink does in time what is due; without a reactor nobody would wake us.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) {
+        while let Some(due) = self.sink.next_due().filter(|_| Reactor::current().is_ok()) {
+            let tick = match &mut self.tick {
+                Some((when, tick)) if *when == due => tick,
+                tick => &mut tick.insert((due, time::sleep_until(due))).1,
+            };
+            if Pin::new(tick).poll(cx).is_pending() {
+                return;
+            }
+            self.tick = None;
+            if let Err(error) = self.sink.tick() {
+                self.errors += 1;
+                self.is_writing = self.policy != TapPolicy::DropTap;
+                self.last_error = Some(error);
+                return;
+            }
+        }
+    }
+}
+
 impl<St, S> Stream for PcapTap<St, S>
 where
     St: Stream<Item = Result<PacketBatch>> + Unpin,
@@ -89,6 +115,9 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let next = Pin::new(&mut this.stream).poll_next(cx);
+        if next.is_pending() && this.is_writing {
+            this.poll_tick(cx);
+        }
         let (Poll::Ready(Some(Ok(batch))), true) = (&next, this.is_writing) else {
             return next;
         };

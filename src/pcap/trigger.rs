@@ -1,7 +1,7 @@
 //! Keeping the last packets until they are wanted.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::sink::PacketSink;
 use crate::{Packet, PacketBatch, Result};
@@ -136,5 +136,13 @@ impl<S: PacketSink> PacketSink for PreTrigger<S> {
 
     fn flush(&mut self) -> Result<()> {
         self.sink.flush()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.sink.next_due()
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        self.sink.tick()
     }
 }

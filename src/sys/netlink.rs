@@ -143,6 +143,14 @@ fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>
     }
 }
 
+/// Reads a message as each of the answers that are asked for.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn read_any(message: &[u8]) {
+    let _ = (parse_link(message), parse_name(message), parse_peer(message), refusal(message));
+    let _: Option<[u8; 8]> = generic(message, NETDEV_A_DEV_XDP_FEATURES);
+    let _: Option<[u8; 2]> = generic(message, CTRL_ATTR_FAMILY_ID);
+}
+
 /// Why the kernel does not answer (`struct nlmsgerr`).
 fn refusal(message: &[u8]) -> Option<io::Error> {
     if message.get(4..6)? != NLMSG_ERROR.to_ne_bytes() {

@@ -41,7 +41,7 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, Timestamp)
 }
 
 /// Finds stamp and number among the control messages (`struct cmsghdr` each, 8-aligned).
-fn parse(mut control: &[u8]) -> Option<(u32, Timestamp)> {
+pub(super) fn parse(mut control: &[u8]) -> Option<(u32, Timestamp)> {
     let header_len = size_of::<libc::cmsghdr>();
     let (mut number, mut timestamp) = (None, None);
     while let Some(header) = control.get(..header_len) {

@@ -43,6 +43,30 @@ pub fn capture_pcap(bytes: &[u8]) {
     assert_eq!(again, packets);
 }
 
+/// A compressed file: gzip's where the first byte is even, else lz4's.
+pub fn capture_compressed(bytes: &[u8]) {
+    /// More than the seeds hold; what unpacks to more is not looked at further.
+    const MOST: usize = 10_000;
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let magic: &[u8] = if kind & 1 == 0 { &[0x1f, 0x8b] } else { &[0x04, 0x22, 0x4d, 0x18] };
+    let Ok(mut reader) = CaptureReader::from_reader(Cursor::new([magic, rest].concat())) else {
+        return;
+    };
+    let mut offset = reader.offset();
+    for _ in 0..MOST {
+        match reader.next_block() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                break;
+            }
+        }
+        assert!(reader.offset() > offset, "on and on");
+        offset = reader.offset();
+    }
+}
+
 type Read = (Vec<FileInterface>, Vec<(usize, OwnedPacket)>);
 
 fn read(bytes: Vec<u8>) -> Read {

@@ -19,6 +19,22 @@ pub fn filter_text(bytes: &[u8]) {
     }
 }
 
+/// A listing of a program, as `tcpdump -ddd` writes it, is taken or refused; what was taken is listed the same.
+pub fn filter_listing(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match BpfFilter::from_listing(text) {
+        Ok(filter) => {
+            filter.matches(bytes);
+            let program = filter.program(Target::Offline);
+            assert_eq!(
+                BpfFilter::new(program.to_vec()).expect("it was taken").program(Target::Offline),
+                program
+            );
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
 /// Text made of the language's words, up to a zero byte; behind it a packet. The kernel takes what we compile, and
 /// decides as our machine does.
 pub fn filter_words(bytes: &[u8]) {

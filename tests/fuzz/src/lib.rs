@@ -11,6 +11,8 @@ mod filter;
 mod flows;
 mod kernel;
 
-pub use self::files::{capture_pcap, capture_pcapng};
-pub use self::filter::{filter_program, filter_text, filter_words};
+pub use ringtap::testing::hostile::{block, control_messages, descriptors, netlink_answer, slot};
+
+pub use self::files::{capture_compressed, capture_pcap, capture_pcapng};
+pub use self::filter::{filter_listing, filter_program, filter_text, filter_words};
 pub use self::flows::flow_frames;

@@ -37,3 +37,22 @@ fn of_programs() {
 fn of_flows() {
     each("flow_frames", ringtap_fuzz::flow_frames);
 }
+
+#[test]
+fn of_rings_that_a_kernel_writes() {
+    each("block", ringtap_fuzz::block);
+    each("slot", ringtap_fuzz::slot);
+    each("descriptors", ringtap_fuzz::descriptors);
+}
+
+#[test]
+fn of_messages_of_the_kernel() {
+    each("netlink_answer", ringtap_fuzz::netlink_answer);
+    each("control_messages", ringtap_fuzz::control_messages);
+}
+
+#[test]
+fn of_compressed_files_and_listings() {
+    each("capture_compressed", ringtap_fuzz::capture_compressed);
+    each("filter_listing", ringtap_fuzz::filter_listing);
+}

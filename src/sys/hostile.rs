@@ -1,0 +1,13 @@
+//! What a fuzzer gives the code that reads the kernel's messages.
+
+use super::{netlink, tx_timestamp};
+
+/// Reads an answer of rtnetlink, or of generic netlink.
+pub fn netlink_answer(bytes: &[u8]) {
+    netlink::read_any(bytes);
+}
+
+/// Reads the control messages that come with a transmit timestamp.
+pub fn control_messages(bytes: &[u8]) {
+    let _ = tx_timestamp::parse(bytes);
+}
