@@ -13,7 +13,6 @@ pub(crate) mod fork;
 pub(crate) mod hostile;
 pub(crate) mod mmap;
 pub(crate) mod netdev;
-#[cfg(feature = "af-xdp")]
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod packet_socket;
