@@ -47,9 +47,9 @@ use crate::{Capture, Error, Injector, Packet, Result, StopHandle};
 /// # }
 /// ```
 ///
-/// A full transmit ring makes its direction wait, and its capture's ring fill; packets are dropped there,
-/// by the kernel, or here, where the far interface takes nothing for some 20 ms, as one that is down does.
-/// Every packet is counted in [`BridgeStats`] once.
+/// A full transmit ring makes its direction wait until the capture's ring fills and the kernel drops packets there.
+/// Packets are dropped here if the far interface takes nothing for 20 ms (`ring_full`), and at once while it is down
+/// (`stale`). [`BridgeLaneStats`] accounts for every packet, and for every segment that it was split into.
 ///
 /// Neither interface needs an address. Switch them to nothing else that forwards between them.
 pub struct Bridge {

@@ -69,7 +69,7 @@ pub enum Error {
         /// The interface's name.
         name: String,
     },
-    /// A bridge was to join interfaces of different kinds of link: frames of one are none of the other's.
+    /// A bridge was to join interfaces of different kinds of link: a frame of one cannot be sent on the other.
     DifferentLinks {
         /// The interfaces' names.
         names: [String; 2],
@@ -80,7 +80,8 @@ pub enum Error {
     TagsStripped {
         /// The interface's name.
         name: String,
-        /// The interface whose offload puts them beside the bytes; `None` where it is in another namespace.
+        /// The interface whose offload takes the tags out; `None` if it is the veth peer in another namespace, whose
+        /// setting is not known.
         by: Option<String>,
     },
     /// An interface has no clock that stamps packets as they come in.
@@ -197,7 +198,7 @@ impl Error {
         Self::Other(source.into())
     }
 
-    /// Whether it says that what was asked for cannot be, whoever asks: then it is no single shard's.
+    /// Whether the options are at fault, so that every shard would fail alike.
     pub(crate) fn is_about_options(&self) -> bool {
         matches!(
             self,

@@ -29,8 +29,9 @@ pub struct InterfaceInfo {
     pub flags: u32,
     /// What its packets begin with; `None` where that is not known.
     pub link_type: Option<LinkType>,
-    /// Whether the VLAN tags of packets that come in are beside their bytes, where a packet socket has them and an
-    /// AF_XDP socket has not: the card strips them, or the far end of a veth pair leaves them to a card.
+    /// Whether VLAN tags of received packets may be kept outside of the packet's bytes: packet sockets still report them,
+    /// AF_XDP sockets lose them. True if the card strips them, if the veth peer leaves them to a card, or if the peer is in
+    /// another namespace and cannot be asked.
     pub strips_tags: bool,
 }
 
@@ -58,20 +59,45 @@ impl Stripping {
     }
 }
 
-/// Whose offload takes the tags of an interface's packets out of their bytes.
-pub(crate) fn stripping(asker: Asker<'_>, name: &str) -> Stripping {
-    // A driver that does not say strips nothing.
-    let has = |name: &str, flag| asker.offload_flags(name).is_ok_and(|flags| flags & flag != 0);
-    if asker.driver(name).is_ok_and(|driver| driver == "veth") {
-        // Its packets come as the far end sent them (`veth_xmit`, drivers/net/veth.c).
-        let peer = asker.index(name).and_then(netlink::peer).ok().flatten();
-        return match peer.and_then(|peer| asker.name_of(peer).ok()) {
-            None => Stripping::Elsewhere,
-            Some(peer) if has(&peer, ETH_FLAG_TXVLAN) => Stripping::By(peer),
-            Some(_) => Stripping::No,
-        };
+/// Where tags of an interface's packets may be taken out of their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TagTaker {
+    /// The interface with this index, itself.
+    Card(u32),
+    /// A veth's far end, whose packets come as it sends them (`veth_xmit`, drivers/net/veth.c); `None` if that is in
+    /// another namespace.
+    Peer(Option<u32>),
+}
+
+impl TagTaker {
+    /// Of an interface of the calling thread's namespace, which the asker is of as well.
+    pub(crate) fn of(asker: Asker<'_>, name: &str, index: u32) -> Self {
+        match asker.driver(name).is_ok_and(|driver| driver == "veth") {
+            true => Self::Peer(netlink::peer(index).ok().flatten()),
+            false => Self::Card(index),
+        }
     }
-    if has(name, ETH_FLAG_RXVLAN) { Stripping::By(name.to_owned()) } else { Stripping::No }
+
+    /// Whose offload takes them out now, in any thread.
+    pub(crate) fn stripping(self, asker: Asker<'_>) -> Stripping {
+        let (index, flag) = match self {
+            Self::Card(index) => (index, ETH_FLAG_RXVLAN),
+            Self::Peer(Some(index)) => (index, ETH_FLAG_TXVLAN),
+            Self::Peer(None) => return Stripping::Elsewhere,
+        };
+        // A driver that does not say strips nothing.
+        let Ok(name) = asker.name_of(index) else { return Stripping::No };
+        match asker.offload_flags(&name).is_ok_and(|flags| flags & flag != 0) {
+            true => Stripping::By(name),
+            false => Stripping::No,
+        }
+    }
+}
+
+/// Whose offload takes the tags of an interface's packets out of their bytes; both are of the calling thread's namespace.
+pub(crate) fn stripping(asker: Asker<'_>, name: &str) -> Stripping {
+    let taker = asker.index(name).map(|index| TagTaker::of(asker, name, index));
+    taker.map_or(Stripping::No, |taker| taker.stripping(asker))
 }
 
 impl InterfaceInfo {

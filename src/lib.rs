@@ -173,7 +173,7 @@ pub use self::wait::StopHandle;
 pub mod testing {
     pub use crate::ring::peer::{Peer, TestRing};
 
-    /// Any bytes at all where the kernel's are expected, for fuzzers: each of these reads them as the library does.
+    /// Entry points for fuzzers: each reads arbitrary bytes as if the kernel had written them.
     pub mod hostile {
         pub use crate::ring::hostile::{block, descriptors, slot};
         pub use crate::sys::hostile::{control_messages, netlink_answer};

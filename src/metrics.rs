@@ -96,6 +96,8 @@ metrics! { CATALOGUE:
     InjectorStats => {
         committed counter "ringtap_inject_committed_total" "Frames committed."
         rejected counter "ringtap_inject_rejected_total" "Frames committed that the kernel refused."
+        stale counter "ringtap_inject_stale_total" "Frames taken back because the interface was down."
+        abandoned counter "ringtap_inject_abandoned_total" "Frames that the kernel had not taken at the end."
         kicks counter "ringtap_inject_kicks_total" "Times that the kernel was told to look."
         buffer_full counter "ringtap_inject_buffer_full_total" "Kicks that ended at a full send buffer."
         queue_full counter "ringtap_inject_queue_full_total" "Kicks that ended at a full queue of the interface."
@@ -111,11 +113,13 @@ metrics! { CATALOGUE:
     }
     BridgeLaneStats => {
         received counter "ringtap_bridge_received_total" "Packets taken from the capture."
+        segmented counter "ringtap_bridge_segmented_total" "Additional frames from splitting packets."
         forwarded counter "ringtap_bridge_forwarded_total" "Packets sent on."
         filtered counter "ringtap_bridge_filtered_total" "Packets dropped by the filter."
         too_large counter "ringtap_bridge_too_large_total" "Packets too large for the other side."
         rejected counter "ringtap_bridge_rejected_total" "Packets that the kernel does not send on."
         ring_full counter "ringtap_bridge_ring_full_total" "Packets dropped because the other side took none."
+        stale counter "ringtap_bridge_stale_total" "Packets dropped because the other side was down."
         lost counter "ringtap_bridge_lost_total" "Packets dropped by the kernel because the ring was full."
     }
     DedupStats => {

@@ -12,8 +12,8 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// Where a header is cut or makes no sense; [`parse_lax`](Self::parse_lax) gives what is before it. IPv4 with a total
-    /// length of 0, as hosts write it that leave segmentation to the card, makes no sense here; there it is as long as its
-    /// frame.
+    /// length of 0, which hosts write if the card segments, is an error here; [`parse_lax`](Self::parse_lax) takes the frame's
+    /// length.
     pub fn parse(&self) -> Result<SlicedPacket<'a>, err::packet::SliceError> {
         match self.network_at() {
             None => SlicedPacket::from_ethernet(self.data()),

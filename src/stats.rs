@@ -71,11 +71,12 @@ impl std::iter::Sum for CaptureStats {
 pub struct InjectorStats {
     /// Frames committed.
     pub committed: u64,
-    /// Those of them that the kernel refused: for their length, because of their offload, or without end.
+    /// Frames that the kernel refused: for their length, for their offload, or because it never took them
+    /// (`InjectorBuilder::give_up_after`).
     pub rejected: u64,
-    /// Those of them that were taken back when the interface went down: a bridge's, which must not send what is old.
+    /// Frames taken back because the interface was down. Only a bridge does this.
     pub stale: u64,
-    /// Those of them that the kernel had not taken when the injector was closed or dropped. 0 before.
+    /// Frames that the kernel had not taken when the injector was closed or dropped; 0 until then.
     pub abandoned: u64,
     /// Times the kernel was told to look.
     pub kicks: u64,

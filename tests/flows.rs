@@ -246,7 +246,7 @@ fn on_a_loopback_each_packet_counts_once_in_flows_and_twice_in_captures() {
 }
 
 #[ringtap_lab::test]
-fn segments_of_ipv4_that_say_no_length_are_of_flows_whatever_is_before_them() {
+fn ipv4_segments_with_length_0_belong_to_flows() {
     let mut whole = Vec::new();
     PacketBuilder::ethernet2([2; 6], [4; 6])
         .single_vlan(5.try_into().unwrap())
@@ -301,9 +301,9 @@ fn is_as_fine_as_the_hash(key: &FiveTupleKey) -> bool {
     matches!(l4, L4Proto::Tcp | L4Proto::Udp | L4Proto::Sctp | L4Proto::Other(DCCP | UDP_LITE))
 }
 
-/// The flows of all shards; an error is one that is of two and should be of one. What is coarser than the kernel's hash
-/// (ESP and AH, whose SPI it takes) adds up, be it of one shard or of several: that depends on the hash's seed, which is
-/// drawn once a boot.
+/// Adds up the flows of all shards; an error names a flow that is on two shards but should be on one. Flows coarser than the
+/// kernel's hash (ESP and AH, whose SPI it takes) may be on several: that depends on the hash's seed, which is drawn once per
+/// boot.
 fn together(shards: Vec<Flows>) -> Result<Flows, FiveTupleKey> {
     let mut all = Flows::new();
     for (key, (packets, bytes)) in shards.into_iter().flatten() {
@@ -339,7 +339,7 @@ fn associations() -> Vec<Vec<u8>> {
 }
 
 #[ringtap_lab::test]
-fn associations_of_two_hosts_that_are_of_two_shards_are_two_flows() {
+fn two_associations_on_two_shards_are_two_flows() {
     // By hand, not by the hash, whose seed is luck: each association goes to a shard of its own.
     let mode = FanoutMode::by_filter(&"sctp and ip[20:2] & 1 = 1".parse().unwrap()).unwrap();
     let Some(all) = replay::frames_onto_shards(&associations(), 2, Some(mode), counted) else {

@@ -376,7 +376,7 @@ fn a_frame_that_is_not_what_its_offload_says_is_counted_and_holds_up_nothing() {
     }
 }
 
-/// A veth pair of which the far end drops what is longer than 714 bytes, and a long frame.
+/// Has the far end drop frames over 714 bytes, and makes a longer one.
 fn narrow(veth: &Veth) -> Vec<u8> {
     veth.set_mtu_of_right(700);
     Traffic { len: 1400, ..Traffic::default() }.frame(0, 0)

@@ -364,7 +364,7 @@ fn several_tasks_send_and_receive_side_by_side() {
 }
 
 #[ringtap_lab::test]
-fn a_frame_that_the_far_end_drops_stops_nobody_for_good_and_closing_says_what_is_left() {
+fn a_frame_that_the_far_end_drops_blocks_others_only_briefly_and_close_counts_the_rest() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     veth.set_mtu_of_right(700);

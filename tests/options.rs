@@ -50,7 +50,7 @@ fn profiles_open_with_the_sizes_they_name() {
 }
 
 #[ringtap_lab::test]
-fn a_card_without_a_clock_is_said_to_have_none_and_the_kernels_stamps_are_its_clocks() {
+fn hardware_stamps_without_a_hardware_clock_are_an_error() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let refused = small(&veth.right).timestamp_source(TimestampSource::RawHardware).build();

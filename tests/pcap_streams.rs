@@ -385,7 +385,7 @@ fn where_the_disk_is_full_for_a_while_a_compressed_file_is_whole_all_the_same() 
 }
 
 #[ringtap_lab::test]
-fn a_files_time_is_up_also_where_no_packet_comes() {
+fn a_file_is_closed_on_time_if_no_packet_arrives() {
     let Some(net) = namespace() else { return };
     let (veth, scratch) = (net.veth(), Directory::new());
     let age = Duration::from_millis(50);

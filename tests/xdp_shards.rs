@@ -402,7 +402,7 @@ fn a_driver_that_cannot_steer_says_so() {
 }
 
 #[ringtap_lab::test]
-fn options_of_captures_are_not_lost_in_silence_and_what_no_shard_could_do_is_no_shards() {
+fn capture_options_are_refused_and_an_error_that_all_share_names_no_shard() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let refused = |shards: ShardsBuilder<BuiltIn>| {

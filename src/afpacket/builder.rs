@@ -20,9 +20,9 @@ pub enum TimestampSource {
     /// The kernel's clock.
     #[default]
     Software,
-    /// The card's clock, untransformed. Opening fails where the interface has none
-    /// ([`Error::NoHardwareClock`](crate::Error::NoHardwareClock)); stamping has to be switched on
-    /// (`hwstamp_ctl -i eth0 -r 1`), and until then the kernel's clock fills in.
+    /// The card's clock, untransformed. Opening fails with
+    /// [`Error::NoHardwareClock`](crate::Error::NoHardwareClock) if the interface has none. Stamping must be switched on
+    /// (`hwstamp_ctl -i eth0 -r 1`); until then packets carry the kernel's clock.
     RawHardware,
 }
 
@@ -102,10 +102,8 @@ impl CaptureBuilder {
         self
     }
 
-    /// Bytes of a frame: a multiple of 16. Default 2048.
-    ///
-    /// In [`RingLayout::Frames`] a packet longer than a frame, less about 70 bytes of header, is cut.
-    /// Blocks pack packets without gaps: there this does not limit a packet's length.
+    /// Bytes of a frame: a multiple of 16. By default 2048 in blocks; in [`RingLayout::Frames`] as long as the
+    /// interface's longest packet. A longer packet is cut there (about 80 bytes of a frame are header).
     pub fn frame_size(mut self, bytes: usize) -> Self {
         self.sizes.frame_size = Some(bytes);
         self

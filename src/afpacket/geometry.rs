@@ -29,8 +29,8 @@ pub enum RingProfile {
     LowMemory,
     /// 64 blocks of 4 MiB, 60 ms: 256 MiB; with 64 KiB frames, for large MTUs and offloaded segments.
     JumboFrames,
-    /// [`RingLayout::Frames`], 32 MiB: 16,384 frames of 2048 bytes, or, where the interface hands over segments that
-    /// were put together, some 480 of 64 KiB. Each packet wakes its reader, within microseconds instead of a block
+    /// [`RingLayout::Frames`], 32 MiB: 16,384 frames of 2048 bytes, or about 480 frames of 64 KiB if an offload (GRO, LRO,
+    /// TSO, GSO) is on. Each packet wakes its reader, within microseconds instead of a block
     /// timeout.
     LowLatency,
 }
@@ -63,8 +63,8 @@ pub(super) struct Sizes {
 
 /// Bytes of a frame, where nothing is known of packets.
 const FRAME: usize = 2048;
-/// At least so many bytes of a received frame are before the packet (`tpacket_rcv`: the header, a link-layer address and
-/// 16 bytes, aligned; and a tag that is put back).
+/// Upper bound of the bytes before the packet in a received frame (`tpacket_rcv`): the aligned header, link-layer address
+/// and 16 bytes, and room for a restored tag.
 const FRAME_HEADER: usize = 96;
 
 impl Sizes {

@@ -36,12 +36,12 @@ const HEAD: usize = 14;
 ///
 /// Frames go out in the order in which they were committed. One that the kernel refuses (because the
 /// MTU was lowered after it was committed, the interface cannot do what its offload asks for, or the far end
-/// of a veth pair is set to a smaller MTU) is left out and counted in [`rejected`](Self::rejected). Some of these
-/// the kernel answers like a full queue, each time anew; they keep the frames behind them from being sent for as long
-/// as [`give_up_after`](InjectorBuilder::give_up_after) says.
+/// of a veth pair is set to a smaller MTU) is left out and counted in [`rejected`](Self::rejected). For some of these the kernel reports a
+/// full queue each time; such a frame blocks those behind it for up to
+/// [`give_up_after`](InjectorBuilder::give_up_after).
 ///
-/// Dropping the injector hands over what was committed, as far as one kick goes, and waits for
-/// nothing: [`close`](Self::close) waits, and says how many frames were left.
+/// Dropping the injector hands over what was committed, as far as one kick goes, without waiting. Use
+/// [`close`](Self::close) to wait, and to learn how many frames were left.
 pub struct Injector {
     // Dropped first: a mapped ring keeps its socket open.
     pub(super) ring: TxRing,
@@ -154,9 +154,9 @@ impl Injector {
 
     /// Hands every committed frame to the kernel, however many kicks and waits that takes.
     ///
-    /// It waits for room in the socket's send buffer and in the interface's queue: as long as that takes to drain,
-    /// and for a frame that the kernel never takes as long as [`give_up_after`](InjectorBuilder::give_up_after)
-    /// says. [`flush_timeout`](Self::flush_timeout) has a limit of its own.
+    /// Waits without a limit for room in the send buffer and in the interface's queue, but for a frame that the kernel
+    /// never takes only as long as [`give_up_after`](InjectorBuilder::give_up_after). For a limit, see
+    /// [`flush_timeout`](Self::flush_timeout).
     ///
     /// # Errors
     /// [`Error::LinkDown`] while the interface is down: the frames stay, and go with the first flush
@@ -165,8 +165,7 @@ impl Injector {
         self.flush_until(None).map(drop)
     }
 
-    /// As [`flush`](Self::flush), for at most `timeout`: whether the kernel has every frame. Those that it has not
-    /// stay committed.
+    /// Flushes for at most `timeout`. Returns whether the kernel has taken every frame; the others stay committed.
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
@@ -188,13 +187,13 @@ impl Injector {
         }
     }
 
-    /// Hands over what was committed, waits for at most `timeout` until it is sent, and closes the socket: what
-    /// happened in all. Frames that the kernel had not taken by then, or could not, are in
-    /// [`abandoned`](InjectorStats::abandoned).
+    /// Hands over what was committed, waits up to `timeout` until it is sent, closes the socket and returns its final
+    /// statistics. Returns early on an error, such as a link that is down.
+    /// [`abandoned`](InjectorStats::abandoned) counts the frames that the kernel had not taken.
     pub fn close(mut self, timeout: Duration) -> InjectorStats {
-        // What keeps frames from being sent, they are counted for.
+        // An error shows in the count of abandoned frames.
         let _ = self.drained(timeout);
-        self.abandon();
+        self.end();
         self.stats()
     }
 
@@ -205,10 +204,10 @@ impl Injector {
         InjectorStatsHandle(Arc::clone(shared))
     }
 
-    /// Counts what was committed and will not be sent: the injector is at its end.
-    fn abandon(&mut self) {
+    /// Counts what was committed and will not be sent, and takes it back: no kick comes after this.
+    fn end(&mut self) {
         self.ring.look();
-        self.stats.abandoned = self.ring.pending() as u64;
+        self.stats.abandoned += self.ring.abandon();
         self.share_stats();
     }
 
@@ -292,7 +291,7 @@ impl Injector {
     /// What happened so far.
     pub fn stats(&self) -> InjectorStats {
         let (rejected, stale) = (self.ring.refused(), self.ring.discarded());
-        let committed = self.ring.committed() + rejected + stale;
+        let committed = self.ring.committed() + rejected + stale + self.stats.abandoned;
         InjectorStats { committed, rejected, stale, ..self.stats }
     }
 
@@ -454,7 +453,7 @@ impl Injector {
 impl Drop for Injector {
     fn drop(&mut self) {
         let _ = self.kick();
-        self.abandon();
+        self.end();
         trace::abandoned(&self.name, self.stats.abandoned);
     }
 }

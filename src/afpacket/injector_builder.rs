@@ -52,8 +52,8 @@ impl InjectorBuilder {
         self
     }
 
-    /// Bytes of a slot: a multiple of 16, of which 32 are header. By default as many as the longest frame takes:
-    /// by the interface's MTU, or 64 KiB with [`offloads`](Self::offloads), and 2048 at least.
+    /// Bytes of a slot: a multiple of 16, of which 32 are header. By default enough for the
+    /// longest frame (by the interface's MTU, or 64 KiB with [`offloads`](Self::offloads)), at least 2048.
     pub fn frame_size(mut self, bytes: usize) -> Self {
         self.frame_size = Some(bytes);
         self
@@ -97,13 +97,13 @@ impl InjectorBuilder {
         self
     }
 
-    /// How long one frame may keep the frames behind it from being sent while the kernel answers that the queue is
-    /// full, with none of ours in it; ten times as long while there are some. Then it is left out and counted in
-    /// [`rejected`](Injector::rejected). Default one second: raise it on links of less than some 10 kbit/s.
+    /// How long the first frame in line may block the others while the kernel reports a full queue and has none of our
+    /// frames in it; ten times that while it has some. After that the frame is dropped and counted in
+    /// [`rejected`](Injector::rejected). Default one second; raise it on links slower than about 10 kbit/s.
     ///
-    /// The kernel says the same of a full queue and of a frame that the driver drops, as veth does where the far
-    /// end's MTU is smaller. A frame with an offload, or as long as one that was just given up, is given up after
-    /// 100 ms.
+    /// The kernel gives the same answer for a full queue and for a frame that the driver drops, as veth does if the far
+    /// end's MTU is smaller. The limit is 100 ms at most for a frame with an offload, and for one at least as long as a
+    /// frame that blocked the others within the last ten seconds.
     pub fn give_up_after(mut self, patience: Duration) -> Self {
         self.give_up_after = patience;
         self

@@ -11,8 +11,8 @@ use crate::sys::packet_socket;
 use crate::wait::{Judged, Stall};
 use crate::{Error, Result, Step};
 
-/// How long a frame may keep others from being sent that is most likely refused for what it is: it has an offload, or is
-/// as long as one that was.
+/// How long a frame may block others if it is probably refused for what it is: it has an offload, or is at least as long
+/// as a refused one.
 const HOPELESS: Duration = Duration::from_millis(100);
 /// How much longer one may where frames before it are still under way: the queue may be that slow.
 const UNDER_WAY: u32 = 10;
@@ -24,20 +24,28 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 pub(super) struct HeadPatience {
     /// How long a frame may keep others from being sent.
     most: Duration,
-    /// Since when.
-    stuck: Option<Instant>,
-    /// How far the kernel had come when this was last looked at: whoever else looks at the ring meanwhile hides nothing.
+    /// How long the frame at the head was asked for in vain, and when it was last.
+    stuck: Option<(Duration, Instant)>,
+    /// Progress at the last look; other looks at the ring in between are not missed.
     last: Progress,
-    /// The length of the frame that was just given up: it was the frame, if the next one goes at once.
+    /// Length of the frame just given up. It was at fault if the next one is taken at once.
     suspect: Option<usize>,
     /// The least length that was refused for what it is, and when.
     hopeless: Option<(usize, Instant)>,
 }
 
+/// Of the time between two kicks, so much counts: nobody asked in the rest of it.
+const COUNTED: Duration = Duration::from_millis(50);
+
 impl HeadPatience {
     pub(super) fn new(most: Duration) -> Self {
         let last = Progress::default();
         Self { most, stuck: None, last, suspect: None, hopeless: None }
+    }
+
+    /// Another frame is at the head now, or the queue was not what kept it there.
+    fn forget(&mut self) {
+        (self.stuck, self.suspect) = (None, None);
     }
 
     /// Notes how far the kernel has come: whether it took a frame.
@@ -50,31 +58,37 @@ impl HeadPatience {
             return false;
         }
         if let Some(len) = self.suspect.take() {
-            let least = self.hopeless.map_or(len, |(known, _)| known.min(len));
+            let least = self.hopeless_from().map_or(len, |known| known.min(len));
             self.hopeless = Some((least, Instant::now()));
         }
         true
     }
 
-    /// The kernel did not take a frame of this length, with so many under way: whether that is enough.
-    fn is_over(&mut self, len: usize, has_offload: bool, under_way: usize) -> bool {
+    /// The least length that was refused for what it is, not long ago.
+    fn hopeless_from(&self) -> Option<usize> {
+        self.hopeless.filter(|(_, when)| when.elapsed() < REMEMBERED).map(|(least, _)| least)
+    }
+
+    /// Whether a frame of this length has blocked the ring for too long, with `under_way` frames before it.
+    fn note_refusal(&mut self, len: usize, has_offload: bool, under_way: usize) -> bool {
         self.suspect = None; // the frame behind it did not go either: the queue is full
         let now = Instant::now();
-        let since = *self.stuck.get_or_insert(now);
-        let is_known = self
-            .hopeless
-            .is_some_and(|(least, when)| len >= least && now.duration_since(when) < REMEMBERED);
+        let waited = self.stuck.map_or(Duration::ZERO, |(waited, asked)| {
+            waited + now.duration_since(asked).min(COUNTED)
+        });
+        self.stuck = Some((waited, now));
+        let is_known = self.hopeless_from().is_some_and(|least| len >= least);
         let most = match under_way {
             _ if has_offload || is_known => HOPELESS.min(self.most),
             0 => self.most,
             _ => self.most.saturating_mul(UNDER_WAY),
         };
-        now.duration_since(since) > most
+        waited > most
     }
 
-    /// The frame was given up.
-    fn gave_up(&mut self, len: usize) {
-        (self.stuck, self.suspect) = (None, Some(len));
+    /// The frame was given up; what that says of its length shows if there is one behind it.
+    fn gave_up(&mut self, suspect: Option<usize>) {
+        (self.stuck, self.suspect) = (None, suspect);
     }
 }
 
@@ -96,6 +110,7 @@ impl Injector {
         self.ring.look();
         if self.ring.refused() > refused {
             self.learn_mtu();
+            self.patience.forget();
         }
         let has_given_up = self.gave_up(&answer, before);
         let mut has_progressed = has_given_up || self.ring.pending() < before;
@@ -105,6 +120,7 @@ impl Injector {
         };
         if stall == Stall::Link && self.drops_when_down {
             self.ring.discard();
+            self.patience.forget();
             (stall, has_progressed) = (Stall::Done, true);
         }
         self.share_stats();
@@ -124,14 +140,18 @@ impl Injector {
         if self.patience.look(self.ring.progress()) || self.ring.pending() < before {
             return false;
         }
-        let Some(len) = self.ring.head_len().filter(|_| is_full) else { return false };
+        let Some(len) = self.ring.head_len().filter(|_| is_full) else {
+            self.patience.forget();
+            return false;
+        };
         let head = self.ring.head(Offload::LEN).and_then(|head| head.first_chunk());
         let has_offload = self.has_offloads && head.is_some_and(|&head| !is_plain(head));
         let under_way = self.ring.in_use() - self.ring.pending();
-        let is_over = self.patience.is_over(len, has_offload, under_way);
+        let is_over = self.patience.note_refusal(len, has_offload, under_way);
         if is_over {
             self.ring.refuse_head();
-            self.patience.gave_up(len);
+            let is_telling = !has_offload && self.ring.pending() > 0;
+            self.patience.gave_up(is_telling.then_some(len));
         }
         is_over
     }

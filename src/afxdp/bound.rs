@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::figures::Figures;
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
-use crate::interface::stripping;
+use crate::interface::{TagTaker, stripping};
 use crate::packet::Framing;
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
@@ -35,6 +35,8 @@ pub(super) struct Bound {
     pub(super) queue: u32,
     /// The kind of interface (`ARPHRD_*`).
     pub(super) hardware: u16,
+    /// Where VLAN tags of its packets may be lost.
+    tag_taker: TagTaker,
     /// What it takes beyond its MTU.
     pub(super) framing: Framing,
     pub(super) is_zerocopy: bool,
@@ -54,6 +56,7 @@ pub(super) struct Parts {
     pub(super) index: u32,
     pub(super) queue: u32,
     pub(super) hardware: u16,
+    pub(super) tag_taker: TagTaker,
     pub(super) is_zerocopy: bool,
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
@@ -77,6 +80,7 @@ impl Bound {
             index,
             queue,
             hardware: parts.hardware,
+            tag_taker: parts.tag_taker,
             framing: Framing::of_hardware(parts.hardware),
             is_zerocopy,
             has_huge_pages,
@@ -97,7 +101,7 @@ impl Bound {
 
     /// An error where VLAN tags of its packets are beside their bytes.
     pub(super) fn check_tags(&self) -> Result<()> {
-        stripping(Asker(self.asker.as_fd()), &self.name).refuse(&self.name)
+        self.tag_taker.stripping(Asker(self.asker.as_fd())).refuse(&self.name)
     }
 
     /// Where its packets come from, as far as it is the same for all.

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::bound::{Bound, Parts, asker, hardware_of, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
-use super::orphans::{Orphans, QueueProbe};
+use super::orphans::{self, Orphans, Place, QueueProbe};
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
 use super::sender::{TxOptions, XdpSender};
 use super::shared::Shared;
 use super::socket::XdpSocket;
+use crate::interface::TagTaker;
 use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
 use crate::ring::umem::{Share, Umem};
+use crate::sys::netdev::Asker;
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::{Error, GeometryError, Result, Step, trace};
@@ -38,13 +40,14 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     // While nothing is spent yet, in the namespace of the socket.
     let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue)).transpose()?;
     bind(options, &socket, index, program.as_ref())?;
-    orphans.let_go(&umem, index, options.queue);
+    orphans::let_go(Place::new(socket.as_fd(), index, options.queue));
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
     if options.copy_mode == CopyMode::ZeroCopy && !is_zerocopy {
         // A shared UMEM has the mode of its first socket.
         let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
         return Err(Error::os(Step::BindQueue, source));
     }
+    let tag_taker = TagTaker::of(Asker(asker.as_fd()), name, index);
     let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
     let (name, queue) = (name.to_owned(), options.queue);
     let parts = Parts {
@@ -54,6 +57,7 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         index,
         queue,
         hardware,
+        tag_taker,
         is_zerocopy,
         has_huge_pages,
         program,
@@ -144,7 +148,9 @@ fn umem(
         software_checksums: options.tx_checksum == TxChecksum::Software,
     };
     xdp::register_umem(socket, &spec)?;
-    Ok((Arc::new(umem), has_huge_pages, Arc::default()))
+    let umem = Arc::new(umem);
+    let orphans = Orphans::new(&umem);
+    Ok((umem, has_huge_pages, orphans))
 }
 
 fn memory(choice: HugePages, bytes: usize) -> Result<(Mapping, bool)> {

@@ -6,13 +6,14 @@
 //! net/xdp). That can be seen: until then, binding another socket to the queue is EBUSY (`xp_assign_dev`).
 //! Only then do the frames go home.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::ring::umem::Umem;
-use crate::sys::Mapping;
 use crate::sys::xdp::{self, UmemSpec, Which};
+use crate::sys::{Mapping, sockopt};
 use crate::{Error, Result};
 
 /// How soon a queue is looked at again, at first and at most.
@@ -22,8 +23,33 @@ const LATEST: Duration = Duration::from_secs(1);
 const CHUNK: u32 = 4096;
 
 /// What closed sockets of one UMEM have left in the kernel's hands.
-#[derive(Debug, Default)]
-pub(super) struct Orphans(Mutex<Vec<Orphan>>);
+#[derive(Debug)]
+pub(super) struct Orphans {
+    umem: Weak<Umem>,
+    list: Mutex<Vec<Orphan>>,
+    /// How many are in the list.
+    count: AtomicUsize,
+}
+
+/// Those of all UMEMs of this process: whoever binds to a queue knows that the kernel has let go of it.
+static ALL: Mutex<Vec<Weak<Orphans>>> = Mutex::new(Vec::new());
+
+/// A queue of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The cookie of the interface's namespace, in which its index is its own; `None` if the kernel tells none (before
+    /// 5.14).
+    namespace: Option<u64>,
+    index: u32,
+    queue: u32,
+}
+
+impl Place {
+    /// The place of a socket that is in the interface's namespace.
+    pub(super) fn new(socket: BorrowedFd<'_>, index: u32, queue: u32) -> Self {
+        Self { namespace: sockopt::get(socket, sockopt::NETNS_COOKIE).ok(), index, queue }
+    }
+}
 
 /// A closed socket whose frames have not come home.
 #[derive(Debug)]
@@ -40,8 +66,7 @@ struct Orphan {
 #[derive(Debug)]
 pub(super) struct QueueProbe {
     socket: OwnedFd,
-    index: u32,
-    queue: u32,
+    place: Place,
     /// Behind the socket, which has it for a UMEM.
     _memory: Mapping,
 }
@@ -63,12 +88,13 @@ impl QueueProbe {
         for which in [Which::Fill, Which::Completion, Which::Tx] {
             xdp::set_ring(socket.as_fd(), which, 2)?; // never mapped: nothing is sent
         }
-        Ok(Self { socket, index, queue, _memory: memory })
+        let place = Place::new(socket.as_fd(), index, queue);
+        Ok(Self { socket, place, _memory: memory })
     }
 
     /// Whether no socket's pool is at the queue any more.
-    fn is_free(&self) -> bool {
-        let at = (self.index, self.queue);
+    fn try_bind(&self) -> bool {
+        let at = (self.place.index, self.place.queue);
         match xdp::bind(self.socket.as_fd(), at, libc::XDP_COPY, None) {
             Ok(()) => true,
             // Gone with the interface (`xsk_notifier`).
@@ -78,47 +104,76 @@ impl QueueProbe {
 }
 
 impl Orphans {
+    pub(super) fn new(umem: &Arc<Umem>) -> Arc<Self> {
+        let (umem, list, count) = (Arc::downgrade(umem), Mutex::default(), AtomicUsize::new(0));
+        let orphans = Arc::new(Self { umem, list, count });
+        let mut all = lock(&ALL);
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(&orphans));
+        drop(all);
+        orphans
+    }
+
     /// Notes a socket that is about to be closed, if it was sending frames of others.
     pub(super) fn leave(&self, umem: &Umem, share: u32, probe: Option<QueueProbe>) {
-        // Without a probe no other socket of the UMEM has been possible.
+        // Without a probe, the UMEM cannot have had another socket.
         let Some(probe) = probe.filter(|_| umem.has_foreign(share)) else { return };
-        self.lock().push(Orphan { share, probe, look_at: Instant::now(), pause: SOON });
+        let orphan = Orphan { share, probe, look_at: Instant::now(), pause: SOON };
+        self.change(|list| list.push(orphan));
     }
 
     /// Brings home the frames of those sockets that the kernel has let go of. A queue that stays busy is looked
     /// at less and less often.
     pub(super) fn bring_home(&self, umem: &Umem) {
-        let mut orphans = self.lock();
-        if orphans.is_empty() {
+        // Relaxed: one that is added meanwhile is seen the next time.
+        if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
         let now = Instant::now();
-        orphans.retain_mut(|orphan| {
-            if now < orphan.look_at {
-                return true;
-            }
-            if orphan.probe.is_free() {
-                umem.bring_home(orphan.share);
-                return false;
-            }
-            orphan.look_at = now + orphan.pause;
-            orphan.pause = (2 * orphan.pause).min(LATEST);
-            true
+        self.change(|list| {
+            list.retain_mut(|orphan| {
+                if now < orphan.look_at {
+                    return true;
+                }
+                if orphan.probe.try_bind() {
+                    umem.bring_home(orphan.share);
+                    return false;
+                }
+                orphan.look_at = now + orphan.pause;
+                orphan.pause = (2 * orphan.pause).min(LATEST);
+                true
+            });
         });
     }
 
-    /// Brings home what was left at a queue to which a socket has just been bound: no other pool is there.
-    pub(super) fn let_go(&self, umem: &Umem, index: u32, queue: u32) {
-        self.lock().retain(|orphan| {
-            let is_there = (orphan.probe.index, orphan.probe.queue) == (index, queue);
-            if is_there {
-                umem.bring_home(orphan.share);
-            }
-            !is_there
+    fn change(&self, change: impl FnOnce(&mut Vec<Orphan>)) {
+        let mut list = lock(&self.list);
+        change(&mut list);
+        self.count.store(list.len(), Ordering::Relaxed);
+    }
+}
+
+/// Brings home what closed sockets of any UMEM had left at a queue to which a socket has just been bound: no other pool is
+/// there. If the kernel does not tell namespaces apart, their probes have to find out.
+pub(super) fn let_go(place: Place) {
+    if place.namespace.is_none() {
+        return;
+    }
+    let all: Vec<_> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
+    for orphans in all {
+        let Some(umem) = orphans.umem.upgrade() else { continue };
+        orphans.change(|list| {
+            list.retain(|orphan| {
+                let is_there = orphan.probe.place == place;
+                if is_there {
+                    umem.bring_home(orphan.share);
+                }
+                !is_there
+            });
         });
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Orphan>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }

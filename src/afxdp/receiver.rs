@@ -196,8 +196,8 @@ impl XdpReceiver {
     pub(super) fn refill(&mut self) {
         if self.is_short() {
             self.umem.gather_completions(); // they may have been sent on, and be back
-            self.bound.bring_home();
         }
+        self.bound.bring_home();
         let Self { intake: Intake { free, holder, .. }, leased, umem, fill, .. } = self;
         let before = fill.pushed();
         let mut places = fill.places(free.len() as u32 + *leased);

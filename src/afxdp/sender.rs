@@ -111,8 +111,7 @@ impl XdpSender {
         self.press(|sender| sender.tx.outstanding() == 0, None).map(drop)
     }
 
-    /// As [`flush`](Self::flush), for at most `timeout`: whether the kernel has every frame. Those that it has not
-    /// stay committed.
+    /// Flushes for at most `timeout`. Returns whether the kernel has taken every frame; the others stay committed.
     ///
     /// # Errors
     /// As [`flush`](Self::flush).

@@ -102,7 +102,8 @@ impl BridgeBuilder {
     /// Opens the sockets.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`] and [`InjectorBuilder::build`].
+    /// As [`CaptureBuilder::build`] and [`InjectorBuilder::build`]; [`Error::SameInterface`](crate::Error::SameInterface),
+    /// [`Error::DifferentLinks`](crate::Error::DifferentLinks).
     pub fn build(self) -> Result<Bridge> {
         let [a, b] = self.captures.clone();
         let (rx_a, rx_b) = (a.build()?, b.build()?);
@@ -135,7 +136,8 @@ impl BridgeBuilder {
     /// of a shard do; a handle of A's then ends the bridge.
     ///
     /// # Errors
-    /// As [`InjectorBuilder::build`].
+    /// As [`InjectorBuilder::build`]; [`Error::SameInterface`](crate::Error::SameInterface),
+    /// [`Error::DifferentLinks`](crate::Error::DifferentLinks).
     pub fn build_with(self, rx_a: Capture, rx_b: Capture) -> Result<Bridge> {
         let [tx_a, tx_b] = self.injectors;
         Bridge::new(BridgeHandles { rx_a, tx_b: tx_b.build()?, rx_b, tx_a: tx_a.build()? })

@@ -105,6 +105,7 @@ impl Lane {
     }
 
     pub(super) fn into_ports(mut self) -> LanePorts {
+        self.count_refused();
         self.to.drop_when_down(false);
         if let Some((mut splitting, _)) = self.splitting.take() {
             while splitting.next_len().is_some() {

@@ -48,21 +48,23 @@ pub(super) struct Splitting {
 }
 
 impl Splitting {
-    /// Of a frame with an offload; the frame comes back where it is none that can be split.
+    /// Of a frame with an offload. Returns the frame if it cannot be split.
     pub(super) fn new(mut frame: Vec<u8>, offload: Offload) -> Result<Self, Vec<u8>> {
         let Some(size) = offload.segment_size().map(usize::from).filter(|&size| size > 0) else {
             return Err(frame);
         };
         let mut wanted = offload.checksum_at();
-        if let Some(jumbo) = jumbo_option(&frame) {
+        let Some(splits_tcp) = offload.splits_tcp() else { return Err(frame) };
+        if let Some(ip) = jumbo_packet(&frame) {
             // A segment is short enough to say so itself.
-            frame[jumbo - 34] = frame[jumbo];
-            frame.drain(jumbo..jumbo + 8);
+            frame[ip + 6] = frame[ip + 40];
+            frame.drain(ip + 40..ip + 48);
             wanted = wanted.map(|at| at.saturating_sub(8));
         }
-        let mut walk = Walk { frame: &frame, wanted, layers: Vec::with_capacity(MOST_LAYERS) };
-        let Some((transport, is_tcp)) = walk.ethernet(0) else { return Err(frame) };
-        let layers = walk.layers;
+        let layers = Vec::with_capacity(MOST_LAYERS);
+        let mut walk = Walk { frame: &frame, wanted, splits_tcp, layers };
+        let Some(transport) = walk.ethernet(0) else { return Err(frame) };
+        let (layers, is_tcp) = (walk.layers, splits_tcp);
         let header = match is_tcp {
             true => frame.get(transport + 12).map_or(0, |byte| 4 * usize::from(byte >> 4)),
             false => 8,
@@ -170,12 +172,14 @@ struct Walk<'a> {
     frame: &'a [u8],
     /// Where the transport header begins that is split at, where that is known.
     wanted: Option<usize>,
+    /// Whether TCP is to be split, and not UDP.
+    splits_tcp: bool,
     layers: Vec<Layer>,
 }
 
 impl Walk<'_> {
-    /// Where TCP or UDP begins that is to be split, and whether it is TCP.
-    fn ethernet(&mut self, start: usize) -> Option<(usize, bool)> {
+    /// Where the header of TCP or UDP begins that is to be split.
+    fn ethernet(&mut self, start: usize) -> Option<usize> {
         let mut at = start + 12;
         let mut kind = half(self.frame, at)?;
         while matches!(kind, 0x8100 | 0x88a8) {
@@ -185,16 +189,20 @@ impl Walk<'_> {
         self.network(kind, at + 2)
     }
 
-    fn network(&mut self, kind: u16, at: usize) -> Option<(usize, bool)> {
+    fn network(&mut self, kind: u16, at: usize) -> Option<usize> {
         match kind {
             0x0800 => self.ipv4(at),
             0x86dd => self.ipv6(at),
-            0x6558 => self.ethernet(at),
             _ => None,
         }
     }
 
-    fn ipv4(&mut self, at: usize) -> Option<(usize, bool)> {
+    /// What is in a tunnel that says so: an Ethernet frame, or IP.
+    fn within(&mut self, kind: u16, at: usize) -> Option<usize> {
+        if kind == 0x6558 { self.ethernet(at) } else { self.network(kind, at) }
+    }
+
+    fn ipv4(&mut self, at: usize) -> Option<usize> {
         let header = 4 * usize::from(self.frame.get(at)? & 0x0f);
         let is_fragment = half(self.frame, at + 6)? & 0x3fff != 0;
         if header < 20 || is_fragment {
@@ -204,22 +212,26 @@ impl Walk<'_> {
         self.transport(*self.frame.get(at + 9)?, at + header)
     }
 
-    fn ipv6(&mut self, at: usize) -> Option<(usize, bool)> {
+    fn ipv6(&mut self, at: usize) -> Option<usize> {
         self.enter(Layer::Ipv6(at))?;
         let (mut next, mut at) = (*self.frame.get(at + 6)?, at + 40);
         // Hop-by-hop, routing and destination options say how long they are.
         while matches!(next, 0 | 43 | 60) {
+            if next == 0 && *self.frame.get(at + 2)? == JUMBO {
+                return None; // of an inner packet, say: each segment would have it, and be dropped for it
+            }
             let len = 8 * (1 + usize::from(*self.frame.get(at + 1)?));
             (next, at) = (*self.frame.get(at)?, at + len);
         }
         self.transport(next, at)
     }
 
-    fn transport(&mut self, protocol: u8, at: usize) -> Option<(usize, bool)> {
-        let is_it = self.wanted.is_none_or(|wanted| wanted == at);
+    fn transport(&mut self, protocol: u8, at: usize) -> Option<usize> {
+        let is_kind = protocol == if self.splits_tcp { TCP } else { UDP };
+        if is_kind && self.wanted.is_none_or(|wanted| wanted == at) {
+            return Some(at);
+        }
         match protocol {
-            TCP if is_it => Some((at, true)),
-            UDP if is_it => Some((at, false)),
             UDP => self.tunnel(at),
             GRE => self.gre(at),
             IPV4_IN_IP => self.ipv4(at),
@@ -228,21 +240,21 @@ impl Walk<'_> {
         }
     }
 
-    /// A tunnel in UDP, by its port; others are taken for VXLAN, which is what its header's length makes them.
-    fn tunnel(&mut self, at: usize) -> Option<(usize, bool)> {
+    /// A UDP tunnel: Geneve by its port, anything else is read as VXLAN.
+    fn tunnel(&mut self, at: usize) -> Option<usize> {
         const GENEVE: u16 = 6081;
         self.enter(Layer::Udp(at))?;
         let within = at + 8;
         if half(self.frame, at + 2)? == GENEVE {
             let options = 4 * usize::from(self.frame.get(within)? & 0x3f);
             let kind = half(self.frame, within + 2)?;
-            return self.network(kind, within + 8 + options);
+            return self.within(kind, within + 8 + options);
         }
         self.ethernet(within + 8)
     }
 
     /// GRE; one whose header has a checksum or a number for each packet is not split.
-    fn gre(&mut self, at: usize) -> Option<(usize, bool)> {
+    fn gre(&mut self, at: usize) -> Option<usize> {
         const CHECKSUM: u16 = 0x8000;
         const KEY: u16 = 0x2000;
         const SEQUENCE: u16 = 0x1000;
@@ -252,7 +264,7 @@ impl Walk<'_> {
             return None;
         }
         let header = if flags & KEY != 0 { 8 } else { 4 };
-        self.network(half(self.frame, at + 2)?, at + header)
+        self.within(half(self.frame, at + 2)?, at + header)
     }
 
     fn enter(&mut self, layer: Layer) -> Option<()> {
@@ -260,13 +272,20 @@ impl Walk<'_> {
     }
 }
 
-/// Where a hop-by-hop header begins that only says how long the packet is (RFC 2675), right behind an outermost IPv6 header
-/// without tags before it: so Linux writes what is over 64 KiB.
-fn jumbo_option(frame: &[u8]) -> Option<usize> {
-    const AT: usize = 14 + 40;
-    let is_ipv6 = half(frame, 12)? == 0x86dd && *frame.get(20)? == 0;
-    let option = frame.get(AT..AT + 8)?;
-    (is_ipv6 && option[1..4] == [0, 0xc2, 4]).then_some(AT)
+/// The option that says how long a packet over 64 KiB is (RFC 2675).
+const JUMBO: u8 = 0xc2;
+
+/// Where the outermost IPv6 header begins, if a hop-by-hop header follows that only says how long the packet is. Linux
+/// writes packets over 64 KiB like this.
+fn jumbo_packet(frame: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    while matches!(half(frame, at)?, 0x8100 | 0x88a8) {
+        at += 4;
+    }
+    let ip = at + 2;
+    let is_ipv6 = half(frame, at)? == 0x86dd && *frame.get(ip + 6)? == 0;
+    let option = frame.get(ip + 40..ip + 48)?;
+    (is_ipv6 && option[1..4] == [0, JUMBO, 4]).then_some(ip)
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
@@ -439,6 +458,11 @@ mod tests {
         let jumbo = [UDP, 0, 0xc2, 4, 0, 0, 0x0b, 0xc9];
         let frame = [ethernet(0x86dd), ipv6, jumbo.to_vec(), udp].concat();
         let offload = Offload::checksum(62, 6).split(Segments::Udp, 1000);
+        let mut tagged = frame.clone();
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        for segment in split(&tagged, offload.behind_tag()) {
+            assert_eq!((segment[24], half(&segment, 22)), (UDP, Some((segment.len() - 58) as u16)));
+        }
         let segments = split(&frame, offload);
         assert_eq!(segments.iter().map(Vec::len).collect::<Vec<_>>(), [1062, 1062, 1062, 63]);
         let mut all: Vec<u8> = Vec::new();

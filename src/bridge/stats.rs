@@ -13,8 +13,8 @@ use crate::{Result, StatsHandle};
 pub struct BridgeLaneStats {
     /// Packets taken from the capture.
     pub received: u64,
-    /// Frames beyond the first that packets were split into here: those of tunnels, and those over 64 KiB, which the kernel
-    /// cannot be told to split. Each counts once below, as packets do.
+    /// Additional frames from splitting packets here, beyond the first of each packet: packets in tunnels, and those over
+    /// 64 KiB. Each is also counted in one of the fields below.
     pub segmented: u64,
     /// Packets committed to the other side, and neither refused there nor stale.
     pub forwarded: u64,
@@ -28,8 +28,8 @@ pub struct BridgeLaneStats {
     pub rejected: u64,
     /// Packets dropped because the other side took none.
     pub ring_full: u64,
-    /// Packets that were to be sent while the other side was down: what is older than a second must not leave a bridge
-    /// (IEEE 802.1D, bridge transit delay), so they are dropped at once.
+    /// Packets dropped because the other side was down. A bridge must not send frames older than a second (IEEE 802.1D,
+    /// bridge transit delay).
     pub stale: u64,
     /// Packets the kernel dropped because the capture's ring was full.
     pub lost: u64,

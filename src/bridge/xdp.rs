@@ -55,10 +55,11 @@ impl XdpBridge {
         Self::new(a, b)
     }
 
-    /// As [`open_pair`](Self::open_pair), where there are no VLANs; see [`without_vlans`](Self::without_vlans).
+    /// Joins the first queues of two interfaces without checking for VLAN tags; see
+    /// [`without_vlans`](Self::without_vlans).
     ///
     /// # Errors
-    /// As there.
+    /// As [`open_pair`](Self::open_pair), except [`Error::TagsStripped`].
     pub fn open_pair_without_vlans(interface_a: &str, interface_b: &str) -> Result<Self> {
         let (a, b) = Self::sockets(interface_a, interface_b)?;
         Self::without_vlans(a, b)
@@ -82,10 +83,10 @@ impl XdpBridge {
         Self::without_vlans(a, b)
     }
 
-    /// As [`new`](Self::new), where there are no VLANs: a tag that is beside the bytes would be lost.
+    /// Joins two sockets without checking for VLAN tags: a tag that the card strips is lost.
     ///
     /// # Errors
-    /// As there.
+    /// As [`new`](Self::new), except [`Error::TagsStripped`].
     pub fn without_vlans(mut a: XdpSocket, mut b: XdpSocket) -> Result<Self> {
         if a.is_on_same_interface(&b) {
             return Err(Error::SameInterface { name: a.interface().to_owned() });

@@ -85,7 +85,7 @@ fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
     };
     let lost = |by: &str, remedy: &str| {
         let detail = format!(
-            "beside the bytes, by {by}: `Packet::vlan` has them, and `vlan_reinsert(true)` puts them back; AF_XDP \
+            "taken out of the bytes by {by}: `Packet::vlan` has them, and `vlan_reinsert(true)` puts them back; AF_XDP \
              does not see them"
         );
         Finding::limited("VLAN tags", detail, &format!("`{remedy}`, for AF_XDP"))
@@ -97,9 +97,10 @@ fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
         (Stripping::By(peer), _) => {
             lost("its peer's offload", &format!("ethtool -K {peer} txvlan off"))
         }
-        (Stripping::Elsewhere, _) => {
-            lost("its peer's offload, maybe", "ethtool -K PEER txvlan off")
-        }
+        (Stripping::Elsewhere, _) => lost(
+            "perhaps its peer's offload (the peer is in another namespace)",
+            "ethtool -K PEER txvlan off",
+        ),
         (Stripping::No, None) => unknown("VLAN tags"),
         (Stripping::No, Some(_)) => {
             Finding::works("VLAN tags", "left in the bytes by the card, taken out by the kernel")

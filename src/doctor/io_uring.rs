@@ -12,7 +12,8 @@ pub(super) fn look() -> Vec<Finding> {
             return vec![Finding::failed("ring", &error), Finding::works("without it", fallback)];
         }
     };
-    let Abilities { posts_when_asked, is_registered, is_silent, is_moderated, is_idle } = abilities;
+    let Abilities { posts_when_asked, is_registered, is_silent, is_moderated, has_no_iowait } =
+        abilities;
     let ability = |subject, is_there, detail: &str, since: &str| match is_there {
         true => Finding::works(subject, detail),
         false => Finding::limited(
@@ -27,6 +28,6 @@ pub(super) fn look() -> Vec<Finding> {
         ability("registered ring", is_registered, "entered by a registered descriptor", "5.18"),
         ability("silent kicks", is_silent, "a kick posts no completion", "5.17"),
         ability("moderated waits", is_moderated, "`Coalesce` takes one system call", "6.12"),
-        ability("idle waits", is_idle, "no I/O wait in the load and in PSI", "6.15"),
+        ability("idle waits", has_no_iowait, "no I/O wait in the load and in PSI", "6.15"),
     ]
 }

@@ -95,8 +95,7 @@ impl Step {
             }
             (Self::Bind, libc::ENODEV) => "the interface vanished while it was being opened",
             (Self::EnterRing, libc::EAGAIN | libc::EBUSY | libc::EINTR) => {
-                "answered again and again, with nothing done: the kernel has no memory, or a seccomp profile \
-                 refuses io_uring_enter"
+                "refused repeatedly: the kernel is out of memory, or a seccomp profile refuses io_uring_enter"
             }
             (Self::EnterRing, libc::EPERM | libc::ENOSYS) => {
                 "a seccomp profile refuses io_uring_enter; permit it together with io_uring_setup"

@@ -65,20 +65,28 @@ impl fmt::Display for Error {
                 };
                 write!(
                     f,
-                    "`{a}` ({}) and `{b}` ({}) cannot be bridged: frames of one are none of the other's; route \
-                     between them, or use interfaces of one kind (a tap in place of a tun)",
+                    "`{a}` ({}) and `{b}` ({}) cannot be bridged: a frame of one cannot be sent on the other; \
+                     route between them, or use interfaces of one kind (a tap in place of a tun)",
                     kind(of_a),
                     kind(of_b)
                 )
             }
             Self::TagsStripped { name, by } => {
-                write!(f, "VLAN tags of packets that come in on `{name}` are beside their bytes, where AF_XDP \
-                           does not see them; ")?;
+                write!(f, "AF_XDP does not see the VLAN tags of packets received on `{name}`: ")?;
                 match by {
-                    Some(by) if by == name => write!(f, "`ethtool -K {name} rxvlan off`"),
-                    Some(peer) => write!(f, "`ethtool -K {peer} txvlan off`, which is its peer"),
-                    None => f.write_str("`ethtool -K PEER txvlan off` for its peer, in the namespace that it is in"),
+                    Some(by) if by == name => {
+                        write!(f, "the card strips them; run `ethtool -K {name} rxvlan off`")?;
+                    }
+                    Some(peer) => write!(
+                        f,
+                        "its veth peer `{peer}` leaves them to a card; run `ethtool -K {peer} txvlan off`"
+                    )?,
+                    None => f.write_str(
+                        "its veth peer is in another namespace and may leave them to a card; run `ethtool -K PEER \
+                         txvlan off` there",
+                    )?,
                 }
+                f.write_str(", or use `XdpBridge::without_vlans` if there are no VLANs")
             }
             Self::NoHardwareClock { name, has_software } => {
                 let has = if *has_software { "its driver stamps in software" } else { "the kernel stamps them" };
@@ -200,8 +208,8 @@ fn write_refused(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result 
         ),
         Some(libc::ENOMEM) => f.write_str("raise RLIMIT_MEMLOCK (`ulimit -l`)"),
         Some(libc::EAGAIN | libc::EOPNOTSUPP) => f.write_str(
-            "io_uring itself does not answer so: a seccomp profile or a security module does; have it permit \
-             io_uring_setup, io_uring_enter and io_uring_register",
+            "this error comes from a seccomp profile or a security module, not from io_uring; permit io_uring_setup, \
+             io_uring_enter and io_uring_register there",
         ),
         Some(libc::EMFILE | libc::ENFILE) => f.write_str("raise RLIMIT_NOFILE (`ulimit -n`)"),
         _ => f.write_str("kernel 5.13 or later is needed"),

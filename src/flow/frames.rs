@@ -244,9 +244,8 @@ pub(super) fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-/// Where the total length of an IPv4 packet stands that says it is 0, and how long it is: what it says where segmentation
-/// is left to the card, or it is longer than it can say (BIG TCP). `None` where [`FiveTuple`](super::extract::FiveTuple)
-/// reads it as it is, since it is longer than any length could say.
+/// Where an IPv4 total length of 0 stands, and the length to write there (segmentation left to the card, BIG TCP). `None` if
+/// [`FiveTuple`](super::extract::FiveTuple) can read the packet as it is.
 fn unsaid_length(frame: &[u8]) -> Option<(usize, u16)> {
     let (0x0800, at) = network(frame)? else { return None };
     if frame.get(at + 2..at + 4)? != [0, 0] {

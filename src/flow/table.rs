@@ -247,8 +247,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         stats
     }
 
-    /// Packets left out since they were the outgoing one of the two copies that a loopback interface shows of each: flows
-    /// would count all of them twice. A capture has both.
+    /// Outgoing copies that were skipped on a loopback interface, which shows each packet twice. Captures deliver both.
     pub fn loopback_copies(&self) -> u64 {
         self.loopback_copies
     }

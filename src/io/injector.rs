@@ -52,7 +52,7 @@ impl AsyncTx<Injector> {
     }
 
     /// Hands over what was committed, waits for at most `limit` until it is sent, and closes the socket; see
-    /// [`Injector::close`]. Dropped before it is ready, it is as if the injector were dropped.
+    /// [`Injector::close`]. Not cancel-safe: if the future is dropped, the injector is dropped too.
     pub async fn close(mut self, limit: Duration) -> InjectorStats {
         // What keeps frames from being sent, they are counted for.
         let _ = time::timeout(limit, self.drained()).await;

@@ -53,8 +53,8 @@ struct TxCore<T> {
     /// Out of it while the sender works with it: nobody else looks meanwhile, and nothing is borrowed that could
     /// be borrowed twice.
     port: Cell<Option<Box<T>>>,
-    /// Whether a kick was answered while the port was out.
-    has_missed: Cell<bool>,
+    /// What a kick was answered while the port was out.
+    missed: Cell<Option<i32>>,
     /// Whom a kick's answer wakes.
     waiter: Cell<Option<Waker>>,
     patience: Cell<Patience>,
@@ -71,7 +71,7 @@ impl<T: TxPort> Kicked for TxCore<T> {
             return AfterKick { next: Next::Rest, waiter: self.waiter.take() };
         }
         let Some(mut port) = self.port.take() else {
-            self.has_missed.set(true); // whoever brings it back has it kicked
+            self.missed.set(Some(errno)); // it is judged when it is brought back
             return AfterKick { next: Next::Rest, waiter: None };
         };
         let answer = match errno {
@@ -118,7 +118,7 @@ impl<T> TxCore<T> {
     }
 }
 
-/// A sender's socket, to look at; from [`AsyncTx::get_ref`].
+/// Shared access to a sender's socket, from [`AsyncTx::get_ref`]. A forgotten one is taken back with the next call.
 pub struct TxRef<'a, T: TxPort> {
     tx: &'a mut AsyncTx<T>,
 }
@@ -184,7 +184,7 @@ impl<T: TxPort> AsyncTx<T> {
     pub(crate) fn attach(mut port: T) -> Result<Self, Box<(Error, T)>> {
         let core = Rc::new(TxCore {
             port: Cell::new(None),
-            has_missed: Cell::new(false),
+            missed: Cell::new(None),
             waiter: Cell::new(None),
             patience: Cell::new(Patience::new()),
             fault: Cell::new(None),
@@ -305,8 +305,8 @@ impl<T: TxPort> AsyncTx<T> {
         Ok(())
     }
 
-    /// The socket, to look at: lengths, counts, name. Do not hold it across an `await`: what the kernel did not take at
-    /// once waits meanwhile.
+    /// Borrows the socket to read lengths, counts or its name. Do not hold it across an `await`: frames that the kernel did
+    /// not take at once wait until it is dropped.
     pub fn get_ref(&mut self) -> TxRef<'_, T> {
         self.lend();
         TxRef { tx: self }
@@ -351,7 +351,7 @@ impl<T: TxPort> AsyncTx<T> {
         self.lent.as_mut().expect("lent while a slot is out")
     }
 
-    /// Ends a loan, be it forgotten.
+    /// Takes the port back from a slot or reference, even a forgotten one.
     pub(super) fn take_back(&mut self) {
         if let Some(port) = self.lent.take() {
             self.bring_back(port);
@@ -360,9 +360,14 @@ impl<T: TxPort> AsyncTx<T> {
 
     fn bring_back(&self, port: Box<T>) {
         self.core.port.set(Some(port));
-        if self.core.has_missed.replace(false) {
+        let Some(errno) = self.core.missed.take() else { return };
+        let AfterKick { next, waiter } = self.core.kicked(errno);
+        if next != Next::Rest {
             // A dead reactor is heard of elsewhere.
             let _ = self.kicker.mark_awaited();
+        }
+        if let Some(waiter) = waiter {
+            waiter.wake();
         }
     }
 

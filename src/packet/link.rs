@@ -57,8 +57,8 @@ impl Framing {
     /// What an 802.1Q tag adds.
     const TAG: usize = 4;
 
-    /// By the kind that the kernel says it is of. Where the header is not known, none is presumed: what is taken
-    /// then can be sent.
+    /// Looks up the framing of an `ARPHRD_*` kind. An unknown kind counts as having no header, so that an accepted frame can
+    /// be sent.
     pub(crate) fn of_hardware(kind: u16) -> Self {
         let header_len = match LinkType::of_hardware(kind) {
             // Monitors of 802.11 have an Ethernet device's length (`ieee80211_if_setup`, net/mac80211/iface.c).

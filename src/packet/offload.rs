@@ -129,6 +129,16 @@ impl Offload {
         self.needs_checksum().then_some(self.checksum_start.into())
     }
 
+    /// Whether segments of TCP are to be made, or datagrams of UDP; `None` where the frame is not to be split, or in a way
+    /// that is not known.
+    pub(crate) fn splits_tcp(&self) -> Option<bool> {
+        match self.kind & !ECN {
+            TCP_V4_SEGMENTS | TCP_V6_SEGMENTS => Some(true),
+            UDP_SEGMENTS => Some(false),
+            _ => None,
+        }
+    }
+
     /// Bytes of the longest frame that `frame` becomes on the wire.
     pub fn wire_len(&self, frame: &[u8]) -> usize {
         match self.segment_size() {

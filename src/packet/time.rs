@@ -75,8 +75,8 @@ pub enum Clock {
     Software,
     /// The card's own clock, untransformed.
     RawHardware,
-    /// The card's clock transformed to system time. No kernel stamps so any more (`include/uapi/linux/net_tstamp.h`);
-    /// what was stored once may say it.
+    /// The card's clock transformed to system time. Linux does not produce it
+    /// (`include/uapi/linux/net_tstamp.h`); stored packets may carry it.
     SystemHardware,
     /// `CLOCK_REALTIME`, read when the packet's batch was taken out of the ring: the kernel has not stamped it. Packets of
     /// one batch bear one time, some microseconds to milliseconds after they came.

@@ -68,9 +68,9 @@ pub enum FileFormat {
 pub struct FileInterface {
     /// Its kind of link, by the number that files have for it.
     pub link_type: LinkType,
-    /// The most bytes of a packet that were kept; 0 in a file without a bound. A writer to whom 0 is given keeps
-    /// [`MAX_SNAP_LEN`], and says so in the file: libpcap, and so tcpdump and Wireshark, refuse a longer packet and all
-    /// behind it.
+    /// The most bytes of a packet that were kept; 0 in a file without a bound. A writer given 0 keeps
+    /// [`MAX_SNAP_LEN`] bytes and records that in the file: libpcap, and so tcpdump and Wireshark, refuse a longer packet and
+    /// everything after it.
     pub snap_len: u32,
     /// Its name.
     pub name: Option<String>,

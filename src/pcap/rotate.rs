@@ -134,9 +134,9 @@ impl RotatingWriterBuilder {
         self
     }
 
-    /// The age at which a file is closed: when the next packet comes, or, where a
-    /// [`BackgroundWriter`](super::BackgroundWriter) or a tap on a reactor writes to it, in time
-    /// ([`PacketSink::tick`]). Default none.
+    /// The age at which a file is closed. Checked with each packet; a
+    /// [`BackgroundWriter`](super::BackgroundWriter), or a tap on a reactor, also closes it on time if no packet arrives
+    /// ([`PacketSink::tick`]). No limit by default.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self

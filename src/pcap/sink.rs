@@ -35,13 +35,14 @@ pub trait PacketSink {
     /// Where that fails.
     fn flush(&mut self) -> Result<()>;
 
-    /// When there is something to do although no packet comes: a file's time is up. `None` where there is not.
+    /// Returns when [`tick`](Self::tick) is due next even if no packet arrives, such as when a file reaches its age limit;
+    /// `None` if never.
     fn next_due(&self) -> Option<Instant> {
         None
     }
 
     /// Does what is due. A [`BackgroundWriter`](super::BackgroundWriter)'s thread and a
-    /// [`PcapTap`](super::PcapTap) on a reactor call it in time; who writes to a sink by hand may.
+    /// [`PcapTap`](super::PcapTap) on a reactor call it when it is due; call it yourself if you write to a sink directly.
     ///
     /// # Errors
     /// Where that fails.

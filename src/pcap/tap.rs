@@ -19,7 +19,8 @@ pub enum TapPolicy {
     Continue,
     /// Counts it and writes nothing more; the stream goes on.
     DropTap,
-    /// Delivers the error instead of the batch; the stream goes on with the next one.
+    /// Delivers the error instead of the batch; the stream goes on with the next one. Errors of
+    /// [`PacketSink::tick`] are only counted.
     FailStream,
 }
 
@@ -84,7 +85,7 @@ impl<St, S> PcapTap<St, S> {
 }
 
 impl<St, S: PacketSink> PcapTap<St, S> {
-    /// Where no packet comes, the sink does in time what is due; without a reactor nobody would wake us.
+    /// Ticks the sink when it is due although no packet comes. Does nothing without a reactor, which has to wake us.
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
         while let Some(due) = self.sink.next_due().filter(|_| Reactor::current().is_ok()) {
             let tick = match &mut self.tick {

@@ -56,21 +56,22 @@ impl Fault {
     }
 }
 
-/// Enters in a row of which nothing came.
+/// Consecutive enters that the kernel refused without doing anything.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Fruitless(u32);
 
 impl Fruitless {
-    /// Rounds after which it is looked at more closely: signals end single waits, and that costs nothing.
+    /// Refusals that signals explain; no pause for these.
     const SIGNALS: u32 = 8;
-    /// Rounds with a pause, before the ring is given up: about a second.
+    /// Refusals with a pause before the ring is given up: about one second in all.
     const PAUSES: u32 = 64;
+    const PAUSES_HOSTED: u32 = 1024;
     const LONGEST: Duration = Duration::from_millis(16);
     /// A host has other tasks.
     const LONGEST_HOSTED: Duration = Duration::from_millis(1);
 
     /// Counts a round: whether there were more than signals explain.
-    pub(super) fn is_worth_a_pause(&mut self) -> bool {
+    pub(super) fn count_refusal(&mut self) -> bool {
         self.0 += 1;
         self.0 > Self::SIGNALS
     }
@@ -78,10 +79,13 @@ impl Fruitless {
     /// How long to pause before the next round; `None` where there have been enough.
     pub(super) fn pause(self, is_hosted: bool) -> Option<Duration> {
         let round = self.0.saturating_sub(Self::SIGNALS);
-        if round > Self::PAUSES {
+        let (rounds, longest) = match is_hosted {
+            true => (Self::PAUSES_HOSTED, Self::LONGEST_HOSTED),
+            false => (Self::PAUSES, Self::LONGEST),
+        };
+        if round > rounds {
             return None;
         }
-        let longest = if is_hosted { Self::LONGEST_HOSTED } else { Self::LONGEST };
         Some(Duration::from_millis(1 << round.min(4)).min(longest))
     }
 }

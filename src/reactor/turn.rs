@@ -13,7 +13,7 @@ use super::hosted::Host;
 use super::moderator::Moderator;
 use super::state::State;
 use super::unpark::Unparker;
-use super::wake::wake_all;
+use super::wake::{Woken, wake_all};
 use crate::{ReactorOptions, Result};
 
 /// What a reactor and its handles share.
@@ -111,11 +111,19 @@ impl Shared {
             moderator.slept(start.elapsed());
         }
         drop(moderator);
-        self.finish(wait, entered);
+        let (_, woken) = self.finish(wait, entered);
+        woken.go_on();
     }
 
     /// One turn: how many sockets it found to have something.
     pub(super) fn cycle(&self, wait: Wait) -> u64 {
+        let (came, woken) = self.cycle_to_the_end(wait);
+        woken.go_on();
+        came
+    }
+
+    /// As [`cycle`](Self::cycle), where a waker's panic has to wait.
+    fn cycle_to_the_end(&self, wait: Wait) -> (u64, Woken) {
         let entered = self.submit(wait);
         self.finish(wait, entered)
     }
@@ -126,7 +134,7 @@ impl Shared {
     }
 
     /// What comes after the enter of a turn.
-    fn finish(&self, wait: Wait, entered: Result<(), Fault>) -> u64 {
+    fn finish(&self, wait: Wait, entered: Result<(), Fault>) -> (u64, Woken) {
         let mut state = self.state.borrow_mut();
         if let Err(fault) = entered {
             state.fail(fault);
@@ -145,8 +153,7 @@ impl Shared {
         self.deliver(&mut answers, &mut wakers);
         let woken = wake_all(&mut wakers);
         self.state.borrow_mut().give_back((wakers, answers));
-        woken.go_on();
-        came
+        (came, woken)
     }
 
     /// Has everybody who waits learn that there is no reactor any more.
@@ -157,25 +164,27 @@ impl Shared {
         }
         state.give_up(Fault::Ended);
         drop(state);
-        self.finish(Wait::No, Ok(()));
+        let (_, woken) = self.finish(Wait::No, Ok(()));
+        woken.go_on();
     }
 
     /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
     /// wakes whoever still waits for something.
     pub(super) fn shut_down(&self) {
         self.state.borrow_mut().cancel_all();
+        let mut panic = Woken::default();
         for _ in 0..REAP_ROUNDS {
             if !self.state.borrow().is_waiting_for_kernel() {
                 break;
             }
-            self.cycle(Wait::AtMost(Some(REAP_WAIT)));
+            panic = panic.or(self.cycle_to_the_end(Wait::AtMost(Some(REAP_WAIT))).1);
         }
         let mut wakers = self.state.borrow_mut().end();
-        let woken = wake_all(&mut wakers);
+        panic = panic.or(wake_all(&mut wakers));
         if let Some(host) = &self.host {
             host.wake_driver(); // which ends
         }
-        woken.go_on();
+        panic.go_on();
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Abilities {
     /// A moderated wait is one call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
     pub(crate) is_moderated: bool,
     /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
-    pub(crate) is_idle: bool,
+    pub(crate) has_no_iowait: bool,
 }
 
 /// A wait without end, where one has to be given.
@@ -93,7 +93,7 @@ impl Uring {
             is_registered: self.registered.is_some(),
             is_silent: params.is_feature_skip_cqe_on_success(),
             is_moderated: params.is_feature_min_timeout(),
-            is_idle: params.is_feature_no_iowait(),
+            has_no_iowait: params.is_feature_no_iowait(),
         }
     }
 
@@ -208,7 +208,7 @@ impl Uring {
     /// The kernel has done nothing and says that it may later: a signal came, or memory is short. But a filter
     /// of system calls can say so for ever.
     fn refused(&mut self, errno: i32) -> Result<(), Fault> {
-        if !self.fruitless.is_worth_a_pause() {
+        if !self.fruitless.count_refusal() {
             return Ok(()); // a signal
         }
         // An enter that does not wait: no signal ends it, and what is queued goes if there is memory.

@@ -1,10 +1,11 @@
-//! Waking several, each of whom may do anything: turn the reactor, drop a socket, panic.
+//! Wakes several tasks. A waker may do anything: turn the reactor, drop a socket, panic.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
-/// What became of those who were woken.
+/// The outcome of [`wake_all`]: the first panic, if any.
+#[derive(Default)]
 #[must_use = "a panic goes on from here"]
 pub(super) struct Woken(Option<Box<dyn Any + Send>>);
 
@@ -21,6 +22,11 @@ pub(super) fn wake_all(wakers: &mut Vec<Waker>) -> Woken {
 }
 
 impl Woken {
+    /// The first panic of both.
+    pub(super) fn or(self, later: Self) -> Self {
+        Self(self.0.or(later.0))
+    }
+
     /// Goes on with the first panic, if there was one: everybody is woken, and everything is in its place.
     pub(super) fn go_on(self) {
         if let Some(payload) = self.0 {

@@ -151,6 +151,6 @@ pub fn descriptors(bytes: &[u8]) {
     }
 }
 
-/// Without AF_XDP there are no such rings.
+/// Does nothing without the feature `af-xdp`.
 #[cfg(not(feature = "af-xdp"))]
 pub fn descriptors(_: &[u8]) {}

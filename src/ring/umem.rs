@@ -215,7 +215,7 @@ impl Umem {
     /// Whether a socket's TX ring has chunks of other shares.
     pub(crate) fn has_foreign(&self, share: u32) -> bool {
         let holder = Holder::tx(share);
-        // Relaxed: whoever asks has the socket, and gave them himself.
+        // Relaxed: the caller owns the socket that gave them.
         self.foreign(share)
             .any(|index| holder.has(self.slots[index as usize].given.load(Ordering::Relaxed)))
     }

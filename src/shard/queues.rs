@@ -35,13 +35,13 @@ pub struct XdpShardsBuilder<R> {
 }
 
 impl<R> ShardsBuilder<R> {
-    /// Options that only captures have must not be lost in silence.
+    /// Refuses options that only captures have.
     fn check_for_queues(&self) -> Result<()> {
         let why = if !self.more.is_empty() {
             "shards on queues have no captures: leave out `and_capture`"
         } else if self.capture.is_some() {
-            "shards on queues have no capture: leave out `capture`; a filter is said with `XdpProgram::filtered` in the \
-             socket's options, and AF_XDP has no snap length"
+            "shards on queues have no capture: leave out `capture`; filter with `XdpProgram::filtered` in the socket's options; \
+             AF_XDP has no snap length"
         } else if self.source.is_some() {
             "shards on queues have no fanout group: leave out `source`"
         } else {
@@ -52,8 +52,8 @@ impl<R> ShardsBuilder<R> {
 }
 
 impl<R: Runtime> ShardsBuilder<R> {
-    /// Shards that receive, and send, through AF_XDP: one a queue, with a socket of these options. What was
-    /// said of cores, failures, runtime and interface holds for them too; options of captures are refused.
+    /// Shards that receive, and send, through AF_XDP: one a queue, with a socket of these options. Cores,
+    /// failure policy, runtime and interface apply to them too; options of captures are refused.
     ///
     /// ```no_run
     /// use ringtap::{Queues, Shards, XdpSocket};
@@ -84,7 +84,8 @@ impl<R: Runtime> XdpShardsBuilder<R> {
     /// these once the shards are stopped, pass to the stack.
     ///
     /// # Errors
-    /// As [`ShardsBuilder::spawn`]; [`Error::NoSuchQueue`]; what [`XdpProgram::redirect_all`] says, and in
+    /// As [`ShardsBuilder::spawn`]; [`Error::ShardPlan`] for options that only captures have, for a `queue_id`, or if the
+    /// interface has no receive queue; [`Error::NotReceiving`]; [`Error::NoSuchQueue`]; what [`XdpProgram::redirect_all`] says, and in
     /// [`Error::Shard`] what [`XdpSocketBuilder::build`] does.
     pub fn spawn<F, Fut>(self, work: F) -> Result<ShardsHandle>
     where

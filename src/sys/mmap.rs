@@ -132,7 +132,7 @@ impl Mapping {
         };
         if moved == libc::MAP_FAILED {
             let refusal = io::Error::last_os_error();
-            if !self.is_mapped() {
+            if !self.check_mapped() {
                 // The kernel unmaps the target before it moves (`mremap_to`, mm/mremap.c), and then found no
                 // memory. Leases read there.
                 eprintln!("ringtap: moving a ring's pages failed: {refusal}");
@@ -145,7 +145,7 @@ impl Mapping {
     }
 
     /// Whether all of its pages are still mapped.
-    fn is_mapped(&self) -> bool {
+    fn check_mapped(&self) -> bool {
         // SAFETY: the range is our own; MS_ASYNC writes nothing and fails with ENOMEM where a page is not mapped
         // (msync(2)).
         unsafe { libc::msync(self.base.as_ptr().cast(), self.len, libc::MS_ASYNC) == 0 }

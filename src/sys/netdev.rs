@@ -17,7 +17,7 @@ use super::netlink;
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 /// Longest alternative name (`ALTIFNAMSIZ`), which no ioctl takes.
 const MAX_ALTERNATIVE: usize = 127;
-/// An Ethernet header with a tag: no kind of link has more that the MTU does not count, or they are few.
+/// An Ethernet header with a tag; hardly any link has a longer header outside of its MTU.
 const LONGEST_HEADER: usize = 18;
 
 /// Asks about interfaces, on any socket of the network namespace in question.

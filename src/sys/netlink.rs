@@ -108,7 +108,7 @@ fn refusal(message: &[u8]) -> Option<io::Error> {
         return None;
     }
     let errno = i32::from_ne_bytes(message.get(HEADER..)?.get(..4)?.try_into().ok()?);
-    Some(io::Error::from_raw_os_error(-errno))
+    Some(io::Error::from_raw_os_error(errno.wrapping_neg()))
 }
 
 fn push(to: &mut Vec<u8>, kind: u16, value: &[u8]) {

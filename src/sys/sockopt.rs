@@ -51,6 +51,7 @@ options! {
 
 #[cfg(feature = "af-xdp")]
 options! {
+    NETNS_COOKIE = libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, "SO_NETNS_COOKIE";
     XDP_MMAP_OFFSETS = libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, "XDP_MMAP_OFFSETS";
     XDP_RX_RING = libc::SOL_XDP, libc::XDP_RX_RING, "XDP_RX_RING";
     XDP_TX_RING = libc::SOL_XDP, libc::XDP_TX_RING, "XDP_TX_RING";
@@ -72,6 +73,9 @@ pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: integers take every bit pattern.
 unsafe impl Plain for i32 {}
+// SAFETY: an integer.
+#[cfg(feature = "af-xdp")]
+unsafe impl Plain for u64 {}
 // SAFETY: integers take every bit pattern.
 unsafe impl Plain for u32 {}
 // SAFETY: a repr(C) struct of integers.

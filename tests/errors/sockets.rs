@@ -106,8 +106,8 @@ fn clocks_and_links_that_do_not_fit() {
     says!(
         Bridge::open_pair(&tun.name, &veth.left),
         Error::DifferentLinks { .. },
-        "`{}` (link type 101) and `{}` (link type 1) cannot be bridged: frames of one are none of the other's; route \
-         between them, or use interfaces of one kind (a tap in place of a tun)",
+        "`{}` (link type 101) and `{}` (link type 1) cannot be bridged: a frame of one cannot be sent on the other; \
+         route between them, or use interfaces of one kind (a tap in place of a tun)",
         tun.name,
         veth.left
     );

@@ -172,8 +172,8 @@ fn programs_that_load() {
     says!(
         XdpProgram::filtered(&other.right, Attach::Auto, &filter),
         Error::TagsStripped { .. },
-        "VLAN tags of packets that come in on `{}` are beside their bytes, where AF_XDP does not see them; `ethtool -K \
-         {} txvlan off`, which is its peer",
+        "AF_XDP does not see the VLAN tags of packets received on `{}`: its veth peer `{1}` leaves them to a card; run \
+         `ethtool -K {1} txvlan off`, or use `XdpBridge::without_vlans` if there are no VLANs",
         other.right,
         other.left
     );

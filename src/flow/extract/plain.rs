@@ -11,12 +11,12 @@ use crate::flow::frames::{self, Upper};
 /// Tells flows apart by protocol, addresses and ports.
 ///
 /// As flowscope's, of which it is the same key, and a quarter of the instructions: whole segments of TCP and datagrams
-/// of UDP, straight in IPv4 without options or in IPv6, are read here; all else is flowscope's to look at. Other than
-/// there, SCTP, DCCP and UDP-Lite have their ports in the key (RFC 9260, 4340, 3828), and IPv4 with a total length of 0,
-/// as hosts that leave segmentation to the card write it, is as long as its frame.
+/// of UDP, straight in IPv4 without options or in IPv6, are read here; all else is flowscope's to look at. Unlike
+/// flowscope's, the key has the ports of SCTP, DCCP and UDP-Lite (RFC 9260, 4340, 3828), and IP packets with a length of
+/// 0, as hosts write them that leave segmentation to the card, are as long as their frame.
 ///
-/// Those are the protocols whose ports the kernel's fanout hash takes. It takes the SPI of ESP and AH as well, which the
-/// key has not: several security associations of two hosts are one flow here, and may be on several shards.
+/// The kernel's fanout hash takes the ports of the same protocols. It also takes the SPI of ESP and AH, which the key does
+/// not contain: several security associations between two hosts are one flow here, and may be on several shards.
 #[derive(Debug, Clone, Copy)]
 pub struct FiveTuple {
     whole: theirs::FiveTuple,

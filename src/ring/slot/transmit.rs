@@ -211,13 +211,19 @@ impl TxRing {
 
     /// Takes back all frames that the kernel has not taken: how many those were. It must not be inside a kick.
     pub(crate) fn discard(&mut self) -> u64 {
+        let discarded = self.abandon();
+        self.discarded += discarded;
+        discarded
+    }
+
+    /// As [`discard`](Self::discard), where the count is the caller's.
+    pub(crate) fn abandon(&mut self) -> u64 {
         let discarded = self.committed - self.handed;
         for position in self.handed..self.committed {
             // Relaxed: nobody but us looks at it before it is committed again.
             self.slots.status(self.index(position)).store(AVAILABLE, Ordering::Relaxed);
         }
         self.committed = self.handed;
-        self.discarded += discarded;
         discarded
     }
 

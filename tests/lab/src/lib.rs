@@ -74,7 +74,7 @@ pub fn skip(why: &str) {
 /// As [`skip`], of a test that takes what an ordinary user has not.
 ///
 /// # Panics
-/// As there, unless this is said to be one ([`ORDINARY`]).
+/// As [`skip`], unless [`ORDINARY`] is `1` and the process is not root.
 pub fn skip_for_ordinary_users(why: &str) {
     match is_set(ORDINARY) && !bootstrap::was_root() {
         true => runner::note_skip(why),
