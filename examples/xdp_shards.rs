@@ -35,8 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     if let Some(sent) = sent {
-        let total = stats.total();
-        println!("accounted: {} of {sent}", total.packets + stage.lost());
+        // A packet that a socket drops is counted by the veth too: its redirection failed.
+        let delivered: u64 = stats.shards().iter().map(|shard| shard.capture.delivered).sum();
+        println!("accounted: {} of {sent}", delivered + stage.lost());
     }
     Ok(())
 }

@@ -135,6 +135,9 @@ impl XdpStats {
     }
 
     /// Packets that the kernel dropped, for whatever reason.
+    ///
+    /// veth, and other drivers that count what they could not redirect, have them in the interface's `rx_dropped`
+    /// as well (`drivers/net/veth.c`): whoever adds both up counts those packets twice.
     pub fn drops(&self) -> u64 {
         self.rx_dropped + self.rx_ring_full
     }

@@ -143,7 +143,9 @@ fn a_reader_that_keeps_everything_starves_the_ring_and_goes_on_when_it_lets_go()
     }
     let kept: usize = held.iter().map(ringtap::PacketBatch::len).sum();
     assert_eq!(kept, 64, "as many as there are frames");
-    assert!(socket.stats().unwrap().fill_ring_empty > 0, "{:?}", socket.stats());
+    let stats = socket.stats().unwrap();
+    assert!(stats.fill_ring_empty > 0, "{stats:?}");
+    assert_eq!((stats.rx_dropped, veth.lost()), (136, 136), "the interface counts them too");
     assert_eq!(socket.chunks().rx_leased, 64);
     let contents: Vec<Vec<u8>> =
         held.iter().flatten().map(|packet| packet.data().to_vec()).collect();

@@ -239,6 +239,7 @@ fn packets_for_which_the_rx_ring_has_no_entry_are_counted_as_such() {
     generator.flood(10);
     let stats = socket.stats().unwrap();
     assert_eq!((stats.rx_ring_full, stats.rx_dropped, stats.drops()), (10, 0, 10), "{stats:?}");
+    assert_eq!(veth.lost(), 10, "the interface counts them too");
     ring.set_consumer(at);
     receive(&mut socket, u64::from(FRAMES), &mut generator);
     assert_eq!(socket.stats().unwrap().rx_ring_full, 10);
