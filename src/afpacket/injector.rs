@@ -350,7 +350,7 @@ impl Injector {
         let (header, wire_len) = (offload.for_sending(frame), offload.wire_len(frame));
         let head: [u8; HEAD] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
         // A frame that is split counts as long as its longest segment, but not as shorter than it is.
-        self.check(&head, if len < self.framing.least() { len } else { wire_len })?;
+        self.check(&head, if len < self.framing.least { len } else { wire_len })?;
         let prefix = self.prefix();
         self.ring.vacant().expect("allocated")[..prefix].copy_from_slice(&header[..prefix]);
         self.ring.commit(prefix + len);
@@ -363,7 +363,7 @@ impl Injector {
         if offload != Offload::NONE {
             return Err(Error::OffloadsOff);
         }
-        if !(self.framing.least()..=self.max_frame_len()).contains(&len) {
+        if !(self.framing.least..=self.max_frame_len()).contains(&len) {
             let frame = self.vacant_bytes(len);
             let head: [u8; HEAD] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
             self.check(&head, len)?;
@@ -386,7 +386,7 @@ impl Injector {
         if len > longest(self.mtu) {
             self.learn_mtu(); // it may have been raised
         }
-        let (least, most) = (framing.least(), self.frame_capacity().min(longest(self.mtu)));
+        let (least, most) = (framing.least, self.frame_capacity().min(longest(self.mtu)));
         if (least..=most).contains(&len) {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use super::figures::{Figures, XdpStatsHandle};
 use super::metadata::{self, Asks, Stamps};
 use super::slot::{Checksum, XdpTxSlot};
 use super::socket::XdpChunks;
+use crate::packet::Framing;
 use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
 use crate::{Error, Result, TxTimestamp, XdpStats};
@@ -28,6 +29,7 @@ pub struct XdpSender {
     pub(super) bound: Arc<Bound>,
     /// Entries that were committed and have not come back.
     under_way: u32,
+    framing: Framing,
     mtu: u32,
     /// [`most`](Self::most), as of this MTU.
     most: usize,
@@ -63,7 +65,7 @@ impl XdpSender {
         let completions = Arc::new(Completions::new(completion, own, share));
         umem.register(&completions);
         bound.keep(&completions);
-        let mtu = bound.mtu()?;
+        let (framing, mtu) = (bound.framing, bound.mtu()?);
         let mut sender = Self {
             tx,
             completions,
@@ -71,6 +73,7 @@ impl XdpSender {
             umem,
             bound,
             under_way: 0,
+            framing,
             mtu,
             most: 0,
             options,
@@ -151,7 +154,7 @@ impl XdpSender {
 
     /// The longest frame that can be sent now, in bytes, a tag not counted.
     pub fn max_frame_len(&self) -> usize {
-        self.most_in_chunks().min(self.bound.framing.longest(self.mtu as usize))
+        self.most_in_chunks().min(self.framing.longest(self.mtu as usize))
     }
 
     fn most_in_chunks(&self) -> usize {
@@ -161,7 +164,7 @@ impl XdpSender {
 
     /// The most bytes of a frame with a tag.
     pub(crate) fn most(&self) -> usize {
-        self.most_in_chunks().min(self.bound.framing.longest_tagged(self.mtu as usize))
+        self.most_in_chunks().min(self.framing.longest_tagged(self.mtu as usize))
     }
 
     /// Running totals of both halves. One system call; resets nothing.
@@ -222,7 +225,7 @@ impl XdpSender {
         if self.fits(len) {
             return Ok(());
         }
-        let (least, most) = (self.bound.framing.least(), self.most());
+        let (least, most) = (self.framing.least, self.most());
         Err(Error::FrameLength { len, least, most })
     }
 
@@ -237,7 +240,7 @@ impl XdpSender {
 
     #[inline]
     pub(super) fn fits(&self, len: usize) -> bool {
-        (self.bound.framing.least()..=self.most).contains(&len)
+        (self.framing.least..=self.most).contains(&len)
     }
 
     pub(super) fn learn_mtu(&mut self) {

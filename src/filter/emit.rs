@@ -178,7 +178,6 @@ impl Body {
             return Ok(());
         }
         match &**value {
-            Value::Number(number) => self.push(op::LDX | op::IMM, *number),
             Value::HeaderLen(offset) => self.push(op::LDX | op::MSH | op::B, *offset),
             _ => {
                 self.load_a(value)?;

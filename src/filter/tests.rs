@@ -157,6 +157,39 @@ fn jumps_beyond_255_instructions_lead_where_they_should() {
 }
 
 #[test]
+fn offsets_that_are_computed_lead_to_their_bytes() {
+    // An IPv4 header of 24 bytes, so that the TCP header begins at 38; each byte holds its own position.
+    let mut frame: Vec<u8> = (0..80).collect();
+    frame[12..15].copy_from_slice(&[8, 0, 0x46]);
+    frame[20..22].fill(0);
+    frame[23] = 6;
+    frame[47] = 3;
+    for (text, meant) in [
+        ("tcp[5] = 43", true),
+        ("tcp[5] = 39", false),
+        ("tcp[ip[3]] = 55", true),  // ip[3] is 17
+        ("tcp[ip[3]] = 51", false), // without options
+        ("tcp[tcp[9]] = 41", true),
+        ("tcp[tcp[9] + 1:2] = 0x2a2b", true),
+        ("tcp[tcp[9] + tcp[9]] = tcp[6]", true),
+        ("ip[tcp[9]] = 17", true),
+        ("ip[tcp[9]] = tcp[ip[3]]", false),
+        ("ip[ip[3]] = tcp[ip[3]] - 24", true), // 31 and 55
+        ("ether[tcp[9] + ip[3] - 2:4] = 0x12130000", true),
+        ("tcp[5] - tcp[4] = 1", true),
+        ("tcp[4] - tcp[5] = 1", false),
+        ("tcp[4] << tcp[9] = 336", true),
+        ("tcp[5] / tcp[9] = 14", true),
+        ("tcp[9] / tcp[5] = 14", false),
+        ("1 << tcp[9] = 8", true),
+        ("tcp[9] << 1 = 2", false),
+        ("-tcp[9] + 4 = 1", true),
+    ] {
+        assert_eq!(BpfFilter::parse(text).unwrap().matches(&frame), meant, "{text}");
+    }
+}
+
+#[test]
 fn the_builder_says_the_same_as_the_text() {
     use std::net::Ipv4Addr;
     let builder = BpfFilter::builder;

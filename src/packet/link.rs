@@ -49,6 +49,8 @@ impl LinkType {
 pub(crate) struct Framing {
     /// Bytes of its link-layer header, which the MTU does not count and each frame has (`hard_header_len`).
     pub(crate) header_len: usize,
+    /// The least bytes that a frame has; kept, since each frame is held against it.
+    pub(crate) least: usize,
     /// Whether an 802.1Q tag may come on top (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c).
     pub(crate) takes_tags: bool,
 }
@@ -65,13 +67,7 @@ impl Framing {
             Some(LinkType::ETHERNET | LinkType(105 | 119 | 127)) => 14,
             _ => 0,
         };
-        Self { header_len, takes_tags: kind == libc::ARPHRD_ETHER }
-    }
-
-    /// The least that a frame has.
-    #[inline]
-    pub(crate) fn least(self) -> usize {
-        self.header_len.max(1)
+        Self { header_len, least: header_len.max(1), takes_tags: kind == libc::ARPHRD_ETHER }
     }
 
     /// The longest frame where the MTU is so much, a tag not counted.

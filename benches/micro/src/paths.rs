@@ -90,7 +90,8 @@ struct Frames {
 impl Frames {
     fn open(veth: &Veth) -> Outcome<Self> {
         let ring = Capture::builder().interface(&veth.right).layout(RingLayout::Frames);
-        let capture = ring.block_size(1 << 16).block_count(16).ignore_outgoing(true).build()?;
+        let ring = ring.block_size(1 << 16).block_count(16).frame_size(2048);
+        let capture = ring.ignore_outgoing(true).build()?;
         Ok(Self { capture, sender: Sender::open(&veth.left)?, frames: frames(1) })
     }
 }
