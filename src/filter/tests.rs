@@ -187,6 +187,10 @@ fn offsets_that_are_computed_lead_to_their_bytes() {
     ] {
         assert_eq!(BpfFilter::parse(text).unwrap().matches(&frame), meant, "{text}");
     }
+    // So deep that the left side is computed first.
+    let deep = format!("tcp[5]{} = 7", " - tcp[9]".repeat(12));
+    assert!(BpfFilter::parse(&deep).unwrap().matches(&frame));
+    assert!(!BpfFilter::parse(&deep.replace('7', "8")).unwrap().matches(&frame));
 }
 
 #[test]
