@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use ringtap::{
 use ringtap_lab::{Generator, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Blocks for all that a test sends, however long the reader is kept from its core.
 fn ring() -> CaptureBuilder {
@@ -217,27 +220,44 @@ fn shards_keep_their_place_in_the_group_when_the_link_goes_down_and_up() {
 fn a_shard_that_ends_without_draining_leaves_what_came_before_the_stop_as_pending() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
+    let (go_on, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
+    let may_end = Arc::clone(&go_on);
     let shards = three_shards(&veth.right)
-        .spawn(|shard| async move {
-            let stop = shard.stop_handle();
-            while !stop.is_stopped() {
-                ringtap::time::sleep(Duration::from_millis(1)).await;
+        .spawn(move |shard| {
+            let may_end = Arc::clone(&may_end);
+            async move {
+                let stop = shard.stop_handle();
+                let is_last = shard.index() == 0; // the others are over before
+                let may_end = || !is_last || may_end.load(Ordering::Relaxed);
+                while !stop.is_stopped() || !may_end() && start.elapsed() < PATIENCE {
+                    ringtap::time::sleep(Duration::from_millis(1)).await;
+                }
+                Ok(())
             }
-            if shard.index() == 0 {
-                std::thread::sleep(Duration::from_millis(100)); // the others are over before
-            }
-            Ok(())
         })
         .unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic { flows: 64, ..Traffic::default() });
     generator.flood(1_000);
+    let taken_in = |stats: &ringtap::ShardsStats| -> u64 {
+        stats.shards()[1..].iter().map(|shard| shard.capture.packets).sum()
+    };
+    let mut before = taken_in(&shards.stats().unwrap());
+    assert!(before > 0, "they have some of the flows");
     shards.stop();
-    std::thread::sleep(Duration::from_millis(30));
+    loop {
+        generator.flood(64); // one of each flow
+        let now = taken_in(&shards.stats().unwrap());
+        if now == before {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "shards that have ended take in nothing: {now}");
+        before = now;
+    }
     generator.flood(1_000);
+    go_on.store(true, Ordering::Relaxed);
     let report = shards.join_each().unwrap();
     assert!(report.outcomes.iter().all(Result::is_ok));
-    let late: u64 = report.stats.shards()[1..].iter().map(|shard| shard.capture.packets).sum();
-    assert!(late < 1_000, "shards that have ended take in nothing: {late}");
+    assert_eq!(taken_in(&report.stats), before, "shards that have ended take in nothing");
     assert_eq!(report.stats.total().delivered, 0);
 }
 
