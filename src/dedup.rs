@@ -390,4 +390,18 @@ mod tests {
             assert!(dedup.stats().duplicates > 2_000, "{:?}", dedup.stats());
         }
     }
+
+    #[test]
+    fn a_batch_gives_each_packet_but_its_duplicates_in_order() {
+        let (mut ring, mut peer) = crate::testing::TestRing::new(1 << 16, 1);
+        let mut dedup = Dedup::content(Duration::MAX, 1000);
+        // Each content three times, in 200 packets: duplicates stand in each word of bits.
+        let packets: Vec<[u8; 60]> = (0..200).map(|number| [number / 3; 60]).collect();
+        peer.retire(packets.iter().map(<[u8; 60]>::as_slice)).unwrap();
+        let batch = DedupedBatch::new(ring.next_batch().unwrap(), &mut dedup);
+        assert_eq!(batch.batch().len(), 200);
+        let kept: Vec<u8> = batch.iter().map(|packet| packet.data()[0]).collect();
+        assert_eq!(kept, (0..67).collect::<Vec<u8>>());
+        assert!(format!("{batch:?}").contains("duplicates: 133"), "{batch:?}");
+    }
 }

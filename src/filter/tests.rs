@@ -184,6 +184,15 @@ fn offsets_that_are_computed_lead_to_their_bytes() {
         ("1 << tcp[9] = 8", true),
         ("tcp[9] << 1 = 2", false),
         ("-tcp[9] + 4 = 1", true),
+        ("len = 80", true),
+        ("len - tcp[9] = 76", false),
+    ] {
+        assert_eq!(BpfFilter::parse(text).unwrap().matches(&frame), meant, "{text}");
+    }
+    // Two ways to the last test, which leave different values in A, or in X.
+    for (text, meant) in [
+        ("(ether[40] > ether[41] or ether[3] = 3) and ether[40] < 20", false),
+        ("(tcp[0] = 1 or ip[tcp[9]] = 17) and tcp[4] = 42", true),
     ] {
         assert_eq!(BpfFilter::parse(text).unwrap().matches(&frame), meant, "{text}");
     }
