@@ -253,6 +253,12 @@ fn no_packet_is_written_longer_than_other_readers_take_unless_it_is_asked_for() 
 fn tcpdump_count(path: &std::path::Path) -> Option<usize> {
     let output = std::process::Command::new("tcpdump").args(["-nqr"]).arg(path).output();
     match output {
+        // Started in a user namespace, it tries to become another user and ends before it reads.
+        Ok(output)
+            if output.stdout.is_empty() && std::env::var_os("RINGTAP_ORDINARY_USER").is_some() =>
+        {
+            None
+        }
         Ok(output) => Some(String::from_utf8_lossy(&output.stdout).lines().count()),
         Err(_) => {
             skip("there is no tcpdump");
