@@ -58,7 +58,7 @@ pub struct Injector {
     pub(super) patience: HeadPatience,
     /// Kicks and what ended them; the ring counts frames.
     pub(super) stats: InjectorStats,
-    /// The same for other threads, where somebody has asked for it.
+    /// A copy of the statistics for other threads, once a handle was asked for.
     shared: Option<Arc<Mutex<InjectorStats>>>,
 }
 

@@ -187,7 +187,7 @@ pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
     Some(at..end)
 }
 
-/// What is above IP.
+/// The transport protocol above IP.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Upper {
     pub(super) protocol: u8,

@@ -76,7 +76,7 @@ impl Framing {
         mtu + self.header_len
     }
 
-    /// The same, with a tag where there may be one.
+    /// The longest frame with an 802.1Q tag, if the interface takes tags.
     #[inline]
     pub(crate) fn longest_tagged(self, mtu: usize) -> usize {
         self.longest(mtu) + if self.takes_tags { Self::TAG } else { 0 }
