@@ -173,14 +173,12 @@ fn what_the_kernel_cannot_be_told_to_split_is_split_here() {
     let Some(net) = namespace() else { return };
     // A tunnel: the offload is true of the inner packet.
     let (hosts, cables) = hosts(&net);
-    let working =
-        Working::new(between(&cables[0].right, &cables[1].right).build().unwrap(), forward);
     for (host, (remote, address)) in hosts.iter().zip([(B, INNER[0]), (A, INNER[1])]) {
         if let Err(error) = host.tunnel_to(remote, address) {
             return ringtap_lab::skip(&format!("no VXLAN: {error}"));
         }
     }
-    until_it_segments(working, || send_tcp(&hosts[0], &hosts[1], INNER[1], 80));
+    send_until_segmented(&hosts, &cables, INNER[1]);
 
     // Frames longer than their IP header can say (BIG TCP).
     let (hosts, cables) = self::hosts(&net);
@@ -189,24 +187,22 @@ fn what_the_kernel_cannot_be_told_to_split_is_split_here() {
     if let Err(error) = limited {
         return ringtap_lab::skip(&format!("no BIG TCP: {error}"));
     }
-    let working =
-        Working::new(between(&cables[0].right, &cables[1].right).build().unwrap(), forward);
-    until_it_segments(working, || send_tcp(&hosts[0], &hosts[1], B, 80));
+    send_until_segmented(&hosts, &cables, B);
 }
 
-/// Sends until something was segmented: how much TCP puts into a frame depends on how fast the machine is.
-fn until_it_segments(mut working: Working, send: impl Fn()) {
+/// Sends 5 MB, again until the bridge has had to segment: how much TCP puts into a frame is a matter of speed.
+fn send_until_segmented(hosts: &[Host; 2], cables: &[Veth; 2], address: Ipv4Addr) {
     let begun = Instant::now();
     loop {
-        send();
-        let bridge = working.finish();
-        let stats = bridge.stats().unwrap();
+        let bridge = between(&cables[0].right, &cables[1].right).build().unwrap();
+        let working = Working::new(bridge, forward);
+        send_tcp(&hosts[0], &hosts[1], address, 80);
+        let stats = working.finish().stats().unwrap();
         assert_eq!((stats.a_to_b.too_large, stats.a_to_b.rejected), (0, 0), "{stats:?}");
         if stats.a_to_b.segmented > 0 {
             return;
         }
         assert!(begun.elapsed() < PATIENCE, "nothing to segment: {stats:?}");
-        working = Working::new(bridge, forward);
     }
 }
 
