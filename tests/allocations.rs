@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringtap::executor::block_on;
 use ringtap::{AsyncCapture, Capture, time};
-use ringtap_lab::{Generator, Traffic, namespace};
+use ringtap_lab::{Generator, Pace, Traffic, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -52,12 +52,11 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let left = veth.left.clone();
+    let pace = Pace::default();
+    let counter = pace.clone();
     let sender = std::thread::spawn(move || {
-        Generator::new(&left, &Traffic { flows: 8, ..Traffic::default() }).bursts(
-            COUNT,
-            300,
-            Duration::from_millis(2),
-        );
+        let traffic = Traffic { flows: 8, ..Traffic::default() };
+        Generator::new(&left, &traffic).in_step(COUNT, &pace);
     });
     block_on(async {
         let ring = Capture::builder()
@@ -68,11 +67,12 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
         let mut capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
         let (mut packets, mut batches, mut bytes) = (0, 0, 0);
         let mut at_start = None;
-        while packets < COUNT - 10_000 {
+        while packets < COUNT {
             // A timeout around each wait, as real programs have.
             let batch = time::timeout(Duration::from_secs(10), capture.next_batch()).await;
             let batch = batch.expect("frames come").unwrap().unwrap();
             packets += batch.len() as u64;
+            counter.count(batch.len());
             batches += 1;
             bytes += batch.iter().map(|packet| packet.len()).sum::<usize>();
             if packets > 10_000 && at_start.is_none() {
@@ -101,11 +101,13 @@ fn a_stream_of_flows_allocates_nothing_once_they_have_begun() {
     let veth = net.veth();
     let left = veth.left.clone();
     let (send, counts) = std::sync::mpsc::channel();
+    let pace = Pace::default();
+    let counter = pace.clone();
     let sender = std::thread::spawn(move || {
         let traffic = Traffic { flows: 64, both_directions: true, ..Traffic::default() };
         let mut generator = Generator::new(&left, &traffic);
         for count in counts {
-            generator.bursts(count, 300, Duration::from_millis(2));
+            generator.in_step(count, &pace);
         }
     });
     block_on(async {
@@ -118,7 +120,9 @@ fn a_stream_of_flows_allocates_nothing_once_they_have_begun() {
         let capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
         let mut flows = capture.flow_stream(FiveTuple::bidirectional());
         let delivered = |flows: &ringtap::flow::FlowStream<_, _, _>| {
-            AsyncCapture::stats(flows.get_ref()).unwrap().delivered
+            let delivered = AsyncCapture::stats(flows.get_ref()).unwrap().delivered;
+            counter.count((delivered - counter.received()) as usize);
+            delivered
         };
         send.send(FIRST).unwrap();
         while delivered(&flows) < FIRST {

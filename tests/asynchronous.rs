@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use ringtap::executor::{block_on, spawn_local};
 use ringtap::{AsyncCapture, Capture, CaptureBuilder, Coalesce, Error, FanoutMode, Reactor, time};
-use ringtap_lab::{Generator, Tally, Traffic, namespace};
+use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -41,12 +41,15 @@ async fn receive(capture: &mut AsyncCapture, count: usize) {
     assert_eq!(received, count);
 }
 
-/// Sends from a thread of its own, in bursts.
-fn send(interface: &str, traffic: &Traffic, count: u64) -> std::thread::JoinHandle<()> {
-    let (interface, traffic) = (interface.to_owned(), traffic.clone());
-    std::thread::spawn(move || {
-        Generator::new(&interface, &traffic).bursts(count, 500, Duration::from_millis(3));
-    })
+/// Sends from a thread of its own, no faster than the test receives.
+fn send(
+    interface: &str,
+    traffic: &Traffic,
+    count: u64,
+    pace: &Pace,
+) -> std::thread::JoinHandle<()> {
+    let (interface, traffic, pace) = (interface.to_owned(), traffic.clone(), pace.clone());
+    std::thread::spawn(move || Generator::new(&interface, &traffic).in_step(count, &pace))
 }
 
 #[ringtap_lab::test]
@@ -57,12 +60,13 @@ fn a_stream_of_batches_is_every_frame_once_in_order() {
     let mut tally = Tally::new(&traffic, 30_000);
     block_on(async {
         let mut capture = open(&veth.right);
-        let sender = send(&veth.left, &traffic, 30_000);
+        let pace = Pace::default();
+        let sender = send(&veth.left, &traffic, 30_000, &pace);
         while tally.received() < 30_000 {
             let batch = time::timeout(PATIENCE, capture.next()).await.expect("frames come");
-            for packet in &batch.unwrap().unwrap() {
-                tally.record(packet.data());
-            }
+            let batch = batch.unwrap().unwrap();
+            batch.iter().for_each(|packet| tally.record(packet.data()));
+            pace.count(batch.len());
         }
         sender.join().unwrap();
         assert_eq!(capture.stats().unwrap().delivered, 30_000);
@@ -93,11 +97,13 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
                     assert!(ticks.tick().await <= Instant::now());
                 }
             });
-            let sender = send(&veth.left, &traffic, 20_000);
+            let pace = Pace::default();
+            let sender = send(&veth.left, &traffic, 20_000, &pace);
             while tally.received() < 20_000 {
                 let batch = time::timeout(PATIENCE, capture.next_batch()).await;
                 let batch = batch.expect("frames come").unwrap().unwrap();
                 batch.iter().for_each(|packet| tally.record(packet.data()));
+                pace.count(batch.len());
             }
             sender.join().unwrap();
             drop(ticking);
@@ -149,7 +155,8 @@ fn a_wait_dropped_at_every_poll_loses_nothing() {
     let mut tally = Tally::new(&traffic, 5_000);
     block_on(async {
         let mut capture = open(&veth.right);
-        let sender = send(&veth.left, &traffic, 5_000);
+        let pace = Pace::default();
+        let sender = send(&veth.left, &traffic, 5_000, &pace);
         let mut dropped = 0;
         while tally.received() < 5_000 {
             // Polled once with the task's waker, and dropped if it was not ready.
@@ -157,9 +164,9 @@ fn a_wait_dropped_at_every_poll_loses_nothing() {
                 std::future::poll_fn(|cx| Poll::Ready(pin!(capture.next_batch()).poll(cx)));
             match polled.await {
                 Poll::Ready(batch) => {
-                    for packet in &batch.unwrap().unwrap() {
-                        tally.record(packet.data());
-                    }
+                    let batch = batch.unwrap().unwrap();
+                    batch.iter().for_each(|packet| tally.record(packet.data()));
+                    pace.count(batch.len());
                 }
                 Poll::Pending => {
                     dropped += 1;
@@ -214,20 +221,21 @@ fn readable_waits_until_there_is_a_batch() {
 #[ringtap_lab::test]
 fn several_captures_on_one_thread_all_progress_under_a_flood() {
     let Some(net) = namespace() else { return };
-    let pairs = [net.veth(), net.veth(), net.veth()];
+    let pairs = [(); 3].map(|()| (net.veth(), Pace::default()));
     let traffic = Traffic { flows: 4, ..Traffic::default() };
     block_on(async {
         let mut stats = Vec::new();
         let tasks: Vec<_> = pairs
             .iter()
-            .map(|veth| {
-                let mut capture = open(&veth.right);
+            .map(|(veth, pace)| {
+                let (mut capture, pace) = (open(&veth.right), pace.clone());
                 let mut tally = Tally::new(&traffic, 20_000);
                 stats.push(capture.stats_handle());
                 spawn_local(async move {
                     while tally.received() < 20_000 {
                         let batch = capture.next_batch().await.unwrap().unwrap();
                         batch.iter().for_each(|packet| tally.record(packet.data()));
+                        pace.count(batch.len());
                     }
                     tally
                 })
@@ -244,8 +252,9 @@ fn several_captures_on_one_thread_all_progress_under_a_flood() {
                 }
             }
         });
-        let senders: Vec<_> = pairs.iter().map(|veth| send(&veth.left, &traffic, 20_000)).collect();
-        for ((task, veth), stats) in tasks.into_iter().zip(&pairs).zip(&stats) {
+        let sending = pairs.iter().map(|(veth, pace)| send(&veth.left, &traffic, 20_000, pace));
+        let senders: Vec<_> = sending.collect();
+        for ((task, (veth, _)), stats) in tasks.into_iter().zip(&pairs).zip(&stats) {
             match time::timeout(PATIENCE, task).await {
                 Ok(tally) => tally.unwrap().assert_complete(),
                 Err(_) => panic!("stuck: {:?}, lost before: {}", stats.stats(), veth.lost()),

@@ -15,7 +15,7 @@ use ringtap::{
     BridgeStatsHandle, Cores, Error, Packet, Shards, StopHandle, executor, time,
 };
 use ringtap_lab::host::Host;
-use ringtap_lab::{Generator, Namespace, Tally, Traffic, Veth, limits, link, namespace};
+use ringtap_lab::{Generator, Namespace, Pace, Tally, Traffic, Veth, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -299,24 +299,24 @@ fn tagged_frames_keep_their_tag_in_both_layouts() {
         }
         let working = Working::new(builder.build().unwrap(), forward);
         let traffic = Traffic { len: 300, vlan: Some(77), ..Traffic::default() };
-        let tags = Arc::new(AtomicU64::new(0));
+        let pace = Pace::default();
         let mut capture =
             ringtap::Capture::builder().interface(&far.right).block_timeout_ms(5).build().unwrap();
         let stop = capture.stop_handle().unwrap();
-        let (counter, plan) = (Arc::clone(&tags), traffic.clone());
+        let (counter, plan) = (pace.clone(), traffic.clone());
         let reader = std::thread::spawn(move || {
             let mut tally = Tally::new(&plan, COUNT);
             for batch in capture.batches() {
                 for packet in &batch.unwrap() {
                     assert_eq!(packet.vlan().map(|tag| (tag.id(), tag.tpid)), Some((77, 0x8100)));
                     tally.record(packet.data());
-                    counter.fetch_add(1, Ordering::Relaxed);
+                    counter.count(1);
                 }
             }
             tally
         });
-        Generator::new(&near.left, &traffic).bursts(COUNT, 50, Duration::from_millis(1));
-        wait_until("all tagged frames", || tags.load(Ordering::Relaxed) >= COUNT);
+        Generator::new(&near.left, &traffic).in_step(COUNT, &pace);
+        wait_until("all tagged frames", || pace.received() >= COUNT);
         stop.stop();
         reader.join().unwrap().assert_complete();
         working.finish();

@@ -11,7 +11,7 @@ use ringtap::{
     Capture, CaptureBuilder, Cores, Error, FanoutMode, OnShardFailure, Shards, ShardsBuilder,
     Source,
 };
-use ringtap_lab::{Generator, Tally, Traffic, namespace};
+use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -36,22 +36,25 @@ fn run(
     let veth = net.veth();
     let tallies: Arc<Mutex<HashMap<usize, Tally>>> = Arc::default();
     let (sink, plan) = (Arc::clone(&tallies), traffic.clone());
+    let pace = Pace::default();
+    let counter = pace.clone();
     let shards = three_shards(&veth.right)
         .source(Source::Fanout(mode))
         .spawn(move |mut shard| {
             let (sink, mut tally) = (Arc::clone(&sink), Tally::new(&plan, count));
+            let counter = counter.clone();
             async move {
                 while let Some(batch) = shard.capture.next().await {
-                    for packet in &batch? {
-                        tally.record(packet.data());
-                    }
+                    let batch = batch?;
+                    batch.iter().for_each(|packet| tally.record(packet.data()));
+                    counter.count(batch.len());
                 }
                 sink.lock().unwrap().insert(shard.index(), tally);
                 Ok(())
             }
         })
         .unwrap();
-    Generator::new(&veth.left, traffic).bursts(count, 2_000, Duration::from_millis(10));
+    Generator::new(&veth.left, traffic).in_step(count, &pace);
     assert_eq!(veth.lost(), 0, "the tap saw all");
     shards.stop();
     let stats = shards.join().unwrap();

@@ -12,7 +12,7 @@ use ringtap::{
     AsyncCapture, AsyncInjector, Bridge, BridgeAction, BridgeDirection, Capture, CaptureBuilder,
     Cores, Error, Injector, Packet, Reactor, Shards, time,
 };
-use ringtap_lab::{Generator, Tally, Traffic, namespace};
+use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 use crate::Host;
 
@@ -42,17 +42,21 @@ pub fn captures_every_frame_once_in_order<H: Host>() {
     for layout in [ringtap::RingLayout::Blocks, ringtap::RingLayout::Frames] {
         let traffic = Traffic { flows: 8, ..Traffic::default() };
         let (sender, plan) = (veth.left.clone(), traffic.clone());
+        let pace = Pace::default();
+        let counter = pace.clone();
         let tally = run::<H, _>(async {
             let mut capture =
                 AsyncCapture::new(ring(&veth.right).layout(layout).build().unwrap()).unwrap();
             let stop = capture.stop_handle().unwrap();
             let sending = std::thread::spawn(move || {
-                Generator::new(&sender, &plan).bursts(COUNT, 500, Duration::from_millis(2));
+                Generator::new(&sender, &plan).in_step(COUNT, &pace);
                 stop.stop();
             });
             let mut tally = Tally::new(&traffic, COUNT);
             while let Some(batch) = capture.next().await {
-                batch.unwrap().iter().for_each(|packet| tally.record(packet.data()));
+                let batch = batch.unwrap();
+                batch.iter().for_each(|packet| tally.record(packet.data()));
+                counter.count(batch.len());
             }
             let stats = capture.stats().unwrap();
             assert_eq!((stats.delivered, stats.drops), (COUNT, 0), "{stats:?}");
@@ -250,6 +254,8 @@ pub fn runs_shards_that_stop_and_drain<H: Host>() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { flows: 32, both_directions: true, ..Traffic::default() };
+    let pace = Pace::default();
+    let counter = pace.clone();
     let seen = Arc::new(std::sync::Mutex::new(Tally::new(&traffic, COUNT)));
     let (all, plan) = (Arc::clone(&seen), traffic.clone());
     let shards = Shards::builder()
@@ -259,16 +265,19 @@ pub fn runs_shards_that_stop_and_drain<H: Host>() {
         .runtime(H::default())
         .spawn(move |mut shard| {
             let (all, mut tally) = (Arc::clone(&all), Tally::new(&plan, COUNT));
+            let counter = counter.clone();
             async move {
                 while let Some(batch) = shard.capture.next().await {
-                    batch?.iter().for_each(|packet| tally.record(packet.data()));
+                    let batch = batch?;
+                    batch.iter().for_each(|packet| tally.record(packet.data()));
+                    counter.count(batch.len());
                 }
                 all.lock().unwrap().merge(&tally);
                 Ok(())
             }
         })
         .unwrap();
-    Generator::new(&veth.left, &traffic).bursts(COUNT, 500, Duration::from_millis(2));
+    Generator::new(&veth.left, &traffic).in_step(COUNT, &pace);
     shards.stop();
     let total = shards.join().unwrap().total();
     assert_eq!((total.packets, total.delivered, total.drops), (COUNT, COUNT, 0), "{total:?}");

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::link;
@@ -9,6 +11,24 @@ use crate::traffic::{Traffic, now};
 
 /// Frames to a system call.
 const BATCH: usize = 64;
+/// How long nothing may arrive.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How many frames have arrived: whoever receives counts here, and [`Generator::in_step`] sends no faster.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(Arc<AtomicU64>);
+
+impl Pace {
+    /// So many more have arrived.
+    pub fn count(&self, frames: usize) {
+        self.0.fetch_add(frames as u64, Ordering::Relaxed);
+    }
+
+    /// Those that have.
+    pub fn received(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A sender of numbered frames.
 #[derive(Debug)]
@@ -76,6 +96,31 @@ impl Generator {
         while self.next < end {
             self.flood(burst.min(end - self.next));
             std::thread::sleep(pause);
+        }
+    }
+
+    /// Sends `count` frames with no more under way than any ring and queue has room for: none is lost, however slow the
+    /// machine is.
+    ///
+    /// # Panics
+    /// As [`flood`](Self::flood); where nothing more arrives.
+    pub fn in_step(&mut self, count: u64, pace: &Pace) {
+        /// Fewer than a core's backlog takes (`net.core.netdev_max_backlog`).
+        const AHEAD: u64 = 900;
+        let end = self.next + count;
+        let mut last = (pace.received(), Instant::now());
+        while self.next < end {
+            let received = pace.received();
+            if received != last.0 {
+                last = (received, Instant::now());
+            }
+            let room = (received + AHEAD).saturating_sub(self.next);
+            if room == 0 {
+                assert!(last.1.elapsed() < PATIENCE, "{received} of {} arrived", self.next);
+                std::thread::sleep(Duration::from_micros(100));
+            } else {
+                self.flood(room.min(end - self.next).min(BATCH as u64));
+            }
         }
     }
 
