@@ -51,6 +51,12 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
     const COUNT: u64 = 60_000;
     let Some(net) = namespace() else { return };
     let veth = net.veth();
+    let ring = Capture::builder()
+        .interface(&veth.right)
+        .block_size(1 << 16)
+        .block_count(512)
+        .block_timeout_ms(1);
+    let capture = ring.build().unwrap();
     let left = veth.left.clone();
     let pace = Pace::default();
     let counter = pace.clone();
@@ -59,12 +65,7 @@ fn a_stream_of_batches_allocates_nothing_once_it_runs() {
         Generator::new(&left, &traffic).in_step(COUNT, &pace);
     });
     block_on(async {
-        let ring = Capture::builder()
-            .interface(&veth.right)
-            .block_size(1 << 16)
-            .block_count(512)
-            .block_timeout_ms(1);
-        let mut capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
+        let mut capture = AsyncCapture::new(capture).unwrap();
         let (mut packets, mut batches, mut bytes) = (0, 0, 0);
         let mut at_start = None;
         while packets < COUNT {

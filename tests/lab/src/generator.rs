@@ -105,8 +105,8 @@ impl Generator {
     /// # Panics
     /// As [`flood`](Self::flood); where nothing more arrives.
     pub fn in_step(&mut self, count: u64, pace: &Pace) {
-        /// Fewer than a core's backlog takes (`net.core.netdev_max_backlog`).
-        const AHEAD: u64 = 900;
+        /// Fewer than the least ring of a profile has frames, and than a core's backlog takes.
+        const AHEAD: u64 = 400;
         let end = self.next + count;
         let mut last = (pace.received(), Instant::now());
         while self.next < end {
