@@ -149,7 +149,7 @@ pub use self::io::{
 #[cfg(feature = "af-xdp")]
 pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 pub use self::multi::MultiCapture;
-pub use self::options::{BusyPoll, Coalesce, Cores, ReactorOptions};
+pub use self::options::{BusyPoll, Coalesce, Cores, IoUringFeatures, ReactorOptions};
 pub use self::packet::{
     Clock, LinkAddress, LinkType, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus,
     Segments, Timestamp, TxTimestamp, VlanTag,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bitflags::bitflags;
+
 /// Busy polling of the device queue from the waiting task (`SO_BUSY_POLL` and its kin, socket(7)).
 ///
 /// It spends CPU for latency, needs a driver with NAPI, and raising it above the system default
@@ -60,6 +62,28 @@ pub enum Coalesce {
     },
 }
 
+bitflags! {
+    /// What a reactor uses of io_uring where it is there and works, and does without where not; from
+    /// [`Reactor::io_uring_features`](crate::Reactor::io_uring_features).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub struct IoUringFeatures: u8 {
+        /// Completions are posted only when the thread asks for them (`IORING_SETUP_DEFER_TASKRUN`, Linux 6.1). A reactor on
+        /// another runtime's thread does without where the kernel does not signal them, as 6.12.114 and later of that
+        /// series; a wake-up then takes the kernel a little longer.
+        const DEFERRED_WORK = 1;
+        /// Completions do not interrupt the thread while it runs (`IORING_SETUP_COOP_TASKRUN`, 5.19).
+        const COOPERATIVE_WORK = 1 << 1;
+        /// The ring is entered by a registered descriptor (`IORING_REGISTER_RING_FDS`, 5.18).
+        const REGISTERED_RING = 1 << 2;
+        /// Kicks post no completion (`IORING_FEAT_CQE_SKIP`, 5.17).
+        const SILENT_KICKS = 1 << 3;
+        /// A moderated wait is one call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
+        const LEAST_WAITS = 1 << 4;
+        /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
+        const NO_IO_WAIT = 1 << 5;
+    }
+}
+
 /// The sizes of a reactor, and when it wakes.
 ///
 /// Ops are allocated when the reactor is made, and one that does not fit is an error, not growth.
@@ -70,12 +94,19 @@ pub struct ReactorOptions {
     sq_entries: u32,
     coalesce: Coalesce,
     requires_io_uring: bool,
+    allowed: IoUringFeatures,
 }
 
 impl ReactorOptions {
     /// The defaults: 256 ops, 64 submission entries, no moderation.
     pub fn new() -> Self {
-        Self { max_ops: 256, sq_entries: 64, coalesce: Coalesce::Off, requires_io_uring: false }
+        Self {
+            max_ops: 256,
+            sq_entries: 64,
+            coalesce: Coalesce::Off,
+            requires_io_uring: false,
+            allowed: IoUringFeatures::all(),
+        }
     }
 
     /// How far wake-ups are put together under load. Default not at all.
@@ -92,6 +123,19 @@ impl ReactorOptions {
     pub fn require_io_uring(mut self, required: bool) -> Self {
         self.requires_io_uring = required;
         self
+    }
+
+    /// As on a kernel that has not got these, to test what is done there.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn without(mut self, features: IoUringFeatures) -> Self {
+        self.allowed -= features;
+        self
+    }
+
+    /// What may be used of io_uring.
+    pub(crate) fn allowed(&self) -> IoUringFeatures {
+        self.allowed
     }
 
     pub(crate) fn requires_io_uring(&self) -> bool {

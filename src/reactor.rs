@@ -23,6 +23,7 @@ mod moderator;
 mod op;
 mod ops;
 mod registration;
+mod signals;
 mod state;
 mod timer;
 mod token;
@@ -33,6 +34,7 @@ mod wake;
 mod warning;
 
 use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
@@ -41,9 +43,9 @@ pub(crate) use self::kick::{AfterKick, Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;
-pub(crate) use self::uring::Abilities;
 use self::uring::Uring;
-use crate::{Error, ReactorOptions, ReactorStats, Result};
+use crate::sys::event::EventFd;
+use crate::{Error, IoUringFeatures, ReactorOptions, ReactorStats, Result};
 
 thread_local! {
     static CURRENT: RefCell<Weak<Attached>> = const { RefCell::new(Weak::new()) };
@@ -59,13 +61,17 @@ pub enum Backend {
     Poll,
 }
 
-/// Sets an io_uring up, asks what it can do, and closes it.
-pub(crate) fn probe() -> Result<Abilities> {
-    let ring = Uring::new(&ReactorOptions::default(), None)
-        .map_err(|source| Error::IoUringRefused { source })?;
-    let abilities = ring.abilities();
-    ring.close();
-    Ok(abilities)
+/// Sets an io_uring up, asks what it uses, and closes it: first for a reactor that sleeps itself, then for one that is hosted.
+pub(crate) fn probe() -> Result<[Result<IoUringFeatures>; 2]> {
+    let of = |event| {
+        let ring = Uring::new(&ReactorOptions::default(), event)
+            .map_err(|source| Error::IoUringRefused { source })?;
+        let features = ring.features();
+        ring.close();
+        Ok(features)
+    };
+    let host = EventFd::new()?;
+    Ok([of(None), of(Some(host.as_fd().as_raw_fd()))])
 }
 
 /// This thread's reactor: a handle, cheap to clone, that cannot leave the thread.
@@ -101,6 +107,11 @@ impl Reactor {
     /// Why nothing does, where io_uring was refused and required.
     pub fn backend(&self) -> Result<Backend> {
         self.shared.state.borrow().backend()
+    }
+
+    /// What this reactor uses of io_uring; nothing without one.
+    pub fn io_uring_features(&self) -> IoUringFeatures {
+        self.shared.state.borrow().features()
     }
 
     /// What this reactor did so far.

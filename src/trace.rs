@@ -8,7 +8,8 @@
 //! | warn | the interface was removed | `interface` |
 //! | warn | an injector ended with frames unsent | `interface`, `abandoned` |
 //! | warn | an AF_XDP socket does not see the VLAN tags of its packets | `interface` |
-//! | debug | a reactor was attached | `backend` |
+//! | debug | a reactor was attached | `backend`, `features` |
+//! | debug | how io_uring signals another runtime, asked once a process | `work`, `signals` |
 //! | error | a shard failed | `shard`, `error` |
 //!
 //! Nothing is told on the data path.
@@ -76,11 +77,18 @@ pub(crate) fn abandoned(interface: &str, abandoned: u64) {
     }
 }
 
-pub(crate) fn attached(backend: &dyn Debug) {
+pub(crate) fn attached(backend: &dyn Debug, features: &dyn Debug) {
     #[cfg(not(feature = "tracing"))]
-    let _ = backend;
+    let _ = (backend, features);
     #[cfg(feature = "tracing")]
-    tracing::debug!(?backend, "a reactor was attached");
+    tracing::debug!(?backend, ?features, "a reactor was attached");
+}
+
+pub(crate) fn signals_tried(work: &dyn Debug, signals: &dyn Debug) {
+    #[cfg(not(feature = "tracing"))]
+    let _ = (work, signals);
+    #[cfg(feature = "tracing")]
+    tracing::debug!(?work, ?signals, "how io_uring signals another runtime");
 }
 
 pub(crate) fn shard_failed(shard: usize, error: &dyn Display) {

@@ -52,7 +52,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("stats", &["CaptureStats", "InjectorStats", "ReactorStats", "XdpStats"]),
     ("sys", &["BpfInsn"]),
     ("filter", &["Ancillary", "BpfFilter", "BpfFilterBuilder", "Target"]),
-    ("options", &["BusyPoll", "Coalesce", "Cores", "ReactorOptions"]),
+    ("options", &["BusyPoll", "Coalesce", "Cores", "IoUringFeatures", "ReactorOptions"]),
     ("ring", &["PacketBatch", "Packets"]),
     ("wait", &["StopHandle"]),
     ("interface", &["InterfaceInfo", "interface_info", "interfaces"]),

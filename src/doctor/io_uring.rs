@@ -1,20 +1,19 @@
 //! io_uring, and what this kernel's does.
 
 use super::Finding;
-use crate::reactor::{Abilities, probe};
+use crate::IoUringFeatures;
+use crate::reactor::probe;
 
 pub(super) fn look() -> Vec<Finding> {
-    let abilities = match probe() {
-        Ok(abilities) => abilities,
-        Err(error) => {
+    let (own, hosted) = match probe() {
+        Ok([Ok(own), hosted]) => (own, hosted),
+        Ok([Err(error), _]) | Err(error) => {
             let fallback =
                 "the built-in executor goes on over poll(2), other runtimes' adapters do not";
             return vec![Finding::failed("ring", &error), Finding::works("without it", fallback)];
         }
     };
-    let Abilities { posts_when_asked, is_registered, is_silent, is_moderated, has_no_iowait } =
-        abilities;
-    let ability = |subject, is_there, detail: &str, since: &str| match is_there {
+    let feature = |subject, feature, detail: &str, since: &str| match own.contains(feature) {
         true => Finding::works(subject, detail),
         false => Finding::limited(
             subject,
@@ -24,10 +23,51 @@ pub(super) fn look() -> Vec<Finding> {
     };
     vec![
         Finding::works("ring", "multishot polls, timeouts"),
-        ability("deferred work", posts_when_asked, "completions only when asked for", "6.1"),
-        ability("registered ring", is_registered, "entered by a registered descriptor", "5.18"),
-        ability("silent kicks", is_silent, "a kick posts no completion", "5.17"),
-        ability("moderated waits", is_moderated, "`Coalesce` takes one system call", "6.12"),
-        ability("idle waits", has_no_iowait, "no I/O wait in the load and in PSI", "6.15"),
+        feature(
+            "deferred work",
+            IoUringFeatures::DEFERRED_WORK,
+            "completions only when asked for",
+            "6.1",
+        ),
+        other_runtimes(own, hosted),
+        feature(
+            "registered ring",
+            IoUringFeatures::REGISTERED_RING,
+            "entered by a registered descriptor",
+            "5.18",
+        ),
+        feature(
+            "silent kicks",
+            IoUringFeatures::SILENT_KICKS,
+            "a kick posts no completion",
+            "5.17",
+        ),
+        feature(
+            "moderated waits",
+            IoUringFeatures::LEAST_WAITS,
+            "`Coalesce` takes one system call",
+            "6.12",
+        ),
+        feature(
+            "idle waits",
+            IoUringFeatures::NO_IO_WAIT,
+            "no I/O wait in the load and in PSI",
+            "6.15",
+        ),
     ]
+}
+
+/// How completions reach a runtime that is not ours, which watches an eventfd.
+fn other_runtimes(own: IoUringFeatures, hosted: crate::Result<IoUringFeatures>) -> Finding {
+    const SUBJECT: &str = "other runtimes";
+    let works_for = |features: IoUringFeatures| features.contains(IoUringFeatures::DEFERRED_WORK);
+    match hosted {
+        Err(error) => Finding::failed(SUBJECT, &error),
+        Ok(hosted) if works_for(own) && !works_for(hosted) => Finding::limited(
+            SUBJECT,
+            "this kernel loses signals of deferred work: their reactors do without it",
+            "Linux 6.12.113, or 6.18 and later, signal all",
+        ),
+        Ok(_) => Finding::works(SUBJECT, "every completion signals them"),
+    }
 }

@@ -21,7 +21,7 @@ use super::timer::Timers;
 use super::token::Token;
 use super::uring::Uring;
 use super::warning;
-use crate::{Coalesce, Error, ReactorOptions, Result, Step, trace};
+use crate::{Coalesce, Error, IoUringFeatures, ReactorOptions, Result, Step, trace};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -128,7 +128,7 @@ impl State {
             fallback,
             is_ending: false,
         };
-        trace::attached(&state.backend());
+        trace::attached(&state.backend(), &state.features());
         if state.has_engine() {
             let wake = state.register_poll(wake, libc::POLLIN as u32)?;
             state.wake = Some(wake);
@@ -181,6 +181,13 @@ impl State {
             return Err(Error::ReactorGone);
         }
         self.engine.as_ref().map(|_| ()).map_err(|&fault| fault.into())
+    }
+
+    pub(super) fn features(&self) -> IoUringFeatures {
+        match &self.engine {
+            Ok(Engine::Uring(uring)) => uring.features(),
+            _ => IoUringFeatures::empty(),
+        }
     }
 
     pub(super) fn backend(&self) -> Result<Backend> {

@@ -13,15 +13,17 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use super::alarm::Setting;
 use super::engine::{Completion, Wait};
 use super::fault::{Fault, Fruitless};
+use super::signals::{self, Signals};
 use super::token::{Answered, Token};
 use super::warning;
-use crate::ReactorOptions;
 use crate::sys::{fork, patience};
+use crate::{IoUringFeatures, ReactorOptions};
 
 /// A ring, entered only by the thread and process that made it.
 pub(super) struct Uring {
     // Leaked in a forked child, and where the kernel may still use what its requests refer to.
     ring: ManuallyDrop<IoUring>,
+    features: IoUringFeatures,
     /// By which of the thread's registered descriptors the ring is entered: a look-up less in the kernel.
     registered: Option<u32>,
     forks: u32,
@@ -33,19 +35,27 @@ pub(super) struct Uring {
     fruitless: Fruitless,
 }
 
-/// What a kernel's io_uring does of what is used where it is there.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Abilities {
-    /// Completions are posted only when the thread asks for them (`IORING_SETUP_DEFER_TASKRUN`, 6.1).
-    pub(crate) posts_when_asked: bool,
-    /// The ring is entered by a registered descriptor (`IORING_REGISTER_RING_FDS`, 5.18).
-    pub(crate) is_registered: bool,
-    /// Kicks post no completion (`IORING_FEAT_CQE_SKIP`, 5.17).
-    pub(crate) is_silent: bool,
-    /// A moderated wait is one call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
-    pub(crate) is_moderated: bool,
-    /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
-    pub(crate) has_no_iowait: bool,
+/// How the kernel posts completions, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// When the ring is entered by the one thread that may.
+    Deferred,
+    /// When the thread enters the kernel anyway.
+    Cooperative,
+    /// Wherever the thread is.
+    Interrupting,
+}
+
+impl Work {
+    pub(super) const ALL: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::Interrupting];
+
+    fn feature(self) -> IoUringFeatures {
+        match self {
+            Self::Deferred => IoUringFeatures::DEFERRED_WORK,
+            Self::Cooperative => IoUringFeatures::COOPERATIVE_WORK,
+            Self::Interrupting => IoUringFeatures::empty(),
+        }
+    }
 }
 
 /// A wait without end, where one has to be given.
@@ -64,37 +74,64 @@ const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
 impl Uring {
-    /// Sets a ring up with the best flags this kernel takes. What it takes is found by asking, never
-    /// from its version: distributions backport, and containers forbid.
+    /// Sets a ring up with the best flags that this kernel takes and that do what they should. That is found by
+    /// asking and trying, never from its version: distributions backport, and containers forbid.
     ///
     /// Completions signal `event`, if there is one.
     pub(super) fn new(options: &ReactorOptions, event: Option<RawFd>) -> io::Result<Self> {
+        let mut refused = None;
+        let mut late = None;
+        for work in Work::ALL.into_iter().filter(|work| options.allowed().contains(work.feature()))
+        {
+            match Self::with(options, work, event) {
+                Ok(ring) if event.is_none() => return Ok(ring),
+                Ok(ring) => match signals::of(work) {
+                    Signals::AtOnce => return Ok(ring),
+                    Signals::Late if late.is_none() => late = Some(ring),
+                    _ => ring.close(),
+                },
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        // Without a ring that signals, a host would sleep for ever.
+        let refused = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        late.ok_or(refused)
+    }
+
+    /// The same, which posts its completions so; EINVAL where the kernel does not know that.
+    pub(super) fn with(
+        options: &ReactorOptions,
+        work: Work,
+        event: Option<RawFd>,
+    ) -> io::Result<Self> {
         let forks = fork::generation();
-        let ring = patience::patiently(libc::ENOMEM, || build(options))?;
+        let ring = patience::patiently(libc::ENOMEM, || build(options, work))?;
+        let params = ring.params();
         // Timeouts came with EXT_ARG in 5.11, multishot polls, which have no flag, in 5.13 together
         // with resource tagging.
-        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_resource_tagging() {
+        if !params.is_feature_ext_arg() || !params.is_feature_resource_tagging() {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
         if let Some(event) = event {
             ring.submitter().register_eventfd(event)?;
         }
-        let registered = register(ring.as_raw_fd());
+        let mut features = work.feature();
+        features.set(IoUringFeatures::SILENT_KICKS, params.is_feature_skip_cqe_on_success());
+        features.set(IoUringFeatures::LEAST_WAITS, params.is_feature_min_timeout());
+        features.set(IoUringFeatures::NO_IO_WAIT, params.is_feature_no_iowait());
+        let registers = options.allowed().contains(IoUringFeatures::REGISTERED_RING);
+        let registered = if registers { register(ring.as_raw_fd()) } else { None };
+        features.set(IoUringFeatures::REGISTERED_RING, registered.is_some());
         let (ring, alarm) = (ManuallyDrop::new(ring), ManuallyDrop::default());
         let (is_hosted, fruitless) = (event.is_some(), Fruitless::default());
-        Ok(Self { ring, registered, forks, alarm, is_hosted, fruitless })
+        let features = features & options.allowed();
+        Ok(Self { ring, features, registered, forks, alarm, is_hosted, fruitless })
     }
 
-    /// What this kernel's io_uring does of what ringtap can use.
-    pub(super) fn abilities(&self) -> Abilities {
-        let params = self.ring.params();
-        Abilities {
-            posts_when_asked: params.is_setup_single_issuer(),
-            is_registered: self.registered.is_some(),
-            is_silent: params.is_feature_skip_cqe_on_success(),
-            is_moderated: params.is_feature_min_timeout(),
-            has_no_iowait: params.is_feature_no_iowait(),
-        }
+    /// What it uses.
+    pub(super) fn features(&self) -> IoUringFeatures {
+        self.features
     }
 
     /// Whether the kernel has not taken all that was queued.
@@ -125,7 +162,7 @@ impl Uring {
     /// A request that posts a completion only where it fails, as far as the kernel can do that: else it would end
     /// the very sleep that it is submitted with.
     fn silent(&self, entry: squeue::Entry) -> squeue::Entry {
-        if self.ring.params().is_feature_skip_cqe_on_success() {
+        if self.features.contains(IoUringFeatures::SILENT_KICKS) {
             entry.flags(squeue::Flags::SKIP_SUCCESS)
         } else {
             entry
@@ -261,7 +298,8 @@ impl Uring {
         flags.set(EnterFlags::EXT_ARG, arg.is_some());
         flags.set(EnterFlags::REGISTERED_RING, self.registered.is_some());
         // Waiting for packets is not waiting for a disk: it would count as that, in the load and in PSI (6.15).
-        flags.set(EnterFlags::NO_IOWAIT, want > 0 && self.ring.params().is_feature_no_iowait());
+        let is_idle = want > 0 && self.features.contains(IoUringFeatures::NO_IO_WAIT);
+        flags.set(EnterFlags::NO_IOWAIT, is_idle);
         let ring = self.registered.map_or(self.ring.as_raw_fd(), |index| index as i32);
         let len = arg.map_or(0, |_| size_of::<SubmitArgs<'_, '_>>());
         let arg = arg.map_or(std::ptr::null(), std::ptr::from_ref);
@@ -277,7 +315,7 @@ impl Uring {
     /// do, until `most` (6.12).
     fn enter_moderated(&mut self, least: Duration, most: Option<Duration>) -> io::Result<()> {
         let many = self.ring.params().cq_entries();
-        if !self.ring.params().is_feature_min_timeout() {
+        if !self.features.contains(IoUringFeatures::LEAST_WAITS) {
             return self.enter_twice(many, least, most);
         }
         // Without a general timeout the kernel ends the wait at the least one, events or not
@@ -361,24 +399,18 @@ fn unregister(ring: RawFd, index: u32) -> io::Result<()> {
     if done == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Setup flags, best first.
-fn build(options: &ReactorOptions) -> io::Result<IoUring> {
-    let ladder: [fn(&mut io_uring::Builder) -> &mut io_uring::Builder; 3] = [
-        // 6.1: completions are posted only when we enter, by us.
-        |b| b.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all(),
-        // 5.19: no interrupts for completions while we run.
-        |b| b.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all(),
-        |b| b,
-    ];
-    let mut refused = None;
-    for flags in ladder {
-        let mut builder = IoUring::builder();
-        builder.dontfork().setup_cqsize(options.cq_size());
-        match flags(&mut builder).build(options.sq_size()) {
-            Ok(ring) => return Ok(ring),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
-            Err(error) => return Err(error),
+fn build(options: &ReactorOptions, work: Work) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.dontfork().setup_cqsize(options.cq_size());
+    match work {
+        Work::Deferred => {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            builder.setup_submit_all();
         }
+        Work::Cooperative => {
+            builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+        }
+        Work::Interrupting => {}
     }
-    Err(refused.expect("the ladder has steps"))
+    builder.build(options.sq_size())
 }

@@ -3,20 +3,22 @@
 use std::future::Future;
 use std::time::Duration;
 
-use ringtap::{Coalesce, ReactorOptions};
+use ringtap::{Coalesce, IoUringFeatures, ReactorOptions};
 use ringtap_conformance::Host;
 use ringtap_tokio::Tokio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+const INTERVAL: Duration = Duration::from_micros(200);
+
 macro_rules! hosts {
-    ($($host:ident $module:ident $coalesce:expr;)*) => { $(
+    ($($host:ident $module:ident $options:expr;)*) => { $(
         #[derive(Debug, Clone, Copy, Default)]
         struct $host;
 
         impl ringtap::Runtime for $host {
             fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
-                Tokio::new(ReactorOptions::new().coalesce($coalesce)).run(core, future)
+                Tokio::new($options).run(core, future)
             }
         }
 
@@ -43,9 +45,12 @@ macro_rules! hosts {
 }
 
 hosts! {
-    Plain plain Coalesce::Off;
-    Fixed moderated Coalesce::Fixed(Duration::from_micros(200));
-    Adaptive adaptive Coalesce::Adaptive { max: Duration::from_micros(200) };
+    Plain plain ReactorOptions::new();
+    Fixed moderated ReactorOptions::new().coalesce(Coalesce::Fixed(INTERVAL));
+    Adaptive adaptive ReactorOptions::new().coalesce(Coalesce::Adaptive { max: INTERVAL });
+    Undeferred where_deferred_work_does_not_signal
+        ReactorOptions::new().without(IoUringFeatures::DEFERRED_WORK);
+    Oldest with_nothing_newer_than_it_must_be ReactorOptions::new().without(IoUringFeatures::all());
 }
 
 /// Echoes over TCP.

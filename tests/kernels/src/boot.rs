@@ -1,0 +1,207 @@
+//! One boot of a guest, and what it said.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::image::Programs;
+use crate::packages::Kernel;
+use crate::{Result, cells::Card};
+
+/// How one cell of the matrix ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) cell: String,
+    /// Of the command; 124 where its time was up.
+    pub(crate) code: i32,
+    pub(crate) seconds: u64,
+    pub(crate) passed: u32,
+    pub(crate) ignored: u32,
+    pub(crate) failed: Vec<String>,
+    /// What it printed for the table: lines that begin with "@".
+    pub(crate) said: Vec<String>,
+    /// What the kernel complained about.
+    pub(crate) kernel: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn is_good(&self) -> bool {
+        self.code == 0 && self.failed.is_empty() && self.kernel.is_empty()
+    }
+}
+
+/// What one boot came to.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) seconds: u64,
+    /// Whether it went through to the end of its script.
+    pub(crate) is_complete: bool,
+}
+
+/// What a boot needs besides the kernel.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    pub(crate) programs: &'a Programs,
+    pub(crate) initrd: &'a Path,
+    pub(crate) log: &'a Path,
+    pub(crate) card: Option<&'a Card>,
+    pub(crate) limit: Duration,
+}
+
+impl Machine<'_> {
+    pub(crate) fn boot(&self, kernel: &Kernel) -> Result<Boot> {
+        let _ = fs::remove_file(self.log);
+        let share = |name: &str| self.programs.folder.join("usr/share").join(name);
+        let mut qemu = self.programs.command("usr/bin/qemu-system-x86_64");
+        for folder in ["qemu", "seabios"].map(share) {
+            qemu.arg("-L").arg(folder);
+        }
+        // No KVM: the machines that this runs on are guests themselves.
+        qemu.args([
+            "-machine",
+            "q35",
+            "-cpu",
+            "max",
+            "-accel",
+            "tcg,thread=multi",
+            "-m",
+            "3G",
+            "-smp",
+            "2",
+        ]);
+        qemu.args(["-nodefaults", "-nographic", "-no-reboot"]);
+        qemu.arg("-serial").arg(format!("file:{}", self.log.display()));
+        qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(self.initrd);
+        qemu.args(["-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off nokaslr"]);
+        if let Some(card) = self.card {
+            qemu.args(["-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=0"]);
+            qemu.arg("-device").arg(format!("{},netdev=n0,mac=52:54:00:00:00:01", card.device));
+            // The other end sends what the card under test receives, and the other way round.
+            qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02");
+        }
+        qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let begun = Instant::now();
+        let mut child = qemu.spawn()?;
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > self.limit {
+                child.kill()?;
+                child.wait()?;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let complaint = child.wait_with_output()?.stderr;
+        let log = fs::read(self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        if !log.contains("@@ booted") {
+            let complaint = String::from_utf8_lossy(&complaint);
+            return Err(format!(
+                "{} did not boot: {complaint}, see {}",
+                kernel.release,
+                self.log.display()
+            )
+            .into());
+        }
+        Ok(Boot {
+            outcomes: outcomes(&log),
+            seconds: begun.elapsed().as_secs(),
+            is_complete: log.contains("@@ end"),
+        })
+    }
+}
+
+/// What the guest's init wrote to the console.
+fn outcomes(log: &str) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for line in log.lines().map(|line| line.trim_end_matches('\r')) {
+        if let Some(rest) = line.strip_prefix("@@ cell ") {
+            let mut words = rest.split(' ');
+            let number = |words: &mut std::str::Split<'_, char>| {
+                words.next().and_then(|word| word.parse().ok())
+            };
+            let cell = words.next().unwrap_or_default().to_owned();
+            let code = number(&mut words).unwrap_or(-1);
+            let seconds = number(&mut words).unwrap_or(0);
+            outcomes.push(Outcome {
+                cell,
+                code,
+                seconds: u64::try_from(seconds).unwrap_or(0),
+                passed: 0,
+                ignored: 0,
+                failed: Vec::new(),
+                said: Vec::new(),
+                kernel: Vec::new(),
+            });
+        }
+        let Some(outcome) = outcomes.last_mut() else { continue };
+        if let Some(line) = line.strip_prefix("@> ") {
+            outcome.note(line);
+        } else if let Some(line) = line.strip_prefix("@! ") {
+            outcome.kernel.push(line.to_owned());
+        }
+    }
+    outcomes
+}
+
+impl Outcome {
+    fn note(&mut self, line: &str) {
+        let count = |what: &str| -> u32 {
+            let before = line.split(what).next().unwrap_or_default().trim_end();
+            before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        if line.starts_with("test result") {
+            self.passed += count(" passed");
+            self.ignored += count(" ignored");
+        } else if let Some(rest) = line.strip_prefix("test ") {
+            if line.ends_with("FAILED") {
+                self.failed.push(rest.split(' ').next().unwrap_or_default().to_owned());
+            }
+        } else if let Some(said) = line.strip_prefix('@') {
+            self.said.push(said.trim().to_owned());
+        }
+    }
+}
+
+/// A folder of this process's own, which goes with it.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("ringtap-kernels-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_is_counted_by_its_cell() {
+        let log = "[ 0.1] noise\r\n@@ booted 6.12 after 3 s\r\n@@ cell capture 101 7\r\n\
+                   @> test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured\r\n\
+                   @> test rings::a_ring ... FAILED\r\n@! WARNING: CPU: 1\r\n@@ cell igb 0 12\r\n@> @copy: 5000 of 5000\r\n";
+        let outcomes = outcomes(log);
+        let [tests, card] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert_eq!((tests.code, tests.seconds, tests.passed, tests.ignored), (101, 7, 3, 2));
+        assert_eq!(
+            (&tests.failed[..], &tests.kernel[..]),
+            (&["rings::a_ring".to_owned()][..], &["WARNING: CPU: 1".to_owned()][..])
+        );
+        assert!(!tests.is_good() && card.is_good());
+        assert_eq!(card.said, ["copy: 5000 of 5000"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! The matrix: which suites run on which kernel, and which cards.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::Result;
+
+/// The kernels: the long-term ones that distributions ship, and the newest.
+pub(crate) const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "newest"];
+
+/// What runs on every kernel, over veth: a column of the table, and its test binaries.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite {
+        name: "conformance",
+        tests: &[
+            "ringtap-tokio/conformance",
+            "ringtap-smol/conformance",
+            "ringtap-glommio/conformance",
+            "ringtap-tokio-uring/conformance",
+            "ringtap/builtin",
+        ],
+    },
+    Suite {
+        name: "reactor",
+        tests: &[
+            "ringtap/executor",
+            "ringtap/asynchronous",
+            "ringtap/hosted",
+            "ringtap/refused",
+            "ringtap/wakers",
+            "ringtap/watched",
+            "ringtap/signals",
+        ],
+    },
+    Suite {
+        name: "capture",
+        tests: &[
+            "ringtap/capture",
+            "ringtap/leases",
+            "ringtap/options",
+            "ringtap/links",
+            "ringtap/shards",
+            "ringtap/channel",
+        ],
+    },
+    Suite { name: "inject", tests: &["ringtap/inject", "ringtap/inject_async", "ringtap/bridge"] },
+    Suite {
+        name: "xdp",
+        tests: &[
+            "ringtap/xdp",
+            "ringtap/xdp_async",
+            "ringtap/xdp_rings",
+            "ringtap/xdp_faults",
+            "ringtap/xdp_shards",
+            "ringtap/xdp_suite",
+        ],
+    },
+    Suite { name: "examples", tests: &["ringtap/examples", "ringtap/doctor"] },
+];
+
+/// The cards: a row each in their table, received and sent with every mode.
+pub(crate) const CARDS: &[Card] = &[
+    // Zero-copy wants the ring's memory behind an IOMMU's API, and no receive offloads that the host may use.
+    Card {
+        driver: "virtio_net",
+        device: "virtio-net-pci,mq=on,vectors=10,guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off,guest_csum=off,iommu_platform=on,disable-legacy=on",
+    },
+    Card { driver: "igb", device: "igb" },
+    Card { driver: "e1000e", device: "e1000e" },
+    Card { driver: "vmxnet3", device: "vmxnet3" },
+];
+
+/// A group of test binaries.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    /// Package and test.
+    pub(crate) tests: &'static [&'static str],
+}
+
+/// A network card of QEMU's.
+#[derive(Debug)]
+pub(crate) struct Card {
+    pub(crate) driver: &'static str,
+    /// Its `-device`.
+    pub(crate) device: &'static str,
+}
+
+/// The longest that one test binary may take in an emulator.
+const SECONDS: u32 = 600;
+
+impl Suite {
+    /// The lines of the guest's script.
+    pub(crate) fn script(&self) -> String {
+        self.tests.iter().map(|test| line(test)).collect()
+    }
+}
+
+impl Card {
+    /// The lines of the guest's script: the port with this driver, and the other one.
+    pub(crate) fn script(&self) -> String {
+        format!(
+            "
+            for path in /sys/class/net/*; do
+                [ -e \"$path/device\" ] || continue
+                port=${{path##*/}}
+                ip link set \"$port\" up
+                case $(cat \"$path/address\") in *:01) card=$port ;; *:02) other=$port ;; esac
+            done
+            sleep 4 # for the link
+            cell {driver} {SECONDS} /examples/doctor --report \"$card\" \"$other\"
+            ",
+            driver = self.driver,
+        )
+    }
+}
+
+/// The line of the guest's script that runs a test binary.
+pub(crate) fn line(test: &str) -> String {
+    format!("cell {test} {SECONDS} /tests/{}\n", file_name(test))
+}
+
+/// What a test binary is called in the guest.
+pub(crate) fn file_name(test: &str) -> String {
+    test.replace('/', "--")
+}
+
+/// Builds the tests, and the examples in release: by package and name the ones, by name the others.
+pub(crate) fn build() -> Result<(BTreeMap<String, PathBuf>, BTreeMap<String, PathBuf>)> {
+    let (mut tests, mut examples) = (BTreeMap::new(), BTreeMap::new());
+    let all = ["--workspace", "--all-features", "--message-format=json-render-diagnostics"];
+    // As `.ci/run` builds them: the sensor takes minutes, and is not asked for.
+    for arguments in [
+        &["test", "--no-run"][..],
+        &["build", "--release", "--examples", "--exclude", "ringtap-sensor"][..],
+    ] {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let output = build.args(arguments).args(all).stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err("the tests and examples do not build".into());
+        }
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let message: serde_json::Value = serde_json::from_str(line)?;
+            let Some(path) = message["executable"].as_str().map(PathBuf::from) else { continue };
+            let name = message["target"]["name"].as_str().unwrap_or_default().to_owned();
+            match (message["target"]["kind"][0].as_str(), arguments[0]) {
+                (Some("test"), _) => {
+                    let manifest = message["manifest_path"].as_str().unwrap_or_default();
+                    tests.insert(format!("{}/{name}", package_of(manifest)?), path);
+                }
+                (Some("example"), "build") => _ = examples.insert(name, path),
+                _ => {}
+            }
+        }
+    }
+    Ok((tests, examples))
+}
+
+fn package_of(manifest: &str) -> Result<String> {
+    let text = std::fs::read_to_string(manifest)?;
+    let name = text.lines().find_map(|line| line.strip_prefix("name = "));
+    Ok(name.ok_or("a manifest without a name")?.trim_matches('"').to_owned())
+}

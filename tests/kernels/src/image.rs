@@ -1,0 +1,168 @@
+//! What the guest starts with: a file system in memory, of an init, BusyBox, binaries and the libraries they name.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::packages::Kernel;
+use crate::{Result, run, text};
+
+const INIT: &str = include_str!("init.sh");
+
+/// Drivers and what tests ask of a kernel. What a kernel does not have as a module it has built in, or not at all.
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_net",
+    "igb",
+    "e1000e",
+    "vmxnet3",
+    "veth",
+    "tun",
+    "dummy",
+    "macvlan",
+    "8021q",
+    "bridge",
+    "vxlan",
+    "sch_tbf",
+    "sch_ingress",
+    "sch_netem",
+    "cls_bpf",
+    "act_mirred",
+    "af_packet_diag",
+    "xsk_diag",
+    "sctp",
+];
+
+/// The programs that packages brought: QEMU, BusyBox, depmod.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) folder: PathBuf,
+}
+
+impl Programs {
+    /// A program of theirs, which finds the libraries that came with it.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.folder.join(program));
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+        let libraries = libraries.map(|place| self.folder.join(place).display().to_string());
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        command
+    }
+
+    /// Writes a folder as an archive that the kernel unpacks.
+    fn pack(&self, folder: &Path, archive: &Path) -> Result<()> {
+        let mut names = Vec::new();
+        list(folder, Path::new(""), &mut names)?;
+        let mut pack = Command::new(self.folder.join("bin/busybox"));
+        pack.args(["cpio", "-o", "-H", "newc"]).current_dir(folder);
+        pack.stdin(Stdio::piped()).stdout(File::create(archive)?).stderr(Stdio::null());
+        let mut child = pack.spawn()?;
+        child.stdin.take().expect("it was asked for").write_all(names.join("\n").as_bytes())?;
+        if child.wait()?.success() { Ok(()) } else { Err("cpio failed".into()) }
+    }
+}
+
+/// What is the same for all kernels: writes it to `archive`.
+pub(crate) fn base(
+    programs: &Programs,
+    folder: &Path,
+    binaries: &[(PathBuf, PathBuf)],
+    archive: &Path,
+) -> Result<()> {
+    for place in ["bin", "proc", "sys", "dev", "tmp", "root", "etc", "tests", "examples"] {
+        fs::create_dir_all(folder.join(place))?;
+    }
+    fs::write(folder.join("init"), INIT)?;
+    fs::set_permissions(folder.join("init"), fs::Permissions::from_mode(0o755))?;
+    fs::copy(programs.folder.join("bin/busybox"), folder.join("bin/busybox"))?;
+    symlink("bin", folder.join("sbin"))?;
+    fs::write(folder.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
+    fs::write(folder.join("modules"), MODULES.join("\n") + "\n")?;
+    let mut libraries = BTreeSet::new();
+    for (binary, place) in binaries {
+        let place = folder.join(place);
+        run(Command::new("strip").arg("-o").arg(&place).arg(binary))?;
+        libraries.extend(libraries_of(binary)?);
+    }
+    for library in libraries {
+        let place = folder.join(library.strip_prefix("/").unwrap_or(&library));
+        fs::create_dir_all(place.parent().expect("it has one"))?;
+        fs::copy(&library, place)?;
+    }
+    programs.pack(folder, archive)
+}
+
+/// A kernel's modules, for which `depmod` says what needs what.
+pub(crate) fn modules(
+    programs: &Programs,
+    kernel: &Kernel,
+    folder: &Path,
+    archive: &Path,
+) -> Result<()> {
+    let place = format!("lib/modules/{}", kernel.release);
+    let (from, to) = (kernel.modules.join(&place), folder.join(&place));
+    if !from.join("modules.dep").is_file() {
+        depmod(programs, &kernel.modules, &kernel.release)?;
+    }
+    fs::create_dir_all(&to)?;
+    for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+        let _ = fs::copy(from.join(name), to.join(name)); // newer kernels have all of them
+    }
+    let needs = fs::read_to_string(from.join("modules.dep"))?;
+    for line in needs.lines() {
+        let (module, others) = line.split_once(':').ok_or("modules.dep")?;
+        let name = module.rsplit('/').next().expect("a path").split('.').next().expect("a name");
+        if !MODULES.contains(&name) {
+            continue;
+        }
+        for file in others.split_whitespace().chain([module]) {
+            let copy = to.join(file);
+            fs::create_dir_all(copy.parent().expect("it has one"))?;
+            fs::copy(from.join(file), &copy)?;
+            if file.ends_with(".xz") {
+                run(Command::new("xz").arg("-df").arg(&copy))?; // BusyBox loads what is not compressed
+            }
+        }
+    }
+    depmod(programs, folder, &kernel.release)?;
+    programs.pack(folder, archive)
+}
+
+/// The script with what is to be run.
+pub(crate) fn script(programs: &Programs, folder: &Path, text: &str, archive: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("run.sh"), text)?;
+    programs.pack(folder, archive)
+}
+
+fn depmod(programs: &Programs, base: &Path, release: &str) -> Result<()> {
+    // Called by that name, kmod is depmod.
+    let link = programs.folder.join("bin/depmod");
+    if !link.exists() {
+        symlink("kmod", &link)?;
+    }
+    run(programs.command("bin/depmod").arg("-b").arg(base).arg(release))
+}
+
+/// The libraries that the loader would take, and the loader.
+fn libraries_of(binary: &Path) -> Result<Vec<PathBuf>> {
+    let list = text(Command::new("ldd").arg(binary))?;
+    let path =
+        |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(list.lines().filter_map(path).collect())
+}
+
+fn list(folder: &Path, under: &Path, names: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(folder.join(under))? {
+        let entry = entry?;
+        let name = under.join(entry.file_name());
+        names.push(name.display().to_string());
+        if entry.file_type()?.is_dir() {
+            list(folder, &name, names)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Boots other kernels and network cards in QEMU and runs ringtap's tests there: `just kernels`.
+//!
+//! Kernels and QEMU are Debian's packages, in a cache outside of the tree. A guest's file system is in memory: BusyBox, this
+//! tree's test binaries, and the examples.
+
+mod boot;
+mod cells;
+mod image;
+mod packages;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use self::boot::{Machine, Scratch};
+use self::cells::{CARDS, Card, SERIES, SUITES, Suite};
+use self::image::Programs;
+use self::packages::Packages;
+use self::table::Row;
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const HELP: &str = "\
+Boots other kernels and network cards in QEMU and runs ringtap's tests there.
+
+  --kernel SERIES   only this one: 5.10, 6.1, 6.12, 6.18, newest; again for more
+  --suite NAME      only this one: conformance, reactor, capture, inject, xdp, examples
+  --test NAME       only this test binary, as ringtap/capture
+  --card NAME       only this one: virtio_net, igb, e1000e, vmxnet3
+  --no-cards        none
+  --cards-only      no suite
+  --minutes N       the longest that one boot may take (30)
+  --write FILE      puts the tables into this document
+  --logs FOLDER     keeps what the guests printed
+";
+
+/// What was asked for.
+#[derive(Debug)]
+struct Plan {
+    series: Vec<String>,
+    suites: Vec<String>,
+    tests: Vec<String>,
+    cards: Vec<String>,
+    has_cards: bool,
+    has_suites: bool,
+    limit: Duration,
+    write: Option<PathBuf>,
+    logs: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match plan().and_then(|plan| plan.run()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("NOT RUN: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn plan() -> Result<Plan> {
+    let mut arguments = pico_args::Arguments::from_env();
+    if arguments.contains("--help") {
+        print!("{HELP}");
+        std::process::exit(0);
+    }
+    let plan = Plan {
+        series: arguments.values_from_str("--kernel")?,
+        suites: arguments.values_from_str("--suite")?,
+        tests: arguments.values_from_str("--test")?,
+        cards: arguments.values_from_str("--card")?,
+        has_cards: !arguments.contains("--no-cards"),
+        has_suites: !arguments.contains("--cards-only"),
+        limit: Duration::from_secs(60 * arguments.opt_value_from_str("--minutes")?.unwrap_or(30)),
+        write: arguments.opt_value_from_str("--write")?,
+        logs: arguments.opt_value_from_str("--logs")?,
+    };
+    match arguments.finish().as_slice() {
+        [] => Ok(plan),
+        [unknown, ..] => Err(format!("unknown argument {}", unknown.display()).into()),
+    }
+}
+
+impl Plan {
+    /// Whether all is well.
+    fn run(&self) -> Result<bool> {
+        let begun = Instant::now();
+        let scratch = Scratch::new()?;
+        let packages = Packages::open(&cache()?)?;
+        let programs = Programs { folder: packages.programs()? };
+        let base = scratch.path("base.cpio");
+        image::base(&programs, &scratch.path("base"), &self.binaries()?, &base)?;
+        let mut rows = Vec::new();
+        let is_wanted = |wanted: &[String], name: &str| {
+            wanted.is_empty() || wanted.iter().any(|one| one == name)
+        };
+        for series in SERIES.iter().filter(|series| is_wanted(&self.series, series)) {
+            let kernel = packages.kernel(series)?;
+            let modules = scratch.path(&format!("modules-{series}.cpio"));
+            image::modules(
+                &programs,
+                &kernel,
+                &scratch.path(&format!("modules-{series}")),
+                &modules,
+            )?;
+            let cards =
+                CARDS.iter().filter(|card| self.has_cards && is_wanted(&self.cards, card.driver));
+            let suites = self.has_suites.then_some(None);
+            for card in suites.into_iter().chain(cards.map(Some)) {
+                let name = format!("{series}-{}", card.map_or("veth", |card| card.driver));
+                let script = scratch.path(&format!("{name}.cpio"));
+                image::script(&programs, &scratch.path(&name), &self.script(card), &script)?;
+                let initrd = scratch.path(&format!("{name}.initrd"));
+                join(&[&base, &modules, &script], &initrd)?;
+                let log = match &self.logs {
+                    Some(folder) => {
+                        std::fs::create_dir_all(folder)?;
+                        folder.join(format!("{name}.log"))
+                    }
+                    None => scratch.path(&format!("{name}.log")),
+                };
+                let machine = Machine {
+                    programs: &programs,
+                    initrd: &initrd,
+                    log: &log,
+                    card,
+                    limit: self.limit,
+                };
+                let boot = machine.boot(&kernel)?;
+                std::fs::remove_file(initrd)?;
+                report(&kernel.release, card, &boot, &log);
+                rows.push(Row {
+                    release: kernel.release.clone(),
+                    card: card.map(|card| card.driver),
+                    boot,
+                });
+            }
+        }
+        let tables = table::markdown(&rows);
+        println!("\n{tables}\nin {} s", begun.elapsed().as_secs());
+        if let Some(document) = &self.write {
+            table::write_into(document, &tables)?;
+        }
+        let is_good = |row: &Row| {
+            row.boot.is_complete && row.boot.outcomes.iter().all(boot::Outcome::is_good)
+        };
+        Ok(!rows.is_empty() && rows.iter().all(is_good))
+    }
+
+    /// What goes into the guest, and where.
+    fn binaries(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let (tests, examples) = cells::build()?;
+        let mut binaries = Vec::new();
+        if self.has_suites {
+            for test in
+                self.suites().iter().flat_map(|suite| suite.tests).chain(&self.other_tests())
+            {
+                let binary = tests.get(*test).ok_or_else(|| format!("no test {test}"))?;
+                binaries.push((binary.clone(), Path::new("tests").join(cells::file_name(test))));
+            }
+        }
+        for (name, path) in examples {
+            binaries.push((path, Path::new("examples").join(name)));
+        }
+        Ok(binaries)
+    }
+
+    fn suites(&self) -> Vec<&'static Suite> {
+        let is_wanted = |suite: &&Suite| match (self.suites.is_empty(), self.tests.is_empty()) {
+            (true, is_all) => is_all,
+            (false, _) => self.suites.iter().any(|name| name == suite.name),
+        };
+        SUITES.iter().filter(is_wanted).collect()
+    }
+
+    fn other_tests(&self) -> Vec<&str> {
+        self.tests.iter().map(String::as_str).collect()
+    }
+
+    fn script(&self, card: Option<&Card>) -> String {
+        match card {
+            Some(card) => card.script(),
+            None => {
+                let others: String =
+                    self.other_tests().iter().map(|test| cells::line(test)).collect();
+                self.suites().iter().map(|suite| suite.script()).collect::<String>() + &others
+            }
+        }
+    }
+}
+
+fn report(release: &str, card: Option<&Card>, boot: &boot::Boot, log: &Path) {
+    println!("== {release} {} in {} s", card.map_or("over veth", |card| card.driver), boot.seconds);
+    for outcome in &boot.outcomes {
+        let verdict = if outcome.is_good() { "ok" } else { "FAILED" };
+        println!(
+            "{verdict:<6} {:<32} {:>3} passed, {} not run, {} s",
+            outcome.cell, outcome.passed, outcome.ignored, outcome.seconds
+        );
+        for line in &outcome.said {
+            println!("       {line}");
+        }
+        for line in outcome.failed.iter().chain(&outcome.kernel) {
+            println!("       {line}");
+        }
+    }
+    if !boot.is_complete {
+        println!("FAILED it did not come to its end");
+    }
+    let is_good = boot.is_complete && boot.outcomes.iter().all(boot::Outcome::is_good);
+    if !is_good {
+        println!("what the guest printed of what failed:");
+        let text = std::fs::read(log).unwrap_or_default();
+        for line in
+            String::from_utf8_lossy(&text).lines().filter_map(|line| line.strip_prefix("@| "))
+        {
+            println!("    {line}");
+        }
+    }
+}
+
+/// `RINGTAP_KERNELS`, or a folder of the user's cache.
+fn cache() -> Result<PathBuf> {
+    let named = std::env::var_os("RINGTAP_KERNELS").map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ringtap-kernels"));
+    named.or_else(home).ok_or_else(|| "neither RINGTAP_KERNELS nor HOME is set".into())
+}
+
+fn join(archives: &[&Path], into: &Path) -> Result<()> {
+    let mut out = std::fs::File::create(into)?;
+    for archive in archives {
+        std::io::copy(&mut std::fs::File::open(archive)?, &mut out)?;
+    }
+    Ok(())
+}
+
+/// Runs a command that must do well.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    text(command).map(drop)
+}
+
+/// What a command that must do well writes.
+pub(crate) fn text(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {}: {}", output.status, complaint.trim()).into())
+}

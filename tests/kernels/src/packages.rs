@@ -1,0 +1,215 @@
+//! Kernels, QEMU and BusyBox as Debian packages, authenticated by Debian's keyring, in a folder outside of the tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Result, run, text};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const MIRROR: &str = "http://deb.debian.org";
+
+/// Where kernels are.
+const KERNELS: &[(&str, &str)] = &[
+    ("debian", "bookworm-backports"),
+    ("debian", "trixie-backports"),
+    ("debian-security", "bullseye-security"),
+    ("debian-security", "bookworm-security"),
+];
+
+/// Where the programs are that run on this machine: of one release, so that their libraries fit. Its own QEMU has no
+/// igb, that of the backports has.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("debian", "bookworm"),
+    ("debian", "bookworm-backports"),
+    ("debian-security", "bookworm-security"),
+];
+
+/// The cache of packages, downloaded and unpacked.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    root: PathBuf,
+}
+
+/// A kernel that was unpacked.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// As `uname -r` says it.
+    pub(crate) release: String,
+    /// The image that boots.
+    pub(crate) image: PathBuf,
+    /// The folder that has `lib/modules`.
+    pub(crate) modules: PathBuf,
+}
+
+impl Packages {
+    /// Reads the lists of packages anew, unless they are of today.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        if !Path::new(KEYRING).is_file() {
+            return Err(format!("no {KEYRING}: the packages could not be authenticated").into());
+        }
+        let packages = Self { root: root.to_owned() };
+        for folder in ["apt/lists/partial", "apt/cache/archives/partial", "unpacked", "debs"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        for (name, suites) in [("kernels", KERNELS), ("programs", PROGRAMS)] {
+            let line = |(area, suite): &(&str, &str)| {
+                format!("deb [signed-by={KEYRING}] {MIRROR}/{area} {suite} main\n")
+            };
+            fs::write(
+                root.join(format!("apt/{name}.list")),
+                suites.iter().map(line).collect::<String>(),
+            )?;
+            let stamp = root.join(format!("apt/{name}.read"));
+            let is_fresh = fs::metadata(&stamp)
+                .and_then(|of| of.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 86_400));
+            if !is_fresh {
+                run(packages.apt(name, "apt-get").args(["update", "-qq"]))?;
+                fs::write(stamp, "")?;
+            }
+        }
+        Ok(packages)
+    }
+
+    /// The kernel of a series (`6.12`) that is newest in Debian, or the newest of all (`newest`).
+    pub(crate) fn kernel(&self, series: &str) -> Result<Kernel> {
+        let names = text(self.apt("kernels", "apt-cache").args(["pkgnames", "linux-"]))?;
+        let wanted: Vec<u64> = series.split('.').filter_map(|part| part.parse().ok()).collect();
+        let newest = names
+            .lines()
+            .filter_map(|name| Some((numbers(version_of(name)?), name)))
+            .filter(|(numbers, _)| series == "newest" || numbers.starts_with(&wanted))
+            .max()
+            .ok_or_else(|| format!("Debian has no kernel {series} any more"))?
+            .1;
+        let version = version_of(newest).expect("it was found by it");
+        // From 6.19 on the image and the modules are packages of their own.
+        let modules = format!("linux-modules-{version}-amd64");
+        let folder = match names.lines().any(|name| name == modules) {
+            true => {
+                let binary = format!("linux-binary-{version}-amd64");
+                self.unpacked(&format!("kernel-{version}"), &[&binary, &modules])?
+            }
+            false => self.unpacked(&format!("kernel-{version}"), &[newest])?,
+        };
+        let modules = ["", "usr"].map(|under| folder.join(under));
+        let modules = modules.into_iter().find(|base| base.join("lib/modules").is_dir());
+        let modules = modules.ok_or("a kernel without modules")?;
+        let release = one_in(&modules.join("lib/modules"), "")?;
+        let release =
+            release.file_name().expect("it is in a folder").to_string_lossy().into_owned();
+        Ok(Kernel { release, image: one_in(&folder.join("boot"), "vmlinuz")?, modules })
+    }
+
+    /// A folder with QEMU, BusyBox and kmod, and the libraries that this machine lacks for them.
+    pub(crate) fn programs(&self) -> Result<PathBuf> {
+        let folder = self.root.join("unpacked/programs");
+        if folder.join("complete").is_file() {
+            return Ok(folder);
+        }
+        let mut install = self.apt("programs", "apt-get");
+        install.args(["-y", "-qq", "--no-install-recommends", "--download-only", "--reinstall"]);
+        run(install.args([
+            "-t",
+            "bookworm-backports",
+            "install",
+            "qemu-system-x86",
+            "seabios",
+            "busybox-static",
+            "kmod",
+        ]))?;
+        let archives = fs::read_dir(self.root.join("apt/cache/archives"))?;
+        for archive in archives.filter_map(std::io::Result::ok).map(|entry| entry.path()) {
+            if archive.extension().is_some_and(|extension| extension == "deb") {
+                run(Command::new("dpkg").arg("-x").arg(&archive).arg(&folder))?;
+                fs::remove_file(archive)?;
+            }
+        }
+        fs::write(folder.join("complete"), "")?;
+        Ok(folder)
+    }
+
+    fn unpacked(&self, name: &str, packages: &[&str]) -> Result<PathBuf> {
+        let folder = self.root.join("unpacked").join(name);
+        if folder.join("complete").is_file() {
+            return Ok(folder);
+        }
+        println!("downloading {}", packages.join(", "));
+        let place = self.root.join("debs").join(name);
+        fs::create_dir_all(&place)?;
+        let mut download = self.apt("kernels", "apt-get");
+        run(download.current_dir(&place).args(["-qq", "download"]).args(packages))?;
+        for archive in fs::read_dir(&place)? {
+            run(Command::new("dpkg").arg("-x").arg(archive?.path()).arg(&folder))?;
+        }
+        fs::remove_dir_all(place)?;
+        fs::write(folder.join("complete"), "")?;
+        Ok(folder)
+    }
+
+    /// One of apt's commands, with sources, lists and a cache of our own.
+    fn apt(&self, list: &str, command: &str) -> Command {
+        let own = |name: &str| self.root.join("apt").join(name).display().to_string();
+        let mut command = Command::new(command);
+        for option in [
+            format!("Dir::Etc::sourcelist={}", own(&format!("{list}.list"))),
+            "Dir::Etc::sourceparts=-".to_owned(),
+            format!("Dir::State::lists={}", own("lists")),
+            format!("Dir::Cache={}", own("cache")),
+            "APT::Get::List-Cleanup=0".to_owned(),
+            "APT::Sandbox::User=root".to_owned(),
+            "Debug::NoLocking=1".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+}
+
+/// The one entry of a folder whose name begins so.
+fn one_in(folder: &Path, begin: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder)?.filter_map(std::io::Result::ok).map(|entry| entry.path());
+    let mut entries = entries.filter(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin))
+    });
+    entries.next().ok_or_else(|| format!("nothing in {}", folder.display()).into())
+}
+
+/// `6.12.117+deb12` of `linux-image-6.12.117+deb12-amd64-unsigned`; `None` of real-time and cloud kernels.
+fn version_of(package: &str) -> Option<&str> {
+    let name =
+        package.strip_prefix("linux-image-").or_else(|| package.strip_prefix("linux-binary-"))?;
+    let version = name.strip_suffix("-unsigned").unwrap_or(name).strip_suffix("-amd64")?;
+    let is_plain = version.starts_with(|c: char| c.is_ascii_digit())
+        && version.contains('.')
+        && version.split(|c: char| !c.is_ascii_alphabetic()).all(|word| matches!(word, "" | "deb"));
+    // Names without a patch level are of packages that only depend on others.
+    (is_plain && numbers(version).len() > 2).then_some(version)
+}
+
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_that_of_an_ordinary_kernel() {
+        assert_eq!(version_of("linux-image-5.10.0-46-amd64-unsigned"), Some("5.10.0-46"));
+        assert_eq!(version_of("linux-image-6.12.117+deb12-amd64"), Some("6.12.117+deb12"));
+        assert_eq!(version_of("linux-binary-7.3.4+deb13-amd64"), Some("7.3.4+deb13"));
+        for other in [
+            "linux-image-amd64",
+            "linux-image-6.1-amd64",
+            "linux-image-6.1.0-57-rt-amd64",
+            "linux-modules-7.3.4+deb13-amd64",
+        ] {
+            assert_eq!(version_of(other), None, "{other}");
+        }
+        assert!(numbers("6.12.117+deb12") > numbers("6.12.90+deb12.1"));
+    }
+}
