@@ -48,14 +48,14 @@ impl Asker<'_> {
 
     /// `IFF_*` flags.
     pub(crate) fn flags(&self, name: &str) -> io::Result<u32> {
-        let answer = self.ask(name, libc::SIOCGIFFLAGS)?;
+        let answer = self.ask(name, libc::SIOCGIFFLAGS as libc::Ioctl)?;
         // SAFETY: SIOCGIFFLAGS fills this member.
         let flags = unsafe { answer.ifr_ifru.ifru_flags };
         Ok(u32::from(flags as u16))
     }
 
     pub(crate) fn mtu(&self, name: &str) -> io::Result<u32> {
-        let answer = self.ask(name, libc::SIOCGIFMTU)?;
+        let answer = self.ask(name, libc::SIOCGIFMTU as libc::Ioctl)?;
         // SAFETY: SIOCGIFMTU fills this member.
         let mtu = unsafe { answer.ifr_ifru.ifru_mtu };
         Ok(mtu as u32)
@@ -63,7 +63,7 @@ impl Asker<'_> {
 
     /// The kind of interface (`ARPHRD_*`, linux/if_arp.h).
     pub(crate) fn hardware(&self, name: &str) -> io::Result<u16> {
-        let answer = self.ask(name, libc::SIOCGIFHWADDR)?;
+        let answer = self.ask(name, libc::SIOCGIFHWADDR as libc::Ioctl)?;
         // SAFETY: SIOCGIFHWADDR fills this member.
         let address = unsafe { answer.ifr_ifru.ifru_hwaddr };
         Ok(address.sa_family)

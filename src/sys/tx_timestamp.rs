@@ -26,7 +26,7 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, Timestamp)
     // SAFETY: a C struct of integers and pointers; all zero is valid.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_LEN;
+    message.msg_controllen = CONTROL_LEN as _; // of 32 bits with musl
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
     // SAFETY: the message has no data buffers, and its control buffer is writable for its length.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
@@ -37,10 +37,12 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, Timestamp)
             _ => Err(error),
         };
     }
-    Ok(parse(&control.0[..message.msg_controllen.min(CONTROL_LEN)]))
+    #[allow(clippy::unnecessary_cast, reason = "of 32 bits with musl")]
+    let filled = message.msg_controllen as usize;
+    Ok(parse(&control.0[..filled.min(CONTROL_LEN)]))
 }
 
-/// Finds stamp and number among the control messages (`struct cmsghdr` each, 8-aligned).
+/// Finds stamp and number among the control messages (the kernel's `struct cmsghdr` each, 8-aligned).
 pub(super) fn parse(mut control: &[u8]) -> Option<(u32, Timestamp)> {
     let header_len = size_of::<libc::cmsghdr>();
     let (mut number, mut timestamp) = (None, None);

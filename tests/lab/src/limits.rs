@@ -2,11 +2,18 @@
 //!
 //! Those of the process belong in a child only.
 
+/// One of `RLIMIT_*`, which have another type with musl.
+#[cfg(target_env = "musl")]
+pub type Resource = libc::c_int;
+/// One of `RLIMIT_*`.
+#[cfg(not(target_env = "musl"))]
+pub type Resource = libc::__rlimit_resource_t;
+
 /// Sets a resource limit, soft and hard.
 ///
 /// # Panics
 /// Where the kernel refuses: limits only go down.
-pub fn set(resource: libc::__rlimit_resource_t, bytes: u64) {
+pub fn set(resource: Resource, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: the struct is readable.
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);

@@ -226,7 +226,9 @@ fn ethtool(name: &str, mut command: [u32; 2]) -> io::Result<[u32; 2]> {
     }
     request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
     // SAFETY: the request and the command it points to are alive and of the sizes this ioctl has.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let result = unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request)
+    };
     if result == 0 { Ok(command) } else { Err(io::Error::last_os_error()) }
 }
 
