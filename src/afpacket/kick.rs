@@ -127,25 +127,29 @@ impl Injector {
         Ok(Judged { stall, has_progressed })
     }
 
-    /// Whether the frame at the head was just refused, because the kernel would not take it for too long.
+    /// Whether the frame at the head was just refused, because the kernel would not take it for too long, or ever.
     ///
     /// One that the interface cannot split, that is not what its offload says (`__dev_direct_xmit` and
     /// `__dev_queue_xmit`, net/core/dev.c), or that the driver drops (veth, where the far end's MTU is smaller) is
-    /// answered like a full queue, each time anew, and stays at the head (`tpacket_snd`, net/packet/af_packet.c).
+    /// answered like a full queue, each time anew, and stays at the head (`tpacket_snd`, net/packet/af_packet.c). Some kernels
+    /// (6.12.117) say EINVAL of one that is not what its offload says, and leave it there too.
     fn gave_up(&mut self, answer: &io::Result<()>, before: usize) -> bool {
-        let is_full = matches!(
-            answer.as_ref().map_err(io::Error::raw_os_error),
-            Err(Some(libc::ENOBUFS | libc::ENOMEM))
-        );
+        let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
         if self.patience.look(self.ring.progress()) || self.ring.pending() < before {
             return false;
         }
+        let head = self.ring.head(Offload::LEN).and_then(|head| head.first_chunk());
+        let has_offload = self.has_offloads && head.is_some_and(|&head| !is_plain(head));
+        if has_offload && errno == Some(libc::EINVAL) {
+            self.ring.refuse_head();
+            self.patience.forget();
+            return true;
+        }
+        let is_full = matches!(errno, Some(libc::ENOBUFS | libc::ENOMEM));
         let Some(len) = self.ring.head_len().filter(|_| is_full) else {
             self.patience.forget();
             return false;
         };
-        let head = self.ring.head(Offload::LEN).and_then(|head| head.first_chunk());
-        let has_offload = self.has_offloads && head.is_some_and(|&head| !is_plain(head));
         let under_way = self.ring.in_use() - self.ring.pending();
         let is_over = self.patience.note_refusal(len, has_offload, under_way);
         if is_over {

@@ -87,6 +87,9 @@ pub(crate) struct Card {
     pub(crate) device: &'static str,
 }
 
+/// Tests of so many frames that an emulator takes minutes for them.
+const SLOW: &[&str] = &["a_million_frames", "two_hundred_thousand_frames", "two_hosts_move_50_mb"];
+
 /// The longest that one test binary may take in an emulator.
 const SECONDS: u32 = 600;
 
@@ -118,7 +121,8 @@ impl Card {
 
 /// The line of the guest's script that runs a test binary.
 pub(crate) fn line(test: &str) -> String {
-    format!("cell {test} {SECONDS} /tests/{}\n", file_name(test))
+    let skips: String = SLOW.iter().map(|name| format!(" --skip {name}")).collect();
+    format!("cell {test} {SECONDS} /tests/{}{skips}\n", file_name(test))
 }
 
 /// What a test binary is called in the guest.
