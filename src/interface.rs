@@ -21,9 +21,10 @@ pub struct InterfaceInfo {
     pub speed_mbps: Option<u32>,
     /// The driver's name; `None` where there is none (loopback).
     pub driver: Option<String>,
-    /// Receive queues in use; `None` where the driver does not say.
+    /// Receive queues in use; `None` where nobody says. Of a driver that does not (no `get_channels`), those that
+    /// sysfs shows, or that the interface was made with.
     pub rx_queues: Option<u32>,
-    /// Transmit queues in use; `None` where the driver does not say.
+    /// Transmit queues in use; as [`rx_queues`](Self::rx_queues).
     pub tx_queues: Option<u32>,
     /// `IFF_*` flags (netdevice(7)).
     pub flags: u32,
@@ -100,6 +101,20 @@ pub(crate) fn stripping(asker: Asker<'_>, name: &str) -> Stripping {
     taker.map_or(Stripping::No, |taker| taker.stripping(asker))
 }
 
+/// Receive and transmit queues of an interface of the calling thread's namespace, which the asker is of as well.
+pub(crate) fn queues(asker: Asker<'_>, name: &str) -> Option<(u32, u32)> {
+    if let Ok(queues) = asker.queues(name) {
+        return Some(queues);
+    }
+    let index = asker.index(name).ok()?;
+    let made_with = netlink::queues(index).ok().flatten()?;
+    let name = asker.name_of(index).ok()?; // its own, not an alternative one
+    Some(
+        netdev::queues_in_sysfs(&name, index)
+            .map_or(made_with, |(rx, tx)| (rx.min(made_with.0), tx.min(made_with.1))),
+    )
+}
+
 impl InterfaceInfo {
     /// Whether the interface was set up by its administrator (`IFF_UP`).
     pub fn is_up(&self) -> bool {
@@ -128,7 +143,7 @@ pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
     let socket = question_socket().map_err(|source| ask("index", source).of(name))?;
     let asker = Asker(socket.as_fd());
     let index = asker.index(name).map_err(|source| named(name, "index", source))?;
-    let queues = asker.queues(name).ok();
+    let queues = queues(asker, name);
     Ok(InterfaceInfo {
         name: name.to_owned(),
         index,

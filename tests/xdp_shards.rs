@@ -120,6 +120,60 @@ fn queues_can_be_named_and_those_that_are_not_there_are() {
     start(Queues::Auto, &veth.right).unwrap();
 }
 
+#[ringtap_lab::test]
+fn queues_are_counted_where_the_driver_does_not_say() {
+    let Some(_net) = privileged() else { return };
+    if let Err(error) = link::add_ifb("four", 4) {
+        return ringtap_lab::skip(&format!("no intermediate functional block: {error}"));
+    }
+    assert_eq!(ringtap::interface_info("four").unwrap().rx_queues, Some(4));
+    let start = |queues| {
+        let socket = XdpSocket::builder().frame_count(64).attach(Attach::Generic);
+        Shards::builder().interface("four").cores(Cores::Unpinned).xdp(queues, socket).spawn(
+            |mut shard| async move {
+                while shard.capture.next().await.is_some() {}
+                Ok(())
+            },
+        )
+    };
+    assert_eq!(start(Queues::Auto).unwrap().len(), 4);
+    let error = start(Queues::One(4)).unwrap_err();
+    assert!(matches!(error, Error::NoSuchQueue { count: 4, .. }), "{error:?}");
+}
+
+#[ringtap_lab::test]
+fn a_socket_that_cannot_be_bound_spends_no_share_and_says_what_was_found_out() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth_with_queues(2);
+    let traffic = Traffic::default();
+    let first = socket(&veth.right).frame_count(64).umem_shares(2).build().unwrap();
+    let program = first.program().unwrap().clone();
+    let second = |queue| {
+        let second = socket(&veth.right).frame_count(64).shared_umem(&first);
+        second.program(program.clone()).queue_id(queue)
+    };
+    for _ in 0..3 {
+        let error = second(7).build().unwrap_err();
+        assert!(matches!(error, Error::NoSuchQueue { queue: 7, count: 2, .. }), "{error:?}");
+    }
+    let mut second = second(1).build().unwrap();
+    let chunks = second.chunks();
+    assert_eq!((chunks.total(), chunks.rx_kernel, chunks.tx_free), (64, 32, 32), "{chunks:?}");
+    let mut senders = senders(&veth, 2);
+    for number in 0..100 {
+        senders[1].send(&traffic.frame(number, 0)).unwrap();
+        senders[1].flush().unwrap();
+        let batch = second.next_batch_timeout(PATIENCE).unwrap().expect("a frame");
+        assert_eq!(batch.iter().next().unwrap().data(), traffic.arrives(number, 0));
+    }
+    let zero_copy = socket(&veth.left).queue_id(0).copy_mode(ringtap::CopyMode::ZeroCopy);
+    drop(senders);
+    let error = zero_copy.build().unwrap_err();
+    let Error::Os { step, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(step, Step::BindQueue | Step::BindZeroCopy), "{error:?}");
+    assert!(error.to_string().contains("CopyMode::Auto"), "{error}");
+}
+
 /// Sends `count` frames into the left end of each pair, and compares what comes out at the other's.
 fn bridge_both_ways(bridge: XdpBridge, (a, b): (&Veth, &Veth), count: u64) {
     let traffic = Traffic { flows: 4, ..Traffic::default() };

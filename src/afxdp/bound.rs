@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::figures::Figures;
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
-use crate::interface::{TagTaker, stripping};
+use crate::interface::{TagTaker, queues, stripping};
 use crate::packet::Framing;
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
@@ -40,6 +40,8 @@ pub(super) struct Bound {
     /// What it takes beyond its MTU.
     pub(super) framing: Framing,
     pub(super) is_zerocopy: bool,
+    /// Whether it has an RX ring.
+    pub(super) receives: bool,
     /// Whether the UMEM is in huge pages.
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
@@ -58,6 +60,7 @@ pub(super) struct Parts {
     pub(super) hardware: u16,
     pub(super) tag_taker: TagTaker,
     pub(super) is_zerocopy: bool,
+    pub(super) receives: bool,
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
     pub(super) membership: Option<OwnedFd>,
@@ -83,6 +86,7 @@ impl Bound {
             tag_taker: parts.tag_taker,
             framing: Framing::of_hardware(parts.hardware),
             is_zerocopy,
+            receives: parts.receives,
             has_huge_pages,
             program: parts.program,
             figures: Arc::default(),
@@ -183,11 +187,11 @@ pub(super) fn asker() -> Result<OwnedFd> {
     question_socket().map_err(|source| Error::os(Step::QueryInterface("state"), source))
 }
 
-/// The receive queues in use; 1 where the driver does not say.
-pub(super) fn queue_count(name: &str) -> Result<u32> {
+/// The receive queues in use; `None` where nobody says.
+pub(super) fn queue_count(name: &str) -> Result<Option<u32>> {
     ask(name, "queues", |asker| {
         asker.index(name)?;
-        Ok(asker.queues(name).map_or(1, |(rx, _)| rx))
+        Ok(queues(asker, name).map(|(rx, _)| rx))
     })
 }
 

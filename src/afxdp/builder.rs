@@ -318,13 +318,18 @@ impl XdpSocketBuilder {
         }
     }
 
+    /// Whether a program was given.
+    pub(super) fn has_program(&self) -> bool {
+        self.program.is_some()
+    }
+
     /// Whether there are frames to receive into.
     pub(crate) fn receives(&self) -> bool {
         self.frames().0 > 0
     }
 
-    /// The receive queues of its interface.
-    pub(crate) fn queue_count(&self) -> Result<u32> {
+    /// The receive queues of its interface; `None` where nobody says.
+    pub(crate) fn queue_count(&self) -> Result<Option<u32>> {
         queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
     }
 

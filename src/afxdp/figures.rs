@@ -107,7 +107,8 @@ impl Bound {
             rx_invalid: kernel.rx_invalid_descs,
             tx_invalid: kernel.tx_invalid_descs,
             rx_ring_full: kernel.rx_ring_full,
-            fill_ring_empty: kernel.rx_fill_ring_empty_descs,
+            // Of a socket that only sends it is empty, always.
+            fill_ring_empty: if self.receives { kernel.rx_fill_ring_empty_descs } else { 0 },
             tx_ring_empty: kernel.tx_ring_empty_descs,
             ..XdpStats::default()
         })

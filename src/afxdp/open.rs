@@ -9,13 +9,13 @@ use super::bound::{Bound, Parts, asker, hardware_of, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
 use super::orphans::{self, Orphans, Place, QueueProbe};
 use super::program::XdpProgram;
-use super::receiver::XdpReceiver;
+use super::receiver::{Filled, XdpReceiver};
 use super::sender::{TxOptions, XdpSender};
 use super::shared::Shared;
 use super::socket::XdpSocket;
 use crate::interface::TagTaker;
 use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
-use crate::ring::umem::{Share, Umem};
+use crate::ring::umem::{Chunk, Umem};
 use crate::sys::netdev::Asker;
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, packet_socket, sockopt};
@@ -25,6 +25,26 @@ use crate::{Error, GeometryError, Result, Step, trace};
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
 pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
+    let socket = open_once(options)?;
+    let Some(source) = refused_kick(options, &socket) else { return Ok(socket) };
+    if options.copy_mode != CopyMode::Auto || options.shared.is_some() {
+        return Err(Error::os(Step::KickWithoutProgram, source));
+    }
+    drop(socket);
+    open_once(&options.clone().copy_mode(CopyMode::Copy))
+}
+
+/// What a driver answers to a first kick that sends without copies only beside an XDP program (`igb_xsk_wakeup`,
+/// `i40e_xsk_wakeup`, `ice_xsk_wakeup`: EINVAL; `ixgbe_xsk_wakeup`: ENXIO), where there is none.
+fn refused_kick(options: &XdpSocketBuilder, socket: &XdpSocket) -> Option<io::Error> {
+    if options.receives() || !socket.is_zerocopy() {
+        return None;
+    }
+    let refused = packet_socket::kick(socket.as_fd()).err();
+    refused.filter(|error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENXIO)))
+}
+
+fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
     options.check()?;
     let (index, hardware, asker) = (index_of(name)?, hardware_of(name)?, asker()?);
@@ -33,22 +53,28 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     sockopt::set_busy_poll(socket.as_fd(), &options.busy_poll)?;
     let (umem, has_huge_pages, orphans) = umem(options, socket.as_fd())?;
     let rings = rings(socket.as_fd(), rx, tx)?;
-    let program = (rx > 0).then(|| options.attach_program()).transpose()?;
+    let has_program = rx > 0 || options.has_program();
+    let program = has_program.then(|| options.attach_program()).transpose()?;
     if let Some(program) = &program {
         program.check(index, name)?;
     }
-    // While nothing is spent yet, in the namespace of the socket.
+    // In the namespace of the socket.
     let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue)).transpose()?;
-    bind(options, &socket, index, program.as_ref())?;
+    let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
+    // The last step before the socket is bound, since one that cannot be opened should spend no share.
+    let mut share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
+    let for_tx = share.chunks.split_off(rx as usize);
+    let Rings { fill, completion, rx, tx } = rings;
+    let filled = Filled::new(fill, share, &umem);
+    if let Err(error) = bind(options, &socket, index, program.as_ref()) {
+        let mut share = filled.take_back(&umem);
+        share.chunks.extend(for_tx);
+        umem.return_share(share);
+        return Err(error);
+    }
     orphans::let_go(Place::new(socket.as_fd(), index, options.queue));
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
-    if options.copy_mode == CopyMode::ZeroCopy && !is_zerocopy {
-        // A shared UMEM has the mode of its first socket.
-        let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        return Err(Error::os(Step::BindQueue, source));
-    }
     let tag_taker = TagTaker::of(Asker(asker.as_fd()), name, index);
-    let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
     let (name, queue) = (name.to_owned(), options.queue);
     let parts = Parts {
         socket,
@@ -59,6 +85,7 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         hardware,
         tag_taker,
         is_zerocopy,
+        receives: options.receives(),
         has_huge_pages,
         program,
         membership,
@@ -68,12 +95,15 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         Some(shared) => (shared.asks, shared.multi_buffer),
         None => (options.asks(), options.multi_buffer),
     };
-    // Near the end: a socket that cannot be opened should spend none.
-    let share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
-    let bound = Arc::new(Bound::new(parts, &umem, share.number, &orphans));
-    let socket =
-        halves(options, rings, share, Shared { umem, bound, orphans, asks, multi_buffer })?;
-    if rx > 0 && socket.check_tags().is_err() {
+    let bound = Arc::new(Bound::new(parts, &umem, filled.share(), &orphans));
+    let shared = Shared { umem, bound, orphans, asks, multi_buffer };
+    let number = filled.share();
+    let receiver = rx.map(|rx| {
+        XdpReceiver::new(rx, filled, Arc::clone(&shared.umem), Arc::clone(&shared.bound))
+    });
+    let sender = tx.map(|tx| sender(options, (tx, completion), (number, for_tx), &shared));
+    let socket = XdpSocket::new(receiver, sender.transpose()?, shared);
+    if options.receives() && socket.check_tags().is_err() {
         trace::tags_are_lost(socket.interface());
     }
     match options.is_closed {
@@ -191,6 +221,13 @@ fn bind(
         Some(shared) => Some(shared.bound.upgrade().ok_or(GeometryError::NoSharedSocket)?),
         None => None,
     };
+    // A shared UMEM has the mode of its first socket.
+    if shared.as_ref().is_some_and(|first| !first.is_zerocopy)
+        && options.copy_mode == CopyMode::ZeroCopy
+    {
+        let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        return Err(Error::os(Step::BindQueue, source));
+    }
     let shared = shared.as_ref().map(|bound| bound.fd());
     let give_up = Instant::now() + BUSY_FOR;
     loop {
@@ -199,20 +236,32 @@ fn bind(
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err(source) => return Err(unbound(options, source)),
+            Err(source) => return Err(unbound(options, index, source)),
         }
     }
 }
 
-/// Why a socket could not be bound.
-fn unbound(options: &XdpSocketBuilder, source: io::Error) -> Error {
+/// Why a socket could not be bound, as far as that can be found out.
+fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     let name = options.interface.clone().unwrap_or_default();
-    match queue_count(&name) {
-        Ok(count) if source.raw_os_error() == Some(libc::EINVAL) && options.queue >= count => {
-            options.no_such_queue(options.queue, count)
-        }
-        _ => Error::os(Step::BindQueue, source),
+    if source.raw_os_error() == Some(libc::EINVAL)
+        && let Ok(Some(count)) = queue_count(&name)
+        && options.queue >= count
+    {
+        return options.no_such_queue(options.queue, count);
     }
+    // Would the plainest socket be bound?
+    let is_plain = options.copy_mode != CopyMode::ZeroCopy && !options.multi_buffer;
+    let step = match QueueProbe::new(index, options.queue) {
+        Ok(probe) if !is_plain && options.shared.is_none() && probe.try_bind() => {
+            match options.copy_mode {
+                CopyMode::ZeroCopy => Step::BindZeroCopy,
+                _ => Step::BindMultiBuffer,
+            }
+        }
+        _ => Step::BindQueue,
+    };
+    Error::os(step, source)
 }
 
 /// A socket that keeps an interface promiscuous: one of AF_XDP cannot.
@@ -222,29 +271,19 @@ fn promiscuous(index: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The two halves, and the frames of a share shared out between them.
-fn halves(
+/// The sending half, with its chunks.
+fn sender(
     options: &XdpSocketBuilder,
-    rings: Rings,
-    share: Share,
-    shared: Shared,
-) -> Result<XdpSocket> {
-    let (rx_frames, _) = options.frames();
-    let Shared { umem, bound, asks, multi_buffer, .. } = &shared;
-    let Share { number, mut chunks, holder } = share;
-    let for_tx = chunks.split_off(rx_frames as usize);
-    let receiver = rings.rx.map(|rx| {
-        let share = Share { number, chunks, holder };
-        XdpReceiver::new(rx, rings.fill, share, Arc::clone(umem), Arc::clone(bound))
-    });
-    let tx_options = TxOptions {
+    (tx, completion): (Producer<Descriptor>, Consumer<u64>),
+    chunks: (u32, Vec<Chunk>),
+    shared: &Shared,
+) -> Result<XdpSender> {
+    let Shared { umem, bound, asks, multi_buffer, .. } = shared;
+    let options = TxOptions {
         multi_buffer: *multi_buffer,
         asks: *asks,
         is_told_to_kick: bound.is_zerocopy && options.need_wakeup,
     };
-    let sender = rings.tx.map(|tx| {
-        let parts = (Arc::clone(umem), Arc::clone(bound));
-        XdpSender::new(tx, rings.completion, (number, for_tx), parts, tx_options)
-    });
-    Ok(XdpSocket::new(receiver, sender.transpose()?, shared))
+    let parts = (Arc::clone(umem), Arc::clone(bound));
+    XdpSender::new(tx, completion, chunks, parts, options)
 }

@@ -93,7 +93,7 @@ impl QueueProbe {
     }
 
     /// Whether no socket's pool is at the queue any more.
-    fn try_bind(&self) -> bool {
+    pub(super) fn try_bind(&self) -> bool {
         let at = (self.place.index, self.place.queue);
         match xdp::bind(self.socket.as_fd(), at, libc::XDP_COPY, None) {
             Ok(()) => true,

@@ -114,8 +114,9 @@ impl XdpProgram {
         program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
     ) -> Result<Self> {
         let index = index_of(interface)?;
-        let (program, map) = load(queue_count(interface)?.max(QUEUES), has_frags, program)
-            .map_err(|error| error.of(interface))?;
+        let (program, map) =
+            load(queue_count(interface)?.unwrap_or(0).max(QUEUES), has_frags, program)
+                .map_err(|error| error.of(interface))?;
         Self::attach((interface, index), attach, program, map)
     }
 

@@ -67,16 +67,55 @@ struct Partial {
     is_sound: bool,
 }
 
+/// A fill ring that has its chunks before its socket is bound: igb's driver, and by reports those of i40e and ice, take
+/// what they find while the queue is set up, and ask for no more where they find nothing.
+pub(super) struct Filled {
+    fill: Producer<u64>,
+    share: Share,
+    total: u32,
+}
+
+impl Filled {
+    /// Gives a share's chunks to a ring.
+    pub(super) fn new(mut fill: Producer<u64>, mut share: Share, umem: &Umem) -> Self {
+        let total = share.chunks.len() as u32;
+        let mut places = fill.places(total);
+        while let Some(chunk) = share.chunks.pop() {
+            match places.another() {
+                Some(place) => place.fill(umem.give(chunk, share.holder.holder())),
+                None => {
+                    share.chunks.push(chunk);
+                    break;
+                }
+            }
+        }
+        fill.publish();
+        Self { fill, share, total }
+    }
+
+    /// Takes the chunks back, where the socket was not bound: no driver knows the ring.
+    pub(super) fn take_back(self, umem: &Umem) -> Share {
+        let Self { fill, mut share, .. } = self;
+        drop(fill);
+        umem.take_unseen(share.number, &mut share.holder, &mut share.chunks);
+        share
+    }
+
+    /// The number of its share.
+    pub(super) fn share(&self) -> u32 {
+        self.share.number
+    }
+}
+
 impl XdpReceiver {
     pub(super) fn new(
         rx: Consumer<Descriptor>,
-        fill: Producer<u64>,
-        share: Share,
+        filled: Filled,
         umem: Arc<Umem>,
         bound: Arc<Bound>,
     ) -> Self {
+        let Filled { fill, share, total } = filled;
         let Share { number: share, chunks: free, holder } = share;
-        let total = free.len() as u32;
         let (leased, sequence) = Default::default();
         let (stop, closed) = (None, None);
         let intake = Intake { free, holder, partial: None, malformed: 0 };
@@ -96,6 +135,7 @@ impl XdpReceiver {
             sequence,
         };
         receiver.refill();
+        receiver.wake_driver();
         receiver
     }
 
@@ -221,6 +261,11 @@ impl XdpReceiver {
             return;
         }
         self.fill.publish();
+        self.wake_driver();
+    }
+
+    /// Has the driver look at the fill ring, where it sleeps.
+    fn wake_driver(&self) {
         if self.fill.ring().needs_wakeup() {
             xdp::wake_fill(self.bound.fd());
         }

@@ -46,6 +46,12 @@ pub enum Step {
     RegisterUmem,
     /// Binding an AF_XDP socket to its queue.
     BindQueue,
+    /// Binding an AF_XDP socket to a queue without copies, where one with copies can be bound.
+    BindZeroCopy,
+    /// Binding an AF_XDP socket with multi-buffer packets, where one without can be bound.
+    BindMultiBuffer,
+    /// Telling a driver to send without copies, with no XDP program attached.
+    KickWithoutProgram,
     /// Making the map of sockets, or loading the XDP program, by `bpf(2)`.
     LoadProgram,
     /// Attaching the XDP program to the interface.
@@ -140,11 +146,18 @@ impl Step {
                 "another AF_XDP socket has this queue, here or in another process; `ss -f xdp -p` shows \
                  which"
             }
-            (Self::BindQueue, libc::EINVAL) => {
-                "the interface has no such queue; `ethtool -l` shows how many there are"
-            }
-            (Self::BindQueue, libc::EOPNOTSUPP) => {
+            (Self::BindQueue | Self::BindZeroCopy, libc::EOPNOTSUPP) => {
                 "the driver has no zero-copy; ask for `CopyMode::Auto`"
+            }
+            (Self::BindZeroCopy, _) => {
+                "with copies it can be bound: ask for `CopyMode::Auto`, or see `dmesg` for what the driver lacks"
+            }
+            (Self::BindMultiBuffer, _) => {
+                "without `multi_buffer(true)` it can be bound: that takes Linux 6.6 and a driver that has it"
+            }
+            (Self::KickWithoutProgram, _) => {
+                "this driver sends without copies only beside an XDP program: open with `XdpMode::RxTx`, \
+                 give a `program`, or ask for `CopyMode::Auto`"
             }
             (Self::SetHashKey | Self::InsertRule, libc::EOPNOTSUPP) => {
                 "this driver cannot; a fanout group spreads packets without it"
@@ -188,6 +201,9 @@ impl fmt::Display for Step {
             Self::BindMemory => f.write_str("binding the UMEM to its NUMA node"),
             Self::RegisterUmem => f.write_str("registering the UMEM"),
             Self::BindQueue => f.write_str("binding to the queue"),
+            Self::BindZeroCopy => f.write_str("binding to the queue without copies"),
+            Self::BindMultiBuffer => f.write_str("binding to the queue with multi-buffer packets"),
+            Self::KickWithoutProgram => f.write_str("handing frames to the driver"),
             Self::LoadProgram => f.write_str("loading the XDP program"),
             Self::RegisterSocket => f.write_str("entering the socket into the program's map"),
             Self::AttachProgram => f.write_str("attaching the XDP program"),

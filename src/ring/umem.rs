@@ -25,7 +25,7 @@ mod stack;
 mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 pub(crate) use self::completion::{CompletionCounts, Completions};
 use self::given::NOBODY;
@@ -65,6 +65,8 @@ pub(crate) struct Umem {
     /// Chunks of a share.
     share_len: u32,
     shares_taken: AtomicU32,
+    /// Those that were taken, and not used.
+    spare: Mutex<Vec<Share>>,
     slots: Box<[Slot]>,
     /// What has come back of each share.
     returned: Box<[AtomicU32]>,
@@ -106,7 +108,8 @@ impl Umem {
         let slots = (0..count).map(slot).collect();
         let returned = (0..shares).map(|_| AtomicU32::new(NONE)).collect();
         let (share_len, shares_taken) = (count / shares, AtomicU32::new(0));
-        let (completions, chunk_shift) = (Mutex::default(), chunk_size.trailing_zeros());
+        let (completions, spare) = Default::default();
+        let chunk_shift = chunk_size.trailing_zeros();
         Self {
             mapping,
             chunk_size,
@@ -114,6 +117,7 @@ impl Umem {
             prefix,
             share_len,
             shares_taken,
+            spare,
             slots,
             returned,
             completions,
@@ -122,6 +126,9 @@ impl Umem {
 
     /// The next share, if one is left.
     pub(crate) fn take_share(&self) -> Option<Share> {
+        if let Some(spare) = self.spare().pop() {
+            return Some(spare);
+        }
         let shares = self.returned.len() as u32;
         // Relaxed: a number; what it stands for was there before the UMEM was.
         let number =
@@ -132,6 +139,26 @@ impl Umem {
         let first = number * self.share_len;
         let chunks = (first..first + self.share_len).map(Chunk).collect();
         Some(Share { number, chunks, holder: FillHolder::new(number) })
+    }
+
+    /// Takes a share back that no socket uses.
+    pub(crate) fn return_share(&self, mut share: Share) {
+        share.chunks.sort_by_key(Chunk::number); // as it was taken
+        self.spare().push(share);
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Share>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes back what a fill ring was given that the kernel has never seen.
+    pub(crate) fn take_unseen(&self, share: u32, holder: &mut FillHolder, free: &mut Vec<Chunk>) {
+        let first = share * self.share_len;
+        for index in first..first + self.share_len {
+            if holder.claim(&self.slots[index as usize].given) {
+                free.push(Chunk(index));
+            }
+        }
     }
 
     pub(crate) fn chunk_size(&self) -> u32 {

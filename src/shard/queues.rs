@@ -104,20 +104,22 @@ impl<R: Runtime> XdpShardsBuilder<R> {
             return Err(Error::ShardPlan("`Queues` says which queues: leave out `queue_id`"));
         }
         let count = socket.queue_count()?;
-        if count == 0 {
+        if count == Some(0) {
             return Err(Error::ShardPlan(
                 "the interface has no receive queue now: nobody has opened the tun or tap, or its driver is stopped",
             ));
         }
         let queues = match queues {
-            Queues::Auto => 0..count,
+            Queues::Auto => 0..count.ok_or(Error::ShardPlan(
+                "nobody says how many receive queues the interface has: name them with `Queues::Range`",
+            ))?,
             Queues::One(queue) => queue..queue.saturating_add(1),
             Queues::Range(range) => range,
         };
         if queues.is_empty() {
             return Err(Error::ShardPlan("`Queues::Range` is empty: name at least one queue"));
         }
-        if queues.end > count {
+        if let Some(count) = count.filter(|&count| queues.end > count) {
             let queue = queues.end.saturating_sub(1);
             return Err(socket.no_such_queue(queue, count));
         }

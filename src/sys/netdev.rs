@@ -24,6 +24,26 @@ const LONGEST_HEADER: usize = 18;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asker<'a>(pub(crate) BorrowedFd<'a>);
 
+/// Receive and transmit queues in use, as sysfs has them; `None` where the sysfs that is mounted is of another
+/// network namespace, as far as that can be told: it has not this interface.
+pub(crate) fn queues_in_sysfs(name: &str, index: u32) -> Option<(u32, u32)> {
+    let folder = std::path::Path::new("/sys/class/net").join(name);
+    let known = std::fs::read_to_string(folder.join("ifindex")).ok()?;
+    if known.trim().parse() != Ok(index) {
+        return None;
+    }
+    let (mut rx, mut tx) = (0, 0);
+    for entry in std::fs::read_dir(folder.join("queues")).ok()? {
+        let queue = entry.ok()?.file_name();
+        match queue.to_str()?.split_once('-')?.0 {
+            "rx" => rx += 1,
+            "tx" => tx += 1,
+            _ => {}
+        }
+    }
+    Some((rx, tx))
+}
+
 impl Asker<'_> {
     pub(crate) fn index(&self, name: &str) -> io::Result<u32> {
         Ok(rustix::net::netdevice::name_to_index(self.0, &canonical(name)?)?)

@@ -26,6 +26,8 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_ALT_IFNAME: u16 = 53;
 /// The header of a link message, behind the other.
@@ -48,6 +50,25 @@ fn parse_peer(message: &[u8]) -> Option<u32> {
     }
     let peer = attribute(attributes, IFLA_LINK)?;
     Some(u32::from_ne_bytes(peer.get(..4)?.try_into().ok()?))
+}
+
+/// Receive and transmit queues that an interface was made with, of which not all need be in use.
+pub(crate) fn queues(index: u32) -> io::Result<Option<(u32, u32)>> {
+    let mut link = vec![0; LINK_HEADER];
+    link[4..8].copy_from_slice(&index.to_ne_bytes());
+    Ok(parse_queues(&ask(None, RTM_GETLINK, &link)?))
+}
+
+fn parse_queues(message: &[u8]) -> Option<(u32, u32)> {
+    if message.get(4..6)? != RTM_NEWLINK.to_ne_bytes() {
+        return None;
+    }
+    let attributes = message.get(HEADER + LINK_HEADER..)?;
+    let number = |kind| {
+        let value = attribute(attributes, kind)?;
+        Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
+    };
+    Some((number(IFLA_NUM_RX_QUEUES)?, number(IFLA_NUM_TX_QUEUES)?))
 }
 
 /// The own name of the interface that has this alternative one (5.5), in the calling thread's namespace.
@@ -98,6 +119,7 @@ fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn read_any(message: &[u8]) {
     let _ = (parse_name(message), parse_peer(message), refusal(message));
+    let _ = parse_queues(message);
     #[cfg(feature = "af-xdp")]
     xdp::read_any(message);
 }

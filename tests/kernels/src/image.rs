@@ -21,7 +21,7 @@ const MODULES: &[&str] = &[
     "vmxnet3",
     "veth",
     "tun",
-    "dummy",
+    "ifb",
     "macvlan",
     "8021q",
     "bridge",

@@ -262,6 +262,20 @@ pub(crate) fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::
 }
 
 /// Makes a VXLAN interface over another one, to one remote host.
+/// Makes an interface whose driver does not say how many queues it has (an intermediate functional block).
+///
+/// # Errors
+/// Why the kernel does not.
+pub fn add_ifb(name: &str, queues: u32) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::NumRxQueues(queues));
+    message.attributes.push(LinkAttribute::NumTxQueues(queues));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    request(RouteNetlinkMessage::NewLink(message), flags)?;
+    set_up(name, true)
+}
+
 pub(crate) fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
     const PORT: u16 = 4789;
     let mut message = named(name);
