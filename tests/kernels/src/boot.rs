@@ -77,9 +77,9 @@ impl Machine<'_> {
         qemu.args(["-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off nokaslr"]);
         if let Some(card) = self.card {
             qemu.args(["-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=0"]);
-            qemu.arg("-device").arg(format!("{},netdev=n0,mac=52:54:00:00:00:01", card.device));
+            qemu.arg("-device").arg(format!("{},netdev=n0,mac=52:54:00:00:00:01,romfile=", card.device));
             // The other end sends what the card under test receives, and the other way round.
-            qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02");
+            qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02,romfile=");
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let begun = Instant::now();

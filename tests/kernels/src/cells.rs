@@ -87,8 +87,15 @@ pub(crate) struct Card {
     pub(crate) device: &'static str,
 }
 
-/// Tests of so many frames that an emulator takes minutes for them.
-const SLOW: &[&str] = &["a_million_frames", "two_hundred_thousand_frames", "two_hosts_move_50_mb"];
+/// Tests that are no use in an emulator: of so many frames that they take minutes, and of super-frames, which TCP makes on
+/// a fast machine only.
+const SLOW: &[&str] = &[
+    "a_million_frames",
+    "two_hundred_thousand_frames",
+    "two_hosts_move_50_mb",
+    "what_the_far_side_cannot_split",
+    "what_the_kernel_cannot_be_told_to_split",
+];
 
 /// The longest that one test binary may take in an emulator.
 const SECONDS: u32 = 600;

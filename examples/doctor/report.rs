@@ -1,0 +1,292 @@
+//! A card in every mode: what is sent at one end must arrive at the other.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ringtap::{
+    Attach, Capture, CopyMode, Error, Injector, PacketBatch, Result, RingLayout, Step, XdpMode,
+    XdpSocket,
+};
+
+/// Frames on their way at most: fewer than any card's ring has entries.
+const UNDER_WAY: u64 = 32;
+/// How long nothing may arrive.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a link may take to come up again: attaching a program resets some cards.
+const LINK: Duration = Duration::from_secs(20);
+
+/// Tries all modes, a line each; an error if frames were lost in one.
+pub(crate) fn run(
+    card: &str,
+    other: &str,
+    count: u64,
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let info = ringtap::interface_info(card)?;
+    let queues = info.rx_queues.map_or("?".to_owned(), |queues| queues.to_string());
+    println!("@{card}: {}, {queues} receive queues", info.driver.as_deref().unwrap_or("?"));
+    let mut bad = 0;
+    let mut tell = |what: &str, outcome: Result<Outcome>| {
+        let text = match outcome {
+            Ok(outcome) if outcome.is_whole(count) => outcome.to_string(),
+            Ok(outcome) => {
+                bad += 1;
+                format!("FAILED {outcome} of {count}")
+            }
+            Err(error) if is_not_had(&error) => format!("not had: {error}"),
+            Err(error) => {
+                bad += 1;
+                format!("FAILED {error}")
+            }
+        };
+        println!("@{what}: {text}");
+    };
+    for layout in [RingLayout::Blocks, RingLayout::Frames] {
+        tell(&format!("receive, {layout:?}"), receive_ring(card, other, layout, count));
+    }
+    tell("send", send_ring(card, other, count));
+    for (name, attach, copy_mode) in [
+        ("in the stack", Attach::Generic, CopyMode::Copy),
+        ("in the driver", Attach::Native, CopyMode::Copy),
+        ("without copies", Attach::Native, CopyMode::ZeroCopy),
+        ("as it comes", Attach::Auto, CopyMode::Auto),
+    ] {
+        let options = Options { attach, copy_mode };
+        tell(&format!("XDP receive, {name}"), options.receive(card, other, count));
+        tell(&format!("XDP receive, {name}, again"), options.receive(card, other, count));
+    }
+    for (name, copy_mode) in [
+        ("copied", CopyMode::Copy),
+        ("without copies", CopyMode::ZeroCopy),
+        ("as it comes", CopyMode::Auto),
+    ] {
+        tell(&format!("XDP send, {name}"), send_xdp(card, other, copy_mode, count));
+    }
+    kill_a_holder(card)?;
+    let options = Options { attach: Attach::Auto, copy_mode: CopyMode::Auto };
+    tell("XDP receive, after a killed process", options.receive(card, other, count));
+    tell("receive, after all that", receive_ring(card, other, RingLayout::Blocks, count));
+    match bad {
+        0 => Ok(()),
+        _ => Err(format!("{bad} modes failed").into()),
+    }
+}
+
+/// Opens a socket, says so, and keeps it until the process is killed.
+pub(crate) fn hold(card: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let mut socket = XdpSocket::open(card)?;
+    println!("held");
+    loop {
+        socket.next_batch_timeout(Duration::from_secs(1))?;
+    }
+}
+
+/// What is not there is no fault of the card's.
+fn is_not_had(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Os {
+            step: Step::AttachProgram
+                | Step::BindZeroCopy
+                | Step::BindQueue
+                | Step::KickWithoutProgram,
+            ..
+        }
+    )
+}
+
+/// What came of a mode.
+struct Outcome {
+    /// What was opened, as it turned out.
+    opened: String,
+    received: u64,
+    reordered: u64,
+    /// Frames of ours that did not come back.
+    missing: u32,
+}
+
+impl Outcome {
+    fn is_whole(&self, count: u64) -> bool {
+        (self.received, self.reordered, self.missing) == (count, 0, 0)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} received", self.received)?;
+        if self.reordered > 0 {
+            write!(f, ", {} out of order", self.reordered)?;
+        }
+        if self.missing > 0 {
+            write!(f, ", {} of the socket's frames did not come back", self.missing)?;
+        }
+        write!(f, "{}", self.opened)
+    }
+}
+
+/// What has arrived, of frames that are numbered.
+#[derive(Default)]
+struct Tally {
+    received: u64,
+    reordered: u64,
+    next: u64,
+}
+
+impl Tally {
+    /// Counts those of ours: the rest of the world may send too.
+    fn count(&mut self, batch: &PacketBatch) {
+        for packet in batch {
+            let data = packet.data();
+            if data.get(12..14) != Some(&KIND) || data.len() < 22 {
+                continue;
+            }
+            let number = u64::from_be_bytes(data[14..22].try_into().expect("eight bytes"));
+            self.received += 1;
+            self.reordered += u64::from(number != self.next);
+            self.next = number + 1;
+        }
+    }
+
+    fn outcome(self, opened: String) -> Outcome {
+        Outcome { opened, received: self.received, reordered: self.reordered, missing: 0 }
+    }
+}
+
+/// The EtherType for local experiments (IEEE 802).
+const KIND: [u8; 2] = [0x88, 0xb5];
+
+fn frame(number: u64) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+    frame[12..14].copy_from_slice(&KIND);
+    frame[14..22].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
+/// Sends `count` frames, a few at a time, until all have arrived or nothing more does.
+fn exchange(
+    count: u64,
+    mut send: impl FnMut(&[u8]) -> Result<()>,
+    mut flush: impl FnMut() -> Result<()>,
+    mut receive: impl FnMut(Duration) -> Result<Option<PacketBatch>>,
+) -> Result<Tally> {
+    let (mut tally, mut sent, mut arrived) = (Tally::default(), 0, Instant::now());
+    while tally.received < count && arrived.elapsed() < PATIENCE {
+        while sent < count && sent < tally.received + UNDER_WAY {
+            send(&frame(sent))?;
+            sent += 1;
+        }
+        flush()?;
+        if let Some(batch) = receive(Duration::from_millis(20))? {
+            tally.count(&batch);
+            arrived = Instant::now();
+        }
+    }
+    Ok(tally)
+}
+
+/// Waits until both links are up.
+fn settle(ports: [&str; 2]) -> Result<()> {
+    let start = Instant::now();
+    for port in ports {
+        while !ringtap::interface_info(port)?.has_carrier() {
+            if start.elapsed() > LINK {
+                return Err(Error::LinkDown { name: port.to_owned() });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    // Some cards say that they have a carrier before they receive.
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(())
+}
+
+fn capture(port: &str, layout: RingLayout) -> Result<Capture> {
+    Capture::builder()
+        .interface(port)
+        .layout(layout)
+        .block_timeout_ms(5)
+        .ignore_outgoing(true)
+        .build()
+}
+
+fn receive_ring(card: &str, other: &str, layout: RingLayout, count: u64) -> Result<Outcome> {
+    let mut capture = capture(card, layout)?;
+    let mut injector = Injector::open(other)?;
+    settle([card, other])?;
+    let tally = between(&mut injector, count, |wait| capture.next_batch_timeout(wait))?;
+    Ok(tally.outcome(String::new()))
+}
+
+fn send_ring(card: &str, other: &str, count: u64) -> Result<Outcome> {
+    let mut capture = capture(other, RingLayout::Blocks)?;
+    let mut injector = Injector::open(card)?;
+    settle([card, other])?;
+    let tally = between(&mut injector, count, |wait| capture.next_batch_timeout(wait))?;
+    Ok(tally.outcome(String::new()))
+}
+
+/// From an injector to whoever receives.
+fn between(
+    injector: &mut Injector,
+    count: u64,
+    receive: impl FnMut(Duration) -> Result<Option<PacketBatch>>,
+) -> Result<Tally> {
+    let injector = std::cell::RefCell::new(injector);
+    let send = |frame: &[u8]| injector.borrow_mut().send(frame);
+    exchange(count, send, || injector.borrow_mut().flush(), receive)
+}
+
+struct Options {
+    attach: Attach,
+    copy_mode: CopyMode,
+}
+
+impl Options {
+    fn receive(&self, card: &str, other: &str, count: u64) -> Result<Outcome> {
+        let options = XdpSocket::builder().interface(card).mode(XdpMode::Rx).promiscuous(true);
+        let mut socket = options.attach(self.attach).copy_mode(self.copy_mode).build()?;
+        let mut injector = Injector::open(other)?;
+        settle([card, other])?;
+        let tally = between(&mut injector, count, |wait| socket.next_batch_timeout(wait))?;
+        let chunks = socket.chunks();
+        // At rest, the card has some of them, and the others are in the rings.
+        let missing = chunks.rx_leased;
+        Ok(Outcome { missing, ..tally.outcome(opened(&socket)) })
+    }
+}
+
+fn send_xdp(card: &str, other: &str, copy_mode: CopyMode, count: u64) -> Result<Outcome> {
+    let options = XdpSocket::builder().interface(card).mode(XdpMode::Tx).copy_mode(copy_mode);
+    let mut socket = options.build()?;
+    let mut capture = capture(other, RingLayout::Blocks)?;
+    settle([card, other])?;
+    let shared = std::cell::RefCell::new(&mut socket);
+    let send = |frame: &[u8]| shared.borrow_mut().send(frame);
+    let flush = || shared.borrow_mut().flush();
+    let tally = exchange(count, send, flush, |wait| capture.next_batch_timeout(wait))?;
+    socket.drained(PATIENCE)?;
+    let missing = socket.chunks().tx_kernel;
+    Ok(Outcome { missing, ..tally.outcome(opened(&socket)) })
+}
+
+fn opened(socket: &XdpSocket) -> String {
+    let copies = if socket.is_zerocopy() { "without copies" } else { "copied" };
+    match socket.program() {
+        Some(program) if program.is_generic() => format!(" ({copies}, program in the stack)"),
+        Some(_) => format!(" ({copies}, program in the driver)"),
+        None => format!(" ({copies})"),
+    }
+}
+
+/// A process that has a socket open is killed: nothing of it must stay.
+fn kill_a_holder(card: &str) -> std::io::Result<()> {
+    let mut holder = Command::new(std::env::current_exe()?);
+    let mut holder = holder.args(["--hold", card]).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().expect("it was asked for")).read_line(&mut line)?;
+    holder.kill()?;
+    holder.wait()?;
+    Ok(())
+}
