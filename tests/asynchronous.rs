@@ -14,7 +14,7 @@ use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Blocks for all that a test sends, however long the reader is kept from its core: each burst takes
 /// one at least, since its time runs out.

@@ -10,7 +10,7 @@ use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace};
 
 ringtap_lab::test_binary!();
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn small(interface: &str) -> CaptureBuilder {
     Capture::builder().interface(interface).block_size(1 << 16).block_count(512).block_timeout_ms(2)

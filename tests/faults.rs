@@ -10,7 +10,7 @@ use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, nam
 
 ringtap_lab::test_binary!();
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn small(interface: &str) -> CaptureBuilder {
     Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)

@@ -13,7 +13,7 @@ use ringtap_lab::{Generator, Mark, Protocol, Traffic, bpf, namespace, pcap, skip
 
 ringtap_lab::test_binary!();
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn capture(interface: &str) -> CaptureBuilder {
     let ring = Capture::builder().interface(interface).block_size(1 << 18).block_count(32);

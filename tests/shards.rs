@@ -15,7 +15,7 @@ use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Blocks for all that a test sends, however long the reader is kept from its core.
 fn ring() -> CaptureBuilder {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringtap::{Capture, StatsHandle, StopHandle};
 use ringtap_lab::{Tally, Veth};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A thread that captures all that arrives on the right end and records it.
 pub(crate) struct FarEnd {

@@ -8,7 +8,7 @@ use ringtap::{AsyncCapture, Capture, Cores, FanoutMode, Shards, Source};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{namespace, pcap, skip};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Captures whose packets a hash puts on several shards: later fragments have no ports
 /// ([`FanoutFlags::DEFRAG`](ringtap::FanoutFlags) is for those), and in tunnels the kernel looks at the inner packet.

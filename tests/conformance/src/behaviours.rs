@@ -16,7 +16,7 @@ use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 use crate::Host;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Blocks for all that a test sends, however long the reader is kept from its core.
 pub(crate) fn ring(interface: &str) -> CaptureBuilder {

@@ -77,7 +77,8 @@ impl Machine<'_> {
         qemu.args(["-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off nokaslr"]);
         if let Some(card) = self.card {
             qemu.args(["-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=0"]);
-            qemu.arg("-device").arg(format!("{},netdev=n0,mac=52:54:00:00:00:01,romfile=", card.device));
+            qemu.arg("-device")
+                .arg(format!("{},netdev=n0,mac=52:54:00:00:00:01,romfile=", card.device));
             // The other end sends what the card under test receives, and the other way round.
             qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02,romfile=");
         }
@@ -151,8 +152,8 @@ impl Outcome {
             before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
         };
         if line.starts_with("test result") {
-            self.passed += count(" passed");
-            self.ignored += count(" ignored");
+            // The last such line is of the binary itself, those before it of children that a test ran.
+            (self.passed, self.ignored) = (count(" passed"), count(" ignored"));
         } else if let Some(rest) = line.strip_prefix("test ") {
             if line.ends_with("FAILED") {
                 self.failed.push(rest.split(' ').next().unwrap_or_default().to_owned());

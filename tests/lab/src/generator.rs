@@ -12,7 +12,7 @@ use crate::traffic::{Traffic, now};
 /// Frames to a system call.
 const BATCH: usize = 64;
 /// How long nothing may arrive.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many frames have arrived: whoever receives counts here, and [`Generator::in_step`] sends no faster.
 #[derive(Debug, Clone, Default)]
