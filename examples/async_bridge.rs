@@ -70,6 +70,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!(
             "{name}: {received} received = {forwarded} forwarded + {filtered} filtered + {other} others"
         );
+        if received + lane.segmented != forwarded + filtered + other + lane.stale {
+            return Err(format!("{name}: frames are not accounted for").into());
+        }
     }
     Ok(())
 }

@@ -36,5 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{} received + {} dropped at the queue + {} in the kernel = {}",
         stats.received, stats.dropped, stats.capture.drops, stats.capture.packets
     );
-    Ok(())
+    match stats.received + stats.dropped + stats.capture.drops == stats.capture.packets {
+        true => Ok(()),
+        false => Err("packets are not accounted for".into()),
+    }
 }

@@ -85,6 +85,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     let sent = stage.flood(Duration::from_secs(1)).finish();
     shards.stop();
-    println!("{sent} sent, {:?}", shards.join()?.total());
-    Ok(())
+    let total = shards.join()?.total();
+    println!("{sent} sent, {total:?}");
+    match stage.is_real() || sent == total.packets && sent == total.delivered + total.drops {
+        true => Ok(()),
+        false => Err("packets are not accounted for".into()),
+    }
 }

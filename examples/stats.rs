@@ -45,5 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(traffic);
     let stats = capture.stats()?;
     println!("in all: {} = {} delivered + {} dropped", stats.packets, stats.delivered, stats.drops);
-    Ok(())
+    match stats.packets == stats.delivered + stats.drops {
+        true => Ok(()),
+        false => Err("packets are not accounted for".into()),
+    }
 }

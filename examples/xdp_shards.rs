@@ -37,7 +37,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(sent) = sent {
         // A packet that a socket drops is counted by the veth too: its redirection failed.
         let delivered: u64 = stats.shards().iter().map(|shard| shard.capture.delivered).sum();
-        println!("accounted: {} of {sent}", delivered + stage.lost());
+        let accounted = delivered + stage.lost();
+        println!("accounted: {accounted} of {sent}");
+        if accounted != sent {
+            return Err("packets are not accounted for: do the shards see all queues?".into());
+        }
     }
     Ok(())
 }

@@ -75,5 +75,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     shards.stop();
     let total = shards.join()?.total();
     println!("sent {sent}, captured {}, dropped {}", total.delivered, total.drops);
-    Ok(())
+    match sent == total.delivered + total.drops {
+        true => Ok(()),
+        false => Err("packets are not accounted for".into()),
+    }
 }

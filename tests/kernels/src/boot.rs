@@ -50,6 +50,12 @@ pub(crate) struct Machine<'a> {
     pub(crate) limit: Duration,
 }
 
+impl Boot {
+    pub(crate) fn is_good(&self) -> bool {
+        self.is_complete && self.outcomes.iter().all(Outcome::is_good)
+    }
+}
+
 impl Machine<'_> {
     pub(crate) fn boot(&self, kernel: &Kernel) -> Result<Boot> {
         let _ = fs::remove_file(self.log);

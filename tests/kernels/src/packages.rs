@@ -42,6 +42,18 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
+/// The registry of packages cannot be reached.
+#[derive(Debug)]
+pub(crate) struct Away(String);
+
+impl std::fmt::Display for Away {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the registry is away: {}", self.0)
+    }
+}
+
+impl std::error::Error for Away {}
+
 impl Packages {
     /// Reads the lists of packages anew, unless they are of today.
     pub(crate) fn open(root: &Path) -> Result<Self> {
@@ -65,7 +77,13 @@ impl Packages {
                 .and_then(|of| of.modified())
                 .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 86_400));
             if !is_fresh {
-                run(packages.apt(name, "apt-get").args(["update", "-qq"]))?;
+                run(packages.apt(name, "apt-get").args([
+                    "-o",
+                    "APT::Update::Error-Mode=any",
+                    "update",
+                    "-qq",
+                ]))
+                .map_err(|e| Away(e.to_string()))?;
                 fs::write(stamp, "")?;
             }
         }
