@@ -28,6 +28,10 @@ micro *args:
 bench-field *args:
     cargo run --release --ignore-rust-version --features libpcap,netring32 --bin field -- --markdown ../../docs/PERFORMANCE.md --svg ../../docs/performance.svg {{ args }}
 
+# Other kernels and cards, in QEMU; `just kernels --help` says how to choose. All of it takes more than an hour.
+kernels *args:
+    cargo run -p ringtap-kernels -- --write docs/KERNELS.md {{ args }}
+
 # Lets a binary capture without root.
 setcap binary:
     sudo setcap cap_net_raw+ep {{ binary }}

@@ -32,7 +32,11 @@ fn the_index_of_examples_lists_each_once_with_its_features() {
     let files: BTreeSet<String> = fs::read_dir(folder)
         .unwrap()
         .filter_map(|entry| {
-            entry.unwrap().file_name().to_str()?.strip_suffix(".rs").map(str::to_owned)
+            let path = entry.unwrap().path();
+            let is_package = path.join("Cargo.toml").exists();
+            let is_example = path.extension().is_some_and(|extension| extension == "rs")
+                || path.join("main.rs").exists() && !is_package;
+            is_example.then(|| path.file_stem()?.to_str().map(str::to_owned))?
         })
         .collect();
     assert_eq!(names, files.iter().map(String::as_str).collect());
@@ -48,7 +52,9 @@ fn the_index_of_examples_lists_each_once_with_its_features() {
             })
             .map_or(String::new(), |list| list.trim_matches(['[', ']', '"']).to_owned());
         assert_eq!(features, needs, "features of `{name}`");
-        assert!(read(&format!("examples/{name}.rs")).starts_with("//! "), "{name} says what it is");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(&name);
+        let file = if folder.is_dir() { format!("{name}/main.rs") } else { format!("{name}.rs") };
+        assert!(read(&format!("examples/{file}")).starts_with("//! "), "{name} says what it is");
     }
 }
 

@@ -157,7 +157,7 @@ fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
                 (
                     "zero copy",
                     has(netlink::XDP_ACT_XSK_ZEROCOPY),
-                    "AF_XDP without copying",
+                    "the driver offers AF_XDP without copying; `doctor --report` tries it",
                     "`CopyMode::Auto` copies; a card with zero copy does not have to",
                 ),
                 (
