@@ -124,7 +124,7 @@ impl PacketMeta {
         }
     }
 
-    /// What is known of a frame that a socket has read without being told more, at that time.
+    /// Of a frame without metadata: the time is that of the read.
     #[cfg(feature = "af-xdp")]
     #[inline]
     pub(crate) fn of_frame(data: &[u8], time: Timestamp, (hardware, index): (u16, u32)) -> Self {

@@ -68,7 +68,7 @@ const FRAME: usize = 2048;
 const FRAME_HEADER: usize = 96;
 
 impl Sizes {
-    /// The same, with frames for packets of up to `longest` bytes, as far as blocks have room for them.
+    /// With frames as long as the longest packet, if nobody asked for a length; never longer than a block.
     pub(super) fn for_packets_of(self, longest: usize) -> Self {
         match (self.layout, self.frame_size) {
             (RingLayout::Frames, None) => {

@@ -48,7 +48,7 @@ pub(super) struct Lane {
     refused: u64,
     /// A packet that is being split, and what the filter said of it.
     splitting: Option<(Splitting, BridgeAction)>,
-    /// The same of frames that were taken back.
+    /// How many frames the far side had taken back at the last look.
     stale: u64,
     has_ended: bool,
 }

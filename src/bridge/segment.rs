@@ -197,7 +197,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What is in a tunnel that says so: an Ethernet frame, or IP.
+    /// Reads on inside a tunnel whose header names the protocol: Ethernet, or IP.
     fn within(&mut self, kind: u16, at: usize) -> Option<usize> {
         if kind == 0x6558 { self.ethernet(at) } else { self.network(kind, at) }
     }

@@ -92,13 +92,13 @@ impl Counters {
         add(counter, 1);
     }
 
-    /// So many packets that counted as forwarded were refused afterwards.
+    /// Counts packets as rejected that had counted as forwarded.
     pub(super) fn refused(&self, packets: u64) {
         add(&self.rejected, packets);
         add(&self.forwarded, packets.wrapping_neg());
     }
 
-    /// So many packets that counted as forwarded were taken back afterwards.
+    /// Counts packets as stale that had counted as forwarded.
     pub(super) fn taken_back(&self, packets: u64) {
         add(&self.stale, packets);
         add(&self.forwarded, packets.wrapping_neg());

@@ -203,6 +203,31 @@ fn offsets_that_are_computed_lead_to_their_bytes() {
 }
 
 #[test]
+fn arithmetic_has_sixteen_cells_for_intermediate_results() {
+    // link[20] - (link[21] - (… - link[20 + depth])): a cell for each.
+    let mut frame = [0_u8; 60];
+    for (byte, value) in frame[20..].iter_mut().zip(1_u32..) {
+        *byte = (value * 37 % 251) as u8;
+    }
+    let nested = |depth: usize| {
+        let (mut text, mut value) = (format!("link[{}]", 20 + depth), u32::from(frame[20 + depth]));
+        for at in (20..20 + depth).rev() {
+            text = format!("link[{at}] - ({text})");
+            value = u32::from(frame[at]).wrapping_sub(value);
+        }
+        (text, value)
+    };
+    for depth in 1..=16 {
+        let (text, value) = nested(depth);
+        let matches = |text: String| BpfFilter::parse(&text).unwrap().matches(&frame);
+        assert!(matches(format!("{text} = {value}")), "{depth}");
+        assert!(!matches(format!("{text} = {}", value.wrapping_add(1))), "{depth}");
+    }
+    let (text, _) = nested(17);
+    assert!(error(&format!("{text} = 1")).to_string().contains("16 intermediate results"));
+}
+
+#[test]
 fn the_builder_says_the_same_as_the_text() {
     use std::net::Ipv4Addr;
     let builder = BpfFilter::builder;

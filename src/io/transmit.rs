@@ -85,7 +85,7 @@ impl<T: TxPort> Kicked for TxCore<T> {
 }
 
 impl<T> TxCore<T> {
-    /// What is to be done after a kick that came to this, and whom to wake.
+    /// The next step after a kick with this outcome, and whom to wake.
     fn after(&self, judged: Result<Judged>) -> AfterKick {
         let Judged { stall, has_progressed } = match judged {
             Ok(judged) => judged,

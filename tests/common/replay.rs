@@ -50,7 +50,7 @@ where
     frames_onto_shards(&pcap::ethernet_frames(path), count, None, work)
 }
 
-/// The same of these frames, by another fanout than by hash.
+/// As [`onto_shards`], with these frames, and with another fanout mode than by hash.
 #[allow(dead_code, reason = "not every test binary asks")]
 pub(crate) fn frames_onto_shards<T, F>(
     frames: &[Vec<u8>],

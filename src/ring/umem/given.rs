@@ -1,4 +1,4 @@
-//! Who has given a chunk to the kernel, and who takes it back.
+//! Ownership of the chunks that the kernel has: which ring gave each away, and who may take it back.
 //!
 //! A chunk that was given by a TX ring is taken back by whoever hears of it first: its socket, another socket of the
 //! UMEM that looks through the completion ring, or, when its socket has ended, the sweep for what was left behind. So
