@@ -11,6 +11,11 @@ ringtap_lab::test_binary!();
 #[derive(Debug, Clone, Copy, Default)]
 struct Plain;
 
+/// io_uring with nothing that came after what there must be.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Copy, Default)]
+struct Oldest;
+
 /// io_uring refused, as by a container's seccomp profile …
 #[derive(Debug, Clone, Copy, Default)]
 struct Forbidden;
@@ -31,6 +36,18 @@ fn without<F: Future>(errno: i32, core: Option<usize>, future: F) -> Result<F::O
 impl Runtime for Plain {
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> Result<F::Output> {
         BuiltIn::default().run(core, future)
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Runtime for Oldest {
+    fn run<F: Future>(&self, core: Option<usize>, future: F) -> Result<F::Output> {
+        let all = ringtap::IoUringFeatures::all();
+        BuiltIn::new(ReactorOptions::new().without(all)).run(core, async {
+            let used = ringtap::Reactor::current()?.io_uring_features();
+            assert!(used.is_empty(), "{used:?}");
+            Ok(future.await)
+        })?
     }
 }
 
@@ -77,4 +94,6 @@ macro_rules! hosts {
     )* };
 }
 
+#[cfg(feature = "testing")]
+hosts! { Oldest with_the_oldest_io_uring, }
 hosts! { Plain with_io_uring, Forbidden io_uring_forbidden, Missing io_uring_missing, }

@@ -347,7 +347,9 @@ fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
     slot.send().unwrap();
     injector.flush().unwrap();
     if injector.rejected() > 0 {
-        return ringtap_lab::skip("this kernel takes no UDP segments of a packet socket (6.2 does)");
+        return ringtap_lab::skip(
+            "this kernel takes no UDP segments of a packet socket (6.2 does)",
+        );
     }
     let datagrams = received.join().unwrap();
     assert_eq!(datagrams, payload.chunks(1000).collect::<Vec<_>>());
