@@ -25,6 +25,11 @@ fn where_everything_is_allowed_everything_works() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let report = examine(Some(&veth.left));
+    assert_eq!(verdict(&report, "packet sockets", "block timeouts"), Verdict::Unknown, "{report}");
+    net.loopback_up();
+    let report = examine(Some(&veth.left));
+    let timeouts = report.find("packet sockets", "block timeouts").unwrap();
+    assert!(timeouts.detail.starts_with("1 ms asked, "), "{timeouts:?}");
     for (area, subject) in [
         ("system", "kernel"),
         ("system", "cores"),

@@ -1,7 +1,9 @@
 //! AF_PACKET, tried on the loopback.
 
+use std::time::{Duration, Instant};
+
 use super::Finding;
-use crate::{Capture, CaptureBuilder, FanoutMode, Injector, RingLayout};
+use crate::{Capture, CaptureBuilder, Error, FanoutMode, Injector, Result, RingLayout};
 
 /// Small enough for any machine.
 fn small() -> CaptureBuilder {
@@ -21,10 +23,59 @@ pub(super) fn look() -> Vec<Finding> {
     findings.push(found("fanout", fanout.map(drop), "groups with an id of the kernel's choice"));
     let injector = Injector::builder().interface("lo").build();
     findings.push(found("send", injector.map(drop), "frames (TPACKET_V2)"));
+    findings.push(block_timeouts());
     findings
 }
 
-fn found(subject: &'static str, outcome: crate::Result<()>, what: &str) -> Finding {
+/// How long a block waits that is to wait for a millisecond: before 6.18 the kernel counts in ticks of its timer.
+fn block_timeouts() -> Finding {
+    const SUBJECT: &str = "block timeouts";
+    match waits() {
+        Err(Error::LinkDown { .. }) => Finding::unknown(SUBJECT, "the loopback is down"),
+        Err(error) => Finding::failed(SUBJECT, &error),
+        Ok(waits) if waits.is_empty() => {
+            Finding::unknown(SUBJECT, "nothing comes back on the loopback")
+        }
+        Ok(mut waits) => {
+            waits.sort_unstable();
+            let median = waits[waits.len() / 2];
+            let detail = format!("1 ms asked, {:.1} ms had", median.as_secs_f64() * 1e3);
+            if median < Duration::from_millis(3) {
+                return Finding::works(SUBJECT, detail);
+            }
+            let remedy = "Linux 6.18 counts finer than timer ticks; \
+                          `RingProfile::LowLatency` has no such wait";
+            Finding::limited(SUBJECT, detail, remedy)
+        }
+    }
+}
+
+/// From sending a frame to receiving it in a block, some times.
+fn waits() -> Result<Vec<Duration>> {
+    let mut capture = small().block_timeout_ms(1).build()?;
+    let mut injector = Injector::open("lo")?;
+    let mut frame = [0; 60];
+    frame[12..14].copy_from_slice(&0x88b5_u16.to_be_bytes()); // for local experiments: nobody takes it
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let sent = Instant::now();
+        injector.send(&frame)?;
+        if !injector.flush_timeout(Duration::from_millis(100))? {
+            break;
+        }
+        let is_ours = |packet: &crate::Packet<'_>| packet.data().get(12..14) == frame.get(12..14);
+        match capture.next_batch_timeout(Duration::from_millis(100))? {
+            Some(batch) if batch.iter().any(|packet| is_ours(&packet)) => {
+                waits.push(sent.elapsed());
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(waits)
+}
+
+fn found(subject: &'static str, outcome: Result<()>, what: &str) -> Finding {
     match outcome {
         Ok(()) => Finding::works(subject, what),
         Err(error) => Finding::failed(subject, &error),
