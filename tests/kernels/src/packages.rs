@@ -117,7 +117,11 @@ impl Packages {
         let release = one_in(&modules.join("lib/modules"), "")?;
         let release =
             release.file_name().expect("it is in a folder").to_string_lossy().into_owned();
-        Ok(Kernel { release, image: one_in(&folder.join("boot"), "vmlinuz")?, modules })
+        // From 6.19 on the image is beside the modules.
+        let place = modules.join("lib/modules").join(&release);
+        let image =
+            one_in(&folder.join("boot"), "vmlinuz").or_else(|_| one_in(&place, "vmlinuz"))?;
+        Ok(Kernel { release, image, modules })
     }
 
     /// A folder with QEMU, BusyBox and kmod, and the libraries that this machine lacks for them.
