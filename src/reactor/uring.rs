@@ -79,24 +79,28 @@ impl Uring {
     ///
     /// Completions signal `event`, if there is one.
     pub(super) fn new(options: &ReactorOptions, event: Option<RawFd>) -> io::Result<Self> {
-        let mut refused = None;
-        let mut late = None;
-        for work in Work::ALL.into_iter().filter(|work| options.allowed().contains(work.feature()))
-        {
-            match Self::with(options, work, event) {
-                Ok(ring) if event.is_none() => return Ok(ring),
-                Ok(ring) => match signals::of(work) {
-                    Signals::AtOnce => return Ok(ring),
-                    Signals::Late if late.is_none() => late = Some(ring),
-                    _ => ring.close(),
-                },
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
-                Err(error) => return Err(error),
+        let mut refused = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        for least in [Signals::AtOnce, Signals::Late] {
+            for work in Work::ALL {
+                if !options.allowed().contains(work.feature()) {
+                    continue;
+                }
+                let ring = match Self::with(options, work, event) {
+                    Ok(ring) => ring,
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                        refused = error;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                // A host that is not signalled would sleep for ever.
+                if event.is_none() || signals::of(work) >= least {
+                    return Ok(ring);
+                }
+                ring.close();
             }
         }
-        // Without a ring that signals, a host would sleep for ever.
-        let refused = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-        late.ok_or(refused)
+        Err(refused)
     }
 
     /// The same, which posts its completions so; EINVAL where the kernel does not know that.
