@@ -152,6 +152,9 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// This kernel's io_uring loses completion signals in every mode, so that a reactor on another runtime's thread would
+    /// sleep for ever.
+    HostUnsignalled,
     /// A text or terms that are no filter.
     Filter(Box<FilterError>),
     /// A capture file that cannot be read or written.

@@ -63,7 +63,7 @@ pub enum Coalesce {
 }
 
 bitflags! {
-    /// What a reactor uses of io_uring where it is there and works, and does without where not; from
+    /// Optional io_uring features that a reactor uses if the kernel has them and they work; from
     /// [`Reactor::io_uring_features`](crate::Reactor::io_uring_features).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub struct IoUringFeatures: u8 {

@@ -43,7 +43,6 @@ pub(crate) use self::kick::{AfterKick, Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;
-use self::uring::Uring;
 use crate::sys::event::EventFd;
 use crate::{Error, IoUringFeatures, ReactorOptions, ReactorStats, Result};
 
@@ -64,8 +63,7 @@ pub enum Backend {
 /// Sets an io_uring up, asks what it uses, and closes it: first for a reactor that sleeps itself, then for one that is hosted.
 pub(crate) fn probe() -> Result<[Result<IoUringFeatures>; 2]> {
     let of = |event| {
-        let ring = Uring::new(&ReactorOptions::default(), event)
-            .map_err(|source| Error::IoUringRefused { source })?;
+        let ring = signals::best_ring(&ReactorOptions::default(), event)?;
         let features = ring.features();
         ring.close();
         Ok(features)

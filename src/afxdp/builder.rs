@@ -16,7 +16,8 @@ use crate::{BusyPoll, Error, GeometryError, Result, trace};
 pub enum XdpMode {
     /// Receiving: all frames of the UMEM.
     Rx,
-    /// Sending: all frames of the UMEM. Needs no program, and no right but `CAP_NET_RAW`.
+    /// Sending: all frames of the UMEM. Needs no right but `CAP_NET_RAW`, and no program, except where a driver sends without
+    /// copies only beside one; a `program` that is given is kept attached.
     Tx,
     /// Both: half of the frames each.
     #[default]

@@ -51,7 +51,11 @@ impl XdpSender {
             _ if has_moved => Stall::Again,
             (_, Some(errno)) => {
                 self.bound.check_link()?; // ENXIO is said of an interface that is gone, and by some drivers
-                return Err(self.bound.failed(Step::Kick, io::Error::from_raw_os_error(errno)));
+                let wants_program = matches!(errno, libc::EINVAL | libc::ENXIO)
+                    && self.bound.is_zerocopy
+                    && self.bound.program.is_none();
+                let step = if wants_program { Step::KickWithoutProgram } else { Step::Kick };
+                return Err(self.bound.failed(step, io::Error::from_raw_os_error(errno)));
             }
         };
         Ok(Judged { stall, has_progressed })

@@ -34,14 +34,24 @@ pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     open_once(&options.clone().copy_mode(CopyMode::Copy))
 }
 
-/// What a driver answers to a first kick that sends without copies only beside an XDP program (`igb_xsk_wakeup`,
-/// `i40e_xsk_wakeup`, `ice_xsk_wakeup`: EINVAL; `ixgbe_xsk_wakeup`: ENXIO), where there is none.
+/// Returns the error of a first kick, if the driver sends without copies only while an XDP program is attached
+/// (`igb_xsk_wakeup`, `i40e_xsk_wakeup`, `ice_xsk_wakeup`: EINVAL; `ixgbe_xsk_wakeup`: ENXIO) and none is. A driver whose
+/// link is down does not say so yet: the sender's own kicks do later.
 fn refused_kick(options: &XdpSocketBuilder, socket: &XdpSocket) -> Option<io::Error> {
     if options.receives() || !socket.is_zerocopy() {
         return None;
     }
-    let refused = packet_socket::kick(socket.as_fd()).err();
-    refused.filter(|error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENXIO)))
+    let give_up = Instant::now() + BUSY_FOR;
+    loop {
+        let errno = packet_socket::kick(socket.as_fd()).err()?;
+        match errno.raw_os_error() {
+            Some(libc::EINVAL | libc::ENXIO) => return Some(errno),
+            Some(libc::EAGAIN) if Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(5)); // the driver is setting the queue up
+            }
+            _ => return None,
+        }
+    }
 }
 
 fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
@@ -250,16 +260,18 @@ fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     {
         return options.no_such_queue(options.queue, count);
     }
-    // Would the plainest socket be bound?
-    let is_plain = options.copy_mode != CopyMode::ZeroCopy && !options.multi_buffer;
-    let step = match QueueProbe::new(index, options.queue) {
-        Ok(probe) if !is_plain && options.shared.is_none() && probe.try_bind() => {
-            match options.copy_mode {
-                CopyMode::ZeroCopy => Step::BindZeroCopy,
-                _ => Step::BindMultiBuffer,
-            }
-        }
-        _ => Step::BindQueue,
+    let zero_copy = match options.copy_mode {
+        CopyMode::ZeroCopy => libc::XDP_ZEROCOPY,
+        CopyMode::Auto | CopyMode::Copy => libc::XDP_COPY,
+    };
+    let can = |flags| {
+        options.shared.is_none()
+            && QueueProbe::new(index, options.queue).is_ok_and(|probe| probe.bind(flags).is_ok())
+    };
+    let step = match () {
+        () if options.multi_buffer && can(zero_copy) => Step::BindMultiBuffer,
+        () if zero_copy == libc::XDP_ZEROCOPY && can(libc::XDP_COPY) => Step::BindZeroCopy,
+        () => Step::BindQueue,
     };
     Error::os(step, source)
 }

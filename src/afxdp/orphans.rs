@@ -6,6 +6,7 @@
 //! net/xdp). That can be seen: until then, binding another socket to the queue is EBUSY (`xp_assign_dev`).
 //! Only then do the frames go home.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -92,10 +93,14 @@ impl QueueProbe {
         Ok(Self { socket, place, _memory: memory })
     }
 
+    /// Binds the probe with these flags (`XDP_*`), which works once.
+    pub(super) fn bind(&self, flags: u16) -> io::Result<()> {
+        xdp::bind(self.socket.as_fd(), (self.place.index, self.place.queue), flags, None)
+    }
+
     /// Whether no socket's pool is at the queue any more.
-    pub(super) fn try_bind(&self) -> bool {
-        let at = (self.place.index, self.place.queue);
-        match xdp::bind(self.socket.as_fd(), at, libc::XDP_COPY, None) {
+    fn is_free(&self) -> bool {
+        match self.bind(libc::XDP_COPY) {
             Ok(()) => true,
             // Gone with the interface (`xsk_notifier`).
             Err(error) => matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)),
@@ -135,7 +140,7 @@ impl Orphans {
                 if now < orphan.look_at {
                     return true;
                 }
-                if orphan.probe.try_bind() {
+                if orphan.probe.is_free() {
                     umem.bring_home(orphan.share);
                     return false;
                 }

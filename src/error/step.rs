@@ -149,15 +149,18 @@ impl Step {
             (Self::BindQueue | Self::BindZeroCopy, libc::EOPNOTSUPP) => {
                 "the driver has no zero-copy; ask for `CopyMode::Auto`"
             }
+            (Self::BindQueue, libc::EINVAL) => {
+                "does the interface have such a queue? `ethtool -l` shows how many there are"
+            }
             (Self::BindZeroCopy, _) => {
                 "with copies it can be bound: ask for `CopyMode::Auto`, or see `dmesg` for what the driver lacks"
             }
             (Self::BindMultiBuffer, _) => {
-                "without `multi_buffer(true)` it can be bound: that takes Linux 6.6 and a driver that has it"
+                "the queue can be bound without `multi_buffer(true)`, which needs Linux 6.6 and driver support"
             }
             (Self::KickWithoutProgram, _) => {
                 "this driver sends without copies only beside an XDP program: open with `XdpMode::RxTx`, \
-                 give a `program`, or ask for `CopyMode::Auto`"
+                 give a `program`, or copy (`CopyMode::Auto`, of the first socket if a UMEM is shared)"
             }
             (Self::SetHashKey | Self::InsertRule, libc::EOPNOTSUPP) => {
                 "this driver cannot; a fanout group spreads packets without it"

@@ -123,6 +123,10 @@ impl fmt::Display for Error {
                 write_fanout(f, *group, source, *interface_up)
             }
             Self::IoUringRefused { source } => write_refused(f, source),
+            Self::HostUnsignalled => f.write_str(
+                "this kernel's io_uring loses the signals that another runtime waits for; the built-in executor works, \
+                 and so may a newer kernel",
+            ),
             Self::Filter(error) => error.fmt(f),
             #[cfg(feature = "pcap")]
             Self::File(error) => error.fmt(f),

@@ -10,6 +10,8 @@ use crate::{Error, Step};
 pub(super) enum Fault {
     /// `io_uring_setup` answered this errno.
     Refused(i32),
+    /// No mode of io_uring signals a host each completion.
+    Unsignalled,
     /// `io_uring_enter` answered this errno.
     Enter(i32),
     /// The poll that ends parks answered this errno.
@@ -96,6 +98,7 @@ impl From<Fault> for Error {
             Fault::Refused(errno) => {
                 Self::IoUringRefused { source: io::Error::from_raw_os_error(errno) }
             }
+            Fault::Unsignalled => Self::HostUnsignalled,
             Fault::Enter(errno) => Self::os(Step::EnterRing, io::Error::from_raw_os_error(errno)),
             Fault::Poll(errno) => Self::os(Step::PollSocket, io::Error::from_raw_os_error(errno)),
             Fault::Forked => Self::Forked,

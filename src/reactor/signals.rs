@@ -6,13 +6,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::engine::Wait;
+use super::fault::Fault;
 use super::token::Token;
 use super::uring::{Uring, Work};
-use crate::sys::event::{self, Beacon, EventFd, Interest};
+use crate::sys::event::{self, EventFd, Interest, SignalPipe};
 use crate::{ReactorOptions, trace};
 
 /// How a ring's completions signal an eventfd, worst first.
@@ -20,61 +21,115 @@ use crate::{ReactorOptions, trace};
 pub(super) enum Signals {
     /// Not each of them.
     Never,
-    /// A while after they were to.
+    /// Each, but some only a while later.
     Late,
-    /// Before the call returns that caused them.
+    /// Each, before the call returns that caused it.
     AtOnce,
 }
 
-/// How long a signal may take that is late: a grace period of RCU and more.
+/// How long a late signal may take: a grace period of RCU and more.
 const LATE: Duration = Duration::from_millis(300);
 
-/// How rings that post completions like this signal them.
-pub(super) fn of(work: Work) -> Signals {
-    static KNOWN: [OnceLock<Signals>; Work::ALL.len()] =
-        [const { OnceLock::new() }; Work::ALL.len()];
-    *KNOWN[work as usize].get_or_init(|| {
-        let pipe = Beacon::new().map_err(io::Error::other);
-        let tried = pipe.and_then(|pipe| try_out(work, pipe.as_fd(), || pipe.light()));
-        // What cannot be tried is taken for good, as most kernels are.
-        let signals = tried.unwrap_or(Signals::AtOnce);
-        trace::signals_tried(&work, &signals);
-        signals
-    })
+/// Sets up a ring in the best mode that this kernel has. Completions signal `event`, if there is one: then a mode is
+/// passed over whose signals get lost, and one whose signals are late is taken only where there is no better one.
+pub(super) fn best_ring(options: &ReactorOptions, event: Option<RawFd>) -> Result<Uring, Fault> {
+    let mut fault = Fault::Unsignalled;
+    for least in [Signals::AtOnce, Signals::Late] {
+        for work in Work::ALL {
+            if !options.allowed().contains(work.feature()) {
+                continue;
+            }
+            let ring = match Uring::with(options, work, event) {
+                Ok(ring) => ring,
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    fault = Fault::of_setup(&error);
+                    continue;
+                }
+                Err(error) => return Err(Fault::of_setup(&error)),
+            };
+            if event.is_none() {
+                return Ok(ring);
+            }
+            match at_least(work, least) {
+                Ok(true) => return Ok(ring),
+                Ok(false) => {
+                    ring.close();
+                    fault = Fault::Unsignalled;
+                }
+                Err(error) => {
+                    ring.close();
+                    return Err(Fault::of_setup(&error));
+                }
+            }
+        }
+    }
+    Err(fault)
 }
 
-/// Has a multishot poll complete twice, as a host would see it.
-fn try_out(work: Work, watched: BorrowedFd<'_>, wake: impl Fn()) -> io::Result<Signals> {
+/// Whether rings in this mode signal at least so well. That is tried once a process; what could not be tried is tried again.
+fn at_least(work: Work, least: Signals) -> io::Result<bool> {
+    static KNOWN: Mutex<[[Option<bool>; 2]; Work::ALL.len()]> =
+        Mutex::new([[None; 2]; Work::ALL.len()]);
+    let late = if least == Signals::AtOnce { Duration::ZERO } else { LATE };
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = &mut known[work as usize][usize::from(late.is_zero())];
+    if let Some(known) = *known {
+        return Ok(known);
+    }
+    let pipe = SignalPipe::new().map_err(io::Error::other)?;
+    let signals = try_out(work, late, pipe.as_fd(), || pipe.write(), || pipe.drain())?;
+    trace::signals_tried(&work, &signals);
+    Ok(*known.insert(signals >= least))
+}
+
+/// Has a multishot poll complete twice, and looks for its signals as a host would.
+fn try_out(
+    work: Work,
+    late: Duration,
+    watched: BorrowedFd<'_>,
+    wake: impl Fn(),
+    settle: impl Fn(),
+) -> io::Result<Signals> {
     let host = EventFd::new().map_err(io::Error::other)?;
     let options = ReactorOptions::new().max_ops(1).sq_entries(2);
     let mut ring = Uring::with(&options, work, Some(host.as_fd().as_raw_fd()))?;
-    let result = watch(&mut ring, watched.as_raw_fd(), &host, wake);
+    let mut rounds = || {
+        let failed = |_| io::Error::from_raw_os_error(libc::EIO);
+        ring.push_poll(watched.as_raw_fd(), libc::POLLIN as u32, Token::new(0, 0), true);
+        ring.enter(Wait::No).map_err(failed)?;
+        let mut worst = Signals::AtOnce;
+        for _ in 0..2 {
+            wake();
+            worst = worst.min(look(&host, late)?);
+            if worst == Signals::Never {
+                break; // the next one may stand for it
+            }
+            host.clear();
+            settle();
+            ring.enter(Wait::No).map_err(failed)?;
+            ring.reap().for_each(drop);
+        }
+        Ok(worst)
+    };
+    let result = rounds();
     ring.close();
     result
 }
 
-fn watch(ring: &mut Uring, watched: RawFd, host: &EventFd, wake: impl Fn()) -> io::Result<Signals> {
-    let failed = |_| io::Error::from_raw_os_error(libc::EIO);
-    ring.push_poll(watched, libc::POLLIN as u32, Token::new(0, 0), true);
-    ring.enter(Wait::No).map_err(failed)?;
-    let mut signals = Signals::AtOnce;
-    for _ in 0..2 {
-        wake();
-        let is_signalled = |limit| {
-            event::poll([Interest::Readable(host.as_fd()), Interest::Not], Some(limit))
-                .map(|[host, _]| host.readable)
-        };
-        signals = match (is_signalled(Duration::ZERO)?, signals) {
-            (true, so_far) => so_far,
-            (false, Signals::Never) => Signals::Never,
-            (false, _) if is_signalled(LATE)? => Signals::Late,
-            (false, _) => Signals::Never,
-        };
-        host.clear();
-        ring.enter(Wait::No).map_err(failed)?;
-        ring.reap().for_each(drop);
+/// When a host is signalled: now, within `late`, or not.
+fn look(host: &EventFd, late: Duration) -> io::Result<Signals> {
+    let mut limits = [(Duration::ZERO, Signals::AtOnce), (late, Signals::Late)].into_iter();
+    let mut limit = limits.next();
+    while let Some((time, signals)) = limit {
+        let interests = [Interest::Readable(host.as_fd()), Interest::Not];
+        let [polled, _] = event::poll(interests, Some(time))?;
+        match (polled.readable, polled.interrupted) {
+            (true, _) => return Ok(signals),
+            (false, true) => {} // a signal of another kind: again
+            (false, false) => limit = limits.next(),
+        }
     }
-    Ok(signals)
+    Ok(Signals::Never)
 }
 
 #[cfg(test)]
@@ -82,20 +137,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_signals_at_once_however_work_is_done_and_an_eventfd_does_not_where_it_is_deferred() {
-        for work in Work::ALL {
-            if Uring::with(&ReactorOptions::new(), work, None).map(Uring::close).is_err() {
-                continue; // not here
-            }
-            assert_eq!(of(work), of(work), "asked once");
-            assert!(of(work) > Signals::Never || work == Work::Deferred, "{work:?}");
+    fn a_pipe_signals_a_host_in_some_mode_and_what_never_happens_is_never_signalled() {
+        let modes: Vec<Work> = Work::ALL
+            .into_iter()
+            .filter(|&work| {
+                Uring::with(&ReactorOptions::new(), work, None).map(Uring::close).is_ok()
+            })
+            .collect();
+        if modes.is_empty() {
+            return; // no io_uring here: `tests/refused.rs` is about that
         }
-        // What a kernel of the 6.12 series does of a pipe, every kernel since 6.10 does of an eventfd: the completion is
-        // raised in that eventfd's own wake-up, and the second one is not signalled. So is it seen that none comes.
-        let event = EventFd::new().unwrap();
-        match try_out(Work::Deferred, event.as_fd(), || event.signal()) {
-            Ok(signals) => assert!(signals < Signals::AtOnce, "{signals:?}"),
-            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}"),
+        let pipe = SignalPipe::new().unwrap();
+        let try_mode = |work, wakes: bool| {
+            let wake = || {
+                if wakes {
+                    pipe.write()
+                }
+            };
+            try_out(work, Duration::from_millis(20), pipe.as_fd(), wake, || pipe.drain()).unwrap()
+        };
+        assert!(modes.iter().any(|&work| try_mode(work, true) > Signals::Never));
+        for &work in &modes {
+            assert_eq!(try_mode(work, false), Signals::Never, "{work:?}");
         }
+        let best =
+            best_ring(&ReactorOptions::new(), Some(EventFd::new().unwrap().as_fd().as_raw_fd()));
+        best.unwrap().close();
     }
 }

@@ -17,9 +17,9 @@ use super::fault::Fault;
 use super::kick::{Answer, Kicked};
 use super::op::{Readiness, Released};
 use super::ops::{Kind, Ops};
+use super::signals;
 use super::timer::Timers;
 use super::token::Token;
-use super::uring::Uring;
 use super::warning;
 use crate::{Coalesce, Error, IoUringFeatures, ReactorOptions, Result, Step, trace};
 
@@ -103,9 +103,9 @@ impl State {
             None if !options.requires_io_uring() => Fallback::Poll,
             _ => Fallback::Fail,
         };
-        let engine = match Uring::new(options, event).map(Engine::Uring) {
+        let engine = match signals::best_ring(options, event).map(Engine::Uring) {
             Ok(engine) => Ok(engine),
-            Err(error) => fallback.for_fault(Fault::of_setup(&error), wake),
+            Err(fault) => fallback.for_fault(fault, wake),
         };
         // One op more than the user may have: the unparker's.
         let limit = options.op_limit() as usize + 1;

@@ -13,7 +13,6 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use super::alarm::Setting;
 use super::engine::{Completion, Wait};
 use super::fault::{Fault, Fruitless};
-use super::signals::{self, Signals};
 use super::token::{Answered, Token};
 use super::warning;
 use crate::sys::{fork, patience};
@@ -49,7 +48,7 @@ pub(super) enum Work {
 impl Work {
     pub(super) const ALL: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::Interrupting];
 
-    fn feature(self) -> IoUringFeatures {
+    pub(super) fn feature(self) -> IoUringFeatures {
         match self {
             Self::Deferred => IoUringFeatures::DEFERRED_WORK,
             Self::Cooperative => IoUringFeatures::COOPERATIVE_WORK,
@@ -74,36 +73,9 @@ const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
 impl Uring {
-    /// Sets a ring up with the best flags that this kernel takes and that do what they should. That is found by
-    /// asking and trying, never from its version: distributions backport, and containers forbid.
-    ///
-    /// Completions signal `event`, if there is one.
-    pub(super) fn new(options: &ReactorOptions, event: Option<RawFd>) -> io::Result<Self> {
-        let mut refused = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        for least in [Signals::AtOnce, Signals::Late] {
-            for work in Work::ALL {
-                if !options.allowed().contains(work.feature()) {
-                    continue;
-                }
-                let ring = match Self::with(options, work, event) {
-                    Ok(ring) => ring,
-                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                        refused = error;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                // A host that is not signalled would sleep for ever.
-                if event.is_none() || signals::of(work) >= least {
-                    return Ok(ring);
-                }
-                ring.close();
-            }
-        }
-        Err(refused)
-    }
-
-    /// The same, which posts its completions so; EINVAL where the kernel does not know that.
+    /// Sets up a ring that posts completions as `work` says, and signals `event`, if there is one. EINVAL if the kernel
+    /// lacks that mode. What a kernel has is found by asking, never from its version: distributions backport, and
+    /// containers forbid.
     pub(super) fn with(
         options: &ReactorOptions,
         work: Work,

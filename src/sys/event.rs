@@ -80,6 +80,33 @@ impl AsFd for Beacon {
     }
 }
 
+/// A pipe to oneself: readable from a write to a drain.
+#[derive(Debug)]
+pub(crate) struct SignalPipe(Beacon);
+
+impl SignalPipe {
+    pub(crate) fn new() -> Result<Self> {
+        Beacon::new().map(Self)
+    }
+
+    /// Makes it readable.
+    pub(crate) fn write(&self) {
+        self.0.light();
+    }
+
+    /// Makes it unreadable again.
+    pub(crate) fn drain(&self) {
+        let mut bytes = [0; 16];
+        let _ = rustix::io::read(&self.0.seen, &mut bytes);
+    }
+}
+
+impl AsFd for SignalPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// What a descriptor turned out to be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Polled {

@@ -201,7 +201,8 @@ pub fn keeps_time<H: Host>() {
     run::<H, _>(async {
         let order = Rc::new(RefCell::new(Vec::new()));
         let start = Instant::now();
-        for ms in [40_u64, 10, 30, 20] {
+        // Far enough apart for a host that is slow to begin with the last one.
+        for ms in [400_u64, 100, 300, 200] {
             let order = Rc::clone(&order);
             H::spawn(async move {
                 time::sleep(Duration::from_millis(ms)).await;
@@ -219,7 +220,7 @@ pub fn keeps_time<H: Host>() {
         while order.borrow().len() < 4 {
             time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(*order.borrow(), [10, 20, 30, 40]);
+        assert_eq!(*order.borrow(), [100, 200, 300, 400]);
         let never = time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
         assert!(never.is_err());
     });
