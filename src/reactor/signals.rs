@@ -151,7 +151,7 @@ mod tests {
         let try_mode = |work, wakes: bool| {
             let wake = || {
                 if wakes {
-                    pipe.write()
+                    pipe.write();
                 }
             };
             try_out(work, Duration::from_millis(20), pipe.as_fd(), wake, || pipe.drain()).unwrap()

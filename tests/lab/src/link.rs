@@ -261,7 +261,6 @@ pub(crate) fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::
     request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
 }
 
-/// Makes a VXLAN interface over another one, to one remote host.
 /// Makes an interface whose driver does not say how many queues it has (an intermediate functional block).
 ///
 /// # Errors
@@ -276,6 +275,7 @@ pub fn add_ifb(name: &str, queues: u32) -> io::Result<()> {
     set_up(name, true)
 }
 
+/// Makes a VXLAN interface over another one, to one remote host.
 pub(crate) fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
     const PORT: u16 = 4789;
     let mut message = named(name);
