@@ -28,9 +28,10 @@ micro *args:
 bench-field *args:
     cargo run --release --ignore-rust-version --features libpcap,netring32 --bin field -- --markdown ../../docs/PERFORMANCE.md --svg ../../docs/performance.svg {{ args }}
 
-# Other kernels and cards, in QEMU; `just kernels --help` says how to choose. All of it takes more than an hour.
-kernels *args:
-    cargo run -p ringtap-kernels -- --write docs/KERNELS.md {{ args }}
+# Other kernels and cards, in QEMU: all of them, which takes hours and writes docs/KERNELS.md, or those that are named
+# (`just kernels --help`).
+kernels *args="--write docs/KERNELS.md":
+    cargo run -p ringtap-kernels -- {{ args }}
 
 # Lets a binary capture without root.
 setcap binary:

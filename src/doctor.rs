@@ -8,8 +8,9 @@
 //! }
 //! ```
 //!
-//! It tries what can be tried without disturbing anybody (an io_uring, a small ring on the loopback, an XDP
-//! program that is loaded and not attached), and asks the kernel for the rest. It changes nothing.
+//! It tries what can be tried without disturbing anybody (an io_uring, small rings and nine frames of a protocol that
+//! nobody has on the loopback, an XDP program that is loaded and not attached), and asks the kernel for the rest. It
+//! changes nothing.
 
 mod interface;
 mod io_uring;

@@ -107,12 +107,10 @@ pub(crate) fn queues(asker: Asker<'_>, name: &str) -> Option<(u32, u32)> {
         return Some(queues);
     }
     let index = asker.index(name).ok()?;
-    let made_with = netlink::queues(index).ok().flatten()?;
     let name = asker.name_of(index).ok()?; // its own, not an alternative one
-    Some(
-        netdev::queues_in_sysfs(&name, index)
-            .map_or(made_with, |(rx, tx)| (rx.min(made_with.0), tx.min(made_with.1))),
-    )
+    let address = asker.address(&name).unwrap_or_default();
+    let in_use = netdev::queues_in_sysfs(&name, index, &address);
+    in_use.or_else(|| netlink::queues(index).ok().flatten())
 }
 
 impl InterfaceInfo {
@@ -134,8 +132,9 @@ impl InterfaceInfo {
 
 /// Asks the kernel about an interface of the calling thread's network namespace.
 ///
-/// Needs no capability. Reads by ioctl (netdevice(7), `SIOCETHTOOL`), so it answers for the
-/// namespace the thread is in, which `/sys/class/net` may not.
+/// Needs no capability. Reads by ioctl (netdevice(7), `SIOCETHTOOL`) and rtnetlink, so it answers for the namespace that
+/// the thread is in. `/sys/class/net`, which may be of another one, is asked only how many queues an interface has, and
+/// only if it knows that very interface.
 ///
 /// # Errors
 /// [`Error::NoSuchInterface`], or [`Error::Os`] where the kernel refuses.

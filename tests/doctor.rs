@@ -29,7 +29,7 @@ fn where_everything_is_allowed_everything_works() {
     net.loopback_up();
     let report = examine(Some(&veth.left));
     let timeouts = report.find("packet sockets", "block timeouts").unwrap();
-    assert!(timeouts.detail.starts_with("1 ms asked, "), "{timeouts:?}");
+    assert!(timeouts.detail.starts_with("a timeout of 1 ms takes "), "{timeouts:?}");
     for (area, subject) in [
         ("system", "kernel"),
         ("system", "cores"),

@@ -46,7 +46,7 @@ fn link(info: &InterfaceInfo) -> Finding {
 fn queues(info: &InterfaceInfo) -> Finding {
     let cores = crate::sys::thread::allowed_cores().map_or(1, |cores| cores.len() as u32);
     match info.rx_queues {
-        None => Finding::unknown("queues", "the driver does not say how many it has"),
+        None => Finding::unknown("queues", "nobody says how many it has"),
         Some(queues) if queues < cores => {
             let detail = format!(
                 "{queues} receive, for {cores} cores: the kernel's part is done by as many"

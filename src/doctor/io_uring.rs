@@ -66,7 +66,7 @@ fn other_runtimes(own: IoUringFeatures, hosted: crate::Result<IoUringFeatures>) 
         Ok(hosted) if works_for(own) && !works_for(hosted) => Finding::limited(
             SUBJECT,
             "this kernel loses signals of deferred work: their reactors do without it",
-            "Linux 6.12.113, or 6.18 and later, signal all",
+            "6.18 and later kernels signal all; it costs little",
         ),
         Ok(_) => Finding::works(SUBJECT, "every completion signals them"),
     }

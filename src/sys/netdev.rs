@@ -24,12 +24,13 @@ const LONGEST_HEADER: usize = 18;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asker<'a>(pub(crate) BorrowedFd<'a>);
 
-/// Receive and transmit queues in use, as sysfs has them; `None` where the sysfs that is mounted is of another
-/// network namespace, as far as that can be told: it has not this interface.
-pub(crate) fn queues_in_sysfs(name: &str, index: u32) -> Option<(u32, u32)> {
+/// Receive and transmit queues in use, as sysfs has them; `None` where it has not this interface: it may be mounted for
+/// another network namespace, where another interface has the name.
+pub(crate) fn queues_in_sysfs(name: &str, index: u32, address: &[u8]) -> Option<(u32, u32)> {
     let folder = std::path::Path::new("/sys/class/net").join(name);
-    let known = std::fs::read_to_string(folder.join("ifindex")).ok()?;
-    if known.trim().parse() != Ok(index) {
+    let read = |file| std::fs::read_to_string(folder.join(file)).ok();
+    let bytes: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
+    if read("ifindex")?.trim().parse() != Ok(index) || read("address")?.trim() != bytes.join(":") {
         return None;
     }
     let (mut rx, mut tx) = (0, 0);
@@ -87,6 +88,14 @@ impl Asker<'_> {
         // SAFETY: SIOCGIFHWADDR fills this member.
         let address = unsafe { answer.ifr_ifru.ifru_hwaddr };
         Ok(address.sa_family)
+    }
+
+    /// The hardware address, of six bytes.
+    pub(crate) fn address(&self, name: &str) -> io::Result<[u8; 6]> {
+        let answer = self.ask(name, libc::SIOCGIFHWADDR as libc::Ioctl)?;
+        // SAFETY: SIOCGIFHWADDR fills this member.
+        let data = unsafe { answer.ifr_ifru.ifru_hwaddr }.sa_data;
+        Ok(std::array::from_fn(|at| data[at] as u8))
     }
 
     /// The driver's name, from `ETHTOOL_GDRVINFO`.

@@ -171,6 +171,10 @@ mod tests {
         assert_eq!(parse_peer(&message), Some(5));
         push(&mut message, IFLA_LINK_NETNSID, &[0; 4]);
         assert_eq!(parse_peer(&message), None, "elsewhere");
+        push(&mut message, IFLA_NUM_TX_QUEUES, &2_u32.to_ne_bytes());
+        assert_eq!(parse_queues(&message), None, "of one direction");
+        push(&mut message, IFLA_NUM_RX_QUEUES, &4_u32.to_ne_bytes());
+        assert_eq!(parse_queues(&message), Some((4, 2)));
     }
 
     #[test]

@@ -77,6 +77,27 @@ fn an_address_or_length_that_cannot_be_is_refused() {
 }
 
 #[test]
+fn a_share_that_no_socket_uses_is_whole_again_whatever_its_fill_ring_was_given() {
+    let umem = Umem::new(Mapping::heap(8 * CHUNK as usize), CHUNK, 0, 2);
+    let (_first, mut second) = (umem.take_share().unwrap(), umem.take_share().unwrap());
+    for given in 0..=4 {
+        let for_tx = second.chunks.split_off(3);
+        let given = given.min(second.chunks.len());
+        for _ in 0..given {
+            let chunk = second.chunks.pop().unwrap();
+            umem.give(chunk, second.holder.holder());
+        }
+        umem.take_unseen(second.number, &mut second.holder, &mut second.chunks);
+        second.chunks.extend(for_tx);
+        umem.return_share(second);
+        second = umem.take_share().expect("it was returned");
+        assert!(umem.take_share().is_none(), "once");
+        let numbers: Vec<u32> = second.chunks.iter().map(Chunk::number).collect();
+        assert_eq!((second.number, numbers), (1, vec![4, 5, 6, 7]), "{given} given");
+    }
+}
+
+#[test]
 fn a_frame_taken_out_of_its_lease_can_be_changed_and_its_chunk_goes_home() {
     let umem = Arc::new(Umem::new(Mapping::heap(8 * CHUNK as usize), CHUNK, 0, 2));
     let mut shares = [umem.take_share().unwrap(), umem.take_share().unwrap()];

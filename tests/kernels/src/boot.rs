@@ -1,6 +1,7 @@
 //! One boot of a guest, and what it said.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,8 +10,11 @@ use crate::image::Programs;
 use crate::packages::Kernel;
 use crate::{Result, cells::Card};
 
+/// The status of a cell that was to run and did not.
+const MISSING: i32 = -1;
+
 /// How one cell of the matrix ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     pub(crate) cell: String,
     /// Of the command; 124 where its time was up.
@@ -26,8 +30,15 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Whether it ran, did something, and all of that well.
     pub(crate) fn is_good(&self) -> bool {
-        self.code == 0 && self.failed.is_empty() && self.kernel.is_empty()
+        let has_run = self.passed > 0 || !self.said.is_empty();
+        has_run && self.code == 0 && self.failed.is_empty() && self.kernel.is_empty()
+    }
+
+    /// A cell of which nothing was heard.
+    fn missing(cell: &str) -> Self {
+        Self { cell: cell.to_owned(), code: MISSING, ..Self::default() }
     }
 }
 
@@ -47,6 +58,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) initrd: &'a Path,
     pub(crate) log: &'a Path,
     pub(crate) card: Option<&'a Card>,
+    /// The cells of its script.
+    pub(crate) cells: &'a [String],
     pub(crate) limit: Duration,
 }
 
@@ -58,9 +71,13 @@ impl Boot {
 
 impl Machine<'_> {
     pub(crate) fn boot(&self, kernel: &Kernel) -> Result<Boot> {
-        let _ = fs::remove_file(self.log);
+        // The guest writes its results where the kernel does not write.
+        let results = self.log.with_extension("results");
+        for file in [self.log, &results] {
+            let _ = fs::remove_file(file);
+        }
         let share = |name: &str| self.programs.folder.join("usr/share").join(name);
-        let mut qemu = self.programs.command("usr/bin/qemu-system-x86_64");
+        let mut qemu = self.programs.bounded("usr/bin/qemu-system-x86_64", self.limit);
         for folder in ["qemu", "seabios"].map(share) {
             qemu.arg("-L").arg(folder);
         }
@@ -78,7 +95,9 @@ impl Machine<'_> {
             "2",
         ]);
         qemu.args(["-nodefaults", "-nographic", "-no-reboot"]);
-        qemu.arg("-serial").arg(format!("file:{}", self.log.display()));
+        for file in [self.log, &results] {
+            qemu.arg("-serial").arg(format!("file:{}", file.display()));
+        }
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(self.initrd);
         qemu.args(["-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off nokaslr"]);
         if let Some(card) = self.card {
@@ -88,20 +107,12 @@ impl Machine<'_> {
             // The other end sends what the card under test receives, and the other way round.
             qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02,romfile=");
         }
-        qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        qemu.stdin(Stdio::null());
         let begun = Instant::now();
-        let mut child = qemu.spawn()?;
-        while child.try_wait()?.is_none() {
-            if begun.elapsed() > self.limit {
-                child.kill()?;
-                child.wait()?;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let complaint = child.wait_with_output()?.stderr;
-        let log = fs::read(self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        if !log.contains("@@ booted") {
+        let complaint = qemu.output()?.stderr;
+        let said = fs::read(&results).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        if !said.contains("@@ booted") {
             let complaint = String::from_utf8_lossy(&complaint);
             return Err(format!(
                 "{} did not boot: {complaint}, see {}",
@@ -110,15 +121,18 @@ impl Machine<'_> {
             )
             .into());
         }
-        Ok(Boot {
-            outcomes: outcomes(&log),
-            seconds: begun.elapsed().as_secs(),
-            is_complete: log.contains("@@ end"),
-        })
+        let mut outcomes = outcomes(&said);
+        for cell in self.cells {
+            if outcomes.iter().filter(|outcome| outcome.cell == *cell).count() != 1 {
+                outcomes.push(Outcome::missing(cell));
+            }
+        }
+        let (seconds, is_complete) = (begun.elapsed().as_secs(), said.contains("@@ end"));
+        Ok(Boot { outcomes, seconds, is_complete })
     }
 }
 
-/// What the guest's init wrote to the console.
+/// What the guest's init wrote.
 fn outcomes(log: &str) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for line in log.lines().map(|line| line.trim_end_matches('\r')) {
@@ -130,16 +144,8 @@ fn outcomes(log: &str) -> Vec<Outcome> {
             let cell = words.next().unwrap_or_default().to_owned();
             let code = number(&mut words).unwrap_or(-1);
             let seconds = number(&mut words).unwrap_or(0);
-            outcomes.push(Outcome {
-                cell,
-                code,
-                seconds: u64::try_from(seconds).unwrap_or(0),
-                passed: 0,
-                ignored: 0,
-                failed: Vec::new(),
-                said: Vec::new(),
-                kernel: Vec::new(),
-            });
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            outcomes.push(Outcome { cell, code, seconds, ..Outcome::default() });
         }
         let Some(outcome) = outcomes.last_mut() else { continue };
         if let Some(line) = line.strip_prefix("@> ") {
@@ -177,7 +183,8 @@ pub(crate) struct Scratch(PathBuf);
 impl Scratch {
     pub(crate) fn new() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("ringtap-kernels-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
+        // Not one that somebody else has made.
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self(folder))
     }
 

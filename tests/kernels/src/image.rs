@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::packages::Kernel;
 use crate::{Result, run, text};
@@ -49,6 +50,15 @@ impl Programs {
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
         let libraries = libraries.map(|place| self.folder.join(place).display().to_string());
         command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        command
+    }
+
+    /// The same, ended when its time is up.
+    pub(crate) fn bounded(&self, program: &str, limit: Duration) -> Command {
+        let unbounded = self.command(program);
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5"]).arg(limit.as_secs().to_string()).arg(unbounded.get_program());
+        command.envs(unbounded.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command
     }
 

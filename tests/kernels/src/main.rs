@@ -69,7 +69,7 @@ fn plan() -> Result<Plan> {
         print!("{HELP}");
         std::process::exit(0);
     }
-    let plan = Plan {
+    let mut plan = Plan {
         is_quick: arguments.contains("--quick"),
         series: arguments.values_from_str("--kernel")?,
         suites: arguments.values_from_str("--suite")?,
@@ -81,10 +81,28 @@ fn plan() -> Result<Plan> {
         write: arguments.opt_value_from_str("--write")?,
         logs: arguments.opt_value_from_str("--logs")?,
     };
-    match arguments.finish().as_slice() {
-        [] => Ok(plan),
-        [unknown, ..] => Err(format!("unknown argument {}", unknown.display()).into()),
+    if let [unknown, ..] = arguments.finish().as_slice() {
+        return Err(format!("unknown argument {}", unknown.display()).into());
     }
+    let known_suites: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+    let known_cards: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
+    for (named, known) in
+        [(&plan.series, SERIES), (&plan.suites, &known_suites[..]), (&plan.cards, &known_cards)]
+    {
+        if let Some(unknown) = named.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("no {unknown}; there are {}", known.join(", ")).into());
+        }
+    }
+    // Whoever names one kind wants that.
+    let (names_suites, names_cards) =
+        (!plan.suites.is_empty() || !plan.tests.is_empty(), !plan.cards.is_empty());
+    plan.has_cards &= names_cards || !names_suites;
+    plan.has_suites &= names_suites || !names_cards;
+    let is_whole = !plan.is_quick && !names_suites && !names_cards && plan.series.is_empty();
+    if plan.write.is_some() && !(is_whole && plan.has_cards && plan.has_suites) {
+        return Err("`--write` is for the whole matrix: it replaces all of the tables".into());
+    }
+    Ok(plan)
 }
 
 /// What one boot runs.
@@ -130,8 +148,13 @@ impl Plan {
                 join(&[&base, &modules, &script], &initrd)?;
                 let log = self.log(&scratch, &name)?;
                 let limit = self.limit;
-                let machine =
-                    Machine { programs: &programs, initrd: &initrd, log: &log, card, limit };
+                let cells: Vec<String> = text
+                    .lines()
+                    .filter_map(|line| line.trim_start().strip_prefix("cell "))
+                    .filter_map(|line| Some(line.split(' ').next()?.to_owned()))
+                    .collect();
+                let (programs, initrd) = (&programs, &initrd);
+                let machine = Machine { programs, initrd, log: &log, card, cells: &cells, limit };
                 let boot = machine.boot(&kernel)?;
                 std::fs::remove_file(initrd)?;
                 report(&kernel.release, card, &boot, &log);
@@ -235,7 +258,7 @@ fn report(release: &str, card: Option<&Card>, boot: &boot::Boot, log: &Path) {
     }
     if !boot.is_good() {
         println!("what the guest printed of what failed:");
-        let text = std::fs::read(log).unwrap_or_default();
+        let text = std::fs::read(log.with_extension("results")).unwrap_or_default();
         for line in
             String::from_utf8_lossy(&text).lines().filter_map(|line| line.strip_prefix("@| "))
         {

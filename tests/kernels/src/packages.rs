@@ -76,15 +76,15 @@ impl Packages {
             let is_fresh = fs::metadata(&stamp)
                 .and_then(|of| of.modified())
                 .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 86_400));
-            if !is_fresh {
-                run(packages.apt(name, "apt-get").args([
-                    "-o",
-                    "APT::Update::Error-Mode=any",
-                    "update",
-                    "-qq",
-                ]))
-                .map_err(|e| Away(e.to_string()))?;
-                fs::write(stamp, "")?;
+            if is_fresh {
+                continue;
+            }
+            let mut update = packages.apt(name, "apt-get");
+            let update = update.args(["-o", "APT::Update::Error-Mode=any", "update", "-qq"]);
+            match fetch(update) {
+                Ok(()) => fs::write(stamp, "")?,
+                Err(error) if stamp.exists() => println!("with older lists of packages: {error}"),
+                Err(error) => return Err(error),
             }
         }
         Ok(packages)
@@ -132,7 +132,7 @@ impl Packages {
         }
         let mut install = self.apt("programs", "apt-get");
         install.args(["-y", "-qq", "--no-install-recommends", "--download-only", "--reinstall"]);
-        run(install.args([
+        fetch(install.args([
             "-t",
             "bookworm-backports",
             "install",
@@ -161,7 +161,7 @@ impl Packages {
         let place = self.root.join("debs").join(name);
         fs::create_dir_all(&place)?;
         let mut download = self.apt("kernels", "apt-get");
-        run(download.current_dir(&place).args(["-qq", "download"]).args(packages))?;
+        fetch(download.current_dir(&place).args(["-qq", "download"]).args(packages))?;
         for archive in fs::read_dir(&place)? {
             run(Command::new("dpkg").arg("-x").arg(archive?.path()).arg(&folder))?;
         }
@@ -181,13 +181,30 @@ impl Packages {
             format!("Dir::Cache={}", own("cache")),
             "APT::Get::List-Cleanup=0".to_owned(),
             "APT::Sandbox::User=root".to_owned(),
-            "Debug::NoLocking=1".to_owned(),
         ] {
             command.arg("-o").arg(option);
         }
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
+}
+
+/// Runs one of apt's commands that downloads; [`Away`] where nobody answers.
+fn fetch(command: &mut Command) -> Result<()> {
+    const SIGNS: [&str; 5] = [
+        "Could not resolve",
+        "Temporary failure resolving",
+        "Could not connect",
+        "Connection failed",
+        "connection timed out",
+    ];
+    run(command).map_err(|error| {
+        let text = error.to_string();
+        match SIGNS.iter().any(|sign| text.contains(sign)) {
+            true => Away(text).into(),
+            false => error,
+        }
+    })
 }
 
 /// The one entry of a folder whose name begins so.
