@@ -107,6 +107,9 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
             }
             sender.join().unwrap();
             drop(ticking);
+            let stats = ringtap::Reactor::current().unwrap().stats();
+            let is_fixed = matches!(coalesce, Coalesce::Fixed(_));
+            assert!(stats.coalesced > 0 || !is_fixed, "{coalesce:?}: {stats:?}");
         });
         tally.assert_complete();
     }
@@ -219,7 +222,7 @@ fn readable_waits_until_there_is_a_batch() {
 }
 
 #[ringtap_lab::test]
-fn several_captures_on_one_thread_all_progress_under_a_flood() {
+fn several_captures_on_one_thread_all_progress_side_by_side() {
     let Some(net) = namespace() else { return };
     let pairs = [(); 3].map(|()| (net.veth(), Pace::default()));
     let traffic = Traffic { flows: 4, ..Traffic::default() };

@@ -76,17 +76,6 @@ impl Generator {
         }
     }
 
-    /// Floods for this long.
-    ///
-    /// # Panics
-    /// As [`flood`](Self::flood).
-    pub fn flood_for(&mut self, time: Duration) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            self.flood(16 * BATCH as u64);
-        }
-    }
-
     /// Sends bursts of `burst` frames with a pause between them, `count` in all.
     ///
     /// # Panics
