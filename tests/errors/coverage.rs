@@ -17,6 +17,9 @@ fn variants(file: &str, name: &str) -> BTreeSet<String> {
     names.map(|line| format!("{name}::{}", word(line))).collect()
 }
 
+/// What only a card provokes that this machine has not: `doctor --report` meets it on igb (`tests/kernels`).
+const ON_CARDS: &[&str] = &["Step::KickWithoutProgram"];
+
 #[ringtap_lab::test]
 fn every_error_is_provoked_by_name() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors");
@@ -45,7 +48,9 @@ fn every_error_is_provoked_by_name() {
                 !tests[at + variant.len()..].starts_with(|c: char| c.is_alphanumeric())
             })
         };
-        missing.extend(found.into_iter().filter(|variant| !is_named(variant)));
+        let is_missing =
+            |variant: &String| !is_named(variant) && !ON_CARDS.contains(&variant.as_str());
+        missing.extend(found.into_iter().filter(is_missing));
     }
     assert!(missing.is_empty(), "of {count} errors these are not provoked: {missing:#?}");
 }

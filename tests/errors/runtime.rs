@@ -220,10 +220,30 @@ fn a_socket_that_cannot_be_polled() {
 }
 
 /// What runs in a process of its own; as an ordinary test it does nothing.
+#[ringtap_lab::test]
+fn a_host_that_no_completion_signals() {
+    process::run_in(module_path!(), "unsignalled");
+}
+
 mod child {
     use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
     use super::*;
+
+    #[ringtap_lab::test]
+    fn unsignalled() {
+        let Some(_) = process::value() else { return };
+        // What is tried is a pipe, into which nothing comes.
+        let attached = seccomp::without(libc::SYS_write, None, libc::EPERM, || {
+            Hosted::attach(ReactorOptions::default()).map(drop)
+        });
+        says!(
+            attached,
+            Error::HostUnsignalled,
+            "this kernel's io_uring loses the signals that another runtime waits for; the built-in executor works, and \
+             so may a newer kernel"
+        );
+    }
 
     #[ringtap_lab::test]
     fn not_pollable() {

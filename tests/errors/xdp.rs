@@ -7,7 +7,7 @@ use ringtap::{
     XdpMode, XdpProgram, XdpSocket,
 };
 use ringtap_lab::seccomp::without;
-use ringtap_lab::{namespace, xdp};
+use ringtap_lab::{child as process, namespace, xdp};
 
 use crate::setup::{privileged, sender, socket};
 use crate::{FORBIDDEN, says};
@@ -43,9 +43,9 @@ fn sockets_that_send() {
     );
     says!(
         tx().copy_mode(CopyMode::ZeroCopy).build(),
-        Error::Os { step: Step::BindQueue, .. },
-        "binding to the queue ({v}, queue 0): Operation not supported (os error 95); the driver has no zero-copy; ask \
-         for `CopyMode::Auto`"
+        Error::Os { step: Step::BindZeroCopy, .. },
+        "binding to the queue without copies ({v}, queue 0): Operation not supported (os error 95); the driver has no \
+         zero-copy; ask for `CopyMode::Auto`"
     );
     let huge = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB);
     let pages = without(libc::SYS_mmap, Some((3, huge)), libc::ENOMEM, || {
@@ -179,4 +179,34 @@ fn programs_that_load() {
     );
     let small = XdpProgram::from_map(&other.left, true, xdp::xskmap(1).unwrap()).unwrap();
     assert!(small.is_generic());
+}
+
+#[ringtap_lab::test]
+fn a_queue_that_is_refused_with_multi_buffer_packets() {
+    process::run_in(module_path!(), "multi_buffer");
+}
+
+mod child {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[ringtap_lab::test]
+    fn multi_buffer() {
+        let Some(_) = process::value() else { return };
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let veth = net.veth();
+        let v = &veth.left;
+        // Nobody else opens anything here: the socket has the number behind that of the one that asks.
+        let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+        let refused = without(libc::SYS_bind, Some((0, i64::from(next) + 1)), libc::EINVAL, || {
+            sender(v).multi_buffer(true).build().map(drop)
+        });
+        says!(
+            refused,
+            Error::Os { step: Step::BindMultiBuffer, .. },
+            "binding to the queue with multi-buffer packets ({v}, queue 0): Invalid argument (os error 22); the queue \
+             can be bound without `multi_buffer(true)`, which needs Linux 6.6 and driver support"
+        );
+    }
 }
