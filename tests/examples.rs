@@ -149,9 +149,13 @@ fn none_is_left_out() {
     }
     let mut there = BTreeSet::new();
     for entry in folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten() {
-        there.extend(
-            entry.unwrap().file_name().to_str().unwrap().strip_suffix(".rs").map(str::to_owned),
-        );
+        let path = entry.unwrap().path();
+        let is_package = path.join("Cargo.toml").exists();
+        let is_example = path.extension().is_some_and(|extension| extension == "rs")
+            || path.join("main.rs").exists() && !is_package;
+        if is_example {
+            there.insert(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
     }
     assert_eq!(listed, there.iter().map(String::as_str).collect());
 }
