@@ -104,8 +104,8 @@ pub(crate) struct Card {
     pub(crate) device: &'static str,
 }
 
-/// Tests that are no use in an emulator: of so many frames that they take minutes, of super-frames, which TCP makes on a
-/// fast machine only, and of the sources, which are not there.
+/// Tests that are left out in an emulator. Some take minutes there for their millions of frames, some need super-frames, which
+/// TCP makes on a fast machine only, and one reads the sources, which are not there.
 const LEFT_OUT: &[&str] = &[
     "a_million_frames",
     "two_hundred_thousand_frames",

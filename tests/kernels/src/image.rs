@@ -53,7 +53,7 @@ impl Programs {
         command
     }
 
-    /// The same, ended when its time is up.
+    /// A program of theirs that is ended after `limit`.
     pub(crate) fn bounded(&self, program: &str, limit: Duration) -> Command {
         let unbounded = self.command(program);
         let mut command = Command::new("timeout");
@@ -75,7 +75,7 @@ impl Programs {
     }
 }
 
-/// What is the same for all kernels: writes it to `archive`.
+/// Writes the part of the guest's files that all kernels share to `archive`.
 pub(crate) fn base(
     programs: &Programs,
     folder: &Path,

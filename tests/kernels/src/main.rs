@@ -178,7 +178,7 @@ impl Plan {
         Ok(!rows.is_empty() && rows.iter().all(|row| row.boot.is_good()))
     }
 
-    /// What is to be run on a kernel.
+    /// The boots that a kernel is in for.
     fn loads(&self, series: &str) -> Vec<Load> {
         let is_named = |wanted: &[String], name: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Pace(Arc<AtomicU64>);
 
 impl Pace {
-    /// So many more have arrived.
+    /// Counts frames that have arrived.
     pub fn count(&self, frames: usize) {
         self.0.fetch_add(frames as u64, Ordering::Relaxed);
     }
