@@ -187,7 +187,7 @@ pub(super) fn asker() -> Result<OwnedFd> {
     question_socket().map_err(|source| Error::os(Step::QueryInterface("state"), source))
 }
 
-/// The receive queues in use; `None` where nobody says.
+/// The receive queues in use; `None` if neither the driver, sysfs nor rtnetlink says.
 pub(super) fn queue_count(name: &str) -> Result<Option<u32>> {
     ask(name, "queues", |asker| {
         asker.index(name)?;

@@ -260,7 +260,7 @@ fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     {
         return options.no_such_queue(options.queue, count);
     }
-    let zero_copy = match options.copy_mode {
+    let mode = match options.copy_mode {
         CopyMode::ZeroCopy => libc::XDP_ZEROCOPY,
         CopyMode::Auto | CopyMode::Copy => libc::XDP_COPY,
     };
@@ -268,10 +268,12 @@ fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
         options.shared.is_none()
             && QueueProbe::new(index, options.queue).is_ok_and(|probe| probe.bind(flags).is_ok())
     };
-    let step = match () {
-        () if options.multi_buffer && can(zero_copy) => Step::BindMultiBuffer,
-        () if zero_copy == libc::XDP_ZEROCOPY && can(libc::XDP_COPY) => Step::BindZeroCopy,
-        () => Step::BindQueue,
+    let step = if options.multi_buffer && can(mode) {
+        Step::BindMultiBuffer
+    } else if mode == libc::XDP_ZEROCOPY && can(libc::XDP_COPY) {
+        Step::BindZeroCopy
+    } else {
+        Step::BindQueue
     };
     Error::os(step, source)
 }

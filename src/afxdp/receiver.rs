@@ -67,8 +67,8 @@ struct Partial {
     is_sound: bool,
 }
 
-/// A fill ring that has its chunks before its socket is bound: igb's driver, and by reports those of i40e and ice, take
-/// what they find while the queue is set up, and ask for no more where they find nothing.
+/// A fill ring that was given its chunks before its socket is bound. The driver of igb, and by reports those of i40e and ice,
+/// take what they find there while they set the queue up, and never look again if they find nothing.
 pub(super) struct Filled {
     fill: Producer<u64>,
     share: Share,
@@ -93,7 +93,7 @@ impl Filled {
         Self { fill, share, total }
     }
 
-    /// Takes the chunks back, where the socket was not bound: no driver knows the ring.
+    /// Takes the chunks back if the socket could not be bound: a driver that refuses a queue keeps none of them.
     pub(super) fn take_back(self, umem: &Umem) -> Share {
         let Self { fill, mut share, .. } = self;
         drop(fill);

@@ -65,7 +65,7 @@ pub(crate) struct Umem {
     /// Chunks of a share.
     share_len: u32,
     shares_taken: AtomicU32,
-    /// Those that were taken, and not used.
+    /// Shares that were taken and given back unused.
     spare: Mutex<Vec<Share>>,
     slots: Box<[Slot]>,
     /// What has come back of each share.
@@ -141,7 +141,7 @@ impl Umem {
         Some(Share { number, chunks, holder: FillHolder::new(number) })
     }
 
-    /// Takes a share back that no socket uses.
+    /// Makes a share that no socket uses available again.
     pub(crate) fn return_share(&self, mut share: Share) {
         share.chunks.sort_by_key(Chunk::number); // as it was taken
         self.spare().push(share);
@@ -151,7 +151,7 @@ impl Umem {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes back what a fill ring was given that the kernel has never seen.
+    /// Takes back all that a fill ring was given. Its socket was never bound, so the kernel has none of it.
     pub(crate) fn take_unseen(&self, share: u32, holder: &mut FillHolder, free: &mut Vec<Chunk>) {
         let first = share * self.share_len;
         for index in first..first + self.share_len {
