@@ -137,6 +137,7 @@ metrics! { XDP_CATALOGUE:
         committed counter "ringtap_xdp_committed_total" "Frames committed to be sent."
         rejected counter "ringtap_xdp_rejected_total" "Frames committed that the kernel did not send."
         refused counter "ringtap_xdp_refused_total" "Frames to be sent on that were not committed."
+        abandoned counter "ringtap_xdp_abandoned_total" "Frames that the kernel had not taken at the end."
         kicks counter "ringtap_xdp_kicks_total" "Kicks."
         malformed counter "ringtap_xdp_malformed_total" "Entries of the kernel's that named no frame."
         rx_dropped counter "ringtap_xdp_rx_dropped_total" "Packets dropped for want of a frame, or too long for one."

@@ -102,6 +102,8 @@ pub struct XdpStats {
     pub rejected: u64,
     /// Frames received to be sent on that were never committed: too long for the interface, or it took none.
     pub refused: u64,
+    /// Frames that the kernel had not taken when the socket was closed or its sending half dropped; 0 until then.
+    pub abandoned: u64,
     /// Kicks.
     pub kicks: u64,
     /// Entries of the kernel's that named no frame of ours. Always 0.
@@ -157,6 +159,7 @@ impl XdpStats {
             committed: combine(self.committed, other.committed),
             rejected: combine(self.rejected, other.rejected),
             refused: combine(self.refused, other.refused),
+            abandoned: combine(self.abandoned, other.abandoned),
             kicks: combine(self.kicks, other.kicks),
             malformed: combine(self.malformed, other.malformed),
             rx_dropped: combine(self.rx_dropped, other.rx_dropped),

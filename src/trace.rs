@@ -6,7 +6,7 @@
 //! | debug | opened | |
 //! | info | the link went up, or down | `interface` |
 //! | warn | the interface was removed | `interface` |
-//! | warn | an injector ended with frames unsent | `interface`, `abandoned` |
+//! | warn | an injector or an AF_XDP socket ended with frames unsent | `interface`, `abandoned` |
 //! | warn | an AF_XDP socket does not see the VLAN tags of its packets | `interface` |
 //! | debug | a reactor was attached | `backend`, `features` |
 //! | debug | how io_uring signals another runtime, asked once a process | `work`, `signals` |
@@ -73,7 +73,7 @@ pub(crate) fn abandoned(interface: &str, abandoned: u64) {
     let _ = (interface, abandoned);
     #[cfg(feature = "tracing")]
     if abandoned > 0 {
-        tracing::warn!(interface, abandoned, "an injector ended with frames unsent");
+        tracing::warn!(interface, abandoned, "ended with frames unsent");
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
 use ringtap::{
-    Attach, CopyMode, Error, GeometryError, Step, XdpMode, XdpProgram, XdpSocket, XdpSocketBuilder,
-    executor,
+    AsyncXdpSocket, Attach, CopyMode, Error, GeometryError, Step, XdpMode, XdpProgram, XdpSocket,
+    XdpSocketBuilder, executor,
 };
 use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace, xdp};
 use setup::{FEW, assert_conserved, privileged, sender, socket};
@@ -59,6 +59,52 @@ fn bad_input_is_an_error_that_says_what_to_do() {
         assert!(matches!(error, Error::FrameLength { .. }), "{error:?}");
     }
     assert_conserved(&mut first, FEW);
+}
+
+/// The ways in which a socket ends.
+const ENDS: [fn(XdpSocket); 3] = [
+    drop,
+    |socket| {
+        let handle = socket.stats_handle();
+        assert_eq!(socket.close(PATIENCE).unwrap(), handle.stats().unwrap());
+    },
+    |socket| {
+        let handle = socket.stats_handle();
+        let close = async { AsyncXdpSocket::new(socket).unwrap().close(PATIENCE).await };
+        assert_eq!(executor::block_on(close).unwrap(), handle.stats().unwrap());
+    },
+];
+
+#[ringtap_lab::test]
+fn what_is_committed_goes_out_at_the_end_and_what_cannot_is_counted() {
+    // More than one kick takes before 6.17, which are 32 (`xsk_generic_xmit`).
+    const COUNT: u64 = 100;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let committed = || {
+        let mut socket = sender(&veth.left).build().unwrap();
+        (0..COUNT).for_each(|number| socket.send(&traffic.frame(number, 0)).unwrap());
+        socket
+    };
+    for end in ENDS {
+        let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
+        let socket = committed();
+        let handle = socket.stats_handle();
+        end(socket);
+        let stats = handle.stats().unwrap();
+        assert_eq!((stats.committed, stats.rejected, stats.abandoned), (COUNT, 0, 0));
+        far.wait_until(COUNT);
+        far.finish().assert_complete();
+    }
+    link::set_up(&veth.left, false).unwrap();
+    for end in ENDS {
+        let socket = committed();
+        let handle = socket.stats_handle();
+        end(socket);
+        let stats = handle.stats().unwrap();
+        assert_eq!((stats.committed, stats.abandoned), (COUNT, COUNT), "{stats:?}");
+    }
 }
 
 #[ringtap_lab::test]

@@ -35,6 +35,8 @@ pub(super) struct Figures {
     pub(super) refused: Figure,
     /// Frames that were committed, and that the kernel took and did not send.
     pub(super) rejected: Figure,
+    /// Frames that were committed, and that the kernel had not taken at the end.
+    pub(super) abandoned: Figure,
     pub(super) kicks: Figure,
     pub(super) tx_malformed: Figure,
     /// What the kernel had counted when the socket went.
@@ -49,6 +51,7 @@ impl Figures {
             committed: self.committed.get(),
             rejected: self.rejected.get(),
             refused: self.refused.get(),
+            abandoned: self.abandoned.get(),
             kicks: self.kicks.get(),
             malformed: self.rx_malformed.get() + self.tx_malformed.get(),
             ..kernel

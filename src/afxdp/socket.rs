@@ -165,6 +165,22 @@ impl XdpSocket {
         self.sender.as_mut().map_or(Ok(true), |sender| sender.drained(timeout))
     }
 
+    /// Hands over what was committed, waits up to `timeout` until it has come back, closes the socket and returns its
+    /// final statistics. Returns early on an error, such as a link that is down. [`abandoned`](XdpStats::abandoned) counts the
+    /// frames that the kernel had not taken.
+    ///
+    /// Dropping the socket hands over what the kernel takes at once, and waits for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS` of a socket that batches still keep open.
+    pub fn close(mut self, timeout: Duration) -> Result<XdpStats> {
+        // An error shows in the count of abandoned frames.
+        let _ = self.drained(timeout);
+        let stats = self.stats_handle();
+        drop(self);
+        stats.stats()
+    }
+
     /// Running totals of both halves. One system call; resets nothing.
     ///
     /// # Errors

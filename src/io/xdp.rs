@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_sink::Sink;
@@ -18,7 +19,7 @@ use crate::afxdp::{Checksum, Forwarding, Shared};
 use crate::wait::{Empty, Judged, StopHandle};
 use crate::{
     Error, PacketBatch, Result, TxTimestamp, XdpReceiver, XdpSender, XdpSocket, XdpStats,
-    XdpStatsHandle,
+    XdpStatsHandle, time,
 };
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
@@ -179,6 +180,17 @@ impl AsyncXdpSocket {
     /// The queue.
     pub fn queue_id(&self) -> u32 {
         self.shared.queue_id()
+    }
+
+    /// Hands over what was committed, waits for at most `limit` until it has come back, and closes the socket; see
+    /// [`XdpSocket::close`]. Not cancel-safe: if the future is dropped, the socket is dropped too.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn close(mut self, limit: Duration) -> Result<XdpStats> {
+        // What keeps frames from being sent, they are counted for.
+        let _ = time::timeout(limit, self.drained()).await;
+        self.into_inner().close(Duration::ZERO)
     }
 
     /// Takes the socket back, for blocking use or for another thread's reactor.

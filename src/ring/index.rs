@@ -237,6 +237,20 @@ impl<T: Entry> Producer<T> {
     }
 }
 
+impl Producer<Descriptor> {
+    /// Frames that the other side has not taken whole yet, published or not; a frame of several pieces is one.
+    pub(crate) fn outstanding_frames(&mut self) -> u32 {
+        let left = self.outstanding().min(self.ring.layout.size);
+        let is_last = |back: &u32| {
+            let entry = self.ring.entry(self.cursor.own.wrapping_sub(*back));
+            // SAFETY: inside the array, and initialised by the kernel; only this side ever writes there.
+            let Descriptor { options, .. } = unsafe { entry.read() };
+            options & libc::XDP_PKT_CONTD == 0
+        };
+        (1..=left).filter(is_last).count() as u32
+    }
+}
+
 /// Room for one entry.
 #[derive(Debug)]
 pub(crate) struct Place<'a, T>(&'a mut Producer<T>);

@@ -55,6 +55,20 @@ fn a_full_ring_takes_nothing_until_entries_are_released() {
 }
 
 #[test]
+fn a_frame_of_several_pieces_is_outstanding_once_until_its_last_is_taken() {
+    let (mut producer, mut consumer) = halves::<Descriptor>(u32::MAX - 1);
+    for options in [libc::XDP_PKT_CONTD, libc::XDP_PKT_CONTD, 0, 0] {
+        producer.push(Descriptor { address: 0, len: 60, options });
+    }
+    producer.publish();
+    for left in [2, 2, 1, 0] {
+        consumer.pop().unwrap();
+        consumer.release();
+        assert_eq!(producer.outstanding_frames(), left);
+    }
+}
+
+#[test]
 fn an_index_that_cannot_be_yields_nothing() {
     let (mut producer, mut consumer) = halves::<u64>(7);
     consumer.ring.producer().store(7 + 5, Ordering::Relaxed);
