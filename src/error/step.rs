@@ -162,9 +162,13 @@ impl Step {
                 "this driver sends without copies only beside an XDP program: open with `XdpMode::RxTx`, \
                  give a `program`, or copy (`CopyMode::Auto`, of the first socket if a UMEM is shared)"
             }
-            (Self::SetHashKey | Self::InsertRule, libc::EOPNOTSUPP) => {
+            (Self::SetHashKey, libc::EOPNOTSUPP) => {
                 "this driver cannot; a fanout group spreads packets without it"
             }
+            (Self::InsertRule, libc::EOPNOTSUPP) => {
+                "this driver has no such rules, or they are off (`ethtool -K INTERFACE ntuple on`)"
+            }
+            (Self::InsertRule, libc::EINVAL) => "this driver has rules of other kinds only",
             (Self::SetHashKey | Self::InsertRule, libc::EPERM) => "needs CAP_NET_ADMIN",
             (Self::InsertRule, libc::ENOSPC) => "the card has no room for another rule",
             (Self::PinThread, libc::EINVAL) => {

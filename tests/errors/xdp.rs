@@ -102,6 +102,8 @@ fn cards_that_cannot_steer() {
         Error::Os { step: Step::SetHashKey, .. },
         "setting the receive hash's key ({v}): Operation not supported (os error 95); {remedy}"
     );
+    let remedy =
+        "this driver has no such rules, or they are off (`ethtool -K INTERFACE ntuple on`)";
     says!(
         FlowRule::tcp().dst_port(443).install(v),
         Error::Os { step: Step::InsertRule, .. },
