@@ -5,6 +5,7 @@
 //! mode. Frames of its own are sent, and those that arrive counted; whatever else uses the ports is disturbed. Needs root.
 
 #[cfg(feature = "af-xdp")]
+mod queues;
 mod report;
 
 use ringtap::doctor;

@@ -4,15 +4,16 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::queues::Steered;
 use ringtap::{
     Attach, Capture, CopyMode, Error, Injector, PacketBatch, Result, RingLayout, Step, XdpMode,
     XdpSocket,
 };
 
 /// Frames on their way at most: fewer than any card's ring has entries.
-const UNDER_WAY: u64 = 32;
+pub(super) const UNDER_WAY: u64 = 32;
 /// How long nothing may arrive.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a link may take to come up again: attaching a program resets some cards.
 const LINK: Duration = Duration::from_secs(20);
 
@@ -24,7 +25,7 @@ pub(crate) fn run(
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let info = ringtap::interface_info(card)?;
     let queues = info.rx_queues.map_or("?".to_owned(), |queues| queues.to_string());
-    println!("@{card}: {}, {queues} receive queues", info.driver.as_deref().unwrap_or("?"));
+    println!("@driver: {}, {queues} receive queues", info.driver.as_deref().unwrap_or("?"));
     let bad = std::cell::Cell::new(0);
     let tell = |what: &str, outcome: Result<Outcome>| {
         bad.set(bad.get() + tell(what, outcome, count));
@@ -57,7 +58,11 @@ pub(crate) fn run(
     let options = Options { attach: Attach::Auto, copy_mode: CopyMode::Auto };
     tell("XDP receive, after a killed process", options.receive(card, other, count));
     tell("receive, after all that", receive_ring(card, other, RingLayout::Blocks, count));
-    match bad.get() {
+    let mut bad = bad.get();
+    for way in [Steered::ByHash, Steered::BySymmetricHash, Steered::ByRule] {
+        bad += way.tell(card, other, count);
+    }
+    match bad {
         0 => Ok(()),
         bad => Err(format!("{bad} modes failed").into()),
     }
@@ -86,11 +91,14 @@ pub(crate) fn hold(card: &str) -> std::result::Result<(), Box<dyn std::error::Er
 
 /// Whether a driver has not got what was asked for: a program in the driver, or a queue without copies. That a queue is
 /// busy, or that nothing works, is no such thing.
-fn is_not_had(error: &Error) -> bool {
+pub(super) fn is_not_had(error: &Error) -> bool {
     let Error::Os { step, source, .. } = error else { return false };
     match step {
         Step::KickWithoutProgram | Step::BindZeroCopy => true,
         Step::AttachProgram | Step::BindQueue => source.raw_os_error() == Some(libc::EOPNOTSUPP),
+        Step::InsertRule | Step::SetHashKey => {
+            matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
+        }
         _ => false,
     }
 }
@@ -190,7 +198,7 @@ fn exchange(
 }
 
 /// Waits until both links are up.
-fn settle(ports: [&str; 2]) -> Result<()> {
+pub(super) fn settle(ports: [&str; 2]) -> Result<()> {
     let start = Instant::now();
     for port in ports {
         while !ringtap::interface_info(port)?.has_carrier() {
