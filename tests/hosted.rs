@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringtap::{
-    AsyncCapture, AsyncInjector, Capture, CaptureBuilder, Coalesce, Error, Hosted, Reactor,
-    ReactorOptions, RingLayout, Step, Watch, executor, time,
+    AsyncCapture, AsyncInjector, Capture, CaptureBuilder, Coalesce, Error, Hosted, IoUringFeatures,
+    Reactor, ReactorOptions, RingLayout, Step, Watch, executor, time,
 };
 use ringtap_lab::{Generator, Namespace, Traffic, Veth, namespace};
 use rustix::event::{PollFd, PollFlags};
@@ -160,8 +160,8 @@ impl Wake for Woken {
 
 /// Captures of `count` interfaces wait, a frame comes to the first, and the driver is polled once: how many
 /// were woken, and how often the ring was entered for it.
-fn wake_by_one_frame(net: &Namespace, count: usize, coalesce: Coalesce) -> (usize, u64) {
-    let (hosted, driver) = Hosted::attach(ReactorOptions::new().coalesce(coalesce)).unwrap();
+fn wake_by_one_frame(net: &Namespace, count: usize, options: ReactorOptions) -> (usize, u64) {
+    let (hosted, driver) = Hosted::attach(options).unwrap();
     let mut driver = pin!(driver.drive(Silent));
     let veths: Vec<_> = (0..count).map(|_| net.veth()).collect();
     let open = |veth: &Veth| {
@@ -194,13 +194,32 @@ fn wake_by_one_frame(net: &Namespace, count: usize, coalesce: Coalesce) -> (usiz
     (woken, enters)
 }
 
+/// Whether completions are posted when the ring is entered, and only announced before.
+fn is_work_deferred(options: ReactorOptions) -> bool {
+    let (hosted, _driver) = Hosted::attach(options).unwrap();
+    hosted.reactor().io_uring_features().contains(IoUringFeatures::DEFERRED_WORK)
+}
+
 #[ringtap_lab::test]
 fn the_few_who_wait_are_woken_before_the_kernel_is_asked_for_whom() {
     let Some(net) = namespace() else { return };
-    assert_eq!(wake_by_one_frame(&net, 1, Coalesce::Off), (1, 0));
-    assert_eq!(wake_by_one_frame(&net, 8, Coalesce::Off), (8, 0), "on suspicion");
-    assert_eq!(wake_by_one_frame(&net, 9, Coalesce::Off), (1, 1), "too many for that");
-    assert_eq!(wake_by_one_frame(&net, 1, Coalesce::Fixed(Duration::from_micros(50))), (1, 1));
+    let one = Coalesce::Fixed(Duration::from_micros(50));
+    let best = ReactorOptions::new();
+    #[cfg(feature = "testing")]
+    let best_and_older = [best, best.without(IoUringFeatures::DEFERRED_WORK)];
+    #[cfg(not(feature = "testing"))]
+    let best_and_older = [best];
+    for options in best_and_older {
+        let outcomes = [(1, Coalesce::Off), (8, Coalesce::Off), (9, Coalesce::Off), (1, one)]
+            .map(|(count, coalesce)| wake_by_one_frame(&net, count, options.coalesce(coalesce)));
+        let expected = match is_work_deferred(options) {
+            // On suspicion; but nine are too many for that.
+            true => [(1, 0), (8, 0), (1, 1), (1, 1)],
+            // To wait for the event has posted the completion, so the ring says for whom it is.
+            false => [(1, 0); 4],
+        };
+        assert_eq!(outcomes, expected, "{options:?}");
+    }
 }
 
 #[ringtap_lab::test]
