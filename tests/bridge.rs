@@ -299,9 +299,10 @@ fn tagged_frames_keep_their_tag_in_both_layouts() {
         let working = Working::new(builder.build().unwrap(), forward);
         let traffic = Traffic { len: 300, vlan: Some(77), ..Traffic::default() };
         let pace = Pace::default();
-        let mut capture =
-            ringtap::Capture::builder().interface(&far.right).block_timeout_ms(5).build().unwrap();
-        let stop = capture.stop_handle().unwrap();
+        // Many blocks: each timeout takes one, however long the reader is kept from its core.
+        let ring = ringtap::Capture::builder().interface(&far.right).block_timeout_ms(5);
+        let mut capture = ring.block_size(1 << 16).block_count(512).build().unwrap();
+        let (stop, seen) = (capture.stop_handle().unwrap(), capture.stats_handle());
         let (counter, plan) = (pace.clone(), traffic.clone());
         let reader = std::thread::spawn(move || {
             let mut tally = Tally::new(&plan, COUNT);
@@ -315,7 +316,16 @@ fn tagged_frames_keep_their_tag_in_both_layouts() {
             tally
         });
         Generator::new(&near.left, &traffic).in_step(COUNT, &pace);
-        wait_until("all tagged frames", || pace.received() >= COUNT);
+        let all = Instant::now() + PATIENCE;
+        while pace.received() < COUNT {
+            let stats = (working.stats(), seen.stats(), link::stats(&far.right));
+            assert!(
+                Instant::now() < all,
+                "{} of {COUNT} tagged frames: {stats:?}",
+                pace.received()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
         stop.stop();
         reader.join().unwrap().assert_complete();
         working.finish();

@@ -14,7 +14,7 @@ use ringtap::{
     AsyncCapture, AsyncInjector, Capture, Error, Injector, InjectorBuilder, IoUringFeatures, Pacer,
     Reactor, RingLayout, time,
 };
-use ringtap_lab::{Generator, Mark, Tally, Traffic, Veth, limits, link, namespace};
+use ringtap_lab::{Generator, Mark, Tally, Traffic, Veth, frames, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -28,15 +28,15 @@ fn open(builder: InjectorBuilder) -> AsyncInjector {
 
 #[ringtap_lab::test]
 fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() {
-    const COUNT: u64 = 1_000_000;
+    let count = frames(1_000_000);
     for bypass in [false, true] {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
         let traffic = Traffic { flows: 16, ..Traffic::default() };
-        let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
+        let far = FarEnd::new(&veth, Tally::new(&traffic, count));
         block_on(async {
             let mut injector = open(injector(&veth).qdisc_bypass(bypass));
-            for number in 0..COUNT {
+            for number in 0..count {
                 injector.send(&traffic.frame(number, 0)).await.unwrap();
                 if number % 50_000 == 0 {
                     injector.flush().await.unwrap();
@@ -45,10 +45,10 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
             }
             injector.drained().await.unwrap();
             let stats = injector.stats();
-            assert_eq!((stats.committed, stats.rejected), (COUNT, 0));
-            assert!(stats.kicks < COUNT / 10, "kicks are shared by many frames: {stats:?}");
+            assert_eq!((stats.committed, stats.rejected), (count, 0));
+            assert!(stats.kicks < count / 10, "kicks are shared by many frames: {stats:?}");
         });
-        far.wait_until(COUNT);
+        far.wait_until(count);
         far.finish().assert_complete();
     }
 }
@@ -266,7 +266,7 @@ fn an_echo_makes_one_system_call_a_turn() {
                 let mut injector = AsyncInjector::new(Injector::open(&right).unwrap()).unwrap();
                 ready.send(()).unwrap();
                 let reactor = Reactor::current().unwrap();
-                let (mut before, mut echoed) = (reactor.stats(), 0);
+                let (mut before, mut echoed) = ((reactor.stats(), Instant::now()), 0);
                 while echoed < ROUNDS + 10 {
                     let batch = capture.next_batch().await.unwrap().unwrap();
                     for packet in &batch {
@@ -274,10 +274,10 @@ fn an_echo_makes_one_system_call_a_turn() {
                         echoed += 1;
                     }
                     if echoed == 10 {
-                        before = reactor.stats(); // polls are armed by now
+                        before = (reactor.stats(), Instant::now()); // polls are armed by now
                     }
                 }
-                let during = reactor.stats().delta_since(&before);
+                let during = (reactor.stats().delta_since(&before.0), before.1.elapsed());
                 injector.flush().await.unwrap();
                 (during, injector.stats(), reactor.io_uring_features())
             })
@@ -297,11 +297,14 @@ fn an_echo_makes_one_system_call_a_turn() {
         let packet = batch.iter().next().unwrap();
         assert_eq!(Mark::find(packet.data()).unwrap().number, number);
     }
-    let (during, stats, features) = echo.join().unwrap();
+    let ((during, elapsed), stats, features) = echo.join().unwrap();
     assert_eq!(stats.rejected, 0);
     // Receive, answer, wait: the answer's kick and the wait are one enter. A kick that is not silent ends the wait.
     let enters = if features.contains(IoUringFeatures::SILENT_KICKS) { 1 } else { 2 };
-    assert!(during.enters <= enters * ROUNDS + ROUNDS / 10, "{during:?} with {features:?}");
+    // A port looks after a silent kick when 2 ms are over, which the far end's answer takes on a slow machine.
+    let looks = u64::try_from(elapsed.as_millis() / 2).unwrap();
+    let most = enters * ROUNDS + ROUNDS / 10 + looks;
+    assert!(during.enters <= most, "{during:?} in {elapsed:?} with {features:?}");
 }
 
 #[ringtap_lab::test]
