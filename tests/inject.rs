@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
 use ringtap::{Error, GeometryError, Injector, InjectorBuilder, Offload, Segments};
-use ringtap_lab::{Host, Tally, Traffic, Veth, limits, link, namespace};
+use ringtap_lab::{Host, Tally, Traffic, Veth, frames, limits, link, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -17,14 +17,14 @@ fn injector(veth: &Veth) -> InjectorBuilder {
 
 #[ringtap_lab::test]
 fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() {
-    const COUNT: u64 = 1_000_000;
+    let count = frames(1_000_000);
     for bypass in [false, true] {
         let Some(net) = namespace() else { return };
         let veth = net.veth();
         let traffic = Traffic { flows: 16, ..Traffic::default() };
-        let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
+        let far = FarEnd::new(&veth, Tally::new(&traffic, count));
         let mut injector = injector(&veth).qdisc_bypass(bypass).build().unwrap();
-        for number in 0..COUNT {
+        for number in 0..count {
             injector.send(&traffic.frame(number, 0)).unwrap();
             if number % 50_000 == 0 {
                 injector.flush().unwrap();
@@ -34,18 +34,17 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
         assert!(injector.drained(PATIENCE).unwrap());
         assert_eq!(
             (injector.pending(), injector.stats().committed, injector.rejected()),
-            (0, COUNT, 0)
+            (0, count, 0)
         );
         assert_eq!(injector.available_slots(), injector.frame_count());
-        far.wait_until(COUNT);
+        far.wait_until(count);
         far.finish().assert_complete();
     }
 }
 
 #[ringtap_lab::test]
 fn random_sizes_dropped_slots_kicks_and_yields_lose_and_repeat_nothing() {
-    // Ten million take minutes in a debug build: RINGTAP_FRAMES=10000000.
-    let count = std::env::var("RINGTAP_FRAMES").map_or(1_000_000, |text| text.parse().unwrap());
+    let count = frames(1_000_000);
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     // Lengths by number: the far end rebuilds each frame from its number.

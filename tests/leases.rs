@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ringtap::{Capture, CaptureBuilder, PacketBatch};
-use ringtap_lab::{Generator, Tally, Traffic, namespace};
+use ringtap_lab::{Generator, Tally, Traffic, frames, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -31,13 +31,13 @@ fn batches_held_together_and_returned_in_any_order_lose_and_repeat_nothing() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { len: 200, flows: 5, ..Traffic::default() };
-    const COUNT: u64 = 100_000;
+    let count = frames(100_000);
     let mut capture = ring(&veth.right, 8).build().unwrap();
-    let mut tally = Tally::new(&traffic, COUNT);
+    let mut tally = Tally::new(&traffic, count);
     let left = veth.left.clone();
     let plan = traffic.clone();
     let sender = std::thread::spawn(move || {
-        Generator::new(&left, &plan).bursts(COUNT, 256, Duration::from_micros(200));
+        Generator::new(&left, &plan).bursts(count, 256, Duration::from_micros(200));
     });
     let mut held = VecDeque::new();
     let mut random = 12345_u32;
@@ -56,7 +56,7 @@ fn batches_held_together_and_returned_in_any_order_lose_and_repeat_nothing() {
     tally.assert_sound();
     drop(held);
     let stats = capture.stats().unwrap();
-    assert_eq!(stats.packets, COUNT - veth.lost());
+    assert_eq!(stats.packets, count - veth.lost());
     assert_eq!(stats.delivered + stats.drops, stats.packets, "{stats:?}");
     assert_eq!(stats.delivered, tally.received());
 }

@@ -11,7 +11,7 @@ use ringtap::{
     Capture, CaptureBuilder, Cores, Error, FanoutMode, OnShardFailure, Shards, ShardsBuilder,
     Source,
 };
-use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
+use ringtap_lab::{Generator, Pace, Tally, Traffic, frames, namespace};
 
 ringtap_lab::test_binary!();
 
@@ -70,10 +70,10 @@ fn merged(tallies: &[Tally], traffic: &Traffic, count: u64) -> Tally {
 
 #[ringtap_lab::test]
 fn two_hundred_thousand_frames_arrive_once_in_flow_order_both_directions_together() {
-    const COUNT: u64 = 200_000;
+    let count = frames(200_000);
     let traffic = Traffic { len: 128, flows: 64, both_directions: true, ..Traffic::default() };
-    let Some((tallies, stats)) = run(FanoutMode::Hash, &traffic, COUNT) else { return };
-    merged(&tallies, &traffic, COUNT).assert_complete();
+    let Some((tallies, stats)) = run(FanoutMode::Hash, &traffic, count) else { return };
+    merged(&tallies, &traffic, count).assert_complete();
     let mut shard_of = HashMap::new();
     for (index, tally) in tallies.iter().enumerate() {
         for flow in tally.flows() {
@@ -83,7 +83,7 @@ fn two_hundred_thousand_frames_arrive_once_in_flow_order_both_directions_togethe
     assert_eq!(shard_of.len(), 64);
     assert!(tallies.iter().all(|tally| tally.received() > 0), "64 flows spread over 3 shards");
     let total = stats.total();
-    assert_eq!((total.packets, total.delivered, total.drops), (COUNT, COUNT, 0));
+    assert_eq!((total.packets, total.delivered, total.drops), (count, count, 0));
     for shard in stats.shards() {
         assert_eq!(shard.capture.delivered, tallies[shard.spec.index].received());
         assert!(shard.reactor.wakeups > 0);

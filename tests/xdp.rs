@@ -9,21 +9,17 @@ use std::time::{Duration, Instant};
 
 use common::{FarEnd, PATIENCE};
 use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket};
-use ringtap_lab::{Generator, Tally, Traffic, namespace};
+use ringtap_lab::{Generator, Tally, Traffic, frames, namespace};
 use setup::{FEW, assert_conserved, privileged, receive_all, sender, socket};
 
 ringtap_lab::test_binary!();
-
-fn million() -> u64 {
-    std::env::var("RINGTAP_FRAMES").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000)
-}
 
 #[ringtap_lab::test]
 fn a_million_frames_arrive_once_in_order_in_the_driver_and_in_the_stack() {
     for attach in [Attach::Native, Attach::Generic] {
         let Some(net) = privileged() else { return };
         let veth = net.veth();
-        let count = million();
+        let count = frames(1_000_000);
         let options = socket(&veth.right).mode(XdpMode::Rx).attach(attach);
         let mut socket = options.build().unwrap();
         assert_eq!(socket.program().unwrap().is_generic(), attach == Attach::Generic);
@@ -43,7 +39,7 @@ fn a_million_frames_arrive_once_in_order_in_the_driver_and_in_the_stack() {
 fn a_million_frames_are_sent_once_in_order_without_root() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let count = million();
+    let count = frames(1_000_000);
     let traffic = Traffic { flows: 16, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, count));
     let mut socket = sender(&veth.left).build().unwrap();

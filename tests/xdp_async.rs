@@ -12,14 +12,14 @@ use std::time::Duration;
 use common::{FarEnd, PATIENCE};
 use futures_util::{SinkExt, StreamExt};
 use ringtap::{AsyncXdpSocket, Error, PacketBatch, Reactor, XdpMode, executor, time};
-use ringtap_lab::{Generator, Tally, Traffic, Veth, namespace};
+use ringtap_lab::{Generator, Tally, Traffic, Veth, frames, namespace};
 use setup::{assert_conserved, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
 
 #[ringtap_lab::test]
 fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
-    const COUNT: u64 = 50_000;
+    let count = frames(50_000);
     let Some(net) = privileged() else { return };
     let veth = net.veth();
     let traffic = Traffic { flows: 4, ..Traffic::default() };
@@ -28,7 +28,7 @@ fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
     let (lend, batches) = std::sync::mpsc::channel::<PacketBatch>();
     let (plan, back) = (traffic.clone(), Arc::clone(&returned));
     let reading = std::thread::spawn(move || {
-        let mut tally = Tally::new(&plan, COUNT);
+        let mut tally = Tally::new(&plan, count);
         for batch in batches {
             batch.iter().for_each(|packet| tally.record(packet.data()));
             drop(batch);
@@ -40,9 +40,9 @@ fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
         let socket = socket(&veth.right).mode(XdpMode::Rx).build().unwrap();
         let mut socket = AsyncXdpSocket::new(socket).unwrap();
         let mut taken = 0;
-        while taken < COUNT {
+        while taken < count {
             let sent = generator.sent();
-            if sent < COUNT && sent < returned.load(Ordering::Acquire) + 500 {
+            if sent < count && sent < returned.load(Ordering::Acquire) + 500 {
                 generator.flood(100);
             }
             if taken == generator.sent() {
@@ -66,7 +66,7 @@ fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
         generator.flood(10); // they pass to the stack
         assert!(socket.next().await.is_none());
         let stats = socket.stats().unwrap();
-        assert_eq!((stats.delivered, stats.malformed), (COUNT, 0));
+        assert_eq!((stats.delivered, stats.malformed), (count, 0));
         tally
     });
     tally.assert_complete();
@@ -74,16 +74,16 @@ fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
 
 #[ringtap_lab::test]
 fn sending_waits_for_room_and_every_frame_arrives() {
-    const COUNT: u64 = 100_000;
+    let count = frames(100_000);
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { flows: 8, ..Traffic::default() };
-    let far = FarEnd::new(&veth, Tally::new(&traffic, COUNT));
+    let far = FarEnd::new(&veth, Tally::new(&traffic, count));
     executor::block_on(async {
         let socket = sender(&veth.left).frame_count(64).build().unwrap();
         let mut tx = AsyncXdpSocket::new(socket).unwrap();
         assert!(matches!(tx.next_batch().await, Err(Error::NotReceiving)));
-        for number in 0..COUNT {
+        for number in 0..count {
             let frame = traffic.frame(number, 0);
             match number % 3 {
                 0 => tx.send(&frame).await.unwrap(),
@@ -102,9 +102,9 @@ fn sending_waits_for_room_and_every_frame_arrives() {
         }
         tx.drained().await.unwrap();
         let stats = tx.stats().unwrap();
-        assert_eq!((stats.committed, stats.refused), (COUNT, 0));
+        assert_eq!((stats.committed, stats.refused), (count, 0));
     });
-    far.wait_until(COUNT);
+    far.wait_until(count);
     far.finish().assert_complete();
 }
 

@@ -14,6 +14,17 @@ const BATCH: usize = 64;
 /// How long nothing may arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many frames a test sends: `usual`, or what RINGTAP_FRAMES says. In an emulator that is few, so the most that any test
+/// sends; on a machine that has a night, it is what tests of a million send.
+///
+/// # Panics
+/// Where the variable is no number.
+pub fn frames(usual: u64) -> u64 {
+    let Ok(text) = std::env::var("RINGTAP_FRAMES") else { return usual };
+    let named = text.parse().unwrap_or_else(|_| panic!("RINGTAP_FRAMES is {text:?}, no number"));
+    if usual < 1_000_000 { usual.min(named) } else { named }
+}
+
 /// How many frames have arrived: whoever receives counts here, and [`Generator::in_step`] sends no faster.
 #[derive(Debug, Clone, Default)]
 pub struct Pace(Arc<AtomicU64>);

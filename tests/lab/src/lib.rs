@@ -43,7 +43,7 @@ pub mod xdp;
 pub mod xsk;
 
 pub use self::directory::Directory;
-pub use self::generator::{Generator, Pace};
+pub use self::generator::{Generator, Pace, frames};
 pub use self::host::Host;
 pub use self::link::Veth;
 pub use self::namespace::Namespace;
