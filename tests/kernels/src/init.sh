@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The guest's first process: mounts, loads drivers, runs /run.sh, powers off. The runner reads what follows "@@".
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root RUST_BACKTRACE=0 RINGTAP_EXAMPLES=/examples
+export PATH=/bin HOME=/root RUST_BACKTRACE=0 RINGTAP_EXAMPLES=/examples RINGTAP_FRAMES=20000
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

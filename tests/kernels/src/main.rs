@@ -9,6 +9,7 @@ mod image;
 mod packages;
 mod table;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -148,11 +149,7 @@ impl Plan {
                 join(&[&base, &modules, &script], &initrd)?;
                 let log = self.log(&scratch, &name)?;
                 let limit = self.limit;
-                let cells: Vec<String> = text
-                    .lines()
-                    .filter_map(|line| line.trim_start().strip_prefix("cell "))
-                    .filter_map(|line| Some(line.split(' ').next()?.to_owned()))
-                    .collect();
+                let cells = cells_of(&text);
                 let (programs, initrd) = (&programs, &initrd);
                 let machine = Machine { programs, initrd, log: &log, card, cells: &cells, limit };
                 let mut boot = machine.boot(&kernel)?;
@@ -207,19 +204,17 @@ impl Plan {
 
     /// What goes into the guest, and where.
     fn binaries(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let (tests, examples) = cells::build()?;
+        let loads = SERIES.iter().flat_map(|series| self.loads(series));
+        let wanted = loads.flat_map(|load| match load {
+            Load::Tests(text) => cells_of(&text),
+            Load::Card(_) => Vec::new(),
+        });
+        let wanted: BTreeSet<String> = wanted.collect();
+        let (mut tests, examples) = cells::build(&wanted)?;
         let mut binaries = Vec::new();
-        let wanted = SERIES.iter().flat_map(|series| self.loads(series));
-        let text: String = wanted
-            .filter_map(|load| match load {
-                Load::Tests(text) => Some(text),
-                Load::Card(_) => None,
-            })
-            .collect();
-        for (test, binary) in tests {
-            if text.contains(&format!("cell {test} ")) {
-                binaries.push((binary, Path::new("tests").join(cells::file_name(&test))));
-            }
+        for test in &wanted {
+            let binary = tests.remove(test).ok_or_else(|| format!("there is no test {test}"))?;
+            binaries.push((binary, Path::new("tests").join(cells::file_name(test))));
         }
         for (name, path) in examples {
             binaries.push((path, Path::new("examples").join(name)));
@@ -241,6 +236,12 @@ impl Plan {
         std::fs::create_dir_all(folder)?;
         Ok(folder.join(format!("{name}.log")))
     }
+}
+
+/// The names of a script's cells.
+fn cells_of(script: &str) -> Vec<String> {
+    let cells = script.lines().filter_map(|line| line.trim_start().strip_prefix("cell "));
+    cells.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
 }
 
 fn report(release: &str, card: Option<&Card>, boot: &boot::Boot, log: &Path) {

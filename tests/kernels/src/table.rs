@@ -21,7 +21,7 @@ pub(crate) struct Row {
     pub(crate) boot: Boot,
 }
 
-/// The tables: kernel by suite, and kernel and card by mode.
+/// The tables: kernel by suite, and for each card mode by kernel.
 pub(crate) fn markdown(rows: &[Row]) -> String {
     let mut text = String::new();
     let suites: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
@@ -35,30 +35,80 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
         let cells: Vec<String> = SUITES.iter().map(|suite| cell(&row.boot, suite.tests)).collect();
         _ = writeln!(text, "| {} | {} | {} |", row.release, cells.join(" | "), row.boot.seconds);
     }
-    _ = writeln!(
-        text,
-        "\n| kernel | card | what is received and sent, by mode | seconds |\n|---|---|---|---:|"
-    );
-    for row in rows {
-        let Some(card) = row.card else { continue };
-        let said: Vec<String> = row.boot.outcomes.iter().flat_map(said).collect();
-        _ = writeln!(
-            text,
-            "| {} | {card} | {} | {} |",
-            row.release,
-            said.join("<br>"),
-            row.boot.seconds
-        );
+    let mut reasons = Vec::new();
+    let mut cards: Vec<&str> = rows.iter().filter_map(|row| row.card).collect();
+    cards.sort_unstable();
+    cards.dedup();
+    for card in cards {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.card == Some(card)).collect();
+        card_table(&mut text, card, &rows, &mut reasons);
+    }
+    if !reasons.is_empty() {
+        text.push_str("\nNot had, since:\n\n");
+    }
+    for (number, reason) in reasons.iter().enumerate() {
+        _ = writeln!(text, "{}. {reason}", number + 1);
     }
     text
 }
 
-fn said(outcome: &Outcome) -> Vec<String> {
-    let mut said = outcome.said.clone();
-    if outcome.code != 0 {
-        said.push(format!("**exit status {}**", outcome.code));
+/// A card: mode by kernel.
+fn card_table(text: &mut String, card: &str, rows: &[&Row], reasons: &mut Vec<String>) {
+    let kernels: Vec<&str> = rows.iter().map(|row| row.release.as_str()).collect();
+    _ = writeln!(
+        text,
+        "\n| {card} | {} |\n|---|{}",
+        kernels.join(" | "),
+        "---|".repeat(kernels.len())
+    );
+    let columns: Vec<Vec<(String, String)>> = rows.iter().map(|row| said(&row.boot)).collect();
+    let mut modes: Vec<&str> = Vec::new();
+    for (mode, _) in columns.iter().flatten() {
+        if !modes.contains(&mode.as_str()) {
+            modes.push(mode);
+        }
     }
-    said.extend(outcome.kernel.iter().map(|line| format!("**the kernel: {line}**")));
+    for mode in modes {
+        let cells = columns.iter().map(|column| {
+            let found = column.iter().find(|(name, _)| name == mode);
+            found.map_or("–".to_owned(), |(_, outcome)| shortened(outcome, reasons))
+        });
+        _ = writeln!(text, "| {mode} | {} |", cells.collect::<Vec<_>>().join(" | "));
+    }
+    let seconds: Vec<String> = rows.iter().map(|row| row.boot.seconds.to_string()).collect();
+    _ = writeln!(text, "| seconds | {} |", seconds.join(" | "));
+}
+
+/// Why a mode is not had is long, and the same for many.
+fn shortened(outcome: &str, reasons: &mut Vec<String>) -> String {
+    let Some(reason) = outcome.strip_prefix("not had: ") else { return outcome.to_owned() };
+    let number = reasons.iter().position(|known| known == reason).unwrap_or_else(|| {
+        reasons.push(reason.to_owned());
+        reasons.len() - 1
+    });
+    format!("not had ({})", number + 1)
+}
+
+/// What a guest said of its modes.
+fn said(boot: &Boot) -> Vec<(String, String)> {
+    let mut said = Vec::new();
+    for outcome in &boot.outcomes {
+        for line in &outcome.said {
+            let (mode, text) = line.split_once(": ").unwrap_or((line, ""));
+            let is_bad = text.starts_with("FAILED");
+            said.push((
+                mode.to_owned(),
+                if is_bad { format!("**{text}**") } else { text.to_owned() },
+            ));
+        }
+        if outcome.code != 0 {
+            said.push(("exit status".to_owned(), format!("**{}**", outcome.code)));
+        }
+        if !outcome.kernel.is_empty() {
+            let lines = outcome.kernel.join("<br>");
+            said.push(("what the kernel said".to_owned(), format!("**{lines}**")));
+        }
+    }
     said
 }
 
