@@ -264,7 +264,7 @@ fn a_removed_interface_ends_a_wait_and_one_that_was_down_goes_on() {
     assert!(matches!(&error, Error::InterfaceGone { name } if *name == veth.right), "{error:?}");
     removing.join().unwrap();
     let error = executor::block_on(async {
-        let mut socket = ringtap::AsyncXdpSocket::new(socket).unwrap();
+        let mut socket = AsyncXdpSocket::new(socket).unwrap();
         socket.next_batch().await.unwrap_err()
     });
     assert!(matches!(error, Error::InterfaceGone { .. }), "{error:?}");
