@@ -14,6 +14,7 @@ mod intake;
 mod kick;
 mod netns;
 mod open;
+mod outgoing;
 mod rx;
 mod socket;
 mod tx_slot;

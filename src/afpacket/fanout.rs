@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 
+use crate::error::{Error, Result};
+use crate::filter::BpfFilter;
+use crate::packet::LinkType;
 use crate::sys::bpf::{self, BpfInsn};
 use crate::sys::sockopt;
-use crate::{BpfFilter, Error, LinkType, Result};
 
 /// How a fanout group chooses the member that gets a packet.
 #[derive(Debug, Clone)]
@@ -113,8 +115,9 @@ bitflags! {
         /// The kernel chooses the group's id; [`Capture::fanout_group`](crate::Capture::fanout_group)
         /// reads it back.
         const UNIQUE_ID = 0x2000;
-        /// Packets this host sends are not seen (Linux 6.2). The socket option of the same name is
-        /// ignored inside a group.
+        /// Packets that this host sends are not seen. The socket option of the same name is ignored inside a group. Before
+        /// Linux 6.2 the kernel ignores this flag, too, and each member's filter leaves those packets out: a filter of
+        /// extended BPF is refused there ([`Capture::attach_ebpf_filter`](crate::Capture::attach_ebpf_filter)).
         const IGNORE_OUTGOING = 0x4000;
         /// Fragments are put together before hashing, so that all of a datagram meet one member.
         const DEFRAG = 0x8000;
@@ -131,6 +134,11 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
+    /// Whether packets that this host sends are to be left out.
+    pub(super) fn ignores_outgoing(&self) -> bool {
+        self.flags.contains(FanoutFlags::IGNORE_OUTGOING)
+    }
+
     /// The same, but of this group.
     pub(crate) fn of_group(mut self, group: Option<u16>) -> Self {
         self.group = group.or(self.group);

@@ -1,12 +1,16 @@
 //! Which packets get into a capture's ring: its filter, its snap length, and whether it takes any.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::capture::Capture;
+use super::outgoing::without_outgoing;
 use super::socket::Socket;
+use crate::error::{Error, Result, Step};
+use crate::filter::{BpfFilter, Target};
+use crate::packet::LinkType;
 use crate::sys::bpf::{self, BpfInsn};
-use crate::{BpfFilter, Error, LinkType, Result, Step, Target};
 
 /// What decides.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +38,8 @@ impl Decider {
 #[derive(Debug)]
 pub(super) struct Intake {
     snap_len: Option<u32>,
+    /// Whether the filter has to leave out what this host sends.
+    skips_outgoing: bool,
     /// What the interface's packets begin with.
     link: Option<LinkType>,
     state: Mutex<State>,
@@ -51,10 +57,16 @@ impl Intake {
     pub(super) fn new(
         decider: Decider,
         snap_len: Option<u32>,
+        skips_outgoing: bool,
         link: Option<LinkType>,
     ) -> Result<Self> {
         let (decider, is_open, is_locked) = (decider.on(link)?, false, false);
-        Ok(Self { snap_len, link, state: Mutex::new(State { decider, is_open, is_locked }) })
+        Ok(Self {
+            snap_len,
+            skips_outgoing,
+            link,
+            state: Mutex::new(State { decider, is_open, is_locked }),
+        })
     }
 
     pub(super) fn open(&self, socket: BorrowedFd<'_>) -> Result<()> {
@@ -78,7 +90,7 @@ impl Intake {
         let decider = decider.on(self.link)?;
         let mut state = self.lock();
         if state.is_locked {
-            let source = std::io::Error::from_raw_os_error(libc::EPERM);
+            let source = io::Error::from_raw_os_error(libc::EPERM);
             return Err(Error::os(Step::SetFilter, source));
         }
         if state.is_open {
@@ -96,11 +108,19 @@ impl Intake {
     }
 
     fn apply(&self, socket: BorrowedFd<'_>, decider: &Decider) -> Result<()> {
+        let attach = |program: &[BpfInsn]| match self.skips_outgoing {
+            true => bpf::attach(socket, &without_outgoing(program)),
+            false => bpf::attach(socket, program),
+        };
         match (decider, self.snap_len) {
-            (Decider::Nobody, None) => bpf::detach(socket),
-            (Decider::Nobody, Some(bytes)) => bpf::attach(socket, &[BpfInsn::ret(bytes)]),
-            (Decider::Classic(filter), None) => bpf::attach(socket, filter.program(Target::Socket)),
-            (Decider::Classic(filter), Some(bytes)) => bpf::attach(socket, &filter.cut_to(bytes)),
+            (Decider::Nobody, None) if !self.skips_outgoing => bpf::detach(socket),
+            (Decider::Nobody, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
+            (Decider::Classic(filter), None) => attach(filter.program(Target::Socket)),
+            (Decider::Classic(filter), Some(bytes)) => attach(&filter.cut_to(bytes)),
+            (Decider::Extended(_), _) if self.skips_outgoing => {
+                let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+                Err(Error::os(Step::SetFilter, source))
+            }
             (Decider::Extended(program), _) => bpf::attach_extended(socket, program.as_fd()),
         }
     }
@@ -146,7 +166,7 @@ impl Capture {
     }
 
     /// Has a loaded program choose from now on which member of the fanout group gets a packet; see
-    /// [`FanoutMode::Ebpf`](crate::FanoutMode::Ebpf), in which the group must be.
+    /// [`FanoutMode::Ebpf`](crate::fanout::FanoutMode::Ebpf), in which the group must be.
     ///
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.

@@ -20,12 +20,14 @@ use super::capture::Capture;
 use super::fanout::{JoinError, Membership};
 use super::geometry::{RingLayout, RxGeometry};
 use super::intake::{Decider, Intake};
+use super::outgoing;
 use super::rx::RxRing;
 use super::socket::Socket;
+use crate::error::{Error, GeometryError, Result, Step};
+use crate::packet::LinkType;
 use crate::ring::extras::Extras;
 use crate::sys::netdev::Asker;
 use crate::sys::{Mapping, packet_socket, sockopt};
-use crate::{Error, GeometryError, LinkType, Result, Step};
 
 /// What to open, checked: nothing was asked of the kernel yet.
 #[derive(Debug)]
@@ -73,7 +75,10 @@ impl<'a> Plan<'a> {
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
         let decider = options.filter.clone().map_or(Decider::Nobody, Decider::Classic);
-        let intake = Intake::new(decider, options.snap_len, link_of(fd.as_fd(), name)?)?;
+        let asks = options.effective_membership().is_some_and(|group| group.ignores_outgoing());
+        let skips_outgoing = asks && !outgoing::are_left_out_by_groups();
+        let link = link_of(fd.as_fd(), name)?;
+        let intake = Intake::new(decider, options.snap_len, skips_outgoing, link)?;
         let socket = Socket::new(fd, name.to_owned(), index, intake);
         socket.close_intake()?;
         packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)

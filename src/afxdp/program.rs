@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::bound::{check_tags, index_of, link_of, queue_count};
 use super::translate::translate;
+use crate::error::{Error, Result, Step};
+use crate::filter::{BpfFilter, Target};
 use crate::sys::bpf_program::{self, Insn};
 use crate::sys::netlink;
-use crate::{BpfFilter, Error, Result, Step, Target};
 
 /// How an XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,7 +76,7 @@ impl XdpProgram {
     }
 
     /// As [`redirect_all`](Self::redirect_all), for sockets with
-    /// [`multi_buffer`](crate::XdpSocketBuilder::multi_buffer).
+    /// [`multi_buffer`](crate::xdp::XdpSocketBuilder::multi_buffer).
     ///
     /// # Errors
     /// As there.
@@ -104,7 +105,8 @@ impl XdpProgram {
         if classic != filter.program(Target::Socket) {
             check_tags(interface)?;
         }
-        Self::of(interface, attach, true, |map| translate(classic, map))
+        let has_frags = bpf_program::knows_frags();
+        Self::of(interface, attach, has_frags, |map| translate(classic, map, has_frags))
     }
 
     fn of(

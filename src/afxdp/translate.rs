@@ -14,7 +14,7 @@
 
 use std::io;
 
-use crate::BpfInsn;
+use crate::sys::bpf::BpfInsn;
 use crate::sys::bpf_program::{Insn, redirect};
 
 const A: u8 = 0;
@@ -41,14 +41,16 @@ enum Goal {
 
 #[derive(Debug, Default)]
 struct Program {
+    /// Whether packets may have several buffers.
+    has_frags: bool,
     insns: Vec<Insn>,
     /// Jumps by their place, and where they lead.
     jumps: Vec<(usize, Goal)>,
 }
 
 /// A program for `map`; an error where the classic one is too long, or asks what only a socket knows.
-pub(super) fn translate(classic: &[BpfInsn], map: i32) -> io::Result<Vec<Insn>> {
-    let mut program = Program::default();
+pub(super) fn translate(classic: &[BpfInsn], map: i32, has_frags: bool) -> io::Result<Vec<Insn>> {
+    let mut program = Program { has_frags, ..Program::default() };
     program.begin();
     let mut starts = vec![0; classic.len()];
     // The verifier refuses instructions that nothing leads to. Jumps lead forward, so one pass finds them.
@@ -225,6 +227,11 @@ impl Program {
     fn load_len(&mut self, to: u8) {
         const GET_BUFF_LEN: i32 = 188; // `bpf_xdp_get_buff_len`
         const SAVED: i16 = -72; // behind scratch memory
+        if !self.has_frags {
+            self.push(0xbf, to, PACKET_END, 0, 0);
+            self.push(0x1f, to, BEGIN, 0, 0);
+            return;
+        }
         self.push(0x7b, FRAME, A, SAVED, 0); // the call returns in r0, which is A
         self.push(0xbf, 1, CONTEXT, 0, 0);
         self.push(0x85, 0, 0, 0, GET_BUFF_LEN);

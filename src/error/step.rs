@@ -89,7 +89,14 @@ impl Step {
             }
             (Self::EnterNamespace, libc::ENOENT) => "`ip netns` lists those that have a name",
             (Self::EnterNamespace, libc::EINVAL) => "is it a network namespace?",
+            (Self::SetFilter, libc::EOPNOTSUPP) => {
+                "before Linux 6.2 a filter leaves out what this host sends, in a group that ignores it: with a \
+                 filter of extended BPF, do that in it"
+            }
             (Self::SetFilter, libc::EPERM) => "the filter is locked (`lock_filter`), for good",
+            (Self::LoadProgram, libc::EINVAL) => {
+                "packets in several buffers (`multi_buffer`) need Linux 5.18 at least"
+            }
             (Self::LoadProgram, libc::EACCES) => "the kernel's verifier refused the program",
             (Self::SetFilter, libc::ENOMEM) => {
                 "this filter, and the one it replaces, are more than a socket may have: raise \

@@ -5,6 +5,7 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 const MAP_CREATE: i32 = 0;
 const MAP_UPDATE_ELEM: i32 = 2;
@@ -14,6 +15,8 @@ const LINK_CREATE: i32 = 28;
 const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
+/// Lets the stack have the packet (`enum xdp_action`).
+const XDP_PASS: i32 = 2;
 
 /// One instruction (`struct bpf_insn`, linux/bpf.h).
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +101,6 @@ pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
 /// Sends a packet to the socket of its queue in a map, and on to the stack where there is none
 /// (`bpf_redirect_map`, bpf-helpers(7)): with the context in r1, to the end.
 pub(crate) fn redirect(map: i32) -> [Insn; 6] {
-    const XDP_PASS: i32 = 2;
     const REDIRECT_MAP: i32 = 51;
     [
         Insn::new(0x61, 2, 1, 16, 0), // r2 = ((struct xdp_md *)r1)->rx_queue_index
@@ -122,8 +124,22 @@ pub(crate) fn load(program: &[Insn], has_frags: bool) -> io::Result<OwnedFd> {
             log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(log.len()));
             let log = String::from_utf8_lossy(&log);
             let mut lines = log.lines().rev().filter(|line| !line.starts_with("processed "));
-            io::Error::new(error.kind(), format!("{error}: {}", lines.next().unwrap_or_default()))
+            match lines.next() {
+                Some(words) => io::Error::new(error.kind(), format!("{error}: {words}")),
+                None => error, // the verifier was not asked
+            }
         })
+    })
+}
+
+/// Whether the kernel knows programs that get packets of several buffers (Linux 5.18). Tried once per process, with a
+/// program that lets all packets pass; what prevents any program from being loaded is left to the real one.
+pub(crate) fn knows_frags() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let pass = [Insn::new(0xb7, 0, 0, 0, XDP_PASS), Insn::new(0x95, 0, 0, 0, 0)];
+        let loaded = load_with_log(&pass, true, &mut []);
+        !loaded.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
     })
 }
 

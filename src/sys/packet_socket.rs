@@ -7,7 +7,7 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::sockopt;
-use crate::{Error, Result, Step};
+use crate::error::{Error, Result, Step};
 
 /// Opens a raw packet socket that receives nothing yet.
 ///
@@ -46,6 +46,22 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32, protocol: u16) -> Result<
         )
     };
     if result == 0 { Ok(()) } else { Err(Error::os(Step::Bind, io::Error::last_os_error())) }
+}
+
+/// Sends a frame to the interface that the socket is bound to.
+pub(crate) fn send(socket: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: the frame is readable for its length.
+    let sent = unsafe {
+        libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
+    };
+    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a packet waits in the queue of a socket without a ring.
+pub(crate) fn has_packet(socket: BorrowedFd<'_>) -> bool {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: no byte is written.
+    unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), 0, flags) >= 0 }
 }
 
 /// Tells the kernel to look at the transmit ring. Never waits; the result says why the kernel went no

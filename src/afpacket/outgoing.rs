@@ -1,0 +1,84 @@
+//! Leaving out what the host itself sends, in a fanout group: the kernel does that since 6.2, before it a filter does.
+//!
+//! Before 6.2 the kernel takes the group's flag and does nothing (`fanout_add`, net/packet/af_packet.c): a bridge on
+//! several shards would forward its own frames. So the flag is tried, on the loopback.
+
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use super::fanout::{FanoutFlags, FanoutMode, Membership};
+use crate::sys::bpf::{self, BpfInsn};
+use crate::sys::netdev::Asker;
+use crate::sys::packet_socket;
+
+/// An EtherType for local experiments (IEEE 802): nobody takes such a packet.
+const EXPERIMENT: u16 = 0x88b5;
+const PACKET_OUTGOING: u32 = 4; // linux/if_packet.h
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE` (linux/filter.h): where a load finds the packet's direction.
+const DIRECTION: u32 = 0xffff_f004;
+
+const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+
+/// `program`, of packets that this host has not sent.
+pub(super) fn without_outgoing(program: &[BpfInsn]) -> Vec<BpfInsn> {
+    let mut all = vec![
+        BpfInsn { code: LOAD_BYTE, jt: 0, jf: 0, k: DIRECTION },
+        BpfInsn { code: IF_EQUAL, jt: 0, jf: 1, k: PACKET_OUTGOING },
+        BpfInsn::ret(0),
+    ];
+    all.extend_from_slice(program);
+    all
+}
+
+/// Whether this kernel leaves outgoing packets out of a group that asks for it. Tried once per process; false as long as
+/// that cannot be tried, as where the loopback is down.
+pub(super) fn are_left_out_by_groups() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return *known;
+    }
+    match try_on_loopback() {
+        Some(are_left_out) => *KNOWN.get_or_init(|| are_left_out),
+        None => false,
+    }
+}
+
+/// Sends a packet, and looks whether a group of one socket gets the copy for those who watch what is sent. The kernel
+/// hands that over before the call returns (`dev_queue_xmit_nit`).
+fn try_on_loopback() -> Option<bool> {
+    let (member, sender) = (packet_socket::open().ok()?, packet_socket::open().ok()?);
+    let index = Asker(member.as_fd()).index("lo").ok()?;
+    let only_ours = [
+        BpfInsn { code: LOAD_BYTE, jt: 0, jf: 0, k: DIRECTION },
+        BpfInsn { code: IF_EQUAL, jt: 0, jf: 3, k: PACKET_OUTGOING },
+        BpfInsn { code: LOAD_HALF, jt: 0, jf: 0, k: 12 },
+        BpfInsn { code: IF_EQUAL, jt: 0, jf: 1, k: u32::from(EXPERIMENT) },
+        BpfInsn::ret(u32::MAX),
+        BpfInsn::ret(0),
+    ];
+    bpf::attach(member.as_fd(), &only_ours).ok()?;
+    packet_socket::bind(member.as_fd(), index, packet_socket::ALL).ok()?;
+    let flags = FanoutFlags::IGNORE_OUTGOING;
+    Membership { mode: FanoutMode::Hash, group: None, flags }.join(member.as_fd()).ok()?;
+    packet_socket::bind(sender.as_fd(), index, 0).ok()?;
+    let mut frame = [0; 60];
+    frame[12..14].copy_from_slice(&EXPERIMENT.to_be_bytes());
+    packet_socket::send(sender.as_fd(), &frame).ok()?;
+    Some(!packet_socket::has_packet(member.as_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_a_filter_jumps_over_nothing_of_it() {
+        let program = without_outgoing(&[BpfInsn::ret(96)]);
+        let [load, jump, drop, rest] = program[..] else { panic!("{program:?}") };
+        assert_eq!((load.code, load.k), (0x30, 0xffff_f004));
+        assert_eq!((jump.code, jump.jt, jump.jf, jump.k), (0x15, 0, 1, 4));
+        assert_eq!((drop, rest), (BpfInsn::ret(0), BpfInsn::ret(96)));
+    }
+}
