@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::link;
 use crate::traffic::{Traffic, now};
+use crate::{limits, link};
 
 /// Frames to a system call.
 const BATCH: usize = 64;
@@ -50,6 +50,8 @@ pub struct Generator {
     templates: Vec<Vec<u8>>,
     batch: Vec<Vec<u8>>,
     next: u64,
+    /// Where it sends from, so that the kernel keeps the order (see [`limits::stay_on_this_core`]).
+    core: usize,
 }
 
 impl Generator {
@@ -68,7 +70,8 @@ impl Generator {
             .map(|(flow, is_answer)| traffic.template(flow, is_answer, traffic.len))
             .collect();
         let batch = vec![vec![0; traffic.frame_len()]; BATCH];
-        Self { sender, traffic: traffic.clone(), templates, batch, next: 0 }
+        let core = limits::this_core();
+        Self { sender, traffic: traffic.clone(), templates, batch, next: 0, core }
     }
 
     /// Frames sent so far.
@@ -151,6 +154,7 @@ impl Generator {
             frame.copy_from_slice(&self.templates[(side + flow) as usize]);
             self.traffic.fill(frame, number, stamp);
         }
+        let _here = limits::OnCore::new(self.core);
         self.sender.send_all(&self.batch[..count]).expect("a packet socket sends");
         self.next += count as u64;
     }

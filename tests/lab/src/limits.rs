@@ -41,14 +41,59 @@ pub fn keep_capabilities(mask: u32) {
 /// # Panics
 /// Where the kernel refuses, which it does not for a core the thread is on.
 pub fn stay_on_this_core() {
+    stay_on(&alone(this_core()));
+}
+
+/// The core that the calling thread runs on.
+pub fn this_core() -> usize {
     // SAFETY: takes nothing.
     let core = unsafe { libc::sched_getcpu() };
+    usize::try_from(core).expect("there is a core")
+}
+
+/// Keeps the calling thread on a core while this lives, and lets it go where it could before.
+#[derive(Debug)]
+pub struct OnCore {
+    before: libc::cpu_set_t,
+}
+
+impl OnCore {
+    /// For the reason that [`stay_on_this_core`] has.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn new(core: usize) -> Self {
+        let mut before = empty();
+        // SAFETY: the set is writable in the length given.
+        let got = unsafe { libc::sched_getaffinity(0, size_of_val(&before), &raw mut before) };
+        assert_eq!(got, 0, "{}", std::io::Error::last_os_error());
+        stay_on(&alone(core));
+        Self { before }
+    }
+}
+
+impl Drop for OnCore {
+    fn drop(&mut self) {
+        stay_on(&self.before);
+    }
+}
+
+fn empty() -> libc::cpu_set_t {
     // SAFETY: a set of bits, of which none is set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    unsafe { std::mem::zeroed() }
+}
+
+fn alone(core: usize) -> libc::cpu_set_t {
+    let mut set = empty();
     // SAFETY: the kernel numbers cores from 0, and the macro checks the bound.
-    unsafe { libc::CPU_SET(core as usize, &mut set) };
+    unsafe { libc::CPU_SET(core, &mut set) };
+    set
+}
+
+fn stay_on(set: &libc::cpu_set_t) {
     // SAFETY: the set is readable in the length given.
-    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }, 0);
+    let answer = unsafe { libc::sched_setaffinity(0, size_of_val(set), set) };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// How many descriptors this process has open.
