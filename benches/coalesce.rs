@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use ringtap::capture::RingLayout;
 use ringtap::executor::Executor;
-use ringtap::{AsyncCapture, Capture, Coalesce, ReactorOptions, RingLayout};
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::{AsyncCapture, Capture};
 use ringtap_lab::{Generator, Mark, Stage, Traffic, traffic};
 
 /// How long each measurement lasts.
@@ -124,7 +126,7 @@ fn receive(capture: Capture, coalesce: Coalesce) -> ringtap::Result<Received> {
             }
         }
         let cpu = cpu_time() - before;
-        let wakeups = ringtap::Reactor::current()?.stats().wakeups;
+        let wakeups = ringtap::reactor::Reactor::current()?.stats().wakeups;
         Ok((packets, cpu, latency, wakeups, capture.stats()?.drops))
     })
 }

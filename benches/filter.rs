@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ringtap::{Ancillary, BpfFilter, Target};
+use ringtap::BpfFilter;
+use ringtap::filter::{Ancillary, Target};
 
 const EXPRESSIONS: &[&str] = &[
     "tcp port 443",

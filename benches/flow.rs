@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use etherparse::PacketBuilder;
 use hdrhistogram::Histogram;
+use ringtap::Packet;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTracker, FlowTrackerConfig, PacketView};
-use ringtap::{Packet, Timestamp};
+use ringtap::packet::Timestamp;
 
 const ROUNDS: usize = 7;
 const PACKETS: u64 = 2_000_000;

@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{AsyncCapture, Capture, CaptureBuilder, Reactor, Shards, executor, time};
+use ringtap::capture::CaptureBuilder;
+use ringtap::reactor::Reactor;
+use ringtap::{AsyncCapture, Capture, Shards, executor, time};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

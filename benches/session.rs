@@ -15,8 +15,9 @@ use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::http::HttpParser;
 use ringtap::flow::tls::TlsParser;
 use ringtap::flow::{FlowExt, Protocols, SessionEvent};
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{Packet, PacketBatch, Timestamp, executor};
+use ringtap::{Packet, PacketBatch, executor};
 
 const ROUNDS: usize = 7;
 /// Messages of each flow.

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use ringtap::{
-    Bridge, BridgeAction, BridgeDirection, BridgeFrame, BridgeLaneStats, Packet, executor, time,
-};
+use ringtap::bridge::{BridgeAction, BridgeDirection, BridgeFrame, BridgeLaneStats};
+use ringtap::{Bridge, Packet, executor, time};
 use ringtap_lab::Pair;
 
 const ASKED: usize = 20;

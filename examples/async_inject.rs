@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::stream;
-use ringtap::{AsyncInjector, Pacer, executor, time};
+use ringtap::inject::Pacer;
+use ringtap::{AsyncInjector, executor, time};
 use ringtap_lab::{Stage, link};
 
 const RATE: u64 = 50_000;

@@ -1,7 +1,8 @@
 //! Joins two interfaces: `cargo run --release --example bridge -- eth0 eth1`, or without arguments two
 //! hosts in the lab, one of which asks the other through the bridge.
 
-use ringtap::{Bridge, BridgeAction};
+use ringtap::Bridge;
+use ringtap::bridge::BridgeAction;
 use ringtap_lab::Pair;
 
 const ASKED: usize = 10_000;

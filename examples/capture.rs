@@ -8,7 +8,7 @@ use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
-    println!("{:?}", ringtap::interface_info(stage.interface())?);
+    println!("{:?}", ringtap::interface::interface_info(stage.interface())?);
     let _traffic = stage.pace(Duration::from_secs(2), 20);
     executor::block_on(async {
         let ring = Capture::builder().interface(stage.interface()).block_size(1 << 18);

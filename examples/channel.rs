@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use ringtap::{Capture, ChannelCapture, Overflow};
+use ringtap::Capture;
+use ringtap::channel::{ChannelCapture, Overflow};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

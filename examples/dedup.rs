@@ -5,7 +5,8 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use ringtap::{AsyncCapture, Capture, Dedup, DedupExt, executor, time};
+use ringtap::dedup::{Dedup, DedupExt};
+use ringtap::{AsyncCapture, Capture, executor, time};
 use ringtap_lab::{Namespace, bootstrap};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use ringtap::{Capture, CaptureBuilder, FanoutMode, StopHandle};
+use ringtap::capture::CaptureBuilder;
+use ringtap::fanout::FanoutMode;
+use ringtap::{Capture, StopHandle};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,8 +6,9 @@ use std::io::Cursor;
 use futures_util::StreamExt;
 use ringtap::flow::extract::{FiveTuple, IpPair, MacPair};
 use ringtap::flow::{FlowEvent, FlowExt, FlowExtractor};
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{Packet, Timestamp, executor};
+use ringtap::{Packet, executor};
 use ringtap_lab::talk;
 
 fn source() -> ringtap::Result<PcapSource> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{RecordFormat, RecordWriter};
-use ringtap::{Capture, Cores, Shards};
+use ringtap::shard::Cores;
+use ringtap::{Capture, Shards};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringtap::{AsyncCapture, Capture, CaptureBuilder, RingLayout, StopHandle, executor};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::{AsyncCapture, Capture, StopHandle, executor};
 use ringtap_lab::{Mark, Stage, traffic};
 
 const RATE: u64 = 10_000;

@@ -5,8 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use ringtap::Shards;
 use ringtap::metrics::{Exposition, Measured};
-use ringtap::{Shards, ShardsHandle};
+use ringtap::shard::ShardsHandle;
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use ringtap::{AsyncCapture, Hosted, ReactorOptions, Runtime, Shards, Watch, time};
+use ringtap::reactor::{Hosted, ReactorOptions, Watch};
+use ringtap::shard::Runtime;
+use ringtap::{AsyncCapture, Shards, time};
 use ringtap_lab::Stage;
 
 /// What the runtime knows of the eventfd: whether a read of it has returned.

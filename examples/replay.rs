@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource, Speed};
-use ringtap::{AsyncInjector, Packet, Timestamp, executor};
+use ringtap::{AsyncInjector, Packet, executor};
 use ringtap_lab::{Directory, Stage, Traffic, link};
 
 fn record(path: &Path) -> ringtap::Result<()> {

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
-use ringtap::{Capture, Cores, FanoutMode, Shard, Shards, ShardsStats, Source};
+use ringtap::fanout::FanoutMode;
+use ringtap::shard::{Cores, Shard, ShardsStats, Source};
+use ringtap::{Capture, Shards};
 use ringtap_lab::Stage;
 
 /// What a shard measures by itself.

@@ -2,7 +2,7 @@
 //! `cargo run --release --features af-xdp --example xdp_bridge -- eth0 eth1`, or without arguments two hosts in
 //! the lab, one of which asks the other through the bridge. It takes root.
 
-use ringtap::XdpBridge;
+use ringtap::bridge::XdpBridge;
 use ringtap_lab::Pair;
 
 const ASKED: usize = 10_000;

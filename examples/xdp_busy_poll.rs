@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{
-    AsyncXdpSocket, Coalesce, ReactorOptions, XdpMode, XdpSocket, executor::Executor, time,
-};
+use ringtap::executor::Executor;
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::xdp::{AsyncXdpSocket, XdpMode};
+use ringtap::{XdpSocket, time};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let Ok(batch) = time::timeout(left, socket.next_batch()).await else { break };
                 packets += batch?.map_or(0, |batch| batch.len());
             }
-            let wakeups = ringtap::Reactor::current()?.stats().wakeups;
+            let wakeups = ringtap::reactor::Reactor::current()?.stats().wakeups;
             Ok::<_, ringtap::Error>((packets, wakeups))
         })?;
         drop(traffic);

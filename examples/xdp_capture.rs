@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{XdpMode, XdpSocket};
+use ringtap::XdpSocket;
+use ringtap::xdp::XdpMode;
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -4,7 +4,8 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket};
+use ringtap::XdpSocket;
+use ringtap::xdp::{Attach, XdpMode, XdpProgram};
 use ringtap_lab::{Stage, xdp};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

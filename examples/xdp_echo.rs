@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use ringtap::{AsyncXdpSocket, Reactor, XdpSocket, executor, time};
+use ringtap::reactor::Reactor;
+use ringtap::xdp::AsyncXdpSocket;
+use ringtap::{XdpSocket, executor, time};
 use ringtap_lab::{Stage, link};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

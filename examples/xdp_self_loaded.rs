@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use ringtap::{Attach, BpfFilter, Capture, XdpMode, XdpProgram, XdpSocket};
+use ringtap::xdp::{Attach, XdpMode, XdpProgram};
+use ringtap::{BpfFilter, Capture, XdpSocket};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

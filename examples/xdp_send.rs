@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{XdpMode, XdpSocket};
+use ringtap::XdpSocket;
+use ringtap::xdp::XdpMode;
 use ringtap_lab::{Stage, link};
 
 const COUNT: u64 = 1_000_000;

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use ringtap::{Cores, Queues, Shards, XdpMode, XdpSocket};
+use ringtap::shard::{Cores, Queues};
+use ringtap::xdp::XdpMode;
+use ringtap::{Shards, XdpSocket};
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

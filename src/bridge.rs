@@ -7,7 +7,7 @@
 //!
 //! The captures leave out what this host sends, so nothing that was forwarded is seen again. Packets
 //! keep their VLAN tag, and checksums and segments that their sender left to the card are passed on
-//! as such ([`Offload`](crate::Offload)): two hosts' TCP goes through a bridge as it is.
+//! as such ([`Offload`](crate::packet::Offload)): two hosts' TCP goes through a bridge as it is.
 
 mod builder;
 mod filter;
@@ -29,14 +29,18 @@ use self::stats::Counters;
 pub use self::stats::{BridgeLaneStats, BridgeStats, BridgeStatsHandle};
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::XdpBridge;
+use crate::afpacket::{Capture, Injector};
+use crate::error::{Error, Result};
 use crate::executor;
+use crate::packet::Packet;
 use crate::ring::batch::{PacketBatch, Place};
-use crate::{Capture, Error, Injector, Packet, Result, StopHandle};
+use crate::wait::StopHandle;
 
 /// Forwards between two interfaces, in both directions.
 ///
 /// ```no_run
-/// use ringtap::{Bridge, BridgeAction};
+/// use ringtap::Bridge;
+/// use ringtap::bridge::BridgeAction;
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// let mut bridge = Bridge::open_pair("eth0", "eth1")?;
@@ -144,10 +148,10 @@ impl Bridge {
     /// dropped, it has forwarded a part of what was received, and another run goes on with the rest.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once an interface was removed: see it replaced, and open a new bridge. One
-    /// that is down is no error. [`Error::NoReactor`](crate::Error::NoReactor),
-    /// [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
-    /// [`Error::TooManyOps`](crate::Error::TooManyOps) (it takes eight ops).
+    /// [`Error::InterfaceGone`] once an interface was removed: see it replaced, and open a new bridge. One
+    /// that is down is no error. [`Error::NoReactor`],
+    /// [`Error::IoUringRefused`], or
+    /// [`Error::TooManyOps`] (it takes eight ops).
     pub async fn run_async<F>(&mut self, decide: F) -> Result<()>
     where
         F: FnMut(&Packet<'_>, BridgeDirection) -> BridgeAction,

@@ -6,10 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::{
-    AsyncCapture, CaptureBuilder, CaptureStats, Error, FilterHandle, PacketBatch, Result,
-    StatsHandle, Step, StopHandle, executor,
-};
+use crate::afpacket::{CaptureBuilder, FilterHandle, StatsHandle};
+use crate::error::{Error, Result, Step};
+use crate::executor;
+use crate::io::AsyncCapture;
+use crate::ring::batch::PacketBatch;
+use crate::stats::CaptureStats;
+use crate::wait::StopHandle;
 
 /// Batches in the queue up to which they stay in the ring; what comes behind them is copied out of it, so that a slow
 /// reader takes no more of the ring than that.
@@ -66,7 +69,7 @@ impl ChannelCaptureBuilder {
             .name(format!("ringtap-{interface}"))
             .spawn(move || {
                 let _ended = Ended(&of_thread);
-                let outcome = executor::Executor::new(crate::ReactorOptions::default())
+                let outcome = executor::Executor::new(crate::options::ReactorOptions::default())
                     .and_then(|executor| executor.block_on(run(capture, &of_thread)));
                 of_thread.lock().error = outcome.err();
             })
@@ -75,7 +78,7 @@ impl ChannelCaptureBuilder {
     }
 }
 
-async fn run(capture: crate::Capture, shared: &Shared) -> Result<()> {
+async fn run(capture: crate::afpacket::Capture, shared: &Shared) -> Result<()> {
     let mut capture = AsyncCapture::new(capture)?;
     while let Some(batch) = capture.next_batch().await? {
         if !shared.put(batch) {
@@ -88,7 +91,8 @@ async fn run(capture: crate::Capture, shared: &Shared) -> Result<()> {
 /// Captures in a thread of its own, with this crate's executor; batches come through a bounded queue.
 ///
 /// ```no_run
-/// use ringtap::{Capture, ChannelCapture};
+/// use ringtap::Capture;
+/// use ringtap::channel::ChannelCapture;
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// let capture = ChannelCapture::builder(Capture::builder().interface("eth0")).build()?;
@@ -204,7 +208,7 @@ impl ChannelCapture {
     /// # Errors
     /// As [`ChannelCaptureBuilder::build`].
     pub fn open(interface: &str) -> Result<Self> {
-        Self::builder(crate::Capture::builder().interface(interface)).build()
+        Self::builder(crate::afpacket::Capture::builder().interface(interface)).build()
     }
 
     /// With a capture's options, and then the queue's.

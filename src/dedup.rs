@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use crate::{Packet, PacketBatch, PacketDirection, Result};
+use crate::error::Result;
+use crate::packet::{Packet, PacketDirection};
+use crate::ring::batch::PacketBatch;
 
 /// Tells packets that were seen already from new ones.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use ringtap::Dedup;
+/// use ringtap::dedup::Dedup;
 ///
 /// # fn one(packet: &ringtap::Packet<'_>) {
 /// let mut dedup = Dedup::content(Duration::from_millis(50), 100_000);
@@ -279,8 +281,7 @@ impl<St: Stream<Item = Result<PacketBatch>> + Unpin> Stream for DedupStream<St> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{LinkLayer, PacketMeta};
-    use crate::{Timestamp, VlanTag};
+    use crate::packet::{LinkLayer, PacketMeta, Timestamp, VlanTag};
 
     const OUT: u8 = libc::PACKET_OUTGOING;
     const IN: u8 = libc::PACKET_HOST;

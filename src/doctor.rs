@@ -22,7 +22,7 @@ mod xdp;
 
 use std::fmt;
 
-use crate::Error;
+use crate::error::Error;
 
 /// How much of something there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -73,7 +73,7 @@ pub enum Error {
     DifferentLinks {
         /// The interfaces' names.
         names: [String; 2],
-        /// What their packets begin with, by the number of a [`LinkType`](crate::LinkType); `None` where that is not known.
+        /// What their packets begin with, by the number of a [`LinkType`](crate::packet::LinkType); `None` where that is not known.
         links: [Option<u16>; 2],
     },
     /// AF_XDP would lose the VLAN tags of packets that come in here, and what was asked for needs them.
@@ -91,7 +91,7 @@ pub enum Error {
         /// Whether the driver stamps them in software.
         has_software: bool,
     },
-    /// A frame with an [`Offload`](crate::Offload), or a checksum to be computed, on a socket without.
+    /// A frame with an [`Offload`](crate::packet::Offload), or a checksum to be computed, on a socket without.
     OffloadsOff,
     /// A checksum is to be computed of, or written to, what is not in the frame.
     ChecksumOutside {
@@ -170,21 +170,21 @@ pub enum Error {
     Forked,
     /// The reactor's op slab is full.
     TooManyOps {
-        /// Its capacity, as given to [`ReactorOptions::max_ops`](crate::ReactorOptions::max_ops).
+        /// Its capacity, as given to [`ReactorOptions::max_ops`](crate::reactor::ReactorOptions::max_ops).
         limit: usize,
     },
     /// The executor that ran an awaited task ended before the task did.
     TaskCancelled,
     /// A shard plan cannot be made from what was asked.
     ShardPlan(&'static str),
-    /// A shard failed; the others were treated as [`OnShardFailure`](crate::OnShardFailure) says.
+    /// A shard failed; the others were treated as [`OnShardFailure`](crate::shard::OnShardFailure) says.
     Shard {
         /// Which shard.
         index: usize,
         /// Its error.
         source: Box<Error>,
     },
-    /// A shard panicked; the others were treated as [`OnShardFailure`](crate::OnShardFailure) says.
+    /// A shard panicked; the others were treated as [`OnShardFailure`](crate::shard::OnShardFailure) says.
     ShardPanicked {
         /// Which shard.
         index: usize,

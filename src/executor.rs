@@ -32,8 +32,9 @@ use std::time::Duration;
 use self::queue::{MAIN, Round, RunQueue, Runnable};
 pub use self::task::JoinHandle;
 use self::task::Tasks;
+use crate::error::Result;
+use crate::options::ReactorOptions;
 use crate::reactor::Attached;
-use crate::{ReactorOptions, Result};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Tasks>>> = const { RefCell::new(None) };
@@ -44,7 +45,7 @@ thread_local! {
 /// Tasks spawned by [`spawn_local`] run alongside; those that are unfinished when the future ends
 /// are dropped. Inside another `block_on` the reactor is shared, and only the inner tasks run.
 ///
-/// Where io_uring is refused, the same is done over `poll(2)`; see [`Reactor::backend`](crate::Reactor).
+/// Where io_uring is refused, the same is done over `poll(2)`; see [`Reactor::backend`](crate::reactor::Reactor).
 ///
 /// # Panics
 /// Where a task panics, and where the process has no descriptor left for the reactor's eventfd

@@ -33,10 +33,9 @@ use self::graph::Graph;
 use self::listing::Listing;
 use self::syntax::Expr;
 pub use self::vm::Ancillary;
-use crate::error::FilterError;
-use crate::packet::Packet;
-use crate::sys::bpf::BpfInsn;
-use crate::{Error, LinkType, Result};
+use crate::error::{Error, FilterError, Result};
+use crate::packet::{LinkType, Packet};
+pub use crate::sys::bpf::BpfInsn;
 
 /// The code of `ret #number`.
 const RETURN_NUMBER: u16 = opcode::RET | opcode::K;
@@ -269,7 +268,7 @@ impl BpfFilter {
     /// Whether a captured packet is meant, as the kernel would decide, whatever link it is from.
     ///
     /// Of a packet whose tag is in its bytes, be it from AF_XDP or put back by
-    /// [`vlan_reinsert`](crate::CaptureBuilder::vlan_reinsert), that is what [`matches`](Self::matches) says: a filter
+    /// [`vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert), that is what [`matches`](Self::matches) says: a filter
     /// that does not speak of tags means untagged frames, unless it is
     /// [`vlan_transparent`](Self::vlan_transparent).
     pub fn matches_packet(&self, packet: &Packet<'_>) -> bool {

@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::error::{Error, Result, Step};
+use crate::packet::LinkType;
 use crate::sys::netdev::{self, Asker, ETH_FLAG_RXVLAN, ETH_FLAG_TXVLAN, question_socket};
 use crate::sys::netlink;
-use crate::{Error, LinkType, Result, Step};
 
 /// An interface, as [`interface_info`] found it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,13 +26,14 @@ pub use self::transmit::{AsyncTx, TxRef};
 pub use self::tx_slot::AsyncTxSlot;
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
-use crate::reactor::Registration;
+use crate::afpacket::{Capture, FilterHandle, StatsHandle};
+use crate::error::{Error, Result};
+use crate::filter::BpfFilter;
+use crate::reactor::{Reactor, Registration};
+use crate::ring::batch::PacketBatch;
+use crate::stats::CaptureStats;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};
-use crate::{
-    BpfFilter, Capture, CaptureStats, Error, FilterHandle, PacketBatch, Reactor, Result,
-    StatsHandle,
-};
 
 /// Batches a task may take before it yields once, so that a flood on one socket does not starve
 /// the thread's other tasks.
@@ -58,7 +59,8 @@ pub struct Async<S: Port> {
 /// Captures packets on this thread's reactor: a `Stream` of zero-copy batches.
 ///
 /// ```no_run
-/// use ringtap::{AsyncCapture, executor};
+/// use ringtap::executor;
+/// use ringtap::AsyncCapture;
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {
@@ -279,7 +281,7 @@ impl Async<Capture> {
     /// Opens a capture with the default options on an interface of this network namespace.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`](crate::CaptureBuilder::build) and [`new`](Self::new).
+    /// As [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build) and [`new`](Self::new).
     pub fn open(interface: &str) -> Result<Self> {
         Self::new(Capture::open(interface)?)
     }

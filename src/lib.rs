@@ -40,7 +40,7 @@
 //! | capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
 //! | flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
 //! | some packets only | [`BpfFilter`]: `"tcp port 443".parse()` |
-//! | figures | [`Capture::stats`], [`StatsHandle`], [`ShardsHandle::stats`] |
+//! | figures | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`ShardsHandle::stats`](shard::ShardsHandle::stats) |
 //! | to know what works here, and why not | [`doctor::examine`] |
 //!
 //! # Layers
@@ -88,85 +88,78 @@ compile_error!("ringtap's rings need a 64-bit address space");
 mod afpacket;
 #[cfg(feature = "af-xdp")]
 mod afxdp;
-mod bridge;
+pub mod bridge;
 #[cfg(feature = "channel")]
-mod channel;
-mod dedup;
+pub mod channel;
+pub mod dedup;
 pub mod doctor;
-mod error;
+pub mod error;
 pub mod executor;
-mod filter;
+pub mod filter;
 #[cfg(feature = "flow")]
 pub mod flow;
-mod interface;
+pub mod interface;
 mod io;
 pub mod metrics;
 mod multi;
 mod options;
-mod packet;
+pub mod packet;
 #[cfg(feature = "parse")]
 pub mod parse;
 #[cfg(feature = "pcap")]
 pub mod pcap;
-mod reactor;
+pub mod reactor;
 mod ring;
-mod shard;
-mod stats;
+pub mod shard;
+pub mod stats;
 mod sys;
 pub mod time;
 mod trace;
 mod wait;
 
-pub use self::afpacket::FilterHandle;
-pub use self::afpacket::{
-    Batches, Capture, CaptureBuilder, FanoutFlags, FanoutMode, Injector, InjectorBuilder,
-    InjectorStatsHandle, MAX_RING_BYTES, NetNs, RingLayout, RingProfile, StatsHandle,
-    TimestampSource, TxSlot, UnknownFanoutMode,
-};
+pub use self::afpacket::{Capture, Injector};
 #[cfg(feature = "af-xdp")]
-pub use self::afxdp::{
-    Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
-    XdpMode, XdpProgram, XdpReceiver, XdpSender, XdpSocket, XdpSocketBuilder, XdpStatsHandle,
-    XdpTxSlot,
-};
-#[cfg(feature = "af-xdp")]
-pub use self::bridge::XdpBridge;
-pub use self::bridge::{
-    Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeHandles,
-    BridgeLaneStats, BridgeStats, BridgeStatsHandle,
-};
-#[cfg(feature = "channel")]
-pub use self::channel::{ChannelCapture, ChannelCaptureBuilder, ChannelStats, Overflow, Received};
-pub use self::dedup::{Dedup, DedupExt, DedupMode, DedupStats, DedupStream, DedupedBatch};
-pub use self::error::{Error, FilterError, GeometryError, ProgramFault, Result, Step};
-#[cfg(feature = "pcap")]
-pub use self::error::{FileError, FileFault};
-pub use self::filter::{Ancillary, BpfFilter, BpfFilterBuilder, Target};
-pub use self::interface::{InterfaceInfo, interface_info, interfaces};
-pub use self::io::{
-    Async, AsyncCapture, AsyncInjector, AsyncTx, AsyncTxSlot, Pacer, Port, TxPort, TxRef,
-};
-#[cfg(feature = "af-xdp")]
-pub use self::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
-pub use self::multi::MultiCapture;
-pub use self::options::{BusyPoll, Coalesce, Cores, IoUringFeatures, ReactorOptions};
-pub use self::packet::{
-    Clock, LinkAddress, LinkType, Offload, OwnedPacket, Packet, PacketDirection, PacketStatus,
-    Segments, Timestamp, TxTimestamp, VlanTag,
-};
-pub use self::reactor::{Backend, Driver, Hosted, Reactor, ReactorStatsHandle, Watch};
-pub use self::ring::batch::{PacketBatch, Packets};
-pub use self::shard::{
-    BuiltIn, OnShardFailure, Runtime, Shard, ShardPlan, ShardSpec, ShardStats, Shards,
-    ShardsBuilder, ShardsHandle, ShardsReport, ShardsStats, Source,
-};
-#[cfg(feature = "af-xdp")]
-pub use self::shard::{Queues, XdpShardsBuilder};
-#[cfg(feature = "af-xdp")]
-pub use self::stats::XdpStats;
-pub use self::stats::{CaptureStats, InjectorStats, ReactorStats};
-pub use self::sys::bpf::BpfInsn;
+pub use self::afxdp::XdpSocket;
+pub use self::bridge::Bridge;
+pub use self::error::{Error, Result};
+pub use self::filter::BpfFilter;
+pub use self::io::{AsyncCapture, AsyncInjector};
+pub use self::packet::Packet;
+pub use self::ring::batch::PacketBatch;
+pub use self::shard::Shards;
 pub use self::wait::StopHandle;
+
+/// Receiving: options of a [`Capture`], its ring, its statistics, its async form.
+pub mod capture {
+    pub use crate::afpacket::{
+        Batches, CaptureBuilder, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout, RingProfile,
+        StatsHandle, TimestampSource,
+    };
+    pub use crate::io::{Async, Port};
+    pub use crate::multi::MultiCapture;
+    pub use crate::ring::batch::Packets;
+}
+
+/// Fanout groups: sockets that share an interface's packets (`PACKET_FANOUT`, packet(7)).
+pub mod fanout {
+    pub use crate::afpacket::{FanoutFlags, FanoutMode, UnknownFanoutMode};
+}
+
+/// Sending: options of an [`Injector`], its slots, its async form.
+pub mod inject {
+    pub use crate::afpacket::{InjectorBuilder, InjectorStatsHandle, TxSlot};
+    pub use crate::io::{AsyncTx, AsyncTxSlot, Pacer, TxPort, TxRef};
+}
+
+/// AF_XDP: sockets that bypass the kernel's network stack.
+#[cfg(feature = "af-xdp")]
+pub mod xdp {
+    pub use crate::afxdp::{
+        Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
+        XdpMode, XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot,
+    };
+    pub use crate::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
+}
 
 /// Rings without a kernel, for tests of what is built on this crate.
 #[cfg(any(test, feature = "testing"))]

@@ -11,10 +11,10 @@ use std::fmt::Write as _;
 
 #[cfg(feature = "metrics")]
 pub use self::facade::record;
-use crate::{
-    BridgeLaneStats, BridgeStats, CaptureStats, DedupStats, InjectorStats, ReactorStats,
-    ShardsStats,
-};
+use crate::bridge::{BridgeLaneStats, BridgeStats};
+use crate::dedup::DedupStats;
+use crate::shard::ShardsStats;
+use crate::stats::{CaptureStats, InjectorStats, ReactorStats};
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub trait Measured {
     /// ```
     /// use ringtap::metrics::Measured;
     ///
-    /// let text = ringtap::CaptureStats::default().to_prometheus(&[("interface", "eth0")]);
+    /// let text = ringtap::stats::CaptureStats::default().to_prometheus(&[("interface", "eth0")]);
     /// assert!(text.contains("ringtap_capture_drops_total{interface=\"eth0\"} 0\n"));
     /// ```
     fn to_prometheus(&self, labels: &[(&str, &str)]) -> String {
@@ -131,7 +131,7 @@ metrics! { CATALOGUE:
 
 #[cfg(feature = "af-xdp")]
 metrics! { XDP_CATALOGUE:
-    crate::XdpStats => {
+    crate::stats::XdpStats => {
         delivered counter "ringtap_xdp_delivered_total" "Packets handed out in batches."
         batches counter "ringtap_xdp_batches_total" "Batches handed out."
         committed counter "ringtap_xdp_committed_total" "Frames committed to be sent."
@@ -174,7 +174,7 @@ metrics! { FILE_CATALOGUE:
 
 #[cfg(feature = "channel")]
 metrics! { CHANNEL_CATALOGUE:
-    crate::ChannelStats => {
+    crate::channel::ChannelStats => {
         received counter "ringtap_channel_received_total" "Packets received from the queue."
         queued gauge "ringtap_channel_queued" "Packets in the queue."
         dropped counter "ringtap_channel_dropped_total" "Packets dropped for want of room in the queue."
@@ -198,7 +198,7 @@ impl Measured for BridgeStats {
 /// Captures and reactors, under the label `shard`.
 impl Measured for ShardsStats {
     fn samples(&self) -> Vec<Sample> {
-        let one = |shard: &crate::ShardStats| {
+        let one = |shard: &crate::shard::ShardStats| {
             let mut samples = shard.capture.samples();
             samples.extend(shard.reactor.samples());
             labelled(samples, "shard", &shard.spec.index.to_string())
@@ -210,7 +210,7 @@ impl Measured for ShardsStats {
 /// Prometheus' text of several statistics: each metric is described once.
 ///
 /// ```
-/// use ringtap::CaptureStats;
+/// use ringtap::stats::CaptureStats;
 /// use ringtap::metrics::{Exposition, Measured};
 ///
 /// let mut exposition = Exposition::new();

@@ -6,13 +6,19 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use crate::{AsyncCapture, Capture, CaptureStats, Error, PacketBatch, Result, StopHandle};
+use crate::afpacket::Capture;
+use crate::error::{Error, Result};
+use crate::io::AsyncCapture;
+use crate::ring::batch::PacketBatch;
+use crate::stats::CaptureStats;
+use crate::wait::StopHandle;
 
 /// Captures on several interfaces, on this thread's reactor: a stream of batches, each with the number of the capture
 /// that it is of.
 ///
 /// ```no_run
-/// use ringtap::{MultiCapture, executor};
+/// use ringtap::executor;
+/// use ringtap::capture::MultiCapture;
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {

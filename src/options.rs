@@ -9,13 +9,13 @@ use bitflags::bitflags;
 /// It spends CPU for latency, needs a driver with NAPI, and raising it above the system default
 /// needs `CAP_NET_ADMIN`. Unset fields keep the system's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BusyPoll {
+pub(crate) struct BusyPoll {
     /// Microseconds to poll before sleeping (`SO_BUSY_POLL`).
-    pub us: Option<u32>,
+    pub(crate) us: Option<u32>,
     /// Prefer busy polling to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11).
-    pub prefer: Option<bool>,
+    pub(crate) prefer: Option<bool>,
     /// Packets a poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11).
-    pub budget: Option<u16>,
+    pub(crate) budget: Option<u16>,
 }
 
 /// Which CPU cores shards are pinned to.
@@ -64,7 +64,7 @@ pub enum Coalesce {
 
 bitflags! {
     /// Optional io_uring features that a reactor uses if the kernel has them and they work; from
-    /// [`Reactor::io_uring_features`](crate::Reactor::io_uring_features).
+    /// [`Reactor::io_uring_features`](crate::reactor::Reactor::io_uring_features).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub struct IoUringFeatures: u8 {
         /// Completions are posted only when the thread asks for them (`IORING_SETUP_DEFER_TASKRUN`, Linux 6.1). A reactor on
@@ -118,7 +118,7 @@ impl ReactorOptions {
 
     /// Whether io_uring being refused (by a container's seccomp profile, or `kernel.io_uring_disabled`) is
     /// an error. Default not: the same is then done over `poll(2)`, for a system call a turn, busy or not, and
-    /// [`Reactor::backend`](crate::Reactor::backend) says so.
+    /// [`Reactor::backend`](crate::reactor::Reactor::backend) says so.
     #[must_use]
     pub fn require_io_uring(mut self, required: bool) -> Self {
         self.requires_io_uring = required;

@@ -264,7 +264,7 @@ impl<'a> Packet<'a> {
     }
 
     /// The VLAN tag that the kernel or the card stripped from the frame and that [`data`](Self::data) lacks, unless
-    /// it was put back ([`CaptureBuilder::vlan_reinsert`](crate::CaptureBuilder::vlan_reinsert)).
+    /// it was put back ([`CaptureBuilder::vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert)).
     #[inline]
     pub fn stripped_vlan(&self) -> Option<VlanTag> {
         self.meta.vlan
@@ -306,7 +306,7 @@ impl<'a> Packet<'a> {
     }
 
     /// What the packet's sender left to the card; `None` where the ring was not asked to say
-    /// ([`CaptureBuilder::offloads`](crate::CaptureBuilder::offloads)).
+    /// ([`CaptureBuilder::offloads`](crate::capture::CaptureBuilder::offloads)).
     #[inline]
     pub fn offload(&self) -> Option<Offload> {
         self.meta.offload

@@ -2,7 +2,7 @@
 
 pub use etherparse::*;
 
-use crate::Packet;
+use crate::packet::Packet;
 
 impl<'a> Packet<'a> {
     /// Its headers, as far as they are whole; see [`crate::parse`], which is the crate `etherparse`.

@@ -43,8 +43,10 @@ pub(crate) use self::kick::{AfterKick, Kicked, Kicker, Next};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;
+use crate::error::{Error, Result};
+pub use crate::options::{Coalesce, IoUringFeatures, ReactorOptions};
+use crate::stats::ReactorStats;
 use crate::sys::event::EventFd;
-use crate::{Error, IoUringFeatures, ReactorOptions, ReactorStats, Result};
 
 thread_local! {
     static CURRENT: RefCell<Weak<Attached>> = const { RefCell::new(Weak::new()) };

@@ -24,16 +24,20 @@ use std::future::Future;
 
 pub use self::handle::{ShardStats, ShardsHandle, ShardsReport, ShardsStats};
 use self::intake::Fanouts;
-pub use self::plan::{ShardPlan, ShardSpec};
+use self::plan::ShardPlan;
+pub use self::plan::ShardSpec;
 #[cfg(feature = "af-xdp")]
 pub use self::queues::{Queues, XdpShardsBuilder};
 pub use self::runtime::{BuiltIn, Runtime};
 #[cfg(feature = "flow")]
-use crate::FanoutFlags;
+use crate::afpacket::FanoutFlags;
+use crate::afpacket::{Capture, CaptureBuilder, FanoutMode};
+use crate::error::Result;
+use crate::io::AsyncCapture;
+pub use crate::options::Cores;
+use crate::reactor::Reactor;
+use crate::stats::ReactorStats;
 use crate::wait::StopHandle;
-use crate::{
-    AsyncCapture, Capture, CaptureBuilder, Cores, FanoutMode, Reactor, ReactorStats, Result,
-};
 
 /// Where shards get their packets from.
 #[derive(Debug, Clone)]
@@ -58,7 +62,9 @@ pub enum OnShardFailure {
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
-/// use ringtap::{Cores, FanoutMode, Shards, Source};
+/// use ringtap::Shards;
+/// use ringtap::fanout::FanoutMode;
+/// use ringtap::shard::{Cores, Source};
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// let shards = Shards::builder()

@@ -184,7 +184,7 @@ pub struct ReactorStats {
     pub wakeups: u64,
     /// Those of them that found neither a socket's news nor a timer that was due: another thread's doing, or nobody's.
     pub spurious: u64,
-    /// Sleeps that were held back to gather more ([`Coalesce`](crate::Coalesce)).
+    /// Sleeps that were held back to gather more ([`Coalesce`](crate::reactor::Coalesce)).
     pub coalesced: u64,
     /// Completions reaped.
     pub completions: u64,

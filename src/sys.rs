@@ -1,7 +1,7 @@
 //! Every system call but io_uring's, each behind a safe function.
 //!
 //! Nothing above this module calls libc or rustix for effect. Functions take and return plain
-//! values, name the [`Step`](crate::Step) that failed, and hold no state; [`Mapping`] is the one
+//! values, name the [`Step`](crate::error::Step) that failed, and hold no state; [`Mapping`] is the one
 //! type that owns something, a stretch of memory.
 
 pub(crate) mod bpf;

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
-use crate::Reactor;
-use crate::reactor::Deadline;
+use crate::reactor::{Deadline, Reactor};
 
 /// Is ready after `duration`.
 pub fn sleep(duration: Duration) -> Sleep {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::stall::{Judged, Patience, Stall};
-use crate::Result;
+use crate::error::Result;
 use crate::sys::event::{Beacon, Interest};
 
 /// Ends a capture, from any thread: what is in its ring is still delivered, then its batches end.

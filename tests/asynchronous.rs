@@ -8,8 +8,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use ringtap::capture::CaptureBuilder;
 use ringtap::executor::{block_on, spawn_local};
-use ringtap::{AsyncCapture, Capture, CaptureBuilder, Coalesce, Error, FanoutMode, Reactor, time};
+use ringtap::fanout::FanoutMode;
+use ringtap::reactor::{Coalesce, Reactor};
+use ringtap::{AsyncCapture, Capture, Error, time};
 use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();
@@ -87,9 +90,9 @@ fn a_moderated_reactor_delivers_the_same_and_its_timers_are_not_late_nor_early()
         let veth = net.veth();
         let traffic = Traffic { flows: 9, ..Traffic::default() };
         let mut tally = Tally::new(&traffic, 20_000);
-        let options = ringtap::ReactorOptions::new().coalesce(coalesce);
+        let options = ringtap::reactor::ReactorOptions::new().coalesce(coalesce);
         ringtap::executor::Executor::new(options).unwrap().block_on(async {
-            let frames = ring(&veth.right).layout(ringtap::RingLayout::Frames);
+            let frames = ring(&veth.right).layout(ringtap::capture::RingLayout::Frames);
             let mut capture = AsyncCapture::new(frames.build().unwrap()).unwrap();
             let ticking = spawn_local(async {
                 let mut ticks = time::interval(Duration::from_millis(1));
@@ -127,7 +130,7 @@ fn timers_near_and_far_end_while_packets_never_stop() {
     });
     let start = Instant::now();
     block_on(async {
-        let frames = ring(&veth.right).layout(ringtap::RingLayout::Frames);
+        let frames = ring(&veth.right).layout(ringtap::capture::RingLayout::Frames);
         let mut capture = AsyncCapture::new(frames.build().unwrap()).unwrap();
         let timers = [1, 3, 80, 40].map(|millis| {
             spawn_local(async move {
@@ -389,7 +392,7 @@ fn stopping_from_another_thread_drains_and_ends_the_stream() {
 fn the_op_slab_is_bounded_and_full_is_an_error() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let options = ringtap::ReactorOptions::new().max_ops(2);
+    let options = ringtap::reactor::ReactorOptions::new().max_ops(2);
     ringtap::executor::Executor::new(options).unwrap().block_on(async {
         let kept = [open(&veth.right), open(&veth.right)];
         let third = ring(&veth.right).build().unwrap();

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{
-    Bridge, BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame,
-    BridgeStatsHandle, Cores, Error, Packet, Shards, StopHandle, executor, time,
+use ringtap::bridge::{
+    BridgeAction, BridgeBuilder, BridgeDirection, BridgeFilter, BridgeFrame, BridgeStatsHandle,
 };
+use ringtap::shard::Cores;
+use ringtap::{Bridge, Error, Packet, Shards, StopHandle, executor, time};
 use ringtap_lab::host::Host;
 use ringtap_lab::{Generator, Namespace, Pace, Tally, Traffic, Veth, limits, link, namespace};
 
@@ -42,7 +43,7 @@ impl Working {
         Self { stop, stats, thread }
     }
 
-    fn stats(&self) -> ringtap::BridgeStats {
+    fn stats(&self) -> ringtap::bridge::BridgeStats {
         self.stats.stats().unwrap()
     }
 
@@ -157,7 +158,7 @@ fn hosts_talk_at_low_latency_where_they_split_their_segments_themselves() {
         // The checksum is still left to the card.
         host.run(move || link::limit_segments(&end, 1_500).unwrap()).join().unwrap();
     }
-    let low = ringtap::RingProfile::LowLatency;
+    let low = ringtap::capture::RingProfile::LowLatency;
     let builder = between(&cables[0].right, &cables[1].right).profile(low);
     let working = Working::new(builder.build().unwrap(), forward);
     send_tcp(&hosts[0], &hosts[1], B, 40);
@@ -291,7 +292,7 @@ fn through(net: &Namespace) -> (Veth, Veth, BridgeBuilder) {
 fn tagged_frames_keep_their_tag_in_both_layouts() {
     const COUNT: u64 = 2_000;
     let Some(net) = namespace() else { return };
-    for profile in [None, Some(ringtap::RingProfile::LowLatency)] {
+    for profile in [None, Some(ringtap::capture::RingProfile::LowLatency)] {
         let (near, far, mut builder) = through(&net);
         if let Some(profile) = profile {
             builder = builder.profile(profile);
@@ -415,9 +416,10 @@ fn two_names_of_one_interface_and_links_of_two_kinds_are_no_bridge() {
     link::add_name(&veth.left, long).unwrap();
     let error = Bridge::open_pair(&veth.left, long).unwrap_err();
     assert!(matches!(error, Error::SameInterface { .. }), "{error}");
-    let info = ringtap::interface_info(long).unwrap();
+    let info = ringtap::interface::interface_info(long).unwrap();
     assert_eq!(info.index, link::index(&veth.left).unwrap());
-    let none = ringtap::interface_info("another-name-that-is-longer-than-fifteen").unwrap_err();
+    let none =
+        ringtap::interface::interface_info("another-name-that-is-longer-than-fifteen").unwrap_err();
     assert!(matches!(none, Error::NoSuchInterface { .. }), "{none}");
     Bridge::open_pair(long, &veth.right).unwrap();
     let tun = match ringtap_lab::Tun::new() {

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 
-use ringtap::{BuiltIn, Error, Hosted, ReactorOptions, Result, Runtime, executor, time};
+use ringtap::reactor::{Hosted, ReactorOptions};
+use ringtap::shard::{BuiltIn, Runtime};
+use ringtap::{Error, Result, executor, time};
 use ringtap_conformance::Host;
 use ringtap_lab::seccomp;
 
@@ -27,8 +29,8 @@ struct Missing;
 fn without<F: Future>(errno: i32, core: Option<usize>, future: F) -> Result<F::Output> {
     seccomp::refuse(libc::SYS_io_uring_setup, errno);
     BuiltIn::default().run(core, async {
-        let backend = ringtap::Reactor::current()?.backend()?;
-        assert_eq!(backend, ringtap::Backend::Poll);
+        let backend = ringtap::reactor::Reactor::current()?.backend()?;
+        assert_eq!(backend, ringtap::reactor::Backend::Poll);
         Ok(future.await)
     })?
 }
@@ -42,9 +44,9 @@ impl Runtime for Plain {
 #[cfg(feature = "testing")]
 impl Runtime for Oldest {
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> Result<F::Output> {
-        let all = ringtap::IoUringFeatures::all();
+        let all = ringtap::reactor::IoUringFeatures::all();
         BuiltIn::new(ReactorOptions::new().without(all)).run(core, async {
-            let used = ringtap::Reactor::current()?.io_uring_features();
+            let used = ringtap::reactor::Reactor::current()?.io_uring_features();
             assert!(used.is_empty(), "{used:?}");
             Ok(future.await)
         })?

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtap::{Capture, CaptureBuilder, PacketBatch, PacketDirection, RingLayout, VlanTag};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::packet::{PacketDirection, VlanTag};
+use ringtap::{Capture, PacketBatch};
 use ringtap_lab::{Generator, Protocol, Tally, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
@@ -15,13 +17,13 @@ macro_rules! in_both_layouts {
         mod blocks {
             $(#[ringtap_lab::test]
             fn $name() {
-                super::$name(ringtap::RingLayout::Blocks);
+                super::$name(ringtap::capture::RingLayout::Blocks);
             })*
         }
         mod frames {
             $(#[ringtap_lab::test]
             fn $name() {
-                super::$name(ringtap::RingLayout::Frames);
+                super::$name(ringtap::capture::RingLayout::Frames);
             })*
         }
     };
@@ -100,7 +102,7 @@ fn a_packet_says_what_the_kernel_knows_of_it() {
     assert_eq!(packet.direction(), Some(PacketDirection::OtherHost));
     assert_eq!(packet.ll_protocol(), Some(0x0800));
     assert_eq!(&*packet.source_ll_addr().unwrap(), &packet.data()[6..12]);
-    let info = ringtap::interface_info(&veth.right).unwrap();
+    let info = ringtap::interface::interface_info(&veth.right).unwrap();
     assert_eq!(packet.interface_index(), Some(info.index));
     assert_ne!(packet.rxhash(), None);
     let now = std::time::SystemTime::now();

@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ringtap::{
-    Capture, CaptureBuilder, Error, MultiCapture, NetNs, Step, executor, interface_info,
-};
+use ringtap::capture::{CaptureBuilder, MultiCapture, NetNs};
+use ringtap::error::Step;
+use ringtap::interface::interface_info;
+use ringtap::{Capture, Error, executor};
 use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace};
 
 ringtap_lab::test_binary!();
@@ -20,7 +21,7 @@ fn small(interface: &str) -> CaptureBuilder {
 mod channel {
     use std::sync::Mutex;
 
-    use ringtap::{ChannelCapture, Overflow};
+    use ringtap::channel::{ChannelCapture, Overflow};
 
     use super::*;
 

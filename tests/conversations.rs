@@ -19,8 +19,9 @@ use ringtap::flow::{
     AsyncReassembler, BacklogPolicy, Conversation, EndReason, FlowChunk, FlowEvent, FlowExt,
     FlowSide, Lagged, StreamBytes, channel_factory,
 };
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{AsyncCapture, Capture, Packet, Timestamp, time};
+use ringtap::{AsyncCapture, Capture, Packet, time};
 use ringtap_lab::namespace;
 
 ringtap_lab::test_binary!();

@@ -80,7 +80,7 @@ fn what_is_wrong_with_an_interface_is_said_with_a_remedy() {
 
 #[ringtap_lab::test]
 fn a_program_that_is_attached_already_is_found() {
-    use ringtap::{Attach, XdpProgram};
+    use ringtap::xdp::{Attach, XdpProgram};
 
     let Some(net) = namespace() else { return };
     let veth = net.veth();

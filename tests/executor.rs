@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
-use ringtap::{Backend, Error, Reactor, ReactorOptions, time};
+use ringtap::reactor::{Backend, Reactor, ReactorOptions};
+use ringtap::{Error, time};
 
 ringtap_lab::test_binary!();
 

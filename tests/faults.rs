@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{
-    AsyncCapture, Capture, CaptureBuilder, Error, FanoutFlags, FanoutMode, GeometryError,
-    PacketBatch, Shards, Step, executor, time,
-};
+use ringtap::capture::CaptureBuilder;
+use ringtap::error::{GeometryError, Step};
+use ringtap::fanout::{FanoutFlags, FanoutMode};
+use ringtap::{AsyncCapture, Capture, Error, PacketBatch, Shards, executor, time};
 use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace};
 
 ringtap_lab::test_binary!();
@@ -36,7 +36,10 @@ fn an_unknown_interface_is_named() {
         );
     }
     assert!(matches!(Capture::builder().build(), Err(Error::InterfaceMissing)));
-    assert!(matches!(ringtap::interface_info("nowhere0"), Err(Error::NoSuchInterface { .. })));
+    assert!(matches!(
+        ringtap::interface::interface_info("nowhere0"),
+        Err(Error::NoSuchInterface { .. })
+    ));
 }
 
 #[ringtap_lab::test]

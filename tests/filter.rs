@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use ringtap::{
-    Ancillary, AsyncCapture, BpfFilter, BpfInsn, Capture, CaptureBuilder, Cores, Error, Injector,
-    RingLayout, Shards, VlanTag, executor,
-};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::filter::{Ancillary, BpfInsn};
+use ringtap::packet::VlanTag;
+use ringtap::shard::Cores;
+use ringtap::{AsyncCapture, BpfFilter, Capture, Error, Injector, Shards, executor};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Mark, Protocol, Traffic, bpf, namespace, pcap, skip};
 

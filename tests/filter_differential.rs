@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use ringtap::{Ancillary, BpfFilter, Target};
+use ringtap::BpfFilter;
+use ringtap::filter::{Ancillary, Target};
 use ringtap_lab::{pcap, skip};
 
 ringtap_lab::test_binary!();

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use ringtap::{Ancillary, BpfFilter, LinkType};
+use ringtap::BpfFilter;
+use ringtap::filter::Ancillary;
+use ringtap::packet::LinkType;
 use ringtap_lab::{pcap, skip};
 
 ringtap_lab::test_binary!();

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use etherparse::PacketBuilder;
 use futures_util::{Stream, StreamExt};
+use ringtap::Packet;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::http::HttpParser;
 use ringtap::flow::{
@@ -17,8 +18,8 @@ use ringtap::flow::{
     FlowTimestamp, MemoryPolicy, Protocols, ReassemblyConfig, SessionEvent, SessionParser,
     StreamBytes,
 };
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{Packet, Timestamp};
 
 /// A file of frames, at seconds.
 fn file(frames: &[(u32, Vec<u8>)]) -> PcapSource {

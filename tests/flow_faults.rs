@@ -18,8 +18,9 @@ use ringtap::flow::{
     FlowTimestamp, MemoryPolicy, Overlap, ParserFault, ParserKind, Protocols, ReassemblyConfig,
     SessionEvent, SessionParser,
 };
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{AsyncCapture, Capture, Packet, Timestamp, executor, time};
+use ringtap::{AsyncCapture, Capture, Packet, executor, time};
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();

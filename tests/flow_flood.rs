@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 
 use etherparse::PacketBuilder;
+use ringtap::Packet;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
-use ringtap::{Packet, Timestamp};
+use ringtap::packet::Timestamp;
 
 #[test]
 fn a_flood_of_flows_is_bounded_and_what_is_evicted_is_counted() {

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use futures_util::StreamExt;
+use ringtap::capture::MultiCapture;
+use ringtap::dedup::Dedup;
+use ringtap::fanout::FanoutMode;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{EndReason, FlowEvent, FlowExt, FlowSource, FlowTable, L4Proto};
+use ringtap::packet::Timestamp;
 use ringtap::pcap::PcapSource;
-use ringtap::{Capture, Dedup, FanoutMode, MultiCapture, Packet, Timestamp, executor, time};
+use ringtap::{Capture, Packet, executor, time};
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();

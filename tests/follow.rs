@@ -11,8 +11,9 @@ use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerVxla
 use ringtap::flow::{
     FlowExt, FlowExtractor, FlowSide, FlowTimestamp, Orientation, SessionEvent, SessionParser,
 };
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{Packet, Timestamp, executor};
+use ringtap::{Packet, executor};
 use ringtap_lab::{Directory, pcap, skip, tool};
 
 ringtap_lab::test_binary!();

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use ringtap::{
-    AsyncCapture, AsyncInjector, Capture, CaptureBuilder, Coalesce, Error, Hosted, IoUringFeatures,
-    Reactor, ReactorOptions, RingLayout, Step, Watch, executor, time,
-};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::error::Step;
+use ringtap::reactor::{Coalesce, Hosted, IoUringFeatures, Reactor, ReactorOptions, Watch};
+use ringtap::{AsyncCapture, AsyncInjector, Capture, Error, executor, time};
 use ringtap_lab::{Generator, Namespace, Traffic, Veth, namespace};
 use rustix::event::{PollFd, PollFlags};
 

@@ -6,7 +6,10 @@ mod common;
 use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{Error, GeometryError, Injector, InjectorBuilder, Offload, Segments};
+use ringtap::error::GeometryError;
+use ringtap::inject::InjectorBuilder;
+use ringtap::packet::{Offload, Segments};
+use ringtap::{Error, Injector};
 use ringtap_lab::{Host, Tally, Traffic, Veth, frames, limits, link, namespace};
 
 ringtap_lab::test_binary!();

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use common::{FarEnd, PATIENCE};
 use futures_util::{SinkExt, StreamExt, stream};
+use ringtap::capture::RingLayout;
 use ringtap::executor::{block_on, spawn_local, yield_now};
-use ringtap::{
-    AsyncCapture, AsyncInjector, Capture, Error, Injector, InjectorBuilder, IoUringFeatures, Pacer,
-    Reactor, RingLayout, time,
-};
+use ringtap::inject::{InjectorBuilder, Pacer};
+use ringtap::reactor::{IoUringFeatures, Reactor};
+use ringtap::{AsyncCapture, AsyncInjector, Capture, Error, Injector, time};
 use ringtap_lab::{Generator, Mark, Tally, Traffic, Veth, frames, limits, link, namespace};
 
 ringtap_lab::test_binary!();

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ringtap::{Capture, CaptureBuilder, PacketBatch};
+use ringtap::capture::CaptureBuilder;
+use ringtap::{Capture, PacketBatch};
 use ringtap_lab::{Generator, Tally, Traffic, frames, namespace};
 
 ringtap_lab::test_binary!();
@@ -135,7 +136,8 @@ fn a_dropped_capture_leaves_its_fanout_group_although_batches_are_held() {
     let veth = net.veth();
     let traffic = Traffic { flows: 64, len: 100, ..Traffic::default() };
     let mut generator = Generator::new(&veth.left, &traffic);
-    let member = || ring(&veth.right, 8).fanout(ringtap::FanoutMode::Hash, 7).build().unwrap();
+    let member =
+        || ring(&veth.right, 8).fanout(ringtap::fanout::FanoutMode::Hash, 7).build().unwrap();
     let (mut first, mut second) = (member(), member());
     generator.flood(64);
     let held = next(&mut first).expect("some of its share");

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use ringtap::{
-    BpfFilter, BpfInsn, Capture, CaptureBuilder, Error, Injector, LinkType, interface_info,
-    interfaces,
-};
+use ringtap::capture::CaptureBuilder;
+use ringtap::filter::BpfInsn;
+use ringtap::interface::{interface_info, interfaces};
+use ringtap::packet::LinkType;
+use ringtap::{BpfFilter, Capture, Error, Injector};
 use ringtap_lab::{Protocol, Traffic, Tun, bootstrap, namespace, skip_for_ordinary_users};
 
 ringtap_lab::test_binary!();
@@ -116,7 +117,8 @@ fn where_packets_begin_with_what_nobody_knows_a_filter_may_ask_nothing_of_it() {
 #[cfg(feature = "af-xdp")]
 #[ringtap_lab::test]
 fn before_the_stack_a_filter_means_the_same_packets_too() {
-    use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket};
+    use ringtap::XdpSocket;
+    use ringtap::xdp::{Attach, XdpMode, XdpProgram};
 
     let Some(_net) = namespace() else { return };
     let Some(mut tun) = tun() else { return };

@@ -6,11 +6,13 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ringtap::error::FileFault;
+use ringtap::packet::OwnedPacket;
 use ringtap::pcap::{
     BackgroundWriter, CaptureReader, CaptureWriter, FileFormat, PacketNote, PacketSink,
     RotatingWriter,
 };
-use ringtap::{Capture, Error, FileFault, OwnedPacket};
+use ringtap::{Capture, Error};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Directory, Generator, Traffic, directory, namespace};
 

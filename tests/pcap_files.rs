@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use files::{FORMATS, packets, real};
-use ringtap::OwnedPacket;
+use ringtap::packet::OwnedPacket;
 use ringtap::pcap::{
     CaptureReader, CaptureWriter, FileBlock, FileFormat, FileInterface, InterfaceStatistics,
     PacketNote,

@@ -3,18 +3,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use ringtap::packet::{OwnedPacket, Timestamp};
 use ringtap::pcap::{
     BackgroundWriter, CaptureReader, CaptureWriter, FileFormat, PacketSink, PcapSource, PcapTapExt,
     PreTrigger, RotatingWriter, Speed, TapPolicy,
 };
-use ringtap::{
-    AsyncCapture, BpfFilter, Capture, Error, OwnedPacket, Packet, PacketBatch, Timestamp, executor,
-    time,
-};
+use ringtap::{AsyncCapture, BpfFilter, Capture, Error, Packet, PacketBatch, executor, time};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Directory, Generator, Traffic, namespace};
 

@@ -8,12 +8,13 @@ use std::io::Write;
 use std::time::Duration;
 
 use files::{FORMATS, packets, real};
+use ringtap::capture::RingLayout;
+use ringtap::error::FileFault;
+use ringtap::packet::{LinkType, OwnedPacket, Timestamp};
 use ringtap::pcap::{
     CaptureReader, CaptureWriter, FileFormat, FileInterface, MAX_SNAP_LEN, PcapSource,
 };
-use ringtap::{
-    Capture, Error, FileFault, Injector, LinkType, OwnedPacket, Packet, RingLayout, Timestamp,
-};
+use ringtap::{Capture, Error, Injector, Packet};
 use ringtap_lab::{Directory, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();

@@ -12,7 +12,8 @@ use ringtap::flow::{
     RecordWriter,
 };
 use ringtap::pcap::PcapSource;
-use ringtap::{Capture, Cores, Shards, executor};
+use ringtap::shard::Cores;
+use ringtap::{Capture, Shards, executor};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip, tool};
 

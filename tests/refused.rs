@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use ringtap::capture::{CaptureBuilder, RingProfile};
+use ringtap::error::Step;
 use ringtap::executor::{Executor, block_on, spawn_local, yield_now};
-use ringtap::{
-    AsyncCapture, AsyncInjector, Backend, BuiltIn, Capture, CaptureBuilder, Error, Hosted, Reactor,
-    ReactorOptions, RingProfile, Shards, Step, time,
-};
+use ringtap::reactor::{Backend, Hosted, Reactor, ReactorOptions};
+use ringtap::shard::BuiltIn;
+use ringtap::{AsyncCapture, AsyncInjector, Capture, Error, Shards, time};
 use ringtap_lab::{Generator, Traffic, child as process, namespace, seccomp};
 
 ringtap_lab::test_binary!();

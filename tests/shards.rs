@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use ringtap::{
-    Capture, CaptureBuilder, Cores, Error, FanoutMode, OnShardFailure, Shards, ShardsBuilder,
-    Source,
-};
+use ringtap::capture::CaptureBuilder;
+use ringtap::fanout::FanoutMode;
+use ringtap::shard::{Cores, OnShardFailure, ShardsBuilder, Source};
+use ringtap::{Capture, Error, Shards};
 use ringtap_lab::{Generator, Pace, Tally, Traffic, frames, namespace};
 
 ringtap_lab::test_binary!();
@@ -22,7 +22,7 @@ fn ring() -> CaptureBuilder {
     Capture::builder().block_size(1 << 18).block_count(128).block_timeout_ms(10)
 }
 
-fn three_shards(interface: &str) -> ShardsBuilder<ringtap::BuiltIn> {
+fn three_shards(interface: &str) -> ShardsBuilder<ringtap::shard::BuiltIn> {
     Shards::builder().interface(interface).capture(ring()).shards(3)
 }
 
@@ -31,7 +31,7 @@ fn run(
     mode: FanoutMode,
     traffic: &Traffic,
     count: u64,
-) -> Option<(Vec<Tally>, ringtap::ShardsStats)> {
+) -> Option<(Vec<Tally>, ringtap::shard::ShardsStats)> {
     let net = namespace()?;
     let veth = net.veth();
     let tallies: Arc<Mutex<HashMap<usize, Tally>>> = Arc::default();
@@ -95,8 +95,8 @@ fn every_mode_delivers_each_frame_exactly_once() {
     const COUNT: u64 = 20_000;
     let traffic = Traffic { flows: 16, ..Traffic::default() };
     let by_length = [
-        ringtap::BpfInsn { code: 0x80, jt: 0, jf: 0, k: 0 }, // ld #len
-        ringtap::BpfInsn { code: 0x16, jt: 0, jf: 0, k: 0 }, // ret a
+        ringtap::filter::BpfInsn { code: 0x80, jt: 0, jf: 0, k: 0 }, // ld #len
+        ringtap::filter::BpfInsn { code: 0x16, jt: 0, jf: 0, k: 0 }, // ret a
     ];
     for mode in [
         FanoutMode::Hash,
@@ -197,7 +197,7 @@ fn one_shard_that_panics_leaves_its_packets_to_the_others_if_they_go_on() {
 fn shards_keep_their_place_in_the_group_when_the_link_goes_down_and_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let always_three = [ringtap::BpfInsn { code: 0x06, jt: 0, jf: 0, k: 3 }]; // ret #3
+    let always_three = [ringtap::filter::BpfInsn { code: 0x06, jt: 0, jf: 0, k: 3 }]; // ret #3
     let shards = Shards::builder()
         .capture(ring().block_size(1 << 16).interface(&veth.right))
         .source(Source::Fanout(FanoutMode::Cbpf(Arc::new(always_three))))
@@ -241,7 +241,7 @@ fn a_shard_that_ends_without_draining_leaves_what_came_before_the_stop_as_pendin
         .unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic { flows: 64, ..Traffic::default() });
     generator.flood(1_000);
-    let taken_in = |stats: &ringtap::ShardsStats| -> u64 {
+    let taken_in = |stats: &ringtap::shard::ShardsStats| -> u64 {
         stats.shards()[1..].iter().map(|shard| shard.capture.packets).sum()
     };
     let mut before = 0;
@@ -271,7 +271,7 @@ fn a_shard_that_ends_without_draining_leaves_what_came_before_the_stop_as_pendin
 fn a_runtime_that_cannot_start_is_an_error() {
     #[derive(Clone)]
     struct Broken;
-    impl ringtap::Runtime for Broken {
+    impl ringtap::shard::Runtime for Broken {
         fn run<F: Future>(&self, _: Option<usize>, _: F) -> ringtap::Result<F::Output> {
             Err(Error::other("no runtime today"))
         }
@@ -294,7 +294,7 @@ fn a_mode_of_the_capture_is_kept_and_a_source_wins() {
         .unwrap();
     let capture = ring().fanout(FanoutMode::LoadBalance, 77);
     let builder = Shards::builder().interface(&veth.right).capture(capture).shards(2);
-    let work = |mut shard: ringtap::Shard| async move {
+    let work = |mut shard: ringtap::shard::Shard| async move {
         while shard.capture.next_batch().await?.is_some() {}
         Ok(())
     };

@@ -4,15 +4,16 @@
 //!
 //! `RINGTAP_SOAK_SECONDS` (60 by default) and `RINGTAP_SOAK_SEED` make it longer, or the same again.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringtap::{
-    AsyncCapture, BpfFilter, Capture, CaptureBuilder, CaptureStats, Error, FanoutMode, Injector,
-    PacketBatch, RingLayout, executor, time,
-};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::fanout::FanoutMode;
+use ringtap::stats::CaptureStats;
+use ringtap::{AsyncCapture, BpfFilter, Capture, Error, Injector, PacketBatch, executor, time};
 use ringtap_lab::{Traffic, Veth, limits, link, namespace};
 
 ringtap_lab::test_binary!();

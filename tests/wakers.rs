@@ -7,13 +7,15 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::FarEnd;
 use ringtap::executor::block_on;
-use ringtap::{AsyncCapture, AsyncInjector, Hosted, Reactor, ReactorOptions, time};
+use ringtap::reactor::{Hosted, Reactor, ReactorOptions};
+use ringtap::{AsyncCapture, AsyncInjector, time};
 use ringtap_lab::{Tally, Traffic, namespace};
 
 ringtap_lab::test_binary!();

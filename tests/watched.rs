@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ringtap::metrics::{Exposition, Measured};
-use ringtap::{Capture, Cores, Shards};
+use ringtap::shard::Cores;
+use ringtap::{Capture, Shards};
 use ringtap_lab::{Generator, Traffic, namespace};
 
 ringtap_lab::test_binary!();

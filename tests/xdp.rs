@@ -8,7 +8,8 @@ mod setup;
 use std::time::{Duration, Instant};
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket};
+use ringtap::XdpSocket;
+use ringtap::xdp::{Attach, XdpMode, XdpProgram};
 use ringtap_lab::{Generator, Tally, Traffic, frames, namespace};
 use setup::{FEW, assert_conserved, privileged, receive_all, sender, socket};
 

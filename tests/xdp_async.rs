@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
 use futures_util::{SinkExt, StreamExt};
-use ringtap::{AsyncXdpSocket, Error, PacketBatch, Reactor, XdpMode, executor, time};
+use ringtap::reactor::Reactor;
+use ringtap::xdp::{AsyncXdpSocket, XdpMode};
+use ringtap::{Error, PacketBatch, executor, time};
 use ringtap_lab::{Generator, Tally, Traffic, Veth, frames, namespace};
 use setup::{assert_conserved, privileged, sender, socket};
 

@@ -9,10 +9,9 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{
-    AsyncXdpSocket, Attach, CopyMode, Error, GeometryError, Step, XdpMode, XdpProgram, XdpSocket,
-    XdpSocketBuilder, executor,
-};
+use ringtap::error::{GeometryError, Step};
+use ringtap::xdp::{AsyncXdpSocket, Attach, CopyMode, XdpMode, XdpProgram, XdpSocketBuilder};
+use ringtap::{Error, XdpSocket, executor};
 use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace, xdp};
 use setup::{FEW, assert_conserved, privileged, sender, socket};
 

@@ -9,10 +9,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{
-    AsyncXdpSocket, Attach, Capture, Error, Timestamp, TxChecksum, XdpMode, XdpProgram, XdpSocket,
-    executor, time,
-};
+use ringtap::packet::Timestamp;
+use ringtap::xdp::{AsyncXdpSocket, Attach, TxChecksum, XdpMode, XdpProgram};
+use ringtap::{Capture, Error, XdpSocket, executor, time};
 use ringtap_lab::{Generator, Mark, Tally, Traffic, link, namespace, xdp, xsk};
 use setup::{FEW, assert_conserved, privileged, sender, socket};
 

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use common::{FarEnd, PATIENCE};
 use futures_util::StreamExt;
-use ringtap::{
-    Attach, BpfFilter, BpfInsn, BridgeDirection, BuiltIn, Capture, Cores, Error, FanoutMode,
-    FlowRule, Queues, Shards, ShardsBuilder, Source, Step, SymmetricRss, XdpBridge, XdpMode,
-    XdpProgram, XdpSocket,
-};
+use ringtap::bridge::{BridgeDirection, XdpBridge};
+use ringtap::error::Step;
+use ringtap::fanout::FanoutMode;
+use ringtap::filter::BpfInsn;
+use ringtap::shard::{BuiltIn, Cores, Queues, ShardsBuilder, Source};
+use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpMode, XdpProgram};
+use ringtap::{BpfFilter, Capture, Error, Shards, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace, pcap};
 use setup::{privileged, socket};
@@ -126,7 +128,7 @@ fn queues_are_counted_where_the_driver_does_not_say() {
     if let Err(error) = link::add_ifb("four", 4) {
         return ringtap_lab::skip(&format!("no intermediate functional block: {error}"));
     }
-    assert_eq!(ringtap::interface_info("four").unwrap().rx_queues, Some(4));
+    assert_eq!(ringtap::interface::interface_info("four").unwrap().rx_queues, Some(4));
     let start = |queues| {
         let socket = XdpSocket::builder().frame_count(64).attach(Attach::Generic);
         Shards::builder().interface("four").cores(Cores::Unpinned).xdp(queues, socket).spawn(
@@ -166,7 +168,7 @@ fn a_socket_that_cannot_be_bound_spends_no_share_and_says_what_was_found_out() {
         let batch = second.next_batch_timeout(PATIENCE).unwrap().expect("a frame");
         assert_eq!(batch.iter().next().unwrap().data(), traffic.arrives(number, 0));
     }
-    let zero_copy = socket(&veth.left).queue_id(0).copy_mode(ringtap::CopyMode::ZeroCopy);
+    let zero_copy = socket(&veth.left).queue_id(0).copy_mode(ringtap::xdp::CopyMode::ZeroCopy);
     drop(senders);
     let error = zero_copy.build().unwrap_err();
     let Error::Os { step, .. } = &error else { panic!("{error:?}") };
@@ -208,9 +210,9 @@ fn a_bridge_forwards_both_ways_with_one_umem_and_with_two() {
     let refused = XdpBridge::open_pair(&a.right, &b.right).unwrap_err();
     assert!(matches!(&refused, Error::TagsStripped { by: Some(by), .. } if *by == a.left));
     assert!(refused.to_string().contains(&format!("ethtool -K {} txvlan off", a.left)));
-    assert!(ringtap::interface_info(&a.right).unwrap().strips_tags);
+    assert!(ringtap::interface::interface_info(&a.right).unwrap().strips_tags);
     [&a, &b].into_iter().for_each(Veth::write_tags);
-    assert!(!ringtap::interface_info(&a.right).unwrap().strips_tags);
+    assert!(!ringtap::interface::interface_info(&a.right).unwrap().strips_tags);
     let shared = XdpBridge::open_pair(&a.right, &b.right).unwrap();
     bridge_both_ways(shared, (&a, &b), 20_000);
     let open = |veth: &Veth| socket(&veth.right).build().unwrap();
@@ -269,7 +271,7 @@ fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_sto
         let mut generator = Generator::new(&a.left, &traffic);
         link::set_up(&b.right, false).unwrap();
         let start = Instant::now();
-        let seen = |from: ringtap::XdpStats| from.delivered + from.drops();
+        let seen = |from: ringtap::stats::XdpStats| from.delivered + from.drops();
         for burst in 1..=40 {
             generator.flood(25);
             while seen(from.stats().unwrap()) < 25 * burst {

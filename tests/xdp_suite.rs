@@ -10,10 +10,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use common::{FarEnd, PATIENCE};
-use ringtap::{
-    Attach, Capture, CopyMode, Error, GeometryError, HugePages, TxChecksum, XdpMode, XdpProgram,
-    XdpSocket, XdpSocketBuilder,
+use ringtap::error::GeometryError;
+use ringtap::xdp::{
+    Attach, CopyMode, HugePages, TxChecksum, XdpMode, XdpProgram, XdpSocketBuilder,
 };
+use ringtap::{Capture, Error, XdpSocket};
 use ringtap_lab::{Generator, Protocol, Tally, Traffic, Veth, link, namespace, xdp};
 use setup::{FEW, assert_conserved, privileged, receive_all, sender, socket};
 

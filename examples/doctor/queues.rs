@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ringtap::{
-    Attach, FlowRule, Injector, PacketBatch, Result, SymmetricRss, XdpMode, XdpProgram, XdpSocket,
-};
+use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpMode, XdpProgram};
+use ringtap::{Injector, PacketBatch, Result, XdpSocket};
 
 use crate::report::{PATIENCE, UNDER_WAY, is_not_had, settle};
 
@@ -45,7 +44,9 @@ impl Steered {
 
     /// `None` on a card with one queue.
     fn run(self, card: &str, other: &str, count: u64) -> Result<Option<Spread>> {
-        let Some(queues @ 2..) = ringtap::interface_info(card)?.rx_queues else { return Ok(None) };
+        let Some(queues @ 2..) = ringtap::interface::interface_info(card)?.rx_queues else {
+            return Ok(None);
+        };
         let last = queues - 1;
         let symmetric = self == Self::BySymmetricHash;
         let _hash = symmetric.then(|| SymmetricRss::set(card)).transpose()?;

@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::queues::Steered;
-use ringtap::{
-    Attach, Capture, CopyMode, Error, Injector, PacketBatch, Result, RingLayout, Step, XdpMode,
-    XdpSocket,
-};
+use ringtap::capture::RingLayout;
+use ringtap::error::Step;
+use ringtap::xdp::{Attach, CopyMode, XdpMode};
+use ringtap::{Capture, Error, Injector, PacketBatch, Result, XdpSocket};
 
 /// Frames on their way at most: fewer than any card's ring has entries.
 pub(super) const UNDER_WAY: u64 = 32;
@@ -23,7 +23,7 @@ pub(crate) fn run(
     other: &str,
     count: u64,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let info = ringtap::interface_info(card)?;
+    let info = ringtap::interface::interface_info(card)?;
     let queues = info.rx_queues.map_or("?".to_owned(), |queues| queues.to_string());
     println!("@driver: {}, {queues} receive queues", info.driver.as_deref().unwrap_or("?"));
     let bad = std::cell::Cell::new(0);
@@ -201,7 +201,7 @@ fn exchange(
 pub(super) fn settle(ports: [&str; 2]) -> Result<()> {
     let start = Instant::now();
     for port in ports {
-        while !ringtap::interface_info(port)?.has_carrier() {
+        while !ringtap::interface::interface_info(port)?.has_carrier() {
             if start.elapsed() > LINK {
                 return Err(Error::LinkDown { name: port.to_owned() });
             }

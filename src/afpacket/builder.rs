@@ -7,8 +7,11 @@ use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
 use super::open::Plan;
+use crate::error::{Error, Result};
+use crate::filter::BpfFilter;
+use crate::options::BusyPoll;
 use crate::sys::packet_socket;
-use crate::{BpfFilter, BusyPoll, Error, Result, trace};
+use crate::trace;
 
 /// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///
@@ -148,7 +151,7 @@ impl CaptureBuilder {
     /// Whether packets that this host sends are left out. Default false.
     ///
     /// On loopback every packet is seen twice without this. In a fanout group it becomes
-    /// [`FanoutFlags::IGNORE_OUTGOING`] (Linux 6.2), which all members must then set.
+    /// [`FanoutFlags::IGNORE_OUTGOING`], which all members must then set.
     pub fn ignore_outgoing(mut self, on: bool) -> Self {
         self.ignore_outgoing = on;
         self
@@ -188,19 +191,20 @@ impl CaptureBuilder {
         self
     }
 
-    /// Microseconds to busy-poll the device before sleeping; see [`BusyPoll`].
+    /// Microseconds to busy-poll the device before sleeping (`SO_BUSY_POLL`, socket(7)): latency for CPU. Needs a driver with
+    /// NAPI, and `CAP_NET_ADMIN` above the system's default. Default the system's.
     pub fn busy_poll_us(mut self, us: u32) -> Self {
         self.busy_poll.us = Some(us);
         self
     }
 
-    /// Whether busy polling is preferred to interrupts; see [`BusyPoll`].
+    /// Whether busy polling is preferred to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11). Default the system's.
     pub fn prefer_busy_poll(mut self, on: bool) -> Self {
         self.busy_poll.prefer = Some(on);
         self
     }
 
-    /// Packets one busy poll may process; see [`BusyPoll`].
+    /// Packets that one busy poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11). Default the system's.
     pub fn busy_poll_budget(mut self, packets: u16) -> Self {
         self.busy_poll.budget = Some(packets);
         self

@@ -11,10 +11,13 @@ use super::fanout::Membership;
 use super::open;
 use super::rx::RxRing;
 use super::socket::{Link, Socket, StatsHandle};
+use crate::error::{Error, Result, Step};
+use crate::packet::LinkType;
 use crate::ring::batch::PacketBatch;
+use crate::stats::CaptureStats;
 use crate::sys::event::{self, Interest};
+use crate::trace;
 use crate::wait::{Deadline, Empty, StopHandle};
-use crate::{CaptureStats, Error, LinkType, Result, Step, trace};
 
 /// How often a waiting reader looks after an interface that is down: its removal is not reported.
 const LINK_CHECK: Duration = Duration::from_millis(100);
@@ -23,7 +26,7 @@ const LINK_CHECK: Duration = Duration::from_millis(100);
 const DRAIN_SLACK: Duration = Duration::from_millis(250);
 
 /// Captures the packets of one interface through a shared-memory ring: of TPACKET_V3 blocks, or of
-/// TPACKET_V2 frames ([`RingLayout`](crate::RingLayout)).
+/// TPACKET_V2 frames ([`RingLayout`](crate::capture::RingLayout)).
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {

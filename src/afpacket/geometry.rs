@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::GeometryError;
+use crate::error::GeometryError;
 use crate::ring::slot::SlotLayout;
 use crate::sys::mmap::page_size;
 
@@ -45,7 +45,7 @@ pub enum RingLayout {
     /// TPACKET_V2 frames, one packet each, handed over at once: latency. There is no hash of the packet.
     ///
     /// Frames have room for the longest packet that the interface may hand over, by its MTU and its offloads (GRO,
-    /// LRO, TSO, GSO), unless [`frame_size`](crate::CaptureBuilder::frame_size) says otherwise: a packet longer than
+    /// LRO, TSO, GSO), unless [`frame_size`](crate::capture::CaptureBuilder::frame_size) says otherwise: a packet longer than
     /// that is cut (about 80 bytes of a frame are header).
     Frames,
 }

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use super::injector_builder::InjectorBuilder;
 use super::kick::HeadPatience;
 use super::tx_slot::TxSlot;
+use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload, TxTimestamp};
 use crate::ring::slot::TxRing;
+use crate::stats::InjectorStats;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Asker;
 use crate::sys::tx_timestamp;
+use crate::trace;
 use crate::wait::{Judged, Patience, Stall};
-use crate::{Error, InjectorStats, Result, Step, trace};
 
 /// As much of a frame as says whether it has a tag.
 const HEAD: usize = 14;

@@ -7,11 +7,12 @@ use super::geometry::TxGeometry;
 use super::injector::{Bound, Injector};
 use super::kick::HeadPatience;
 use super::open::{index_of, map_ring, vanished};
+use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload};
 use crate::ring::slot::TxRing;
 use crate::sys::netdev::Asker;
 use crate::sys::{packet_socket, sockopt, tx_timestamp};
-use crate::{Error, Result, Step, trace};
+use crate::trace;
 
 /// Builds an [`Injector`].
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ impl InjectorBuilder {
     }
 
     /// Whether frames may leave checksums and segmentation to the kernel or the card
-    /// ([`TxSlot::set_offload`](crate::TxSlot::set_offload), `PACKET_VNET_HDR`). It takes 10 bytes of each
+    /// ([`TxSlot::set_offload`](crate::inject::TxSlot::set_offload), `PACKET_VNET_HDR`). It takes 10 bytes of each
     /// slot, and frames to be split take slots of up to 64 KiB. Default false.
     ///
     /// Together with [`qdisc_bypass`](Self::qdisc_bypass) the kernel splits nothing itself: what the card
@@ -115,7 +116,7 @@ impl InjectorBuilder {
     /// reads other headers than V2's, and sends nothing while every counter says it did.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`](crate::CaptureBuilder::build).
+    /// As [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build).
     pub fn build(self) -> Result<Injector> {
         let opening = trace::opening("injector", self.interface.as_deref());
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;

@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::injector::Injector;
+use crate::error::{Error, Result, Step};
 use crate::packet::Offload;
 use crate::ring::slot::Progress;
 use crate::sys::packet_socket;
 use crate::wait::{Judged, Stall};
-use crate::{Error, Result, Step};
 
 /// How long a frame may block others if it is probably refused for what it is: it has an offload, or is at least as long
 /// as a refused one.

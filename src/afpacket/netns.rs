@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use crate::error::{Error, Result, Step};
 use crate::sys::netns;
-use crate::{Error, Result, Step};
 
 /// A network namespace other than this process's, by any of its names (network_namespaces(7)).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

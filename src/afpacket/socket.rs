@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::intake::{Decider, Intake};
+use crate::error::{Error, Result, Step};
+use crate::packet::LinkType;
+use crate::stats::CaptureStats;
 use crate::sys::netdev::Asker;
 use crate::sys::{packet_socket, sockopt};
-use crate::{CaptureStats, Error, LinkType, Result, Step};
 
 /// A bound packet socket.
 ///

@@ -1,7 +1,7 @@
 //! A slot of a transmit ring that is being filled.
 
 use super::injector::Injector;
-use crate::Result;
+use crate::error::Result;
 use crate::packet::Offload;
 
 /// A free slot of an [`Injector`]: write a frame into it and [`send`](Self::send) it. Dropped unsent,
@@ -39,7 +39,7 @@ impl<'a> TxSlot<'a> {
     }
 
     /// Says what is left to be done to the frame, by the kernel or the card; see
-    /// [`offloads`](crate::InjectorBuilder::offloads). Default nothing.
+    /// [`offloads`](crate::inject::InjectorBuilder::offloads). Default nothing.
     pub fn set_offload(&mut self, offload: Offload) {
         self.offload = offload;
     }

@@ -8,12 +8,12 @@ use std::sync::{Arc, OnceLock};
 use super::figures::Figures;
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
+use crate::error::{Error, Result, Step};
 use crate::interface::{TagTaker, queues, stripping};
-use crate::packet::Framing;
+use crate::packet::{Framing, LinkType, Timestamp};
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
 use crate::sys::netdev::{Asker, question_socket};
-use crate::{Error, LinkType, Result, Step, Timestamp};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]

@@ -8,7 +8,9 @@ use super::open;
 use super::program::{Attach, XdpProgram};
 use super::shared::SharedUmem;
 use super::socket::XdpSocket;
-use crate::{BusyPoll, Error, GeometryError, Result, trace};
+use crate::error::{Error, GeometryError, Result};
+use crate::options::BusyPoll;
+use crate::trace;
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +72,7 @@ pub enum HugePages {
     Require,
 }
 
-/// Whether frames may leave a checksum to be computed; see [`XdpTxSlot::set_checksum`](crate::XdpTxSlot).
+/// Whether frames may leave a checksum to be computed; see [`XdpTxSlot::set_checksum`](crate::xdp::XdpTxSlot).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum TxChecksum {
@@ -204,19 +206,20 @@ impl XdpSocketBuilder {
         self
     }
 
-    /// Microseconds to busy-poll the device before sleeping; see [`BusyPoll`].
+    /// Microseconds to busy-poll the device before sleeping (`SO_BUSY_POLL`, socket(7)): latency for CPU. Needs a driver with
+    /// NAPI, and `CAP_NET_ADMIN` above the system's default. Default the system's.
     pub fn busy_poll_us(mut self, us: u32) -> Self {
         self.busy_poll.us = Some(us);
         self
     }
 
-    /// Whether busy polling is preferred to interrupts; see [`BusyPoll`].
+    /// Whether busy polling is preferred to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11). Default the system's.
     pub fn prefer_busy_poll(mut self, on: bool) -> Self {
         self.busy_poll.prefer = Some(on);
         self
     }
 
-    /// Packets one busy poll may process; see [`BusyPoll`].
+    /// Packets that one busy poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11). Default the system's.
     pub fn busy_poll_budget(mut self, packets: u16) -> Self {
         self.busy_poll.budget = Some(packets);
         self
@@ -243,7 +246,7 @@ impl XdpSocketBuilder {
 
     /// Whether a packet may take several frames (`XDP_USE_SG`, Linux 6.6): for MTUs beyond a frame, both ways.
     /// Such a packet is copied together when it is received. Default false: one that is too long is dropped,
-    /// and counted in [`XdpStats::rx_dropped`](crate::XdpStats::rx_dropped).
+    /// and counted in [`XdpStats::rx_dropped`](crate::stats::XdpStats::rx_dropped).
     ///
     /// With [`program`](Self::program), that must have been attached for it too.
     pub fn multi_buffer(mut self, on: bool) -> Self {
@@ -259,7 +262,7 @@ impl XdpSocketBuilder {
     }
 
     /// Whether frames are asked about when they were sent; see
-    /// [`XdpSender::read_tx_timestamp`](crate::XdpSender::read_tx_timestamp) (Linux 6.8). Default false. It takes
+    /// [`XdpSender::read_tx_timestamp`](crate::xdp::XdpSender::read_tx_timestamp) (Linux 6.8). Default false. It takes
     /// 24 bytes of each frame, no more than with [`tx_checksum`](Self::tx_checksum) alone.
     pub fn tx_timestamps(mut self, on: bool) -> Self {
         self.tx_timestamps = on;

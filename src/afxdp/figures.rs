@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::bound::Bound;
+use crate::error::Result;
+use crate::stats::XdpStats;
 use crate::sys::xdp;
-use crate::{Result, XdpStats};
 
 /// A figure that one thread counts and any reads.
 #[derive(Debug, Default)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::figures::Figures;
 use super::sender::XdpSender;
-use crate::ring::batch::Place;
+use crate::error::Result;
+use crate::ring::batch::{PacketBatch, Place};
 use crate::ring::umem::ChunkLease;
-use crate::{PacketBatch, Result};
 
 /// A batch that is being sent on. What is left of it goes back when this is dropped, counted as refused.
 #[derive(Debug)]
@@ -122,8 +122,8 @@ impl XdpSender {
     /// those were. Kicks and waits where there is no room; the last of them are committed, not flushed.
     ///
     /// What was received by a socket of the same UMEM is not copied: this socket's own other half, or one that
-    /// was built with [`shared_umem`](crate::XdpSocketBuilder::shared_umem). A packet too long for this
-    /// interface is counted in [`XdpStats::refused`](crate::XdpStats::refused).
+    /// was built with [`shared_umem`](crate::xdp::XdpSocketBuilder::shared_umem). A packet too long for this
+    /// interface is counted in [`XdpStats::refused`](crate::stats::XdpStats::refused).
     ///
     /// # Errors
     /// As [`flush`](Self::flush); the rest of the batch is let go of then, and counted there too.

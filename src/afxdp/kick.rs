@@ -4,9 +4,9 @@ use std::io;
 use std::time::Instant;
 
 use super::sender::XdpSender;
+use crate::error::{Error, Result, Step};
 use crate::sys::packet_socket;
 use crate::wait::{Judged, Patience, Stall};
-use crate::{Error, Result, Step};
 
 impl XdpSender {
     /// One kick, if there is anything to hand over, and what it came to.

@@ -13,13 +13,14 @@ use super::receiver::{Filled, XdpReceiver};
 use super::sender::{TxOptions, XdpSender};
 use super::shared::Shared;
 use super::socket::XdpSocket;
+use crate::error::{Error, GeometryError, Result, Step};
 use crate::interface::TagTaker;
 use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
 use crate::ring::umem::{Chunk, Umem};
 use crate::sys::netdev::Asker;
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, packet_socket, sockopt};
-use crate::{Error, GeometryError, Result, Step, trace};
+use crate::trace;
 
 /// How long the queue of a socket that was just closed may stay busy.
 const BUSY_FOR: Duration = Duration::from_secs(1);

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::error::{Error, Result};
 use crate::ring::umem::Umem;
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, sockopt};
-use crate::{Error, Result};
 
 /// How soon a queue is looked at again, at first and at most.
 const SOON: Duration = Duration::from_millis(1);

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use super::bound::Bound;
 use super::figures::XdpStatsHandle;
 use super::socket::XdpChunks;
+use crate::error::{Result, Step};
 use crate::ring::batch::PacketBatch;
 use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};
+use crate::stats::XdpStats;
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;
 use crate::wait::{Deadline, Empty, StopHandle};
-use crate::{Result, Step, XdpStats};
 
 /// The most frames that one batch lends.
 const BATCH: u32 = 64;

@@ -10,10 +10,12 @@ use super::figures::{Figures, XdpStatsHandle};
 use super::metadata::{self, Asks, Stamps};
 use super::slot::{Checksum, XdpTxSlot};
 use super::socket::XdpChunks;
-use crate::packet::Framing;
+use crate::error::{Error, Result};
+use crate::packet::{Framing, TxTimestamp};
 use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
-use crate::{Error, Result, TxTimestamp, XdpStats, trace};
+use crate::stats::XdpStats;
+use crate::trace;
 
 /// The most chunks that one packet may take (`MAX_SKB_FRAGS` and the head, net/xdp/xsk.c).
 const MOST_PIECES: usize = 18;
@@ -133,7 +135,7 @@ impl XdpSender {
     }
 
     /// The next transmit timestamp, if one has come; needs
-    /// [`tx_timestamps`](crate::XdpSocketBuilder::tx_timestamps). No system call.
+    /// [`tx_timestamps`](crate::xdp::XdpSocketBuilder::tx_timestamps). No system call.
     ///
     /// A card's is by its own clock, and there are drivers without one. Where the driver copies, the kernel
     /// takes it when the frame leaves its hands, by `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of

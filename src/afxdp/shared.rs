@@ -6,8 +6,9 @@ use super::bound::Bound;
 use super::figures::XdpStatsHandle;
 use super::metadata::Asks;
 use super::orphans::Orphans;
+use crate::error::Result;
 use crate::ring::umem::Umem;
-use crate::{Result, XdpStats};
+use crate::stats::XdpStats;
 
 /// What a socket was opened with.
 #[derive(Debug, Clone)]

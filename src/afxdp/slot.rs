@@ -1,7 +1,7 @@
 //! A frame of a sender's that is being filled.
 
 use super::sender::XdpSender;
-use crate::Result;
+use crate::error::Result;
 
 /// A checksum that is left to the kernel or the card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl<'a> XdpTxSlot<'a> {
 
     /// Leaves a checksum to the card or the kernel: of all bytes from `start` on, written `offset` bytes behind
     /// `start`, where the pseudo-header's part of it is already. Needs
-    /// [`tx_checksum`](crate::XdpSocketBuilder::tx_checksum).
+    /// [`tx_checksum`](crate::xdp::XdpSocketBuilder::tx_checksum).
     pub fn set_checksum(&mut self, start: u16, offset: u16) {
         self.checksum = Some(Checksum { start, offset });
     }

@@ -11,7 +11,11 @@ use super::receiver::XdpReceiver;
 use super::sender::XdpSender;
 use super::shared::{Shared, SharedUmem};
 use super::slot::XdpTxSlot;
-use crate::{Error, LinkType, PacketBatch, Result, StopHandle, TxTimestamp, XdpStats};
+use crate::error::{Error, Result};
+use crate::packet::{LinkType, TxTimestamp};
+use crate::ring::batch::PacketBatch;
+use crate::stats::XdpStats;
+use crate::wait::StopHandle;
 
 /// Receives and sends the packets of one queue of an interface through AF_XDP.
 ///
@@ -29,8 +33,8 @@ use crate::{Error, LinkType, PacketBatch, Result, StopHandle, TxTimestamp, XdpSt
 ///
 /// Batches are as those of a [`Capture`](crate::Capture): owned, held as long as one likes, returned from any
 /// thread. The kernel says nothing of a packet but its bytes: the timestamp is when its batch was taken
-/// ([`Clock::Read`](crate::Clock::Read)), and a VLAN tag that the card has stripped is lost
-/// ([`InterfaceInfo::strips_tags`](crate::InterfaceInfo::strips_tags); `tracing` warns of it).
+/// ([`Clock::Read`](crate::packet::Clock::Read)), and a VLAN tag that the card has stripped is lost
+/// ([`InterfaceInfo::strips_tags`](crate::interface::InterfaceInfo::strips_tags); `tracing` warns of it).
 /// Packets that come in here do not reach the stack, nor taps.
 pub struct XdpSocket {
     receiver: Option<XdpReceiver>,
@@ -87,7 +91,7 @@ impl XdpSocket {
         Self { receiver, sender, shared }
     }
 
-    /// The next batch if there is one; never waits, and never has one in [`XdpMode::Tx`](crate::XdpMode::Tx).
+    /// The next batch if there is one; never waits, and never has one in [`XdpMode::Tx`](crate::xdp::XdpMode::Tx).
     /// No system call, but where the driver has to be woken.
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
         self.receiver.as_mut()?.next_batch()

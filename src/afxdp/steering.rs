@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use super::bound::{asker, index_of};
+use crate::error::{Error, Result, Step};
 use crate::sys::netdev::question_socket;
 use crate::sys::steering::{self, FlowSpec, HashKey};
-use crate::{Error, Result, Step};
 
 /// Has a card's receive hash be the same for both directions of a flow, as long as this lives: then both come in
 /// on one queue, and the shard of that queue sees whole conversations. Dropped, it puts back the key that was
@@ -53,7 +53,7 @@ impl Drop for SymmetricRss {
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
-/// let rule = ringtap::FlowRule::tcp().dst_port(443).to_queue(3);
+/// let rule = ringtap::xdp::FlowRule::tcp().dst_port(443).to_queue(3);
 /// let _installed = rule.install("eth0")?; // removed when this is dropped
 /// # Ok(())
 /// # }

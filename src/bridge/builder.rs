@@ -1,7 +1,8 @@
 //! Options of a bridge.
 
 use super::{Bridge, BridgeHandles};
-use crate::{Capture, CaptureBuilder, Injector, InjectorBuilder, Result, RingProfile};
+use crate::afpacket::{Capture, CaptureBuilder, Injector, InjectorBuilder, RingProfile};
+use crate::error::Result;
 
 /// Blocks that hold packets of 64 KiB, and enough of them for a reader that is kept from its core for a
 /// quarter of a second.
@@ -114,7 +115,8 @@ impl BridgeBuilder {
     /// are members of two fanout groups.
     ///
     /// ```no_run
-    /// use ringtap::{Bridge, BridgeAction, Shards};
+    /// use ringtap::{Bridge, Shards};
+    /// use ringtap::bridge::BridgeAction;
     ///
     /// # fn main() -> ringtap::Result<()> {
     /// let options = Bridge::builder().interface_a("eth0").interface_b("eth1");

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::{AsyncTxSlot, Offload, Packet};
+use crate::io::AsyncTxSlot;
+use crate::packet::{Offload, Packet};
 
 /// What a bridge does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,8 @@ pub enum BridgeDirection {
 /// an `FnMut(&mut BridgeFrame, BridgeDirection)` that changes what the first says is to be rewritten:
 ///
 /// ```no_run
-/// use ringtap::{BridgeAction, BridgeDirection, BridgeFrame, Packet};
+/// use ringtap::Packet;
+/// use ringtap::bridge::{BridgeAction, BridgeDirection, BridgeFrame};
 ///
 /// # async fn f(mut bridge: ringtap::Bridge) -> ringtap::Result<()> {
 /// let decide = |packet: &Packet<'_>, _: BridgeDirection| match packet.ll_protocol() {

@@ -12,12 +12,12 @@ use super::Held;
 use super::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame};
 use super::segment::Splitting;
 use super::stats::{Counters, Fate};
-use crate::packet::{PacketStatus, VlanTag};
+use crate::afpacket::{Capture, Injector};
+use crate::error::{Error, Result};
+use crate::io::{AsyncCapture, AsyncInjector, AsyncTxSlot};
+use crate::packet::{Offload, Packet, PacketStatus, VlanTag};
+use crate::ring::batch::PacketBatch;
 use crate::time::{self, Sleep};
-use crate::{
-    AsyncCapture, AsyncInjector, AsyncTxSlot, Capture, Error, Injector, Offload, Packet,
-    PacketBatch, Result,
-};
 
 /// Packets that a lane forwards before the other one has its turn, and the reactor: what one kick hands
 /// over.

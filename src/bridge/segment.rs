@@ -9,7 +9,7 @@
 //! Each segment has all headers, its part of the payload, and lengths, numbers and checksums of its own, as the kernel's own
 //! splitting makes them (`tcp_gso_segment`, net/ipv4/tcp_offload.c; `__skb_udp_tunnel_segment`, net/ipv4/udp_offload.c).
 
-use crate::Offload;
+use crate::packet::Offload;
 
 /// The most headers with lengths of their own.
 const MOST_LAYERS: usize = 8;
@@ -330,7 +330,7 @@ fn fold(mut sum: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Segments;
+    use crate::packet::Segments;
 
     /// Whether the checksum of a header or, with a pseudo-header, of a segment is right.
     fn holds(total: u64) -> bool {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Result, StatsHandle};
+use crate::afpacket::StatsHandle;
+use crate::error::Result;
 
 /// What happened in one direction of a bridge.
 ///

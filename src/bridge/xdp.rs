@@ -7,10 +7,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::filter::BridgeDirection;
-use crate::{
-    AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket, Error, LinkType, Result, StopHandle,
-    XdpSocket, XdpStatsHandle, executor, time,
-};
+use crate::afxdp::{XdpSocket, XdpStatsHandle};
+use crate::error::{Error, Result};
+use crate::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
+use crate::packet::LinkType;
+use crate::wait::StopHandle;
+use crate::{executor, time};
 
 /// How long a lane waits for room before it drops packets, and at the end for the kernel to take the last.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -20,21 +22,21 @@ const PATIENCE: Duration = Duration::from_millis(20);
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
-/// let bridge = ringtap::XdpBridge::open_pair("eth0", "eth1")?;
+/// let bridge = ringtap::bridge::XdpBridge::open_pair("eth0", "eth1")?;
 /// bridge.run(|frame, _direction| frame.len() <= 1000)?; // drops what is longer
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// It forwards frames as they are, tags and all: where an interface's VLAN tags are beside the bytes
-/// ([`InterfaceInfo::strips_tags`](crate::InterfaceInfo::strips_tags)), AF_XDP does not see them, and a bridge that would
+/// ([`InterfaceInfo::strips_tags`](crate::interface::InterfaceInfo::strips_tags)), AF_XDP does not see them, and a bridge that would
 /// merge VLANs is refused. [`without_vlans`](Self::without_vlans) is for links that have none.
 ///
 /// What a sender on this machine leaves to its card is not done in them yet:
 /// between containers, switch that off (`ethtool -K <interface> tx off tso off`), or use a
 /// [`Bridge`](crate::Bridge), which passes it on.
 ///
-/// The [`XdpStats`](crate::XdpStats) say of every packet what became of it: those of the socket that it came in
+/// The [`XdpStats`](crate::stats::XdpStats) say of every packet what became of it: those of the socket that it came in
 /// on (`delivered`, or `drops()`), and those of the other (`committed`, or `refused`). A side that takes nothing
 /// makes its direction wait; where that is for more than some 20 ms, as with one that is down, its packets are
 /// dropped, and are among those refused. What was committed and not sent when the bridge ends is lost.
@@ -49,7 +51,7 @@ impl XdpBridge {
     /// Joins the first queues of two interfaces, both promiscuous, with a UMEM for both.
     ///
     /// # Errors
-    /// As [`new`](Self::new) and [`XdpSocketBuilder::build`](crate::XdpSocketBuilder::build).
+    /// As [`new`](Self::new) and [`XdpSocketBuilder::build`](crate::xdp::XdpSocketBuilder::build).
     pub fn open_pair(interface_a: &str, interface_b: &str) -> Result<Self> {
         let (a, b) = Self::sockets(interface_a, interface_b)?;
         Self::new(a, b)

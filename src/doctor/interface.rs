@@ -3,9 +3,8 @@
 use std::os::fd::AsFd;
 
 use super::Finding;
-use crate::interface::{Stripping, stripping};
+use crate::interface::{InterfaceInfo, Stripping, interface_info, stripping};
 use crate::sys::netdev::{Asker, ETH_FLAG_LRO, question_socket};
-use crate::{InterfaceInfo, interface_info};
 
 pub(super) fn look(name: &str) -> Vec<Finding> {
     let info = match interface_info(name) {

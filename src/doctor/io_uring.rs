@@ -1,7 +1,7 @@
 //! io_uring, and what this kernel's does.
 
 use super::Finding;
-use crate::IoUringFeatures;
+use crate::options::IoUringFeatures;
 use crate::reactor::probe;
 
 pub(super) fn look() -> Vec<Finding> {
@@ -58,7 +58,7 @@ pub(super) fn look() -> Vec<Finding> {
 }
 
 /// How completions reach a runtime that is not ours, which watches an eventfd.
-fn other_runtimes(own: IoUringFeatures, hosted: crate::Result<IoUringFeatures>) -> Finding {
+fn other_runtimes(own: IoUringFeatures, hosted: crate::error::Result<IoUringFeatures>) -> Finding {
     const SUBJECT: &str = "other runtimes";
     let works_for = |features: IoUringFeatures| features.contains(IoUringFeatures::DEFERRED_WORK);
     match hosted {

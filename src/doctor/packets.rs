@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Finding;
-use crate::{Capture, CaptureBuilder, Error, FanoutMode, Injector, Result, RingLayout};
+use crate::afpacket::{Capture, CaptureBuilder, FanoutMode, Injector, RingLayout};
+use crate::error::{Error, Result};
 
 /// Small enough for any machine.
 fn small() -> CaptureBuilder {

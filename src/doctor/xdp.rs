@@ -5,7 +5,7 @@ use crate::afxdp::try_program;
 use crate::sys::xdp;
 
 pub(super) fn look() -> Vec<Finding> {
-    let found = |subject, outcome: crate::Result<()>, what: &str| match outcome {
+    let found = |subject, outcome: crate::error::Result<()>, what: &str| match outcome {
         Ok(()) => Finding::works(subject, what),
         Err(error) => Finding::failed(subject, &error),
     };

@@ -5,7 +5,7 @@ use std::fmt;
 /// A rule of the ring layout that the sizes asked for break.
 ///
 /// The rules are those of `packet_set_ring` in the kernel's `net/packet/af_packet.c`, which would
-/// answer each with the same `EINVAL`, and [`MAX_RING_BYTES`](crate::MAX_RING_BYTES), which is ours.
+/// answer each with the same `EINVAL`, and [`MAX_RING_BYTES`](crate::capture::MAX_RING_BYTES), which is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GeometryError {
@@ -37,7 +37,7 @@ pub enum GeometryError {
         /// Bytes of a block.
         block_size: usize,
     },
-    /// The ring is larger than [`MAX_RING_BYTES`](crate::MAX_RING_BYTES), or its size overflows.
+    /// The ring is larger than [`MAX_RING_BYTES`](crate::capture::MAX_RING_BYTES), or its size overflows.
     TooLarge {
         /// Bytes of a block.
         block_size: usize,

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 
 use super::queue::{RunQueue, Runnable};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The spawned tasks of one executor.
 #[derive(Debug)]

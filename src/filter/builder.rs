@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::BpfFilter;
 use super::parse::{MAX_HEIGHT, MAX_PRIMITIVES};
 use super::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
-use crate::{LinkType, Result};
+use crate::error::Result;
+use crate::packet::LinkType;
 
 /// Terms of a filter, all of which must hold; from [`BpfFilter::builder`].
 ///
@@ -252,7 +253,8 @@ impl BpfFilterBuilder {
             return Err(super::FilterError::whole("at least one term with `negate`").into());
         }
         let filter = BpfFilter::of(Arc::new(self.expr()), LinkType::ETHERNET, false)?;
-        let is_never = |program: &[crate::BpfInsn]| matches!(program, [only] if only.k == 0);
+        let is_never =
+            |program: &[crate::sys::bpf::BpfInsn]| matches!(program, [only] if only.k == 0);
         if !is_empty && is_never(filter.program(super::Target::Socket)) {
             let why = "terms that can hold together: these never do";
             return Err(super::FilterError::whole(why).into());

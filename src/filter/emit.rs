@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::FilterError;
 use super::graph::{Goal, Graph, Node};
-use super::opcode as op;
 use super::syntax::{ArithOp, Width};
 use super::tree::{Compare, Test, Value};
+use super::{FilterError, opcode as op};
 use crate::sys::bpf::{BpfInsn, MAX_INSTRUCTIONS};
 
 /// Cells of scratch memory (`BPF_MEMWORDS`).

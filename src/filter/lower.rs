@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::syntax::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
 use super::{FilterError, Target};
-use crate::LinkType;
+use crate::packet::LinkType;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;

@@ -36,8 +36,8 @@ macro_rules! accessors {
             }
 
             /// How many duplicates were left out, with [`FlowStream::with_dedup`](crate::flow::FlowStream::with_dedup).
-            pub fn dedup_stats(&self) -> Option<crate::DedupStats> {
-                self.pump.dedup.as_ref().map(crate::Dedup::stats)
+            pub fn dedup_stats(&self) -> Option<crate::dedup::DedupStats> {
+                self.pump.dedup.as_ref().map(crate::dedup::Dedup::stats)
             }
 
             /// The stream of batches: a capture's statistics say what it lost.
@@ -99,14 +99,14 @@ macro_rules! yields {
     ($stream:ident<St, B, E, S $(, $more:ident)*>, $item:ty $(, $key:path)?) => {
         impl<St, B, E, S $(, $more)*> futures_core::Stream for $stream<St, B, E, S $(, $more)*>
         where
-            St: futures_core::Stream<Item = crate::Result<B>> + Unpin,
+            St: futures_core::Stream<Item = crate::error::Result<B>> + Unpin,
             B: FlowSource,
             E: FlowExtractor,
             $(E::Key: $key,)?
             S: Send + 'static,
             Self: Unpin,
         {
-            type Item = crate::Result<$item>;
+            type Item = crate::error::Result<$item>;
 
             fn poll_next(
                 self: std::pin::Pin<&mut Self>,
@@ -118,4 +118,6 @@ macro_rules! yields {
     };
 }
 
-pub(super) use {accessors, reassembling, yields};
+pub(super) use accessors;
+pub(super) use reassembling;
+pub(super) use yields;

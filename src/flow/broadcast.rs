@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender, TrySendError};
 use futures_core::Stream;
 
-use crate::Result;
+use crate::error::Result;
 
 /// Items that a poll passes on before others have their turn.
 const BUDGET: usize = 256;

@@ -4,8 +4,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use crate::PacketBatch;
-use crate::ring::batch::Place;
+use crate::ring::batch::{PacketBatch, Place};
 
 /// Bytes of a stream: a part of a packet that is still in its batch, or memory of their own.
 ///

@@ -19,7 +19,7 @@ use super::look::Look;
 use super::pump::Intake;
 use super::reassembly::{ReassemblyConfig, ReassemblyStats, Waiting};
 use super::table::FlowTable;
-use crate::Packet;
+use crate::packet::Packet;
 
 /// How often a flow's consumer is told the time, in nanoseconds.
 const TICK: u64 = 1_000_000_000;

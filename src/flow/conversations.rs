@@ -130,7 +130,8 @@ impl<K: Clone> Consumer<K> for Talking {
 /// ```no_run
 /// use futures_util::StreamExt;
 /// use ringtap::flow::{FlowChunk, FlowExt, extract::FiveTuple};
-/// use ringtap::{AsyncCapture, executor};
+/// use ringtap::executor;
+/// use ringtap::AsyncCapture;
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {

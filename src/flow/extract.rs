@@ -5,9 +5,8 @@ mod plain;
 use std::fmt;
 
 use etherparse::{SlicedPacket, TransportSlice};
-use flowscope::extract as theirs;
 pub use flowscope::extract::*;
-use flowscope::{Extracted, FlowExtractor, PacketView};
+use flowscope::{Extracted, FlowExtractor, PacketView, extract as theirs};
 
 pub use self::plain::FiveTuple;
 

@@ -7,7 +7,7 @@ use flowscope::extractor::{TcpFlags, TcpInfo};
 
 use super::fragments::{FragmentStats, Fragments, Taken, network};
 use super::look::TcpHeader;
-use crate::Packet;
+use crate::packet::Packet;
 
 /// The most bytes of fragments that wait for others.
 const FRAGMENTS: usize = 4 << 20;

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 
 use super::bytes::{self, Held, Lend};
-use crate::ring::batch::Place;
+use crate::dedup::Dedup;
+use crate::error::Result;
+use crate::packet::Packet;
+use crate::reactor::Reactor;
+use crate::ring::batch::{PacketBatch, Place};
 use crate::time::{self, Sleep};
-use crate::{Dedup, Packet, PacketBatch, Reactor, Result};
 
 /// Packets that a poll takes in before others have their turn.
 const BUDGET: usize = 1024;
@@ -28,8 +31,8 @@ pub trait FlowSource: sealed::Sealed + Send + Sync + 'static {
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for crate::PacketBatch {}
-    impl Sealed for (usize, crate::PacketBatch) {}
+    impl Sealed for crate::ring::batch::PacketBatch {}
+    impl Sealed for (usize, crate::ring::batch::PacketBatch) {}
 }
 
 impl FlowSource for PacketBatch {

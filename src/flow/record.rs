@@ -15,7 +15,7 @@ use super::look::Noted;
 use super::pump::{FlowSource, Intake, Pump};
 use super::stream::FlowStream;
 use super::table::FlowTable;
-use crate::{Packet, Timestamp};
+use crate::packet::{Packet, Timestamp};
 
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,9 +9,12 @@ use flowscope::{FlowExtractor, FlowTrackerConfig};
 
 use super::board::{Board, Seat, ShardsFlows};
 use super::stream::{FlowExt, FlowStream};
+use crate::afpacket::FanoutFlags;
+use crate::error::Result;
+use crate::io::AsyncCapture;
+use crate::ring::batch::PacketBatch;
 use crate::shard::{Runtime, ShardsBuilder, ShardsHandle};
 use crate::wait::StopHandle;
-use crate::{AsyncCapture, FanoutFlags, PacketBatch, Result};
 
 impl<R: Runtime> ShardsBuilder<R> {
     /// Has each shard tell its flows, as `extractor` tells them apart. Fragments are put together by the kernel before

@@ -10,7 +10,9 @@ use super::broadcast::Broadcast;
 use super::bytes::Lend;
 use super::pump::{FlowSource, Intake, Pump};
 use super::table::FlowTable;
-use crate::{Dedup, Packet, Result};
+use crate::dedup::Dedup;
+use crate::error::Result;
+use crate::packet::Packet;
 
 /// Streams of packets whose flows can be told.
 pub trait FlowExt: Stream + Sized {
@@ -39,7 +41,8 @@ impl<St: Stream> FlowExt for St {}
 /// ```no_run
 /// use futures_util::StreamExt;
 /// use ringtap::flow::{FlowEvent, FlowExt, extract::FiveTuple};
-/// use ringtap::{AsyncCapture, executor};
+/// use ringtap::executor;
+/// use ringtap::AsyncCapture;
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {

@@ -19,7 +19,7 @@ use super::expiry::Expiry;
 use super::fragments::FragmentStats;
 use super::frames::{Frame, Frames};
 use super::look::Noted;
-use crate::Packet;
+use crate::packet::Packet;
 
 /// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
 /// enough, and no packet waits for a sweep over all.

@@ -5,7 +5,11 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::transmit::AsyncTx;
-use crate::{Injector, InjectorStats, Result, TxTimestamp, time};
+use crate::afpacket::Injector;
+use crate::error::Result;
+use crate::packet::TxTimestamp;
+use crate::stats::InjectorStats;
+use crate::time;
 
 /// Sends frames on this thread's reactor.
 ///
@@ -28,13 +32,13 @@ impl AsyncTx<Injector> {
     /// Opens an injector with the default options on an interface of this network namespace.
     ///
     /// # Errors
-    /// As [`InjectorBuilder::build`](crate::InjectorBuilder::build) and [`new`](Self::new).
+    /// As [`InjectorBuilder::build`](crate::inject::InjectorBuilder::build) and [`new`](Self::new).
     pub fn open(interface: &str) -> Result<Self> {
         Self::new(Injector::open(interface)?)
     }
 
     /// Waits for the next transmit timestamp; needs
-    /// [`tx_timestamps`](crate::InjectorBuilder::tx_timestamps). Cancel-safe.
+    /// [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps). Cancel-safe.
     ///
     /// # Errors
     /// As [`Injector::read_tx_timestamp`].

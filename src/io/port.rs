@@ -3,8 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::afpacket::{Capture, Injector};
+use crate::error::Result;
+use crate::packet::Offload;
+use crate::ring::batch::PacketBatch;
 use crate::wait::{Empty, Judged, StopHandle};
-use crate::{Capture, Injector, Offload, PacketBatch, Result};
 
 /// A bound socket as [`Async`](super::Async) sees it. Sealed: implemented by this crate's sockets.
 pub trait Port: Sealed {}

@@ -7,14 +7,13 @@
 //! ```
 
 use std::cell::Cell;
-use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_core::Stream;
 use futures_sink::Sink;
@@ -22,10 +21,10 @@ use futures_sink::Sink;
 use super::pacer::Pacer;
 use super::port::TxPort;
 use super::tx_slot::AsyncTxSlot;
-use crate::reactor::{AfterKick, Kicked, Kicker, Next, Registration};
+use crate::error::{Error, Result};
+use crate::reactor::{AfterKick, Kicked, Kicker, Next, Reactor, Registration};
 use crate::time::{self, Sleep};
 use crate::wait::{Judged, Patience, Stall};
-use crate::{Error, Reactor, Result};
 
 /// How often a sender looks after an interface that is down.
 const LINK_CHECK: Duration = Duration::from_millis(20);

@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::port::TxPort;
 use super::transmit::AsyncTx;
-use crate::{Injector, Offload, Result};
+use crate::afpacket::Injector;
+use crate::error::Result;
+use crate::packet::Offload;
 
 /// A free slot of a sender on a reactor: write a frame into it and [`send`](Self::send) it. Dropped unsent, it
 /// stays free.
@@ -56,7 +58,7 @@ impl AsyncTxSlot<'_, Injector> {
         self.extra
     }
 
-    /// As [`TxSlot::set_offload`](crate::TxSlot::set_offload).
+    /// As [`TxSlot::set_offload`](crate::inject::TxSlot::set_offload).
     pub fn set_offload(&mut self, offload: Offload) {
         *self.extra_mut() = offload;
     }

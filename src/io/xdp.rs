@@ -1,12 +1,11 @@
 //! An AF_XDP socket on a reactor: the generic receiver and the generic sender, side by side.
 
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_core::Stream;
 use futures_sink::Sink;
@@ -15,12 +14,15 @@ use super::port::{Port, Sealed, SealedTx, TxPort};
 use super::transmit::AsyncTx;
 use super::tx_slot::AsyncTxSlot;
 use super::{Async, Pacer};
-use crate::afxdp::{Checksum, Forwarding, Shared};
-use crate::wait::{Empty, Judged, StopHandle};
-use crate::{
-    Error, PacketBatch, Result, TxTimestamp, XdpReceiver, XdpSender, XdpSocket, XdpStats,
-    XdpStatsHandle, time,
+use crate::afxdp::{
+    Checksum, Forwarding, Shared, XdpReceiver, XdpSender, XdpSocket, XdpStatsHandle,
 };
+use crate::error::{Error, Result};
+use crate::packet::TxTimestamp;
+use crate::ring::batch::PacketBatch;
+use crate::stats::XdpStats;
+use crate::time;
+use crate::wait::{Empty, Judged, StopHandle};
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
 pub type AsyncXdpReceiver = Async<XdpReceiver>;
@@ -32,7 +34,7 @@ pub type AsyncXdpSender = AsyncTx<XdpSender>;
 ///
 /// ```no_run
 /// # async fn f() -> ringtap::Result<()> {
-/// let mut socket = ringtap::AsyncXdpSocket::open("eth0")?;
+/// let mut socket = ringtap::xdp::AsyncXdpSocket::open("eth0")?;
 /// while let Some(batch) = socket.next_batch().await? {
 ///     socket.send_batch(batch, |frame| { frame[..12].rotate_left(6); true }).await?; // swapped addresses: an echo
 /// }
@@ -52,7 +54,7 @@ impl AsyncXdpSocket {
     /// Opens queue 0 of an interface with the default options.
     ///
     /// # Errors
-    /// As [`XdpSocketBuilder::build`](crate::XdpSocketBuilder::build) and [`new`](Self::new).
+    /// As [`XdpSocketBuilder::build`](crate::xdp::XdpSocketBuilder::build) and [`new`](Self::new).
     pub fn open(interface: &str) -> Result<Self> {
         Self::new(XdpSocket::open(interface)?)
     }
@@ -278,7 +280,7 @@ impl Async<XdpReceiver> {
 }
 
 impl AsyncTxSlot<'_, XdpSender> {
-    /// As [`XdpTxSlot::set_checksum`](crate::XdpTxSlot::set_checksum).
+    /// As [`XdpTxSlot::set_checksum`](crate::xdp::XdpTxSlot::set_checksum).
     pub fn set_checksum(&mut self, start: u16, offset: u16) {
         *self.extra_mut() = Some(Checksum::new(start, offset));
     }

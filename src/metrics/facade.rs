@@ -10,7 +10,7 @@ use super::Measured;
 /// ```
 /// use ringtap::metrics;
 ///
-/// let stats = ringtap::CaptureStats::default();
+/// let stats = ringtap::stats::CaptureStats::default();
 /// metrics::record(&stats, &[("interface", "eth0")]);
 /// ```
 pub fn record(stats: &impl Measured, labels: &[(&str, &str)]) {
@@ -34,7 +34,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::CaptureStats;
+    use crate::stats::CaptureStats;
 
     #[derive(Default, Clone)]
     struct Kept(Arc<Mutex<Vec<(String, u64)>>>);

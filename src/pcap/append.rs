@@ -9,8 +9,8 @@ use super::compress::{CaptureFile, Compression};
 use super::layout::{FileFormat, FileInterface};
 use super::reader::CaptureReader;
 use super::writer::CaptureWriter;
-use crate::error::{FileError, FileFault};
-use crate::{Error, LinkType, Result};
+use crate::error::{Error, FileError, FileFault, Result};
+use crate::packet::LinkType;
 
 impl CaptureWriterBuilder {
     /// Goes on with a file, or creates it where there is none or nothing in it. In pcapng a new section begins, with

@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::sink::PacketSink;
-use crate::error::Step;
-use crate::{Error, Packet, PacketBatch, Result};
+use crate::error::{Error, Result, Step};
+use crate::packet::Packet;
+use crate::ring::batch::PacketBatch;
 
 /// How long a dropped writer waits for its thread.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use super::compress::{CaptureFile, Compression};
 use super::encode::{self, About};
 use super::layout::{FileFormat, FileInterface};
 use super::writer::{CaptureWriter, FULL, of_interface};
-use crate::error::FileError;
-use crate::{LinkType, Result};
+use crate::error::{FileError, Result};
+use crate::packet::LinkType;
 
 /// How a capture file is written; from [`CaptureWriter::builder`].
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use super::layout::{
     option,
 };
 use super::writer::PacketNote;
-use crate::{Packet, PacketDirection, Timestamp, VlanTag};
+use crate::packet::{Packet, PacketDirection, Timestamp, VlanTag};
 
 /// The longest option.
 const MAX_OPTION: usize = u16::MAX as usize;

@@ -1,6 +1,7 @@
 //! What the formats consist of (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
 
-use crate::{CaptureStats, LinkType};
+use crate::packet::LinkType;
+use crate::stats::CaptureStats;
 
 /// The longest packet or block that is read: what is longer is taken for damage.
 pub(super) const MAX_BLOCK: u32 = 16 << 20;

@@ -16,9 +16,11 @@ use self::classic::Classic;
 use self::pcapng::Pcapng;
 use super::compress;
 use super::layout::{BYTE_ORDER, FILE_HEADER, FileFormat, FileInterface, block};
-use crate::error::{FileError, FileFault};
-use crate::packet::{ADDRESS_FAMILY, COOKED, COOKED_2, LinkLayer, NO_DIRECTION, PacketMeta};
-use crate::{LinkType, Packet, PacketStatus, Result, Timestamp};
+use crate::error::{FileError, FileFault, Result};
+use crate::packet::{
+    ADDRESS_FAMILY, COOKED, COOKED_2, LinkLayer, LinkType, NO_DIRECTION, Packet, PacketMeta,
+    PacketStatus, Timestamp,
+};
 
 /// Reads a capture file: pcap of either resolution and byte order, or pcapng.
 ///

@@ -12,8 +12,8 @@ use super::builder::CaptureWriterBuilder;
 use super::layout::InterfaceStatistics;
 use super::sink::PacketSink;
 use super::writer::{CaptureWriter, PacketNote};
-use crate::error::{FileError, FileFault};
-use crate::{Packet, Result};
+use crate::error::{FileError, FileFault, Result};
+use crate::packet::Packet;
 
 /// How long to wait before a file is tried again, where the last try failed.
 const RETRY: Duration = Duration::from_secs(1);

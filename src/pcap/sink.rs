@@ -4,7 +4,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use super::writer::CaptureWriter;
-use crate::{Packet, PacketBatch, Result};
+use crate::error::Result;
+use crate::packet::Packet;
+use crate::ring::batch::PacketBatch;
 
 /// What packets are written to: a file, a series of files, a thread that writes.
 ///

@@ -11,9 +11,11 @@ use futures_core::Stream;
 
 use super::layout::FileInterface;
 use super::reader::CaptureReader;
+use crate::error::{Error, Result};
+use crate::packet::{OwnedPacket, Timestamp};
+use crate::ring::batch::PacketBatch;
 use crate::ring::builder::BatchBuilder;
 use crate::time::{self, Sleep};
-use crate::{Error, OwnedPacket, PacketBatch, Result, Timestamp};
 
 /// The most packets a batch has, and bytes.
 const MAX_PACKETS: usize = 256;

@@ -7,8 +7,10 @@ use std::time::Instant;
 use futures_core::Stream;
 
 use super::sink::PacketSink;
+use crate::error::{Error, Result};
+use crate::reactor::Reactor;
+use crate::ring::batch::PacketBatch;
 use crate::time::{self, Sleep};
-use crate::{Error, PacketBatch, Reactor, Result};
 
 /// What a [`PcapTap`] does where writing fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

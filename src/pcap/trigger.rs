@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::sink::PacketSink;
-use crate::{Packet, PacketBatch, Result};
+use crate::error::Result;
+use crate::packet::Packet;
+use crate::ring::batch::PacketBatch;
 
 /// Keeps the last packets in memory, and writes them and what follows once it is [fired](Self::fire): what led to an
 /// event is in the file, and nothing else.

@@ -7,8 +7,9 @@ use super::builder::CaptureWriterBuilder;
 use super::compress::CaptureFile;
 use super::encode::{self, Bytes};
 use super::layout::{FileFormat, FileInterface, InterfaceStatistics, MAX_BLOCK};
-use crate::error::{FileError, FileFault};
-use crate::{Packet, PacketBatch, Result, Timestamp};
+use crate::error::{FileError, FileFault, Result};
+use crate::packet::{Packet, Timestamp};
+use crate::ring::batch::PacketBatch;
 
 /// How much is collected before it is written.
 pub(super) const FULL: usize = 256 << 10;

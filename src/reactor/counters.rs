@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ReactorStats;
+use crate::stats::ReactorStats;
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {

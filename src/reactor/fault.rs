@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::{Error, Step};
+use crate::error::{Error, Step};
 
 /// What ended a reactor's use of io_uring, or kept it from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,8 +22,9 @@ use super::engine::Wait;
 use super::turn::Shared;
 use super::wake::wake_all;
 use super::{Attached, Reactor};
+use crate::error::{Error, Result, Step};
+use crate::options::ReactorOptions;
 use crate::sys::event::EventFd;
-use crate::{Error, ReactorOptions, Result, Step};
 
 /// Turns in a row before the host's other tasks have theirs.
 const ROUNDS: u32 = 4;

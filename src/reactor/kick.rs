@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Reactor;
 use super::token::Token;
 use super::turn::Shared;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A port with a transmit ring, as the reactor sees it.
 pub(crate) trait Kicked {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Coalesce;
+use crate::options::Coalesce;
 
 /// Sleeps shorter than this are wake-ups that come thick and fast.
 const SHORT: Duration = Duration::from_micros(50);

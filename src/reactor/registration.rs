@@ -11,7 +11,7 @@ use super::op::Readiness;
 use super::timer::TimerId;
 use super::token::Token;
 use super::turn::Shared;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A descriptor whose readiness the reactor watches.
 ///

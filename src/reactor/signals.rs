@@ -13,8 +13,9 @@ use super::engine::Wait;
 use super::fault::Fault;
 use super::token::Token;
 use super::uring::{Uring, Work};
+use crate::options::ReactorOptions;
 use crate::sys::event::{self, EventFd, Interest, SignalPipe};
-use crate::{ReactorOptions, trace};
+use crate::trace;
 
 /// How a ring's completions signal an eventfd, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

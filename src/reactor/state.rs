@@ -9,7 +9,6 @@ use std::rc::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::Backend;
 use super::alarm::Alarm;
 use super::engine::{Completion, Engine};
 use super::fallback::Poller;
@@ -17,11 +16,12 @@ use super::fault::Fault;
 use super::kick::{Answer, Kicked};
 use super::op::{Readiness, Released};
 use super::ops::{Kind, Ops};
-use super::signals;
 use super::timer::Timers;
 use super::token::Token;
-use super::warning;
-use crate::{Coalesce, Error, IoUringFeatures, ReactorOptions, Result, Step, trace};
+use super::{Backend, signals, warning};
+use crate::error::{Error, Result, Step};
+use crate::options::{Coalesce, IoUringFeatures, ReactorOptions};
+use crate::trace;
 
 #[derive(Debug)]
 pub(super) struct State {

@@ -14,7 +14,8 @@ use super::moderator::Moderator;
 use super::state::State;
 use super::unpark::Unparker;
 use super::wake::{Woken, wake_all};
-use crate::{ReactorOptions, Result};
+use crate::error::Result;
+use crate::options::ReactorOptions;
 
 /// What a reactor and its handles share.
 #[derive(Debug)]
@@ -210,8 +211,11 @@ mod tests {
         let start = Instant::now();
         shared.change(|state| state.timers.insert(start + soon, Waker::noop().clone()));
         shared.park(|| false).unwrap();
-        let is_uring =
-            shared.state.borrow().backend().is_ok_and(|backend| backend == crate::Backend::IoUring);
+        let is_uring = shared
+            .state
+            .borrow()
+            .backend()
+            .is_ok_and(|backend| backend == crate::reactor::Backend::IoUring);
         assert_eq!(shared.counters.completions.get(), u64::from(is_uring), "the timer's");
         assert!(start.elapsed() >= soon);
     }

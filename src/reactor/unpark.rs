@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::error::{Error, Result, Step};
 use crate::sys::event::{self, EventFd, Interest};
-use crate::{Error, Result, Step};
 
 /// Ends a reactor's park.
 ///

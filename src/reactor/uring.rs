@@ -15,8 +15,8 @@ use super::engine::{Completion, Wait};
 use super::fault::{Fault, Fruitless};
 use super::token::{Answered, Token};
 use super::warning;
+use crate::options::{IoUringFeatures, ReactorOptions};
 use crate::sys::{fork, patience};
-use crate::{IoUringFeatures, ReactorOptions};
 
 /// A ring, entered only by the thread and process that made it.
 pub(super) struct Uring {

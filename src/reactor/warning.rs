@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::fault::Fault;
-use crate::Error;
+use crate::error::Error;
 
 static SAID: AtomicBool = AtomicBool::new(false);
 static SAID_KEPT: AtomicBool = AtomicBool::new(false);

@@ -130,7 +130,7 @@ impl PacketBatch {
     ///
     /// `None` beside packets of other sockets, those that took several frames of the UMEM, those that were
     /// detached, and where there are not so many bytes: the kernel leaves 256, and
-    /// [`headroom`](crate::XdpSocketBuilder::headroom).
+    /// [`headroom`](crate::xdp::XdpSocketBuilder::headroom).
     #[cfg(feature = "af-xdp")]
     pub fn iter_with_metadata(
         &self,

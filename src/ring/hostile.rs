@@ -10,7 +10,7 @@ use super::batch::PacketBatch;
 use super::block::BlockRing;
 use super::extras::Extras;
 use super::{frame, retag};
-use crate::Packet;
+use crate::packet::Packet;
 use crate::sys::Mapping;
 
 /// Bytes of a block's status word and what stands before it.

@@ -94,7 +94,11 @@ impl BlockImage {
     }
 
     /// Notes when the block was opened and when its last packet was stamped.
-    pub(crate) fn set_times(body: &mut [u8], first: crate::Timestamp, last: crate::Timestamp) {
+    pub(crate) fn set_times(
+        body: &mut [u8],
+        first: crate::packet::Timestamp,
+        last: crate::packet::Timestamp,
+    ) {
         for (at, word) in [(20, first.secs), (24, first.nanos), (28, last.secs), (32, last.nanos)] {
             body[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(packet.timestamp(), sent.timestamp);
         assert_eq!(packet.rxhash(), Some(0xdead_beef));
         assert_eq!(packet.vlan(), sent.vlan);
-        assert_eq!(packet.direction(), Some(crate::PacketDirection::Outgoing));
+        assert_eq!(packet.direction(), Some(crate::packet::PacketDirection::Outgoing));
         assert_eq!(packet.ll_protocol(), Some(0x0800));
         assert_eq!(packet.interface_index(), Some(1));
         assert_eq!(&*packet.source_ll_addr().unwrap(), &[2, 0, 0, 0, 0, 1]);

@@ -4,11 +4,14 @@ use std::fmt;
 use std::thread::JoinHandle;
 
 use super::plan::ShardSpec;
+use crate::afpacket::{FilterHandle, StatsHandle};
 #[cfg(feature = "af-xdp")]
-use crate::XdpStatsHandle;
+use crate::afxdp::XdpStatsHandle;
+use crate::error::{Error, Result};
+use crate::filter::BpfFilter;
 use crate::reactor::ReactorStatsHandle;
+use crate::stats::{CaptureStats, ReactorStats};
 use crate::wait::StopHandle;
-use crate::{BpfFilter, CaptureStats, Error, FilterHandle, ReactorStats, Result, StatsHandle};
 
 /// Reads one shard's statistics.
 #[derive(Debug, Clone)]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::handle::ReadStats;
 use super::lineup::Lineup;
 use super::plan::ShardSpec;
-use crate::afpacket::Socket;
+use crate::afpacket::{Capture, CaptureBuilder, Socket};
+use crate::error::Result;
+use crate::io::AsyncCapture;
 use crate::wait::StopHandle;
-use crate::{AsyncCapture, Capture, CaptureBuilder, Result};
 
 /// What all shards of a job have in common of their sockets.
 pub(super) trait Intake: Send + Sync + 'static {

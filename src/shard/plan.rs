@@ -1,7 +1,8 @@
 //! Which shard runs where: a pure function of what is asked and what there is.
 
+use crate::error::{Error, Result, Step};
+use crate::options::Cores;
 use crate::sys::thread;
-use crate::{Cores, Error, Result, Step};
 
 /// The most sockets a fanout group takes (`PACKET_FANOUT_MAX` of kernels before 5.9, and the
 /// default of later ones).
@@ -18,7 +19,7 @@ pub struct ShardSpec {
 
 /// Every shard's number and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardPlan {
+pub(crate) struct ShardPlan {
     specs: Vec<ShardSpec>,
 }
 
@@ -26,18 +27,9 @@ impl ShardPlan {
     /// Plans `count` shards (one a core where it is `None`) on `cores`, of which this process may
     /// use `allowed`.
     ///
-    /// ```
-    /// use ringtap::{Cores, ShardPlan};
-    ///
-    /// let plan = ShardPlan::new(&Cores::All, &[0, 1, 4], None)?;
-    /// let cores: Vec<_> = plan.specs().iter().map(|spec| spec.core).collect();
-    /// assert_eq!(cores, [Some(0), Some(1), Some(4)]);
-    /// # Ok::<(), ringtap::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// [`Error::ShardPlan`] where the cores asked for are not there, or the count is 0 or above 256.
-    pub fn new(cores: &Cores, allowed: &[usize], count: Option<usize>) -> Result<Self> {
+    fn new(cores: &Cores, allowed: &[usize], count: Option<usize>) -> Result<Self> {
         let places: Vec<Option<usize>> = match cores {
             Cores::All => allowed.iter().copied().map(Some).collect(),
             Cores::First(first) if *first > allowed.len() => {
@@ -75,7 +67,7 @@ impl ShardPlan {
     }
 
     /// The shards, by number.
-    pub fn specs(&self) -> &[ShardSpec] {
+    pub(crate) fn specs(&self) -> &[ShardSpec] {
         &self.specs
     }
 }

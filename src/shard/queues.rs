@@ -9,8 +9,10 @@ use super::lineup::Lineup;
 use super::plan::{ShardPlan, ShardSpec};
 use super::run::{self, Job};
 use super::{Runtime, Shard, ShardsBuilder, ShardsHandle};
+use crate::afxdp::{XdpProgram, XdpSocketBuilder};
+use crate::error::{Error, Result};
+use crate::io::AsyncXdpSocket;
 use crate::wait::StopHandle;
-use crate::{AsyncXdpSocket, Error, Result, XdpProgram, XdpSocketBuilder};
 
 /// Which receive queues of an interface have a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,7 +58,8 @@ impl<R: Runtime> ShardsBuilder<R> {
     /// failure policy, runtime and interface apply to them too; options of captures are refused.
     ///
     /// ```no_run
-    /// use ringtap::{Queues, Shards, XdpSocket};
+    /// use ringtap::{Shards, XdpSocket};
+    /// use ringtap::shard::Queues;
     ///
     /// # fn main() -> ringtap::Result<()> {
     /// let shards = Shards::builder()

@@ -12,9 +12,11 @@ use super::intake::{Intake, Opened};
 use super::lineup::{Exit, Lineup, Verdict};
 use super::plan::{ShardPlan, ShardSpec};
 use super::{OnShardFailure, Runtime, Shard};
+use crate::error::{Error, Result, Step};
+use crate::reactor::Reactor;
 use crate::sys::thread;
+use crate::trace;
 use crate::wait::StopHandle;
-use crate::{Error, Reactor, Result, Step, trace};
 
 /// What every shard is to do.
 pub(super) struct Job<I, R, F> {

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
+use crate::error::Result;
 use crate::executor::Executor;
-use crate::{ReactorOptions, Result};
+use crate::options::ReactorOptions;
 
 /// Runs a shard's future on the thread it is called on.
 ///

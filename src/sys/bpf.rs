@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::sockopt::{self, Opt};
-use crate::{Error, ProgramFault, Result, Step};
+use crate::error::{Error, ProgramFault, Result, Step};
 
 /// One instruction of classic BPF (`struct sock_filter`, include/uapi/linux/filter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

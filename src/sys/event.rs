@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 
-use crate::{Error, Result, Step};
+use crate::error::{Error, Result, Step};
 
 /// A counter that other threads may bump and a waiter may poll.
 #[derive(Debug)]

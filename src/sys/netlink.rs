@@ -3,8 +3,9 @@
 
 use std::io;
 
-use rustix::net::netlink;
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+};
 
 #[cfg(feature = "af-xdp")]
 mod xdp;

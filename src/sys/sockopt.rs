@@ -6,7 +6,8 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::{BusyPoll, Error, Result, Step};
+use crate::error::{Error, Result, Step};
+use crate::options::BusyPoll;
 
 /// A socket option: where it lives, its number, and its name for errors.
 #[derive(Debug, Clone, Copy)]

@@ -6,10 +6,9 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::Mapping;
-use super::patience;
 use super::sockopt::{self, Opt};
-use crate::{Error, Result, Step};
+use super::{Mapping, patience};
+use crate::error::{Error, Result, Step};
 
 /// Opens an AF_XDP socket.
 pub(crate) fn open() -> Result<OwnedFd> {

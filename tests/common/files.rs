@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ringtap::OwnedPacket;
+use ringtap::packet::OwnedPacket;
 use ringtap::pcap::{CaptureReader, FileFormat};
 use ringtap_lab::{pcap, skip};
 

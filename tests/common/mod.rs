@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringtap::{Capture, StatsHandle, StopHandle};
+use ringtap::capture::StatsHandle;
+use ringtap::{Capture, StopHandle};
 use ringtap_lab::{Tally, Veth};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

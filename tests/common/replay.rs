@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringtap::{AsyncCapture, Capture, Cores, FanoutMode, Shards, Source};
+use ringtap::fanout::FanoutMode;
+use ringtap::shard::{Cores, Source};
+use ringtap::{AsyncCapture, Capture, Shards};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{namespace, pcap, skip};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Captures whose packets a hash puts on several shards: later fragments have no ports
-/// ([`FanoutFlags::DEFRAG`](ringtap::FanoutFlags) is for those), and in tunnels the kernel looks at the inner packet.
+/// ([`FanoutFlags::DEFRAG`](ringtap::fanout::FanoutFlags) is for those), and in tunnels the kernel looks at the inner packet.
 const SPREAD: [&str; 2] = ["pcappp-frag-ip4_fragments.pcap", "tcpdump-tunnel-various_gre.pcap"];
 
 /// The captures of Ethernet whose packets can be sent again, each with the numbers of shards that it is played to; `None`,

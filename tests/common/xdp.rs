@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::{Attach, XdpMode, XdpProgram, XdpSocket, XdpSocketBuilder};
+use ringtap::XdpSocket;
+use ringtap::xdp::{Attach, XdpMode, XdpProgram, XdpSocketBuilder};
 use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace, skip_for_ordinary_users};
 
 const PATIENCE: Duration = Duration::from_secs(60);

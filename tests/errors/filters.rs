@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use ringtap::error::{FileFault, ProgramFault};
+use ringtap::filter::BpfInsn;
 use ringtap::pcap::{CaptureReader, CaptureWriter, FileFormat};
-use ringtap::{BpfFilter, BpfInsn, Error, FileFault, ProgramFault};
+use ringtap::{BpfFilter, Error};
 use ringtap_lab::Directory;
 
 use crate::says;

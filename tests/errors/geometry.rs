@@ -1,8 +1,9 @@
 //! Sizes that form no ring.
 
-use ringtap::{
-    Capture, CaptureBuilder, Error, GeometryError, Injector, RingLayout, XdpMode, XdpSocketBuilder,
-};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::error::GeometryError;
+use ringtap::xdp::{XdpMode, XdpSocketBuilder};
+use ringtap::{Capture, Error, Injector};
 use ringtap_lab::namespace;
 
 use crate::says;
@@ -41,7 +42,7 @@ fn sizes_of_a_ring() {
         Error::Geometry(GeometryError::FrameLargerThanBlock { frame_size: 8192, block_size: 4096 }),
         "ring geometry: frame_size 8192 is larger than block_size 4096; use larger blocks"
     );
-    let most = ringtap::MAX_RING_BYTES;
+    let most = ringtap::capture::MAX_RING_BYTES;
     says!(
         ring().block_size(1 << 30).block_count(1 << 20).build(),
         Error::Geometry(GeometryError::TooLarge { .. }),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ringtap::{Capture, CaptureBuilder, Error, Injector, Step, interface_info};
+use ringtap::capture::CaptureBuilder;
+use ringtap::error::Step;
+use ringtap::interface::interface_info;
+use ringtap::{Capture, Error, Injector};
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{Veth, namespace};
 

@@ -4,11 +4,13 @@ use std::future::{Future, pending};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use ringtap::capture::CaptureBuilder;
+use ringtap::channel::ChannelCapture;
+use ringtap::error::Step;
 use ringtap::executor::{Executor, block_on, spawn_local};
-use ringtap::{
-    AsyncCapture, Capture, CaptureBuilder, ChannelCapture, Cores, Driver, Error, Hosted, Reactor,
-    ReactorOptions, Shards, Step, Watch, time,
-};
+use ringtap::reactor::{Driver, Hosted, Reactor, ReactorOptions, Watch};
+use ringtap::shard::Cores;
+use ringtap::{AsyncCapture, Capture, Error, Shards, time};
 use ringtap_lab::{child as process, namespace, seccomp};
 
 use crate::says;

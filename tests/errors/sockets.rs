@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use ringtap::{
-    Bridge, Capture, CaptureBuilder, Error, FanoutMode, Injector, NetNs, Offload, Step,
-    TimestampSource, interface_info,
-};
+use ringtap::capture::{CaptureBuilder, NetNs, TimestampSource};
+use ringtap::error::Step;
+use ringtap::fanout::FanoutMode;
+use ringtap::interface::interface_info;
+use ringtap::packet::Offload;
+use ringtap::{Bridge, Capture, Error, Injector};
 use ringtap_lab::{Tun, link, namespace, skip_for_ordinary_users};
 
 use crate::says;

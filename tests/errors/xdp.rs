@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use ringtap::{
-    Attach, BpfFilter, CopyMode, Error, FlowRule, HugePages, Step, SymmetricRss, TxChecksum,
-    XdpMode, XdpProgram, XdpSocket,
+use ringtap::error::Step;
+use ringtap::xdp::{
+    Attach, CopyMode, FlowRule, HugePages, SymmetricRss, TxChecksum, XdpMode, XdpProgram,
 };
+use ringtap::{BpfFilter, Error, XdpSocket};
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{child as process, namespace, xdp};
 

@@ -9,7 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringtap::{AsyncCapture, BuiltIn, Capture, Result, RingLayout, Runtime};
+use ringtap::capture::RingLayout;
+use ringtap::shard::{BuiltIn, Runtime};
+use ringtap::{AsyncCapture, Capture, Result};
 use ringtap_glommio::Glommio;
 use ringtap_lab::traffic::now;
 use ringtap_lab::{Generator, Mark, Namespace, Traffic, bootstrap};

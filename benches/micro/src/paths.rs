@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::Duration;
 
+use ringtap::capture::RingLayout;
+use ringtap::dedup::Dedup;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
+use ringtap::packet::Timestamp;
 use ringtap::testing::{Peer, TestRing};
-use ringtap::{
-    BpfFilter, Capture, Dedup, Injector, Packet, PacketBatch, RingLayout, Timestamp, XdpMode,
-    XdpSocket,
-};
+use ringtap::xdp::XdpMode;
+use ringtap::{BpfFilter, Capture, Injector, Packet, PacketBatch, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use futures_util::{FutureExt, StreamExt};
 use hdrhistogram::Histogram;
+use ringtap::capture::NetNs;
+use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{EventMask, FlowExt, FlowTrackerConfig};
-use ringtap::{
-    BpfFilter, Capture, Cores, FanoutFlags, FanoutMode, NetNs, PacketBatch, Shard, Shards,
-    ShardsHandle, Source, time,
-};
+use ringtap::shard::{Cores, Shard, ShardsHandle, Source};
+use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
 
 use crate::config::Config;
 use crate::ledger::{Counter, Ledger};
@@ -97,7 +97,8 @@ impl Meter {
         let bytes: u64 = batch.iter().map(|packet| packet.original_len() as u64).sum();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let now = SystemTime::now();
-        let age = |time: ringtap::Timestamp| now.duration_since(time.into()).unwrap_or_default();
+        let age =
+            |time: ringtap::packet::Timestamp| now.duration_since(time.into()).unwrap_or_default();
         let mut slow = self.slow();
         for time in [batch.ts_first(), batch.ts_last()] {
             slow.latency.saturating_record(age(time).as_micros() as u64);

@@ -10,9 +10,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ringtap::Timestamp;
 use ringtap::flow::extract::FiveTupleKey;
 use ringtap::flow::{EndReason, FlowDirection, FlowRecord, Orientation};
+use ringtap::packet::Timestamp;
 use serde::Serialize;
 
 /// Bytes of one in the spool.

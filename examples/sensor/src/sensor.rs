@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use ringtap::{ShardsHandle, ShardsStats};
+use ringtap::shard::{ShardsHandle, ShardsStats};
 use serde::Serialize;
 
 use crate::config::{Config, SinkConfig};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use ringtap::ShardsStats;
+use ringtap::shard::ShardsStats;
 use serde::Serialize;
 
 use crate::feed::{Meter, Talker};

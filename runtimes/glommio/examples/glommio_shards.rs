@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures_util::{AsyncWriteExt, StreamExt};
 use glommio::net::TcpListener;
-use ringtap::{Capture, FanoutMode, Shards, Source};
+use ringtap::fanout::FanoutMode;
+use ringtap::shard::Source;
+use ringtap::{Capture, Shards};
 use ringtap_glommio::Glommio;
 use ringtap_lab::{Stage, link};
 

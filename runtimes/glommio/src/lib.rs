@@ -25,7 +25,9 @@ use std::time::Duration;
 
 use glommio::io::{BufferedFile, ReadResult};
 use glommio::{LocalExecutorBuilder, Placement, Task};
-use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
+use ringtap::reactor::{Hosted, ReactorOptions, Watch};
+use ringtap::shard::Runtime;
+use ringtap::{Error, Result};
 
 /// Attaches a reactor with default options to this executor; see [`attach_with`].
 ///

@@ -9,7 +9,7 @@ use ringtap_glommio::Glommio;
 #[derive(Debug, Clone, Copy, Default)]
 struct OnGlommio(Glommio);
 
-impl ringtap::Runtime for OnGlommio {
+impl ringtap::shard::Runtime for OnGlommio {
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
         self.0.run(core, future)
     }

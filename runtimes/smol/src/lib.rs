@@ -27,7 +27,9 @@ use std::task::{Context, Poll, ready};
 
 use async_executor::{LocalExecutor, Task};
 use async_io::Async;
-use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
+use ringtap::reactor::{Hosted, ReactorOptions, Watch};
+use ringtap::shard::Runtime;
+use ringtap::{Error, Result};
 
 use self::running::Running;
 pub use self::running::spawn_local;

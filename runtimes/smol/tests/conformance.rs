@@ -12,7 +12,7 @@ use ringtap_smol::{Smol, spawn_local};
 #[derive(Debug, Clone, Copy, Default)]
 struct OnSmol(Smol);
 
-impl ringtap::Runtime for OnSmol {
+impl ringtap::shard::Runtime for OnSmol {
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
         self.0.run(core, future)
     }

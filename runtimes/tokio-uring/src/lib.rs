@@ -17,7 +17,9 @@
 
 use std::future::Future;
 
-use ringtap::{Error, ReactorOptions, Result, Runtime};
+use ringtap::reactor::ReactorOptions;
+use ringtap::shard::Runtime;
+use ringtap::{Error, Result};
 pub use ringtap_tokio::{Attached, attach, attach_with};
 
 /// Runs shards on tokio-uring, each thread with a runtime of its own.

@@ -8,7 +8,7 @@ use ringtap_tokio_uring::TokioUring;
 #[derive(Debug, Clone, Copy, Default)]
 struct OnTokioUring(TokioUring);
 
-impl ringtap::Runtime for OnTokioUring {
+impl ringtap::shard::Runtime for OnTokioUring {
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
         self.0.run(core, future)
     }

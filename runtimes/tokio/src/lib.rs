@@ -23,7 +23,9 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::{Context, Poll, ready};
 
-use ringtap::{Error, Hosted, ReactorOptions, Result, Runtime, Watch};
+use ringtap::reactor::{Hosted, ReactorOptions, Watch};
+use ringtap::shard::Runtime;
+use ringtap::{Error, Result};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};

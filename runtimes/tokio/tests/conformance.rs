@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use ringtap::{Coalesce, IoUringFeatures, ReactorOptions};
+use ringtap::reactor::{Coalesce, IoUringFeatures, ReactorOptions};
 use ringtap_conformance::Host;
 use ringtap_tokio::Tokio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ macro_rules! hosts {
         #[derive(Debug, Clone, Copy, Default)]
         struct $host;
 
-        impl ringtap::Runtime for $host {
+        impl ringtap::shard::Runtime for $host {
             fn run<F: Future>(&self, core: Option<usize>, future: F) -> ringtap::Result<F::Output> {
                 Tokio::new($options).run(core, future)
             }
@@ -91,7 +91,7 @@ fn batches_are_consumed_by_tasks_of_a_runtime_with_many_threads() {
     let workers = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let capture = ringtap::Capture::builder().interface(&veth.right).block_timeout_ms(5);
     let capture = capture.block_size(1 << 16).block_count(64).build().unwrap();
-    let total: usize = ringtap::Runtime::run(&Tokio::default(), None, async {
+    let total: usize = ringtap::shard::Runtime::run(&Tokio::default(), None, async {
         let mut capture = ringtap::AsyncCapture::new(capture).unwrap();
         ringtap_lab::Generator::new(&veth.left, &ringtap_lab::Traffic::default()).flood(1000);
         let mut total = 0;

@@ -7,8 +7,7 @@ use std::net::IpAddr;
 use flowscope::{EndReason, KeyFields, L4Proto, Orientation};
 
 use super::FlowRecord;
-use crate::Timestamp;
-use crate::packet::Calendar;
+use crate::packet::{Calendar, Timestamp};
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@ use etherparse::PacketBuilder;
 use flowscope::extract::FiveTuple;
 
 use super::*;
-use crate::Timestamp;
+use crate::packet::Timestamp;
 
 fn syn_or_rst(port: u16, is_syn: bool) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);

@@ -3,11 +3,11 @@
 use super::buffer::{Buffer, half, word};
 use super::{Found, FoundPacket, meta};
 use crate::error::{FileError, FileFault};
+use crate::packet::{LinkType, Timestamp};
 use crate::pcap::layout::{
     FileFormat, FileInterface, MAX_BLOCK, MICROSECONDS, MODIFIED, MODIFIED_HEADER, NANOSECONDS,
     RECORD_HEADER,
 };
-use crate::{LinkType, Timestamp};
 
 #[derive(Debug)]
 pub(super) struct Classic {

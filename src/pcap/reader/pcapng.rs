@@ -6,8 +6,8 @@ use super::buffer::{Buffer, half, word};
 use super::time::Unit;
 use super::{Found, FoundPacket, is_swapped, meta};
 use crate::error::{FileError, FileFault};
+use crate::packet::{LinkType, Timestamp};
 use crate::pcap::layout::{FileInterface, MAX_BLOCK, block, option};
-use crate::{LinkType, Timestamp};
 
 /// Bytes of a block besides its body: its type, and its length twice.
 const FRAME: usize = 12;

@@ -1,6 +1,6 @@
 //! What a pcapng timestamp counts in.
 
-use crate::Timestamp;
+use crate::packet::Timestamp;
 
 /// An interface's unit, and what is added.
 #[derive(Debug, Clone, Copy)]

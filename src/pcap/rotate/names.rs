@@ -5,8 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::Result;
-use crate::error::FileError;
+use crate::error::{FileError, Result};
 use crate::packet::Calendar;
 
 /// A file that is closed.

@@ -6,9 +6,8 @@
 use std::sync::atomic::Ordering;
 
 use loom::cell::UnsafeCell;
-use loom::sync::Arc;
 use loom::sync::atomic::AtomicU32;
-use loom::sync::mpsc;
+use loom::sync::{Arc, mpsc};
 use loom::thread;
 
 use super::{LeaseOrders, STATUS_KERNEL, STATUS_USER, Sound, give_back, try_take};

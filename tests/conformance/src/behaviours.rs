@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use ringtap::bridge::{BridgeAction, BridgeDirection};
+use ringtap::capture::CaptureBuilder;
+use ringtap::reactor::Reactor;
+use ringtap::shard::Cores;
 use ringtap::{
-    AsyncCapture, AsyncInjector, Bridge, BridgeAction, BridgeDirection, Capture, CaptureBuilder,
-    Cores, Error, Injector, Packet, Reactor, Shards, time,
+    AsyncCapture, AsyncInjector, Bridge, Capture, Error, Injector, Packet, Shards, time,
 };
 use ringtap_lab::{Generator, Pace, Tally, Traffic, namespace};
 
@@ -39,7 +42,7 @@ pub fn captures_every_frame_once_in_order<H: Host>() {
     const COUNT: u64 = 20_000;
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    for layout in [ringtap::RingLayout::Blocks, ringtap::RingLayout::Frames] {
+    for layout in [ringtap::capture::RingLayout::Blocks, ringtap::capture::RingLayout::Frames] {
         let traffic = Traffic { flows: 8, ..Traffic::default() };
         let (sender, plan) = (veth.left.clone(), traffic.clone());
         let pace = Pace::default();

@@ -12,7 +12,7 @@ pub use self::behaviours::*;
 pub use self::pressure::*;
 
 /// A runtime under test.
-pub trait Host: ringtap::Runtime + Default {
+pub trait Host: ringtap::shard::Runtime + Default {
     /// Spawns a future on this thread's executor, to run beside what it runs.
     fn spawn(future: impl Future<Output = ()> + 'static);
 

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use ringtap::{
-    AsyncCapture, AsyncInjector, Bridge, BridgeAction, BridgeDirection, FanoutMode, Injector,
-    Packet, Reactor, time,
-};
+use ringtap::bridge::{BridgeAction, BridgeDirection};
+use ringtap::fanout::FanoutMode;
+use ringtap::reactor::Reactor;
+use ringtap::{AsyncCapture, AsyncInjector, Bridge, Injector, Packet, time};
 use ringtap_lab::{Generator, Traffic, namespace};
 
 use crate::behaviours::{PATIENCE, ring, run};

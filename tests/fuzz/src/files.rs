@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use ringtap::OwnedPacket;
+use ringtap::packet::OwnedPacket;
 use ringtap::pcap::{
     CaptureReader, CaptureWriter, FileBlock, FileFormat, FileInterface, PacketNote,
 };

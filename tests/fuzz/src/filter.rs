@@ -1,6 +1,8 @@
 //! Filters: their language, their compiler, their machine.
 
-use ringtap::{Ancillary, BpfFilter, BpfInsn, LinkType, Target};
+use ringtap::BpfFilter;
+use ringtap::filter::{Ancillary, BpfInsn, Target};
+use ringtap::packet::LinkType;
 
 use crate::kernel;
 

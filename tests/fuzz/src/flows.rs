@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Cursor;
 
 use futures_util::{FutureExt, StreamExt};
+use ringtap::Packet;
 use ringtap::flow::dns::{DnsTcpParser, DnsUdpParser};
 use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerGtpU, InnerVxlan};
 use ringtap::flow::http::HttpParser;
@@ -13,8 +14,8 @@ use ringtap::flow::{
     BacklogPolicy, FlowChunk, FlowExt, FlowExtractor, FlowSide, FlowTimestamp, FlowTrackerConfig,
     MemoryPolicy, Overlap, Protocols, ReassemblyConfig, SessionEvent, SessionParser,
 };
+use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{Packet, Timestamp};
 
 /// Takes bytes off the front.
 struct Input<'a>(&'a [u8]);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixDatagram;
 
-use ringtap::BpfInsn;
+use ringtap::filter::BpfInsn;
 use ringtap_lab::bpf;
 
 /// The kernel's verdict: `None` where it refuses the program.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::Result;
+use crate::cells::Card;
 use crate::image::Programs;
 use crate::packages::Kernel;
-use crate::{Result, cells::Card};
 
 /// The status of a cell that was to run and did not.
 const MISSING: i32 = -1;

@@ -89,7 +89,7 @@ fn ours(name: &str, progress: &Progress) -> Outcome<()> {
         }
         Ok(())
     };
-    ringtap::Runtime::run(&ringtap_tokio::Tokio::default(), None, run)?
+    ringtap::shard::Runtime::run(&ringtap_tokio::Tokio::default(), None, run)?
 }
 
 macro_rules! netring {

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use ringtap::executor::{self, Executor, spawn_local};
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
-use ringtap::{
-    AsyncCapture, BpfFilter, Capture, CaptureBuilder, Coalesce, FanoutMode, Packet, ReactorOptions,
-    Shards, Source, Timestamp, time,
-};
+use ringtap::time;
+use ringtap::{AsyncCapture, BpfFilter, Capture, Packet, Shards};
+use ringtap::capture::CaptureBuilder;
+use ringtap::fanout::FanoutMode;
+use ringtap::packet::Timestamp;
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::shard::Source;
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
 
@@ -180,7 +183,7 @@ pub(crate) fn terms(rounds: usize) -> Table {
         if matched != TIMES as usize {
             return Err("it does not match".into());
         }
-        let instructions = filter.program(ringtap::Target::Socket).len() as f64;
+        let instructions = filter.program(ringtap::filter::Target::Socket).len() as f64;
         let nanos = used.as_nanos() as f64 / f64::from(TIMES);
         Ok(vec![nanos, compiled.as_nanos() as f64 / 1e3, instructions])
     })
@@ -224,7 +227,7 @@ pub(crate) fn idle(veth: &Veth, rounds: usize) -> Table {
     compare("An idle capture", &["CPU %", "wake-ups/s"], ways, rounds.min(3), |is_xdp| {
         let name = veth.right.as_str();
         executor::block_on(async {
-            let reactor = ringtap::Reactor::current()?;
+            let reactor = ringtap::reactor::Reactor::current()?;
             let wait = async |before: Duration, waked: u64| {
                 let used = cpu_time(libc::RUSAGE_THREAD) - before;
                 let share = 100.0 * used.as_secs_f64() / TIME.as_secs_f64();
@@ -232,7 +235,7 @@ pub(crate) fn idle(veth: &Veth, rounds: usize) -> Table {
                 Ok(vec![share, wakeups])
             };
             if is_xdp {
-                let mut socket = ringtap::AsyncXdpSocket::open(name)?;
+                let mut socket = ringtap::xdp::AsyncXdpSocket::open(name)?;
                 let (before, waked) = (cpu_time(libc::RUSAGE_THREAD), reactor.stats().wakeups);
                 let _ = time::timeout(TIME, socket.next_batch()).await;
                 return wait(before, waked).await;

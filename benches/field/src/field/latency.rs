@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringtap::{
-    AsyncCapture, BuiltIn, Capture, Coalesce, ReactorOptions, RingLayout, RingProfile, Runtime,
-    XdpMode, XdpSocket,
-};
+use ringtap::{AsyncCapture, Capture, XdpSocket};
+use ringtap::capture::{RingLayout, RingProfile};
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::shard::{BuiltIn, Runtime};
+use ringtap::xdp::XdpMode;
 use ringtap_lab::generator::Sender;
 use ringtap_lab::traffic::now;
 use ringtap_lab::{Mark, Traffic, Veth};

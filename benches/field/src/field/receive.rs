@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringtap::{
-    AsyncCapture, BuiltIn, Capture, CaptureBuilder, Coalesce, ReactorOptions, RingLayout, Runtime,
-};
+use ringtap::{AsyncCapture, Capture};
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::shard::{BuiltIn, Runtime};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
 

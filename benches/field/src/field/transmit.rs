@@ -4,10 +4,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringtap::executor::{self, Executor};
-use ringtap::{
-    AsyncInjector, Bridge, BridgeAction, Coalesce, Injector, ReactorOptions, StopHandle, XdpMode,
-    XdpSocket,
-};
+use ringtap::{AsyncInjector, Bridge, Injector, StopHandle, XdpSocket};
+use ringtap::bridge::BridgeAction;
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::xdp::XdpMode;
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Namespace, Traffic, Veth, link};
 
@@ -195,7 +195,7 @@ pub(crate) fn bridges(net: &Namespace, rounds: usize) -> Table {
 fn bridge(names: [&str; 2], progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
     let mut bridge = Bridge::builder().interface_a(names[0]).interface_b(names[1]).build()?;
     let watching = stop_when_over(bridge.stop_handle(), progress);
-    let forward = |_: &ringtap::Packet<'_>, _: ringtap::BridgeDirection| BridgeAction::Forward;
+    let forward = |_: &ringtap::Packet<'_>, _: ringtap::bridge::BridgeDirection| BridgeAction::Forward;
     let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
     executor.block_on(bridge.run_async(forward))?;
     watching.join().map_err(|_| "the watch panicked")?;
@@ -214,7 +214,7 @@ fn stop_when_over(stop: StopHandle, progress: &Progress) -> JoinHandle<()> {
 
 /// With one UMEM for both sides.
 fn xdp_bridge(names: [&str; 2], progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
-    let bridge = ringtap::XdpBridge::open_pair_without_vlans(names[0], names[1])?;
+    let bridge = ringtap::bridge::XdpBridge::open_pair_without_vlans(names[0], names[1])?;
     let watching = stop_when_over(bridge.stop_handle(), progress);
     let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
     executor.block_on(bridge.run_async(|_frame, _direction| true))?;

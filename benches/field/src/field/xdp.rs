@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ringtap::executor::Executor;
-use ringtap::{AsyncXdpSocket, Coalesce, ReactorOptions, XdpMode, XdpProgram, XdpSocket};
+use ringtap::XdpSocket;
+use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::xdp::{AsyncXdpSocket, XdpMode, XdpProgram};
 use ringtap_lab::{Traffic, Veth, link, xdp as programs};
 
 use crate::calls::Calls;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ringtap::Capture;
+use ringtap::packet::LinkType;
 use ringtap::pcap::{CaptureWriter, FileInterface, PacketSink, RotatingWriter};
-use ringtap::{Capture, LinkType};
 
 use super::End;
 use crate::cli::CaptureArgs;
