@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use ringtap::BpfFilter;
-use ringtap::filter::{Ancillary, Target};
+use ringtap::filter::{Ancillary, FilterTarget};
 
 const EXPRESSIONS: &[&str] = &[
     "tcp port 443",
@@ -41,7 +41,11 @@ fn main() {
         let compile = || drop(black_box(BpfFilter::parse(black_box(expression))));
         let times = (0..ROUNDS).map(|_| 1e6 * time(compile)).collect();
         let filter = BpfFilter::parse(expression).expect("an everyday expression");
-        println!("{:>24}  {:3}  {expression}", spread(times), filter.program(Target::Socket).len());
+        println!(
+            "{:>24}  {:3}  {expression}",
+            spread(times),
+            filter.program(FilterTarget::Socket).len()
+        );
     }
     // All instructions but for the jumps taken: no test of these holds.
     let tests: Vec<String> = (0..500).map(|at| format!("ether[{at}] = 1")).collect();

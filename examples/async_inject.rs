@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         let pacer = Pacer::packets_per_second(RATE, 64);
         let sent = injector.send_stream(frames, Some(pacer)).await?;
-        injector.drained().await?;
+        injector.drain().await?;
         let rate = sent as f64 / start.elapsed().as_secs_f64();
         println!("{sent} frames at {rate:.0} a second (asked for {RATE}): {:?}", injector.stats());
         drop(ticking); // cancels it

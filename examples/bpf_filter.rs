@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ringtap::filter::FilterTarget;
 use ringtap::{BpfFilter, Capture};
 use ringtap_lab::Stage;
 
@@ -14,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(filter) => filter,
         Err(error) => return Err(format!("{error}").into()),
     };
-    println!("{text}\n{filter}\n");
+    println!("{text}\n{}\n", filter.disassembly(FilterTarget::Socket));
     let by_terms = BpfFilter::builder().udp().src_port(10_001).or(|b| b.arp()).build()?;
 
     let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);

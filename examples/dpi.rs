@@ -84,6 +84,6 @@ fn say_something(stage: &Stage) -> Result<Duration, ringtap::Error> {
         ip.write(&mut frame, question[0]).expect("a Vec takes all");
         injector.send(&frame)?;
     }
-    injector.drained(Duration::from_secs(1))?;
+    injector.drain(Duration::from_secs(1))?;
     Ok(Duration::from_millis(500))
 }

@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             None => injector.send(&frame)?,
         }
     }
-    let all_sent = injector.drained(Duration::from_secs(10))?;
+    let all_sent = injector.drain(Duration::from_secs(10))?;
     let rate = COUNT as f64 / start.elapsed().as_secs_f64();
     println!("{:?}, all sent: {all_sent}, {rate:.0} frames a second", injector.stats());
     if !stage.is_real() {

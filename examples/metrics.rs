@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ringtap::Shards;
 use ringtap::metrics::{Exposition, Measured};
-use ringtap::shard::ShardsHandle;
 use ringtap_lab::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn serve(
     mut connection: TcpStream,
     interface: &str,
-    shards: &ShardsHandle,
+    shards: &Shards,
 ) -> Result<(), Box<dyn std::error::Error>> {
     connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = String::new();

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             recorded = batch.ts_last().as_duration().saturating_sub(first.as_duration());
             latest = latest.max(start.elapsed().saturating_sub(recorded.div_f64(speed)));
         }
-        injector.drained().await?;
+        injector.drain().await?;
         let (took, stats) = (start.elapsed(), injector.stats());
         let sent = stats.committed - stats.rejected;
         println!(

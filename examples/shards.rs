@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
 use ringtap::fanout::FanoutMode;
-use ringtap::shard::{Cores, Shard, ShardsStats, Source};
+use ringtap::shard::{AllShardStats, Cores, Shard, Source};
 use ringtap::{Capture, Shards};
 use ringtap_lab::Stage;
 
@@ -83,7 +83,7 @@ async fn measure(mut shard: Shard, meters: Meters) -> ringtap::Result<()> {
     Ok(())
 }
 
-fn print_table(now: &ShardsStats, before: &ShardsStats, meters: &Meters, bytes: &mut [u64]) {
+fn print_table(now: &AllShardStats, before: &AllShardStats, meters: &Meters, bytes: &mut [u64]) {
     for ((now, before), bytes) in now.shards().iter().zip(before.shards()).zip(bytes) {
         let (capture, spec) = (now.capture.delta_since(&before.capture), now.spec);
         let wakes = now.reactor.delta_since(&before.reactor).wakeups;

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             echoed += socket.send_batch(batch, swap).await?;
         }
-        socket.drained().await?;
+        socket.drain().await?;
         let enters = Reactor::current()?.stats().delta_since(&before).enters;
         println!("{echoed} packets sent back in {turns} turns, {enters} system calls");
         println!("{:?}", socket.stats()?);

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut slot = loop {
             match socket.reserve(60) {
                 Some(slot) => break slot,
-                None => drop(socket.drained(Duration::from_millis(1))?), // full: hand it over
+                None => drop(socket.drain(Duration::from_millis(1))?), // full: hand it over
             }
         };
         let frame = slot.data_mut();
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         frame[14..22].copy_from_slice(&number.to_be_bytes());
         slot.send()?;
     }
-    let all = socket.drained(Duration::from_secs(5))?;
+    let all = socket.drain(Duration::from_secs(5))?;
     let rate = COUNT as f64 / start.elapsed().as_secs_f64() / 1e6;
     println!("{COUNT} frames, {rate:.2} million a second, all sent: {all}; {:?}", socket.stats()?);
     if !stage.is_real() {

@@ -21,7 +21,7 @@ mod tx_slot;
 
 pub use self::builder::{CaptureBuilder, TimestampSource};
 pub use self::capture::{Batches, Capture};
-pub use self::fanout::{FanoutFlags, FanoutMode, UnknownFanoutMode};
+pub use self::fanout::{FanoutFlags, FanoutMode, ParseFanoutModeError};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
 pub use self::injector::{Injector, InjectorStatsHandle};
 pub use self::injector_builder::InjectorBuilder;

@@ -92,7 +92,7 @@ pub enum Error {
         has_software: bool,
     },
     /// A frame with an [`Offload`](crate::packet::Offload), or a checksum to be computed, on a socket without.
-    OffloadsOff,
+    OffloadsDisabled,
     /// A checksum is to be computed of, or written to, what is not in the frame.
     ChecksumOutside {
         /// Where it begins.
@@ -177,14 +177,14 @@ pub enum Error {
     TaskCancelled,
     /// A shard plan cannot be made from what was asked.
     ShardPlan(&'static str),
-    /// A shard failed; the others were treated as [`OnShardFailure`](crate::shard::OnShardFailure) says.
+    /// A shard failed; the others were treated as [`FailurePolicy`](crate::shard::FailurePolicy) says.
     Shard {
         /// Which shard.
         index: usize,
         /// Its error.
         source: Box<Error>,
     },
-    /// A shard panicked; the others were treated as [`OnShardFailure`](crate::shard::OnShardFailure) says.
+    /// A shard panicked; the others were treated as [`FailurePolicy`](crate::shard::FailurePolicy) says.
     ShardPanicked {
         /// Which shard.
         index: usize,

@@ -46,14 +46,14 @@ const ALL: u32 = u32::MAX;
 /// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Target {
+pub enum FilterTarget {
     /// On a socket: the kernel has taken a VLAN tag out of the frame, and keeps it beside.
     Socket,
     /// On frames as they were on the wire: in a file, or before the kernel's stack.
     Offline,
 }
 
-/// Which packets are meant.
+/// A compiled packet filter (pcap-filter syntax).
 ///
 /// ```
 /// use ringtap::BpfFilter;
@@ -150,9 +150,10 @@ impl BpfFilter {
 
     fn of(expr: Arc<Expr>, link: LinkType, is_transparent: bool) -> Result<Self> {
         let compile = |target| compile(&expr, link, target, is_transparent);
-        let socket = compile(Target::Socket)?;
+        let socket = compile(FilterTarget::Socket)?;
         let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_direction();
-        let offline = if is_alike { Ok(Arc::clone(&socket)) } else { compile(Target::Offline) };
+        let offline =
+            if is_alike { Ok(Arc::clone(&socket)) } else { compile(FilterTarget::Offline) };
         let (offline, offline_fault) = match offline {
             Ok(offline) => (offline, None),
             Err(fault) => (Arc::from([BpfInsn::ret(0)]), Some(Box::new(fault))),
@@ -222,10 +223,10 @@ impl BpfFilter {
     }
 
     /// Its program; see [`check_offline`](Self::check_offline).
-    pub fn program(&self, target: Target) -> &[BpfInsn] {
+    pub fn program(&self, target: FilterTarget) -> &[BpfInsn] {
         match target {
-            Target::Socket => &self.socket,
-            Target::Offline => &self.offline,
+            FilterTarget::Socket => &self.socket,
+            FilterTarget::Offline => &self.offline,
         }
     }
 
@@ -288,19 +289,9 @@ impl BpfFilter {
         program.is_some_and(|program| vm::run(program, packet.data(), &known) != 0)
     }
 
-    /// What it says, in the language it may be parsed from again, fully spelled out; of a program from elsewhere,
-    /// its listing.
-    ///
-    /// ```
-    /// let filter = ringtap::BpfFilter::builder().tcp().ports([80, 443]).build()?;
-    /// assert_eq!(filter.to_human(), "tcp and (tcp port 80 or tcp port 443)");
-    /// # Ok::<(), ringtap::Error>(())
-    /// ```
-    pub fn to_human(&self) -> String {
-        match &self.expr {
-            Some(expr) => expr.to_string(),
-            None => self.to_string(),
-        }
+    /// The program for `target`, as `tcpdump -d` prints it: one instruction per line.
+    pub fn disassembly(&self, target: FilterTarget) -> String {
+        Listing(self.program(target)).to_string()
     }
 
     /// Its text, where it was given as one.
@@ -312,7 +303,7 @@ impl BpfFilter {
 fn compile(
     expr: &Expr,
     link: LinkType,
-    target: Target,
+    target: FilterTarget,
     is_transparent: bool,
 ) -> Result<Arc<[BpfInsn]>, FilterError> {
     let condition = lower::lower(expr, link, target, is_transparent)?;
@@ -332,8 +323,19 @@ impl FromStr for BpfFilter {
 }
 
 /// The program for sockets, as `tcpdump -d` prints it.
+/// Writes the expression with everything spelled out: parsing it gives the same program. A program from elsewhere has no
+/// expression and is written as its [`disassembly`](BpfFilter::disassembly).
+///
+/// ```
+/// let filter = ringtap::BpfFilter::builder().tcp().ports([80, 443]).build()?;
+/// assert_eq!(filter.to_string(), "tcp and (tcp port 80 or tcp port 443)");
+/// # Ok::<(), ringtap::Error>(())
+/// ```
 impl fmt::Display for BpfFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Listing(&self.socket).fmt(f)
+        match &self.expr {
+            Some(expr) => expr.fmt(f),
+            None => Listing(&self.socket).fmt(f),
+        }
     }
 }

@@ -57,7 +57,7 @@ pub use flowscope::{
     Timestamp as FlowTimestamp,
 };
 
-pub use self::board::{ShardFlows, ShardsFlows};
+pub use self::board::{FlowSnapshot, FlowSnapshots};
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::conversations::{Conversation, Conversations};
@@ -74,6 +74,6 @@ pub use self::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats};
 #[cfg(feature = "flow-records")]
 pub use self::record::{FlowDirection, FlowRecord, FlowRecords, RecordFormat, RecordWriter};
 pub use self::sessions::{SessionEvent, SessionStream};
-pub use self::shards::{FlowShard, FlowShardsBuilder, FlowShardsHandle};
+pub use self::shards::{FlowShard, FlowShards, FlowShardsBuilder};
 pub use self::stream::{FlowExt, FlowStream};
 pub use self::table::FlowTable;

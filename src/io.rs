@@ -1,4 +1,4 @@
-//! Async sockets: receiving written once for every socket that is a [`Port`], and transmission.
+//! Async sockets: receiving written once for every socket that is a [`RxPort`], and transmission.
 //!
 //! The ring is the truth and a completion only a hint to look: every wait takes first, and sleeps
 //! only on an empty ring. So nothing is lost between looking and sleeping, whatever the kernel
@@ -21,8 +21,8 @@ use futures_core::Stream;
 
 pub use self::injector::AsyncInjector;
 pub use self::pacer::Pacer;
-pub use self::port::{Port, TxPort};
-pub use self::transmit::{AsyncTx, TxRef};
+pub use self::port::{RxPort, TxPort};
+pub use self::transmit::{AsyncSender, TxRef};
 pub use self::tx_slot::AsyncTxSlot;
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
@@ -45,7 +45,7 @@ const BUDGET: u32 = 16;
 ///
 /// Dropping it cancels its poll with the reactor's next turn, and closes the socket then;
 /// [`close`](Self::close) waits for that.
-pub struct Async<S: Port> {
+pub struct AsyncReceiver<S: RxPort> {
     // Dropped before the port: the poll is cancelled while its descriptor is still open.
     registration: Registration,
     stop: Option<Registration>,
@@ -87,9 +87,9 @@ pub struct Async<S: Port> {
 /// fn send<T: Send + Sync + 'static>() {}
 /// send::<ringtap::PacketBatch>();
 /// ```
-pub type AsyncCapture = Async<Capture>;
+pub type AsyncCapture = AsyncReceiver<Capture>;
 
-impl<S: Port> Async<S> {
+impl<S: RxPort> AsyncReceiver<S> {
     /// Registers a socket with this thread's reactor.
     ///
     /// # Errors
@@ -277,7 +277,7 @@ enum Filled {
     End,
 }
 
-impl Async<Capture> {
+impl AsyncReceiver<Capture> {
     /// Opens a capture with the default options on an interface of this network namespace.
     ///
     /// # Errors
@@ -322,7 +322,7 @@ impl Async<Capture> {
 }
 
 /// Batches until the capture is stopped; an error is the last item.
-impl<S: Port> Stream for Async<S> {
+impl<S: RxPort> Stream for AsyncReceiver<S> {
     type Item = Result<PacketBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -330,8 +330,8 @@ impl<S: Port> Stream for Async<S> {
     }
 }
 
-impl<S: Port + fmt::Debug> fmt::Debug for Async<S> {
+impl<S: RxPort + fmt::Debug> fmt::Debug for AsyncReceiver<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Async").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("AsyncReceiver").field("port", &self.port).finish_non_exhaustive()
     }
 }

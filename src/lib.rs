@@ -40,7 +40,7 @@
 //! | capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
 //! | flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
 //! | some packets only | [`BpfFilter`]: `"tcp port 443".parse()` |
-//! | figures | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`ShardsHandle::stats`](shard::ShardsHandle::stats) |
+//! | figures | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`Shards::stats`] |
 //! | to know what works here, and why not | [`doctor::examine`] |
 //!
 //! # Layers
@@ -135,20 +135,20 @@ pub mod capture {
         Batches, CaptureBuilder, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout, RingProfile,
         StatsHandle, TimestampSource,
     };
-    pub use crate::io::{Async, Port};
+    pub use crate::io::{AsyncReceiver, RxPort};
     pub use crate::multi::MultiCapture;
     pub use crate::ring::batch::Packets;
 }
 
 /// Fanout groups: sockets that share an interface's packets (`PACKET_FANOUT`, packet(7)).
 pub mod fanout {
-    pub use crate::afpacket::{FanoutFlags, FanoutMode, UnknownFanoutMode};
+    pub use crate::afpacket::{FanoutFlags, FanoutMode, ParseFanoutModeError};
 }
 
 /// Sending: options of an [`Injector`], its slots, its async form.
 pub mod inject {
     pub use crate::afpacket::{InjectorBuilder, InjectorStatsHandle, TxSlot};
-    pub use crate::io::{AsyncTx, AsyncTxSlot, Pacer, TxPort, TxRef};
+    pub use crate::io::{AsyncSender, AsyncTxSlot, Pacer, TxPort, TxRef};
 }
 
 /// AF_XDP: sockets that bypass the kernel's network stack.

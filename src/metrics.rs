@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 pub use self::facade::record;
 use crate::bridge::{BridgeLaneStats, BridgeStats};
 use crate::dedup::DedupStats;
-use crate::shard::ShardsStats;
+use crate::shard::AllShardStats;
 use crate::stats::{CaptureStats, InjectorStats, ReactorStats};
 
 /// What a metric is.
@@ -135,8 +135,8 @@ metrics! { XDP_CATALOGUE:
         delivered counter "ringtap_xdp_delivered_total" "Packets handed out in batches."
         batches counter "ringtap_xdp_batches_total" "Batches handed out."
         committed counter "ringtap_xdp_committed_total" "Frames committed to be sent."
-        rejected counter "ringtap_xdp_rejected_total" "Frames committed that the kernel did not send."
-        refused counter "ringtap_xdp_refused_total" "Frames to be sent on that were not committed."
+        send_failed counter "ringtap_xdp_send_failed_total" "Frames committed that the kernel did not send."
+        not_forwarded counter "ringtap_xdp_not_forwarded_total" "Frames to be sent on that were not committed."
         abandoned counter "ringtap_xdp_abandoned_total" "Frames that the kernel had not taken at the end."
         kicks counter "ringtap_xdp_kicks_total" "Kicks."
         malformed counter "ringtap_xdp_malformed_total" "Entries of the kernel's that named no frame."
@@ -196,7 +196,7 @@ impl Measured for BridgeStats {
 }
 
 /// Captures and reactors, under the label `shard`.
-impl Measured for ShardsStats {
+impl Measured for AllShardStats {
     fn samples(&self) -> Vec<Sample> {
         let one = |shard: &crate::shard::ShardStats| {
             let mut samples = shard.capture.samples();

@@ -22,7 +22,7 @@ mod runtime;
 
 use std::future::Future;
 
-pub use self::handle::{ShardStats, ShardsHandle, ShardsReport, ShardsStats};
+pub use self::handle::{AllShardStats, ShardStats, Shards, ShardsReport};
 use self::intake::Fanouts;
 use self::plan::ShardPlan;
 pub use self::plan::ShardSpec;
@@ -49,7 +49,7 @@ pub enum Source {
 
 /// What the failure of one shard means for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnShardFailure {
+pub enum FailurePolicy {
     /// All stop: they drain, and end.
     #[default]
     Stop,
@@ -57,35 +57,6 @@ pub enum OnShardFailure {
     /// packets goes to them (and flows may change shard).
     Continue,
 }
-
-/// Captures on every core. Start with [`Shards::builder`].
-///
-/// ```no_run
-/// use futures_util::StreamExt;
-/// use ringtap::Shards;
-/// use ringtap::fanout::FanoutMode;
-/// use ringtap::shard::{Cores, Source};
-///
-/// # fn main() -> ringtap::Result<()> {
-/// let shards = Shards::builder()
-///     .interface("eth0")
-///     .source(Source::Fanout(FanoutMode::Hash))
-///     .cores(Cores::All)
-///     .spawn(|mut shard| async move {
-///         while let Some(batch) = shard.capture.next().await {
-///             let batch = batch?;
-///             println!("shard {}: {} packets", shard.index(), batch.len());
-///         }
-///         Ok(())
-///     })?;
-/// std::thread::sleep(std::time::Duration::from_secs(10));
-/// shards.stop();
-/// println!("{:?}", shards.join()?.total());
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Shards;
 
 impl Shards {
     /// Options first.
@@ -97,7 +68,7 @@ impl Shards {
             source: None,
             cores: Cores::All,
             count: None,
-            on_failure: OnShardFailure::default(),
+            on_failure: FailurePolicy::default(),
             runtime: BuiltIn::default(),
         }
     }
@@ -113,7 +84,7 @@ pub struct ShardsBuilder<R> {
     source: Option<Source>,
     cores: Cores,
     count: Option<usize>,
-    on_failure: OnShardFailure,
+    on_failure: FailurePolicy,
     runtime: R,
 }
 
@@ -158,7 +129,7 @@ impl<R: Runtime> ShardsBuilder<R> {
     }
 
     /// What the failure of one shard means for the others. Default: all stop.
-    pub fn on_failure(mut self, choice: OnShardFailure) -> Self {
+    pub fn on_failure(mut self, choice: FailurePolicy) -> Self {
         self.on_failure = choice;
         self
     }
@@ -186,13 +157,13 @@ impl<R: Runtime> ShardsBuilder<R> {
     ///
     /// `work` is called once in each shard's thread; its future runs there, so neither it nor what
     /// it holds need be `Send`. A shard ends when its future does: usually when its capture's
-    /// stream ends, after [`ShardsHandle::stop`].
+    /// stream ends, after [`Shards::stop`].
     ///
     /// # Errors
     /// [`Error::ShardPlan`](crate::Error::ShardPlan); [`Error::Shard`](crate::Error::Shard) with
     /// the number of the first shard that could not start and why, after the others were ended; or
     /// [`Error::Os`](crate::Error::Os) where a thread cannot be started.
-    pub fn spawn<F, Fut>(mut self, work: F) -> Result<ShardsHandle>
+    pub fn spawn<F, Fut>(mut self, work: F) -> Result<Shards>
     where
         F: Fn(Shard) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,

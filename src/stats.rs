@@ -99,9 +99,9 @@ pub struct XdpStats {
     /// Frames committed to be sent.
     pub committed: u64,
     /// Those of them that the kernel took and did not send: too long for the far end, or without a carrier.
-    pub rejected: u64,
+    pub send_failed: u64,
     /// Frames received to be sent on that were never committed: too long for the interface, or it took none.
-    pub refused: u64,
+    pub not_forwarded: u64,
     /// Frames that the kernel had not taken when the socket was closed or its sending half dropped; 0 until then.
     pub abandoned: u64,
     /// Kicks.
@@ -157,8 +157,8 @@ impl XdpStats {
             delivered: combine(self.delivered, other.delivered),
             batches: combine(self.batches, other.batches),
             committed: combine(self.committed, other.committed),
-            rejected: combine(self.rejected, other.rejected),
-            refused: combine(self.refused, other.refused),
+            send_failed: combine(self.send_failed, other.send_failed),
+            not_forwarded: combine(self.not_forwarded, other.not_forwarded),
             abandoned: combine(self.abandoned, other.abandoned),
             kicks: combine(self.kicks, other.kicks),
             malformed: combine(self.malformed, other.malformed),

@@ -138,7 +138,7 @@ fn tags_that_are_still_in_the_bytes_are_found_there() {
         let mut injector = Injector::open(&veth.left).unwrap();
         injector.send(&traffic.frame(0, 0)).unwrap();
         injector.send(&old).unwrap();
-        injector.drained(PATIENCE).unwrap();
+        injector.drain(PATIENCE).unwrap();
         for capture in &mut captures {
             capture.stop_handle().unwrap().stop();
             let mut count = 0;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ringtap::BpfFilter;
-use ringtap::filter::{Ancillary, Target};
+use ringtap::filter::{Ancillary, FilterTarget};
 use ringtap_lab::{pcap, skip};
 
 ringtap_lab::test_binary!();
@@ -310,11 +310,11 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
                 continue;
             }
         };
-        let said = BpfFilter::parse(&ours.to_human()).map(|said| said.to_human());
-        if said.as_ref().ok() != Some(&ours.to_human()) {
-            faults.push(format!("{expression}: {} is {said:?}", ours.to_human()));
+        let said = BpfFilter::parse(&ours.to_string()).map(|said| said.to_string());
+        if said.as_ref().ok() != Some(&ours.to_string()) {
+            faults.push(format!("{expression}: {} is {said:?}", ours.to_string()));
         }
-        let length = |filter: &BpfFilter| filter.program(Target::Offline).len() as f64;
+        let length = |filter: &BpfFilter| filter.program(FilterTarget::Offline).len() as f64;
         ratios.push(length(&ours) / length(&theirs));
         let verdict = |filter: &BpfFilter, (frame, wire_len): &pcap::Recorded| {
             filter.matches_offline(frame, &Ancillary::of_len(*wire_len))

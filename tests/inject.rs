@@ -34,7 +34,7 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
                 far.wait_until(number.saturating_sub(50_000));
             }
         }
-        assert!(injector.drained(PATIENCE).unwrap());
+        assert!(injector.drain(PATIENCE).unwrap());
         assert_eq!(
             (injector.pending(), injector.stats().committed, injector.rejected()),
             (0, count, 0)
@@ -67,7 +67,7 @@ fn random_sizes_dropped_slots_kicks_and_yields_lose_and_repeat_nothing() {
         match next() % 16 {
             0 => _ = injector.allocate(next() as usize % 2100),
             1 => injector.flush().unwrap(),
-            2 => assert!(injector.drained(PATIENCE).unwrap()),
+            2 => assert!(injector.drain(PATIENCE).unwrap()),
             3 => std::thread::yield_now(),
             4..10 => {
                 injector.send(&frame).unwrap();
@@ -88,7 +88,7 @@ fn random_sizes_dropped_slots_kicks_and_yields_lose_and_repeat_nothing() {
             far.wait_until(number.saturating_sub(10_000));
         }
     }
-    assert!(injector.drained(PATIENCE).unwrap());
+    assert!(injector.drain(PATIENCE).unwrap());
     far.wait_until(count);
     assert_eq!(injector.rejected(), 0);
     far.finish().assert_complete();
@@ -193,7 +193,7 @@ fn frames_wait_while_the_link_is_down_and_go_when_it_is_up() {
     }
     let error = injector.flush().unwrap_err();
     assert!(matches!(&error, Error::LinkDown { name } if *name == veth.left), "{error}");
-    assert!(injector.drained(Duration::ZERO).is_ok_and(|drained| !drained));
+    assert!(injector.drain(Duration::ZERO).is_ok_and(|drained| !drained));
     assert_eq!(injector.pending(), 20);
     veth.up();
     let far = FarEnd::new(&veth, Tally::new(&traffic, 20));
@@ -228,7 +228,7 @@ fn a_queue_that_is_full_is_waited_out_and_loses_nothing() {
     }
     injector.flush().unwrap();
     assert!(injector.stats().queue_full > 0, "the queue was full: {:?}", injector.stats());
-    assert!(injector.drained(PATIENCE).unwrap());
+    assert!(injector.drain(PATIENCE).unwrap());
     far.wait_until(300);
     far.finish().assert_complete();
 }
@@ -245,7 +245,7 @@ fn a_send_buffer_of_a_few_frames_makes_the_kernel_take_parts_and_loses_nothing()
     for number in 0..500 {
         injector.send(&traffic.frame(number, 0)).unwrap();
     }
-    assert!(injector.drained(PATIENCE).unwrap());
+    assert!(injector.drain(PATIENCE).unwrap());
     assert!(injector.stats().buffer_full > 0, "it was full: {:?}", injector.stats());
     far.wait_until(500);
     far.finish().assert_complete();
@@ -260,7 +260,7 @@ fn the_kernel_says_when_it_sent_each_frame() {
     for _ in 0..5 {
         injector.send(&[0xff; 60]).unwrap();
     }
-    assert!(injector.drained(PATIENCE).unwrap());
+    assert!(injector.drain(PATIENCE).unwrap());
     for frame in 0..5 {
         let stamp = injector.read_tx_timestamp().unwrap().expect("sent, so stamped");
         assert_eq!(stamp.frame, frame);
@@ -335,7 +335,7 @@ fn a_frame_sent_with_its_offload_arrives_finished_and_split() {
     let mut refusing = plain.clone().build().unwrap();
     let mut slot = refusing.allocate(frame.len()).unwrap();
     slot.set_offload(offload);
-    assert!(matches!(slot.send(), Err(Error::OffloadsOff)));
+    assert!(matches!(slot.send(), Err(Error::OffloadsDisabled)));
 
     let mut injector = plain.offloads(true).build().unwrap();
     assert!(matches!(injector.send(&frame), Err(Error::FrameLength { .. })), "not to be split");
@@ -376,7 +376,7 @@ fn a_frame_that_is_not_what_its_offload_says_is_counted_and_holds_up_nothing() {
                 slot.send().unwrap();
             }
         }
-        assert!(injector.drained(PATIENCE).unwrap());
+        assert!(injector.drain(PATIENCE).unwrap());
         assert_eq!((injector.rejected(), injector.pending()), (1, 0));
         far.wait_until(20);
         far.finish().assert_complete();
@@ -473,7 +473,7 @@ fn slots_are_as_long_as_the_interfaces_frames() {
     for number in 0..3 {
         injector.send(&traffic.frame(number, 0)).unwrap();
     }
-    assert!(injector.drained(PATIENCE).unwrap());
+    assert!(injector.drain(PATIENCE).unwrap());
     far.wait_until(3);
     far.finish().assert_complete();
     let offloading = Injector::builder().interface(&veth.left).offloads(true).build().unwrap();

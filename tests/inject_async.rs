@@ -43,7 +43,7 @@ fn a_million_frames_arrive_once_in_order_unchanged_with_and_without_the_qdisc() 
                     far.wait_until(number.saturating_sub(50_000));
                 }
             }
-            injector.drained().await.unwrap();
+            injector.drain().await.unwrap();
             let stats = injector.stats();
             assert_eq!((stats.committed, stats.rejected), (count, 0));
             assert!(stats.kicks < count / 10, "kicks are shared by many frames: {stats:?}");
@@ -128,7 +128,7 @@ fn a_send_that_is_dropped_commits_nothing_and_backpressure_is_real() {
             }
         }
         assert!(waited > 0, "a ring of four frames was full at times");
-        time::timeout(PATIENCE, injector.drained()).await.expect("in time").unwrap();
+        time::timeout(PATIENCE, injector.drain()).await.expect("in time").unwrap();
     });
     far.wait_until(100);
     far.finish().assert_complete();
@@ -353,7 +353,7 @@ fn several_tasks_send_and_receive_side_by_side() {
                             yield_now().await;
                         }
                     }
-                    injector.drained().await.unwrap();
+                    injector.drain().await.unwrap();
                 })
             })
             .collect();

@@ -205,7 +205,7 @@ fn a_link_without_a_header_sends_packets_of_its_mtu_and_no_longer() {
     packet.push(0);
     let error = injector.send(&packet).unwrap_err();
     assert!(matches!(error, Error::FrameLength { len: 1501, least: 1, most: 1500 }), "{error}");
-    assert!(injector.drained(Duration::from_secs(20)).unwrap());
+    assert!(injector.drain(Duration::from_secs(20)).unwrap());
     assert_eq!((injector.stats().committed, injector.rejected()), (1, 0));
     assert_eq!(received(&mut capture, 1), [packet[..1500].to_vec()]);
 }

@@ -196,7 +196,7 @@ mod child {
             let mut tx = AsyncInjector::open(&veth.left).unwrap();
             for number in 0..3 {
                 tx.send(&Traffic::default().frame(number, 0)).await.unwrap();
-                tx.drained().await.unwrap();
+                tx.drain().await.unwrap();
                 assert_eq!(capture.next_batch().await.unwrap().unwrap().len(), 1);
                 assert_eq!(reactor.backend().unwrap(), Backend::Poll);
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use ringtap::capture::CaptureBuilder;
 use ringtap::fanout::FanoutMode;
-use ringtap::shard::{Cores, OnShardFailure, ShardsBuilder, Source};
+use ringtap::shard::{Cores, FailurePolicy, ShardsBuilder, Source};
 use ringtap::{Capture, Error, Shards};
 use ringtap_lab::{Generator, Pace, Tally, Traffic, frames, namespace};
 
@@ -31,7 +31,7 @@ fn run(
     mode: FanoutMode,
     traffic: &Traffic,
     count: u64,
-) -> Option<(Vec<Tally>, ringtap::shard::ShardsStats)> {
+) -> Option<(Vec<Tally>, ringtap::shard::AllShardStats)> {
     let net = namespace()?;
     let veth = net.veth();
     let tallies: Arc<Mutex<HashMap<usize, Tally>>> = Arc::default();
@@ -152,7 +152,7 @@ fn one_shard_that_panics_leaves_its_packets_to_the_others_if_they_go_on() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let shards = three_shards(&veth.right)
-        .on_failure(OnShardFailure::Continue)
+        .on_failure(FailurePolicy::Continue)
         .spawn(|mut shard| async move {
             assert!(shard.index() != 2, "deliberate panic");
             while let Some(batch) = shard.capture.next().await {
@@ -241,7 +241,7 @@ fn a_shard_that_ends_without_draining_leaves_what_came_before_the_stop_as_pendin
         .unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic { flows: 64, ..Traffic::default() });
     generator.flood(1_000);
-    let taken_in = |stats: &ringtap::shard::ShardsStats| -> u64 {
+    let taken_in = |stats: &ringtap::shard::AllShardStats| -> u64 {
         stats.shards()[1..].iter().map(|shard| shard.capture.packets).sum()
     };
     let mut before = 0;

@@ -50,7 +50,7 @@ fn poll_and_turn() {
             && let Some(tx) = tx.as_mut()
         {
             let mut context = Context::from_waker(Waker::noop());
-            let _ = pin!(tx.drained()).as_mut().poll(&mut context);
+            let _ = pin!(tx.drain()).as_mut().poll(&mut context);
         }
     });
     if let Ok(reactor) = Reactor::current() {
@@ -110,12 +110,12 @@ fn a_driver_that_is_dropped_wakes_those_who_poll_in_place() {
     assert!(matches!(sent, Poll::Ready(Ok(()))), "committed: {sent:?}");
     let act = Act::new(poll_and_turn);
     let waker = Waker::from(Arc::clone(&act));
-    assert!(pin!(tx.drained()).as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(pin!(tx.drain()).as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     TX.set(Some(tx));
     drop(driver);
     assert!(act.woken.load(Relaxed) > 0, "it learns that there is no driver");
     let mut tx = TX.take().unwrap();
-    let after = pin!(tx.drained()).as_mut().poll(&mut context);
+    let after = pin!(tx.drain()).as_mut().poll(&mut context);
     assert!(matches!(after, Poll::Ready(Err(_))), "{after:?}");
     drop(hosted);
 }

@@ -52,7 +52,7 @@ fn a_million_frames_are_sent_once_in_order_without_root() {
             far.wait_until(number.saturating_sub(50_000));
         }
     }
-    assert!(socket.drained(PATIENCE).unwrap());
+    assert!(socket.drain(PATIENCE).unwrap());
     far.wait_until(count);
     far.finish().assert_complete();
     assert_eq!(socket.stats().unwrap().committed, count);
@@ -80,7 +80,7 @@ fn every_queue_of_an_interface_has_its_socket_and_keeps_its_order() {
         let queue = (number % 4) as usize;
         senders[queue].send(&traffic.frame(number, 0)).unwrap();
         if number % 400 == 399 {
-            senders.iter_mut().for_each(|sender| assert!(sender.drained(PATIENCE).unwrap()));
+            senders.iter_mut().for_each(|sender| assert!(sender.drain(PATIENCE).unwrap()));
             for (socket, tally) in sockets.iter_mut().zip(&mut tallies) {
                 while tally.received() < (number + 1) / 4 {
                     let batch = socket.next_batch_timeout(PATIENCE).unwrap().expect("frames");
@@ -122,7 +122,7 @@ fn an_echo_answers_every_frame_on_the_same_socket() {
         far.wait_until(generator.sent());
     }
     far.finish().assert_complete();
-    assert!(echo.drained(PATIENCE).unwrap());
+    assert!(echo.drain(PATIENCE).unwrap());
     assert_conserved(&mut echo, 1024);
 }
 

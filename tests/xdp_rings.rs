@@ -72,7 +72,7 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
                     slot.send().unwrap();
                 }
             }
-            assert!(tx.drained(PATIENCE).unwrap());
+            assert!(tx.drain(PATIENCE).unwrap());
             while let Some(stamp) = tx.read_tx_timestamp() {
                 assert_eq!(stamp.frame, next);
                 assert!(stamp.timestamp >= last, "in the order in which they were sent");
@@ -91,13 +91,13 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
     let mut tx = sender(&veth.left).tx_timestamps(true).build().unwrap();
     for number in 0..u64::from(FEW) + 50 {
         tx.send(&traffic.frame(number, 0)).unwrap();
-        assert!(tx.drained(PATIENCE).unwrap());
+        assert!(tx.drain(PATIENCE).unwrap());
     }
     let unread: Vec<u32> = std::iter::from_fn(|| tx.read_tx_timestamp()).map(|s| s.frame).collect();
     assert_eq!(unread, (50..FEW + 50).collect::<Vec<_>>());
     let mut without = sender(&veth.right).build().unwrap();
     without.send(&traffic.frame(0, 0)).unwrap();
-    assert!(without.drained(PATIENCE).unwrap() && without.read_tx_timestamp().is_none());
+    assert!(without.drain(PATIENCE).unwrap() && without.read_tx_timestamp().is_none());
 }
 
 #[ringtap_lab::test]
@@ -116,7 +116,7 @@ fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
         tx.send(&[[0xff; 4_000].as_slice(), &[1; 5_000]].concat()).unwrap();
         tx.send(&small).unwrap();
     }
-    assert!(tx.drained(PATIENCE).unwrap());
+    assert!(tx.drain(PATIENCE).unwrap());
     assert_eq!(numbers(&mut tx), (0..10).collect::<Vec<_>>());
     assert_conserved(&mut tx, FEW);
     veth.set_mtu(1_500);
@@ -132,7 +132,7 @@ fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
         }
         echo.send(&small).unwrap();
     }
-    assert!(echo.drained(PATIENCE).unwrap());
+    assert!(echo.drain(PATIENCE).unwrap());
     assert_eq!(numbers(&mut echo), [4, 9, 14], "they count all the same");
     echo.next_batch();
     assert_conserved(&mut echo, 1024);
@@ -147,13 +147,13 @@ fn there_is_no_metadata_before_packets_of_other_memory() {
         Capture::builder().interface(&veth.right).block_timeout_ms(2).build().unwrap();
     let mut tx = sender(&veth.left).multi_buffer(true).build().unwrap();
     tx.send(&[0xff; 5_000]).unwrap();
-    assert!(tx.drained(PATIENCE).unwrap());
+    assert!(tx.drain(PATIENCE).unwrap());
     let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("a packet");
     assert!(batch.iter_with_metadata(8).all(|(before, _)| before.is_none()));
     let mut socket = socket(&veth.right).multi_buffer(true).build().unwrap();
     tx.send(&[0xff; 5_000]).unwrap();
     tx.send(&[0xff; 500]).unwrap();
-    assert!(tx.drained(PATIENCE).unwrap());
+    assert!(tx.drain(PATIENCE).unwrap());
     let mut lengths = Vec::new();
     while lengths.len() < 2 {
         let batch = socket.next_batch_timeout(PATIENCE).unwrap().expect("packets");
@@ -174,7 +174,7 @@ fn an_async_sender_has_the_stamps_of_what_has_drained() {
         for number in 0..100 {
             tx.send(&Traffic::default().frame(number, 0)).await.unwrap();
         }
-        tx.drained().await.unwrap();
+        tx.drain().await.unwrap();
         let frames: Vec<u32> =
             std::iter::from_fn(|| tx.read_tx_timestamp()).map(|stamp| stamp.frame).collect();
         assert_eq!(frames, (0..100).collect::<Vec<_>>());
@@ -280,7 +280,7 @@ fn a_wait_on_full_rings_ends_at_once_for_what_is_there_and_never_for_what_is_not
         veth.up();
         let far = FarEnd::new(&veth, Tally::new(&traffic, u64::from(FEW) + 1));
         tx.send(&traffic.frame(FEW.into(), 0)).await.unwrap();
-        tx.drained().await.unwrap();
+        tx.drain().await.unwrap();
         far.wait_until(u64::from(FEW) + 1);
         far.finish().assert_complete();
     });

@@ -38,7 +38,7 @@ fn send(senders: &mut [XdpSocket], traffic: &Traffic, numbers: std::ops::Range<u
         let queue = number as usize % senders.len();
         senders[queue].send(&traffic.frame(number, 0)).unwrap();
     }
-    senders.iter_mut().for_each(|sender| assert!(sender.drained(PATIENCE).unwrap()));
+    senders.iter_mut().for_each(|sender| assert!(sender.drain(PATIENCE).unwrap()));
 }
 
 #[ringtap_lab::test]
@@ -199,7 +199,7 @@ fn bridge_both_ways(bridge: XdpBridge, (a, b): (&Veth, &Veth), count: u64) {
     for handle in handles {
         let stats = handle.stats().unwrap();
         assert_eq!((stats.delivered, stats.committed), (count, count), "{stats:?}");
-        assert_eq!((stats.drops(), stats.refused), (0, 0), "{stats:?}");
+        assert_eq!((stats.drops(), stats.not_forwarded), (0, 0), "{stats:?}");
     }
 }
 
@@ -291,7 +291,7 @@ fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_sto
         stop.stop();
         running.join().unwrap().unwrap();
         let (from, to) = (from.stats().unwrap(), to.stats().unwrap());
-        assert_eq!(from.delivered, to.committed + to.refused, "{from:?} {to:?}");
+        assert_eq!(from.delivered, to.committed + to.not_forwarded, "{from:?} {to:?}");
     }
 }
 

@@ -278,7 +278,7 @@ fn send_xdp(card: &str, other: &str, copy_mode: CopyMode, count: u64) -> Result<
     let send = |frame: &[u8]| shared.borrow_mut().send(frame);
     let flush = || shared.borrow_mut().flush();
     let tally = exchange(count, send, flush, |wait| capture.next_batch_timeout(wait))?;
-    socket.drained(PATIENCE)?;
+    socket.drain(PATIENCE)?;
     let missing = socket.chunks().tx_kernel;
     Ok(Outcome { missing, ..tally.outcome(opened(&socket)) })
 }

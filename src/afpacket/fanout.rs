@@ -75,9 +75,9 @@ impl FanoutMode {
 
 /// A name that is no fanout mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownFanoutMode(String);
+pub struct ParseFanoutModeError(String);
 
-impl fmt::Display for UnknownFanoutMode {
+impl fmt::Display for ParseFanoutModeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -88,12 +88,12 @@ impl fmt::Display for UnknownFanoutMode {
     }
 }
 
-impl std::error::Error for UnknownFanoutMode {}
+impl std::error::Error for ParseFanoutModeError {}
 
 impl FromStr for FanoutMode {
-    type Err = UnknownFanoutMode;
+    type Err = ParseFanoutModeError;
 
-    fn from_str(name: &str) -> Result<Self, UnknownFanoutMode> {
+    fn from_str(name: &str) -> Result<Self, ParseFanoutModeError> {
         Ok(match name.to_ascii_lowercase().as_str() {
             "hash" => Self::Hash,
             "lb" | "load-balance" => Self::LoadBalance,
@@ -101,7 +101,7 @@ impl FromStr for FanoutMode {
             "rollover" => Self::Rollover,
             "random" => Self::Random,
             "qm" | "queue-mapping" => Self::QueueMapping,
-            _ => return Err(UnknownFanoutMode(name.to_owned())),
+            _ => return Err(ParseFanoutModeError(name.to_owned())),
         })
     }
 }

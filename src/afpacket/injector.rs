@@ -194,7 +194,7 @@ impl Injector {
     /// [`abandoned`](InjectorStats::abandoned) counts the frames that the kernel had not taken.
     pub fn close(mut self, timeout: Duration) -> InjectorStats {
         // An error shows in the count of abandoned frames.
-        let _ = self.drained(timeout);
+        let _ = self.drain(timeout);
         self.end();
         self.stats()
     }
@@ -224,7 +224,7 @@ impl Injector {
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
-    pub fn drained(&mut self, timeout: Duration) -> Result<bool> {
+    pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
         let mut patience = Patience::new();
         loop {
@@ -363,7 +363,7 @@ impl Injector {
     #[inline]
     fn commit_plain(&mut self, len: usize, offload: Offload) -> Result<()> {
         if offload != Offload::NONE {
-            return Err(Error::OffloadsOff);
+            return Err(Error::OffloadsDisabled);
         }
         if !(self.framing.least..=self.max_frame_len()).contains(&len) {
             let frame = self.vacant_bytes(len);

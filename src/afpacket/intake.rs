@@ -8,7 +8,7 @@ use super::capture::Capture;
 use super::outgoing::without_outgoing;
 use super::socket::Socket;
 use crate::error::{Error, Result, Step};
-use crate::filter::{BpfFilter, Target};
+use crate::filter::{BpfFilter, FilterTarget};
 use crate::packet::LinkType;
 use crate::sys::bpf::{self, BpfInsn};
 
@@ -115,7 +115,7 @@ impl Intake {
         match (decider, self.snap_len) {
             (Decider::Nobody, None) if !self.skips_outgoing => bpf::detach(socket),
             (Decider::Nobody, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
-            (Decider::Classic(filter), None) => attach(filter.program(Target::Socket)),
+            (Decider::Classic(filter), None) => attach(filter.program(FilterTarget::Socket)),
             (Decider::Classic(filter), Some(bytes)) => attach(&filter.cut_to(bytes)),
             (Decider::Extended(_), _) if self.skips_outgoing => {
                 let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);

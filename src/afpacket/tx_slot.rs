@@ -48,7 +48,7 @@ impl<'a> TxSlot<'a> {
     ///
     /// # Errors
     /// [`Error::FrameLength`](crate::Error::FrameLength),
-    /// [`Error::OffloadsOff`](crate::Error::OffloadsOff); the slot stays free then.
+    /// [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled); the slot stays free then.
     #[inline]
     pub fn send(self) -> Result<()> {
         self.injector.commit(self.len, self.offload)

@@ -33,9 +33,9 @@ pub(super) struct Figures {
     pub(super) rx_malformed: Figure,
     pub(super) committed: Figure,
     /// Frames that were never committed.
-    pub(super) refused: Figure,
+    pub(super) not_forwarded: Figure,
     /// Frames that were committed, and that the kernel took and did not send.
-    pub(super) rejected: Figure,
+    pub(super) send_failed: Figure,
     /// Frames that were committed, and that the kernel had not taken at the end.
     pub(super) abandoned: Figure,
     pub(super) kicks: Figure,
@@ -50,8 +50,8 @@ impl Figures {
             delivered: self.delivered.get(),
             batches: self.batches.get(),
             committed: self.committed.get(),
-            rejected: self.rejected.get(),
-            refused: self.refused.get(),
+            send_failed: self.send_failed.get(),
+            not_forwarded: self.not_forwarded.get(),
             abandoned: self.abandoned.get(),
             kicks: self.kicks.get(),
             malformed: self.rx_malformed.get() + self.tx_malformed.get(),

@@ -113,7 +113,7 @@ impl Drop for Forwarding {
             Rest::Chunks(lease) => lease.len(),
             Rest::Others(batch, place) => batch.iter_from(*place).count(),
         };
-        self.figures.refused.add(left as u64);
+        self.figures.not_forwarded.add(left as u64);
     }
 }
 
@@ -123,7 +123,7 @@ impl XdpSender {
     ///
     /// What was received by a socket of the same UMEM is not copied: this socket's own other half, or one that
     /// was built with [`shared_umem`](crate::xdp::XdpSocketBuilder::shared_umem). A packet too long for this
-    /// interface is counted in [`XdpStats::refused`](crate::stats::XdpStats::refused).
+    /// interface is counted in [`XdpStats::not_forwarded`](crate::stats::XdpStats::not_forwarded).
     ///
     /// # Errors
     /// As [`flush`](Self::flush); the rest of the batch is let go of then, and counted there too.

@@ -37,7 +37,7 @@ impl XdpSender {
         let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
         if errno == Some(libc::EBUSY) {
             // Completed, and not sent: too long for the far end, or no carrier (`xsk_generic_xmit`).
-            self.bound.figures.rejected.add(1);
+            self.bound.figures.send_failed.add(1);
             has_progressed = true;
         }
         let stall = match (left, errno) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::bound::{check_tags, index_of, link_of, queue_count};
 use super::translate::translate;
 use crate::error::{Error, Result, Step};
-use crate::filter::{BpfFilter, Target};
+use crate::filter::{BpfFilter, FilterTarget};
 use crate::sys::bpf_program::{self, Insn};
 use crate::sys::netlink;
 
@@ -100,9 +100,9 @@ impl XdpProgram {
     pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
         let filter = filter.on(link_of(interface)?)?;
         filter.check_offline()?;
-        let classic = filter.program(Target::Offline);
+        let classic = filter.program(FilterTarget::Offline);
         // Tags are all that the two targets differ in.
-        if classic != filter.program(Target::Socket) {
+        if classic != filter.program(FilterTarget::Socket) {
             check_tags(interface)?;
         }
         let has_frags = bpf_program::knows_frags();

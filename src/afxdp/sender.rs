@@ -130,7 +130,7 @@ impl XdpSender {
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
-    pub fn drained(&mut self, timeout: Duration) -> Result<bool> {
+    pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
         self.press(Self::is_drained, Instant::now().checked_add(timeout))
     }
 
@@ -141,7 +141,7 @@ impl XdpSender {
     /// takes it when the frame leaves its hands, by `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of
     /// UTC by the leap seconds, if the system knows of them. Stamps come with the frames' completions, as many
     /// as there are frames are kept, and then the oldest go. A frame that is sent on from where it was received
-    /// has none, but a number; one that the kernel took and dropped ([`XdpStats::rejected`]) has both.
+    /// has none, but a number; one that the kernel took and dropped ([`XdpStats::send_failed`]) has both.
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.stamps.as_ref()?;
         self.reclaim();
@@ -233,7 +233,7 @@ impl XdpSender {
 
     /// Counts frames that will not be committed.
     pub(super) fn count_refused(&self, count: u64) {
-        self.bound.figures.refused.add(count);
+        self.bound.figures.not_forwarded.add(count);
     }
 
     pub(super) fn figures(&self) -> Arc<Figures> {
@@ -323,7 +323,7 @@ impl XdpSender {
     fn ask_for(&mut self, len: usize, checksum: Option<Checksum>) -> Result<u32> {
         if let Some(Checksum { start, offset }) = checksum {
             if !self.options.asks.checksums {
-                return Err(Error::OffloadsOff);
+                return Err(Error::OffloadsDisabled);
             }
             // The kernel would stop at such a frame for good.
             if usize::from(start) + usize::from(offset) + 2 > len {

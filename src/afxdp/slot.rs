@@ -51,7 +51,7 @@ impl<'a> XdpTxSlot<'a> {
     /// Commits the frame.
     ///
     /// # Errors
-    /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsOff`](crate::Error::OffloadsOff),
+    /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled),
     /// [`Error::ChecksumOutside`](crate::Error::ChecksumOutside); the frame stays free then.
     #[inline]
     pub fn send(self) -> Result<()> {

@@ -161,12 +161,12 @@ impl XdpSocket {
         self.sender.as_mut()?.read_tx_timestamp()
     }
 
-    /// As [`XdpSender::drained`].
+    /// As [`XdpSender::drain`].
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
-    pub fn drained(&mut self, timeout: Duration) -> Result<bool> {
-        self.sender.as_mut().map_or(Ok(true), |sender| sender.drained(timeout))
+    pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
+        self.sender.as_mut().map_or(Ok(true), |sender| sender.drain(timeout))
     }
 
     /// Hands over what was committed, waits up to `timeout` until it has come back, closes the socket and returns its
@@ -179,7 +179,7 @@ impl XdpSocket {
     /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS` of a socket that batches still keep open.
     pub fn close(mut self, timeout: Duration) -> Result<XdpStats> {
         // An error shows in the count of abandoned frames.
-        let _ = self.drained(timeout);
+        let _ = self.drain(timeout);
         let stats = self.stats_handle();
         drop(self);
         stats.stats()

@@ -255,7 +255,7 @@ impl BpfFilterBuilder {
         let filter = BpfFilter::of(Arc::new(self.expr()), LinkType::ETHERNET, false)?;
         let is_never =
             |program: &[crate::sys::bpf::BpfInsn]| matches!(program, [only] if only.k == 0);
-        if !is_empty && is_never(filter.program(super::Target::Socket)) {
+        if !is_empty && is_never(filter.program(super::FilterTarget::Socket)) {
             let why = "terms that can hold together: these never do";
             return Err(super::FilterError::whole(why).into());
         }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use super::syntax::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
-use super::{FilterError, Target};
+use super::{FilterError, FilterTarget};
 use crate::packet::LinkType;
 
 const IPV4: u16 = 0x0800;
@@ -32,7 +32,7 @@ type Lowered = Result<Condition, FilterError>;
 /// Where things are in a packet, as far as the text has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    target: Target,
+    target: FilterTarget,
     link: LinkType,
     /// How the type of what follows is told.
     types: Types,
@@ -60,12 +60,17 @@ enum Types {
     None,
 }
 
-pub(super) fn lower(expr: &Expr, link: LinkType, target: Target, is_transparent: bool) -> Lowered {
+pub(super) fn lower(
+    expr: &Expr,
+    link: LinkType,
+    target: FilterTarget,
+    is_transparent: bool,
+) -> Lowered {
     let mut layout = Layout::of(link, target);
     if is_transparent && link == LinkType::ETHERNET {
         return layout.behind(2, expr);
     }
-    if target == Target::Socket && expr.speaks_of_tags() {
+    if target == FilterTarget::Socket && expr.speaks_of_tags() {
         // Not all tags are taken out of their frames: those of frames that this host sends are in there still, and
         // those of other kinds.
         let is_beside = is(Width::Byte, VLAN_PRESENT, 0).negated();
@@ -108,7 +113,7 @@ fn sides(
 }
 
 impl Layout {
-    fn of(link: LinkType, target: Target) -> Self {
+    fn of(link: LinkType, target: FilterTarget) -> Self {
         let (types, type_at, payload) = match link {
             LinkType::ETHERNET => (Types::Ether, 12, 14),
             LinkType::LINUX_SLL => (Types::Ether, 14, 16),
@@ -117,7 +122,7 @@ impl Layout {
             LinkType::RAW | LinkType::RAW_BSD => (Types::Version, 0, 0),
             _ => (Types::None, 0, 0),
         };
-        let is_beside = target == Target::Socket;
+        let is_beside = target == FilterTarget::Socket;
         Self { target, link, types, type_at, payload, labels: 0, is_beside }
     }
 

@@ -246,7 +246,7 @@ fn the_builder_says_the_same_as_the_text() {
     ];
     for (builder, text) in pairs {
         let (built, parsed) = (builder.build().unwrap(), BpfFilter::parse(text).unwrap());
-        for target in [Target::Socket, Target::Offline] {
+        for target in [FilterTarget::Socket, FilterTarget::Offline] {
             let [built, parsed] =
                 [&built, &parsed].map(|filter| Listing(filter.program(target)).to_string());
             assert_eq!(built, parsed, "{text}");
@@ -254,8 +254,8 @@ fn the_builder_says_the_same_as_the_text() {
     }
     let only = builder().or(|b| b.udp()).build().unwrap();
     assert_eq!(
-        only.program(Target::Offline),
-        BpfFilter::parse("udp").unwrap().program(Target::Offline)
+        only.program(FilterTarget::Offline),
+        BpfFilter::parse("udp").unwrap().program(FilterTarget::Offline)
     );
     let wrong = |builder: BpfFilterBuilder| builder.build().unwrap_err().to_string();
     assert!(wrong(builder().vlan_id(5000)).contains("0 to 4095"));
@@ -269,7 +269,7 @@ fn the_builder_says_the_same_as_the_text() {
 #[test]
 fn a_program_is_shown_and_read_as_tcpdump_does() {
     let filter = BpfFilter::parse("ip and tcp port 443").unwrap();
-    let text = filter.to_string();
+    let text = filter.disassembly(FilterTarget::Socket);
     assert!(
         text.starts_with("(000) ldh      [12]\n(001) jeq      #0x800           jt 2\tjf "),
         "{text}"
@@ -277,12 +277,12 @@ fn a_program_is_shown_and_read_as_tcpdump_does() {
     assert!(text.contains("ldxb     4*([14]&0xf)") && text.contains("ldh      [x + 14]"), "{text}");
     assert!(text.ends_with("ret      #0"), "{text}");
     let rows: String = filter
-        .program(Target::Socket)
+        .program(FilterTarget::Socket)
         .iter()
         .map(|i| format!("{{ 0x{:x}, {}, {}, 0x{:08x} }},\n", i.code, i.jt, i.jf, i.k))
         .collect();
     let read = BpfFilter::from_listing(&rows).unwrap();
-    assert_eq!(read.program(Target::Offline), filter.program(Target::Socket));
+    assert_eq!(read.program(FilterTarget::Offline), filter.program(FilterTarget::Socket));
     assert!(BpfFilter::from_listing("1\n6 0 0 65535\n").unwrap().matches(&[]));
     for wrong in ["{ 1, 2 }", "6 0 0", "a b c d", "6 0 300 0"] {
         assert!(matches!(BpfFilter::from_listing(wrong), Err(Error::Filter(_))), "{wrong}");
@@ -403,15 +403,19 @@ fn what_a_filter_says_may_be_parsed_again_and_says_the_same() {
     ];
     for (text, said) in cases {
         let filter = BpfFilter::parse(text).unwrap();
-        assert_eq!(filter.to_human(), said);
+        assert_eq!(filter.to_string(), said);
         let again = BpfFilter::parse(said).unwrap();
-        assert_eq!(again.to_human(), said);
-        assert_eq!(again.program(Target::Socket), filter.program(Target::Socket), "{text}");
+        assert_eq!(again.to_string(), said);
+        assert_eq!(
+            again.program(FilterTarget::Socket),
+            filter.program(FilterTarget::Socket),
+            "{text}"
+        );
     }
     let built = BpfFilter::builder().eth_type(0x88cc).or(|b| b.udp().negate()).build().unwrap();
-    assert_eq!(built.to_human(), "ether proto 0x88cc or not udp");
+    assert_eq!(built.to_string(), "ether proto 0x88cc or not udp");
     let raw = BpfFilter::new([BpfInsn::ret(1)]).unwrap();
-    assert_eq!(raw.to_human(), raw.to_string());
+    assert_eq!(raw.to_string(), "(000) ret      #1");
 }
 
 #[test]
@@ -439,7 +443,7 @@ fn a_transparent_filter_takes_the_same_packets_behind_tags() {
         for frame in once.iter().chain([&plain]) {
             assert_eq!(filter.matches_with(frame, &Ancillary::default()), is_meant, "{text}");
         }
-        assert_eq!(filter.to_human(), BpfFilter::parse(text).unwrap().to_human());
+        assert_eq!(filter.to_string(), BpfFilter::parse(text).unwrap().to_string());
     }
     assert!(!BpfFilter::parse("tcp dst port 80").unwrap().matches(&once[0]));
     let tagged = BpfFilter::parse("not (tcp or vlan 7)").unwrap();

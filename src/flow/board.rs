@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A shard's flows.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct ShardFlows<K> {
+pub struct FlowSnapshot<K> {
     /// Flows that there are.
     pub active: usize,
     /// How many began, ended and were evicted, and packets that are of none.
@@ -24,16 +24,16 @@ pub struct ShardFlows<K> {
     pub top: Vec<(K, FlowStats)>,
 }
 
-/// The flows of all shards, at about the same time; from [`FlowShardsHandle::flows`](super::FlowShardsHandle::flows).
+/// The flows of all shards, at about the same time; from [`FlowShards::flows`](super::FlowShards::flows).
 #[derive(Debug, Clone)]
-pub struct ShardsFlows<K> {
-    shards: Vec<Option<ShardFlows<K>>>,
+pub struct FlowSnapshots<K> {
+    shards: Vec<Option<FlowSnapshot<K>>>,
 }
 
-impl<K: Clone> ShardsFlows<K> {
+impl<K: Clone> FlowSnapshots<K> {
     /// Each shard's, by number; `None` of one that was too busy to answer within two seconds, or that has dropped its
     /// stream before the end.
-    pub fn shards(&self) -> &[Option<ShardFlows<K>>] {
+    pub fn shards(&self) -> &[Option<FlowSnapshot<K>>] {
         &self.shards
     }
 
@@ -102,7 +102,7 @@ pub(super) struct Board<K> {
 struct Answer<K> {
     /// To which question.
     to: u64,
-    flows: Option<ShardFlows<K>>,
+    flows: Option<FlowSnapshot<K>>,
     has_ended: bool,
 }
 
@@ -123,7 +123,7 @@ impl<K> Board<K> {
     }
 
     /// Asks all shards, and waits for those that are not too busy.
-    pub(super) fn ask(&self, most: usize) -> ShardsFlows<K>
+    pub(super) fn ask(&self, most: usize) -> FlowSnapshots<K>
     where
         K: Clone,
     {
@@ -140,7 +140,7 @@ impl<K> Board<K> {
             answers = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         let shards = answers.iter().map(|answer| answer.flows.clone().filter(|_| is_there(answer)));
-        ShardsFlows { shards: shards.collect() }
+        FlowSnapshots { shards: shards.collect() }
     }
 }
 
@@ -168,7 +168,7 @@ impl<K> Seat<K> {
         Some(*self.board.most.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn answer(&self, flows: ShardFlows<K>, has_ended: bool) {
+    pub(super) fn answer(&self, flows: FlowSnapshot<K>, has_ended: bool) {
         let mut answers = self.board.answers();
         answers[self.number] = Answer { to: self.answered, flows: Some(flows), has_ended };
         self.board.answered.notify_all();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use flowscope::{FlowExtractor, FlowTrackerConfig};
 
-use super::board::{Board, Seat, ShardsFlows};
+use super::board::{Board, FlowSnapshots, Seat};
 use super::stream::{FlowExt, FlowStream};
 use crate::afpacket::FanoutFlags;
 use crate::error::Result;
 use crate::io::AsyncCapture;
 use crate::ring::batch::PacketBatch;
-use crate::shard::{Runtime, ShardsBuilder, ShardsHandle};
+use crate::shard::{Runtime, Shards, ShardsBuilder};
 use crate::wait::StopHandle;
 
 impl<R: Runtime> ShardsBuilder<R> {
@@ -69,7 +69,7 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
     ///
     /// # Errors
     /// As there.
-    pub fn spawn<F, Fut>(self, work: F) -> Result<FlowShardsHandle<E::Key>>
+    pub fn spawn<F, Fut>(self, work: F) -> Result<FlowShards<E::Key>>
     where
         F: Fn(FlowShard<E>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,
@@ -88,14 +88,14 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
             flows.table_mut().sit_down(Seat::new(Arc::clone(&of_shards), index));
             work(FlowShard { flows, others: shard.others, index, count, core, stop })
         })?;
-        Ok(FlowShardsHandle { shards, board })
+        Ok(FlowShards { shards, board })
     }
 }
 
 /// One shard, in its own thread: its flows, and who it is.
 pub struct FlowShard<E: FlowExtractor> {
     /// What becomes of this shard's flows. It may become sessions or conversations, and still answers
-    /// [`FlowShardsHandle::flows`].
+    /// [`FlowShards::flows`].
     pub flows: FlowStream<AsyncCapture, PacketBatch, E>,
     /// Its share of what [`ShardsBuilder::and_capture`] added, in that order.
     pub others: Vec<AsyncCapture>,
@@ -133,38 +133,38 @@ impl<E: FlowExtractor> fmt::Debug for FlowShard<E> {
     }
 }
 
-/// Running shards that tell flows: all that a [`ShardsHandle`] can do, and to ask for flows.
+/// Running shards that tell flows: all that a [`Shards`] can do, and to ask for flows.
 #[derive(Debug)]
-pub struct FlowShardsHandle<K> {
-    shards: ShardsHandle,
+pub struct FlowShards<K> {
+    shards: Shards,
     board: Arc<Board<K>>,
 }
 
-impl<K: Clone> FlowShardsHandle<K> {
+impl<K: Clone> FlowShards<K> {
     /// How many flows each shard has, and the `most` that have the most bytes. Shards go on; each looks at its flows
     /// once, which takes some 20 ns a flow. Blocks until all have answered, some 100 ms where no packets come.
-    pub fn flows(&self, most: usize) -> ShardsFlows<K> {
+    pub fn flows(&self, most: usize) -> FlowSnapshots<K> {
         self.board.ask(most)
     }
 
     /// The handle of the shards, to join them.
-    pub fn into_inner(self) -> ShardsHandle {
+    pub fn into_inner(self) -> Shards {
         self.shards
     }
 
-    /// Waits until every shard has ended; see [`ShardsHandle::join`].
+    /// Waits until every shard has ended; see [`Shards::join`].
     ///
     /// # Errors
     /// As there.
-    pub fn join(self) -> Result<crate::shard::ShardsStats> {
+    pub fn join(self) -> Result<crate::shard::AllShardStats> {
         self.shards.join()
     }
 }
 
-impl<K> Deref for FlowShardsHandle<K> {
-    type Target = ShardsHandle;
+impl<K> Deref for FlowShards<K> {
+    type Target = Shards;
 
-    fn deref(&self) -> &ShardsHandle {
+    fn deref(&self) -> &Shards {
         &self.shards
     }
 }

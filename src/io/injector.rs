@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::transmit::AsyncTx;
+use super::transmit::AsyncSender;
 use crate::afpacket::Injector;
 use crate::error::Result;
 use crate::packet::TxTimestamp;
@@ -16,19 +16,19 @@ use crate::time;
 /// Committing costs no system call: the reactor's next turn hands over everything that was committed
 /// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
 /// kernel does not take at once are kept at it in the background, also while nobody awaits anything
-/// here; [`kick_now`](AsyncTx::kick_now) is for those who cannot wait for the turn.
+/// here; [`kick_now`](AsyncSender::kick_now) is for those who cannot wait for the turn.
 ///
 /// ```no_run
 /// # async fn f() -> ringtap::Result<()> {
 /// let mut tx = ringtap::AsyncInjector::open("eth0")?;
 /// tx.send(&[0xff; 60]).await?; // committed; waits only where the ring is full
-/// tx.drained().await?; // sent
+/// tx.drain().await?; // sent
 /// # Ok(())
 /// # }
 /// ```
-pub type AsyncInjector = AsyncTx<Injector>;
+pub type AsyncInjector = AsyncSender<Injector>;
 
-impl AsyncTx<Injector> {
+impl AsyncSender<Injector> {
     /// Opens an injector with the default options on an interface of this network namespace.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl AsyncTx<Injector> {
     /// [`Injector::close`]. Not cancel-safe: if the future is dropped, the injector is dropped too.
     pub async fn close(mut self, limit: Duration) -> InjectorStats {
         // What keeps frames from being sent, they are counted for.
-        let _ = time::timeout(limit, self.drained()).await;
+        let _ = time::timeout(limit, self.drain()).await;
         self.into_inner().close(Duration::ZERO)
     }
 

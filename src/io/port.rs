@@ -9,10 +9,10 @@ use crate::packet::Offload;
 use crate::ring::batch::PacketBatch;
 use crate::wait::{Empty, Judged, StopHandle};
 
-/// A bound socket as [`Async`](super::Async) sees it. Sealed: implemented by this crate's sockets.
-pub trait Port: Sealed {}
+/// A bound socket as [`AsyncReceiver`](super::AsyncReceiver) sees it. Sealed: implemented by this crate's sockets.
+pub trait RxPort: Sealed {}
 
-/// The methods of [`Port`], which are nobody else's business.
+/// The methods of [`RxPort`], which are nobody else's business.
 pub trait Sealed: Unpin + 'static {
     /// The descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
@@ -32,7 +32,7 @@ pub trait Sealed: Unpin + 'static {
     fn known_stop(&self) -> Option<&StopHandle>;
 }
 
-impl Port for Capture {}
+impl RxPort for Capture {}
 
 impl Sealed for Capture {
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -68,7 +68,7 @@ impl Sealed for Capture {
     }
 }
 
-/// A bound socket that sends, as [`AsyncTx`](super::AsyncTx) sees it. Sealed: implemented by this crate's
+/// A bound socket that sends, as [`AsyncSender`](super::AsyncSender) sees it. Sealed: implemented by this crate's
 /// sockets.
 pub trait TxPort: SealedTx {}
 

@@ -35,7 +35,7 @@ const LINK_CHECK: Duration = Duration::from_millis(20);
 /// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
 /// kernel does not take at once are kept at it in the background, also while nobody awaits anything
 /// here; [`kick_now`](Self::kick_now) is for those who cannot wait for the turn.
-pub struct AsyncTx<T: TxPort> {
+pub struct AsyncSender<T: TxPort> {
     // Dropped before the socket: polls and kicks are cancelled while it is open.
     kicker: Kicker,
     writable: Registration,
@@ -117,9 +117,9 @@ impl<T> TxCore<T> {
     }
 }
 
-/// Shared access to a sender's socket, from [`AsyncTx::get_ref`]. A forgotten one is taken back with the next call.
+/// Shared access to a sender's socket, from [`AsyncSender::get_ref`]. A forgotten one is taken back with the next call.
 pub struct TxRef<'a, T: TxPort> {
-    tx: &'a mut AsyncTx<T>,
+    tx: &'a mut AsyncSender<T>,
 }
 
 impl<T: TxPort> Deref for TxRef<'_, T> {
@@ -145,7 +145,7 @@ impl<T: TxPort + fmt::Debug> fmt::Debug for TxRef<'_, T> {
 /// The port, out of its cell until this is dropped. Never handed to a user, who might forget it.
 pub(super) struct Out<'a, T: TxPort> {
     port: Option<Box<T>>,
-    tx: &'a AsyncTx<T>,
+    tx: &'a AsyncSender<T>,
 }
 
 impl<T: TxPort> Deref for Out<'_, T> {
@@ -170,7 +170,7 @@ impl<T: TxPort> Drop for Out<'_, T> {
     }
 }
 
-impl<T: TxPort> AsyncTx<T> {
+impl<T: TxPort> AsyncSender<T> {
     /// Registers a socket with this thread's reactor. It takes two ops.
     ///
     /// # Errors
@@ -265,7 +265,7 @@ impl<T: TxPort> AsyncTx<T> {
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
-    pub async fn drained(&mut self) -> Result<()> {
+    pub async fn drain(&mut self) -> Result<()> {
         poll_fn(|cx| self.poll_drained(cx)).await
     }
 
@@ -431,7 +431,7 @@ impl<T: TxPort> AsyncTx<T> {
 }
 
 /// Commits what it is fed; flushing hands it to the kernel, closing waits until it is sent.
-impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncTx<T> {
+impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncSender<T> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -456,10 +456,10 @@ impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncTx<T> {
     }
 }
 
-impl<T: TxPort + fmt::Debug> fmt::Debug for AsyncTx<T> {
+impl<T: TxPort + fmt::Debug> fmt::Debug for AsyncSender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = self.look(|port| format!("{port:?}"));
-        f.debug_struct("AsyncTx")
+        f.debug_struct("AsyncSender")
             .field("port", &format_args!("{port}"))
             .field("is_stalled", &self.core.is_stalled.get())
             .finish_non_exhaustive()

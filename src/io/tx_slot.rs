@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::port::TxPort;
-use super::transmit::AsyncTx;
+use super::transmit::AsyncSender;
 use crate::afpacket::Injector;
 use crate::error::Result;
 use crate::packet::Offload;
@@ -11,14 +11,14 @@ use crate::packet::Offload;
 /// A free slot of a sender on a reactor: write a frame into it and [`send`](Self::send) it. Dropped unsent, it
 /// stays free.
 pub struct AsyncTxSlot<'a, T: TxPort = Injector> {
-    tx: &'a mut AsyncTx<T>,
+    tx: &'a mut AsyncSender<T>,
     len: usize,
     extra: T::Extra,
 }
 
 impl<'a, T: TxPort> AsyncTxSlot<'a, T> {
     /// Of a sender whose port is lent.
-    pub(super) fn new(tx: &'a mut AsyncTx<T>, len: usize) -> Self {
+    pub(super) fn new(tx: &'a mut AsyncSender<T>, len: usize) -> Self {
         Self { tx, len, extra: T::Extra::default() }
     }
 

@@ -10,10 +10,10 @@ use std::{fmt, io};
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use super::port::{Port, Sealed, SealedTx, TxPort};
-use super::transmit::AsyncTx;
+use super::port::{RxPort, Sealed, SealedTx, TxPort};
+use super::transmit::AsyncSender;
 use super::tx_slot::AsyncTxSlot;
-use super::{Async, Pacer};
+use super::{AsyncReceiver, Pacer};
 use crate::afxdp::{
     Checksum, Forwarding, Shared, XdpReceiver, XdpSender, XdpSocket, XdpStatsHandle,
 };
@@ -25,10 +25,10 @@ use crate::time;
 use crate::wait::{Empty, Judged, StopHandle};
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
-pub type AsyncXdpReceiver = Async<XdpReceiver>;
+pub type AsyncXdpReceiver = AsyncReceiver<XdpReceiver>;
 
 /// The sending half of an [`AsyncXdpSocket`]: a `Sink` of frames, as an [`AsyncInjector`](crate::AsyncInjector).
-pub type AsyncXdpSender = AsyncTx<XdpSender>;
+pub type AsyncXdpSender = AsyncSender<XdpSender>;
 
 /// Receives and sends the packets of an AF_XDP socket on this thread's reactor.
 ///
@@ -65,12 +65,12 @@ impl AsyncXdpSocket {
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
     pub fn new(socket: XdpSocket) -> Result<Self> {
         let (receiver, sender, shared) = socket.into_parts();
-        let receiver = receiver.map(Async::new).transpose()?;
-        let sender = sender.map(AsyncTx::new).transpose()?;
+        let receiver = receiver.map(AsyncReceiver::new).transpose()?;
+        let sender = sender.map(AsyncSender::new).transpose()?;
         Ok(Self { receiver, sender, shared })
     }
 
-    /// Waits for the next batch; see [`Async::next_batch`]. Cancel-safe.
+    /// Waits for the next batch; see [`AsyncReceiver::next_batch`]. Cancel-safe.
     ///
     /// # Errors
     /// As there; [`Error::NotReceiving`].
@@ -89,7 +89,7 @@ impl AsyncXdpSocket {
     /// A handle to end receiving from any thread; see [`XdpReceiver::stop_handle`].
     ///
     /// # Errors
-    /// As [`Async::stop_handle`]; [`Error::NotReceiving`].
+    /// As [`AsyncReceiver::stop_handle`]; [`Error::NotReceiving`].
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         self.receiver_mut()?.stop_handle()
     }
@@ -97,7 +97,7 @@ impl AsyncXdpSocket {
     /// Commits a copy of `frame`, waiting where there is no room. Cancel-safe.
     ///
     /// # Errors
-    /// As [`AsyncTx::send`]; [`Error::NotSending`].
+    /// As [`AsyncSender::send`]; [`Error::NotSending`].
     pub async fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.sender_mut()?.send(frame).await
     }
@@ -105,12 +105,12 @@ impl AsyncXdpSocket {
     /// Waits for a free frame to write `len` bytes into. Cancel-safe.
     ///
     /// # Errors
-    /// As [`AsyncTx::reserve`]; [`Error::NotSending`].
+    /// As [`AsyncSender::reserve`]; [`Error::NotSending`].
     pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, XdpSender>> {
         self.sender_mut()?.reserve(len).await
     }
 
-    /// Sends on the packets of a batch; see [`AsyncTx::send_batch`].
+    /// Sends on the packets of a batch; see [`AsyncSender::send_batch`].
     ///
     /// # Errors
     /// As there; [`Error::NotSending`].
@@ -125,7 +125,7 @@ impl AsyncXdpSocket {
     /// Waits until every committed frame was handed to the kernel. Cancel-safe.
     ///
     /// # Errors
-    /// As [`AsyncTx::flush`]. Without a sending half there is nothing to flush.
+    /// As [`AsyncSender::flush`]. Without a sending half there is nothing to flush.
     pub async fn flush(&mut self) -> Result<()> {
         match &mut self.sender {
             Some(sender) => sender.flush().await,
@@ -142,14 +142,14 @@ impl AsyncXdpSocket {
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
-    pub async fn drained(&mut self) -> Result<()> {
+    pub async fn drain(&mut self) -> Result<()> {
         match &mut self.sender {
-            Some(sender) => sender.drained().await,
+            Some(sender) => sender.drain().await,
             None => Ok(()),
         }
     }
 
-    /// Sends everything a stream yields; see [`AsyncTx::send_stream`].
+    /// Sends everything a stream yields; see [`AsyncSender::send_stream`].
     ///
     /// # Errors
     /// As there; [`Error::NotSending`].
@@ -191,14 +191,14 @@ impl AsyncXdpSocket {
     /// As there.
     pub async fn close(mut self, limit: Duration) -> Result<XdpStats> {
         // What keeps frames from being sent, they are counted for.
-        let _ = time::timeout(limit, self.drained()).await;
+        let _ = time::timeout(limit, self.drain()).await;
         self.into_inner().close(Duration::ZERO)
     }
 
     /// Takes the socket back, for blocking use or for another thread's reactor.
     pub fn into_inner(self) -> XdpSocket {
-        let receiver = self.receiver.map(Async::into_inner);
-        let sender = self.sender.map(AsyncTx::into_inner);
+        let receiver = self.receiver.map(AsyncReceiver::into_inner);
+        let sender = self.sender.map(AsyncSender::into_inner);
         XdpSocket::new(receiver, sender, self.shared)
     }
 
@@ -226,15 +226,15 @@ impl AsyncXdpSocket {
     }
 }
 
-impl AsyncTx<XdpSender> {
+impl AsyncSender<XdpSender> {
     /// Sends on the packets of a batch, those that `keep`, which may change their bytes, says true of: how many
     /// those were. Waits where there is no room; see [`XdpSender::send_batch`], also for what is not copied.
     ///
     /// Cancel-safe for the socket, not for the batch: dropped before it is ready, the rest of the batch is let
-    /// go of, and counted in [`XdpStats::refused`].
+    /// go of, and counted in [`XdpStats::not_forwarded`].
     ///
     /// # Errors
-    /// As [`send`](AsyncTx::send), lengths aside.
+    /// As [`send`](AsyncSender::send), lengths aside.
     pub async fn send_batch(
         &mut self,
         batch: PacketBatch,
@@ -255,7 +255,7 @@ impl AsyncTx<XdpSender> {
     }
 
     /// The next transmit timestamp, if one has come: those of all frames have where
-    /// [`drained`](AsyncTx::drained) was awaited. See [`XdpSender::read_tx_timestamp`].
+    /// [`drain`](AsyncSender::drain) was awaited. See [`XdpSender::read_tx_timestamp`].
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.port().read_tx_timestamp()
     }
@@ -269,7 +269,7 @@ impl AsyncTx<XdpSender> {
     }
 }
 
-impl Async<XdpReceiver> {
+impl AsyncReceiver<XdpReceiver> {
     /// Running totals of both halves.
     ///
     /// # Errors
@@ -286,7 +286,7 @@ impl AsyncTxSlot<'_, XdpSender> {
     }
 }
 
-impl Port for XdpReceiver {}
+impl RxPort for XdpReceiver {}
 
 impl Sealed for XdpReceiver {
     fn descriptor(&self) -> BorrowedFd<'_> {

@@ -46,10 +46,35 @@ impl ReadStats {
     }
 }
 
-/// Running shards: watch them, stop them, join them.
+/// Captures on every core, running: from [`Shards::builder`]. Watch them, stop them, join them.
 ///
-/// Dropping the handle stops the shards and waits for their end.
-pub struct ShardsHandle {
+/// Dropping this stops the shards and waits for their end.
+///
+/// ```no_run
+/// use futures_util::StreamExt;
+/// use ringtap::Shards;
+/// use ringtap::fanout::FanoutMode;
+/// use ringtap::shard::{Cores, Source};
+///
+/// # fn main() -> ringtap::Result<()> {
+/// let shards = Shards::builder()
+///     .interface("eth0")
+///     .source(Source::Fanout(FanoutMode::Hash))
+///     .cores(Cores::All)
+///     .spawn(|mut shard| async move {
+///         while let Some(batch) = shard.capture.next().await {
+///             let batch = batch?;
+///             println!("shard {}: {} packets", shard.index(), batch.len());
+///         }
+///         Ok(())
+///     })?;
+/// std::thread::sleep(std::time::Duration::from_secs(10));
+/// shards.stop();
+/// println!("{:?}", shards.join()?.total());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shards {
     threads: Vec<JoinHandle<Result<()>>>,
     specs: Vec<ShardSpec>,
     readers: Vec<Readers>,
@@ -70,7 +95,7 @@ pub struct ShardStats {
 
 /// Every shard's statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardsStats {
+pub struct AllShardStats {
     shards: Vec<ShardStats>,
 }
 
@@ -81,10 +106,10 @@ pub struct ShardsReport {
     /// How each ended, by number.
     pub outcomes: Vec<Result<()>>,
     /// Their last statistics.
-    pub stats: ShardsStats,
+    pub stats: AllShardStats,
 }
 
-impl ShardsStats {
+impl AllShardStats {
     /// The shards, by number.
     pub fn shards(&self) -> &[ShardStats] {
         &self.shards
@@ -96,7 +121,7 @@ impl ShardsStats {
     }
 }
 
-impl ShardsHandle {
+impl Shards {
     pub(super) fn new(
         threads: Vec<JoinHandle<Result<()>>>,
         specs: Vec<ShardSpec>,
@@ -120,13 +145,13 @@ impl ShardsHandle {
     ///
     /// # Errors
     /// [`Error::Os`] where the kernel refuses to tell.
-    pub fn stats(&self) -> Result<ShardsStats> {
+    pub fn stats(&self) -> Result<AllShardStats> {
         let shards = self.specs.iter().zip(&self.readers).map(|(&spec, readers)| {
             let ports = readers.ports.iter().map(ReadStats::stats);
             let capture = ports.sum::<Result<CaptureStats>>()?;
             Ok(ShardStats { spec, capture, reactor: readers.reactor.stats() })
         });
-        Ok(ShardsStats { shards: shards.collect::<Result<_>>()? })
+        Ok(AllShardStats { shards: shards.collect::<Result<_>>()? })
     }
 
     /// Has every capture of every shard take only these packets from now on; see
@@ -182,7 +207,7 @@ impl ShardsHandle {
     /// # Errors
     /// [`Error::Shard`] or [`Error::ShardPanicked`] of the lowest-numbered shard that failed;
     /// [`join_each`](Self::join_each) has all of them, and the statistics too.
-    pub fn join(self) -> Result<ShardsStats> {
+    pub fn join(self) -> Result<AllShardStats> {
         let report = self.join_each()?;
         report.outcomes.into_iter().collect::<Result<()>>()?;
         Ok(report.stats)
@@ -208,15 +233,15 @@ impl ShardsHandle {
     }
 }
 
-impl Drop for ShardsHandle {
+impl Drop for Shards {
     fn drop(&mut self) {
         self.stop.stop();
         self.join_threads();
     }
 }
 
-impl fmt::Debug for ShardsHandle {
+impl fmt::Debug for Shards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardsHandle").field("specs", &self.specs).finish_non_exhaustive()
+        f.debug_struct("Shards").field("specs", &self.specs).finish_non_exhaustive()
     }
 }

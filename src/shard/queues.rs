@@ -8,7 +8,7 @@ use super::intake::{Intake, Opened};
 use super::lineup::Lineup;
 use super::plan::{ShardPlan, ShardSpec};
 use super::run::{self, Job};
-use super::{Runtime, Shard, ShardsBuilder, ShardsHandle};
+use super::{Runtime, Shard, Shards, ShardsBuilder};
 use crate::afxdp::{XdpProgram, XdpSocketBuilder};
 use crate::error::{Error, Result};
 use crate::io::AsyncXdpSocket;
@@ -90,7 +90,7 @@ impl<R: Runtime> XdpShardsBuilder<R> {
     /// As [`ShardsBuilder::spawn`]; [`Error::ShardPlan`] for options that only captures have, for a `queue_id`, or if the
     /// interface has no receive queue; [`Error::NotReceiving`]; [`Error::NoSuchQueue`]; what [`XdpProgram::redirect_all`] says, and in
     /// [`Error::Shard`] what [`XdpSocketBuilder::build`] does.
-    pub fn spawn<F, Fut>(self, work: F) -> Result<ShardsHandle>
+    pub fn spawn<F, Fut>(self, work: F) -> Result<Shards>
     where
         F: Fn(Shard<AsyncXdpSocket>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,

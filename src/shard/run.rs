@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::handle::{Readers, ShardsHandle};
+use super::handle::{Readers, Shards};
 use super::intake::{Intake, Opened};
 use super::lineup::{Exit, Lineup, Verdict};
 use super::plan::{ShardPlan, ShardSpec};
-use super::{OnShardFailure, Runtime, Shard};
+use super::{FailurePolicy, Runtime, Shard};
 use crate::error::{Error, Result, Step};
 use crate::reactor::Reactor;
 use crate::sys::thread;
@@ -22,7 +22,7 @@ use crate::wait::StopHandle;
 pub(super) struct Job<I, R, F> {
     /// Where their packets come from.
     pub(super) intake: I,
-    pub(super) on_failure: OnShardFailure,
+    pub(super) on_failure: FailurePolicy,
     pub(super) runtime: R,
     pub(super) work: F,
 }
@@ -40,7 +40,7 @@ struct Common<I, R, F> {
 type Report = (usize, Result<Readers>);
 
 /// Starts the threads and waits until all capture, or none does.
-pub(super) fn spawn<I, R, F, Fut>(plan: &ShardPlan, job: Job<I, R, F>) -> Result<ShardsHandle>
+pub(super) fn spawn<I, R, F, Fut>(plan: &ShardPlan, job: Job<I, R, F>) -> Result<Shards>
 where
     I: Intake,
     R: Runtime,
@@ -79,7 +79,7 @@ where
         Ok(readers) => {
             common.lineup.decide(Verdict::Go);
             common.lineup.wait_until_under_way(count);
-            Ok(ShardsHandle::new(threads, plan.specs().to_vec(), readers, stop))
+            Ok(Shards::new(threads, plan.specs().to_vec(), readers, stop))
         }
         Err(error) => {
             common.lineup.decide(Verdict::Abort);
@@ -177,7 +177,7 @@ where
             let _ = report.send((index, Err(error)));
             return Ok(()); // that was its report
         }
-        Err(_) if common.job.on_failure == OnShardFailure::Stop => common.stop.stop(),
+        Err(_) if common.job.on_failure == FailurePolicy::Stop => common.stop.stop(),
         _ => {}
     }
     outcome

@@ -76,7 +76,7 @@ fn frames() {
     slot.set_offload(Offload::checksum(34, 6));
     says!(
         slot.send(),
-        Error::OffloadsOff,
+        Error::OffloadsDisabled,
         "a frame whose checksum or segmentation is left to the kernel needs an injector that was built with \
          `offloads(true)`, or an AF_XDP socket with `tx_checksum`"
     );

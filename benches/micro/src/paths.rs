@@ -137,7 +137,7 @@ impl Path for XdpReceive {
         for frame in &self.frames {
             self.sender.send(frame)?;
         }
-        let sent = self.sender.drained(PATIENCE)?;
+        let sent = self.sender.drain(PATIENCE)?;
         if sent { Ok(()) } else { Err("the frames were not sent".into()) }
     }
 
@@ -165,7 +165,7 @@ impl Commit {
 
 impl Path for Commit {
     fn feed(&mut self) -> Outcome<()> {
-        let sent = std::mem::take(&mut self.is_first) || self.injector.drained(PATIENCE)?;
+        let sent = std::mem::take(&mut self.is_first) || self.injector.drain(PATIENCE)?;
         if sent { Ok(()) } else { Err("the frames were not sent".into()) }
     }
 
@@ -193,7 +193,7 @@ impl XdpCommit {
 
 impl Path for XdpCommit {
     fn feed(&mut self) -> Outcome<()> {
-        if self.sender.drained(PATIENCE)? { Ok(()) } else { Err("the frames were not sent".into()) }
+        if self.sender.drain(PATIENCE)? { Ok(()) } else { Err("the frames were not sent".into()) }
     }
 
     #[inline(never)]

@@ -12,7 +12,7 @@ use ringtap::capture::NetNs;
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{EventMask, FlowExt, FlowTrackerConfig};
-use ringtap::shard::{Cores, Shard, ShardsHandle, Source};
+use ringtap::shard::{Cores, Shard, Source};
 use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
 
 use crate::config::Config;
@@ -109,7 +109,7 @@ impl Meter {
 /// Shards at work.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    pub(crate) shards: ShardsHandle,
+    pub(crate) shards: Shards,
     pub(crate) meters: Arc<Vec<Meter>>,
     pub(crate) queues: Vec<Receiver<Vec<Body>>>,
     /// To be set before they are stopped: what they have then may wait for room.

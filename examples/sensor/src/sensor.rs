@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use ringtap::shard::{ShardsHandle, ShardsStats};
+use ringtap::shard::{AllShardStats, Shards};
 use serde::Serialize;
 
 use crate::config::{Config, SinkConfig};
@@ -22,7 +22,7 @@ use crate::spooler::{Level, Spooler};
 
 /// A sensor at work.
 pub(crate) struct Sensor {
-    pub(crate) shards: ShardsHandle,
+    pub(crate) shards: Shards,
     pub(crate) meters: Arc<Vec<Meter>>,
     pub(crate) couriers: Vec<Courier>,
     pub(crate) level: Arc<Level>,
@@ -97,7 +97,7 @@ impl Sensor {
     }
 
     /// Totals of the shards now. To be asked for now and then: records of counts have them from here.
-    pub(crate) fn look(&self) -> Outcome<ShardsStats> {
+    pub(crate) fn look(&self) -> Outcome<AllShardStats> {
         let stats = self.shards.stats()?;
         note(&self.meters, &stats);
         if let Some(server) = &self.server {
@@ -114,7 +114,7 @@ impl Sensor {
     }
 
     /// What `/metrics` says.
-    fn exposition(&self, stats: &ShardsStats) -> String {
+    fn exposition(&self, stats: &AllShardStats) -> String {
         use std::fmt::Write as _;
 
         use ringtap::metrics::Measured;
@@ -236,7 +236,7 @@ fn drained(
     each.collect()
 }
 
-fn note(meters: &[Meter], stats: &ShardsStats) {
+fn note(meters: &[Meter], stats: &AllShardStats) {
     for (meter, shard) in meters.iter().zip(stats.shards()) {
         meter.packets.store(shard.capture.delivered, Ordering::Relaxed);
         meter.drops.store(shard.capture.drops, Ordering::Relaxed);

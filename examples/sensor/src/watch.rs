@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use ringtap::shard::ShardsStats;
+use ringtap::shard::AllShardStats;
 use serde::Serialize;
 
 use crate::feed::{Meter, Talker};
@@ -40,7 +40,7 @@ pub(crate) struct ShardLook {
 
 /// Looks at shards again and again.
 pub(crate) struct Watch {
-    before: Option<(Instant, ShardsStats, Vec<u64>)>,
+    before: Option<(Instant, AllShardStats, Vec<u64>)>,
     /// All latencies so far.
     pub(crate) latency: Histogram<u32>,
     is_terminal: bool,
@@ -53,7 +53,7 @@ impl Watch {
         Self { before: None, latency, is_terminal: std::io::stdout().is_terminal() }
     }
 
-    pub(crate) fn look(&mut self, stats: &ShardsStats, meters: &[Meter]) -> Look {
+    pub(crate) fn look(&mut self, stats: &AllShardStats, meters: &[Meter]) -> Look {
         let now = Instant::now();
         let bytes: Vec<u64> =
             meters.iter().map(|meter| meter.bytes.load(Ordering::Relaxed)).collect();

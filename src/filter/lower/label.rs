@@ -4,7 +4,7 @@ use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, mas
 use crate::error::FilterError;
 use crate::filter::syntax::{Expr, Width};
 use crate::filter::tree::Condition;
-use crate::filter::{LinkType, Target};
+use crate::filter::{FilterTarget, LinkType};
 
 impl Layout {
     pub(super) fn vlan(&mut self, id: Option<u16>) -> Lowered {
@@ -81,7 +81,7 @@ impl Layout {
     pub(super) fn outbound(&self) -> Lowered {
         const OUTGOING: u32 = 4;
         match (self.target, self.link) {
-            (Target::Socket, _) => Ok(is(Width::Byte, PACKET_TYPE, OUTGOING)),
+            (FilterTarget::Socket, _) => Ok(is(Width::Byte, PACKET_TYPE, OUTGOING)),
             (_, LinkType::LINUX_SLL) => Ok(is(Width::Half, 0, OUTGOING)),
             (_, LinkType::LINUX_SLL2) => Ok(is(Width::Byte, 10, OUTGOING)),
             (_, link) => {

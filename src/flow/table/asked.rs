@@ -3,7 +3,7 @@
 use flowscope::{FlowExtractor, FlowStats};
 
 use super::FlowTable;
-use crate::flow::board::{self, Seat, ShardFlows};
+use crate::flow::board::{self, FlowSnapshot, Seat};
 
 impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Gives it a place where it is asked for its flows.
@@ -23,9 +23,9 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
     }
 
-    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> ShardFlows<E::Key> {
+    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> FlowSnapshot<E::Key> {
         let (active, tracker) = (self.tracker.flow_count(), self.stats());
-        ShardFlows { active, tracker, late_packets: self.closed.late(), top }
+        FlowSnapshot { active, tracker, late_packets: self.closed.late(), top }
     }
 
     #[inline]

@@ -143,7 +143,7 @@ pub fn injects_with_backpressure<H: Host>() {
                 _ => SinkExt::feed(&mut tx, frame).await.unwrap(),
             }
         }
-        tx.drained().await.unwrap();
+        tx.drain().await.unwrap();
         while seen.borrow().received() < COUNT {
             time::sleep(Duration::from_millis(1)).await;
         }

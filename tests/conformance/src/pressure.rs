@@ -69,7 +69,7 @@ pub fn cancels_anywhere_and_leaks_nothing<H: Host>() {
                 1 => cut_short(capture.readable(), polls).await,
                 2 => cut_short(tx.send(&frame), polls).await,
                 3 => cut_short(tx.flush(), polls).await,
-                4 => cut_short(tx.drained(), polls).await,
+                4 => cut_short(tx.drain(), polls).await,
                 5 => cut_short(time::sleep(Duration::from_secs(100)), polls).await,
                 6 if round % 64 == 6 => {
                     let forward = |_: &Packet<'_>, _: BridgeDirection| BridgeAction::Forward;
@@ -83,12 +83,12 @@ pub fn cancels_anywhere_and_leaks_nothing<H: Host>() {
                     cut_short(member.close(), polls).await;
                 }
                 _ => {
-                    let timeout = time::timeout(Duration::from_micros(10), tx.drained());
+                    let timeout = time::timeout(Duration::from_micros(10), tx.drain());
                     cut_short(timeout, polls).await;
                 }
             }
         }
-        tx.drained().await.unwrap();
+        tx.drain().await.unwrap();
         time::sleep(Duration::from_millis(20)).await; // the kernel lets go of what was cancelled
         let (before, after) = (held.unwrap(), held_now());
         assert_eq!(after.0, before.0, "descriptors");
@@ -225,7 +225,7 @@ pub fn idles_without_turning<H: Host>() {
         let mut capture = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
         let mut tx = AsyncInjector::open(&veth.left).unwrap();
         tx.send(&Traffic::default().frame(0, 0)).await.unwrap();
-        tx.drained().await.unwrap();
+        tx.drain().await.unwrap();
         assert_eq!(capture.next_batch().await.unwrap().expect("a batch").len(), 1);
         let reactor = Reactor::current().unwrap();
         let before = reactor.stats();

@@ -1,7 +1,7 @@
 //! Filters: their language, their compiler, their machine.
 
 use ringtap::BpfFilter;
-use ringtap::filter::{Ancillary, BpfInsn, Target};
+use ringtap::filter::{Ancillary, BpfInsn, FilterTarget};
 use ringtap::packet::LinkType;
 
 use crate::kernel;
@@ -27,9 +27,11 @@ pub fn filter_listing(bytes: &[u8]) {
     match BpfFilter::from_listing(text) {
         Ok(filter) => {
             filter.matches(bytes);
-            let program = filter.program(Target::Offline);
+            let program = filter.program(FilterTarget::Offline);
             assert_eq!(
-                BpfFilter::new(program.to_vec()).expect("it was taken").program(Target::Offline),
+                BpfFilter::new(program.to_vec())
+                    .expect("it was taken")
+                    .program(FilterTarget::Offline),
                 program
             );
         }
@@ -47,14 +49,14 @@ pub fn filter_words(bytes: &[u8]) {
     let packet = &packet[..packet.len().min(MAX_PACKET)];
     let Ok(filter) = BpfFilter::parse(&text) else { return };
     says_the_same_again(&filter);
-    decided_alike(filter.program(Target::Offline), packet);
+    decided_alike(filter.program(FilterTarget::Offline), packet);
     for link in [LinkType::RAW, LinkType::NULL, LinkType::LINUX_SLL] {
         if let Ok(filter) = filter.for_link(link) {
-            decided_alike(filter.program(Target::Offline), packet);
+            decided_alike(filter.program(FilterTarget::Offline), packet);
         }
     }
     if let Ok(through) = filter.vlan_transparent() {
-        decided_alike(through.program(Target::Offline), packet);
+        decided_alike(through.program(FilterTarget::Offline), packet);
         through.matches_with(packet, &Ancillary::default());
     }
     filter.matches_with(packet, &Ancillary::default());
@@ -105,10 +107,10 @@ fn may_reach_beside(program: &[BpfInsn]) -> bool {
 }
 
 fn says_the_same_again(filter: &BpfFilter) {
-    let said = filter.to_human();
+    let said = filter.to_string();
     // Spelled out it may be longer or deeper than what is taken.
     if let Ok(again) = BpfFilter::parse(&said) {
-        assert_eq!(again.to_human(), said);
+        assert_eq!(again.to_string(), said);
     }
 }
 

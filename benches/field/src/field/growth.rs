@@ -183,7 +183,7 @@ pub(crate) fn terms(rounds: usize) -> Table {
         if matched != TIMES as usize {
             return Err("it does not match".into());
         }
-        let instructions = filter.program(ringtap::filter::Target::Socket).len() as f64;
+        let instructions = filter.program(ringtap::filter::FilterTarget::Socket).len() as f64;
         let nanos = used.as_nanos() as f64 / f64::from(TIMES);
         Ok(vec![nanos, compiled.as_nanos() as f64 / 1e3, instructions])
     })

@@ -65,7 +65,7 @@ fn injector(name: &str, frame: &[u8]) -> Outcome<()> {
             tx.flush()?;
         }
     }
-    if tx.drained(PATIENCE)? { Ok(()) } else { Err("not drained".into()) }
+    if tx.drain(PATIENCE)? { Ok(()) } else { Err("not drained".into()) }
 }
 
 fn async_injector(name: &str, frame: &[u8]) -> Outcome<()> {
@@ -78,7 +78,7 @@ fn async_injector(name: &str, frame: &[u8]) -> Outcome<()> {
                 tx.flush().await?;
             }
         }
-        tx.drained().await
+        tx.drain().await
     })?;
     Ok(())
 }
@@ -92,7 +92,7 @@ fn xdp(name: &str, frame: &[u8]) -> Outcome<()> {
             tx.flush()?;
         }
     }
-    if tx.drained(PATIENCE)? { Ok(()) } else { Err("not drained".into()) }
+    if tx.drain(PATIENCE)? { Ok(()) } else { Err("not drained".into()) }
 }
 
 macro_rules! netring {
