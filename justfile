@@ -30,7 +30,7 @@ bench-field *args:
 
 # Other kernels and cards, in QEMU: all of them, which takes hours and writes docs/KERNELS.md, or those that are named
 # (`just kernels --help`).
-kernels *args="--write docs/KERNELS.md":
+kernels *args="--logs target/kernels --write docs/KERNELS.md":
     cargo run -p ringtap-kernels -- {{ args }}
 
 # Lets a binary capture without root.

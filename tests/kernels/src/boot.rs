@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::Result;
 use crate::cells::Card;
@@ -46,7 +46,10 @@ impl Outcome {
 /// What one boot came to.
 #[derive(Debug)]
 pub(crate) struct Boot {
+    /// The kernel's.
+    pub(crate) release: String,
     pub(crate) outcomes: Vec<Outcome>,
+    /// By the guest's clock.
     pub(crate) seconds: u64,
     /// Whether it went through to the end of its script.
     pub(crate) is_complete: bool,
@@ -65,6 +68,26 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Boot {
+    /// Reads what a guest with these cells wrote; `None` if it did not boot.
+    pub(crate) fn read(results: &Path, cells: &[String]) -> Result<Option<Self>> {
+        let said = match fs::read(results) {
+            Ok(said) => said,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let said = String::from_utf8_lossy(&said);
+        let Some(release) = word_after(&said, "@@ booted ") else { return Ok(None) };
+        let mut outcomes = outcomes(&said);
+        for cell in cells {
+            if outcomes.iter().filter(|outcome| outcome.cell == *cell).count() != 1 {
+                outcomes.push(Outcome::missing(cell));
+            }
+        }
+        let seconds = word_after(&said, "@@ end after ").and_then(|text| text.parse::<f64>().ok());
+        let (release, is_complete) = (release.to_owned(), seconds.is_some());
+        Ok(Some(Self { release, outcomes, seconds: seconds.unwrap_or(0.0) as u64, is_complete }))
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         self.is_complete && self.outcomes.iter().all(Outcome::is_good)
     }
@@ -109,28 +132,17 @@ impl Machine<'_> {
             qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02,romfile=");
         }
         qemu.stdin(Stdio::null());
-        let begun = Instant::now();
         let complaint = qemu.output()?.stderr;
-        let said = fs::read(&results).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        if !said.contains("@@ booted") {
+        Boot::read(&results, self.cells)?.ok_or_else(|| {
             let complaint = String::from_utf8_lossy(&complaint);
-            return Err(format!(
-                "{} did not boot: {complaint}, see {}",
-                kernel.release,
-                self.log.display()
-            )
-            .into());
-        }
-        let mut outcomes = outcomes(&said);
-        for cell in self.cells {
-            if outcomes.iter().filter(|outcome| outcome.cell == *cell).count() != 1 {
-                outcomes.push(Outcome::missing(cell));
-            }
-        }
-        let (seconds, is_complete) = (begun.elapsed().as_secs(), said.contains("@@ end"));
-        Ok(Boot { outcomes, seconds, is_complete })
+            let (kernel, log) = (&kernel.release, self.log.display());
+            format!("{kernel} did not boot: {complaint}, see {log}").into()
+        })
     }
+}
+
+fn word_after<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    text.split_once(before)?.1.split_whitespace().next()
 }
 
 /// What the guest's init wrote.

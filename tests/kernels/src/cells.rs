@@ -114,7 +114,7 @@ const LEFT_OUT: &[&str] = &[
 ];
 
 /// The longest that one test binary may take in an emulator.
-const SECONDS: u32 = 600;
+const SECONDS: u32 = 300;
 
 impl Suite {
     /// The lines of the guest's script.

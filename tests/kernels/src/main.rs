@@ -33,8 +33,8 @@ Boots other kernels and network cards in QEMU and runs ringtap's tests there.
   --no-cards        none
   --cards-only      no suite
   --minutes N       the longest that one boot may take (30)
-  --write FILE      puts the tables into this document
   --logs FOLDER     keeps what the guests printed
+  --write FILE      puts the tables into this document, of all that FOLDER has
 ";
 
 /// What was asked for.
@@ -99,9 +99,10 @@ fn plan() -> Result<Plan> {
         (!plan.suites.is_empty() || !plan.tests.is_empty(), !plan.cards.is_empty());
     plan.has_cards &= names_cards || !names_suites;
     plan.has_suites &= names_suites || !names_cards;
-    let is_whole = !plan.is_quick && !names_suites && !names_cards && plan.series.is_empty();
-    if plan.write.is_some() && !(is_whole && plan.has_cards && plan.has_suites) {
-        return Err("`--write` is for the whole matrix: it replaces all of the tables".into());
+    if plan.write.is_some() && (plan.logs.is_none() || plan.is_quick || !plan.tests.is_empty()) {
+        return Err(
+            "`--write` takes `--logs`, and no part of a suite: it replaces all tables".into()
+        );
     }
     Ok(plan)
 }
@@ -142,7 +143,7 @@ impl Plan {
                     Load::Tests(text) => (None, text.clone()),
                     Load::Card(card) => (Some(*card), card.script()),
                 };
-                let name = format!("{series}-{}", card.map_or("veth", |card| card.name));
+                let name = boot_name(series, card);
                 let script = scratch.path(&format!("{name}.cpio"));
                 image::script(&programs, &scratch.path(&name), &text, &script)?;
                 let initrd = scratch.path(&format!("{name}.initrd"));
@@ -160,17 +161,12 @@ impl Plan {
                 }
                 std::fs::remove_file(initrd)?;
                 report(&kernel.release, card, &boot, &log);
-                rows.push(Row {
-                    release: kernel.release.clone(),
-                    card: card.map(|c| c.name),
-                    boot,
-                });
+                rows.push(Row { card: card.map(|card| card.name), boot });
             }
         }
-        let tables = table::markdown(&rows);
-        println!("\n{tables}\nin {} s", begun.elapsed().as_secs());
-        if let Some(document) = &self.write {
-            table::write_into(document, &tables)?;
+        println!("\n{}\nin {} s", table::markdown(&rows), begun.elapsed().as_secs());
+        if let (Some(document), Some(logs)) = (&self.write, &self.logs) {
+            table::write_into(document, &table::markdown(&recorded(logs)?))?;
         }
         Ok(!rows.is_empty() && rows.iter().all(|row| row.boot.is_good()))
     }
@@ -236,6 +232,28 @@ impl Plan {
         std::fs::create_dir_all(folder)?;
         Ok(folder.join(format!("{name}.log")))
     }
+}
+
+/// The boots of the whole matrix whose results are in a folder.
+fn recorded(logs: &Path) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let suites = |card: Option<&Card>| match card {
+        Some(card) => card.script(),
+        None => SUITES.iter().map(|suite| suite.script(false)).collect(),
+    };
+    for series in SERIES {
+        for card in std::iter::once(None).chain(CARDS.iter().map(Some)) {
+            let results = logs.join(format!("{}.results", boot_name(series, card)));
+            let boot = boot::Boot::read(&results, &cells_of(&suites(card)))?;
+            rows.extend(boot.map(|boot| Row { card: card.map(|card| card.name), boot }));
+        }
+    }
+    Ok(rows)
+}
+
+/// What the files of a boot are called.
+fn boot_name(series: &str, card: Option<&Card>) -> String {
+    format!("{series}-{}", card.map_or("veth", |card| card.name))
 }
 
 /// The names of a script's cells.

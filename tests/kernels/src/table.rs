@@ -15,7 +15,6 @@ const END: &str = "<!-- end -->";
 /// One boot, for the table.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub(crate) release: String,
     /// The card under test; `None` over veth.
     pub(crate) card: Option<&'static str>,
     pub(crate) boot: Boot,
@@ -33,7 +32,13 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
     );
     for row in rows.iter().filter(|row| row.card.is_none()) {
         let cells: Vec<String> = SUITES.iter().map(|suite| cell(&row.boot, suite.tests)).collect();
-        _ = writeln!(text, "| {} | {} | {} |", row.release, cells.join(" | "), row.boot.seconds);
+        _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            row.boot.release,
+            cells.join(" | "),
+            row.boot.seconds
+        );
     }
     let mut reasons = Vec::new();
     let mut cards: Vec<&str> = rows.iter().filter_map(|row| row.card).collect();
@@ -54,7 +59,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
 
 /// A card: mode by kernel.
 fn card_table(text: &mut String, card: &str, rows: &[&Row], reasons: &mut Vec<String>) {
-    let kernels: Vec<&str> = rows.iter().map(|row| row.release.as_str()).collect();
+    let kernels: Vec<&str> = rows.iter().map(|row| row.boot.release.as_str()).collect();
     _ = writeln!(
         text,
         "\n| {card} | {} |\n|---|{}",
