@@ -5,7 +5,7 @@ mod common;
 #[path = "common/xdp.rs"]
 mod setup;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use common::{FarEnd, PATIENCE};
@@ -13,9 +13,20 @@ use ringtap::packet::Timestamp;
 use ringtap::xdp::{AsyncXdpSocket, Attach, TxChecksum, XdpMode, XdpProgram};
 use ringtap::{Capture, Error, XdpSocket, executor, time};
 use ringtap_lab::{Generator, Mark, Tally, Traffic, link, namespace, xdp, xsk};
-use setup::{FEW, assert_conserved, privileged, sender, socket};
+use setup::{FEW, assert_conserved, had, privileged, sender, socket};
 
 ringtap_lab::test_binary!();
+
+/// A second mapping of a ring, which 5.10 refuses once a socket is bound.
+fn ring_of(socket: BorrowedFd<'_>, which: xsk::Which, entries: u32) -> Option<xsk::Ring> {
+    match xsk::Ring::of(socket, which, entries) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            ringtap_lab::skip("this kernel maps no ring of a bound socket");
+            None
+        }
+        ring => Some(ring.unwrap()),
+    }
+}
 
 #[ringtap_lab::test]
 fn what_a_program_leaves_before_a_packet_comes_with_it() {
@@ -58,7 +69,7 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
     for checksum in [TxChecksum::Off, TxChecksum::Software] {
         let far = FarEnd::new(&veth, Tally::new(&traffic, 300));
         let options = sender(&veth.left).tx_timestamps(true).tx_checksum(checksum);
-        let mut tx = options.build().unwrap();
+        let Some(mut tx) = had(options.build()) else { return };
         assert_eq!(tx.read_tx_timestamp(), None);
         let (mut next, mut last) = (0, Timestamp::default());
         for round in 0..3_u64 {
@@ -111,7 +122,8 @@ fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
             .collect::<Vec<_>>()
     };
     let small = Traffic::default().frame(0, 0);
-    let mut tx = sender(&veth.left).tx_timestamps(true).multi_buffer(true).build().unwrap();
+    let opened = sender(&veth.left).tx_timestamps(true).multi_buffer(true).build();
+    let Some(mut tx) = had(opened) else { return };
     for _ in 0..5 {
         tx.send(&[[0xff; 4_000].as_slice(), &[1; 5_000]].concat()).unwrap();
         tx.send(&small).unwrap();
@@ -145,7 +157,7 @@ fn there_is_no_metadata_before_packets_of_other_memory() {
     veth.set_mtu(9_000);
     let mut capture =
         Capture::builder().interface(&veth.right).block_timeout_ms(2).build().unwrap();
-    let mut tx = sender(&veth.left).multi_buffer(true).build().unwrap();
+    let Some(mut tx) = had(sender(&veth.left).multi_buffer(true).build()) else { return };
     tx.send(&[0xff; 5_000]).unwrap();
     assert!(tx.drain(PATIENCE).unwrap());
     let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("a packet");
@@ -168,7 +180,7 @@ fn there_is_no_metadata_before_packets_of_other_memory() {
 fn an_async_sender_has_the_stamps_of_what_has_drained() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let tx = sender(&veth.left).tx_timestamps(true).build().unwrap();
+    let Some(tx) = had(sender(&veth.left).tx_timestamps(true).build()) else { return };
     executor::block_on(async {
         let mut tx = AsyncXdpSocket::new(tx).unwrap();
         for number in 0..100 {
@@ -188,7 +200,7 @@ fn invalid_entries_of_the_tx_ring_are_counted_and_the_others_are_sent() {
     let traffic = Traffic { varied: false, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, 8));
     let mut tx = sender(&veth.left).build().unwrap();
-    let ring = xsk::Ring::of(tx.as_fd(), xsk::Which::Tx, FEW).unwrap();
+    let Some(ring) = ring_of(tx.as_fd(), xsk::Which::Tx, FEW) else { return };
     for number in 0..8 {
         tx.send(&traffic.frame(number, 0)).unwrap();
     }
@@ -220,7 +232,7 @@ fn packets_for_which_the_rx_ring_has_no_entry_are_counted_as_such() {
     let veth = net.veth();
     let options = socket(&veth.right).mode(XdpMode::Rx).frame_count(FRAMES);
     let mut socket = options.build().unwrap();
-    let ring = xsk::Ring::of(socket.as_fd(), xsk::Which::Rx, FRAMES).unwrap();
+    let Some(ring) = ring_of(socket.as_fd(), xsk::Which::Rx, FRAMES) else { return };
     let traffic = Traffic { varied: false, ..Traffic::default() };
     let mut generator = Generator::new(&veth.left, &traffic);
     let receive = |socket: &mut XdpSocket, count: u64, generator: &mut Generator| {

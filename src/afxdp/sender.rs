@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bound::Bound;
-use super::figures::{Figures, XdpStatsHandle};
 use super::metadata::{self, Asks, Stamps};
 use super::slot::{Checksum, XdpTxSlot};
 use super::socket::XdpChunks;
+use super::stats::{Figures, XdpStatsHandle};
 use crate::error::{Error, Result};
 use crate::packet::{Framing, TxTimestamp};
-use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
+use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
 use crate::stats::XdpStats;
 use crate::trace;
+use crate::wait::{KickOutcome, Stall};
 
 /// The most chunks that one packet may take (`MAX_SKB_FRAGS` and the head, net/xdp/xsk.c).
 const MOST_PIECES: usize = 18;
@@ -194,7 +195,9 @@ impl XdpSender {
 
     /// Frames committed that the kernel has not begun to send.
     pub fn pending(&mut self) -> usize {
-        self.tx.outstanding_frames() as usize
+        self.reclaim();
+        // 5.10 says how far it is in the ring only once it has taken all, but what it has sent is back.
+        self.tx.outstanding_frames().min(self.under_way) as usize
     }
 
     /// Whether everything that was committed has come back.
@@ -404,15 +407,14 @@ impl XdpSender {
 
 impl Drop for XdpSender {
     fn drop(&mut self) {
-        // One kick copies 32 frames before 6.17 (`xsk_generic_xmit`). An error shows in the count of abandoned frames.
-        let mut left = self.tx.outstanding();
-        while left > 0 && self.kick().is_ok() {
-            let before = std::mem::replace(&mut left, self.tx.outstanding());
-            if left == before {
-                break;
+        // One kick copies 32 frames before 6.17, or 16 (`xsk_generic_xmit`). An error shows in the count of abandoned frames.
+        for _ in 0..=self.tx.outstanding() {
+            match self.kick() {
+                Ok(KickOutcome { stall: Stall::Again, .. }) => {}
+                _ => break,
             }
         }
-        let left = u64::from(self.tx.outstanding_frames());
+        let left = self.pending() as u64;
         self.bound.figures.abandoned.add(left);
         trace::abandoned(&self.bound.name, left);
     }

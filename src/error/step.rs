@@ -44,6 +44,8 @@ pub enum Step {
     BindMemory,
     /// Registering the UMEM (`XDP_UMEM_REG`).
     RegisterUmem,
+    /// Registering the UMEM with transmit metadata, where it can be registered without.
+    RegisterTxMetadata,
     /// Binding an AF_XDP socket to its queue.
     BindQueue,
     /// Binding an AF_XDP socket to a queue without copies, where one with copies can be bound.
@@ -134,9 +136,7 @@ impl Step {
                 "raise vm.nr_hugepages, or ask for `HugePages::Try`"
             }
             (Self::BindMemory, libc::EINVAL) => "no such node; `numactl -H` lists them",
-            (Self::RegisterUmem, libc::EINVAL) => {
-                "is that with `tx_checksum`? it takes Linux 6.8; or is the headroom too large?"
-            }
+            (Self::RegisterTxMetadata, _) => "`tx_timestamps` and `tx_checksum` need Linux 6.8",
             (Self::RegisterSocket, libc::EEXIST) => {
                 "another socket has this queue in the map; drop that first"
             }
@@ -214,6 +214,7 @@ impl fmt::Display for Step {
             Self::MapHugePages => f.write_str("getting huge pages for the UMEM"),
             Self::BindMemory => f.write_str("binding the UMEM to its NUMA node"),
             Self::RegisterUmem => f.write_str("registering the UMEM"),
+            Self::RegisterTxMetadata => f.write_str("registering the UMEM with transmit metadata"),
             Self::BindQueue => f.write_str("binding to the queue"),
             Self::BindZeroCopy => f.write_str("binding to the queue without copies"),
             Self::BindMultiBuffer => f.write_str("binding to the queue with multi-buffer packets"),

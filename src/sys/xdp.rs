@@ -7,7 +7,7 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::sockopt::{self, Opt};
-use super::{Mapping, patience};
+use super::{Mapping, memlock_retry};
 use crate::error::{Error, Result, Step};
 
 /// Opens an AF_XDP socket.
@@ -38,28 +38,42 @@ pub(crate) struct UmemSpec {
 /// Registers memory as the socket's UMEM. It must stay mapped as long as the socket lives.
 pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<()> {
     let &UmemSpec { base: addr, len, chunk_size, headroom, metadata, software_checksums } = spec;
-    let register = || {
-        if metadata == 0 {
-            // The first version of the structure, without transmit metadata: every kernel takes it.
-            let umem = libc::xdp_umem_reg_v1 { addr, len, chunk_size, headroom };
-            return sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem);
-        }
-        let software = if software_checksums { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
-        let set = |flags| {
-            let tx_metadata_len = metadata;
-            let umem =
-                libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
-            sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
-        };
-        // Kernels from 6.8 on read the length unasked, and know no flag for it; later ones want it
-        // (Documentation/networking/xsk-tx-metadata.rst).
-        set(libc::XDP_UMEM_TX_METADATA_LEN | software).or_else(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => set(software),
-            _ => Err(error),
-        })
+    // The first version of the structure, without transmit metadata: every kernel takes it.
+    let plain = || {
+        let umem = libc::xdp_umem_reg_v1 { addr, len, chunk_size, headroom };
+        sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
     };
-    patience::patiently(libc::ENOBUFS, register)
-        .map_err(|source| Error::os(Step::RegisterUmem, source))
+    if metadata == 0 {
+        return memlock_retry::patiently(libc::ENOBUFS, plain)
+            .map_err(|source| Error::os(Step::RegisterUmem, source));
+    }
+    let software = if software_checksums { libc::XDP_UMEM_TX_SW_CSUM } else { 0 };
+    let set = |flags, tx_metadata_len| {
+        let umem = libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
+        sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
+    };
+    // Kernels from 6.8 on read the length unasked, and know no flag for it; later ones want it
+    // (Documentation/networking/xsk-tx-metadata.rst). Earlier ones do not look at it, whatever it is.
+    let with_metadata = || match set(libc::XDP_UMEM_TX_METADATA_LEN | software, metadata) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let no_length = metadata + 4; // it has to be a multiple of 8
+            match set(software, no_length) {
+                Ok(()) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => set(software, metadata),
+                other => other,
+            }
+        }
+        other => other,
+    };
+    memlock_retry::patiently(libc::ENOBUFS, with_metadata).map_err(|source| {
+        let is_metadata = match source.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => true,
+            Some(libc::EINVAL) => plain().is_ok(),
+            _ => false,
+        };
+        let step = if is_metadata { Step::RegisterTxMetadata } else { Step::RegisterUmem };
+        Error::os(step, source)
+    })
 }
 
 /// Has a kick send as many frames as the TX ring has entries, where the kernel knows how (6.17).

@@ -4,8 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::XdpSocket;
+use ringtap::error::Step;
 use ringtap::xdp::{Attach, XdpMode, XdpProgram, XdpSocketBuilder};
+use ringtap::{Error, XdpSocket};
 use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace, skip_for_ordinary_users};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +22,24 @@ pub(crate) fn privileged() -> Option<Namespace> {
         return None;
     }
     Some(net)
+}
+
+/// What was opened; `None`, and the test is not run, if this kernel lacks what was asked for and the error says so.
+pub(crate) fn had<T>(opened: ringtap::Result<T>) -> Option<T> {
+    let error = match opened {
+        Ok(opened) => return Some(opened),
+        Err(error) => error,
+    };
+    let Error::Os { step, source, .. } = &error else { panic!("{error}") };
+    let is_lacking = match step {
+        Step::BindMultiBuffer | Step::RegisterTxMetadata => true,
+        Step::LoadProgram => source.raw_os_error() == Some(libc::EINVAL),
+        Step::SetOption(_) => source.raw_os_error() == Some(libc::ENOPROTOOPT),
+        _ => false,
+    };
+    assert!(is_lacking, "{error}");
+    ringtap_lab::skip(&error.to_string());
+    None
 }
 
 pub(crate) fn socket(interface: &str) -> XdpSocketBuilder {

@@ -42,6 +42,13 @@ fn sockets_that_send() {
         "registering the UMEM ({v}, queue 0): No buffer space available (os error 105); raise RLIMIT_MEMLOCK \
          (`ulimit -l`), or ask for fewer frames"
     );
+    let register = (libc::SYS_setsockopt, Some((2, i64::from(libc::XDP_UMEM_REG))));
+    says!(
+        without(register.0, register.1, libc::EOPNOTSUPP, || tx().tx_timestamps(true).build()),
+        Error::Os { step: Step::RegisterTxMetadata, .. },
+        "registering the UMEM with transmit metadata ({v}, queue 0): Operation not supported (os error 95); \
+         `tx_timestamps` and `tx_checksum` need Linux 6.8"
+    );
     says!(
         tx().copy_mode(CopyMode::ZeroCopy).build(),
         Error::Os { step: Step::BindZeroCopy, .. },
