@@ -11,7 +11,7 @@
 
 mod bound;
 mod builder;
-mod figures;
+mod cbpf_to_ebpf;
 mod forward;
 mod kick;
 mod metadata;
@@ -23,11 +23,10 @@ mod sender;
 mod shared;
 mod slot;
 mod socket;
+mod stats;
 mod steering;
-mod translate;
 
 pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};
-pub use self::figures::XdpStatsHandle;
 pub(crate) use self::forward::Forwarding;
 pub(crate) use self::program::try_program;
 pub use self::program::{Attach, XdpProgram};
@@ -37,4 +36,5 @@ pub(crate) use self::shared::Shared;
 pub(crate) use self::slot::Checksum;
 pub use self::slot::XdpTxSlot;
 pub use self::socket::{XdpChunks, XdpSocket};
+pub use self::stats::XdpStatsHandle;
 pub use self::steering::{FlowRule, InstalledRule, SymmetricRss};

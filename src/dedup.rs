@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_batch_gives_each_packet_but_its_duplicates_in_order() {
-        let (mut ring, mut peer) = crate::ring::peer::TestRing::new(1 << 16, 1);
+        let (mut ring, mut peer) = crate::ring::fake_kernel::TestRing::new(1 << 16, 1);
         let mut dedup = Dedup::content(Duration::MAX, 1000);
         // Each content three times, in 200 packets: duplicates stand in each word of bits.
         let packets: Vec<[u8; 60]> = (0..200).map(|number| [number / 3; 60]).collect();

@@ -3,21 +3,21 @@
 //! ```text
 //!   "tcp port 443" ── parse ──┐
 //!   BpfFilter::builder() ─────┴─► what it says ── lower ──► tests ── graph ──► emit ──► program ──► kernel, vm
-//!                                (syntax.rs)    for a link, (tree.rs)                   (validate.rs)
+//!                                (ast.rs)       for a link, (tree.rs)                   (validate.rs)
 //!                                                a target
 //! ```
 
+mod ast;
 mod builder;
+mod display;
 mod emit;
 mod graph;
-mod human;
 mod lex;
 mod listing;
 mod lower;
 mod names;
 mod opcode;
 mod parse;
-mod syntax;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -28,14 +28,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
+use self::ast::Expr;
 pub use self::builder::BpfFilterBuilder;
 use self::graph::Graph;
 use self::listing::Listing;
-use self::syntax::Expr;
 pub use self::vm::Ancillary;
 use crate::error::{Error, FilterError, Result};
 use crate::packet::{LinkType, Packet};
-pub use crate::sys::bpf::BpfInsn;
+pub use crate::sys::cbpf::BpfInsn;
 
 /// The code of `ret #number`.
 const RETURN_NUMBER: u16 = opcode::RET | opcode::K;

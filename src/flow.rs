@@ -13,28 +13,28 @@
 //! `docs/FLOWS.md` says how each part is bounded.
 
 mod accessors;
-mod board;
 mod broadcast;
 mod bytes;
-mod closed;
 mod connections;
 mod consumer;
 mod conversations;
+mod dissect;
 mod expiry;
 pub mod extract;
 mod fragments;
 mod frames;
 mod half;
-mod look;
 mod parser;
 mod protocols;
 mod pump;
 mod queue;
 mod reassemblers;
 mod reassembly;
+mod recently_closed;
 #[cfg(feature = "flow-records")]
 mod record;
 mod sessions;
+mod shard_query;
 mod shards;
 mod stream;
 mod table;
@@ -57,7 +57,6 @@ pub use flowscope::{
     Timestamp as FlowTimestamp,
 };
 
-pub use self::board::{FlowSnapshot, FlowSnapshots};
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::conversations::{Conversation, Conversations};
@@ -74,6 +73,7 @@ pub use self::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats};
 #[cfg(feature = "flow-records")]
 pub use self::record::{FlowDirection, FlowRecord, FlowRecords, RecordFormat, RecordWriter};
 pub use self::sessions::{SessionEvent, SessionStream};
+pub use self::shard_query::{FlowSnapshot, FlowSnapshots};
 pub use self::shards::{FlowShard, FlowShards, FlowShardsBuilder};
 pub use self::stream::{FlowExt, FlowStream};
 pub use self::table::FlowTable;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;
-use crate::sys::netdev::{self, Asker, ETH_FLAG_RXVLAN, ETH_FLAG_TXVLAN, question_socket};
+use crate::sys::netdev::{self, ETH_FLAG_RXVLAN, ETH_FLAG_TXVLAN, Netdev, question_socket};
 use crate::sys::netlink;
 
 /// An interface, as [`interface_info`] found it.
@@ -73,7 +73,7 @@ pub(crate) enum TagTaker {
 
 impl TagTaker {
     /// Of an interface of the calling thread's namespace, which the asker is of as well.
-    pub(crate) fn of(asker: Asker<'_>, name: &str, index: u32) -> Self {
+    pub(crate) fn of(asker: Netdev<'_>, name: &str, index: u32) -> Self {
         match asker.driver(name).is_ok_and(|driver| driver == "veth") {
             true => Self::Peer(netlink::peer(index).ok().flatten()),
             false => Self::Card(index),
@@ -81,7 +81,7 @@ impl TagTaker {
     }
 
     /// Whose offload takes them out now, in any thread.
-    pub(crate) fn stripping(self, asker: Asker<'_>) -> Stripping {
+    pub(crate) fn stripping(self, asker: Netdev<'_>) -> Stripping {
         let (index, flag) = match self {
             Self::Card(index) => (index, ETH_FLAG_RXVLAN),
             Self::Peer(Some(index)) => (index, ETH_FLAG_TXVLAN),
@@ -97,13 +97,13 @@ impl TagTaker {
 }
 
 /// Whose offload takes the tags of an interface's packets out of their bytes; both are of the calling thread's namespace.
-pub(crate) fn stripping(asker: Asker<'_>, name: &str) -> Stripping {
+pub(crate) fn stripping(asker: Netdev<'_>, name: &str) -> Stripping {
     let taker = asker.index(name).map(|index| TagTaker::of(asker, name, index));
     taker.map_or(Stripping::No, |taker| taker.stripping(asker))
 }
 
 /// Receive and transmit queues of an interface of the calling thread's namespace, which the asker is of as well.
-pub(crate) fn queues(asker: Asker<'_>, name: &str) -> Option<(u32, u32)> {
+pub(crate) fn queues(asker: Netdev<'_>, name: &str) -> Option<(u32, u32)> {
     if let Ok(queues) = asker.queues(name) {
         return Some(queues);
     }
@@ -141,7 +141,7 @@ impl InterfaceInfo {
 /// [`Error::NoSuchInterface`], or [`Error::Os`] where the kernel refuses.
 pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
     let socket = question_socket().map_err(|source| ask("index", source).of(name))?;
-    let asker = Asker(socket.as_fd());
+    let asker = Netdev(socket.as_fd());
     let index = asker.index(name).map_err(|source| named(name, "index", source))?;
     let queues = queues(asker, name);
     Ok(InterfaceInfo {

@@ -59,8 +59,7 @@ pub struct AsyncReceiver<S: RxPort> {
 /// Captures packets on this thread's reactor: a `Stream` of zero-copy batches.
 ///
 /// ```no_run
-/// use ringtap::executor;
-/// use ringtap::AsyncCapture;
+/// use ringtap::{AsyncCapture, executor};
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {

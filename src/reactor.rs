@@ -39,7 +39,7 @@ use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
 pub use self::hosted::{Driver, Hosted, Watch};
-pub(crate) use self::kick::{AfterKick, Kicked, Kicker, Next};
+pub(crate) use self::kick::{AfterKick, Kicker, Next, OnKick};
 pub(crate) use self::registration::{Deadline, Registration};
 use self::turn::Shared;
 pub(crate) use self::unpark::Unparker;

@@ -12,23 +12,23 @@
 //! last: so joining in order gives shard N member N, and leaving from the last moves no flow.
 
 mod handle;
-mod intake;
-mod lineup;
 mod plan;
 #[cfg(feature = "af-xdp")]
 mod queues;
 mod run;
 mod runtime;
+mod source;
+mod startup;
 
 use std::future::Future;
 
 pub use self::handle::{AllShardStats, ShardStats, Shards, ShardsReport};
-use self::intake::Fanouts;
 use self::plan::ShardPlan;
 pub use self::plan::ShardSpec;
 #[cfg(feature = "af-xdp")]
 pub use self::queues::{Queues, XdpShardsBuilder};
 pub use self::runtime::{BuiltIn, Runtime};
+use self::source::Fanouts;
 #[cfg(feature = "flow")]
 use crate::afpacket::FanoutFlags;
 use crate::afpacket::{Capture, CaptureBuilder, FanoutMode};

@@ -4,19 +4,19 @@
 //! values, name the [`Step`](crate::error::Step) that failed, and hold no state; [`Mapping`] is the one
 //! type that owns something, a stretch of memory.
 
-pub(crate) mod bpf;
+pub(crate) mod cbpf;
 #[cfg(feature = "af-xdp")]
-pub(crate) mod bpf_program;
+pub(crate) mod ebpf;
 pub(crate) mod event;
 pub(crate) mod fork;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod hostile;
+pub(crate) mod memlock_retry;
 pub(crate) mod mmap;
 pub(crate) mod netdev;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod packet_socket;
-pub(crate) mod patience;
 pub(crate) mod sockopt;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod steering;

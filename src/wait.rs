@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use self::stall::{Judged, Patience, Stall};
+pub(crate) use self::stall::{Backoff, KickOutcome, Stall};
 use crate::error::Result;
 use crate::sys::event::{Beacon, Interest};
 

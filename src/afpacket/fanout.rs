@@ -10,7 +10,7 @@ use bitflags::bitflags;
 use crate::error::{Error, Result};
 use crate::filter::BpfFilter;
 use crate::packet::LinkType;
-use crate::sys::bpf::{self, BpfInsn};
+use crate::sys::cbpf::{self, BpfInsn};
 use crate::sys::sockopt;
 
 /// How a fanout group chooses the member that gets a packet.
@@ -66,8 +66,8 @@ impl FanoutMode {
 
     fn load_program(&self, socket: BorrowedFd<'_>) -> Result<()> {
         match self {
-            Self::Cbpf(program) => bpf::fanout_classic(socket, program),
-            Self::Ebpf(program) => bpf::fanout_extended(socket, program),
+            Self::Cbpf(program) => cbpf::fanout_classic(socket, program),
+            Self::Ebpf(program) => cbpf::fanout_extended(socket, program),
             _ => Ok(()),
         }
     }

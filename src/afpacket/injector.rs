@@ -17,10 +17,10 @@ use crate::packet::{Framing, Offload, TxTimestamp};
 use crate::ring::slot::TxRing;
 use crate::stats::InjectorStats;
 use crate::sys::event::{self, Interest};
-use crate::sys::netdev::Asker;
+use crate::sys::netdev::Netdev;
 use crate::sys::tx_timestamp;
 use crate::trace;
-use crate::wait::{Judged, Patience, Stall};
+use crate::wait::{Backoff, KickOutcome, Stall};
 
 /// As much of a frame as says whether it has a tag.
 const HEAD: usize = 14;
@@ -176,15 +176,15 @@ impl Injector {
     }
 
     fn flush_until(&mut self, deadline: Option<Instant>) -> Result<bool> {
-        let mut patience = Patience::new();
+        let mut backoff = Backoff::new();
         loop {
-            match self.kick_patiently(&mut patience)? {
+            match self.kick_once(&mut backoff)? {
                 Stall::Done => return Ok(true),
                 Stall::Link => return Err(self.link_down()),
                 _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                     return Ok(false);
                 }
-                stall => self.wait(stall, &mut patience)?,
+                stall => self.wait(stall, &mut backoff)?,
             }
         }
     }
@@ -226,9 +226,9 @@ impl Injector {
     /// As [`flush`](Self::flush).
     pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
-        let mut patience = Patience::new();
+        let mut backoff = Backoff::new();
         loop {
-            let stall = self.kick_patiently(&mut patience)?;
+            let stall = self.kick_once(&mut backoff)?;
             if self.ring.in_use() == 0 {
                 return Ok(true);
             }
@@ -237,8 +237,8 @@ impl Injector {
             }
             match stall {
                 Stall::Link => return Err(self.link_down()),
-                Stall::Done => patience.sleep(), // nothing reports that a frame was sent
-                stall => self.wait(stall, &mut patience)?,
+                Stall::Done => backoff.sleep(), // nothing reports that a frame was sent
+                stall => self.wait(stall, &mut backoff)?,
             }
         }
     }
@@ -313,10 +313,10 @@ impl Injector {
         Ok(stamp.map(|(frame, timestamp)| TxTimestamp { frame, timestamp }))
     }
 
-    fn kick_patiently(&mut self, patience: &mut Patience) -> Result<Stall> {
-        let Judged { stall, has_progressed } = self.kick()?;
+    fn kick_once(&mut self, backoff: &mut Backoff) -> Result<Stall> {
+        let KickOutcome { stall, has_progressed } = self.kick()?;
         if has_progressed {
-            *patience = Patience::new();
+            *backoff = Backoff::new();
         }
         Ok(stall)
     }
@@ -407,7 +407,7 @@ impl Injector {
 
     /// Learns the interface's MTU anew. With offloads the kernel does not check lengths itself.
     pub(crate) fn learn_mtu(&mut self) {
-        if let Ok(mtu) = Asker(self.socket.as_fd()).mtu_of(self.index) {
+        if let Ok(mtu) = Netdev(self.socket.as_fd()).mtu_of(self.index) {
             self.mtu = mtu as usize;
         }
     }
@@ -416,31 +416,31 @@ impl Injector {
         if self.ring.available() > 0 {
             return Ok(());
         }
-        let mut patience = Patience::new();
+        let mut backoff = Backoff::new();
         loop {
-            let stall = self.kick_patiently(&mut patience)?;
+            let stall = self.kick_once(&mut backoff)?;
             if self.ring.available() > 0 {
                 return Ok(());
             }
             match stall {
                 Stall::Link => return Err(self.link_down()),
-                Stall::Done => patience.sleep(),
-                stall => self.wait(stall, &mut patience)?,
+                Stall::Done => backoff.sleep(),
+                stall => self.wait(stall, &mut backoff)?,
             }
         }
     }
 
-    fn wait(&self, stall: Stall, patience: &mut Patience) -> Result<()> {
+    fn wait(&self, stall: Stall, backoff: &mut Backoff) -> Result<()> {
         match stall {
             Stall::Done | Stall::Again => {}
-            Stall::Queue | Stall::Link => patience.sleep(),
+            Stall::Queue | Stall::Link => backoff.sleep(),
             Stall::Buffer => {
-                let limit = Some(Patience::LONGEST);
+                let limit = Some(Backoff::LONGEST);
                 let [socket, _] =
                     event::poll([Interest::Writable(self.socket.as_fd()), Interest::Not], limit)
                         .map_err(|source| Error::os(Step::Wait, source).of(&self.name))?;
                 if socket.error || !(socket.writable || socket.interrupted) {
-                    patience.sleep(); // unread timestamps raise an error: do not spin on it
+                    backoff.sleep(); // unread timestamps raise an error: do not spin on it
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::open::{index_of, map_ring, vanished};
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload};
 use crate::ring::slot::TxRing;
-use crate::sys::netdev::Asker;
+use crate::sys::netdev::Netdev;
 use crate::sys::{packet_socket, sockopt, tx_timestamp};
 use crate::trace;
 
@@ -146,7 +146,7 @@ impl InjectorBuilder {
 
     /// The interface's MTU, and what it takes beyond that.
     fn ask(&self, socket: BorrowedFd<'_>, name: &str) -> Result<(usize, Framing)> {
-        let asker = Asker(socket);
+        let asker = Netdev(socket);
         let failed =
             |what| move |source| vanished(Error::os(Step::QueryInterface(what), source), name);
         let mtu = asker.mtu(name).map_err(failed("MTU"))? as usize;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, Step};
 use crate::packet::Offload;
 use crate::ring::slot::Progress;
 use crate::sys::packet_socket;
-use crate::wait::{Judged, Stall};
+use crate::wait::{KickOutcome, Stall};
 
 /// How long a frame may block others if it is probably refused for what it is: it has an offload, or is at least as long
 /// as a refused one.
@@ -94,17 +94,17 @@ impl HeadPatience {
 
 impl Injector {
     /// One kick, if there is anything to hand over, and what it came to.
-    pub(crate) fn kick(&mut self) -> Result<Judged> {
+    pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
         self.ring.look();
         if self.ring.pending() == 0 {
-            return Ok(Judged { stall: Stall::Done, has_progressed: false });
+            return Ok(KickOutcome { stall: Stall::Done, has_progressed: false });
         }
         let answer = packet_socket::kick(self.socket.as_fd());
         self.judge(answer)
     }
 
     /// What a kick came to: the ring says how far the kernel got, `answer` only why not further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         self.stats.kicks += 1;
         let (before, refused) = (self.ring.pending(), self.ring.refused());
         self.ring.look();
@@ -124,7 +124,7 @@ impl Injector {
             (stall, has_progressed) = (Stall::Done, true);
         }
         self.share_stats();
-        Ok(Judged { stall, has_progressed })
+        Ok(KickOutcome { stall, has_progressed })
     }
 
     /// Whether the frame at the head was just refused, because the kernel would not take it for too long, or ever.

@@ -18,15 +18,15 @@ use std::sync::Arc;
 use super::builder::{CaptureBuilder, TimestampSource};
 use super::capture::Capture;
 use super::fanout::{JoinError, Membership};
+use super::gate::{Intake, SocketFilter};
 use super::geometry::{RingLayout, RxGeometry};
-use super::intake::{Decider, Intake};
 use super::outgoing;
 use super::rx::RxRing;
 use super::socket::Socket;
 use crate::error::{Error, GeometryError, Result, Step};
 use crate::packet::LinkType;
-use crate::ring::extras::Extras;
-use crate::sys::netdev::Asker;
+use crate::ring::rx_features::Extras;
+use crate::sys::netdev::Netdev;
 use crate::sys::{Mapping, packet_socket, sockopt};
 
 /// What to open, checked: nothing was asked of the kernel yet.
@@ -51,7 +51,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The geometry, with frames for the packets of the interface.
-    fn geometry(&self, asker: Asker<'_>) -> Result<RxGeometry> {
+    fn geometry(&self, asker: Netdev<'_>) -> Result<RxGeometry> {
         let sizes = self.options.sizes;
         if sizes.layout == RingLayout::Blocks || sizes.frame_size.is_some() {
             return Ok(self.geometry);
@@ -67,14 +67,14 @@ impl<'a> Plan<'a> {
     pub(super) fn open(self, fd: OwnedFd) -> Result<Capture> {
         let Self { options, name, .. } = self;
         let index = index_of(fd.as_fd(), name)?;
-        let geometry = self.geometry(Asker(fd.as_fd()))?;
+        let geometry = self.geometry(Netdev(fd.as_fd()))?;
         if options.timestamp_source == TimestampSource::RawHardware {
-            check_clock(Asker(fd.as_fd()), name)?;
+            check_clock(Netdev(fd.as_fd()), name)?;
         }
         set_version(fd.as_fd(), geometry.layout())?;
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
-        let decider = options.filter.clone().map_or(Decider::Nobody, Decider::Classic);
+        let decider = options.filter.clone().map_or(SocketFilter::Nobody, SocketFilter::Classic);
         let asks = options.effective_membership().is_some_and(|group| group.ignores_outgoing());
         let skips_outgoing = asks && !outgoing::are_left_out_by_groups();
         let link = link_of(fd.as_fd(), name)?;
@@ -100,14 +100,14 @@ impl<'a> Plan<'a> {
 }
 
 pub(super) fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
-    Asker(socket).index(name).map_err(|source| match source.raw_os_error() {
+    Netdev(socket).index(name).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
         _ => Error::os(Step::QueryInterface("index"), source),
     })
 }
 
 /// An error where the interface has no clock that stamps what it receives.
-fn check_clock(asker: Asker<'_>, name: &str) -> Result<()> {
+fn check_clock(asker: Netdev<'_>, name: &str) -> Result<()> {
     // A driver that cannot be asked has none.
     match asker.rx_stamps(name).unwrap_or((false, false)) {
         (true, _) => Ok(()),
@@ -119,7 +119,7 @@ fn check_clock(asker: Asker<'_>, name: &str) -> Result<()> {
 
 /// What the interface's packets begin with.
 fn link_of(socket: BorrowedFd<'_>, name: &str) -> Result<Option<LinkType>> {
-    let hardware = Asker(socket).hardware(name);
+    let hardware = Netdev(socket).hardware(name);
     let hardware = hardware.map_err(|source| Error::os(Step::QueryInterface("kind"), source));
     Ok(LinkType::of_hardware(hardware.map_err(|error| vanished(error, name))?))
 }

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
-use crate::sys::bpf::{self, BpfInsn};
-use crate::sys::netdev::Asker;
+use crate::sys::cbpf::{self, BpfInsn};
+use crate::sys::netdev::Netdev;
 use crate::sys::packet_socket;
 
 /// An EtherType for local experiments (IEEE 802): nobody takes such a packet.
@@ -49,7 +49,7 @@ pub(super) fn are_left_out_by_groups() -> bool {
 /// hands that over before the call returns (`dev_queue_xmit_nit`).
 fn try_on_loopback() -> Option<bool> {
     let (member, sender) = (packet_socket::open().ok()?, packet_socket::open().ok()?);
-    let index = Asker(member.as_fd()).index("lo").ok()?;
+    let index = Netdev(member.as_fd()).index("lo").ok()?;
     let only_ours = [
         BpfInsn { code: LOAD_BYTE, jt: 0, jf: 0, k: DIRECTION },
         BpfInsn { code: IF_EQUAL, jt: 0, jf: 3, k: PACKET_OUTGOING },
@@ -58,7 +58,7 @@ fn try_on_loopback() -> Option<bool> {
         BpfInsn::ret(u32::MAX),
         BpfInsn::ret(0),
     ];
-    bpf::attach(member.as_fd(), &only_ours).ok()?;
+    cbpf::attach(member.as_fd(), &only_ours).ok()?;
     packet_socket::bind(member.as_fd(), index, packet_socket::ALL).ok()?;
     let flags = FanoutFlags::IGNORE_OUTGOING;
     Membership { mode: FanoutMode::Hash, group: None, flags }.join(member.as_fd()).ok()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use super::geometry::{RingLayout, RxGeometry};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
-use crate::ring::extras::Extras;
+use crate::ring::rx_features::Extras;
 use crate::ring::slot::FrameRing;
 use crate::sys::Mapping;
 

@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::intake::{Decider, Intake};
+use super::gate::{Intake, SocketFilter};
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;
 use crate::stats::CaptureStats;
-use crate::sys::netdev::Asker;
+use crate::sys::netdev::Netdev;
 use crate::sys::{packet_socket, sockopt};
 
 /// A bound packet socket.
@@ -79,7 +79,7 @@ impl Socket {
     }
 
     /// Changes what decides of packets.
-    pub(super) fn set_decider(&self, decider: Decider) -> Result<()> {
+    pub(super) fn set_decider(&self, decider: SocketFilter) -> Result<()> {
         self.intake.set(self.fd.as_fd(), decider).map_err(|error| error.of(&self.name))
     }
 
@@ -116,7 +116,7 @@ impl Socket {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        Asker(self.fd.as_fd()).is_up(self.index)
+        Netdev(self.fd.as_fd()).is_up(self.index)
     }
 }
 

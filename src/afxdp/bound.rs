@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::figures::Figures;
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
+use super::stats::Figures;
 use crate::error::{Error, Result, Step};
 use crate::interface::{TagTaker, queues, stripping};
 use crate::packet::{Framing, LinkType, Timestamp};
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
-use crate::sys::netdev::{Asker, question_socket};
+use crate::sys::netdev::{Netdev, question_socket};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Bound {
 
     /// An error where VLAN tags of its packets are beside their bytes.
     pub(super) fn check_tags(&self) -> Result<()> {
-        self.tag_taker.stripping(Asker(self.asker.as_fd())).refuse(&self.name)
+        self.tag_taker.stripping(Netdev(self.asker.as_fd())).refuse(&self.name)
     }
 
     /// Where its packets come from, as far as it is the same for all.
@@ -115,7 +115,7 @@ impl Bound {
 
     /// The interface's MTU: the most bytes behind a frame's link-layer header.
     pub(super) fn mtu(&self) -> Result<u32> {
-        Asker(self.asker.as_fd())
+        Netdev(self.asker.as_fd())
             .mtu_of(self.index)
             .map_err(|source| self.failed(Step::QueryInterface("MTU"), source))
     }
@@ -131,7 +131,7 @@ impl Bound {
 
     /// Looks whether the interface is still there, whatever its name is now.
     pub(super) fn check_link(&self) -> Result<()> {
-        match Asker(self.asker.as_fd()).exists(self.index) {
+        match Netdev(self.asker.as_fd()).exists(self.index) {
             true => Ok(()),
             false => Err(Error::InterfaceGone { name: self.name.clone() }),
         }
@@ -198,10 +198,10 @@ pub(super) fn queue_count(name: &str) -> Result<Option<u32>> {
 fn ask<T>(
     name: &str,
     what: &'static str,
-    question: impl FnOnce(Asker<'_>) -> io::Result<T>,
+    question: impl FnOnce(Netdev<'_>) -> io::Result<T>,
 ) -> Result<T> {
     let socket = asker().map_err(|error| error.of(name))?;
-    question(Asker(socket.as_fd())).map_err(|source| match source.raw_os_error() {
+    question(Netdev(socket.as_fd())).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
         _ => Error::os(Step::QueryInterface(what), source).of(name),
     })

@@ -6,14 +6,14 @@ use std::time::Instant;
 use super::sender::XdpSender;
 use crate::error::{Error, Result, Step};
 use crate::sys::packet_socket;
-use crate::wait::{Judged, Patience, Stall};
+use crate::wait::{Backoff, KickOutcome, Stall};
 
 impl XdpSender {
     /// One kick, if there is anything to hand over, and what it came to.
-    pub(crate) fn kick(&mut self) -> Result<Judged> {
+    pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
         if self.tx.outstanding() == 0 {
             let has_progressed = self.reclaim() > 0;
-            return Ok(Judged { stall: Stall::Done, has_progressed });
+            return Ok(KickOutcome { stall: Stall::Done, has_progressed });
         }
         let is_awake = self.options.is_told_to_kick && !self.tx.ring().needs_wakeup();
         if is_awake {
@@ -29,7 +29,7 @@ impl XdpSender {
     }
 
     /// What a kick came to: the rings say how far the kernel got, `answer` only why not further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         let before = self.tx.known_outstanding();
         let left = self.tx.outstanding();
         let has_moved = left < before;
@@ -58,7 +58,7 @@ impl XdpSender {
                 return Err(self.bound.failed(step, io::Error::from_raw_os_error(errno)));
             }
         };
-        Ok(Judged { stall, has_progressed })
+        Ok(KickOutcome { stall, has_progressed })
     }
 
     /// Kicks and waits until `is_so`: whether it is, in time.
@@ -67,11 +67,11 @@ impl XdpSender {
         is_so: impl Fn(&mut Self) -> bool,
         deadline: Option<Instant>,
     ) -> Result<bool> {
-        let mut patience = Patience::new();
+        let mut backoff = Backoff::new();
         while !is_so(self) {
-            let Judged { stall, has_progressed } = self.kick()?;
+            let KickOutcome { stall, has_progressed } = self.kick()?;
             if has_progressed {
-                patience = Patience::new();
+                backoff = Backoff::new();
             }
             if is_so(self) {
                 break;
@@ -83,7 +83,7 @@ impl XdpSender {
                 Stall::Link => return Err(Error::LinkDown { name: self.bound.name.clone() }),
                 Stall::Again => {}
                 // Nothing reports a completion.
-                Stall::Done | Stall::Buffer | Stall::Queue => patience.sleep(),
+                Stall::Done | Stall::Buffer | Stall::Queue => backoff.sleep(),
             }
         }
         Ok(true)

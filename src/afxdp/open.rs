@@ -15,9 +15,9 @@ use super::shared::Shared;
 use super::socket::XdpSocket;
 use crate::error::{Error, GeometryError, Result, Step};
 use crate::interface::TagTaker;
-use crate::ring::index::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
 use crate::ring::umem::{Chunk, Umem};
-use crate::sys::netdev::Asker;
+use crate::ring::xsk_ring::{Consumer, Descriptor, Entry, IndexLayout, IndexRing, Producer};
+use crate::sys::netdev::Netdev;
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::trace;
@@ -85,7 +85,7 @@ fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     }
     orphans::let_go(Place::new(socket.as_fd(), index, options.queue));
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
-    let tag_taker = TagTaker::of(Asker(asker.as_fd()), name, index);
+    let tag_taker = TagTaker::of(Netdev(asker.as_fd()), name, index);
     let (name, queue) = (name.to_owned(), options.queue);
     let parts = Parts {
         socket,

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::bound::{check_tags, index_of, link_of, queue_count};
-use super::translate::translate;
+use super::cbpf_to_ebpf::translate;
 use crate::error::{Error, Result, Step};
 use crate::filter::{BpfFilter, FilterTarget};
-use crate::sys::bpf_program::{self, Insn};
+use crate::sys::ebpf::{self, Insn};
 use crate::sys::netlink;
 
 /// How an XDP program is attached.
@@ -55,14 +55,14 @@ fn load(
     program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
 ) -> Result<(OwnedFd, OwnedFd)> {
     let load = |source| Error::os(Step::LoadProgram, source);
-    let map = bpf_program::create_xskmap(queues).map_err(load)?;
+    let map = ebpf::create_xskmap(queues).map_err(load)?;
     let program = program(map.as_raw_fd()).map_err(load)?;
-    Ok((bpf_program::load(&program, has_frags).map_err(load)?, map))
+    Ok((ebpf::load(&program, has_frags).map_err(load)?, map))
 }
 
 /// Whether this kernel and this process can load the program that redirects everything; attaches nothing.
 pub(crate) fn try_program() -> Result<()> {
-    load(1, false, |map| Ok(bpf_program::redirect(map).to_vec())).map(drop)
+    load(1, false, |map| Ok(ebpf::redirect(map).to_vec())).map(drop)
 }
 
 impl XdpProgram {
@@ -85,7 +85,7 @@ impl XdpProgram {
     }
 
     fn redirect(interface: &str, attach: Attach, has_frags: bool) -> Result<Self> {
-        Self::of(interface, attach, has_frags, |map| Ok(bpf_program::redirect(map).to_vec()))
+        Self::of(interface, attach, has_frags, |map| Ok(ebpf::redirect(map).to_vec()))
     }
 
     /// Attaches a program that redirects what a filter accepts, and lets everything else pass to the stack: so
@@ -105,7 +105,7 @@ impl XdpProgram {
         if classic != filter.program(FilterTarget::Socket) {
             check_tags(interface)?;
         }
-        let has_frags = bpf_program::knows_frags();
+        let has_frags = ebpf::knows_frags();
         Self::of(interface, attach, has_frags, |map| translate(classic, map, has_frags))
     }
 
@@ -155,7 +155,7 @@ impl XdpProgram {
         program: OwnedFd,
         map: OwnedFd,
     ) -> Result<Self> {
-        let in_mode = |flags| bpf_program::attach(program.as_fd(), index, flags);
+        let in_mode = |flags| ebpf::attach(program.as_fd(), index, flags);
         let (link, is_generic) = match attach {
             Attach::Native => (in_mode(NATIVE), false),
             Attach::Generic => (in_mode(GENERIC), true),
@@ -202,7 +202,7 @@ impl XdpProgram {
     }
 
     pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
-        bpf_program::register(self.0.map.as_fd(), queue, socket).map_err(|source| {
+        ebpf::register(self.0.map.as_fd(), queue, socket).map_err(|source| {
             Error::os(Step::RegisterSocket, source)
                 .of(format_args!("{}, queue {queue}", self.0.interface))
         })
@@ -210,6 +210,6 @@ impl XdpProgram {
 
     pub(super) fn unregister(&self, queue: u32) {
         // What is not there any more is out.
-        let _ = bpf_program::unregister(self.0.map.as_fd(), queue);
+        let _ = ebpf::unregister(self.0.map.as_fd(), queue);
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bound::Bound;
-use super::figures::XdpStatsHandle;
 use super::socket::XdpChunks;
+use super::stats::XdpStatsHandle;
 use crate::error::{Result, Step};
 use crate::ring::batch::PacketBatch;
-use crate::ring::index::{Consumer, Descriptor, Producer};
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};
+use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
 use crate::stats::XdpStats;
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;

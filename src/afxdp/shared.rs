@@ -3,9 +3,9 @@
 use std::sync::{Arc, Weak};
 
 use super::bound::Bound;
-use super::figures::XdpStatsHandle;
 use super::metadata::Asks;
 use super::orphans::Orphans;
+use super::stats::XdpStatsHandle;
 use crate::error::Result;
 use crate::ring::umem::Umem;
 use crate::stats::XdpStats;

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::builder::XdpSocketBuilder;
-use super::figures::XdpStatsHandle;
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
 use super::sender::XdpSender;
 use super::shared::{Shared, SharedUmem};
 use super::slot::XdpTxSlot;
+use super::stats::XdpStatsHandle;
 use crate::error::{Error, Result};
 use crate::packet::{LinkType, TxTimestamp};
 use crate::ring::batch::PacketBatch;

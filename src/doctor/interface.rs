@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use super::Finding;
 use crate::interface::{InterfaceInfo, Stripping, interface_info, stripping};
-use crate::sys::netdev::{Asker, ETH_FLAG_LRO, question_socket};
+use crate::sys::netdev::{ETH_FLAG_LRO, Netdev, question_socket};
 
 pub(super) fn look(name: &str) -> Vec<Finding> {
     let info = match interface_info(name) {
@@ -13,7 +13,7 @@ pub(super) fn look(name: &str) -> Vec<Finding> {
     };
     let mut findings = vec![link(&info), queues(&info)];
     if let Ok(socket) = question_socket() {
-        findings.extend(card(Asker(socket.as_fd()), name));
+        findings.extend(card(Netdev(socket.as_fd()), name));
     }
     #[cfg(feature = "af-xdp")]
     findings.extend(xdp(&info));
@@ -60,7 +60,7 @@ fn queues(info: &InterfaceInfo) -> Finding {
     }
 }
 
-fn card(asker: Asker<'_>, name: &str) -> Vec<Finding> {
+fn card(asker: Netdev<'_>, name: &str) -> Vec<Finding> {
     let flags = asker.offload_flags(name).ok();
     let has = |flag: u32| flags.map(|flags| flags & flag != 0);
     let unknown = |subject| Finding::unknown(subject, "the driver does not say");

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::BpfFilter;
+use super::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
 use super::parse::{MAX_HEIGHT, MAX_PRIMITIVES};
-use super::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
 use crate::error::Result;
 use crate::packet::LinkType;
 
@@ -254,7 +254,7 @@ impl BpfFilterBuilder {
         }
         let filter = BpfFilter::of(Arc::new(self.expr()), LinkType::ETHERNET, false)?;
         let is_never =
-            |program: &[crate::sys::bpf::BpfInsn]| matches!(program, [only] if only.k == 0);
+            |program: &[crate::sys::cbpf::BpfInsn]| matches!(program, [only] if only.k == 0);
         if !is_empty && is_never(filter.program(super::FilterTarget::Socket)) {
             let why = "terms that can hold together: these never do";
             return Err(super::FilterError::whole(why).into());

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::ast::{ArithOp, Width};
 use super::graph::{Goal, Graph, Node};
-use super::syntax::{ArithOp, Width};
 use super::tree::{Compare, Test, Value};
 use super::{FilterError, opcode as op};
-use crate::sys::bpf::{BpfInsn, MAX_INSTRUCTIONS};
+use crate::sys::cbpf::{BpfInsn, MAX_INSTRUCTIONS};
 
 /// Cells of scratch memory (`BPF_MEMWORDS`).
 const CELLS: u32 = 16;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::FilterError;
 use super::tree::{Compare, Condition, Test};
-use crate::sys::bpf::MAX_INSTRUCTIONS;
+use crate::sys::cbpf::MAX_INSTRUCTIONS;
 
 /// More are not looked into: some turn out to be needless, but not so many.
 const MAX_TESTS: usize = 4 * MAX_INSTRUCTIONS;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::opcode as op;
-use crate::sys::bpf::BpfInsn;
+use crate::sys::cbpf::BpfInsn;
 
 /// A program's instructions, one a line.
 pub(super) struct Listing<'a>(pub(super) &'a [BpfInsn]);

@@ -10,7 +10,7 @@ mod label;
 
 use std::rc::Rc;
 
-use super::syntax::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
+use super::ast::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
 use super::{FilterError, FilterTarget};
 use crate::packet::LinkType;

@@ -1,6 +1,6 @@
 //! Names with numbers: ports, protocols, and the named offsets and constants of pcap-filter(7).
 
-use super::syntax::Transport;
+use super::ast::Transport;
 
 /// A port's name, and the transports it is registered for (`None`: TCP and UDP).
 pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {

@@ -7,8 +7,8 @@ mod arith;
 mod id;
 
 use super::FilterError;
+use super::ast::{Expr, Family, Primitive, Protocol, Side};
 use super::lex::{Lexeme, Token, split};
-use super::syntax::{Expr, Family, Primitive, Protocol, Side};
 
 /// The longest text that is looked at, in bytes.
 const MAX_TEXT: usize = 64 << 10;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::syntax::{ArithOp, Width};
+use super::ast::{ArithOp, Width};
 
 /// A condition made of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]

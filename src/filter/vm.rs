@@ -2,7 +2,7 @@
 
 use super::opcode as op;
 use crate::packet::{PacketDirection, VlanTag};
-use crate::sys::bpf::BpfInsn;
+use crate::sys::cbpf::BpfInsn;
 
 /// The first offset that stands for what the kernel knows of a packet (`SKF_AD_OFF`, linux/filter.h).
 pub(super) const ANCILLARY: u32 = 0xffff_f000;

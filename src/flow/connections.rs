@@ -13,9 +13,9 @@ use flowscope::{
 
 use super::bytes::Lend;
 use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
+use super::dissect::Look;
 use super::frames::Frame;
 use super::half::{HalfStream, Piece};
-use super::look::Look;
 use super::pump::Intake;
 use super::reassembly::{ReassemblyConfig, ReassemblyStats, Waiting};
 use super::table::FlowTable;

@@ -9,8 +9,8 @@ use flowscope::{
 };
 
 use super::bytes::{Lend, StreamBytes};
+use super::dissect::TcpHeader;
 use super::half::{HalfStream, Piece, Segment};
-use super::look::TcpHeader;
 
 /// What is passed on of a flow.
 pub(super) enum Data<'a> {

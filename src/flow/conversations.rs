@@ -130,8 +130,7 @@ impl<K: Clone> Consumer<K> for Talking {
 /// ```no_run
 /// use futures_util::StreamExt;
 /// use ringtap::flow::{FlowChunk, FlowExt, extract::FiveTuple};
-/// use ringtap::executor;
-/// use ringtap::AsyncCapture;
+/// use ringtap::{AsyncCapture, executor};
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use flowscope::extractor::{TcpFlags, TcpInfo};
 
+use super::dissect::TcpHeader;
 use super::fragments::{FragmentStats, Fragments, Taken, network};
-use super::look::TcpHeader;
 use crate::packet::Packet;
 
 /// The most bytes of fragments that wait for others.

@@ -10,8 +10,8 @@ use flowscope::{EndReason, FlowEvent, FlowExtractor, FlowSide, KeyFields, L4Prot
 
 pub use self::writer::{RecordFormat, RecordWriter};
 use super::bytes::Lend;
+use super::dissect::Noted;
 use super::frames::{self, Frame};
-use super::look::Noted;
 use super::pump::{FlowSource, Intake, Pump};
 use super::stream::FlowStream;
 use super::table::FlowTable;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use flowscope::{FlowExtractor, FlowTrackerConfig};
 
-use super::board::{Board, FlowSnapshots, Seat};
+use super::shard_query::{Board, FlowSnapshots, ShardResponder};
 use super::stream::{FlowExt, FlowStream};
 use crate::afpacket::FanoutFlags;
 use crate::error::Result;
@@ -85,7 +85,7 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
             if let Some(config) = &config {
                 flows = flows.with_config(config.clone());
             }
-            flows.table_mut().sit_down(Seat::new(Arc::clone(&of_shards), index));
+            flows.table_mut().set_responder(ShardResponder::new(Arc::clone(&of_shards), index));
             work(FlowShard { flows, others: shard.others, index, count, core, stop })
         })?;
         Ok(FlowShards { shards, board })

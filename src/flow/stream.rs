@@ -41,8 +41,7 @@ impl<St: Stream> FlowExt for St {}
 /// ```no_run
 /// use futures_util::StreamExt;
 /// use ringtap::flow::{FlowEvent, FlowExt, extract::FiveTuple};
-/// use ringtap::executor;
-/// use ringtap::AsyncCapture;
+/// use ringtap::{AsyncCapture, executor};
 ///
 /// # fn main() -> ringtap::Result<()> {
 /// executor::block_on(async {

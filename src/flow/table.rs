@@ -13,12 +13,12 @@ use flowscope::{
     FlowTrackerStats, L4Proto, PacketView, Timestamp as FlowTime,
 };
 
-use super::board::Seat;
-use super::closed::Closed;
+use super::dissect::Noted;
 use super::expiry::Expiry;
 use super::fragments::FragmentStats;
 use super::frames::{Frame, Frames};
-use super::look::Noted;
+use super::recently_closed::Closed;
+use super::shard_query::ShardResponder;
 use crate::packet::Packet;
 
 /// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
@@ -56,7 +56,7 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     /// Packets of a loopback that were left out.
     loopback_copies: u64,
     /// Where it is asked for its flows.
-    seat: Option<Seat<E::Key>>,
+    responder: Option<ShardResponder<E::Key>>,
 }
 
 impl<E: FlowExtractor> FlowTable<E> {
@@ -92,7 +92,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             tells_ends: false,
             phantoms: FlowTrackerStats::default(),
             loopback_copies: 0,
-            seat: None,
+            responder: None,
         }
     }
 
@@ -143,9 +143,9 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
     ) -> FlowTable<E, T> {
         let config = self.config();
-        let Self { tracker, idle_timeout, seat, closed, frames, clock, .. } = self;
+        let Self { tracker, idle_timeout, responder, closed, frames, clock, .. } = self;
         let table = FlowTable::with_config_and_state(tracker.into_extractor(), config, init);
-        FlowTable { idle_timeout, seat, closed, frames, clock, ..table }
+        FlowTable { idle_timeout, responder, closed, frames, clock, ..table }
     }
 
     /// Takes a packet in: what it has brought about is added to `events`.

@@ -7,7 +7,7 @@ use crate::afpacket::{Capture, Injector};
 use crate::error::Result;
 use crate::packet::Offload;
 use crate::ring::batch::PacketBatch;
-use crate::wait::{Empty, Judged, StopHandle};
+use crate::wait::{Empty, KickOutcome, StopHandle};
 
 /// A bound socket as [`AsyncReceiver`](super::AsyncReceiver) sees it. Sealed: implemented by this crate's sockets.
 pub trait RxPort: Sealed {}
@@ -80,9 +80,9 @@ pub trait SealedTx: Unpin + 'static {
     /// The descriptor to kick.
     fn descriptor(&self) -> BorrowedFd<'_>;
     /// One kick, if there is anything to hand over, and what it came to.
-    fn kick(&mut self) -> Result<Judged>;
+    fn kick(&mut self) -> Result<KickOutcome>;
     /// What a kick came to that was answered like this.
-    fn judge(&mut self, answer: io::Result<()>) -> Result<Judged>;
+    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome>;
     /// Frames committed that the kernel has not begun to send.
     fn pending(&mut self) -> usize;
     /// Whether everything that was committed is sent.
@@ -114,11 +114,11 @@ impl SealedTx for Injector {
         self.as_fd()
     }
 
-    fn kick(&mut self) -> Result<Judged> {
+    fn kick(&mut self) -> Result<KickOutcome> {
         self.kick()
     }
 
-    fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         self.judge(answer)
     }
 

@@ -22,9 +22,9 @@ use super::pacer::Pacer;
 use super::port::TxPort;
 use super::tx_slot::AsyncTxSlot;
 use crate::error::{Error, Result};
-use crate::reactor::{AfterKick, Kicked, Kicker, Next, Reactor, Registration};
+use crate::reactor::{AfterKick, Kicker, Next, OnKick, Reactor, Registration};
 use crate::time::{self, Sleep};
-use crate::wait::{Judged, Patience, Stall};
+use crate::wait::{Backoff, KickOutcome, Stall};
 
 /// How often a sender looks after an interface that is down.
 const LINK_CHECK: Duration = Duration::from_millis(20);
@@ -40,7 +40,7 @@ pub struct AsyncSender<T: TxPort> {
     kicker: Kicker,
     writable: Registration,
     look_again: Option<Sleep>,
-    patience: Patience,
+    backoff: Backoff,
     /// The port while a slot or a reference to it is out. What was forgotten there is still here, and goes back
     /// with the next call.
     lent: Option<Box<T>>,
@@ -56,14 +56,14 @@ struct TxCore<T> {
     missed: Cell<Option<i32>>,
     /// Whom a kick's answer wakes.
     waiter: Cell<Option<Waker>>,
-    patience: Cell<Patience>,
+    backoff: Cell<Backoff>,
     /// What ended the sender, for the next call to report.
     fault: Cell<Option<Error>>,
     /// Whether the next kick waits for its time: nobody else is to kick before.
     is_stalled: Cell<bool>,
 }
 
-impl<T: TxPort> Kicked for TxCore<T> {
+impl<T: TxPort> OnKick for TxCore<T> {
     fn kicked(&self, errno: i32) -> AfterKick {
         self.is_stalled.set(false);
         if errno == libc::ECANCELED {
@@ -85,8 +85,8 @@ impl<T: TxPort> Kicked for TxCore<T> {
 
 impl<T> TxCore<T> {
     /// The next step after a kick with this outcome, and whom to wake.
-    fn after(&self, judged: Result<Judged>) -> AfterKick {
-        let Judged { stall, has_progressed } = match judged {
+    fn after(&self, judged: Result<KickOutcome>) -> AfterKick {
+        let KickOutcome { stall, has_progressed } = match judged {
             Ok(judged) => judged,
             Err(error) => {
                 self.fault.set(Some(error));
@@ -94,17 +94,17 @@ impl<T> TxCore<T> {
             }
         };
         self.fault.set(None);
-        let mut patience = self.patience.get();
+        let mut backoff = self.backoff.get();
         if has_progressed {
-            patience = Patience::new();
+            backoff = Backoff::new();
         }
         let next = match stall {
             Stall::Done => Next::Rest,
             Stall::Again => Next::Kick,
-            Stall::Buffer | Stall::Queue => Next::KickAfter(patience.next()),
+            Stall::Buffer | Stall::Queue => Next::KickAfter(backoff.next()),
             Stall::Link => Next::KickAfter(LINK_CHECK),
         };
-        self.patience.set(patience);
+        self.backoff.set(backoff);
         self.is_stalled.set(matches!(next, Next::KickAfter(_)));
         let is_worth_a_look = has_progressed || stall == Stall::Done;
         let waiter = if is_worth_a_look { self.waiter.take() } else { None };
@@ -185,11 +185,11 @@ impl<T: TxPort> AsyncSender<T> {
             port: Cell::new(None),
             missed: Cell::new(None),
             waiter: Cell::new(None),
-            patience: Cell::new(Patience::new()),
+            backoff: Cell::new(Backoff::new()),
             fault: Cell::new(None),
             is_stalled: Cell::new(false),
         });
-        let kicked: Weak<dyn Kicked> = Rc::downgrade(&core) as Weak<dyn Kicked>;
+        let kicked: Weak<dyn OnKick> = Rc::downgrade(&core) as Weak<dyn OnKick>;
         let has_pending = port.pending() > 0;
         let fd = port.descriptor();
         let registered = Reactor::current().and_then(|reactor| {
@@ -202,8 +202,8 @@ impl<T: TxPort> AsyncSender<T> {
             Err(error) => return Err(Box::new((error, port))),
         };
         core.port.set(Some(Box::new(port)));
-        let (look_again, patience, lent) = (None, Patience::new(), None);
-        let tx = Self { kicker, writable, look_again, patience, lent, core };
+        let (look_again, backoff, lent) = (None, Backoff::new(), None);
+        let tx = Self { kicker, writable, look_again, backoff, lent, core };
         if has_pending && let Err(error) = tx.kicker.mark() {
             return Err(Box::new((error, tx.into_inner()))); // what was committed elsewhere
         }
@@ -405,7 +405,7 @@ impl<T: TxPort> AsyncSender<T> {
         loop {
             if is_so(&mut self.port()) {
                 self.writable.was_of_use();
-                (self.look_again, self.patience) = (None, Patience::new());
+                (self.look_again, self.backoff) = (None, Backoff::new());
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_change(cx))?;
@@ -421,8 +421,8 @@ impl<T: TxPort> AsyncSender<T> {
         }
         self.core.waiter.set(Some(cx.waker().clone()));
         let mut changed = self.writable.poll_ready(cx).map_ok(|_| ())?.is_ready();
-        let patience = &mut self.patience;
-        let sleep = self.look_again.get_or_insert_with(|| time::sleep(patience.next()));
+        let backoff = &mut self.backoff;
+        let sleep = self.look_again.get_or_insert_with(|| time::sleep(backoff.next()));
         if Pin::new(sleep).poll(cx).is_ready() {
             (self.look_again, changed) = (None, true);
         }

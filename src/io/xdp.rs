@@ -22,7 +22,7 @@ use crate::packet::TxTimestamp;
 use crate::ring::batch::PacketBatch;
 use crate::stats::XdpStats;
 use crate::time;
-use crate::wait::{Empty, Judged, StopHandle};
+use crate::wait::{Empty, KickOutcome, StopHandle};
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
 pub type AsyncXdpReceiver = AsyncReceiver<XdpReceiver>;
@@ -332,11 +332,11 @@ impl SealedTx for XdpSender {
         self.as_fd()
     }
 
-    fn kick(&mut self) -> Result<Judged> {
+    fn kick(&mut self) -> Result<KickOutcome> {
         self.kick()
     }
 
-    fn judge(&mut self, answer: io::Result<()>) -> Result<Judged> {
+    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         self.count_kick();
         self.judge(answer)
     }

@@ -14,7 +14,7 @@ use super::reader::CaptureReader;
 use crate::error::{Error, Result};
 use crate::packet::{OwnedPacket, Timestamp};
 use crate::ring::batch::PacketBatch;
-use crate::ring::builder::BatchBuilder;
+use crate::ring::batch_builder::BatchBuilder;
 use crate::time::{self, Sleep};
 
 /// The most packets a batch has, and bytes.

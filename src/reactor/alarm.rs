@@ -8,7 +8,7 @@ const LOST: Duration = Duration::from_secs(1);
 
 /// When the ring's timer goes off, as far as it was asked.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(super) struct RingTimer {
     set_for: Option<Instant>,
 }
 
@@ -21,7 +21,7 @@ pub(super) enum Setting {
     Earlier,
 }
 
-impl Alarm {
+impl RingTimer {
     /// Whether the ring must be asked to wake for `deadline`. A timer that is set goes off no later than
     /// any deadline; whoever is woken by it for nothing sets it anew.
     pub(super) fn needs(&self, deadline: Option<Instant>) -> Option<(Setting, Instant)> {
@@ -65,7 +65,7 @@ mod tests {
     fn it_is_set_for_the_earliest_deadline_and_again_when_it_has_rung() {
         let now = Instant::now();
         let at = |secs: u64| now + Duration::from_secs(100 * secs);
-        let mut alarm = Alarm::default();
+        let mut alarm = RingTimer::default();
         assert_eq!(alarm.needs(None), None);
         assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
         alarm.set_for(at(10));

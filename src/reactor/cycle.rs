@@ -155,7 +155,7 @@ impl State {
         let wake = self.wake;
         for Completion { answered, result, more } in self.completions.drain(..) {
             match answered {
-                Answered::Alarm => alarm.has_rung(),
+                Answered::RingTimer => alarm.has_rung(),
                 // It failed: the timer has just gone off, which is heard of as well, or is not there.
                 Answered::AlarmUpdate if result < 0 => alarm.has_rung(),
                 Answered::AlarmUpdate => {}

@@ -17,7 +17,7 @@ use super::turn::Shared;
 use crate::error::{Error, Result};
 
 /// A port with a transmit ring, as the reactor sees it.
-pub(crate) trait Kicked {
+pub(crate) trait OnKick {
     /// A kick was answered, with 0 or an errno: what is to be done next, and whom to wake. Wakes nobody itself: the
     /// port is held meanwhile, and a waker may do anything.
     fn kicked(&self, errno: i32) -> AfterKick;
@@ -46,7 +46,7 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) token: Token,
-    pub(super) port: Weak<dyn Kicked>,
+    pub(super) port: Weak<dyn OnKick>,
     pub(super) errno: i32,
 }
 
@@ -82,7 +82,7 @@ impl Kicker {
     pub(crate) fn new(
         reactor: &Reactor,
         fd: BorrowedFd<'_>,
-        port: Weak<dyn Kicked>,
+        port: Weak<dyn OnKick>,
     ) -> Result<Self> {
         let shared = &reactor.shared;
         let token = shared.state.borrow_mut().register_kick(fd.as_raw_fd(), port)?;

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::rc::Weak;
 use std::task::Waker;
 
-use super::kick::Kicked;
+use super::kick::OnKick;
 use super::op::Op;
 use super::token::Token;
 
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     /// A multishot poll for these events.
     Poll(u32),
     /// Kicks: whom to ask what they came to, and whether somebody waits for the next one's answer.
-    Kick { port: Weak<dyn Kicked>, is_awaited: bool },
+    Kick { port: Weak<dyn OnKick>, is_awaited: bool },
 }
 
 impl fmt::Debug for Kind {

@@ -9,11 +9,11 @@ use std::rc::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarm;
+use super::alarm::RingTimer;
 use super::engine::{Completion, Engine};
 use super::fallback::Poller;
 use super::fault::Fault;
-use super::kick::{Answer, Kicked};
+use super::kick::{Answer, OnKick};
 use super::op::{Readiness, Released};
 use super::ops::{Kind, Ops};
 use super::timer::Timers;
@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) backlog: VecDeque<Request>,
     pub(super) timers: Timers,
     /// The ring's own timer.
-    pub(super) alarm: Alarm,
+    pub(super) alarm: RingTimer,
     /// Whether another runtime sleeps, and is woken for timers by the ring alone.
     pub(super) is_hosted: bool,
     /// The op that watches the unparker's eventfd.
@@ -114,7 +114,7 @@ impl State {
             ops: Ops::new(limit),
             backlog: VecDeque::with_capacity(limit),
             timers: Timers::default(),
-            alarm: Alarm::default(),
+            alarm: RingTimer::default(),
             is_hosted: event.is_some(),
             wake: None,
             is_moderated: event.is_some() && options.moderation() != Coalesce::Off,
@@ -165,7 +165,7 @@ impl State {
         self.register(fd, Kind::Poll(events))
     }
 
-    pub(super) fn register_kick(&mut self, fd: RawFd, port: Weak<dyn Kicked>) -> Result<Token> {
+    pub(super) fn register_kick(&mut self, fd: RawFd, port: Weak<dyn OnKick>) -> Result<Token> {
         self.register(fd, Kind::Kick { port, is_awaited: false })
     }
 

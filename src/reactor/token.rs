@@ -15,7 +15,7 @@ pub(crate) enum Answered {
     /// The request to cancel the op.
     Cancel(Token),
     /// The ring's timer.
-    Alarm,
+    RingTimer,
     /// The request to have it go off earlier.
     AlarmUpdate,
 }
@@ -51,7 +51,7 @@ impl Answered {
         let (token, flag) = match self {
             Self::Op(token) => (token, 0),
             Self::Cancel(token) => (token, CANCEL),
-            Self::Alarm => return ALARM,
+            Self::RingTimer => return ALARM,
             Self::AlarmUpdate => return ALARM_UPDATE,
         };
         flag | u64::from(token.generation) << 32 | u64::from(token.slot)
@@ -59,7 +59,7 @@ impl Answered {
 
     pub(super) fn from_user_data(data: u64) -> Self {
         match data {
-            ALARM => return Self::Alarm,
+            ALARM => return Self::RingTimer,
             ALARM_UPDATE => return Self::AlarmUpdate,
             _ => {}
         }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_timer_is_nobodys_op() {
-        for answered in [Answered::Alarm, Answered::AlarmUpdate] {
+        for answered in [Answered::RingTimer, Answered::AlarmUpdate] {
             assert_eq!(Answered::from_user_data(answered.to_user_data()), answered);
         }
     }

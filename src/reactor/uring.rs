@@ -16,7 +16,7 @@ use super::fault::{Fault, Fruitless};
 use super::token::{Answered, Token};
 use super::warning;
 use crate::options::{IoUringFeatures, ReactorOptions};
-use crate::sys::{fork, patience};
+use crate::sys::{fork, memlock_retry};
 
 /// A ring, entered only by the thread and process that made it.
 pub(super) struct Uring {
@@ -82,7 +82,7 @@ impl Uring {
         event: Option<RawFd>,
     ) -> io::Result<Self> {
         let forks = fork::generation();
-        let ring = patience::patiently(libc::ENOMEM, || build(options, work))?;
+        let ring = memlock_retry::patiently(libc::ENOMEM, || build(options, work))?;
         let params = ring.params();
         // Timeouts came with EXT_ARG in 5.11, multishot polls, which have no flag, in 5.13 together
         // with resource tagging.
@@ -155,7 +155,7 @@ impl Uring {
     /// Queues the timer, or has it go off earlier. The submission ring must not be full.
     pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
         **self.alarm = Timespec::from(time);
-        let alarm = Answered::Alarm.to_user_data();
+        let alarm = Answered::RingTimer.to_user_data();
         let entry = match setting {
             Setting::New => opcode::Timeout::new(&raw const **self.alarm).build().user_data(alarm),
             Setting::Earlier => {

@@ -16,11 +16,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::extras::Extras;
 use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
-use super::retag::retag_block;
+use super::rx_features::Extras;
+use super::vlan_reinsert::retag_block;
 use crate::sys::Mapping;
 
 /// Bytes before the status word of a block (`struct tpacket_block_desc`): version, offset_to_priv.
@@ -195,7 +195,7 @@ impl Drop for BlockLease {
     }
 }
 
-/// What the kernel does to a ring, for [`peer`](super::peer).
+/// What the kernel does to a ring, for [`peer`](super::fake_kernel).
 #[cfg(any(test, feature = "testing"))]
 #[derive(Debug)]
 pub(super) struct KernelHalf {

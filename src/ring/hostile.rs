@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU64;
 
 use super::batch::PacketBatch;
 use super::block::BlockRing;
-use super::extras::Extras;
-use super::{frame, retag};
+use super::rx_features::Extras;
+use super::{tpacket_v2, vlan_reinsert};
 use crate::packet::Packet;
 use crate::sys::Mapping;
 
@@ -50,12 +50,12 @@ pub fn slot(bytes: &[u8]) {
     let Some((&[bits, a, b, c, d], body)) = bytes.split_first_chunk::<5>() else { return };
     let (mut body, extras) = (body.to_vec(), extras(bits));
     let status = u32::from_ne_bytes([a, b, c, d]);
-    if let Some(packet) = frame::read(status, &body, extras) {
+    if let Some(packet) = tpacket_v2::read(status, &body, extras) {
         look(&packet, body.len());
     }
-    if retag::retag_frame(status, &mut body, extras) {
-        let status = status & !retag::BESIDE;
-        let packet = frame::read(status, &body, extras).expect("it held together before");
+    if vlan_reinsert::retag_frame(status, &mut body, extras) {
+        let status = status & !vlan_reinsert::BESIDE;
+        let packet = tpacket_v2::read(status, &body, extras).expect("it held together before");
         look(&packet, body.len());
     }
 }
@@ -79,8 +79,8 @@ fn look(packet: &Packet<'_>, most: usize) {
 /// Where a chunk has two owners, is lost, or a frame lies outside of it.
 #[cfg(feature = "af-xdp")]
 pub fn descriptors(bytes: &[u8]) {
-    use super::index::{Consumer, IndexLayout, IndexRing, Producer};
     use super::umem::{Completions, Holder, Lending, Umem};
+    use super::xsk_ring::{Consumer, IndexLayout, IndexRing, Producer};
 
     const CHUNK: u32 = 2048;
     const CHUNKS: u32 = 16;

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::ops::Range;
 
 use super::handle::ReadStats;
-use super::intake::{Intake, Opened};
-use super::lineup::Lineup;
 use super::plan::{ShardPlan, ShardSpec};
 use super::run::{self, Job};
+use super::source::{Intake, Opened};
+use super::startup::Lineup;
 use super::{Runtime, Shard, Shards, ShardsBuilder};
 use crate::afxdp::{XdpProgram, XdpSocketBuilder};
 use crate::error::{Error, Result};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::handle::{Readers, Shards};
-use super::intake::{Intake, Opened};
-use super::lineup::{Exit, Lineup, Verdict};
 use super::plan::{ShardPlan, ShardSpec};
+use super::source::{Intake, Opened};
+use super::startup::{Exit, Lineup, Verdict};
 use super::{FailurePolicy, Runtime, Shard};
 use crate::error::{Error, Result, Step};
 use crate::reactor::Reactor;

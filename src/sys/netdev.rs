@@ -22,7 +22,7 @@ const LONGEST_HEADER: usize = 18;
 
 /// Asks about interfaces, on any socket of the network namespace in question.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asker<'a>(pub(crate) BorrowedFd<'a>);
+pub(crate) struct Netdev<'a>(pub(crate) BorrowedFd<'a>);
 
 /// Receive and transmit queues in use, as sysfs has them; `None` where it has not this interface: it may be mounted for
 /// another network namespace, where another interface has the name.
@@ -45,7 +45,7 @@ pub(crate) fn queues_in_sysfs(name: &str, index: u32, address: &[u8]) -> Option<
     Some((rx, tx))
 }
 
-impl Asker<'_> {
+impl Netdev<'_> {
     pub(crate) fn index(&self, name: &str) -> io::Result<u32> {
         Ok(rustix::net::netdevice::name_to_index(self.0, &canonical(name)?)?)
     }
@@ -264,11 +264,11 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GET_TS_INFO: u32 = 0x41;
 
-/// Of [`Asker::offload_flags`]: tags are put in by the card.
+/// Of [`Netdev::offload_flags`]: tags are put in by the card.
 pub(crate) const ETH_FLAG_TXVLAN: u32 = 1 << 7;
-/// Of [`Asker::offload_flags`]: tags are stripped by the card.
+/// Of [`Netdev::offload_flags`]: tags are stripped by the card.
 pub(crate) const ETH_FLAG_RXVLAN: u32 = 1 << 8;
-/// Of [`Asker::offload_flags`]: the card puts packets together.
+/// Of [`Netdev::offload_flags`]: the card puts packets together.
 pub(crate) const ETH_FLAG_LRO: u32 = 1 << 15;
 
 #[derive(Clone, Copy)]

@@ -123,7 +123,7 @@ pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, options: &BusyPoll) -> Resul
 /// Sets an option; the raw error, for callers that tell errnos apart.
 pub(crate) fn try_set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) -> io::Result<()> {
     // SAFETY: the value is readable for its size, and the kernel copies it before it returns. What
-    // a `sock_fprog` points to is kept alive by its caller in `sys/bpf.rs`.
+    // a `sock_fprog` points to is kept alive by its caller in `sys/cbpf.rs`.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

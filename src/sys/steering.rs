@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
-use super::netdev::Asker;
+use super::netdev::Netdev;
 
 const GET_HASH: u32 = 0x46;
 const SET_HASH: u32 = 0x47;
@@ -32,7 +32,7 @@ pub(crate) struct HashKey {
 
 /// The receive hash's key.
 pub(crate) fn hash_key(socket: BorrowedFd<'_>, name: &str) -> io::Result<HashKey> {
-    let asker = Asker(socket);
+    let asker = Netdev(socket);
     let mut sizes = bytes(&[GET_HASH, 0, 0, 0, 0, 0]);
     asker.ethtool_bytes(name, &mut sizes)?;
     let (table_len, key_len) = (word(&sizes, 2), word(&sizes, 3));
@@ -51,7 +51,7 @@ pub(crate) fn set_hash_key(socket: BorrowedFd<'_>, name: &str, hash: &HashKey) -
     let mut command = bytes(&[SET_HASH, 0, KEEP_TABLE, hash.key.len() as u32, 0, 0]);
     command[FUNCTION..][..2].copy_from_slice(&hash.function);
     command.extend_from_slice(&hash.key);
-    Asker(socket).ethtool_bytes(name, &mut command)
+    Netdev(socket).ethtool_bytes(name, &mut command)
 }
 
 /// Which packets, and where to.
@@ -116,14 +116,14 @@ fn rule(cmd: u32, spec: &FlowSpec, location: u32) -> Vec<u8> {
 /// Inserts a rule: where the driver has put it.
 pub(crate) fn insert_rule(socket: BorrowedFd<'_>, name: &str, spec: &FlowSpec) -> io::Result<u32> {
     let mut command = rule(INSERT_RULE, spec, ANYWHERE);
-    Asker(socket).ethtool_bytes(name, &mut command)?;
+    Netdev(socket).ethtool_bytes(name, &mut command)?;
     Ok(word(&command, LOCATION / 4))
 }
 
 /// Deletes the rule at a location.
 pub(crate) fn delete_rule(socket: BorrowedFd<'_>, name: &str, location: u32) -> io::Result<()> {
     let mut command = rule(DELETE_RULE, &FlowSpec::of(0), location);
-    Asker(socket).ethtool_bytes(name, &mut command)
+    Netdev(socket).ethtool_bytes(name, &mut command)
 }
 
 fn bytes(words: &[u32]) -> Vec<u8> {

@@ -19,7 +19,7 @@ pub enum Stall {
 
 /// What a kick came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Judged {
+pub struct KickOutcome {
     /// Why frames are left.
     pub stall: Stall,
     /// Whether the kernel took, or refused, any frame.
@@ -28,9 +28,9 @@ pub struct Judged {
 
 /// How long to wait where nothing reports an end: longer each time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience(Duration);
+pub(crate) struct Backoff(Duration);
 
-impl Patience {
+impl Backoff {
     pub(crate) const LONGEST: Duration = Duration::from_millis(5);
 
     pub(crate) fn new() -> Self {

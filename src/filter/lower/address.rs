@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{ARP, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, RARP, at, is, masked, number, sides};
-use crate::filter::syntax::{Family, HostScope, Network, Side, Transport, Width};
+use crate::filter::ast::{Family, HostScope, Network, Side, Transport, Width};
 use crate::filter::tree::{Compare, Condition, Value};
 
 impl Layout {

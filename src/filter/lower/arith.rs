@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{IPV4, IPV6, IPV6_HEADER, Layout, Lowered, is, number};
 use crate::error::FilterError;
-use crate::filter::syntax::{Arith, ArithOp, Protocol, Relation, Width};
+use crate::filter::ast::{Arith, ArithOp, Protocol, Relation, Width};
 use crate::filter::tree::{Compare, Condition, Value};
 
 /// The largest fixed offset. Far larger ones stand for what the kernel knows of a packet.

@@ -2,7 +2,7 @@
 
 use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, masked};
 use crate::error::FilterError;
-use crate::filter::syntax::{Expr, Width};
+use crate::filter::ast::{Expr, Width};
 use crate::filter::tree::Condition;
 use crate::filter::{FilterTarget, LinkType};
 

@@ -1,9 +1,9 @@
 //! Numbers computed from packets, and their comparison.
 
 use super::{MAX_HEIGHT, Parsed, Parser, protocol_of};
+use crate::filter::ast::{Arith, ArithOp, Expr, Protocol, Relation, Width};
 use crate::filter::lex::Token;
 use crate::filter::names;
-use crate::filter::syntax::{Arith, ArithOp, Expr, Protocol, Relation, Width};
 
 impl Parser<'_> {
     /// `a < b`, if that is what follows.

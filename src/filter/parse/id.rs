@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::{Kind, Parsed, Parser, Qualifiers, Tree};
+use crate::filter::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
 use crate::filter::lex::Token;
 use crate::filter::names;
-use crate::filter::syntax::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
 
 impl Parser<'_> {
     /// One address or number, or several in parentheses.

@@ -3,23 +3,23 @@
 use flowscope::{FlowExtractor, FlowStats};
 
 use super::FlowTable;
-use crate::flow::board::{self, FlowSnapshot, Seat};
+use crate::flow::shard_query::{self, FlowSnapshot, ShardResponder};
 
 impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Gives it a place where it is asked for its flows.
-    pub(in crate::flow) fn sit_down(&mut self, seat: Seat<E::Key>) {
-        self.seat = Some(seat);
+    pub(in crate::flow) fn set_responder(&mut self, responder: ShardResponder<E::Key>) {
+        self.responder = Some(responder);
     }
 
     /// Whether somebody may ask while no packet comes.
     pub(in crate::flow) fn may_be_asked(&self) -> bool {
-        self.seat.is_some()
+        self.responder.is_some()
     }
 
     /// Says how many flows there were, for good.
     pub(super) fn stand_up(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            seat.answer(self.count(Vec::new()), true);
+        if let Some(responder) = self.responder.take() {
+            responder.answer(self.count(Vec::new()), true);
         }
     }
 
@@ -30,13 +30,13 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     #[inline]
     pub(super) fn answer(&mut self) {
-        if let Some(seat) = &mut self.seat
-            && let Some(most) = seat.question()
+        if let Some(responder) = &mut self.responder
+            && let Some(most) = responder.question()
         {
             let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
-            let top = board::top(flows, most);
-            if let Some(seat) = &self.seat {
-                seat.answer(self.count(top), false);
+            let top = shard_query::top(flows, most);
+            if let Some(responder) = &self.responder {
+                responder.answer(self.count(top), false);
             }
         }
     }

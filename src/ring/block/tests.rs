@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::packet::PacketMeta;
 use crate::ring::batch::PacketBatch;
-use crate::ring::image::BlockImage;
-use crate::ring::peer::TestRing;
+use crate::ring::block_writer::BlockImage;
+use crate::ring::fake_kernel::TestRing;
 
 const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false };
 

@@ -10,9 +10,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::extras::Extras;
 use super::super::lease::Leases;
-use super::super::retag::{BESIDE, retag_frame};
+use super::super::rx_features::Extras;
+use super::super::vlan_reinsert::{BESIDE, retag_frame};
 use super::{SLOT_BODY_AT, SlotLayout, Slots};
 use crate::sys::Mapping;
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Chunk, Holder, Umem};
-use crate::ring::index::Consumer;
+use crate::ring::xsk_ring::Consumer;
 
 /// A socket's completion ring.
 #[derive(Debug)]

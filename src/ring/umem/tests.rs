@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::ring::index::{Consumer, IndexLayout, IndexRing, Producer};
+use crate::ring::xsk_ring::{Consumer, IndexLayout, IndexRing, Producer};
 
 const CHUNK: u32 = 2048;
 

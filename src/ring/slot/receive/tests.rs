@@ -4,7 +4,7 @@ use super::super::TEST_LAYOUT as LAYOUT;
 use super::*;
 use crate::packet::PacketMeta;
 use crate::ring::batch::PacketBatch;
-use crate::ring::peer::frame_image;
+use crate::ring::fake_kernel::frame_image;
 
 fn receiver(batch_limit: usize) -> (FrameRing, FrameKernelHalf) {
     let ring = FrameRing::new(

@@ -10,11 +10,11 @@ use super::socket::Socket;
 use crate::error::{Error, Result, Step};
 use crate::filter::{BpfFilter, FilterTarget};
 use crate::packet::LinkType;
-use crate::sys::bpf::{self, BpfInsn};
+use crate::sys::cbpf::{self, BpfInsn};
 
 /// What decides.
 #[derive(Debug, Clone, Default)]
-pub(super) enum Decider {
+pub(super) enum SocketFilter {
     /// Nothing: all packets are taken.
     #[default]
     Nobody,
@@ -23,7 +23,7 @@ pub(super) enum Decider {
     Extended(Arc<OwnedFd>),
 }
 
-impl Decider {
+impl SocketFilter {
     /// The same, of packets that begin like this.
     fn on(self, link: Option<LinkType>) -> Result<Self> {
         match self {
@@ -47,7 +47,7 @@ pub(super) struct Intake {
 
 #[derive(Debug, Default)]
 struct State {
-    decider: Decider,
+    decider: SocketFilter,
     is_open: bool,
     is_locked: bool,
 }
@@ -55,7 +55,7 @@ struct State {
 impl Intake {
     /// Of an interface whose packets begin with `link`.
     pub(super) fn new(
-        decider: Decider,
+        decider: SocketFilter,
         snap_len: Option<u32>,
         skips_outgoing: bool,
         link: Option<LinkType>,
@@ -83,10 +83,10 @@ impl Intake {
         if state.is_locked {
             return Ok(());
         }
-        bpf::attach(socket, &[BpfInsn::ret(0)])
+        cbpf::attach(socket, &[BpfInsn::ret(0)])
     }
 
-    pub(super) fn set(&self, socket: BorrowedFd<'_>, decider: Decider) -> Result<()> {
+    pub(super) fn set(&self, socket: BorrowedFd<'_>, decider: SocketFilter) -> Result<()> {
         let decider = decider.on(self.link)?;
         let mut state = self.lock();
         if state.is_locked {
@@ -102,26 +102,26 @@ impl Intake {
 
     pub(super) fn lock_filter(&self, socket: BorrowedFd<'_>) -> Result<()> {
         let mut state = self.lock();
-        bpf::lock(socket)?;
+        cbpf::lock(socket)?;
         state.is_locked = true;
         Ok(())
     }
 
-    fn apply(&self, socket: BorrowedFd<'_>, decider: &Decider) -> Result<()> {
+    fn apply(&self, socket: BorrowedFd<'_>, decider: &SocketFilter) -> Result<()> {
         let attach = |program: &[BpfInsn]| match self.skips_outgoing {
-            true => bpf::attach(socket, &without_outgoing(program)),
-            false => bpf::attach(socket, program),
+            true => cbpf::attach(socket, &without_outgoing(program)),
+            false => cbpf::attach(socket, program),
         };
         match (decider, self.snap_len) {
-            (Decider::Nobody, None) if !self.skips_outgoing => bpf::detach(socket),
-            (Decider::Nobody, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
-            (Decider::Classic(filter), None) => attach(filter.program(FilterTarget::Socket)),
-            (Decider::Classic(filter), Some(bytes)) => attach(&filter.cut_to(bytes)),
-            (Decider::Extended(_), _) if self.skips_outgoing => {
+            (SocketFilter::Nobody, None) if !self.skips_outgoing => cbpf::detach(socket),
+            (SocketFilter::Nobody, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
+            (SocketFilter::Classic(filter), None) => attach(filter.program(FilterTarget::Socket)),
+            (SocketFilter::Classic(filter), Some(bytes)) => attach(&filter.cut_to(bytes)),
+            (SocketFilter::Extended(_), _) if self.skips_outgoing => {
                 let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
                 Err(Error::os(Step::SetFilter, source))
             }
-            (Decider::Extended(program), _) => bpf::attach_extended(socket, program.as_fd()),
+            (SocketFilter::Extended(program), _) => cbpf::attach_extended(socket, program.as_fd()),
         }
     }
 
@@ -145,7 +145,7 @@ impl Capture {
     /// locked; with `ENOMEM` if this one and the one before are together more than a socket may have
     /// (`net.core.optmem_max`: at the default of 128 KiB that is some 1700 instructions each). The one before stays.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
-        self.socket.set_decider(Decider::Classic(filter.clone()))
+        self.socket.set_decider(SocketFilter::Classic(filter.clone()))
     }
 
     /// Takes all packets from now on.
@@ -153,7 +153,7 @@ impl Capture {
     /// # Errors
     /// As [`set_filter`](Self::set_filter).
     pub fn clear_filter(&self) -> Result<()> {
-        self.socket.set_decider(Decider::Nobody)
+        self.socket.set_decider(SocketFilter::Nobody)
     }
 
     /// Takes the packets that a loaded program accepts (`BPF_PROG_TYPE_SOCKET_FILTER`, from aya or libbpf say), as
@@ -162,7 +162,7 @@ impl Capture {
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) where it is no such program; as [`set_filter`](Self::set_filter).
     pub fn attach_ebpf_filter(&self, program: OwnedFd) -> Result<()> {
-        self.socket.set_decider(Decider::Extended(Arc::new(program)))
+        self.socket.set_decider(SocketFilter::Extended(Arc::new(program)))
     }
 
     /// Has a loaded program choose from now on which member of the fanout group gets a packet; see
@@ -171,7 +171,7 @@ impl Capture {
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.
     pub fn attach_fanout_ebpf(&self, program: &OwnedFd) -> Result<()> {
-        bpf::fanout_extended(self.socket.as_fd(), program)
+        cbpf::fanout_extended(self.socket.as_fd(), program)
             .map_err(|error| error.of(self.interface()))
     }
 
@@ -209,7 +209,7 @@ impl FilterHandle {
     /// # Errors
     /// As there.
     pub fn set(&self, filter: &BpfFilter) -> Result<()> {
-        self.change(Decider::Classic(filter.clone()))
+        self.change(SocketFilter::Classic(filter.clone()))
     }
 
     /// As [`Capture::clear_filter`](crate::Capture::clear_filter).
@@ -217,10 +217,10 @@ impl FilterHandle {
     /// # Errors
     /// As there.
     pub fn clear(&self) -> Result<()> {
-        self.change(Decider::Nobody)
+        self.change(SocketFilter::Nobody)
     }
 
-    fn change(&self, decider: Decider) -> Result<()> {
+    fn change(&self, decider: SocketFilter) -> Result<()> {
         self.0.upgrade().map_or(Ok(()), |socket| socket.set_decider(decider))
     }
 }

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::handle::ReadStats;
-use super::lineup::Lineup;
 use super::plan::ShardSpec;
+use super::startup::Lineup;
 use crate::afpacket::{Capture, CaptureBuilder, Socket};
 use crate::error::Result;
 use crate::io::AsyncCapture;

@@ -14,8 +14,8 @@
 
 use std::io;
 
-use crate::sys::bpf::BpfInsn;
-use crate::sys::bpf_program::{Insn, redirect};
+use crate::sys::cbpf::BpfInsn;
+use crate::sys::ebpf::{Insn, redirect};
 
 const A: u8 = 0;
 const POINTER: u8 = 1;

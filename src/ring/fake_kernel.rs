@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU64;
 
 use super::batch::PacketBatch;
 use super::block::{BlockRing, KernelHalf};
-use super::extras::Extras;
-use super::image::BlockImage;
+use super::block_writer::BlockImage;
+use super::rx_features::Extras;
 #[cfg(test)]
 use crate::packet::Offload;
 use crate::packet::PacketMeta;

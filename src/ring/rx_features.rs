@@ -9,7 +9,7 @@ pub(crate) struct Extras {
     pub(crate) rxhash: bool,
     /// Its offload, right before its bytes.
     pub(crate) offload: bool,
-    /// Tags are put back into frames when they are taken ([`retag`](super::retag)).
+    /// Tags are put back into frames when they are taken ([`retag`](super::vlan_reinsert)).
     pub(crate) retag: bool,
 }
 

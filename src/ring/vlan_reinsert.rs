@@ -5,9 +5,9 @@
 //! behind the offload if there is one (`tpacket_rcv`, net/packet/af_packet.c). A frame without that room, or of fewer
 //! bytes than the addresses, keeps its tag beside it.
 
-use super::extras::Extras;
-use super::frame;
-use super::walk::{self, Walk};
+use super::rx_features::Extras;
+use super::tpacket_v2;
+use super::tpacket_v3::{self, Walk};
 use crate::packet::{Offload, PacketStatus, VlanTag};
 
 /// Bytes of the addresses, which stand before the tag.
@@ -37,10 +37,10 @@ pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
         let Some(packet) = walk.next() else { return };
         let (tag, next) = (packet.stripped_vlan(), (walk.at(), walk.left()));
         if let Some(tag) = tag
-            && insert(&mut body[at..], tag, &walk::FIELDS, extras)
+            && insert(&mut body[at..], tag, &tpacket_v3::FIELDS, extras)
         {
-            let status = u32_in(body, at + walk::STATUS_AT) & !BESIDE;
-            body[at + walk::STATUS_AT..][..4].copy_from_slice(&status.to_ne_bytes());
+            let status = u32_in(body, at + tpacket_v3::STATUS_AT) & !BESIDE;
+            body[at + tpacket_v3::STATUS_AT..][..4].copy_from_slice(&status.to_ne_bytes());
         }
         (at, left) = next;
     }
@@ -48,8 +48,8 @@ pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
 
 /// Does so for the packet of a slot, given from behind its status word: whether it did.
 pub(super) fn retag_frame(status: u32, body: &mut [u8], extras: Extras) -> bool {
-    let tag = frame::read(status, body, extras).and_then(|packet| packet.stripped_vlan());
-    tag.is_some_and(|tag| insert(body, tag, &frame::FIELDS, extras))
+    let tag = tpacket_v2::read(status, body, extras).and_then(|packet| packet.stripped_vlan());
+    tag.is_some_and(|tag| insert(body, tag, &tpacket_v2::FIELDS, extras))
 }
 
 /// Puts `tag` into the frame whose header `packet` begins with: false where there is no room.
@@ -86,8 +86,8 @@ fn u32_in(bytes: &[u8], at: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::image::BlockImage;
-    use super::super::peer::frame_image;
+    use super::super::block_writer::BlockImage;
+    use super::super::fake_kernel::frame_image;
     use super::*;
     use crate::packet::PacketMeta;
 
@@ -137,7 +137,7 @@ mod tests {
         let mut body = frame_image(&bytes(60), &meta(60));
         let extras = Extras { offload: false, ..OFFLOADED };
         assert!(retag_frame(BESIDE | 1, &mut body, extras));
-        let packet = frame::read(1, &body, extras).unwrap();
+        let packet = tpacket_v2::read(1, &body, extras).unwrap();
         assert_eq!(packet.data(), with_tag(bytes(60)));
         assert_eq!((packet.original_len(), packet.vlan()), (64, Some(TAGGED)));
         assert!(!retag_frame(1, &mut body, extras));
@@ -149,7 +149,7 @@ mod tests {
         assert!(image.push(&bytes(60), &meta(60)));
         let mut body = image.finish(1);
         let at = Walk::new(&body, OFFLOADED).at();
-        body[at + walk::FIELDS.data_at..][..2].copy_from_slice(&80_u16.to_ne_bytes());
+        body[at + tpacket_v3::FIELDS.data_at..][..2].copy_from_slice(&80_u16.to_ne_bytes());
         let before = body.clone();
         retag_block(&mut body, OFFLOADED);
         assert_eq!(body, before);

@@ -145,13 +145,13 @@ impl<K> Board<K> {
 }
 
 /// A shard's place at the board.
-pub(super) struct Seat<K> {
+pub(super) struct ShardResponder<K> {
     board: Arc<Board<K>>,
     number: usize,
     answered: u64,
 }
 
-impl<K> Seat<K> {
+impl<K> ShardResponder<K> {
     pub(super) fn new(board: Arc<Board<K>>, number: usize) -> Self {
         Self { board, number, answered: 0 }
     }
@@ -175,7 +175,7 @@ impl<K> Seat<K> {
     }
 }
 
-impl<K> Drop for Seat<K> {
+impl<K> Drop for ShardResponder<K> {
     fn drop(&mut self) {
         let mut answers = self.board.answers();
         let answer = &mut answers[self.number];

@@ -1,7 +1,7 @@
 //! Batches of packets that no ring has delivered: of a file, say.
 
 use super::batch::PacketBatch;
-use super::image::BlockImage;
+use super::block_writer::BlockImage;
 use crate::packet::{Packet, Timestamp};
 
 /// A batch made of packets from elsewhere than a ring.

@@ -1,10 +1,10 @@
 //! One received frame of a frame ring: safe code over the bytes of a lease.
 //!
-//! As in [`walk`](super::walk), every length is checked although the kernel is trusted.
+//! As in [`walk`](super::tpacket_v3), every length is checked although the kernel is trusted.
 
-use super::extras::Extras;
-use super::retag::Fields;
+use super::rx_features::Extras;
 use super::slot::SLOT_BODY_AT;
+use super::vlan_reinsert::Fields;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
 /// `struct tpacket2_hdr` (32 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
@@ -73,7 +73,7 @@ fn u16_at(header: &[u8; BODY_HEADER_LEN], at: usize) -> u16 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::peer::frame_image;
+    use super::super::fake_kernel::frame_image;
     use super::*;
     use crate::packet::Offload;
 

@@ -5,8 +5,8 @@
 //! does not hold together ends the walk, and what it left out is counted.
 
 use super::block::BODY_AT;
-use super::extras::Extras;
-use super::retag::Fields;
+use super::rx_features::Extras;
+use super::vlan_reinsert::Fields;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
 /// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
@@ -171,7 +171,7 @@ fn u16_at<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::image::BlockImage;
+    use super::super::block_writer::BlockImage;
     use super::*;
     use crate::packet::Offload;
 

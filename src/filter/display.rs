@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::syntax::{
+use super::ast::{
     Arith, ArithOp, Expr, Family, HostScope, Network, Primitive, Protocol, Relation, Side,
     Transport, Width,
 };

@@ -1,10 +1,10 @@
 //! Lays packets out as a block's body, as `tpacket_rcv` does.
 //!
 //! Batches of other origin than a block ring are detached into this form, so that whatever is read
-//! from memory of its own is read by [`walk`](super::walk).
+//! from memory of its own is read by [`walk`](super::tpacket_v3).
 
 use super::block::BODY_AT;
-use super::walk::{BLOCK_HEADER_LEN, HEADER_LEN, LINK_AT};
+use super::tpacket_v3::{BLOCK_HEADER_LEN, HEADER_LEN, LINK_AT};
 use crate::packet::{Offload, PacketMeta};
 
 /// Where packets start in a block: behind the 48 bytes of `struct tpacket_block_desc`.
