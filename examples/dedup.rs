@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use ringtap::dedup::{Dedup, DedupExt};
+use ringtap::dedup::{Dedup, DedupExt, DedupMode};
 use ringtap::{AsyncCapture, Capture, executor, time};
 use ringtap_lab::{Namespace, bootstrap};
 
@@ -25,7 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     executor::block_on(async {
         let options = Capture::builder().interface(&interface).block_timeout_ms(5);
         let capture = options.filter("udp".parse()?).build()?;
-        let mut stream = AsyncCapture::new(capture)?.with_dedup(Dedup::loopback());
+        // `Dedup::loopback()` remembers packets for 1 ms, as long as a fast machine takes.
+        let dedup = Dedup::new(DedupMode::Loopback, Duration::from_millis(100), 1 << 16);
+        let mut stream = AsyncCapture::new(capture)?.with_dedup(dedup);
         if lab.is_some() {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
             for number in 0..1000_u32 {

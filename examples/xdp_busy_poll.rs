@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use ringtap::executor::Executor;
-use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::reactor::{Coalesce, Reactor, ReactorOptions};
 use ringtap::xdp::{AsyncXdpSocket, XdpMode};
 use ringtap::{XdpSocket, time};
 use ringtap_lab::Stage;
@@ -14,11 +14,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     let mut taken = Vec::new();
     for is_polled in [false, true] {
-        let mut options = XdpSocket::builder().interface(stage.interface()).mode(XdpMode::Rx);
-        if is_polled {
-            options = options.prefer_busy_poll(true).busy_poll_us(20).busy_poll_budget(64);
-        }
-        let socket = options.build()?;
+        let options = XdpSocket::builder().interface(stage.interface()).mode(XdpMode::Rx);
+        let socket = if is_polled {
+            let polled = options.busy_poll_us(20);
+            match polled.clone().prefer_busy_poll(true).busy_poll_budget(64).build() {
+                Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                    println!("polled beside interrupts, before Linux 5.11: {error}");
+                    polled.build()?
+                }
+                socket => socket?,
+            }
+        } else {
+            options.build()?
+        };
         let reactor = ReactorOptions::new().coalesce(Coalesce::Fixed(Duration::from_micros(50)));
         let traffic = stage.pace(Duration::from_secs(2), 50_000);
         let (packets, wakeups) = Executor::new(reactor)?.block_on(async {
@@ -30,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let Ok(batch) = time::timeout(left, socket.next_batch()).await else { break };
                 packets += batch?.map_or(0, |batch| batch.len());
             }
-            let wakeups = ringtap::reactor::Reactor::current()?.stats().wakeups;
+            let wakeups = Reactor::current()?.stats().wakeups;
             Ok::<_, ringtap::Error>((packets, wakeups))
         })?;
         drop(traffic);

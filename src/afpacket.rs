@@ -7,10 +7,10 @@
 mod builder;
 mod capture;
 mod fanout;
+mod gate;
 mod geometry;
 mod injector;
 mod injector_builder;
-mod intake;
 mod kick;
 mod netns;
 mod open;
@@ -20,12 +20,12 @@ mod socket;
 mod tx_slot;
 
 pub use self::builder::{CaptureBuilder, TimestampSource};
-pub use self::capture::{Batches, Capture};
+pub use self::capture::{Batches, Capture, CapturedPackets};
 pub use self::fanout::{FanoutFlags, FanoutMode, ParseFanoutModeError};
+pub use self::gate::FilterHandle;
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
 pub use self::injector::{Injector, InjectorStatsHandle};
 pub use self::injector_builder::InjectorBuilder;
-pub use self::intake::FilterHandle;
 pub use self::netns::NetNs;
 pub(crate) use self::socket::Socket;
 pub use self::socket::StatsHandle;

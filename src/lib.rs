@@ -132,12 +132,13 @@ pub use self::wait::StopHandle;
 /// Receiving: options of a [`Capture`], its ring, its statistics, its async form.
 pub mod capture {
     pub use crate::afpacket::{
-        Batches, CaptureBuilder, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout, RingProfile,
-        StatsHandle, TimestampSource,
+        Batches, CaptureBuilder, CapturedPackets, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout,
+        RingProfile, StatsHandle, TimestampSource,
     };
     pub use crate::io::{AsyncReceiver, RxPort};
     pub use crate::multi::MultiCapture;
     pub use crate::ring::batch::Packets;
+    pub use crate::ring::captured::CapturedPacket;
 }
 
 /// Fanout groups: sockets that share an interface's packets (`PACKET_FANOUT`, packet(7)).
@@ -164,7 +165,7 @@ pub mod xdp {
 /// Rings without a kernel, for tests of what is built on this crate.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
-    pub use crate::ring::peer::{Peer, TestRing};
+    pub use crate::ring::fake_kernel::{Peer, TestRing};
 
     /// Entry points for fuzzers: each reads arbitrary bytes as if the kernel had written them.
     pub mod hostile {

@@ -21,29 +21,30 @@
 //! | sent slot's status store, release | `slot/transmit.rs` `Sound::COMMIT` | the load and `smp_rmb` of `__packet_get_status` in `tpacket_snd` |
 //! | sent slot's status load, acquire | `slot/transmit.rs` `Sound::RECLAIM` | the `smp_wmb` and store of `__packet_set_status` in `tpacket_destruct_skb` |
 //!
-//! | an AF_XDP index's store, release | `index.rs` `Sound::PUBLISH` | `smp_load_acquire` in `__xskq_cons_read_ptr…`, `xskq_prod_is_full`, net/xdp/xsk_queue.h |
-//! | an AF_XDP index's load, acquire | `index.rs` `Sound::OBSERVE` | `smp_store_release` in `__xskq_prod_submit`, `__xskq_cons_release` |
+//! | an AF_XDP index's store, release | `xsk_ring.rs` `Sound::PUBLISH` | `smp_load_acquire` in `__xskq_cons_read_ptr…`, `xskq_prod_is_full`, net/xdp/xsk_queue.h |
+//! | an AF_XDP index's load, acquire | `xsk_ring.rs` `Sound::OBSERVE` | `smp_store_release` in `__xskq_prod_submit`, `__xskq_cons_release` |
 //! | the head of returned chunks, release | `umem.rs` `Sound::PUSH` | `Sound::TAKE` of the socket's thread |
 //!
 //! The loom tests in the `model.rs` files weaken each in turn and expect the model to fail.
 
 pub(crate) mod batch;
-pub(crate) mod block;
 #[cfg(feature = "pcap")]
-pub(crate) mod builder;
-pub(crate) mod extras;
-pub(crate) mod frame;
+pub(crate) mod batch_builder;
+pub(crate) mod block;
+pub(crate) mod block_writer;
+pub(crate) mod captured;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fake_kernel;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod hostile;
-pub(crate) mod image;
-#[cfg(feature = "af-xdp")]
-pub(crate) mod index;
 pub(crate) mod lease;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) mod peer;
-mod retag;
+pub(crate) mod rx_features;
 pub(crate) mod slot;
+pub(crate) mod tpacket_v2;
+pub(crate) mod tpacket_v3;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod umem;
-pub(crate) mod walk;
+mod vlan_reinsert;
 pub(crate) mod word;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod xsk_ring;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::capture::{CaptureBuilder, CapturedPacket, RingLayout};
 use ringtap::packet::{PacketDirection, VlanTag};
 use ringtap::{Capture, PacketBatch};
-use ringtap_lab::{Generator, Protocol, Tally, Traffic, namespace, pcap, skip};
+use ringtap_lab::{Generator, Mark, Pace, Protocol, Tally, Traffic, namespace, pcap, skip};
 
 ringtap_lab::test_binary!();
 
@@ -31,6 +31,7 @@ macro_rules! in_both_layouts {
 
 in_both_layouts! {
     every_frame_arrives_once_in_order_and_unchanged
+    packets_one_by_one_may_be_kept_sent_away_and_outlive_their_capture
     a_stripped_tag_is_in_the_packet_and_not_in_its_bytes
     two_tags_are_told_apart_beside_the_bytes_and_in_them
     snap_len_cuts_and_says_so
@@ -40,6 +41,45 @@ in_both_layouts! {
     stopping_in_a_flood_that_outruns_the_reader_ends_it_all_the_same
     real_captures_replay_byte_for_byte_and_in_order
     on_loopback_each_packet_is_seen_twice_unless_outgoing_ones_are_ignored
+}
+
+fn packets_one_by_one_may_be_kept_sent_away_and_outlive_their_capture(layout: RingLayout) {
+    const COUNT: usize = 3_000;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let mut capture = small(&veth.right).layout(layout).build().unwrap();
+    let traffic = Traffic { flows: 3, ..Traffic::default() };
+    let (pace, plan, left) = (Pace::default(), traffic.clone(), veth.left.clone());
+    let counter = pace.clone();
+    let sending =
+        std::thread::spawn(move || Generator::new(&left, &plan).in_step(COUNT as u64 + 1, &pace));
+    let (to_reader, packets) = std::sync::mpsc::channel::<CapturedPacket>();
+    let plan = traffic.clone();
+    let reading = std::thread::spawn(move || {
+        let mut tally = Tally::new(&plan, COUNT as u64);
+        for packet in packets {
+            assert_eq!((packet.len(), packet.is_empty()), (packet.packet().data().len(), false));
+            assert_eq!(packet.to_owned().data(), packet.data());
+            tally.record(packet.data());
+        }
+        tally
+    });
+    let mut kept = None;
+    for packet in capture.packets().take(COUNT) {
+        let packet = packet.unwrap();
+        kept = Some(packet.clone()); // the last: a block that is held for long is in the kernel's way
+        to_reader.send(packet).unwrap();
+        counter.count(1);
+    }
+    // Those of the last batch that were not asked for are gone with the iterator; it can be asked again.
+    counter.count(1);
+    sending.join().unwrap();
+    drop(to_reader);
+    reading.join().unwrap().assert_complete();
+    drop(capture);
+    let kept = kept.unwrap();
+    assert_eq!(Mark::find(kept.data()).unwrap().number, COUNT as u64 - 1);
+    assert!(kept.batch().len() >= 1 && format!("{kept:?}").starts_with("CapturedPacket"));
 }
 
 /// A small ring: 16 blocks of 256 KiB, handed over after 5 ms; or 2048 frames.

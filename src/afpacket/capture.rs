@@ -14,6 +14,7 @@ use super::socket::{Link, Socket, StatsHandle};
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;
 use crate::ring::batch::PacketBatch;
+use crate::ring::captured::{CapturedPacket, HandingOut};
 use crate::stats::CaptureStats;
 use crate::sys::event::{self, Interest};
 use crate::trace;
@@ -136,6 +137,24 @@ impl Capture {
     /// delivered, or after an error.
     pub fn batches(&mut self) -> Batches<'_> {
         Batches { capture: self, failed: false }
+    }
+
+    /// Returns an iterator over packets that waits for each. It ends as [`batches`](Self::batches) does.
+    ///
+    /// ```no_run
+    /// # fn main() -> ringtap::Result<()> {
+    /// let mut capture = ringtap::Capture::open("eth0")?;
+    /// for packet in capture.packets().take(100) {
+    ///     let packet = packet?;
+    ///     println!("{} {} bytes", packet.timestamp(), packet.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Each packet owns a share of its batch, nothing is copied. Loops over batches cost less: there is no counting of shares.
+    pub fn packets(&mut self) -> CapturedPackets<'_> {
+        CapturedPackets { batches: self.batches(), current: None }
     }
 
     /// A handle to end this capture from another thread. All handles of a capture are one.
@@ -375,6 +394,32 @@ impl fmt::Debug for Capture {
             .finish_non_exhaustive()
     }
 }
+
+/// The packets of a capture, each waited for; from [`Capture::packets`].
+#[derive(Debug)]
+pub struct CapturedPackets<'a> {
+    batches: Batches<'a>,
+    current: Option<HandingOut>,
+}
+
+impl Iterator for CapturedPackets<'_> {
+    type Item = Result<CapturedPacket>;
+
+    fn next(&mut self) -> Option<Result<CapturedPacket>> {
+        loop {
+            if let Some(packet) = self.current.as_mut().and_then(HandingOut::next) {
+                return Some(Ok(packet));
+            }
+            self.current = None; // before the wait: the kernel gets its block back
+            match self.batches.next()? {
+                Ok(batch) => self.current = Some(HandingOut::new(batch)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl FusedIterator for CapturedPackets<'_> {}
 
 /// The batches of a capture, each waited for; from [`Capture::batches`].
 #[derive(Debug)]

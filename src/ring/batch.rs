@@ -4,13 +4,13 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 use super::block::BlockLease;
-use super::extras::Extras;
-use super::frame;
-use super::image::BlockImage;
+use super::block_writer::BlockImage;
+use super::rx_features::Extras;
 use super::slot::FrameLease;
+use super::tpacket_v2;
+use super::tpacket_v3::{BlockHeader, Walk};
 #[cfg(feature = "af-xdp")]
 use super::umem::{ChunkLease, ChunkPlace};
-use super::walk::{BlockHeader, Walk};
 #[cfg(feature = "af-xdp")]
 use crate::packet::PacketMeta;
 use crate::packet::{Packet, Timestamp};
@@ -281,7 +281,9 @@ impl PacketBatch {
 
 fn stamp(lease: &FrameLease, number: usize) -> Timestamp {
     let (status, body) = lease.frame(number);
-    frame::read(status, body, lease.extras()).map(|packet| packet.timestamp()).unwrap_or_default()
+    tpacket_v2::read(status, body, lease.extras())
+        .map(|packet| packet.timestamp())
+        .unwrap_or_default()
 }
 
 impl<'a> IntoIterator for &'a PacketBatch {
@@ -357,7 +359,7 @@ impl<'a> Iterator for Packets<'a> {
                     let number = *next;
                     let (status, body) = lease.frame(number);
                     *next += 1;
-                    match frame::read(status, body, lease.extras()) {
+                    match tpacket_v2::read(status, body, lease.extras()) {
                         Some(packet) => return Some(packet),
                         None => lease.count_malformed(number),
                     }
@@ -391,6 +393,16 @@ impl Packets<'_> {
             #[cfg(feature = "af-xdp")]
             Walked::Chunks { place, .. } => Place::Chunk(*place),
         }
+    }
+
+    /// Goes on by a packet: the place from which an iterator begins with it.
+    pub(crate) fn next_place(&mut self) -> Option<Place> {
+        let before = self.place();
+        self.next()?;
+        Some(match self.place() {
+            Place::Frame(next) => Place::Frame(next - 1), // frames before it may have been left out
+            _ => before,
+        })
     }
 
     #[inline]
