@@ -17,20 +17,20 @@ const SERVICE: u16 = 9; // RFC 863: discard
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steered {
     /// The card's hash, as it is: one direction of a flow comes in on one queue.
-    ByHash,
+    Hash,
     /// A symmetric one: both do.
-    BySymmetricHash,
+    SymmetricHash,
     /// A rule, for one flow.
-    ByRule,
+    Rule,
 }
 
 impl Steered {
     /// Tries it and prints what came of it; 1 if it failed.
     pub(crate) fn tell(self, card: &str, other: &str, count: u64) -> u32 {
         let what = match self {
-            Self::ByHash => "XDP receive, every queue",
-            Self::BySymmetricHash => "XDP receive, every queue, symmetric hash",
-            Self::ByRule => "XDP receive, every queue, a rule for a port",
+            Self::Hash => "XDP receive, every queue",
+            Self::SymmetricHash => "XDP receive, every queue, symmetric hash",
+            Self::Rule => "XDP receive, every queue, a rule for a port",
         };
         let (has_failed, text) = match self.run(card, other, count) {
             Ok(None) => (false, "not had: one queue".to_owned()),
@@ -48,10 +48,10 @@ impl Steered {
             return Ok(None);
         };
         let last = queues - 1;
-        let symmetric = self == Self::BySymmetricHash;
+        let symmetric = self == Self::SymmetricHash;
         let _hash = symmetric.then(|| SymmetricRss::set(card)).transpose()?;
         let rule = FlowRule::udp().dst_port(FIRST_PORT).to_queue(last);
-        let _rule = (self == Self::ByRule).then(|| rule.install(card)).transpose()?;
+        let _rule = (self == Self::Rule).then(|| rule.install(card)).transpose()?;
         let program = XdpProgram::redirect_all(card, Attach::Auto)?;
         let socket = |queue| {
             let options = XdpSocket::builder().interface(card).mode(XdpMode::Rx).promiscuous(true);
@@ -84,10 +84,10 @@ impl Steered {
 
     /// A UDP datagram: of the rule's flow alone, or of all flows, in both directions by turns.
     fn frame(self, number: u64) -> Vec<u8> {
-        let flow = if self == Self::ByRule { 0 } else { number / 2 % FLOWS };
+        let flow = if self == Self::Rule { 0 } else { number / 2 % FLOWS };
         let port = FIRST_PORT + flow as u16;
         let (mut hosts, mut ports) = ([[10, 0, 0, 1], [10, 0, 0, 2]], [SERVICE, port]);
-        if self != Self::ByRule && number % 2 == 1 {
+        if self != Self::Rule && number % 2 == 1 {
             hosts.reverse();
             ports.reverse();
         }
@@ -144,9 +144,9 @@ impl Spread {
         self.total() == count
             && self.flows.values().all(is_one)
             && match way {
-                Steered::ByHash => true,
-                Steered::BySymmetricHash => self.flows.iter().all(is_together),
-                Steered::ByRule => self.received.last() == Some(&count),
+                Steered::Hash => true,
+                Steered::SymmetricHash => self.flows.iter().all(is_together),
+                Steered::Rule => self.received.last() == Some(&count),
             }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn run(
     tell("XDP receive, after a killed process", options.receive(card, other, count));
     tell("receive, after all that", receive_ring(card, other, RingLayout::Blocks, count));
     let mut bad = bad.get();
-    for way in [Steered::ByHash, Steered::BySymmetricHash, Steered::ByRule] {
+    for way in [Steered::Hash, Steered::SymmetricHash, Steered::Rule] {
         bad += way.tell(card, other, count);
     }
     match bad {
