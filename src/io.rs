@@ -4,11 +4,9 @@
 //! only on an empty ring. So nothing is lost between looking and sleeping, whatever the kernel
 //! coalesced, and dropping a wait at any point loses nothing either.
 
-mod injector;
 mod pacer;
 mod port;
 mod transmit;
-mod tx_slot;
 #[cfg(feature = "af-xdp")]
 mod xdp;
 
@@ -19,11 +17,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-pub use self::injector::AsyncInjector;
 pub use self::pacer::Pacer;
 pub use self::port::{RxPort, TxPort};
-pub use self::transmit::{AsyncSender, TxRef};
-pub use self::tx_slot::AsyncTxSlot;
+pub use self::transmit::{AsyncInjector, AsyncSender, AsyncTxSlot, TxRef};
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::afpacket::{Capture, FilterHandle, StatsHandle};

@@ -12,8 +12,6 @@
 
 mod alarm;
 mod counters;
-mod cycle;
-mod ending;
 mod engine;
 mod fallback;
 mod fault;

@@ -4,21 +4,20 @@
 //! frames is read from the ring, never from a kick's result: a kick that reports an error may have
 //! sent half of them first.
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
+use super::head_patience::HeadPatience;
 use super::injector_builder::InjectorBuilder;
-use super::kick::HeadPatience;
-use super::tx_slot::TxSlot;
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload, TxTimestamp};
 use crate::ring::slot::TxRing;
 use crate::stats::InjectorStats;
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Netdev;
-use crate::sys::tx_timestamp;
+use crate::sys::{packet_socket, tx_timestamp};
 use crate::trace;
 use crate::wait::{Backoff, KickOutcome, Stall};
 
@@ -452,6 +451,104 @@ impl Injector {
     }
 }
 
+impl Injector {
+    /// One kick, if there is anything to hand over, and what it came to.
+    pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
+        self.ring.look();
+        if self.ring.pending() == 0 {
+            return Ok(KickOutcome { stall: Stall::Done, has_progressed: false });
+        }
+        let answer = packet_socket::kick(self.socket.as_fd());
+        self.judge(answer)
+    }
+
+    /// What a kick came to: the ring says how far the kernel got, `answer` only why not further.
+    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
+        self.stats.kicks += 1;
+        let (before, refused) = (self.ring.pending(), self.ring.refused());
+        self.ring.look();
+        if self.ring.refused() > refused {
+            self.learn_mtu();
+            self.patience.forget();
+        }
+        let has_given_up = self.gave_up(&answer, before);
+        let mut has_progressed = has_given_up || self.ring.pending() < before;
+        let mut stall = match self.ring.pending() {
+            0 => Stall::Done,
+            _ => self.stall_of(answer, has_progressed)?,
+        };
+        if stall == Stall::Link && self.drops_when_down {
+            self.ring.discard();
+            self.patience.forget();
+            (stall, has_progressed) = (Stall::Done, true);
+        }
+        self.share_stats();
+        Ok(KickOutcome { stall, has_progressed })
+    }
+
+    /// Whether the frame at the head was just refused, because the kernel would not take it for too long, or ever.
+    ///
+    /// One that the interface cannot split, that is not what its offload says (`__dev_direct_xmit` and
+    /// `__dev_queue_xmit`, net/core/dev.c), or that the driver drops (veth, where the far end's MTU is smaller) is
+    /// answered like a full queue, each time anew, and stays at the head (`tpacket_snd`, net/packet/af_packet.c). Some kernels
+    /// (6.12.117) say EINVAL of one that is not what its offload says, and leave it there too.
+    fn gave_up(&mut self, answer: &io::Result<()>, before: usize) -> bool {
+        let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
+        if self.patience.look(self.ring.progress()) || self.ring.pending() < before {
+            return false;
+        }
+        let head = self.ring.head(Offload::LEN).and_then(|head| head.first_chunk());
+        let has_offload = self.has_offloads && head.is_some_and(|&head| !is_plain(head));
+        if has_offload && errno == Some(libc::EINVAL) {
+            self.ring.refuse_head();
+            self.patience.forget();
+            return true;
+        }
+        let is_full = matches!(errno, Some(libc::ENOBUFS | libc::ENOMEM));
+        let Some(len) = self.ring.head_len().filter(|_| is_full) else {
+            self.patience.forget();
+            return false;
+        };
+        let under_way = self.ring.in_use() - self.ring.pending();
+        let is_over = self.patience.note_refusal(len, has_offload, under_way);
+        if is_over {
+            self.ring.refuse_head();
+            let is_telling = !has_offload && self.ring.pending() > 0;
+            self.patience.gave_up(is_telling.then_some(len));
+        }
+        is_over
+    }
+
+    /// Why frames are left.
+    fn stall_of(&mut self, answer: io::Result<()>, has_progressed: bool) -> Result<Stall> {
+        let Err(error) = answer else {
+            return Ok(if has_progressed { Stall::Again } else { Stall::Buffer });
+        };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => {
+                self.stats.buffer_full += 1;
+                Ok(Stall::Buffer)
+            }
+            Some(libc::ENOBUFS | libc::ENOMEM) => {
+                self.stats.queue_full += 1;
+                Ok(Stall::Queue)
+            }
+            Some(libc::ENETDOWN) => Ok(Stall::Link),
+            Some(libc::ENXIO | libc::ENODEV) => {
+                Err(Error::InterfaceGone { name: self.name.clone() })
+            }
+            // Frames were refused, and taken out of the line.
+            _ if has_progressed => Ok(Stall::Again),
+            _ => Err(Error::os(Step::Kick, error).of(&self.name)),
+        }
+    }
+}
+
+/// Whether an offload's header asks for nothing.
+fn is_plain(header: [u8; Offload::LEN]) -> bool {
+    Offload::read(&header) == Offload::NONE
+}
+
 impl Drop for Injector {
     fn drop(&mut self) {
         let _ = self.kick();
@@ -473,5 +570,56 @@ impl fmt::Debug for Injector {
             .field("frame_count", &self.frame_count())
             .field("frame_capacity", &self.frame_capacity())
             .finish_non_exhaustive()
+    }
+}
+
+/// A free slot of an [`Injector`]: write a frame into it and [`send`](Self::send) it. Dropped unsent,
+/// it stays free.
+#[derive(Debug)]
+pub struct TxSlot<'a> {
+    injector: &'a mut Injector,
+    len: usize,
+    offload: Offload,
+}
+
+impl<'a> TxSlot<'a> {
+    /// The next free slot, which there is.
+    #[inline]
+    pub(crate) fn of(injector: &'a mut Injector, len: usize) -> Self {
+        Self { injector, len, offload: Offload::NONE }
+    }
+
+    /// The bytes of the frame, as many as were asked for.
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        self.injector.vacant_ref(self.len)
+    }
+
+    /// The same, to be written.
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let len = self.len;
+        self.injector.vacant_bytes(len)
+    }
+
+    /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.injector.frame_capacity());
+    }
+
+    /// Says what is left to be done to the frame, by the kernel or the card; see
+    /// [`offloads`](crate::inject::InjectorBuilder::offloads). Default nothing.
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.offload = offload;
+    }
+
+    /// Commits the frame.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`](crate::Error::FrameLength),
+    /// [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled); the slot stays free then.
+    #[inline]
+    pub fn send(self) -> Result<()> {
+        self.injector.commit(self.len, self.offload)
     }
 }

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::geometry::TxGeometry;
+use super::head_patience::HeadPatience;
 use super::injector::{Bound, Injector};
-use super::kick::HeadPatience;
 use super::open::{index_of, map_ring, vanished};
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload};

@@ -16,12 +16,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::builder::{CaptureBuilder, TimestampSource};
-use super::capture::Capture;
+use super::capture::{Capture, RxRing};
 use super::fanout::{JoinError, Membership};
 use super::gate::{Intake, SocketFilter};
 use super::geometry::{RingLayout, RxGeometry};
 use super::outgoing;
-use super::rx::RxRing;
 use super::socket::Socket;
 use crate::error::{Error, GeometryError, Result, Step};
 use crate::packet::LinkType;

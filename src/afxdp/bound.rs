@@ -2,18 +2,20 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
+use super::metadata::Asks;
 use super::orphans::{Orphans, QueueProbe};
 use super::program::XdpProgram;
-use super::stats::Figures;
 use crate::error::{Error, Result, Step};
 use crate::interface::{TagTaker, queues, stripping};
 use crate::packet::{Framing, LinkType, Timestamp};
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
+use crate::stats::XdpStats;
 use crate::sys::netdev::{Netdev, question_socket};
+use crate::sys::xdp;
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
@@ -205,4 +207,158 @@ fn ask<T>(
         Some(libc::ENODEV | libc::ENXIO) => Error::NoSuchInterface { name: name.to_owned() },
         _ => Error::os(Step::QueryInterface(what), source).of(name),
     })
+}
+
+/// A figure that one thread counts and any reads.
+#[derive(Debug, Default)]
+pub(super) struct Figure(AtomicU64);
+
+impl Figure {
+    /// Only ever called by the half whose figure it is.
+    #[inline]
+    pub(super) fn add(&self, more: u64) {
+        // Relaxed: figures order nothing. One writer, so nothing is lost between load and store.
+        self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the halves of a socket count.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) delivered: Figure,
+    pub(super) batches: Figure,
+    pub(super) rx_malformed: Figure,
+    pub(super) committed: Figure,
+    /// Frames that were never committed.
+    pub(super) not_forwarded: Figure,
+    /// Frames that were committed, and that the kernel took and did not send.
+    pub(super) send_failed: Figure,
+    /// Frames that were committed, and that the kernel had not taken at the end.
+    pub(super) abandoned: Figure,
+    pub(super) kicks: Figure,
+    pub(super) tx_malformed: Figure,
+    /// What the kernel had counted when the socket went.
+    last: OnceLock<XdpStats>,
+}
+
+impl Figures {
+    pub(super) fn with(&self, kernel: XdpStats) -> XdpStats {
+        XdpStats {
+            delivered: self.delivered.get(),
+            batches: self.batches.get(),
+            committed: self.committed.get(),
+            send_failed: self.send_failed.get(),
+            not_forwarded: self.not_forwarded.get(),
+            abandoned: self.abandoned.get(),
+            kicks: self.kicks.get(),
+            malformed: self.rx_malformed.get() + self.tx_malformed.get(),
+            ..kernel
+        }
+    }
+
+    pub(super) fn keep(&self, kernel: XdpStats) {
+        self.last.get_or_init(|| kernel);
+    }
+
+    /// Waits for the thread that drops the socket to have written them.
+    fn last(&self) -> XdpStats {
+        loop {
+            match self.last.get() {
+                Some(last) => return *last,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+/// Reads an AF_XDP socket's statistics from any thread, also when the socket is gone.
+#[derive(Debug, Clone)]
+pub struct XdpStatsHandle {
+    figures: Arc<Figures>,
+    /// Weak: whoever only watches does not keep the queue in use.
+    bound: Weak<Bound>,
+}
+
+impl XdpStatsHandle {
+    pub(super) fn new(bound: &Arc<Bound>) -> Self {
+        Self { figures: Arc::clone(&bound.figures), bound: Arc::downgrade(bound) }
+    }
+
+    /// Running totals of both halves. One system call; resets nothing.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) where the kernel refuses `XDP_STATISTICS`.
+    pub fn stats(&self) -> Result<XdpStats> {
+        match self.bound.upgrade() {
+            Some(bound) => bound.stats(),
+            None => Ok(self.figures.with(self.figures.last())),
+        }
+    }
+}
+
+impl Bound {
+    pub(super) fn stats(&self) -> Result<XdpStats> {
+        Ok(self.figures.with(self.kernel_stats()?))
+    }
+
+    pub(super) fn kernel_stats(&self) -> Result<XdpStats> {
+        let kernel = xdp::statistics(self.fd())?;
+        Ok(XdpStats {
+            rx_dropped: kernel.rx_dropped,
+            rx_invalid: kernel.rx_invalid_descs,
+            tx_invalid: kernel.tx_invalid_descs,
+            rx_ring_full: kernel.rx_ring_full,
+            // Of a socket that only sends it is empty, always.
+            fill_ring_empty: if self.receives { kernel.rx_fill_ring_empty_descs } else { 0 },
+            tx_ring_empty: kernel.tx_ring_empty_descs,
+            ..XdpStats::default()
+        })
+    }
+}
+
+/// What a socket was opened with.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(super) umem: Arc<Umem>,
+    pub(super) bound: Arc<Bound>,
+    pub(super) orphans: Arc<Orphans>,
+    pub(super) asks: Asks,
+    pub(super) multi_buffer: bool,
+}
+
+/// The same in the hands of a builder, which does not keep that socket.
+#[derive(Debug, Clone)]
+pub(super) struct SharedUmem {
+    pub(super) umem: Arc<Umem>,
+    pub(super) bound: Weak<Bound>,
+    pub(super) orphans: Arc<Orphans>,
+    pub(super) asks: Asks,
+    pub(super) multi_buffer: bool,
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> Result<XdpStats> {
+        self.bound.stats()
+    }
+
+    pub(crate) fn stats_handle(&self) -> XdpStatsHandle {
+        XdpStatsHandle::new(&self.bound)
+    }
+
+    pub(crate) fn interface(&self) -> &str {
+        &self.bound.name
+    }
+
+    pub(crate) fn queue_id(&self) -> u32 {
+        self.bound.queue
+    }
+
+    pub(super) fn lend(&self) -> SharedUmem {
+        let Self { umem, bound, orphans, asks, multi_buffer } = self.clone();
+        SharedUmem { umem, bound: Arc::downgrade(&bound), orphans, asks, multi_buffer }
+    }
 }

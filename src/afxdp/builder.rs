@@ -2,11 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::bound::queue_count;
+use super::bound::{SharedUmem, queue_count};
 use super::metadata::Asks;
 use super::open;
 use super::program::{Attach, XdpProgram};
-use super::shared::SharedUmem;
 use super::socket::XdpSocket;
 use crate::error::{Error, GeometryError, Result};
 use crate::options::BusyPoll;

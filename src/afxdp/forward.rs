@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::bound::Figures;
 use super::sender::XdpSender;
-use super::stats::Figures;
 use crate::error::Result;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::ring::umem::ChunkLease;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::slot::Checksum;
+use super::sender::Checksum;
 use crate::packet::{Timestamp, TxTimestamp};
 
 /// Bytes of metadata before a frame: flags, and twice eight that hold what is asked for, then what is answered.

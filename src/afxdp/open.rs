@@ -5,13 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, Parts, asker, hardware_of, index_of, queue_count};
+use super::bound::{Bound, Parts, Shared, asker, hardware_of, index_of, queue_count};
 use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
 use super::orphans::{self, Orphans, Place, QueueProbe};
 use super::program::XdpProgram;
 use super::receiver::{Filled, XdpReceiver};
 use super::sender::{TxOptions, XdpSender};
-use super::shared::Shared;
 use super::socket::XdpSocket;
 use crate::error::{Error, GeometryError, Result, Step};
 use crate::interface::TagTaker;

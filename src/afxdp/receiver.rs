@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::Bound;
+use super::bound::{Bound, XdpStatsHandle};
 use super::socket::XdpChunks;
-use super::stats::XdpStatsHandle;
 use crate::error::{Result, Step};
 use crate::ring::batch::PacketBatch;
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};

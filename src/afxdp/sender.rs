@@ -1,22 +1,21 @@
 //! The sending half: frames are written into chunks, and chunks come back when they are sent.
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use super::bound::Bound;
+use super::bound::{Bound, Figures, XdpStatsHandle};
 use super::metadata::{self, Asks, Stamps};
-use super::slot::{Checksum, XdpTxSlot};
 use super::socket::XdpChunks;
-use super::stats::{Figures, XdpStatsHandle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, TxTimestamp};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
 use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
 use crate::stats::XdpStats;
+use crate::sys::packet_socket;
 use crate::trace;
-use crate::wait::{KickOutcome, Stall};
+use crate::wait::{Backoff, KickOutcome, Stall};
 
 /// The most chunks that one packet may take (`MAX_SKB_FRAGS` and the head, net/xdp/xsk.c).
 const MOST_PIECES: usize = 18;
@@ -432,5 +431,150 @@ impl fmt::Debug for XdpSender {
             .field("interface", &self.bound.name)
             .field("queue_id", &self.bound.queue)
             .finish_non_exhaustive()
+    }
+}
+
+impl XdpSender {
+    /// One kick, if there is anything to hand over, and what it came to.
+    pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
+        if self.tx.outstanding() == 0 {
+            let has_progressed = self.reclaim() > 0;
+            return Ok(KickOutcome { stall: Stall::Done, has_progressed });
+        }
+        let is_awake = self.options.is_told_to_kick && !self.tx.ring().needs_wakeup();
+        if is_awake {
+            return self.judge(Ok(()));
+        }
+        let answer = packet_socket::kick(self.bound.fd());
+        self.count_kick();
+        self.judge(answer)
+    }
+
+    pub(crate) fn count_kick(&self) {
+        self.bound.figures.kicks.add(1);
+    }
+
+    /// What a kick came to: the rings say how far the kernel got, `answer` only why not further.
+    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
+        let before = self.tx.known_outstanding();
+        let left = self.tx.outstanding();
+        let has_moved = left < before;
+        let mut has_progressed = (self.reclaim() > 0) | has_moved;
+        let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
+        if errno == Some(libc::EBUSY) {
+            // Completed, and not sent: too long for the far end, or no carrier (`xsk_generic_xmit`).
+            self.bound.figures.send_failed.add(1);
+            has_progressed = true;
+        }
+        let stall = match (left, errno) {
+            (0, _) => Stall::Done,
+            (_, Some(libc::ENETDOWN)) => Stall::Link,
+            (_, None | Some(libc::EAGAIN | libc::EINTR | libc::EBUSY)) if has_progressed => {
+                Stall::Again
+            }
+            (_, None | Some(libc::EAGAIN | libc::EINTR | libc::EBUSY)) => Stall::Buffer,
+            (_, Some(libc::ENOBUFS | libc::ENOMEM)) => Stall::Queue,
+            _ if has_moved => Stall::Again,
+            (_, Some(errno)) => {
+                self.bound.check_link()?; // ENXIO is said of an interface that is gone, and by some drivers
+                let wants_program = matches!(errno, libc::EINVAL | libc::ENXIO)
+                    && self.bound.is_zerocopy
+                    && self.bound.program.is_none();
+                let step = if wants_program { Step::KickWithoutProgram } else { Step::Kick };
+                return Err(self.bound.failed(step, io::Error::from_raw_os_error(errno)));
+            }
+        };
+        Ok(KickOutcome { stall, has_progressed })
+    }
+
+    /// Kicks and waits until `is_so`: whether it is, in time.
+    pub(super) fn press(
+        &mut self,
+        is_so: impl Fn(&mut Self) -> bool,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
+        let mut backoff = Backoff::new();
+        while !is_so(self) {
+            let KickOutcome { stall, has_progressed } = self.kick()?;
+            if has_progressed {
+                backoff = Backoff::new();
+            }
+            if is_so(self) {
+                break;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            match stall {
+                Stall::Link => return Err(Error::LinkDown { name: self.bound.name.clone() }),
+                Stall::Again => {}
+                // Nothing reports a completion.
+                Stall::Done | Stall::Buffer | Stall::Queue => backoff.sleep(),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A checksum that is left to the kernel or the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    pub(super) start: u16,
+    pub(super) offset: u16,
+}
+
+/// A free frame of an [`XdpSender`]: write into it and [`send`](Self::send) it. Dropped unsent, it stays free.
+#[derive(Debug)]
+pub struct XdpTxSlot<'a> {
+    sender: &'a mut XdpSender,
+    len: usize,
+    checksum: Option<Checksum>,
+}
+
+impl<'a> XdpTxSlot<'a> {
+    #[inline]
+    pub(super) fn new(sender: &'a mut XdpSender, len: usize) -> Self {
+        Self { sender, len, checksum: None }
+    }
+
+    /// The bytes of the frame, as many as were asked for.
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        self.sender.vacant_ref(self.len)
+    }
+
+    /// The same, to be written.
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.sender.vacant_bytes(self.len)
+    }
+
+    /// Changes the length of the frame, up to [`XdpSender::frame_capacity`]; longer is cut to that.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.sender.frame_capacity());
+    }
+
+    /// Leaves a checksum to the card or the kernel: of all bytes from `start` on, written `offset` bytes behind
+    /// `start`, where the pseudo-header's part of it is already. Needs
+    /// [`tx_checksum`](crate::xdp::XdpSocketBuilder::tx_checksum).
+    pub fn set_checksum(&mut self, start: u16, offset: u16) {
+        self.checksum = Some(Checksum { start, offset });
+    }
+
+    /// Commits the frame.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled),
+    /// [`Error::ChecksumOutside`](crate::Error::ChecksumOutside); the frame stays free then.
+    #[inline]
+    pub fn send(self) -> Result<()> {
+        self.sender.commit(self.len, self.checksum)
+    }
+}
+
+impl Checksum {
+    /// For the setter of the async slot.
+    pub(crate) fn new(start: u16, offset: u16) -> Self {
+        Self { start, offset }
     }
 }

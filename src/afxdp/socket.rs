@@ -4,13 +4,11 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::bound::{Shared, SharedUmem, XdpStatsHandle};
 use super::builder::XdpSocketBuilder;
 use super::program::XdpProgram;
 use super::receiver::XdpReceiver;
-use super::sender::XdpSender;
-use super::shared::{Shared, SharedUmem};
-use super::slot::XdpTxSlot;
-use super::stats::XdpStatsHandle;
+use super::sender::{XdpSender, XdpTxSlot};
 use crate::error::{Error, Result};
 use crate::packet::{LinkType, TxTimestamp};
 use crate::ring::batch::PacketBatch;

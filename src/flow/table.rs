@@ -1,6 +1,5 @@
 //! A table of flows, by flowscope's tracker, that forgets the idle ones a few at a time.
 
-mod asked;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use flowscope::{
-    EndReason, EventMask, FlowEvent, FlowExtractor, FlowTracker, FlowTrackerConfig,
+    EndReason, EventMask, FlowEvent, FlowExtractor, FlowStats, FlowTracker, FlowTrackerConfig,
     FlowTrackerStats, L4Proto, PacketView, Timestamp as FlowTime,
 };
 
@@ -18,7 +17,7 @@ use super::expiry::Expiry;
 use super::fragments::FragmentStats;
 use super::frames::{Frame, Frames};
 use super::recently_closed::Closed;
-use super::shard_query::ShardResponder;
+use super::shard_query::{self, FlowSnapshot, ShardResponder};
 use crate::packet::Packet;
 
 /// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
@@ -414,5 +413,42 @@ fn nanos(time: FlowTime) -> u64 {
 impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowTable").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
+    /// Gives it a place where it is asked for its flows.
+    pub(super) fn set_responder(&mut self, responder: ShardResponder<E::Key>) {
+        self.responder = Some(responder);
+    }
+
+    /// Whether somebody may ask while no packet comes.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.responder.is_some()
+    }
+
+    /// Says how many flows there were, for good.
+    fn stand_up(&mut self) {
+        if let Some(responder) = self.responder.take() {
+            responder.answer(self.count(Vec::new()), true);
+        }
+    }
+
+    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> FlowSnapshot<E::Key> {
+        let (active, tracker) = (self.tracker.flow_count(), self.stats());
+        FlowSnapshot { active, tracker, late_packets: self.closed.late(), top }
+    }
+
+    #[inline]
+    fn answer(&mut self) {
+        if let Some(responder) = &mut self.responder
+            && let Some(most) = responder.question()
+        {
+            let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
+            let top = shard_query::top(flows, most);
+            if let Some(responder) = &self.responder {
+                responder.answer(self.count(top), false);
+            }
+        }
     }
 }

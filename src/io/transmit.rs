@@ -20,9 +20,11 @@ use futures_sink::Sink;
 
 use super::pacer::Pacer;
 use super::port::TxPort;
-use super::tx_slot::AsyncTxSlot;
+use crate::afpacket::Injector;
 use crate::error::{Error, Result};
+use crate::packet::{Offload, TxTimestamp};
 use crate::reactor::{AfterKick, Kicker, Next, OnKick, Reactor, Registration};
+use crate::stats::InjectorStats;
 use crate::time::{self, Sleep};
 use crate::wait::{Backoff, KickOutcome, Stall};
 
@@ -463,5 +465,141 @@ impl<T: TxPort + fmt::Debug> fmt::Debug for AsyncSender<T> {
             .field("port", &format_args!("{port}"))
             .field("is_stalled", &self.core.is_stalled.get())
             .finish_non_exhaustive()
+    }
+}
+
+/// A free slot of a sender on a reactor: write a frame into it and [`send`](Self::send) it. Dropped unsent, it
+/// stays free.
+pub struct AsyncTxSlot<'a, T: TxPort = Injector> {
+    tx: &'a mut AsyncSender<T>,
+    len: usize,
+    extra: T::Extra,
+}
+
+impl<'a, T: TxPort> AsyncTxSlot<'a, T> {
+    /// Of a sender whose port is lent.
+    pub(super) fn new(tx: &'a mut AsyncSender<T>, len: usize) -> Self {
+        Self { tx, len, extra: T::Extra::default() }
+    }
+
+    /// The bytes of the frame, as many as were asked for.
+    pub fn data(&self) -> &[u8] {
+        self.tx.lent().vacant_ref(self.len)
+    }
+
+    /// The same, to be written.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.tx.lent_mut().vacant_bytes(self.len)
+    }
+
+    /// Changes the length of the frame, up to the socket's `frame_capacity`; longer is cut to that.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.tx.lent().capacity());
+    }
+
+    /// Commits the frame.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`](crate::Error::FrameLength), and what the setters here say; the slot stays free
+    /// then.
+    pub fn send(self) -> Result<()> {
+        self.tx.lent_mut().commit(self.len, self.extra)?;
+        self.tx.take_back();
+        self.tx.mark()
+    }
+
+    pub(super) fn extra_mut(&mut self) -> &mut T::Extra {
+        &mut self.extra
+    }
+}
+
+impl AsyncTxSlot<'_, Injector> {
+    pub(crate) fn offload(&self) -> Offload {
+        self.extra
+    }
+
+    /// As [`TxSlot::set_offload`](crate::inject::TxSlot::set_offload).
+    pub fn set_offload(&mut self, offload: Offload) {
+        *self.extra_mut() = offload;
+    }
+}
+
+impl<T: TxPort> Drop for AsyncTxSlot<'_, T> {
+    fn drop(&mut self) {
+        self.tx.take_back();
+    }
+}
+
+impl<T: TxPort> fmt::Debug for AsyncTxSlot<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncTxSlot").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Sends frames on this thread's reactor.
+///
+/// Committing costs no system call: the reactor's next turn hands over everything that was committed
+/// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
+/// kernel does not take at once are kept at it in the background, also while nobody awaits anything
+/// here; [`kick_now`](AsyncSender::kick_now) is for those who cannot wait for the turn.
+///
+/// ```no_run
+/// # async fn f() -> ringtap::Result<()> {
+/// let mut tx = ringtap::AsyncInjector::open("eth0")?;
+/// tx.send(&[0xff; 60]).await?; // committed; waits only where the ring is full
+/// tx.drain().await?; // sent
+/// # Ok(())
+/// # }
+/// ```
+pub type AsyncInjector = AsyncSender<Injector>;
+
+impl AsyncSender<Injector> {
+    /// Opens an injector with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`InjectorBuilder::build`](crate::inject::InjectorBuilder::build) and [`new`](Self::new).
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::new(Injector::open(interface)?)
+    }
+
+    /// Waits for the next transmit timestamp; needs
+    /// [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps). Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Injector::read_tx_timestamp`].
+    pub async fn tx_timestamp(&mut self) -> Result<TxTimestamp> {
+        poll_fn(|cx| {
+            loop {
+                let stamp = self.port().read_tx_timestamp()?;
+                if let Some(stamp) = stamp {
+                    return Poll::Ready(Ok(stamp));
+                }
+                ready!(self.poll_change(cx))?;
+            }
+        })
+        .await
+    }
+
+    /// Hands over what was committed, waits for at most `limit` until it is sent, and closes the socket; see
+    /// [`Injector::close`]. Not cancel-safe: if the future is dropped, the injector is dropped too.
+    pub async fn close(mut self, limit: Duration) -> InjectorStats {
+        // What keeps frames from being sent, they are counted for.
+        let _ = time::timeout(limit, self.drain()).await;
+        self.into_inner().close(Duration::ZERO)
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> InjectorStats {
+        self.look(Injector::stats)
+    }
+
+    /// See [`Injector::drop_when_down`].
+    pub(crate) fn drop_when_down(&mut self, on: bool) {
+        self.port().drop_when_down(on);
+    }
+
+    /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].
+    pub(crate) fn learn_mtu(&mut self) {
+        self.port().learn_mtu();
     }
 }

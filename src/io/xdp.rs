@@ -11,8 +11,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::port::{RxPort, Sealed, SealedTx, TxPort};
-use super::transmit::AsyncSender;
-use super::tx_slot::AsyncTxSlot;
+use super::transmit::{AsyncSender, AsyncTxSlot};
 use super::{AsyncReceiver, Pacer};
 use crate::afxdp::{
     Checksum, Forwarding, Shared, XdpReceiver, XdpSender, XdpSocket, XdpStatsHandle,

@@ -10,14 +10,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::alarm::RingTimer;
-use super::engine::{Completion, Engine};
+use super::counters::Counters;
+use super::engine::{Completion, Engine, Wait};
 use super::fallback::Poller;
 use super::fault::Fault;
 use super::kick::{Answer, OnKick};
-use super::op::{Readiness, Released};
-use super::ops::{Kind, Ops};
+use super::op::{Completed, Readiness, Released, Restarted};
+use super::ops::{Entry, Kind, Ops};
 use super::timer::Timers;
-use super::token::Token;
+use super::token::{Answered, Token};
 use super::{Backend, signals, warning};
 use crate::error::{Error, Result, Step};
 use crate::options::{Coalesce, IoUringFeatures, ReactorOptions};
@@ -348,4 +349,293 @@ impl State {
             self.wakers.extend(entry.waker);
         }
     }
+}
+
+impl State {
+    /// The engine has failed: goes on with another, or has everybody who waits on it learn so.
+    pub(super) fn fail(&mut self, fault: Fault) {
+        let wake = self.wake.and_then(|wake| self.ops.get(wake)).map(|entry| entry.fd);
+        let fallback = match wake {
+            Some(wake) => self.fallback.for_fault(fault, wake),
+            None => Err(fault),
+        };
+        match fallback {
+            Ok(engine) => self.go_on_with(engine),
+            Err(fault) => self.give_up(fault),
+        }
+    }
+
+    fn go_on_with(&mut self, engine: Engine) {
+        if let Ok(refused) = std::mem::replace(&mut self.engine, Ok(engine)) {
+            refused.close();
+        }
+        self.alarm.has_rung();
+        // What is in the backlog is still to be put to the engine, but cancels have nothing to cancel.
+        self.backlog.retain(|request| matches!(request, Request::Arm(_)));
+        for token in self.ops.in_flight() {
+            match self.ops.get(token).map(|entry| entry.op.restart()) {
+                Some(Restarted::Queue) => self.backlog.push_back(Request::Arm(token)),
+                Some(Restarted::Free) => self.free(token),
+                _ => {}
+            }
+        }
+        self.silent.clear();
+    }
+
+    /// Everybody who waits learns that nothing will come.
+    pub(super) fn give_up(&mut self, fault: Fault) {
+        if let Ok(engine) = std::mem::replace(&mut self.engine, Err(fault)) {
+            engine.close();
+        }
+        self.alarm.has_rung();
+        self.backlog.clear();
+        self.delayed.clear();
+        let Self { ops, wakers, answers, .. } = self;
+        ops.for_each(|_, entry| {
+            wakers.extend(entry.waker.take());
+            if let Kind::Kick { port, .. } = &entry.kind {
+                // Whoever waits for a kick's answer learns that there will be none.
+                let (token, port) = (Token::new(0, 0), port.clone());
+                answers.push(Answer { token, port, errno: libc::ECANCELED });
+            }
+        });
+    }
+
+    pub(super) fn cancel_all(&mut self) {
+        self.is_ending = true;
+        self.delayed.clear();
+        for token in self.ops.all() {
+            // Whoever waits for this op is woken, and learns that there is no reactor.
+            let waker = self.release(token);
+            self.wakers.extend(waker);
+        }
+    }
+
+    pub(super) fn is_waiting_for_kernel(&self) -> bool {
+        self.engine.is_ok() && !self.ops.in_flight().is_empty()
+    }
+
+    /// Closes the ring and forgets all ops and timers: whom to wake.
+    pub(super) fn end(&mut self) -> Vec<Waker> {
+        let is_idle = self.ops.in_flight().is_empty();
+        // Where the kernel did not let go in time it may still use what is left: leak the ring.
+        if let Ok(engine) = std::mem::replace(&mut self.engine, Err(Fault::Ended))
+            && is_idle
+        {
+            engine.close();
+        }
+        self.backlog.clear();
+        self.delayed.clear();
+        let Self { ops, timers, wakers, .. } = self;
+        ops.for_each(|_, entry| wakers.extend(entry.waker.take()));
+        timers.drain(wakers);
+        self.wake = None;
+        std::mem::take(&mut self.wakers)
+    }
+}
+
+/// Ops of a reactor, its own not counted, up to which those who wait are woken on suspicion.
+const FEW: usize = 8;
+
+/// Deadlines from here on are left to the ring's timer.
+const FAR: Duration = Duration::from_millis(2);
+
+/// The longest sleep that a silent kick is submitted with.
+const KICK_CHECK: Duration = Duration::from_millis(2);
+
+impl State {
+    /// Puts what is queued to the engine, and enters it where there is reason to.
+    pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
+        let (is_oneshot, wake) = (self.is_moderated, self.wake);
+        let Self { engine, ops, backlog, silent, .. } = self;
+        let Ok(engine) = engine else { return Ok(()) };
+        if engine.is_foreign() {
+            return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
+        }
+        while let Some(&request) = backlog.front() {
+            if engine.is_full() {
+                counters.enters.add(1);
+                engine.enter(Wait::No)?;
+                if engine.is_full() {
+                    break; // the kernel is short of memory: the rest waits for the next turn
+                }
+            }
+            backlog.pop_front();
+            match request {
+                Request::Cancel(token) => engine.push_cancel(token),
+                Request::Arm(token) => {
+                    if let Some(entry) = ops.get(token)
+                        && entry.op.push()
+                    {
+                        match entry.kind {
+                            Kind::Poll(events) => {
+                                // The unparker's event stays readable: once reported, it is over.
+                                let is_oneshot = is_oneshot && wake != Some(token);
+                                engine.push_poll(entry.fd, events, token, is_oneshot);
+                            }
+                            Kind::Kick { is_awaited: true, .. } => {
+                                engine.push_kick(entry.fd, token, false);
+                            }
+                            Kind::Kick { .. } => {
+                                engine.push_kick(entry.fd, token, true);
+                                silent.push(token);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let wait = self.set_alarm(wait);
+        let Self { engine: Ok(engine), backlog, silent, .. } = self else { return Ok(()) };
+        // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
+        // well in part, and only its port can tell.
+        let wait = match wait {
+            _ if !backlog.is_empty() => Wait::No,
+            wait if !silent.is_empty() => wait.at_most(KICK_CHECK),
+            wait => wait,
+        };
+        if wait != Wait::No || engine.needs_enter() {
+            counters.enters.add(1);
+            engine.enter(wait)?;
+        }
+        Ok(())
+    }
+
+    /// Has the ring's timer go off for the next deadline, where there is reason to: how to wait then.
+    ///
+    /// Whoever sleeps himself has it for what is far: a limit to every sleep sets a timer of the kernel's and
+    /// takes it back, each time, and a flood ends many sleeps until a deadline comes.
+    fn set_alarm(&mut self, wait: Wait) -> Wait {
+        let (is_asked, otherwise) = match wait {
+            Wait::UntilDeadline(limit) => (limit >= FAR, Wait::AtMost(Some(limit))),
+            wait => (self.is_hosted, wait),
+        };
+        if !is_asked {
+            return otherwise;
+        }
+        let next_deadline = self.next_deadline();
+        let Self { engine: Ok(engine), alarm, .. } = self else { return otherwise };
+        if !engine.has_alarm() || engine.is_full() {
+            return otherwise;
+        }
+        if let Some((setting, deadline)) = alarm.needs(next_deadline)
+            // What is due already, this very turn expires.
+            && let Some(time) = deadline.checked_duration_since(Instant::now())
+        {
+            engine.push_alarm(setting, time);
+            alarm.set_for(deadline);
+        }
+        let is_covered = next_deadline.is_some_and(|deadline| alarm.covers(deadline));
+        match wait {
+            Wait::UntilDeadline(_) if is_covered => Wait::AtMost(None),
+            _ => otherwise,
+        }
+    }
+
+    /// Whether a turn would find something to do.
+    pub(super) fn has_work(&mut self) -> bool {
+        self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
+    }
+
+    /// Whom to wake where the kernel has announced work, but not said what: all who wait to read, if they are
+    /// few. Moderated polls are left alone, since each is worth a wait; and where there is something to submit,
+    /// the enter is not put off.
+    pub(super) fn announced(&mut self) -> Option<Vec<Waker>> {
+        let is_announced = self.engine.as_mut().is_ok_and(|engine| engine.is_announced());
+        let is_alone = self.backlog.is_empty() && self.ops.len() <= FEW + 1;
+        if !is_announced || !is_alone || self.is_moderated {
+            return None;
+        }
+        // Not the earliest deadline: that may be another by now than the one the timer was set for.
+        if self.alarm.is_due() {
+            return None; // it was most likely the timer
+        }
+        let Self { ops, wakers, wake, .. } = self;
+        let reads =
+            |kind: &Kind| matches!(kind, Kind::Poll(events) if events & libc::POLLIN as u32 != 0);
+        ops.for_each(|token, entry| {
+            if reads(&entry.kind) && entry.op.is_armed() && *wake != Some(token) {
+                wakers.extend(entry.waker.take());
+            }
+        });
+        (!wakers.is_empty()).then(|| std::mem::take(wakers))
+    }
+
+    /// Takes completions, and notes what they mean: how many sockets had something.
+    pub(super) fn reap(&mut self, counters: &Counters) -> u64 {
+        let Self {
+            engine: Ok(engine), ops, backlog, wakers, ended, answers, silent, alarm, ..
+        } = self
+        else {
+            return 0;
+        };
+        if engine.has_overflowed() {
+            counters.overflows.add(1);
+        }
+        engine.reap(&mut self.completions);
+        let (reaped, mut came) = (self.completions.len() as u64, 0);
+        let wake = self.wake;
+        for Completion { answered, result, more } in self.completions.drain(..) {
+            match answered {
+                Answered::RingTimer => alarm.has_rung(),
+                // It failed: the timer has just gone off, which is heard of as well, or is not there.
+                Answered::AlarmUpdate if result < 0 => alarm.has_rung(),
+                Answered::AlarmUpdate => {}
+                Answered::Cancel(token) => {
+                    if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {
+                        backlog.push_back(Request::Cancel(token));
+                    }
+                }
+                Answered::Op(token) => {
+                    let Some(entry) = ops.get(token) else { continue };
+                    match entry.op.complete(result, more) {
+                        Completed::Wake => match &entry.kind {
+                            Kind::Poll(_) => {
+                                came += u64::from(wake != Some(token));
+                                wakers.extend(entry.waker.take());
+                            }
+                            Kind::Kick { .. } => answers.extend(answer(entry, token, result)),
+                        },
+                        Completed::Freed => ended.push(token),
+                        Completed::Ignored => {}
+                    }
+                }
+            }
+        }
+        // A kick that was to be silent and has said nothing went well: it was made inside the enter,
+        // unless that took none.
+        if !engine.has_queued() {
+            for token in silent.drain(..) {
+                if let Some(entry) = ops.get(token)
+                    && entry.op.complete(0, false) == Completed::Wake
+                {
+                    answers.extend(answer(entry, token, 0));
+                }
+            }
+        }
+        counters.completions.add(reaped);
+        while let Some(token) = self.ended.pop() {
+            self.free(token);
+        }
+        self.rearm_wake();
+        came
+    }
+
+    /// The unparker's op has no waiter: its readiness is taken here, and it is armed again should
+    /// it have ended. Without it nobody could end a park, so an error ends the use of the ring.
+    fn rearm_wake(&mut self) {
+        let Some(wake) = self.wake else { return };
+        match self.ops.get(wake).and_then(|entry| entry.op.take()) {
+            Some(Err(errno)) => self.fail(Fault::Poll(errno)),
+            _ => self.want(wake),
+        }
+    }
+}
+
+/// What the port of a kick is to be told.
+fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {
+    entry.op.take(); // the port looks at its ring instead
+    let Kind::Kick { port, is_awaited } = &mut entry.kind else { return None };
+    *is_awaited = false;
+    Some(Answer { token, port: port.clone(), errno: (-result).max(0) })
 }
