@@ -13,8 +13,10 @@
 mod alarm;
 mod counters;
 mod engine;
+mod enter;
 mod fallback;
 mod fault;
+mod host;
 mod hosted;
 mod kick;
 mod moderator;
@@ -37,9 +39,10 @@ use std::rc::{Rc, Weak};
 
 pub use self::counters::ReactorStatsHandle;
 pub use self::hosted::{Driver, Hosted, Watch};
-pub(crate) use self::kick::{AfterKick, Kicker, Next, OnKick};
+pub(crate) use self::kick::Kicker;
+pub(crate) use self::ops::{AfterKick, Next, OnKick};
 pub(crate) use self::registration::{Deadline, Registration};
-use self::turn::Shared;
+use self::turn::Inner;
 pub(crate) use self::unpark::Unparker;
 use crate::error::{Error, Result};
 pub use crate::options::{Coalesce, IoUringFeatures, ReactorOptions};
@@ -78,7 +81,7 @@ pub(crate) fn probe() -> Result<[Result<IoUringFeatures>; 2]> {
 /// find it by themselves.
 #[derive(Debug, Clone)]
 pub struct Reactor {
-    shared: Rc<Shared>,
+    shared: Rc<Inner>,
 }
 
 impl Reactor {
@@ -148,11 +151,11 @@ impl Attached {
         if let Some(attached) = Self::current() {
             return Ok(attached);
         }
-        Ok(Self::install(Rc::new(Shared::new(options, None)?)))
+        Ok(Self::install(Rc::new(Inner::new(options, None)?)))
     }
 
     /// Makes a reactor the thread's.
-    fn install(shared: Rc<Shared>) -> Rc<Self> {
+    fn install(shared: Rc<Inner>) -> Rc<Self> {
         let attached = Rc::new(Self { reactor: Reactor { shared } });
         // A thread that is ending has no current reactor; the executor's own handle does.
         let _ = CURRENT.try_with(|current| current.replace(Rc::downgrade(&attached)));

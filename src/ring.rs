@@ -35,6 +35,7 @@ pub(crate) mod block_writer;
 pub(crate) mod captured;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod fake_kernel;
+mod header;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod hostile;
 pub(crate) mod lease;

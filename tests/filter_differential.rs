@@ -312,7 +312,7 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
         };
         let said = BpfFilter::parse(&ours.to_string()).map(|said| said.to_string());
         if said.as_ref().ok() != Some(&ours.to_string()) {
-            faults.push(format!("{expression}: {} is {said:?}", ours));
+            faults.push(format!("{expression}: {ours} is {said:?}"));
         }
         let length = |filter: &BpfFilter| filter.program(FilterTarget::Offline).len() as f64;
         ratios.push(length(&ours) / length(&theirs));

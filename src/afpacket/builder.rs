@@ -1,17 +1,12 @@
 //! Options of a capture, with the names and defaults that netring users know.
 
-use std::os::fd::OwnedFd;
-
 use super::capture::Capture;
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
-use super::open::Plan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::filter::BpfFilter;
 use crate::options::BusyPoll;
-use crate::sys::packet_socket;
-use crate::trace;
 
 /// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///
@@ -27,6 +22,21 @@ pub enum TimestampSource {
     /// [`Error::NoHardwareClock`](crate::Error::NoHardwareClock) if the interface has none. Stamping must be switched on
     /// (`hwstamp_ctl -i eth0 -r 1`); until then packets carry the kernel's clock.
     RawHardware,
+}
+
+impl Capture {
+    /// Opens a capture with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`CaptureBuilder::build`].
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> CaptureBuilder {
+        CaptureBuilder::new()
+    }
 }
 
 /// Builds a [`Capture`]: `Capture::builder().interface("eth0").build()?`.
@@ -249,58 +259,6 @@ impl CaptureBuilder {
     pub(crate) fn add_fanout_flags(self, flags: FanoutFlags) -> Self {
         let flags = self.fanout_flags | flags;
         self.fanout_flags(flags)
-    }
-
-    /// Opens the socket and its ring.
-    ///
-    /// A down interface is no error: packets come once it is up. (Older kernels do not let a socket
-    /// on it join a fanout group.)
-    ///
-    /// # Errors
-    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing),
-    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface),
-    /// [`Error::Geometry`](crate::Error::Geometry) before anything is asked of the kernel;
-    /// [`Error::RingTooLarge`](crate::Error::RingTooLarge) and
-    /// [`Error::Fanout`](crate::Error::Fanout) with their reasons; and
-    /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
-    /// `CAP_NET_RAW`.
-    pub fn build(self) -> Result<Capture> {
-        let opening = trace::opening("capture", self.interface.as_deref());
-        Plan::new(&self)?; // what is wrong with it is said before anything is asked of the kernel
-        let mut capture = self.open_closed(self.open_socket()?)?;
-        if let Some(membership) = self.effective_membership() {
-            capture.join(&membership).map_err(|error| self.named(error))?;
-        }
-        capture.open_intake().map_err(|error| self.named(error))?;
-        opening.done();
-        Ok(capture)
-    }
-
-    /// The socket that [`open_closed`](Self::open_closed) wants.
-    ///
-    /// A step of its own, because the kernel numbers a group's members anew, in the order in which
-    /// their sockets were made, when the interface goes down and up.
-    pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
-        // A socket is of the namespace that it is made in, and all else is asked of the socket.
-        let opened = match &self.netns {
-            Some(netns) => netns.within(packet_socket::open),
-            None => packet_socket::open(),
-        };
-        opened.map_err(|error| self.named(error))
-    }
-
-    /// The error, with the interface's name.
-    fn named(&self, error: Error) -> Error {
-        match &self.interface {
-            Some(name) => error.of(name),
-            None => error,
-        }
-    }
-
-    /// As [`build`](Self::build), but in no group yet, and no packet gets in until
-    /// [`open_intake`](Capture::open_intake).
-    pub(crate) fn open_closed(&self, socket: OwnedFd) -> Result<Capture> {
-        Plan::new(self)?.open(socket).map_err(|error| self.named(error))
     }
 
     /// Certainly in a fanout group: in this mode, or else in the one asked for, or else by hash.

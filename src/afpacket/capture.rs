@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use super::builder::CaptureBuilder;
-use super::fanout::Membership;
+use super::fanout::{JoinError, Membership};
+use super::gate::SocketFilter;
 use super::geometry::{RingLayout, RxGeometry};
-use super::open;
-use super::socket::{Link, Socket, StatsHandle};
+use super::socket::{FilterHandle, Link, Socket, StatsHandle};
 use crate::error::{Error, Result, Step};
+use crate::filter::BpfFilter;
 use crate::packet::LinkType;
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
@@ -20,8 +20,8 @@ use crate::ring::captured::{CapturedPacket, HandingOut};
 use crate::ring::rx_features::Extras;
 use crate::ring::slot::FrameRing;
 use crate::stats::CaptureStats;
-use crate::sys::Mapping;
 use crate::sys::event::{self, Interest};
+use crate::sys::{Mapping, cbpf};
 use crate::trace;
 use crate::wait::{Deadline, Empty, StopHandle};
 
@@ -79,19 +79,6 @@ enum Phase {
 }
 
 impl Capture {
-    /// Opens a capture with the default options on an interface of this network namespace.
-    ///
-    /// # Errors
-    /// As [`CaptureBuilder::build`].
-    pub fn open(interface: &str) -> Result<Self> {
-        Self::builder().interface(interface).build()
-    }
-
-    /// Options first.
-    pub fn builder() -> CaptureBuilder {
-        CaptureBuilder::new()
-    }
-
     pub(super) fn new(ring: RxRing, socket: Arc<Socket>, block_timeout: Duration) -> Self {
         let link = if socket.is_up() { Link::Up } else { Link::Down };
         Self {
@@ -222,7 +209,14 @@ impl Capture {
     }
 
     pub(crate) fn join(&mut self, membership: &Membership) -> Result<()> {
-        self.group = Some(open::join(&self.socket, membership)?);
+        let joined = membership.join(self.socket.as_fd()).map_err(|error| match error {
+            JoinError::Refused(source) => {
+                let interface_up = self.socket.is_up();
+                Error::Fanout { group: membership.group, source, interface_up }
+            }
+            JoinError::Other(error) => error,
+        });
+        self.group = Some(joined?);
         Ok(())
     }
 
@@ -367,6 +361,64 @@ impl Capture {
             self.check_link()?;
         }
         Ok(socket.readable || is_pause)
+    }
+}
+
+impl Capture {
+    /// Takes only these packets from now on, also while packets come in: each is judged by this filter or by the
+    /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay; and a packet that
+    /// is being judged on another core as this returns may still be by the one before.
+    ///
+    /// # Errors
+    /// [`Error::Filter`](crate::Error::Filter) where the interface is no Ethernet, and its packets do not have what
+    /// the filter asks for. [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is
+    /// locked; with `ENOMEM` if this one and the one before are together more than a socket may have
+    /// (`net.core.optmem_max`: at the default of 128 KiB that is some 1700 instructions each). The one before stays.
+    pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
+        self.socket.set_decider(SocketFilter::Classic(filter.clone()))
+    }
+
+    /// Takes all packets from now on.
+    ///
+    /// # Errors
+    /// As [`set_filter`](Self::set_filter).
+    pub fn clear_filter(&self) -> Result<()> {
+        self.socket.set_decider(SocketFilter::Nobody)
+    }
+
+    /// Takes the packets that a loaded program accepts (`BPF_PROG_TYPE_SOCKET_FILTER`, from aya or libbpf say), as
+    /// many bytes of each as it returns.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) where it is no such program; as [`set_filter`](Self::set_filter).
+    pub fn attach_ebpf_filter(&self, program: OwnedFd) -> Result<()> {
+        self.socket.set_decider(SocketFilter::Extended(Arc::new(program)))
+    }
+
+    /// Has a loaded program choose from now on which member of the fanout group gets a packet; see
+    /// [`FanoutMode::Ebpf`](crate::fanout::FanoutMode::Ebpf), in which the group must be.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.
+    pub fn attach_fanout_ebpf(&self, program: &OwnedFd) -> Result<()> {
+        cbpf::fanout_extended(self.socket.as_fd(), program)
+            .map_err(|error| error.of(self.interface()))
+    }
+
+    /// Locks the filter for as long as the socket lives: not even root can change it (`SO_LOCK_FILTER`, socket(7)).
+    ///
+    /// A capture with a locked filter cannot refuse packets either: stopped, it delivers what is in its ring and
+    /// what comes in within two block timeouts.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) where the kernel refuses.
+    pub fn lock_filter(&self) -> Result<()> {
+        self.socket.lock_filter()
+    }
+
+    /// A handle to change the filter from other threads, and behind an [`AsyncCapture`](crate::AsyncCapture).
+    pub fn filter_handle(&self) -> FilterHandle {
+        FilterHandle::new(&self.socket)
     }
 }
 

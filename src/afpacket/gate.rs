@@ -2,11 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::capture::Capture;
 use super::outgoing::without_outgoing;
-use super::socket::Socket;
 use crate::error::{Error, Result, Step};
 use crate::filter::{BpfFilter, FilterTarget};
 use crate::packet::LinkType;
@@ -131,96 +129,5 @@ impl Intake {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Capture {
-    /// Takes only these packets from now on, also while packets come in: each is judged by this filter or by the
-    /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay; and a packet that
-    /// is being judged on another core as this returns may still be by the one before.
-    ///
-    /// # Errors
-    /// [`Error::Filter`](crate::Error::Filter) where the interface is no Ethernet, and its packets do not have what
-    /// the filter asks for. [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is
-    /// locked; with `ENOMEM` if this one and the one before are together more than a socket may have
-    /// (`net.core.optmem_max`: at the default of 128 KiB that is some 1700 instructions each). The one before stays.
-    pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
-        self.socket.set_decider(SocketFilter::Classic(filter.clone()))
-    }
-
-    /// Takes all packets from now on.
-    ///
-    /// # Errors
-    /// As [`set_filter`](Self::set_filter).
-    pub fn clear_filter(&self) -> Result<()> {
-        self.socket.set_decider(SocketFilter::Nobody)
-    }
-
-    /// Takes the packets that a loaded program accepts (`BPF_PROG_TYPE_SOCKET_FILTER`, from aya or libbpf say), as
-    /// many bytes of each as it returns.
-    ///
-    /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where it is no such program; as [`set_filter`](Self::set_filter).
-    pub fn attach_ebpf_filter(&self, program: OwnedFd) -> Result<()> {
-        self.socket.set_decider(SocketFilter::Extended(Arc::new(program)))
-    }
-
-    /// Has a loaded program choose from now on which member of the fanout group gets a packet; see
-    /// [`FanoutMode::Ebpf`](crate::fanout::FanoutMode::Ebpf), in which the group must be.
-    ///
-    /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.
-    pub fn attach_fanout_ebpf(&self, program: &OwnedFd) -> Result<()> {
-        cbpf::fanout_extended(self.socket.as_fd(), program)
-            .map_err(|error| error.of(self.interface()))
-    }
-
-    /// Locks the filter for as long as the socket lives: not even root can change it (`SO_LOCK_FILTER`, socket(7)).
-    ///
-    /// A capture with a locked filter cannot refuse packets either: stopped, it delivers what is in its ring and
-    /// what comes in within two block timeouts.
-    ///
-    /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the kernel refuses.
-    pub fn lock_filter(&self) -> Result<()> {
-        self.socket.lock_filter()
-    }
-
-    /// A handle to change the filter from other threads, and behind an [`AsyncCapture`](crate::AsyncCapture).
-    pub fn filter_handle(&self) -> FilterHandle {
-        FilterHandle::new(&self.socket)
-    }
-}
-
-/// Changes a capture's filter from any thread, while packets come in. Got from
-/// [`Capture::filter_handle`](crate::Capture::filter_handle).
-///
-/// It does not keep the socket open; once that is closed, it does nothing.
-#[derive(Debug, Clone)]
-pub struct FilterHandle(Weak<Socket>);
-
-impl FilterHandle {
-    pub(super) fn new(socket: &Arc<Socket>) -> Self {
-        Self(Arc::downgrade(socket))
-    }
-
-    /// As [`Capture::set_filter`](crate::Capture::set_filter).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn set(&self, filter: &BpfFilter) -> Result<()> {
-        self.change(SocketFilter::Classic(filter.clone()))
-    }
-
-    /// As [`Capture::clear_filter`](crate::Capture::clear_filter).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn clear(&self) -> Result<()> {
-        self.change(SocketFilter::Nobody)
-    }
-
-    fn change(&self, decider: SocketFilter) -> Result<()> {
-        self.0.upgrade().map_or(Ok(()), |socket| socket.set_decider(decider))
     }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use super::head_patience::HeadPatience;
-use super::injector_builder::InjectorBuilder;
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload, TxTimestamp};
 use crate::ring::slot::TxRing;
@@ -39,7 +38,7 @@ const HEAD: usize = 14;
 /// MTU was lowered after it was committed, the interface cannot do what its offload asks for, or the far end
 /// of a veth pair is set to a smaller MTU) is left out and counted in [`rejected`](Self::rejected). For some of these the kernel reports a
 /// full queue each time; such a frame blocks those behind it for up to
-/// [`give_up_after`](InjectorBuilder::give_up_after).
+/// [`give_up_after`](crate::inject::InjectorBuilder::give_up_after).
 ///
 /// Dropping the injector hands over what was committed, as far as one kick goes, without waiting. Use
 /// [`close`](Self::close) to wait, and to learn how many frames were left.
@@ -83,19 +82,6 @@ pub(super) struct Bound {
 }
 
 impl Injector {
-    /// Opens an injector with the default options on an interface of this network namespace.
-    ///
-    /// # Errors
-    /// As [`InjectorBuilder::build`].
-    pub fn open(interface: &str) -> Result<Self> {
-        Self::builder().interface(interface).build()
-    }
-
-    /// Options first.
-    pub fn builder() -> InjectorBuilder {
-        InjectorBuilder::new()
-    }
-
     pub(super) fn new(
         ring: TxRing,
         bound: Bound,
@@ -156,7 +142,7 @@ impl Injector {
     /// Hands every committed frame to the kernel, however many kicks and waits that takes.
     ///
     /// Waits without a limit for room in the send buffer and in the interface's queue, but for a frame that the kernel
-    /// never takes only as long as [`give_up_after`](InjectorBuilder::give_up_after). For a limit, see
+    /// never takes only as long as [`give_up_after`](crate::inject::InjectorBuilder::give_up_after). For a limit, see
     /// [`flush_timeout`](Self::flush_timeout).
     ///
     /// # Errors
@@ -274,7 +260,7 @@ impl Injector {
     }
 
     /// Frames committed that the kernel refused: for their length, because of their offload, or without end (see
-    /// [`give_up_after`](InjectorBuilder::give_up_after)).
+    /// [`give_up_after`](crate::inject::InjectorBuilder::give_up_after)).
     pub fn rejected(&self) -> u64 {
         self.ring.refused()
     }
@@ -302,7 +288,7 @@ impl Injector {
     }
 
     /// The next transmit timestamp, if one has arrived; needs
-    /// [`tx_timestamps`](InjectorBuilder::tx_timestamps).
+    /// [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps).
     ///
     /// # Errors
     /// [`Error::Os`] where the kernel refuses to read the error queue.

@@ -14,6 +14,21 @@ use crate::sys::netdev::Netdev;
 use crate::sys::{packet_socket, sockopt, tx_timestamp};
 use crate::trace;
 
+impl Injector {
+    /// Opens an injector with the default options on an interface of this network namespace.
+    ///
+    /// # Errors
+    /// As [`InjectorBuilder::build`].
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> InjectorBuilder {
+        InjectorBuilder::new()
+    }
+}
+
 /// Builds an [`Injector`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]

@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use super::builder::{CaptureBuilder, TimestampSource};
 use super::capture::{Capture, RxRing};
-use super::fanout::{JoinError, Membership};
 use super::gate::{Intake, SocketFilter};
 use super::geometry::{RingLayout, RxGeometry};
 use super::outgoing;
@@ -27,6 +26,61 @@ use crate::packet::LinkType;
 use crate::ring::rx_features::Extras;
 use crate::sys::netdev::Netdev;
 use crate::sys::{Mapping, packet_socket, sockopt};
+use crate::trace;
+
+impl CaptureBuilder {
+    /// Opens the socket and its ring.
+    ///
+    /// A down interface is no error: packets come once it is up. (Older kernels do not let a socket
+    /// on it join a fanout group.)
+    ///
+    /// # Errors
+    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing),
+    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface),
+    /// [`Error::Geometry`](crate::Error::Geometry) before anything is asked of the kernel;
+    /// [`Error::RingTooLarge`](crate::Error::RingTooLarge) and
+    /// [`Error::Fanout`](crate::Error::Fanout) with their reasons; and
+    /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
+    /// `CAP_NET_RAW`.
+    pub fn build(self) -> Result<Capture> {
+        let opening = trace::opening("capture", self.interface.as_deref());
+        Plan::new(&self)?; // what is wrong with it is said before anything is asked of the kernel
+        let mut capture = self.open_closed(self.open_socket()?)?;
+        if let Some(membership) = self.effective_membership() {
+            capture.join(&membership).map_err(|error| self.named(error))?;
+        }
+        capture.open_intake().map_err(|error| self.named(error))?;
+        opening.done();
+        Ok(capture)
+    }
+
+    /// The socket that [`open_closed`](Self::open_closed) wants.
+    ///
+    /// A step of its own, because the kernel numbers a group's members anew, in the order in which
+    /// their sockets were made, when the interface goes down and up.
+    pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
+        // A socket is of the namespace that it is made in, and all else is asked of the socket.
+        let opened = match &self.netns {
+            Some(netns) => netns.within(packet_socket::open),
+            None => packet_socket::open(),
+        };
+        opened.map_err(|error| self.named(error))
+    }
+
+    /// The error, with the interface's name.
+    fn named(&self, error: Error) -> Error {
+        match &self.interface {
+            Some(name) => error.of(name),
+            None => error,
+        }
+    }
+
+    /// As [`build`](Self::build), but in no group yet, and no packet gets in until
+    /// [`open_intake`](Capture::open_intake).
+    pub(crate) fn open_closed(&self, socket: OwnedFd) -> Result<Capture> {
+        Plan::new(self)?.open(socket).map_err(|error| self.named(error))
+    }
+}
 
 /// What to open, checked: nothing was asked of the kernel yet.
 #[derive(Debug)]
@@ -190,16 +244,5 @@ pub(super) fn map_ring(
     Mapping::of_ring(socket, bytes).map_err(|source| match source.raw_os_error() {
         Some(libc::ENOMEM | libc::EAGAIN) => Error::RingTooLarge { bytes, source },
         _ => Error::os(Step::MapRing, source),
-    })
-}
-
-/// Joins a bound socket to its group: the group's id.
-pub(super) fn join(socket: &Socket, membership: &Membership) -> Result<u16> {
-    membership.join(socket.as_fd()).map_err(|error| match error {
-        JoinError::Refused(source) => {
-            let interface_up = socket.is_up();
-            Error::Fanout { group: membership.group, source, interface_up }
-        }
-        JoinError::Other(error) => error,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::gate::{Intake, SocketFilter};
 use crate::error::{Error, Result, Step};
+use crate::filter::BpfFilter;
 use crate::packet::LinkType;
 use crate::stats::CaptureStats;
 use crate::sys::netdev::Netdev;
@@ -201,5 +202,38 @@ impl StatsHandle {
             Some(socket) => socket.stats(),
             None => Ok(self.totals.last()),
         }
+    }
+}
+
+/// Changes a capture's filter from any thread, while packets come in. Got from
+/// [`Capture::filter_handle`](crate::Capture::filter_handle).
+///
+/// It does not keep the socket open; once that is closed, it does nothing.
+#[derive(Debug, Clone)]
+pub struct FilterHandle(Weak<Socket>);
+
+impl FilterHandle {
+    pub(super) fn new(socket: &Arc<Socket>) -> Self {
+        Self(Arc::downgrade(socket))
+    }
+
+    /// As [`Capture::set_filter`](crate::Capture::set_filter).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set(&self, filter: &BpfFilter) -> Result<()> {
+        self.change(SocketFilter::Classic(filter.clone()))
+    }
+
+    /// As [`Capture::clear_filter`](crate::Capture::clear_filter).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn clear(&self) -> Result<()> {
+        self.change(SocketFilter::Nobody)
+    }
+
+    fn change(&self, decider: SocketFilter) -> Result<()> {
+        self.0.upgrade().map_or(Ok(()), |socket| socket.set_decider(decider))
     }
 }

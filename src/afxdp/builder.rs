@@ -2,14 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use super::bound::{SharedUmem, queue_count};
+use super::bound::SharedUmem;
 use super::metadata::Asks;
-use super::open;
+use super::nic::queue_count;
 use super::program::{Attach, XdpProgram};
 use super::socket::XdpSocket;
 use crate::error::{Error, GeometryError, Result};
 use crate::options::BusyPoll;
-use crate::trace;
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,6 +88,21 @@ pub enum TxChecksum {
 const FRAMES: RangeInclusive<u32> = 64..=1 << 16;
 /// What must be left of a frame: the kernel's own headroom, the end of an skb, and a least frame.
 const NOT_HEADROOM: u32 = 1024;
+
+impl XdpSocket {
+    /// Opens queue 0 of an interface with the default options.
+    ///
+    /// # Errors
+    /// As [`XdpSocketBuilder::build`].
+    pub fn open(interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build()
+    }
+
+    /// Options first.
+    pub fn builder() -> XdpSocketBuilder {
+        XdpSocketBuilder::new()
+    }
+}
 
 /// Builds an [`XdpSocket`].
 #[derive(Debug, Clone)]
@@ -285,24 +299,6 @@ impl XdpSocketBuilder {
     pub fn shared_umem(mut self, other: &XdpSocket) -> Self {
         self.shared = Some(other.lend_umem());
         self
-    }
-
-    /// Opens the socket, and attaches a program where it receives.
-    ///
-    /// # Errors
-    /// [`Error::InterfaceMissing`], [`Error::Geometry`], [`Error::NoSuchInterface`], [`Error::NoSuchQueue`];
-    /// [`Error::Os`] naming the step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
-    /// driver does not have; and what [`XdpProgram::redirect_all`] says.
-    pub fn build(self) -> Result<XdpSocket> {
-        let opening = trace::opening("xdp", self.interface.as_deref());
-        let socket = open::open(&self).map_err(|error| error.of(self.object()))?;
-        opening.done();
-        Ok(socket)
-    }
-
-    /// What its errors are of.
-    fn object(&self) -> String {
-        format!("{}, queue {}", self.interface.as_deref().unwrap_or_default(), self.queue)
     }
 
     /// As this, but no packets come in until [`XdpReceiver::open_intake`](super::XdpReceiver::open_intake).

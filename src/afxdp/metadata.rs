@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::sender::Checksum;
 use crate::packet::{Timestamp, TxTimestamp};
 
 /// Bytes of metadata before a frame: flags, and twice eight that hold what is asked for, then what is answered.
@@ -101,6 +100,20 @@ pub(super) fn write(
     }
     metadata[..8].copy_from_slice(&u64::from(flags).to_ne_bytes());
     if flags == 0 { 0 } else { libc::XDP_TX_METADATA }
+}
+
+/// A checksum that is left to the kernel or the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    pub(super) start: u16,
+    pub(super) offset: u16,
+}
+
+impl Checksum {
+    /// For the setter of the async slot.
+    pub(crate) fn new(start: u16, offset: u16) -> Self {
+        Self { start, offset }
+    }
 }
 
 #[cfg(test)]

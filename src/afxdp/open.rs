@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, Parts, Shared, asker, hardware_of, index_of, queue_count};
+use super::bound::{Bound, Parts, Shared};
 use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
+use super::nic::{asker, hardware_of, index_of, queue_count};
 use super::orphans::{self, Orphans, Place, QueueProbe};
 use super::program::XdpProgram;
 use super::receiver::{Filled, XdpReceiver};
@@ -24,7 +25,27 @@ use crate::trace;
 /// How long the queue of a socket that was just closed may stay busy.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
-pub(super) fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
+impl XdpSocketBuilder {
+    /// Opens the socket, and attaches a program where it receives.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceMissing`], [`Error::Geometry`], [`Error::NoSuchInterface`], [`Error::NoSuchQueue`];
+    /// [`Error::Os`] naming the step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
+    /// driver does not have; and what [`XdpProgram::redirect_all`] says.
+    pub fn build(self) -> Result<XdpSocket> {
+        let opening = trace::opening("xdp", self.interface.as_deref());
+        let socket = open(&self).map_err(|error| error.of(self.object()))?;
+        opening.done();
+        Ok(socket)
+    }
+
+    /// What its errors are of.
+    fn object(&self) -> String {
+        format!("{}, queue {}", self.interface.as_deref().unwrap_or_default(), self.queue)
+    }
+}
+
+fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let socket = open_once(options)?;
     let Some(source) = refused_kick(options, &socket) else { return Ok(socket) };
     if options.copy_mode != CopyMode::Auto || options.shared.is_some() {

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::bound::{check_tags, index_of, link_of, queue_count};
 use super::cbpf_to_ebpf::translate;
+use super::nic::{check_tags, index_of, link_of, queue_count};
 use crate::error::{Error, Result, Step};
 use crate::filter::{BpfFilter, FilterTarget};
 use crate::sys::ebpf::{self, Insn};

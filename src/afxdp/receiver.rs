@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bound::{Bound, XdpStatsHandle};
-use super::socket::XdpChunks;
+use super::chunks::XdpChunks;
 use crate::error::{Result, Step};
 use crate::ring::batch::PacketBatch;
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};

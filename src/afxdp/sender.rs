@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use super::bound::{Bound, Figures, XdpStatsHandle};
-use super::metadata::{self, Asks, Stamps};
-use super::socket::XdpChunks;
+use super::chunks::XdpChunks;
+use super::metadata::{self, Asks, Checksum, Stamps};
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, TxTimestamp};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
@@ -516,13 +516,6 @@ impl XdpSender {
     }
 }
 
-/// A checksum that is left to the kernel or the card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checksum {
-    pub(super) start: u16,
-    pub(super) offset: u16,
-}
-
 /// A free frame of an [`XdpSender`]: write into it and [`send`](Self::send) it. Dropped unsent, it stays free.
 #[derive(Debug)]
 pub struct XdpTxSlot<'a> {
@@ -569,12 +562,5 @@ impl<'a> XdpTxSlot<'a> {
     #[inline]
     pub fn send(self) -> Result<()> {
         self.sender.commit(self.len, self.checksum)
-    }
-}
-
-impl Checksum {
-    /// For the setter of the async slot.
-    pub(crate) fn new(start: u16, offset: u16) -> Self {
-        Self { start, offset }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use super::bound::{asker, index_of};
+use super::nic::{asker, index_of};
 use crate::error::{Error, Result, Step};
 use crate::sys::netdev::question_socket;
 use crate::sys::steering::{self, FlowSpec, HashKey};

@@ -9,7 +9,7 @@ use flowscope::{
 };
 
 use super::bytes::{Lend, StreamBytes};
-use super::dissect::TcpHeader;
+use super::frames::TcpHeader;
 use super::half::{HalfStream, Piece, Segment};
 
 /// What is passed on of a flow.

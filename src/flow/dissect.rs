@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use flowscope::extractor::TcpFlags;
 use flowscope::{
     Extracted, FlowExtractor, FlowSide, KeyFields, L4Proto, Orientation, PacketView,
     Timestamp as FlowTime,
 };
 
-use super::frames::{self, Frame};
+use super::frames::{self, Frame, TcpHeader};
 
 /// A packet of a flow.
 pub(super) struct Look<K> {
@@ -20,14 +19,6 @@ pub(super) struct Look<K> {
     pub(super) cut: usize,
     /// Whether its bytes are the packet's own.
     pub(super) is_own: bool,
-}
-
-/// What of a header of TCP streams are put together by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TcpHeader {
-    pub(super) seq: u32,
-    pub(super) ack: u32,
-    pub(super) flags: TcpFlags,
 }
 
 enum Side {

@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use flowscope::extractor::{TcpFlags, TcpInfo};
 
-use super::dissect::TcpHeader;
 use super::fragments::{FragmentStats, Fragments, Taken, network};
 use crate::packet::Packet;
 
@@ -108,6 +107,14 @@ fn ethernet(frame: &mut Vec<u8>, packet: &[u8]) {
     frame.extend_from_slice(&[0; 12]);
     frame.extend_from_slice(&ether_type);
     frame.extend_from_slice(packet);
+}
+
+/// What of a header of TCP streams are put together by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TcpHeader {
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    pub(super) flags: TcpFlags,
 }
 
 /// The header of TCP before a segment's bytes, which begin at `payload`; `None` where none with this number stands there.

@@ -11,6 +11,29 @@ use super::writer::{CaptureWriter, FULL, of_interface};
 use crate::error::{FileError, Result};
 use crate::packet::LinkType;
 
+impl CaptureWriter {
+    /// Creates a pcapng file of one Ethernet interface.
+    ///
+    /// # Errors
+    /// As [`CaptureWriterBuilder::create`].
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().create(path)
+    }
+
+    /// Goes on with a pcapng file; see [`CaptureWriterBuilder::append`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().append(path)
+    }
+
+    /// How it is to be written.
+    pub fn builder() -> CaptureWriterBuilder {
+        CaptureWriterBuilder::default()
+    }
+}
+
 /// How a capture file is written; from [`CaptureWriter::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `create`, `append` or `to`"]

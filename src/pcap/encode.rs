@@ -6,8 +6,18 @@ use super::layout::{
     BYTE_ORDER, FileFormat, FileInterface, InterfaceStatistics, MICROSECONDS, NANOSECONDS, block,
     option,
 };
-use super::writer::PacketNote;
 use crate::packet::{Packet, PacketDirection, Timestamp, VlanTag};
+
+/// What else to write of a packet; in pcapng only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PacketNote<'a> {
+    /// The number of the interface it is of, counted from 0. Default 0.
+    pub interface: u32,
+    /// A comment.
+    pub comment: Option<&'a str>,
+    /// A hash: the number of its algorithm, and its bytes (`epb_hash`: 2 is CRC32, 3 MD5, 4 SHA-1).
+    pub hash: Option<(u8, &'a [u8])>,
+}
 
 /// The longest option.
 const MAX_OPTION: usize = u16::MAX as usize;

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::names::{Names, Written};
 use super::builder::CaptureWriterBuilder;
+use super::encode::PacketNote;
 use super::layout::InterfaceStatistics;
 use super::sink::PacketSink;
-use super::writer::{CaptureWriter, PacketNote};
+use super::writer::CaptureWriter;
 use crate::error::{FileError, FileFault, Result};
 use crate::packet::Packet;
 

@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::builder::CaptureWriterBuilder;
 use super::compress::CaptureFile;
-use super::encode::{self, Bytes};
+use super::encode::{self, Bytes, PacketNote};
 use super::layout::{FileFormat, FileInterface, InterfaceStatistics, MAX_BLOCK};
 use crate::error::{FileError, FileFault, Result};
 use crate::packet::{Packet, Timestamp};
@@ -66,39 +65,7 @@ pub struct WriterStats {
     pub errors: u64,
 }
 
-/// What else to write of a packet; in pcapng only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PacketNote<'a> {
-    /// The number of the interface it is of, counted from 0. Default 0.
-    pub interface: u32,
-    /// A comment.
-    pub comment: Option<&'a str>,
-    /// A hash: the number of its algorithm, and its bytes (`epb_hash`: 2 is CRC32, 3 MD5, 4 SHA-1).
-    pub hash: Option<(u8, &'a [u8])>,
-}
-
-impl CaptureWriter {
-    /// Creates a pcapng file of one Ethernet interface.
-    ///
-    /// # Errors
-    /// As [`CaptureWriterBuilder::create`].
-    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().create(path)
-    }
-
-    /// Goes on with a pcapng file; see [`CaptureWriterBuilder::append`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn append(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().append(path)
-    }
-
-    /// How it is to be written.
-    pub fn builder() -> CaptureWriterBuilder {
-        CaptureWriterBuilder::default()
-    }
-}
+impl CaptureWriter {}
 
 pub(super) fn of_interface(interface: &FileInterface) -> Interface {
     (interface.kept_len(), interface.statistics)

@@ -6,7 +6,7 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use super::engine::{Completion, Wait};
+use super::enter::{Completion, Wait};
 use super::fault::Fault;
 use super::token::{Answered, Token};
 use crate::sys::event::{self, Watched};

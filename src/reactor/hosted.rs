@@ -10,110 +10,17 @@
 //! after; and looks again afterwards, since work that was announced while it was masked has signalled
 //! nobody.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
 use std::{fmt, io};
 
-use super::engine::Wait;
-use super::turn::Shared;
-use super::wake::wake_all;
+use super::host::Host;
+use super::turn::{self, Inner};
 use super::{Attached, Reactor};
 use crate::error::{Error, Result, Step};
 use crate::options::ReactorOptions;
-use crate::sys::event::EventFd;
-
-/// Turns in a row before the host's other tasks have theirs.
-const ROUNDS: u32 = 4;
-
-/// The longest that moderation keeps a socket from being polled.
-const LONGEST: Duration = Duration::from_secs(1);
-
-/// What a reactor knows of its host.
-#[derive(Debug)]
-pub(super) struct Host {
-    event: EventFd,
-    /// The task that turns the reactor, while it waits.
-    driver: RefCell<Option<Waker>>,
-    /// When something last came.
-    waits_since: Cell<Instant>,
-    /// Whether those who wait were woken ahead of the turn that is next.
-    has_guessed: Cell<bool>,
-}
-
-impl Host {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            event: EventFd::blocking()?,
-            driver: RefCell::new(None),
-            waits_since: Cell::new(Instant::now()),
-            has_guessed: Cell::new(false),
-        })
-    }
-
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
-    }
-
-    /// Has the driver take a turn, if it does not already.
-    pub(super) fn wake_driver(&self) {
-        let driver = self.driver.take();
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-    }
-}
-
-impl Shared {
-    /// Turns until there is nothing to do, or for long enough: whether there is more.
-    pub(super) fn hosted_turn(&self) -> bool {
-        let (mut came, mut has_more) = (0, true);
-        for _ in 0..ROUNDS {
-            came += self.cycle(Wait::No);
-            has_more = self.state.borrow_mut().has_work();
-            if !has_more {
-                break;
-            }
-        }
-        if came > 0 {
-            self.moderate();
-        }
-        has_more
-    }
-
-    /// Wakes those who wait before the kernel has said for whom something came, where they are few: whether
-    /// a turn is owed to that. Who finds nothing in his ring waits on; who finds a packet has it by an enter
-    /// earlier.
-    fn guess(&self, host: &Host) -> bool {
-        if host.has_guessed.replace(false) {
-            return false;
-        }
-        let mut state = self.state.borrow_mut();
-        let Some(mut wakers) = state.announced() else { return false };
-        drop(state);
-        let woken = wake_all(&mut wakers);
-        self.state.borrow_mut().give_back((wakers, Vec::new()));
-        host.has_guessed.set(true);
-        woken.go_on();
-        true
-    }
-
-    /// Something has come: when sockets are to be polled again.
-    fn moderate(&self) {
-        let Some(host) = &self.host else { return };
-        let mut moderator = self.moderator.borrow_mut();
-        let now = Instant::now();
-        let waited = now.saturating_duration_since(host.waits_since.replace(now));
-        if moderator.is_adaptive() {
-            moderator.slept(waited);
-        }
-        let interval = moderator.interval().min(LONGEST);
-        self.state.borrow_mut().rearm_at = (!interval.is_zero()).then(|| now + interval);
-    }
-}
 
 /// What a runtime must do for its guest: say when the reactor's eventfd was signalled.
 pub trait Watch {
@@ -139,7 +46,7 @@ pub struct Hosted {
 /// before the reactor is detached, it has everybody who waits learn that there is none any more.
 #[must_use = "a reactor that is not driven stands still"]
 pub struct Driver {
-    shared: Weak<Shared>,
+    shared: Weak<Inner>,
 }
 
 impl Hosted {
@@ -153,7 +60,7 @@ impl Hosted {
         if Reactor::current().is_ok() {
             return Err(Error::AlreadyAttached);
         }
-        let shared = Rc::new(Shared::new(&options, Some(Host::new()?))?);
+        let shared = Rc::new(Inner::new(&options, Some(Host::new()?))?);
         shared.state.borrow().check()?;
         let driver = Driver { shared: Rc::downgrade(&shared) };
         Ok((Self { attached: Attached::install(shared) }, driver))
@@ -171,7 +78,7 @@ impl Hosted {
         self.attached.reactor()
     }
 
-    fn shared(&self) -> &Rc<Shared> {
+    fn shared(&self) -> &Rc<Inner> {
         &self.attached.reactor().shared
     }
 }
@@ -198,7 +105,7 @@ impl Driver {
     }
 
     fn poll(&self, cx: &mut Context<'_>, watch: &mut impl Watch) -> Poll<Result<()>> {
-        for _ in 0..ROUNDS {
+        for _ in 0..turn::ROUNDS {
             let Some(shared) = self.shared.upgrade() else { return Poll::Ready(Ok(())) };
             let Some(host) = &shared.host else { return Poll::Ready(Ok(())) };
             // Before the turn: what is asked for from here on wakes this task again.

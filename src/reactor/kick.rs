@@ -8,73 +8,17 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
-use std::task::Waker;
-use std::time::{Duration, Instant};
 
 use super::Reactor;
+use super::ops::OnKick;
 use super::token::Token;
-use super::turn::Shared;
+use super::turn::Inner;
 use crate::error::{Error, Result};
-
-/// A port with a transmit ring, as the reactor sees it.
-pub(crate) trait OnKick {
-    /// A kick was answered, with 0 or an errno: what is to be done next, and whom to wake. Wakes nobody itself: the
-    /// port is held meanwhile, and a waker may do anything.
-    fn kicked(&self, errno: i32) -> AfterKick;
-}
-
-/// What follows from a kick's answer.
-#[derive(Debug)]
-pub(crate) struct AfterKick {
-    pub(crate) next: Next,
-    /// Whom to wake.
-    pub(crate) waiter: Option<Waker>,
-}
-
-/// When to kick again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// When the port is marked again.
-    Rest,
-    /// With the next turn.
-    Kick,
-    /// After a while.
-    KickAfter(Duration),
-}
-
-/// A kick that was answered, for the port to be told outside of the borrow.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) token: Token,
-    pub(super) port: Weak<dyn OnKick>,
-    pub(super) errno: i32,
-}
-
-impl Shared {
-    /// Tells ports what their kicks came to, and adds whom to wake for it.
-    pub(super) fn deliver(&self, answers: &mut Vec<Answer>, wakers: &mut Vec<Waker>) {
-        for Answer { token, port, errno } in answers.drain(..) {
-            // The port is let go of before anybody is woken.
-            let Some(AfterKick { next, waiter }) = port.upgrade().map(|port| port.kicked(errno))
-            else {
-                continue;
-            };
-            wakers.extend(waiter);
-            let mut state = self.state.borrow_mut();
-            match next {
-                Next::Rest => {}
-                // What has stalled is not silent any more: the port must hear how it went on.
-                Next::Kick => state.want_kick(token, true),
-                Next::KickAfter(wait) => state.want_at(token, Instant::now() + wait),
-            }
-        }
-    }
-}
 
 /// A transmit ring's place in a reactor. Dropping it cancels a kick in flight.
 #[derive(Debug)]
 pub(crate) struct Kicker {
-    reactor: Weak<Shared>,
+    reactor: Weak<Inner>,
     token: Token,
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::rc::Weak;
 use std::task::Waker;
+use std::time::Duration;
 
-use super::kick::OnKick;
 use super::op::Op;
 use super::token::Token;
 
@@ -117,6 +117,40 @@ impl Ops {
         // Low slots are taken first, so that the end of a large slab is rarely looked at.
         entries.take(used).for_each(|(token, entry)| visit(token, entry));
     }
+}
+
+/// A port with a transmit ring, as the reactor sees it.
+pub(crate) trait OnKick {
+    /// A kick was answered, with 0 or an errno: what is to be done next, and whom to wake. Wakes nobody itself: the
+    /// port is held meanwhile, and a waker may do anything.
+    fn kicked(&self, errno: i32) -> AfterKick;
+}
+
+/// What follows from a kick's answer.
+#[derive(Debug)]
+pub(crate) struct AfterKick {
+    pub(crate) next: Next,
+    /// Whom to wake.
+    pub(crate) waiter: Option<Waker>,
+}
+
+/// When to kick again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// When the port is marked again.
+    Rest,
+    /// With the next turn.
+    Kick,
+    /// After a while.
+    KickAfter(Duration),
+}
+
+/// A kick that was answered, for the port to be told outside of the borrow.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) token: Token,
+    pub(super) port: Weak<dyn OnKick>,
+    pub(super) errno: i32,
 }
 
 #[cfg(test)]

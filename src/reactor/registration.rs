@@ -10,7 +10,7 @@ use super::Reactor;
 use super::op::Readiness;
 use super::timer::TimerId;
 use super::token::Token;
-use super::turn::Shared;
+use super::turn::Inner;
 use crate::error::{Error, Result};
 
 /// A descriptor whose readiness the reactor watches.
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// [`poll_released`](Self::poll_released) tell when that is.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    reactor: Weak<Shared>,
+    reactor: Weak<Inner>,
     token: Token,
     /// Whether it was ready when it was last asked, and is asked again.
     was_ready: Cell<bool>,
@@ -44,7 +44,7 @@ impl Registration {
         Self::with(&self.reactor.upgrade().ok_or(Error::ReactorGone)?, fd, libc::POLLIN)
     }
 
-    fn with(shared: &Rc<Shared>, fd: BorrowedFd<'_>, events: i16) -> Result<Self> {
+    fn with(shared: &Rc<Inner>, fd: BorrowedFd<'_>, events: i16) -> Result<Self> {
         let events = (events | libc::POLLERR) as u32;
         let token = shared.state.borrow_mut().register_poll(fd.as_raw_fd(), events)?;
         Ok(Self { reactor: Rc::downgrade(shared), token, was_ready: Cell::new(false) })
@@ -106,7 +106,7 @@ impl Drop for Registration {
 /// A deadline that the reactor watches; dropping it forgets it.
 #[derive(Debug)]
 pub(crate) struct Deadline {
-    reactor: Weak<Shared>,
+    reactor: Weak<Inner>,
     id: TimerId,
 }
 

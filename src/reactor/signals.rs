@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::engine::Wait;
+use super::enter::Wait;
 use super::fault::Fault;
 use super::token::Token;
 use super::uring::{Uring, Work};

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use super::alarm::RingTimer;
 use super::counters::Counters;
-use super::engine::{Completion, Engine, Wait};
+use super::engine::Engine;
+use super::enter::{Completion, Wait};
 use super::fallback::Poller;
 use super::fault::Fault;
-use super::kick::{Answer, OnKick};
 use super::op::{Completed, Readiness, Released, Restarted};
-use super::ops::{Entry, Kind, Ops};
+use super::ops::{Answer, Entry, Kind, OnKick, Ops};
 use super::timer::Timers;
 use super::token::{Answered, Token};
 use super::{Backend, signals, warning};

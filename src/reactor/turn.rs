@@ -4,22 +4,30 @@
 use std::cell::RefCell;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::counters::Counters;
-use super::engine::Wait;
+use super::enter::Wait;
 use super::fault::Fault;
-use super::hosted::Host;
+use super::host::Host;
 use super::moderator::Moderator;
+use super::ops::{AfterKick, Answer, Next};
 use super::state::State;
 use super::unpark::Unparker;
 use super::wake::{Woken, wake_all};
 use crate::error::Result;
 use crate::options::ReactorOptions;
 
+/// Turns in a row before the host's other tasks have theirs.
+pub(super) const ROUNDS: u32 = 4;
+
+/// The longest that moderation keeps a socket from being polled.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// What a reactor and its handles share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Inner {
     pub(super) state: RefCell<State>,
     pub(super) unparker: Unparker,
     pub(super) counters: Arc<Counters>,
@@ -32,7 +40,7 @@ pub(super) struct Shared {
 const REAP_ROUNDS: u32 = 50;
 const REAP_WAIT: Duration = Duration::from_millis(100);
 
-impl Shared {
+impl Inner {
     pub(super) fn new(options: &ReactorOptions, host: Option<Host>) -> Result<Self> {
         let unparker = Unparker::new()?;
         let event = host.as_ref().map(|host| host.event().as_raw_fd());
@@ -189,6 +197,75 @@ impl Shared {
     }
 }
 
+impl Inner {
+    /// Tells ports what their kicks came to, and adds whom to wake for it.
+    pub(super) fn deliver(&self, answers: &mut Vec<Answer>, wakers: &mut Vec<Waker>) {
+        for Answer { token, port, errno } in answers.drain(..) {
+            // The port is let go of before anybody is woken.
+            let Some(AfterKick { next, waiter }) = port.upgrade().map(|port| port.kicked(errno))
+            else {
+                continue;
+            };
+            wakers.extend(waiter);
+            let mut state = self.state.borrow_mut();
+            match next {
+                Next::Rest => {}
+                // What has stalled is not silent any more: the port must hear how it went on.
+                Next::Kick => state.want_kick(token, true),
+                Next::KickAfter(wait) => state.want_at(token, Instant::now() + wait),
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Turns until there is nothing to do, or for long enough: whether there is more.
+    pub(super) fn hosted_turn(&self) -> bool {
+        let (mut came, mut has_more) = (0, true);
+        for _ in 0..ROUNDS {
+            came += self.cycle(Wait::No);
+            has_more = self.state.borrow_mut().has_work();
+            if !has_more {
+                break;
+            }
+        }
+        if came > 0 {
+            self.moderate();
+        }
+        has_more
+    }
+
+    /// Wakes those who wait before the kernel has said for whom something came, where they are few: whether
+    /// a turn is owed to that. Who finds nothing in his ring waits on; who finds a packet has it by an enter
+    /// earlier.
+    pub(super) fn guess(&self, host: &Host) -> bool {
+        if host.has_guessed.replace(false) {
+            return false;
+        }
+        let mut state = self.state.borrow_mut();
+        let Some(mut wakers) = state.announced() else { return false };
+        drop(state);
+        let woken = wake_all(&mut wakers);
+        self.state.borrow_mut().give_back((wakers, Vec::new()));
+        host.has_guessed.set(true);
+        woken.go_on();
+        true
+    }
+
+    /// Something has come: when sockets are to be polled again.
+    fn moderate(&self) {
+        let Some(host) = &self.host else { return };
+        let mut moderator = self.moderator.borrow_mut();
+        let now = Instant::now();
+        let waited = now.saturating_duration_since(host.waits_since.replace(now));
+        if moderator.is_adaptive() {
+            moderator.slept(waited);
+        }
+        let interval = moderator.interval().min(LONGEST);
+        self.state.borrow_mut().rearm_at = (!interval.is_zero()).then(|| now + interval);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
@@ -199,7 +276,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "enters an io_uring")]
     fn only_a_sleep_for_timers_is_left_to_the_rings_own() {
-        let shared = Shared::new(&ReactorOptions::default(), None).unwrap();
+        let shared = Inner::new(&ReactorOptions::default(), None).unwrap();
         let soon = Duration::from_millis(20);
         let change = |state: &mut State| {
             let hour = Instant::now() + Duration::from_secs(3600);

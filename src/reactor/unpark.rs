@@ -15,17 +15,17 @@ use crate::sys::event::{self, EventFd, Interest};
 /// sees the park: both change `is_parked` in one step (swap), so one of them comes second, and has seen what
 /// the other did before.
 #[derive(Debug, Clone)]
-pub(crate) struct Unparker(Arc<Shared>);
+pub(crate) struct Unparker(Arc<Inner>);
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     is_parked: AtomicBool,
     event: EventFd,
 }
 
 impl Unparker {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self(Arc::new(Shared { is_parked: AtomicBool::new(false), event: EventFd::new()? })))
+        Ok(Self(Arc::new(Inner { is_parked: AtomicBool::new(false), event: EventFd::new()? })))
     }
 
     /// Wakes the reactor if it is parked or about to be; a system call only then.

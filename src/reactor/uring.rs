@@ -11,7 +11,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::alarm::Setting;
-use super::engine::{Completion, Wait};
+use super::enter::{Completion, Wait};
 use super::fault::{Fault, Fruitless};
 use super::token::{Answered, Token};
 use super::warning;

@@ -2,9 +2,9 @@
 //!
 //! As in [`walk`](super::tpacket_v3), every length is checked although the kernel is trusted.
 
+use super::header::Fields;
 use super::rx_features::Extras;
 use super::slot::SLOT_BODY_AT;
-use super::vlan_reinsert::Fields;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
 /// `struct tpacket2_hdr` (32 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.

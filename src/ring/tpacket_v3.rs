@@ -5,8 +5,8 @@
 //! does not hold together ends the walk, and what it left out is counted.
 
 use super::block::BODY_AT;
+use super::header::Fields;
 use super::rx_features::Extras;
-use super::vlan_reinsert::Fields;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
 /// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.

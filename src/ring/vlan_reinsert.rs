@@ -5,6 +5,7 @@
 //! behind the offload if there is one (`tpacket_rcv`, net/packet/af_packet.c). A frame without that room, or of fewer
 //! bytes than the addresses, keeps its tag beside it.
 
+use super::header::Fields;
 use super::rx_features::Extras;
 use super::tpacket_v2;
 use super::tpacket_v3::{self, Walk};
@@ -15,17 +16,6 @@ const ADDRESSES: usize = 12;
 const TAG: usize = VlanTag::LEN;
 /// What says in a status word that the tag is beside the frame.
 pub(super) const BESIDE: u32 = PacketStatus::VLAN_VALID.union(PacketStatus::VLAN_TPID_VALID).bits();
-
-/// Where in memory a packet's header has what changes with the tag.
-pub(super) struct Fields {
-    pub(super) wire_len: usize,
-    pub(super) captured: usize,
-    pub(super) data_at: usize,
-    /// Bytes of the header.
-    pub(super) header_len: usize,
-    /// How far behind the place that `data_at` counts from the memory begins.
-    pub(super) origin: usize,
-}
 
 /// Does so for the packets of a block, given from behind its status word.
 pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
