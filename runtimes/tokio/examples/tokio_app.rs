@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let packets = Arc::new(AtomicU64::new(0));
     runtime.spawn(serve(Arc::clone(&packets)));
-    let delivered = LocalSet::new().block_on(&runtime, async {
+    let (stats, sent) = LocalSet::new().block_on(&runtime, async {
         let attached = ringtap_tokio::attach()?;
         let capture = Capture::builder().interface(stage.interface()).block_timeout_ms(10);
         let mut capture = AsyncCapture::new(capture.build()?)?;
@@ -71,14 +71,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             });
         }
         let stats = capture.stats()?;
-        println!("sent {}: {stats:?}", ending.join().expect("it only waits"));
+        let sent = ending.join().expect("it only waits");
         capture.close().await;
         attached.shutdown().await?;
-        Ok::<_, ringtap::Error>(stats.delivered)
+        Ok::<_, ringtap::Error>((stats, sent))
     })?;
-    while packets.load(Ordering::Relaxed) < delivered {
+    while packets.load(Ordering::Relaxed) < stats.delivered {
         std::thread::sleep(Duration::from_millis(1)); // the last batches' tasks
     }
-    println!("counted {}", packets.load(Ordering::Relaxed));
+    let counted = packets.load(Ordering::Relaxed);
+    println!("counted {counted}, dropped {}, of {sent}", stats.drops);
+    if !stage.is_real() && counted + stats.drops + stage.lost() != sent {
+        return Err(format!("{sent} were sent: {stats:?}").into());
+    }
     Ok(())
 }
