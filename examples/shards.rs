@@ -1,7 +1,7 @@
 //! The main job: capture on every core, one shard each, and account for every packet.
 //!
 //! Without arguments it floods a network namespace of its own, without root. On a real interface
-//! (needs CAP_NET_RAW, see `just setcap`):
+//! (needs CAP_NET_RAW, `setcap cap_net_raw+ep BINARY`):
 //!     cargo run --release --example shards -- eth0 --shards 4 --fanout hash --seconds 10
 
 use std::sync::{Arc, Mutex};

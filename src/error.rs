@@ -7,6 +7,7 @@
 mod file;
 mod filter;
 mod geometry;
+mod kind;
 mod step;
 mod text;
 
@@ -17,6 +18,7 @@ use std::{fmt, io};
 pub use self::file::{FileError, FileFault};
 pub use self::filter::{FilterError, ProgramFault};
 pub use self::geometry::GeometryError;
+pub use self::kind::ErrorKind;
 pub use self::step::Step;
 
 /// The result of everything in this crate that can fail.
@@ -196,9 +198,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Wraps an error of the caller's own, so that a shard's future may return it.
-    pub fn other(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Other(source.into())
+    /// Carries the message of the caller's own error, so that a shard's future may return it. The error need not be `Send`:
+    /// `.map_err(Error::other)?` works on glommio's.
+    pub fn other(error: impl fmt::Display) -> Self {
+        Self::Other(error.to_string().into())
     }
 
     /// Whether the options are at fault, so that every shard would fail alike.
@@ -288,7 +291,7 @@ mod tests {
         let error = Error::os(Step::OpenSocket, io::Error::from_raw_os_error(libc::EPERM));
         let text = error.to_string();
         assert!(text.contains("CAP_NET_RAW"), "{text}");
-        assert!(text.contains("just setcap"), "{text}");
+        assert!(text.contains("setcap cap_net_raw+ep"), "{text}");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     }
 

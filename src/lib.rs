@@ -1,13 +1,13 @@
 //! Packet capture through shared-memory rings, driven by io_uring, on any async runtime.
 //!
-//! - **Zero copy, zero allocation a packet.** A [`PacketBatch`] is an owned lease on a block of the
-//!   ring that the kernel filled: keep it, send it to another thread, drop it whenever.
-//! - **One `io_uring_enter` a turn.** Sockets, timers and wake-ups of a thread are waited for
-//!   together; reading a ready ring makes no system call at all.
-//! - **Thread-per-core shards.** Each has its own socket of a fanout group, its own reactor, its own
-//!   everything; see [`Shards`].
-//! - **Exact accounting.** `packets == delivered + drops`, in totals that reading never resets, and
-//!   stopping drains the last partial block.
+//! - **Zero copy and no allocation per packet.** A [`PacketBatch`] is an owned lease on a block of the
+//!   ring: keep it, send it to another thread, drop it whenever you like.
+//! - **One `io_uring_enter` per turn.** One system call waits for all sockets, timers and wake-ups of
+//!   a thread; reading a ring that has packets makes none.
+//! - **Thread-per-core shards.** Each has its own socket in a fanout group and its own reactor, and
+//!   shares nothing; see [`Shards`].
+//! - **Exact accounting.** `packets == delivered + drops`, in totals that reading never resets.
+//!   Stopping drains the last partial block.
 //!
 //! ```no_run
 //! use futures_util::StreamExt;
@@ -28,36 +28,20 @@
 //!
 //! # Which way in
 //!
-//! | you want | use |
+//! | to | use |
 //! |---|---|
-//! | packets, no async | [`Capture`]: [`next_batch_timeout`](Capture::next_batch_timeout), [`batches`](Capture::batches) |
-//! | packets in a future | [`AsyncCapture`], inside [`executor::block_on`] or on another runtime |
-//! | every core | [`Shards`] |
-//! | frames out | [`Injector`], [`AsyncInjector`] |
-//! | two interfaces joined | [`Bridge`] |
-//! | a plain thread behind a queue | `ChannelCapture` (feature `channel`) |
-//! | the kernel's stack out of the way | `XdpSocket`, `AsyncXdpSocket` (feature `af-xdp`) |
-//! | capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
-//! | flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
-//! | some packets only | [`BpfFilter`]: `"tcp port 443".parse()` |
-//! | figures | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`Shards::stats`] |
-//! | to know what works here, and why not | [`doctor::examine`] |
-//!
-//! # Layers
-//!
-//! Arrows point down only; `tests/layers.rs` enforces it.
-//!
-//! ```text
-//! error  packet  stats  options          vocabulary
-//!     sys                                every system call but io_uring's
-//!         ring  wait  interface  filter  shared memory as data structures; which packets
-//!             afpacket  afxdp  reactor   sockets; io_uring
-//!                 executor  time         tasks; timers
-//!                     io                 async sockets
-//!                         shard          one thread a core
-//!                             bridge     two interfaces joined; beside it channel, dedup,
-//!                                        doctor, multi, parse, pcap; above, flow and metrics
-//! ```
+//! | receive packets without async | [`Capture`]: [`packets`](Capture::packets), [`batches`](Capture::batches) |
+//! | receive packets in a future | [`AsyncCapture`], inside [`executor::block_on`] or on another runtime |
+//! | use every core | [`Shards`] |
+//! | send frames | [`Injector`], [`AsyncInjector`] |
+//! | bridge two interfaces | [`Bridge`] |
+//! | capture in a thread, behind a queue | `ChannelCapture` (feature `channel`) |
+//! | bypass the kernel's network stack | `XdpSocket`, `AsyncXdpSocket` (feature `af-xdp`) |
+//! | read and write capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
+//! | follow flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
+//! | filter packets | [`BpfFilter`]: `"tcp port 443".parse()` |
+//! | read statistics | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`Shards::stats`] |
+//! | find out what works on a machine | [`doctor::examine`] |
 //!
 //! # Features
 //!

@@ -332,7 +332,7 @@ mod child {
         let error = Capture::open("lo").unwrap_err();
         assert!(matches!(error, Error::Os { step: Step::OpenSocket, .. }), "{error:?}");
         assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
-        assert!(error.to_string().contains("just setcap"), "{error}");
+        assert!(error.to_string().contains("setcap cap_net_raw+ep"), "{error}");
     }
 }
 

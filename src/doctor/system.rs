@@ -185,7 +185,8 @@ fn found(capability: &Capability, bits: u64, is_initial: bool) -> Finding {
         return Finding::works(name, format!("{purpose}{where_it_holds}"));
     }
     if is_needed {
-        let remedy = "`just setcap <binary>`, root, or a user and network namespace of your own";
+        let remedy =
+            "`setcap cap_net_raw+ep BINARY`, root, or a user and network namespace of your own";
         return Finding::missing(name, format!("no: {purpose}"), remedy);
     }
     let detail = match has {

@@ -77,8 +77,8 @@ impl Step {
     pub(crate) fn remedy(self, errno: i32) -> Option<&'static str> {
         Some(match (self, errno) {
             (Self::OpenSocket, libc::EPERM | libc::EACCES) => {
-                "needs CAP_NET_RAW: run `just setcap <binary>` (setcap cap_net_raw+ep), run as \
-                 root, or enter a user and network namespace of your own"
+                "needs CAP_NET_RAW: run `setcap cap_net_raw+ep BINARY`, run as root, or enter a user and network \
+                 namespace of your own"
             }
             (Self::OpenSocket, libc::EAFNOSUPPORT) => {
                 "this kernel has no packet sockets (CONFIG_PACKET)"
@@ -116,7 +116,7 @@ impl Step {
                 "a seccomp profile refuses io_uring_enter; permit it together with io_uring_setup"
             }
             (Self::OpenXdpSocket, libc::EPERM) => {
-                "needs CAP_NET_RAW: run `just setcap <binary>`, or run as root"
+                "needs CAP_NET_RAW: run `setcap cap_net_raw+ep BINARY`, or run as root"
             }
             (Self::OpenXdpSocket, libc::EAFNOSUPPORT) => {
                 "this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)"

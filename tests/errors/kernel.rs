@@ -39,8 +39,8 @@ fn opening() {
     says!(
         open(libc::SYS_socket, Some((0, i64::from(libc::AF_PACKET))), libc::EPERM),
         Error::Os { step: Step::OpenSocket, .. },
-        "opening a packet socket ({v}): Operation not permitted (os error 1); needs CAP_NET_RAW: run `just setcap \
-         <binary>` (setcap cap_net_raw+ep), run as root, or enter a user and network namespace of your own"
+        "opening a packet socket ({v}): Operation not permitted (os error 1); needs CAP_NET_RAW: run \
+         `setcap cap_net_raw+ep BINARY`, run as root, or enter a user and network namespace of your own"
     );
     says!(
         open(libc::SYS_socket, Some((0, i64::from(libc::AF_PACKET))), libc::EAFNOSUPPORT),

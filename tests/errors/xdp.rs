@@ -33,8 +33,8 @@ fn sockets_that_send() {
     says!(
         build(libc::SYS_socket, Some((0, i64::from(libc::AF_XDP))), libc::EPERM),
         Error::Os { step: Step::OpenXdpSocket, .. },
-        "opening an AF_XDP socket ({v}, queue 0): Operation not permitted (os error 1); needs CAP_NET_RAW: run `just \
-         setcap <binary>`, or run as root"
+        "opening an AF_XDP socket ({v}, queue 0): Operation not permitted (os error 1); needs CAP_NET_RAW: run \
+         `setcap cap_net_raw+ep BINARY`, or run as root"
     );
     says!(
         build(libc::SYS_setsockopt, Some((2, i64::from(libc::XDP_UMEM_REG))), libc::ENOBUFS),
