@@ -109,10 +109,32 @@ fn plan() -> Result<Plan> {
 
 /// What one boot runs.
 #[derive(Debug)]
-enum Load {
-    /// Lines of its script, over veth.
-    Tests(String),
-    Card(&'static Card),
+struct Load {
+    name: &'static str,
+    /// Lines of its script.
+    text: String,
+    /// The card under test; `None` over veth.
+    card: Option<&'static Card>,
+}
+
+impl Load {
+    fn suite(suite: &'static Suite, is_short: bool) -> Self {
+        Self { name: suite.name, text: suite.script(is_short), card: None }
+    }
+
+    fn card(card: &'static Card) -> Self {
+        Self { name: card.name, text: card.script(), card: Some(card) }
+    }
+
+    /// The names of its cells.
+    fn cells(&self) -> Vec<String> {
+        let lines = self.text.lines().filter_map(|line| line.trim_start().strip_prefix("cell "));
+        lines.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+    }
+
+    fn row(&self, boot: boot::Boot) -> Row {
+        Row { card: self.card.map(|card| card.name), boot }
+    }
 }
 
 impl Plan {
@@ -139,29 +161,25 @@ impl Plan {
                 &modules,
             )?;
             for load in loads {
-                let (card, text) = match &load {
-                    Load::Tests(text) => (None, text.clone()),
-                    Load::Card(card) => (Some(*card), card.script()),
-                };
-                let name = boot_name(series, card);
+                let name = format!("{series}-{}", load.name);
                 let script = scratch.path(&format!("{name}.cpio"));
-                image::script(&programs, &scratch.path(&name), &text, &script)?;
+                image::script(&programs, &scratch.path(&name), &load.text, &script)?;
                 let initrd = scratch.path(&format!("{name}.initrd"));
                 join(&[&base, &modules, &script], &initrd)?;
                 let log = self.log(&scratch, &name)?;
                 let limit = self.limit;
-                let cells = cells_of(&text);
-                let (programs, initrd) = (&programs, &initrd);
-                let machine = Machine { programs, initrd, log: &log, card, cells: &cells, limit };
+                let (programs, initrd, cells) = (&programs, &initrd, &load.cells());
+                let card = load.card;
+                let machine = Machine { programs, initrd, log: &log, card, cells, limit };
                 let mut boot = machine.boot(&kernel)?;
                 if self.is_quick && !boot.is_good() {
-                    report(&kernel.release, card, &boot, &log);
+                    report(&load, &boot, &log);
                     println!("UNSTEADY? once more, since machines are shared, and emulators slow");
                     boot = machine.boot(&kernel)?;
                 }
                 std::fs::remove_file(initrd)?;
-                report(&kernel.release, card, &boot, &log);
-                rows.push(Row { card: card.map(|card| card.name), boot });
+                report(&load, &boot, &log);
+                rows.push(load.row(boot));
             }
         }
         println!("\n{}\nin {} s", table::markdown(&rows), begun.elapsed().as_secs());
@@ -184,16 +202,18 @@ impl Plan {
             return Vec::new();
         }
         let mut loads = Vec::new();
-        let suites = self.suites();
-        let suites = suites.iter().filter(|suite| is_wanted(Part::Suite(suite.name)));
-        let others = self.tests.iter().map(|test| cells::line(test, false));
-        let text: String = suites.map(|suite| suite.script(self.is_quick)).chain(others).collect();
-        if self.has_suites && !text.is_empty() {
-            loads.push(Load::Tests(text));
+        if self.has_suites {
+            let suites = self.suites().into_iter();
+            let suites = suites.filter(|suite| is_wanted(Part::Suite(suite.name)));
+            loads.extend(suites.map(|suite| Load::suite(suite, self.is_quick)));
+            if !self.tests.is_empty() {
+                let text = self.tests.iter().map(|test| cells::line(test, false)).collect();
+                loads.push(Load { name: "tests", text, card: None });
+            }
         }
         let cards = CARDS.iter().filter(|card| is_wanted(Part::Card(card.name)));
         if self.has_cards {
-            loads.extend(cards.filter(|card| is_named(&self.cards, card.name)).map(Load::Card));
+            loads.extend(cards.filter(|card| is_named(&self.cards, card.name)).map(Load::card));
         }
         loads
     }
@@ -201,11 +221,8 @@ impl Plan {
     /// What goes into the guest, and where.
     fn binaries(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let loads = SERIES.iter().flat_map(|series| self.loads(series));
-        let wanted = loads.flat_map(|load| match load {
-            Load::Tests(text) => cells_of(&text),
-            Load::Card(_) => Vec::new(),
-        });
-        let wanted: BTreeSet<String> = wanted.collect();
+        let loads = loads.filter(|load| load.card.is_none());
+        let wanted: BTreeSet<String> = loads.flat_map(|load| load.cells()).collect();
         let (mut tests, examples) = cells::build(&wanted)?;
         let mut binaries = Vec::new();
         for test in &wanted {
@@ -237,33 +254,18 @@ impl Plan {
 /// The boots of the whole matrix whose results are in a folder.
 fn recorded(logs: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let suites = |card: Option<&Card>| match card {
-        Some(card) => card.script(),
-        None => SUITES.iter().map(|suite| suite.script(false)).collect(),
-    };
     for series in SERIES {
-        for card in std::iter::once(None).chain(CARDS.iter().map(Some)) {
-            let results = logs.join(format!("{}.results", boot_name(series, card)));
-            let boot = boot::Boot::read(&results, &cells_of(&suites(card)))?;
-            rows.extend(boot.map(|boot| Row { card: card.map(|card| card.name), boot }));
+        let suites = SUITES.iter().map(|suite| Load::suite(suite, false));
+        for load in suites.chain(CARDS.iter().map(Load::card)) {
+            let results = logs.join(format!("{series}-{}.results", load.name));
+            rows.extend(boot::Boot::read(&results, &load.cells())?.map(|boot| load.row(boot)));
         }
     }
     Ok(rows)
 }
 
-/// What the files of a boot are called.
-fn boot_name(series: &str, card: Option<&Card>) -> String {
-    format!("{series}-{}", card.map_or("veth", |card| card.name))
-}
-
-/// The names of a script's cells.
-fn cells_of(script: &str) -> Vec<String> {
-    let cells = script.lines().filter_map(|line| line.trim_start().strip_prefix("cell "));
-    cells.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
-}
-
-fn report(release: &str, card: Option<&Card>, boot: &boot::Boot, log: &Path) {
-    println!("== {release} {} in {} s", card.map_or("over veth", |card| card.name), boot.seconds);
+fn report(load: &Load, boot: &boot::Boot, log: &Path) {
+    println!("== {}, {}, in {} s", boot.release, load.name, boot.seconds);
     for outcome in &boot.outcomes {
         let verdict = if outcome.is_good() { "ok" } else { "FAILED" };
         println!(

@@ -30,15 +30,18 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
         suites.join(" | "),
         "---|".repeat(suites.len())
     );
+    let mut kernels: Vec<&str> = Vec::new();
     for row in rows.iter().filter(|row| row.card.is_none()) {
-        let cells: Vec<String> = SUITES.iter().map(|suite| cell(&row.boot, suite.tests)).collect();
-        _ = writeln!(
-            text,
-            "| {} | {} | {} |",
-            row.boot.release,
-            cells.join(" | "),
-            row.boot.seconds
-        );
+        if !kernels.contains(&row.boot.release.as_str()) {
+            kernels.push(&row.boot.release);
+        }
+    }
+    for kernel in kernels {
+        let rows = rows.iter().filter(|row| row.card.is_none() && row.boot.release == kernel);
+        let boots: Vec<&Boot> = rows.map(|row| &row.boot).collect();
+        let seconds: u64 = boots.iter().map(|boot| boot.seconds).sum();
+        let cells: Vec<String> = SUITES.iter().map(|suite| cell(&boots, suite.tests)).collect();
+        _ = writeln!(text, "| {kernel} | {} | {seconds} |", cells.join(" | "));
     }
     let mut reasons = Vec::new();
     let mut cards: Vec<&str> = rows.iter().filter_map(|row| row.card).collect();
@@ -118,8 +121,9 @@ fn said(boot: &Boot) -> Vec<(String, String)> {
 }
 
 /// What came of a suite's binaries.
-fn cell(boot: &Boot, tests: &[&str]) -> String {
-    let of = |test: &&str| boot.outcomes.iter().find(|outcome| outcome.cell == **test);
+fn cell(boots: &[&Boot], tests: &[&str]) -> String {
+    let all = || boots.iter().flat_map(|boot| &boot.outcomes);
+    let of = |test: &&str| all().find(|outcome| outcome.cell == **test);
     let outcomes: Vec<&Outcome> = tests.iter().filter_map(of).collect();
     if outcomes.is_empty() {
         return "–".to_owned();
