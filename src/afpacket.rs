@@ -1,8 +1,8 @@
-//! AF_PACKET: capture through TPACKET_V3 block rings or TPACKET_V2 frame rings, and transmission
-//! through TPACKET_V2 frame rings.
+//! AF_PACKET: capture through TPACKET_V3 block rings or TPACKET_V2 frame rings, and transmission through TPACKET_V2
+//! frame rings.
 //!
-//! [`CaptureBuilder`] gathers options, [`geometry`] makes them a legal ring, [`open`] runs the
-//! opening sequence in the one order that lets no foreign packet in, and [`Capture`] reads.
+//! [`CaptureBuilder`] gathers the options, [`geometry`] turns them into a valid ring, [`open`] runs the opening
+//! sequence in the only order that keeps foreign packets out, and [`Capture`] reads.
 
 mod builder;
 mod capture;

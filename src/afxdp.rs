@@ -1,12 +1,12 @@
-//! AF_XDP: packets taken from, and given to, a queue of an interface, past the kernel's stack.
+//! AF_XDP: packets received from, and sent to, a queue of an interface, bypassing the kernel's stack.
 //!
 //! ```text
 //!   program ── redirects queue N ──► socket ──RX ring──► leases ──returned──► fill ring ──► driver
 //!   reserve ──TX ring──► driver ──completion ring──► free
 //! ```
 //!
-//! A socket has one queue; [`XdpProgram`] sends a queue's packets to it, in the kernel, for as long as
-//! somebody holds the program. Its two halves, [`XdpReceiver`] and [`XdpSender`], share nothing but the
+//! A socket has one queue. [`XdpProgram`], which runs in the kernel, redirects the queue's packets to it for as
+//! long as the program is held. The socket's two halves, [`XdpReceiver`] and [`XdpSender`], share nothing but the
 //! descriptor.
 
 mod bound;

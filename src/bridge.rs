@@ -1,13 +1,13 @@
-//! Two interfaces joined: what comes in on one goes out on the other, unless a filter says otherwise.
+//! A bridge between two interfaces: packets that arrive on one leave on the other, unless a filter drops them.
 //!
 //! ```text
 //!   A ─ capture ──► lane A to B ──► injector ─ B        one task serves both lanes in turn,
 //!   A ─ injector ◄── lane B to A ◄── capture ─ B        a bounded number of packets each
 //! ```
 //!
-//! The captures leave out what this host sends, so nothing that was forwarded is seen again. Packets
-//! keep their VLAN tag, and checksums and segments that their sender left to the card are passed on
-//! as such ([`Offload`](crate::packet::Offload)): two hosts' TCP goes through a bridge as it is.
+//! The captures do not see packets that this host sends, so a forwarded packet is never captured again. Packets
+//! keep their VLAN tags. Checksums and segmentation that a sender left to its card are passed on as such
+//! ([`Offload`](crate::packet::Offload)), so TCP between two hosts passes a bridge unchanged.
 
 mod builder;
 mod filter;
@@ -36,7 +36,7 @@ use crate::packet::Packet;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::wait::StopHandle;
 
-/// Forwards between two interfaces, in both directions.
+/// A bridge that forwards between two interfaces in both directions.
 ///
 /// ```no_run
 /// use ringtap::Bridge;
@@ -51,11 +51,13 @@ use crate::wait::StopHandle;
 /// # }
 /// ```
 ///
-/// A full transmit ring makes its direction wait until the capture's ring fills and the kernel drops packets there.
-/// Packets are dropped here if the far interface takes nothing for 20 ms (`ring_full`), and at once while it is down
-/// (`stale`). [`BridgeLaneStats`] accounts for every packet, and for every segment that it was split into.
+/// A full transmit ring makes its direction wait, until the capture's ring fills up and the kernel drops
+/// packets there. The bridge itself drops packets if the other interface accepts nothing for 20 ms
+/// (`ring_full`), and at once while that interface is down (`stale`). [`BridgeLaneStats`] accounts for every
+/// packet, and for every segment that it was split into.
 ///
-/// Neither interface needs an address. Switch them to nothing else that forwards between them.
+/// Neither interface needs an address. Do not connect them through another bridge or anything else that
+/// forwards between them: that makes a loop.
 pub struct Bridge {
     ports: Option<Ports>,
     counters: [Arc<Counters>; 2],
@@ -63,7 +65,7 @@ pub struct Bridge {
     stop: StopHandle,
 }
 
-/// The four sockets of a bridge; from [`Bridge::into_inner`].
+/// The four sockets of a bridge, returned by [`Bridge::into_inner`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BridgeHandles {
@@ -77,26 +79,26 @@ pub struct BridgeHandles {
     pub tx_a: Injector,
 }
 
-/// What a bridge holds of its lanes while it does not run.
+/// The sockets and packets that a bridge holds while it does not run.
 struct Ports {
     handles: BridgeHandles,
-    /// Packets that a run which was dropped had not forwarded yet.
+    /// Packets that a cancelled run has not forwarded yet.
     held: [Held; 2],
 }
 
-/// A batch that is not forwarded to its end.
+/// A batch that is not completely forwarded.
 type Held = Option<(PacketBatch, Place)>;
 
 impl Bridge {
     /// Joins two interfaces with the default options.
     ///
     /// # Errors
-    /// As [`BridgeBuilder::build`].
+    /// As for [`BridgeBuilder::build`].
     pub fn open_pair(interface_a: &str, interface_b: &str) -> Result<Self> {
         Self::builder().interface_a(interface_a).interface_b(interface_b).build()
     }
 
-    /// Options first.
+    /// Returns a builder with the default options.
     pub fn builder() -> BridgeBuilder {
         BridgeBuilder::new()
     }
@@ -104,7 +106,7 @@ impl Bridge {
     fn new(mut handles: BridgeHandles) -> Result<Self> {
         let names = [&handles.rx_a, &handles.rx_b].map(|rx| rx.interface().to_owned());
         if handles.rx_a.interface_index() == handles.rx_b.interface_index() {
-            let [name, _] = names; // of which it may have several
+            let [name, _] = names; // the interface may have several names
             return Err(Error::SameInterface { name });
         }
         let links = [&handles.rx_a, &handles.rx_b].map(|rx| rx.link_type().map(|link| link.0));
@@ -122,11 +124,11 @@ impl Bridge {
         Ok(Self { ports: Some(Ports { handles, held: [None, None] }), counters, stats, stop })
     }
 
-    /// Forwards until a [`StopHandle`] ends it: what was received by then is still committed, and handed
-    /// to the kernel where that takes it within 20 ms. What it does not stays in the ring.
+    /// Forwards until a [`StopHandle`] ends it. Packets received by then are still committed, and handed to the
+    /// kernel if it accepts them within 20 ms. Any others stay in the ring.
     ///
     /// # Errors
-    /// As [`run_async`](Self::run_async).
+    /// As for [`run_async`](Self::run_async).
     pub fn run<F>(&mut self, decide: F) -> Result<()>
     where
         F: FnMut(&Packet<'_>, BridgeDirection) -> BridgeAction,
@@ -134,24 +136,23 @@ impl Bridge {
         self.run_with(decide)
     }
 
-    /// As [`run`](Self::run), with a filter that also changes packets, or is no closure.
+    /// As [`run`](Self::run), with a filter that can change packets or is not a closure.
     ///
     /// # Errors
-    /// As [`run_async`](Self::run_async).
+    /// As for [`run_async`](Self::run_async).
     pub fn run_with(&mut self, filter: impl BridgeFilter) -> Result<()> {
         executor::block_on(self.run_with_async(filter))
     }
 
-    /// Forwards on this thread's reactor, until a [`StopHandle`] ends it.
+    /// Forwards on this thread's reactor until a [`StopHandle`] ends it.
     ///
-    /// Both directions take turns, and other tasks of the thread have theirs after each. Cancel-safe:
-    /// dropped, it has forwarded a part of what was received, and another run goes on with the rest.
+    /// Both directions take turns, and other tasks of the thread run after each turn. Cancel-safe: if the
+    /// future is dropped after forwarding some of the received packets, another run continues with the rest.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`] once an interface was removed: see it replaced, and open a new bridge. One
-    /// that is down is no error. [`Error::NoReactor`],
-    /// [`Error::IoUringRefused`], or
-    /// [`Error::TooManyOps`] (it takes eight ops).
+    /// [`Error::InterfaceGone`] if an interface was removed: open a new bridge once the interface has been
+    /// replaced. An interface that is down is not an error. [`Error::NoReactor`], [`Error::IoUringRefused`], or
+    /// [`Error::TooManyOps`] (a run takes eight ops).
     pub async fn run_async<F>(&mut self, decide: F) -> Result<()>
     where
         F: FnMut(&Packet<'_>, BridgeDirection) -> BridgeAction,
@@ -159,10 +160,10 @@ impl Bridge {
         self.run_with_async(decide).await
     }
 
-    /// As [`run_async`](Self::run_async), with a filter that also changes packets, or is no closure.
+    /// As [`run_async`](Self::run_async), with a filter that can change packets or is not a closure.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`run_async`](Self::run_async).
     pub async fn run_with_async(&mut self, mut filter: impl BridgeFilter) -> Result<()> {
         let mut running = Running::begin(self)?;
         poll_fn(|cx| running.poll(cx, &mut filter)).await?;
@@ -172,28 +173,28 @@ impl Bridge {
         Ok(())
     }
 
-    /// A handle that ends [`run`](Self::run) from any thread.
+    /// Returns a handle that ends [`run`](Self::run) from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// What happened so far.
+    /// Returns the totals of both directions.
     ///
     /// # Errors
-    /// As [`Capture::stats`].
+    /// As for [`Capture::stats`].
     pub fn stats(&self) -> Result<BridgeStats> {
         self.stats.stats()
     }
 
-    /// Reads the statistics from other threads.
+    /// Returns a handle that reads the statistics from other threads.
     pub fn stats_handle(&self) -> BridgeStatsHandle {
         self.stats.clone()
     }
 
-    /// The sockets, for other use. Packets of a batch that was not forwarded to its end are gone.
+    /// Returns the sockets for other use. The remaining packets of a partly forwarded batch are lost.
     ///
     /// # Panics
-    /// Never: nothing runs while there is a `Bridge` to call this on.
+    /// Never, because a run borrows the bridge and gives the sockets back when it ends.
     pub fn into_inner(mut self) -> BridgeHandles {
         self.ports.take().expect("a run gives the sockets back").handles
     }
@@ -207,7 +208,7 @@ impl fmt::Debug for Bridge {
     }
 }
 
-/// A bridge at work: when this ends, however it does, its sockets are back in place.
+/// A bridge while it runs. However the run ends, dropping this puts the sockets back.
 struct Running<'a> {
     bridge: &'a mut Bridge,
     lanes: Vec<Lane>,
@@ -248,7 +249,7 @@ impl<'a> Running<'a> {
             return Poll::Ready(Ok(()));
         }
         if has_more {
-            // Through the reactor's turn, in which what was committed is handed over.
+            // Let the reactor take a turn, in which it hands over the committed frames.
             cx.waker().wake_by_ref();
         }
         Poll::Pending

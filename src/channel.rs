@@ -1,4 +1,4 @@
-//! A capture in a thread of its own, and a queue to it: for programs without any executor.
+//! A capture in its own thread with a queue in front of it, for programs without an executor.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,23 +14,24 @@ use crate::ring::batch::PacketBatch;
 use crate::stats::CaptureStats;
 use crate::wait::StopHandle;
 
-/// Batches in the queue up to which they stay in the ring; what comes behind them is copied out of it, so that a slow
-/// reader takes no more of the ring than that.
+/// Number of batches in the queue that may stay in the ring. Further batches are copied out of it, so that a
+/// slow reader occupies no more of the ring than that.
 const IN_THE_RING: usize = 4;
 
-/// What is done with a batch for which the queue has no room.
+/// The treatment of a batch for which the queue has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The thread waits for room: what the ring cannot hold meanwhile, the kernel drops and counts.
+    /// The thread waits for room. Packets that the ring cannot hold meanwhile are dropped and counted by the
+    /// kernel.
     #[default]
     Block,
-    /// It is dropped, and its packets counted ([`ChannelStats::dropped`]). Every batch is copied out of the ring, which
-    /// so never stops for a slow reader.
+    /// The batch is dropped, and its packets are counted ([`ChannelStats::dropped`]). Every batch is copied out
+    /// of the ring, so that a slow reader never stops the ring.
     Drop,
 }
 
-/// How a capture in a thread is made; from [`ChannelCapture::builder`].
+/// A builder for a capture in its own thread; returned by [`ChannelCapture::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct ChannelCaptureBuilder {
@@ -40,13 +41,13 @@ pub struct ChannelCaptureBuilder {
 }
 
 impl ChannelCaptureBuilder {
-    /// Batches that the queue holds, at least 1. Default 64.
+    /// Sets the number of batches that the queue holds, at least 1. Default: 64.
     pub fn capacity(mut self, batches: usize) -> Self {
         self.capacity = batches.max(1);
         self
     }
 
-    /// What is done where it is full. Default [`Overflow::Block`].
+    /// Sets the treatment of batches when the queue is full. Default: [`Overflow::Block`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
@@ -55,7 +56,7 @@ impl ChannelCaptureBuilder {
     /// Opens the capture and starts its thread.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`]; [`Error::Os`] where there can be no thread, or it no reactor.
+    /// As for [`CaptureBuilder::build`]; [`Error::Os`] if the thread cannot be started.
     pub fn build(self) -> Result<ChannelCapture> {
         let Self { capture, capacity, overflow } = self;
         let mut capture = capture.build()?;
@@ -88,7 +89,7 @@ async fn run(capture: crate::afpacket::Capture, shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Captures in a thread of its own, with this crate's executor; batches come through a bounded queue.
+/// A capture in its own thread, run by this crate's executor. Its batches come through a bounded queue.
 ///
 /// ```no_run
 /// use ringtap::Capture;
@@ -103,8 +104,8 @@ async fn run(capture: crate::afpacket::Capture, shared: &Shared) -> Result<()> {
 /// # }
 /// ```
 ///
-/// Any number of threads may receive. With [`Overflow::Block`], nothing is copied but what is behind four batches in the
-/// queue, and that a batch at a time. Dropping it ends the thread, and what is in the queue is gone.
+/// Any number of threads may receive. With [`Overflow::Block`], only batches behind the first four in the queue
+/// are copied, each as a whole. Dropping the capture ends the thread and discards the queue.
 pub struct ChannelCapture {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -114,26 +115,26 @@ pub struct ChannelCapture {
     interface: String,
 }
 
-/// What went through a channel.
+/// Statistics of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ChannelStats {
-    /// What the socket counted.
+    /// Statistics of the socket.
     pub capture: CaptureStats,
     /// Packets received.
     pub received: u64,
-    /// Packets that are in the queue.
+    /// Packets in the queue.
     pub queued: u64,
-    /// Packets dropped for want of room in the queue.
+    /// Packets dropped because the queue had no room.
     pub dropped: u64,
 }
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// There is a batch, or the end has come.
+    /// Signals that there is a batch, or that the end has come.
     filled: Condvar,
-    /// There is room, or nobody wants any more.
+    /// Signals that there is room, or that the receiver is gone.
     emptied: Condvar,
     capacity: usize,
     overflow: Overflow,
@@ -145,9 +146,9 @@ struct State {
     received: u64,
     queued: u64,
     dropped: u64,
-    /// The thread has ended.
+    /// Whether the thread has ended.
     has_ended: bool,
-    /// Nobody receives any more.
+    /// Whether the receiver is gone.
     is_abandoned: bool,
     error: Option<Error>,
 }
@@ -157,7 +158,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is anybody to receive more.
+    /// Adds a batch to the queue. Returns false if the receiver is gone.
     fn put(&self, batch: PacketBatch) -> bool {
         let mut state = self.lock();
         let packets = batch.len() as u64;
@@ -165,7 +166,8 @@ impl Shared {
             state.dropped += packets;
             return !state.is_abandoned;
         }
-        // The kernel fills blocks in order and stops at one that is held: where it must not, none is.
+        // The kernel fills blocks in order and stops at a held one. If it must not stop, copy the batch so that
+        // none is held.
         let batch = if state.queue.len() >= IN_THE_RING || self.overflow == Overflow::Drop {
             drop(state);
             let batch = batch.detach();
@@ -187,7 +189,7 @@ impl Shared {
     }
 }
 
-/// Tells of the thread's end, also by a panic.
+/// Signals the end of the thread, even if it panics.
 struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
@@ -203,44 +205,45 @@ impl Drop for Ended<'_> {
 }
 
 impl ChannelCapture {
-    /// Opens one with the default options.
+    /// Opens a capture with the default options.
     ///
     /// # Errors
-    /// As [`ChannelCaptureBuilder::build`].
+    /// As for [`ChannelCaptureBuilder::build`].
     pub fn open(interface: &str) -> Result<Self> {
         Self::builder(crate::afpacket::Capture::builder().interface(interface)).build()
     }
 
-    /// With a capture's options, and then the queue's.
+    /// Returns a builder with the given capture options, on which the queue's options can be set.
     pub fn builder(capture: CaptureBuilder) -> ChannelCaptureBuilder {
         ChannelCaptureBuilder { capture, capacity: 64, overflow: Overflow::default() }
     }
 
-    /// Waits for the next batch; `None` once it was stopped and all is received.
+    /// Waits for the next batch; `None` once the capture was stopped and everything is received.
     ///
     /// # Errors
-    /// What the capture ended by, once, behind all batches before.
+    /// The error that ended the capture, reported once, after all batches before it.
     pub fn recv(&self) -> Result<Option<PacketBatch>> {
         self.take(None)
     }
 
-    /// Waits at most so long: `None` too when the time is up; see [`has_ended`](Self::has_ended).
+    /// Waits for the next batch for at most `timeout`; `None` also if the time is up. To tell the two apart,
+    /// see [`has_ended`](Self::has_ended).
     ///
     /// # Errors
-    /// As [`recv`](Self::recv).
+    /// As for [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<PacketBatch>> {
         self.take(Instant::now().checked_add(timeout))
     }
 
-    /// The next batch if there is one.
+    /// Returns the next batch without waiting; `None` if there is none.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv).
+    /// As for [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<PacketBatch>> {
         self.take(Some(Instant::now()))
     }
 
-    /// The batches up to the end.
+    /// Returns an iterator over the batches up to the end.
     pub fn iter(&self) -> Received<'_> {
         Received(self)
     }
@@ -269,36 +272,36 @@ impl ChannelCapture {
         }
     }
 
-    /// Whether the thread has ended, and all is received, an error included.
+    /// Returns whether the thread has ended and everything is received, including an error.
     pub fn has_ended(&self) -> bool {
         let state = self.shared.lock();
         state.has_ended && state.queue.is_empty() && state.error.is_none()
     }
 
-    /// Asks the capture to end: what its ring and the queue hold can be received.
+    /// Asks the capture to end. The packets in its ring and in the queue can still be received.
     pub fn stop(&self) {
         self.stop.stop();
     }
 
-    /// A handle to do so from elsewhere.
+    /// Returns a handle that stops the capture from elsewhere.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// A handle to change its filter.
+    /// Returns a handle that changes the capture's filter.
     pub fn filter_handle(&self) -> FilterHandle {
         self.filter.clone()
     }
 
-    /// The interface's name.
+    /// Returns the name of the interface.
     pub fn interface(&self) -> &str {
         &self.interface
     }
 
-    /// What went through so far.
+    /// Returns the totals so far.
     ///
     /// # Errors
-    /// As [`StatsHandle::stats`].
+    /// As for [`StatsHandle::stats`].
     pub fn stats(&self) -> Result<ChannelStats> {
         let capture = self.stats.stats()?;
         let State { received, queued, dropped, .. } = *self.shared.lock();
@@ -321,7 +324,7 @@ impl Drop for ChannelCapture {
     }
 }
 
-/// The batches of a [`ChannelCapture`] up to the end; from [`ChannelCapture::iter`].
+/// An iterator over the batches of a [`ChannelCapture`] up to the end, from [`ChannelCapture::iter`].
 #[derive(Debug)]
 pub struct Received<'a>(&'a ChannelCapture);
 

@@ -1,4 +1,4 @@
-//! Packets that are seen twice, once.
+//! Removal of duplicate packets.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::packet::{Packet, PacketDirection};
 use crate::ring::batch::PacketBatch;
 
-/// Tells packets that were seen already from new ones.
+/// Detects packets that have been seen before.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,57 +23,57 @@ use crate::ring::batch::PacketBatch;
 /// # fn one(packet: &ringtap::Packet<'_>) {
 /// let mut dedup = Dedup::content(Duration::from_millis(50), 100_000);
 /// if dedup.keep(packet) {
-///     // the first of its kind in 50 ms
+///     // the first with this content in 50 ms
 /// }
 /// # }
 /// ```
 ///
-/// Two packets are the same if their bytes are, their VLAN tag, and their length on the wire. They are compared by a
-/// hash of 64 bits under a random key, so that nobody can make one packet hide another. A packet takes constant time, and
-/// memory is bounded by the capacity: some 100 bytes a packet remembered.
+/// Two packets are the same if their bytes, their VLAN tag, and their length on the wire are equal. They are
+/// compared by a 64-bit hash under a random key, so that nobody can craft a packet that hides another. Each
+/// packet takes constant time, and memory is bounded by the capacity: some 100 bytes per packet remembered.
 #[derive(Debug)]
 pub struct Dedup {
     mode: DedupMode,
     window: u64,
     capacity: usize,
     hasher: RandomState,
-    /// What was seen, the oldest first.
+    /// The packets remembered, oldest first.
     seen: VecDeque<Seen>,
-    /// The number of the first of them.
+    /// The number of the first entry of `seen`.
     first: u64,
-    /// The last one of each kind, of those that count.
+    /// The newest entry of each key that still counts.
     last: HashMap<Key, u64>,
     stats: DedupStats,
 }
 
-/// The most packets remembered.
+/// Maximum number of packets remembered.
 const MAX_CAPACITY: usize = 1 << 24;
 
-/// What counts as seen already.
+/// Criterion by which a packet counts as a duplicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DedupMode {
-    /// The same packet, whichever way it goes.
+    /// The same packet was seen before, in either direction.
     Content,
-    /// The same packet the other way: on loopback, each is seen as it goes out and as it comes in. A packet that is
-    /// sent twice counts twice.
+    /// The same packet was seen in the other direction. On loopback, each packet is seen once as it goes out
+    /// and once as it comes in. A packet that is sent twice counts twice.
     Loopback,
 }
 
-/// What a [`Dedup`] has seen.
+/// Counters of a [`Dedup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DedupStats {
-    /// Packets looked at.
+    /// Packets examined.
     pub packets: u64,
-    /// Packets seen already.
+    /// Packets found to be duplicates.
     pub duplicates: u64,
-    /// Packets forgotten before their time for want of room: duplicates of them were not told. What a step of the clock
-    /// has made forgotten is not among them.
+    /// Packets forgotten early because the capacity was reached; their duplicates were not detected. Packets
+    /// forgotten because the clock stepped back are not counted.
     pub evicted: u64,
 }
 
-/// A packet's identity, by its hash.
+/// The identity of a packet, by its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     hash: u64,
@@ -86,25 +86,26 @@ struct Seen {
     /// Nanoseconds since the epoch.
     time: u64,
     is_outgoing: bool,
-    /// Whether it still counts: no packet the other way has been told of it.
+    /// Whether the entry still counts, that is, no packet in the other direction has been matched to it.
     counts: bool,
-    /// The number of the one of its kind before it, if that counts and is still there.
+    /// The number of the previous entry of the same key, if it counts and is still remembered.
     before: Option<u64>,
 }
 
 impl Dedup {
-    /// For loopback: a packet and the same one the other way within 1 ms are one; room for 65,536 packets.
+    /// Creates a deduplicator for loopback: a packet and the same packet in the other direction within 1 ms
+    /// count as one. It has room for 65,536 packets.
     pub fn loopback() -> Self {
         Self::new(DedupMode::Loopback, Duration::from_millis(1), 1 << 16)
     }
 
-    /// For several taps of the same traffic: the same packet within `window` of the first is one. `capacity` is the
-    /// number of packets remembered: at least those of a window.
+    /// Creates a deduplicator for several taps of the same traffic: equal packets within `window` of the first
+    /// count as one. `capacity` is the number of packets remembered; it should cover the packets of one window.
     pub fn content(window: Duration, capacity: usize) -> Self {
         Self::new(DedupMode::Content, window, capacity)
     }
 
-    /// Any of these; of a capacity of 16,777,216 at most.
+    /// Creates a deduplicator with any mode, window and capacity. The capacity is limited to 16,777,216.
     pub fn new(mode: DedupMode, window: Duration, capacity: usize) -> Self {
         let capacity = capacity.clamp(1, MAX_CAPACITY);
         Self {
@@ -119,8 +120,8 @@ impl Dedup {
         }
     }
 
-    /// Whether a packet is new. Times are the packets' own; where they step back, what is left in the future is
-    /// forgotten.
+    /// Returns whether a packet is new. Time is taken from the packets' own timestamps; if it steps back,
+    /// entries that are now in the future are forgotten.
     pub fn keep(&mut self, packet: &Packet<'_>) -> bool {
         self.stats.packets += 1;
         let time = packet.timestamp().as_nanos();
@@ -142,7 +143,7 @@ impl Dedup {
         true
     }
 
-    /// What it has seen so far.
+    /// Returns the counters so far.
     pub fn stats(&self) -> DedupStats {
         self.stats
     }
@@ -157,7 +158,7 @@ impl Dedup {
             DedupMode::Content => true,
             DedupMode::Loopback if last.is_outgoing == is_outgoing => false,
             DedupMode::Loopback => {
-                // The pair is told of, and done with.
+                // The pair is matched and complete.
                 last.counts = false;
                 match last.before.filter(|before| *before >= self.first) {
                     Some(before) => self.last.insert(key, before),
@@ -168,7 +169,7 @@ impl Dedup {
         }
     }
 
-    /// Forgets what is too old, and what time has stepped back from.
+    /// Forgets entries that are too old, and entries left in the future after time has stepped back.
     fn forget(&mut self, now: u64) {
         while self.seen.front().is_some_and(|oldest| oldest.time.abs_diff(now) > self.window) {
             self.pop();
@@ -185,10 +186,10 @@ impl Dedup {
     }
 }
 
-/// A batch, and which of its packets are new; from [`DedupExt::with_dedup`].
+/// A batch together with the information which of its packets are new; from [`DedupExt::with_dedup`].
 pub struct DedupedBatch {
     batch: PacketBatch,
-    /// A bit for each packet that is not.
+    /// One bit per packet, set for duplicates.
     duplicates: Vec<u64>,
 }
 
@@ -204,13 +205,13 @@ impl DedupedBatch {
         Self { batch, duplicates }
     }
 
-    /// The packets that are new.
+    /// Returns the packets that are new.
     pub fn iter(&self) -> impl Iterator<Item = Packet<'_>> {
         let packets = self.batch.iter().enumerate();
         packets.filter(|(number, _)| !self.is_duplicate(*number)).map(|(_, packet)| packet)
     }
 
-    /// All packets.
+    /// Returns all packets, duplicates included.
     pub fn batch(&self) -> &PacketBatch {
         &self.batch
     }
@@ -230,9 +231,9 @@ impl fmt::Debug for DedupedBatch {
     }
 }
 
-/// Streams of batches whose duplicates can be told.
+/// Extension of streams of batches that marks duplicates.
 pub trait DedupExt: Stream<Item = Result<PacketBatch>> + Sized {
-    /// Tells duplicates.
+    /// Marks duplicates in each batch of the stream.
     fn with_dedup(self, dedup: Dedup) -> DedupStream<Self> {
         DedupStream { stream: self, dedup }
     }
@@ -240,7 +241,7 @@ pub trait DedupExt: Stream<Item = Result<PacketBatch>> + Sized {
 
 impl<St: Stream<Item = Result<PacketBatch>>> DedupExt for St {}
 
-/// A stream of batches whose duplicates are told; from [`DedupExt::with_dedup`].
+/// A stream of batches with duplicates marked; from [`DedupExt::with_dedup`].
 #[derive(Debug)]
 pub struct DedupStream<St> {
     stream: St,
@@ -248,17 +249,17 @@ pub struct DedupStream<St> {
 }
 
 impl<St> DedupStream<St> {
-    /// What was seen so far.
+    /// Returns the counters so far.
     pub fn stats(&self) -> DedupStats {
         self.dedup.stats()
     }
 
-    /// The stream.
+    /// Returns the inner stream.
     pub fn get_ref(&self) -> &St {
         &self.stream
     }
 
-    /// The stream, and what told its duplicates.
+    /// Splits this into the inner stream and the deduplicator.
     pub fn into_parts(self) -> (St, Dedup) {
         (self.stream, self.dedup)
     }
@@ -287,7 +288,7 @@ mod tests {
     const IN: u8 = libc::PACKET_HOST;
     const MILLI: u64 = 1_000_000;
 
-    /// A packet of one byte, at a time, this way.
+    /// Offers a one-byte packet with the given time and direction.
     fn keep(dedup: &mut Dedup, byte: u8, nanos: u64, pkttype: u8) -> bool {
         let data = [byte];
         let mut meta = PacketMeta::plain(1);
@@ -304,7 +305,7 @@ mod tests {
         let mut dedup = Dedup::loopback();
         assert!(keep(&mut dedup, 1, 0, OUT));
         assert!(!keep(&mut dedup, 1, 10, IN));
-        // Sent twice before it comes in once.
+        // Sent twice before it comes in for the first time.
         assert!(keep(&mut dedup, 1, 20, OUT));
         assert!(keep(&mut dedup, 1, 30, OUT));
         assert!(!keep(&mut dedup, 1, 40, IN));
@@ -396,7 +397,7 @@ mod tests {
     fn a_batch_gives_each_packet_but_its_duplicates_in_order() {
         let (mut ring, mut peer) = crate::ring::fake_kernel::TestRing::new(1 << 16, 1);
         let mut dedup = Dedup::content(Duration::MAX, 1000);
-        // Each content three times, in 200 packets: duplicates stand in each word of bits.
+        // Each content occurs three times in 200 packets, so that every word of bits has duplicates.
         let packets: Vec<[u8; 60]> = (0..200).map(|number| [number / 3; 60]).collect();
         peer.retire(packets.iter().map(<[u8; 60]>::as_slice)).unwrap();
         let batch = DedupedBatch::new(ring.next_batch().unwrap(), &mut dedup);

@@ -1,4 +1,5 @@
-//! What of this crate works on this machine, in this process, and what to do about what does not.
+//! Checks which features of this crate work on this machine in this process, and suggests remedies for the
+//! others.
 //!
 //! ```
 //! let report = ringtap::doctor::examine(Some("lo"));
@@ -8,9 +9,9 @@
 //! }
 //! ```
 //!
-//! It tries what can be tried without disturbing anybody (an io_uring, small rings and nine frames of a protocol that
-//! nobody has on the loopback, an XDP program that is loaded and not attached), and asks the kernel for the rest. It
-//! changes nothing.
+//! The checks try what they can without disturbing anyone: an io_uring; small rings and nine frames of an
+//! unused protocol on the loopback; an XDP program that is loaded but not attached. They ask the kernel for
+//! everything else, and change nothing.
 
 mod interface;
 mod io_uring;
@@ -24,27 +25,27 @@ use std::fmt;
 
 use crate::error::Error;
 
-/// How much of something there is.
+/// The verdict on a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
     /// It works.
     Works,
-    /// It works, but not as well as it could: see the remedy.
+    /// It works, but not as well as it could; see the remedy.
     Limited,
     /// It does not work here.
     Missing,
-    /// There was no way to tell.
+    /// It could not be determined.
     Unknown,
 }
 
 impl Verdict {
-    /// Whether something could be done about it, or is absent.
+    /// Returns whether the verdict is [`Limited`](Self::Limited) or [`Missing`](Self::Missing).
     pub fn is_bad(self) -> bool {
         matches!(self, Self::Limited | Self::Missing)
     }
 
-    /// One lower-case word.
+    /// Returns the verdict as one lower-case word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Works => "works",
@@ -61,20 +62,20 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What it belongs to: `io_uring`, `packet sockets`, `AF_XDP`, `capabilities`, `limits`, `system`, or an
-    /// interface's name.
+    /// The area it belongs to: `io_uring`, `packet sockets`, `AF_XDP`, `capabilities`, `limits`, `system`, or
+    /// an interface's name.
     pub area: String,
-    /// What was looked at, in a word or two; unique in its area.
+    /// The feature in a word or two, unique in its area.
     pub subject: &'static str,
-    /// How much of it there is.
+    /// The verdict on the feature.
     pub verdict: Verdict,
-    /// What was found.
+    /// Details of the result.
     pub detail: String,
-    /// What to do about it, if anything can be.
+    /// The remedy, if there is one.
     pub remedy: Option<String>,
 }
 
@@ -99,7 +100,7 @@ impl Finding {
         Self::new(subject, Verdict::Unknown, detail)
     }
 
-    /// What an error says, its remedy apart.
+    /// Creates a finding from an error, with its remedy separated from the text.
     fn failed(subject: &'static str, error: &Error) -> Self {
         let text = error.to_string();
         match text.split_once("; ") {
@@ -114,30 +115,30 @@ impl Finding {
     }
 }
 
-/// What was found; as text by `Display`, as JSON by [`to_json`](Self::to_json).
+/// The result of all checks; as text by `Display`, as JSON by [`to_json`](Self::to_json).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Everything that was looked at, area by area.
+    /// Returns all findings, grouped by area.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// What was found of one thing.
+    /// Returns the finding about one subject.
     pub fn find(&self, area: &str, subject: &str) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.area == area && finding.subject == subject)
     }
 
-    /// How many findings have this verdict.
+    /// Returns the number of findings with this verdict.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.findings.iter().filter(|finding| finding.verdict == verdict).count()
     }
 
-    /// The report as one JSON object: `findings`, a list of objects with the fields of [`Finding`], and how many
-    /// there are of each verdict, by its word.
+    /// Returns the report as one JSON object. It contains `findings`, a list of objects with the fields of
+    /// [`Finding`], and for each verdict the number of its findings, under the verdict's word.
     pub fn to_json(&self) -> String {
         json::report(self)
     }
@@ -170,11 +171,11 @@ impl fmt::Display for Report {
 const VERDICTS: [Verdict; 4] =
     [Verdict::Works, Verdict::Limited, Verdict::Missing, Verdict::Unknown];
 
-/// Examines this machine as the calling thread sees it, in its namespaces and with its capabilities, and an
-/// interface of it if one is named.
+/// Examines this machine as the calling thread sees it, in its namespaces and with its capabilities. If
+/// `interface` is given, that interface is examined too.
 ///
-/// Takes some milliseconds. Needs no capability: what would need one is found missing. Opens sockets and an
-/// io_uring for a moment, on the loopback only.
+/// This takes some milliseconds and needs no capability; features that need one are reported as missing. It
+/// briefly opens an io_uring, and sockets on the loopback only.
 ///
 /// # Panics
 /// Never.

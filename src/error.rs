@@ -1,7 +1,7 @@
-//! What can go wrong, at which step, and what to do about it.
+//! The errors of this crate: the step that failed, the cause, and the remedy.
 //!
-//! Every [`Error`] names the step that failed, keeps the `errno` where there is one
-//! ([`Error::raw_os_error`]), and ends its `Display` text with a remedy where one is known.
+//! Every [`Error`] names the step that failed, keeps the `errno` if there is one ([`Error::raw_os_error`]), and
+//! ends its `Display` text with a remedy if one is known.
 
 #[cfg(feature = "pcap")]
 mod file;
@@ -21,28 +21,30 @@ pub use self::geometry::GeometryError;
 pub use self::kind::ErrorKind;
 pub use self::step::Step;
 
-/// The result of everything in this crate that can fail.
+/// The result of every operation in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a ringtap operation failed.
+/// The reason why a ringtap operation failed.
 ///
-/// Its `Debug` is its `Display`: what `main` returns and what `unwrap` panics with names the remedy too.
+/// `Debug` prints the same text as `Display`, so that errors returned from `main` and panics of `unwrap` name
+/// the remedy too.
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed at a named step.
     Os {
-        /// What was being done.
+        /// The step that failed.
         step: Step,
-        /// To what: an interface, a queue of one, a core, a file. `None` where it was to nothing in particular.
+        /// The object of the step: an interface, one of its queues, a core or a file. `None` if it had no
+        /// particular object.
         object: Option<Box<str>>,
-        /// What the kernel answered.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// A builder was finished without naming an interface.
     InterfaceMissing,
     /// No interface has this name in the current network namespace.
     NoSuchInterface {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
     /// The interface that the socket was bound to no longer exists.
@@ -50,7 +52,7 @@ pub enum Error {
         /// Its name when the socket was opened.
         name: String,
     },
-    /// The interface is down: frames that were committed stay, and go once it is up.
+    /// The interface is down. Committed frames stay in the ring and are sent once it is up.
     LinkDown {
         /// Its name when the socket was opened.
         name: String,
@@ -59,152 +61,157 @@ pub enum Error {
     FrameLength {
         /// Its length in bytes.
         len: usize,
-        /// The least that can be sent.
+        /// The least length that can be sent.
         least: usize,
-        /// The most that can be sent: MTU and header, or the ring's slot.
+        /// The greatest length that can be sent: MTU plus header, or the slot of the ring.
         most: usize,
     },
-    /// A reactor was to be attached to a thread that has one.
+    /// A reactor could not be attached because this thread already has one.
     AlreadyAttached,
-    /// A bridge was to join an interface with itself.
+    /// A bridge was asked to join an interface with itself.
     SameInterface {
         /// The interface's name.
         name: String,
     },
-    /// A bridge was to join interfaces of different kinds of link: a frame of one cannot be sent on the other.
+    /// A bridge was asked to join interfaces of different link types: frames of one cannot be sent on the
+    /// other.
     DifferentLinks {
-        /// The interfaces' names.
+        /// The names of the interfaces.
         names: [String; 2],
-        /// What their packets begin with, by the number of a [`LinkType`](crate::packet::LinkType); `None` where that is not known.
+        /// Numbers of their [`LinkType`](crate::packet::LinkType)s; `None` if unknown.
         links: [Option<u16>; 2],
     },
-    /// AF_XDP would lose the VLAN tags of packets that come in here, and what was asked for needs them.
+    /// AF_XDP would lose the VLAN tags of packets that arrive on this interface, and the requested operation
+    /// needs them.
     TagsStripped {
         /// The interface's name.
         name: String,
-        /// The interface whose offload takes the tags out; `None` if it is the veth peer in another namespace, whose
-        /// setting is not known.
+        /// The interface whose offload removes the tags; `None` if it is the veth peer in another namespace,
+        /// whose setting is not known.
         by: Option<String>,
     },
-    /// An interface has no clock that stamps packets as they come in.
+    /// An interface has no hardware clock that stamps arriving packets.
     NoHardwareClock {
         /// The interface's name.
         name: String,
-        /// Whether the driver stamps them in software.
+        /// Whether the driver can stamp packets in software.
         has_software: bool,
     },
-    /// A frame with an [`Offload`](crate::packet::Offload), or a checksum to be computed, on a socket without.
+    /// A frame has an [`Offload`](crate::packet::Offload), or needs a checksum computed, but offloads are not
+    /// enabled on this socket.
     OffloadsDisabled,
-    /// A checksum is to be computed of, or written to, what is not in the frame.
+    /// A checksum covers, or is to be written to, bytes outside the frame.
     ChecksumOutside {
-        /// Where it begins.
+        /// Offset at which the covered bytes begin.
         start: u16,
-        /// Where it is written, from there.
+        /// Offset, from `start`, at which the checksum is written.
         offset: u16,
-        /// Bytes of the frame.
+        /// Length of the frame in bytes.
         len: usize,
     },
-    /// An XDP program of one interface was given for a socket of another.
+    /// An XDP program attached to one interface was given to a socket of another.
     OtherInterface {
         /// The interface that the program is attached to.
         program: String,
         /// The interface of the socket.
         socket: String,
     },
-    /// An AF_XDP socket was to receive that was opened for sending only.
+    /// An AF_XDP socket that was opened for sending only was asked to receive.
     NotReceiving,
-    /// An AF_XDP socket was to send that was opened for receiving only.
+    /// An AF_XDP socket that was opened for receiving only was asked to send.
     NotSending,
-    /// An interface has no such queue.
+    /// An interface does not have the requested queue.
     NoSuchQueue {
         /// The interface's name.
         name: String,
-        /// The queue asked for.
+        /// The requested queue.
         queue: u32,
-        /// How many it has: queues are numbered from 0.
+        /// Number of the interface's queues, which are numbered from 0.
         count: u32,
     },
     /// Another XDP program is attached to the interface.
     ProgramAttached {
         /// The interface's name.
         name: String,
-        /// The program's id, as `bpftool prog show id` takes it, where the kernel told.
+        /// The id of that program, as taken by `bpftool prog show id`, if the kernel reported it.
         id: Option<u32>,
     },
-    /// The sizes asked for do not form a ring.
+    /// The requested sizes do not form a ring.
     Geometry(GeometryError),
-    /// The kernel could not find memory for the ring.
+    /// The kernel could not allocate memory for the ring.
     RingTooLarge {
-        /// Bytes asked for.
+        /// Requested size in bytes.
         bytes: usize,
-        /// What the kernel answered.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// The socket could not join its fanout group.
     Fanout {
-        /// The group asked for; `None` where the kernel was to choose it.
+        /// The requested group; `None` if the kernel was to choose one.
         group: Option<u16>,
-        /// What the kernel answered.
+        /// The kernel's answer.
         source: io::Error,
-        /// Whether the interface was up, which joining needs on older kernels.
+        /// Whether the interface was up, which older kernels require for joining.
         interface_up: bool,
     },
     /// The kernel refused to create an io_uring.
     IoUringRefused {
-        /// What the kernel answered.
+        /// The kernel's answer.
         source: io::Error,
     },
-    /// This kernel's io_uring loses completion signals in every mode, so that a reactor on another runtime's thread would
-    /// sleep for ever.
+    /// This kernel's io_uring loses completion signals in every mode, so that a reactor hosted on another
+    /// runtime's thread would sleep forever.
     HostUnsignalled,
-    /// A text or terms that are no filter.
+    /// A text or a set of terms is not a valid filter.
     Filter(Box<FilterError>),
-    /// A capture file that cannot be read or written.
+    /// A capture file cannot be read or written.
     #[cfg(feature = "pcap")]
     File(Box<FileError>),
-    /// A program of classic BPF that the kernel would refuse.
+    /// The kernel would refuse a classic BPF program.
     Program(ProgramFault),
     /// No reactor is attached to this thread.
     NoReactor,
-    /// The reactor that this socket was registered with has ended.
+    /// The reactor that this socket was registered with no longer exists.
     ReactorGone,
-    /// The process forked, and a child cannot use its parent's io_uring.
+    /// The process has forked, and the child cannot use its parent's io_uring.
     Forked,
     /// The reactor's op slab is full.
     TooManyOps {
-        /// Its capacity, as given to [`ReactorOptions::max_ops`](crate::reactor::ReactorOptions::max_ops).
+        /// Its capacity, as set by [`ReactorOptions::max_ops`](crate::reactor::ReactorOptions::max_ops).
         limit: usize,
     },
     /// The executor that ran an awaited task ended before the task did.
     TaskCancelled,
-    /// A shard plan cannot be made from what was asked.
+    /// The requested shard plan is not possible.
     ShardPlan(&'static str),
-    /// A shard failed; the others were treated as [`FailurePolicy`](crate::shard::FailurePolicy) says.
+    /// A shard failed; the other shards were treated according to the
+    /// [`FailurePolicy`](crate::shard::FailurePolicy).
     Shard {
-        /// Which shard.
+        /// Number of the shard.
         index: usize,
-        /// Its error.
+        /// The shard's error.
         source: Box<Error>,
     },
-    /// A shard panicked; the others were treated as [`FailurePolicy`](crate::shard::FailurePolicy) says.
+    /// A shard panicked; the other shards were treated according to the
+    /// [`FailurePolicy`](crate::shard::FailurePolicy).
     ShardPanicked {
-        /// Which shard.
+        /// Number of the shard.
         index: usize,
-        /// The panic's message.
+        /// The message of the panic.
         message: String,
     },
-    /// An error of the caller's own, carried through a shard (see [`Error::other`]).
+    /// The caller's own error, carried through a shard (see [`Error::other`]).
     Other(Box<dyn StdError + Send + Sync>),
 }
 
 impl Error {
-    /// Carries the message of the caller's own error, so that a shard's future may return it. The error need not be `Send`:
-    /// `.map_err(Error::other)?` works on glommio's.
+    /// Wraps the message of the caller's own error, so that a shard's future may return it. The error need not
+    /// be `Send`: `.map_err(Error::other)?` works even with glommio's errors.
     pub fn other(error: impl fmt::Display) -> Self {
         Self::Other(error.to_string().into())
     }
 
-    /// Whether the options are at fault, so that every shard would fail alike.
+    /// Whether the options are at fault, so that every shard would fail in the same way.
     pub(crate) fn is_about_options(&self) -> bool {
         matches!(
             self,
@@ -221,7 +228,7 @@ impl Error {
         Self::Os { step, object: None, source: source.into() }
     }
 
-    /// Says what it was done to, where that is not said already.
+    /// Adds the object of the failed step, unless it is already set.
     pub(crate) fn of(mut self, what: impl fmt::Display) -> Self {
         if let Self::Os { object: object @ None, .. } = &mut self {
             *object = Some(what.to_string().into_boxed_str());
@@ -229,7 +236,7 @@ impl Error {
         self
     }
 
-    /// The kernel's `errno`, where a system call is behind this error.
+    /// Returns the kernel's `errno`, if a system call caused this error.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Os { source, .. }

@@ -1,4 +1,4 @@
-//! The built-in executor: one thread, no other dependency, parked inside `io_uring_enter`.
+//! The built-in executor: it runs on one thread, has no other dependency, and parks inside `io_uring_enter`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -14,9 +14,8 @@
 //! assert_eq!(sum, 42);
 //! ```
 //!
-//! A round polls each runnable task once, then the reactor has its turn; so no task is kept waiting
-//! by another that is always ready. Futures need not be `Send`; wakers are, and wake from any
-//! thread.
+//! Each round polls every runnable task once, then turns the reactor, so a task that is always ready does not
+//! starve the others. Futures need not be `Send`. Wakers are `Send` and may be used from any thread.
 
 mod queue;
 mod task;
@@ -40,15 +39,16 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Tasks>>> = const { RefCell::new(None) };
 }
 
-/// Runs a future to its end on this thread, with a reactor of its own and default options.
+/// Runs a future to completion on this thread, with its own reactor and default options.
 ///
-/// Tasks spawned by [`spawn_local`] run alongside; those that are unfinished when the future ends
-/// are dropped. Inside another `block_on` the reactor is shared, and only the inner tasks run.
+/// Tasks spawned by [`spawn_local`] run alongside it; tasks that are unfinished when the future completes are
+/// dropped. A nested `block_on` shares the reactor and runs only its own tasks.
 ///
-/// Where io_uring is refused, the same is done over `poll(2)`; see [`Reactor::backend`](crate::reactor::Reactor).
+/// If io_uring is refused, the executor uses `poll(2)` instead; see
+/// [`Reactor::backend`](crate::reactor::Reactor).
 ///
 /// # Panics
-/// Where a task panics, and where the process has no descriptor left for the reactor's eventfd
+/// Panics if a task panics, or if the process has no descriptor left for the reactor's eventfd
 /// ([`Executor::new`] returns that as an error).
 pub fn block_on<F: Future>(future: F) -> F::Output {
     match Executor::new(ReactorOptions::default()) {
@@ -60,7 +60,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// Spawns a future onto the executor that runs the calling code.
 ///
 /// # Panics
-/// Outside of an executor, where nothing would ever run it.
+/// Panics outside of an executor, since nothing would ever run the future.
 pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
@@ -70,7 +70,7 @@ where
     tasks.expect("`spawn_local` is called inside `ringtap::executor::block_on`").spawn(future)
 }
 
-/// Lets the thread's other runnable tasks and its reactor have their turn, then goes on.
+/// Yields once to the thread's other runnable tasks and its reactor.
 pub async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|cx| {
@@ -83,33 +83,33 @@ pub async fn yield_now() {
     .await;
 }
 
-/// An executor with options, for one thread.
+/// A single-threaded executor with configurable options.
 #[derive(Debug)]
 pub struct Executor {
     tasks: Rc<Tasks>,
     is_running: Cell<bool>,
-    // Dropped last: tasks own sockets that the reactor then lets go of.
+    // Dropped last: tasks own sockets, which the reactor then releases.
     attached: Rc<Attached>,
 }
 
 impl Executor {
-    /// Makes a reactor and attaches it to this thread. If one is attached already it is shared, and
-    /// the options mean nothing; it ends with the last executor that uses it.
+    /// Creates a reactor and attaches it to this thread. If a reactor is already attached, it is shared and
+    /// the options are ignored; it ends with the last executor that uses it.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the process has no descriptor left. A refused io_uring is not
-    /// an error here, even if it is required: the first socket that needs it says so.
+    /// [`Error::Os`](crate::Error::Os) if the process has no descriptor left. A refused io_uring is not an
+    /// error here, even if it is required: the first socket that needs it reports it.
     pub fn new(options: ReactorOptions) -> Result<Self> {
         let attached = Attached::current_or_new(&options)?;
         let queue = Arc::new(RunQueue::new(attached.reactor().unparker().clone()));
         Ok(Self { tasks: Rc::new(Tasks::new(queue)), is_running: Cell::new(false), attached })
     }
 
-    /// Runs a future to its end; see [`block_on`](fn@block_on). Tasks that are unfinished then wait
-    /// for the next call.
+    /// Runs a future to completion; see [`block_on`](fn@block_on). Tasks that are unfinished by then wait for
+    /// the next call.
     ///
     /// # Panics
-    /// Where a task panics, and inside a future that this very executor runs.
+    /// Panics if a task panics, or if called inside a future that this executor is running.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let _running = Running::new(&self.is_running);
         let _current = Entered::new(Rc::clone(&self.tasks));
@@ -134,7 +134,7 @@ impl Executor {
             if !queue.is_empty() {
                 reactor.turn();
             } else if reactor.park(|| !queue.is_empty()).is_err() {
-                // No way to sleep until something happens: look again now and then.
+                // Sleeping until something happens is impossible: look again periodically.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -143,13 +143,13 @@ impl Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        // A task's destructor may use the reactor, and may spawn.
+        // A task's destructor may use the reactor, and may spawn tasks.
         let _current = Entered::new(Rc::clone(&self.tasks));
         self.tasks.clear();
     }
 }
 
-/// Notes that an executor runs, until dropped.
+/// Marks the executor as running until dropped.
 struct Running<'a>(&'a Cell<bool>);
 
 impl<'a> Running<'a> {
@@ -165,14 +165,14 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Makes tasks the thread's current ones, until dropped.
+/// Makes a set of tasks the thread's current one until dropped.
 struct Entered {
     outer: Option<Rc<Tasks>>,
 }
 
 impl Entered {
     fn new(tasks: Rc<Tasks>) -> Self {
-        // A thread that is ending has no current tasks.
+        // A thread that is terminating has no current tasks.
         let outer = CURRENT.try_with(|current| current.replace(Some(tasks))).ok().flatten();
         Self { outer }
     }

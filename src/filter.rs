@@ -1,4 +1,4 @@
-//! Which packets: as text, by a builder, or as a program; in the kernel and offline.
+//! Packet filters, given as text, by a builder or as a program, that run in the kernel and offline.
 //!
 //! ```text
 //!   "tcp port 443" ── parse ──┐
@@ -40,16 +40,16 @@ pub use crate::sys::cbpf::BpfInsn;
 /// The code of `ret #number`.
 const RETURN_NUMBER: u16 = opcode::RET | opcode::K;
 
-/// How much of a packet is accepted: all of it.
+/// The return value that accepts the whole packet.
 const ALL: u32 = u32::MAX;
 
-/// Where a program runs.
+/// The place where a filter program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FilterTarget {
-    /// On a socket: the kernel has taken a VLAN tag out of the frame, and keeps it beside.
+    /// On a socket, where the kernel has moved the outer VLAN tag from the frame to the packet's metadata.
     Socket,
-    /// On frames as they were on the wire: in a file, or before the kernel's stack.
+    /// On frames as they were on the wire: in a file, or before the kernel's network stack.
     Offline,
 }
 
@@ -63,29 +63,30 @@ pub enum FilterTarget {
 /// # Ok::<(), ringtap::Error>(())
 /// ```
 ///
-/// The language is that of pcap-filter(7); what differs is in `docs/FILTERS.md`. It is compiled twice, for sockets
-/// and for frames in files, since the kernel strips VLAN tags: `vlan 100 and tcp` means the same packets in both.
+/// The language is that of pcap-filter(7); the differences are listed in `docs/FILTERS.md`. Each filter is
+/// compiled twice, once for sockets and once for frames in files, because the kernel strips VLAN tags:
+/// `vlan 100 and tcp` matches the same packets in both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BpfFilter {
-    /// What it says; a program from elsewhere says nothing but itself.
+    /// The parsed expression; `None` for a filter made from a ready program.
     expr: Option<Arc<Expr>>,
     text: Option<Arc<str>>,
-    /// Whether tags are looked through.
+    /// Whether the filter also matches behind VLAN tags.
     is_transparent: bool,
-    /// What the packets begin with that its programs are for.
+    /// The link type that the programs are compiled for.
     link: LinkType,
     socket: Arc<[BpfInsn]>,
     offline: Arc<[BpfInsn]>,
-    /// Why there is none offline, which then accepts nothing.
+    /// The reason why there is no offline program; `offline` then accepts nothing.
     offline_fault: Option<Box<FilterError>>,
     elsewhere: Elsewhere,
 }
 
-/// A filter's programs for packets of other links, made when the first of those is looked at.
+/// A filter's programs for packets of other link types, compiled on first use.
 #[derive(Debug, Clone, Default)]
 struct Elsewhere(Arc<OnceLock<Vec<OfLink>>>);
 
-/// A program for packets of a link.
+/// A program and the link type it is for.
 type OfLink = (LinkType, Arc<[BpfInsn]>);
 
 impl Elsewhere {
@@ -98,7 +99,7 @@ impl Elsewhere {
     }
 }
 
-/// It follows from the rest of the filter.
+/// Always equal, as these programs follow from the rest of the filter.
 impl PartialEq for Elsewhere {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -108,10 +109,10 @@ impl PartialEq for Elsewhere {
 impl Eq for Elsewhere {}
 
 impl BpfFilter {
-    /// Compiles an expression of the pcap-filter language; an empty one is of all packets.
+    /// Compiles an expression of the pcap-filter language; an empty one matches all packets.
     ///
     /// # Errors
-    /// [`Error::Filter`] with the place and what was expected there.
+    /// [`Error::Filter`] with the position of the fault and what was expected there.
     pub fn parse(text: &str) -> Result<Self> {
         let expr = parse::parse(text).map_err(Error::from)?;
         let mut filter = Self::of(Arc::new(expr), LinkType::ETHERNET, false)?;
@@ -119,29 +120,29 @@ impl BpfFilter {
         Ok(filter)
     }
 
-    /// Terms, all of which must hold.
+    /// Returns a builder for a filter made of terms, all of which must hold.
     pub fn builder() -> BpfFilterBuilder {
         BpfFilterBuilder::new()
     }
 
-    /// A program made elsewhere, for sockets and offline alike.
+    /// Creates a filter from a ready program, used both on sockets and offline.
     ///
     /// # Errors
-    /// [`Error::Program`] with what the kernel would refuse it for.
+    /// [`Error::Program`] with the reason why the kernel would refuse the program.
     pub fn new(program: impl Into<Vec<BpfInsn>>) -> Result<Self> {
         let program: Arc<[BpfInsn]> = program.into().into();
         validate::validate(&program).map_err(Error::Program)?;
         let (socket, offline) = (Arc::clone(&program), program);
         let (is_transparent, offline_fault) = (false, None);
-        let (link, elsewhere) = (LinkType::ETHERNET, Elsewhere::default()); // or whatever it was made for
+        let (link, elsewhere) = (LinkType::ETHERNET, Elsewhere::default()); // the program may have been made for any link
         let (expr, text) = (None, None);
         Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
     }
 
-    /// A program as `tcpdump -dd` or `-ddd` prints it.
+    /// Creates a filter from a program as printed by `tcpdump -dd` or `-ddd`.
     ///
     /// # Errors
-    /// [`Error::Filter`] where it is not that; as [`new`](Self::new).
+    /// [`Error::Filter`] if the text is not such a listing. Otherwise as for [`new`](Self::new).
     pub fn from_listing(text: &str) -> Result<Self> {
         let program = listing::read(text)
             .ok_or_else(|| FilterError::whole("rows of four numbers, as `tcpdump -dd` prints"))?;
@@ -162,19 +163,20 @@ impl BpfFilter {
         Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
     }
 
-    /// Whether it can be asked offline: which way a packet went, say, only the kernel knows (`inbound`). One that
-    /// cannot [`matches`](Self::matches) nothing.
+    /// Checks that the filter can run offline. Some conditions can only be evaluated by the kernel, such as the
+    /// packet's direction (`inbound`). A filter that fails this check [`matches`](Self::matches) no frame.
     ///
     /// # Errors
-    /// [`Error::Filter`] with why it cannot.
+    /// [`Error::Filter`] with the reason.
     pub fn check_offline(&self) -> Result<()> {
         self.offline_fault.as_ref().map_or(Ok(()), |fault| Err(Error::Filter(fault.clone())))
     }
 
-    /// The same packets, and those that are the same behind a VLAN tag or two.
+    /// Returns this filter extended to packets behind one or two VLAN tags.
     ///
-    /// A filter that does not speak of tags is otherwise about untagged frames offline, and about those with one tag,
-    /// which the kernel strips, in a socket. `ether[…]` goes on counting from the frame's first byte.
+    /// Without this, a filter that does not mention tags matches untagged frames when it runs offline, and on a
+    /// socket also frames with one tag, because the kernel strips that tag. `ether[…]` still counts from the
+    /// frame's first byte.
     ///
     /// ```
     /// use ringtap::BpfFilter;
@@ -184,7 +186,7 @@ impl BpfFilter {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Filter`] where it speaks of tags itself, or is a program from elsewhere.
+    /// [`Error::Filter`] if the filter mentions VLAN tags itself, or was made from a ready program.
     pub fn vlan_transparent(&self) -> Result<Self> {
         let expr = self.spoken()?;
         if expr.speaks_of_tags() {
@@ -201,18 +203,20 @@ impl BpfFilter {
         })
     }
 
-    /// The same packets on links of another kind. A socket does this by itself with a filter that it is given.
+    /// Compiles this filter for another link type. A socket does this by itself for the filters it is given.
     ///
     /// # Errors
-    /// [`Error::Filter`] where such links do not have what it asks for, or it is a program from elsewhere. Where only
-    /// offline nobody knows ([`check_offline`](Self::check_offline)), it is none yet.
+    /// [`Error::Filter`] if the filter asks for something that such links do not have, or was made from a ready
+    /// program. Failing to compile for offline use is not an error here; see
+    /// [`check_offline`](Self::check_offline).
     pub fn for_link(&self, link: LinkType) -> Result<Self> {
         let of_link = Self::of(Arc::clone(self.spoken()?), link, self.is_transparent)?;
         Ok(Self { text: self.text.clone(), ..of_link })
     }
 
-    /// The same packets where an interface's begin like this, or, as for all that asks nothing of the beginning, with
-    /// what is not known; a program from elsewhere is itself.
+    /// Compiles this filter for an interface's link type. With `None` the link type is unknown, and only
+    /// filters that do not look at the link header compile. A filter made from a ready program is returned
+    /// unchanged.
     pub(crate) fn on(&self, link: Option<LinkType>) -> Result<Self> {
         let link = link.unwrap_or(LinkType::UNKNOWN);
         if self.expr.is_none() || link == self.link {
@@ -222,7 +226,7 @@ impl BpfFilter {
         }
     }
 
-    /// Its program; see [`check_offline`](Self::check_offline).
+    /// Returns the program for `target`; see [`check_offline`](Self::check_offline).
     pub fn program(&self, target: FilterTarget) -> &[BpfInsn] {
         match target {
             FilterTarget::Socket => &self.socket,
@@ -230,7 +234,7 @@ impl BpfFilter {
         }
     }
 
-    /// Its program offline, that returns `value` where it accepts.
+    /// Returns the offline program, changed to return `value` for each packet that it accepts.
     pub(crate) fn program_returning(&self, value: u32) -> Vec<BpfInsn> {
         let accept = |insn: &BpfInsn| match insn.code {
             RETURN_NUMBER if insn.k != 0 => BpfInsn { k: value, ..*insn },
@@ -239,7 +243,7 @@ impl BpfFilter {
         self.offline.iter().map(accept).collect()
     }
 
-    /// Its program for sockets, that accepts no more than so many bytes.
+    /// Returns the program for sockets, changed to accept at most `bytes` bytes of a packet.
     pub(crate) fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
         let cut = |insn: &BpfInsn| match insn.code {
             RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
@@ -248,30 +252,32 @@ impl BpfFilter {
         self.socket.iter().map(cut).collect()
     }
 
-    /// Whether a frame is meant, as it is in a file or on the wire; see [`check_offline`](Self::check_offline).
+    /// Returns whether the filter matches a frame as it is in a file or on the wire; see
+    /// [`check_offline`](Self::check_offline).
     pub fn matches(&self, frame: &[u8]) -> bool {
         vm::run(&self.offline, frame, &Ancillary::default()) != 0
     }
 
-    /// As [`matches`](Self::matches), with what is known of the frame beside its bytes: its length on the wire.
+    /// As [`matches`](Self::matches), with what is known about the frame besides its bytes, such as its length
+    /// on the wire.
     pub fn matches_offline(&self, frame: &[u8], known: &Ancillary) -> bool {
         vm::run(&self.offline, frame, known) != 0
     }
 
-    /// Whether a frame is meant as the kernel has it: what it knows of it beside.
+    /// Returns whether the filter matches a frame as the kernel has it, together with the frame's metadata.
     ///
-    /// Of a program from elsewhere, a load of what [`Ancillary`] does not have (netlink attributes, a random number,
-    /// where the payload begins) rejects the frame.
+    /// If a ready program loads a value that [`Ancillary`] does not have (netlink attributes, a random number,
+    /// the offset of the payload), the frame is rejected.
     pub fn matches_with(&self, frame: &[u8], known: &Ancillary) -> bool {
         vm::run(&self.socket, frame, known) != 0
     }
 
-    /// Whether a captured packet is meant, as the kernel would decide, whatever link it is from.
+    /// Returns whether the filter matches a captured packet, as the kernel would decide, for any link type.
     ///
-    /// Of a packet whose tag is in its bytes, be it from AF_XDP or put back by
-    /// [`vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert), that is what [`matches`](Self::matches) says: a filter
-    /// that does not speak of tags means untagged frames, unless it is
-    /// [`vlan_transparent`](Self::vlan_transparent).
+    /// If the packet's VLAN tag is in its bytes, because it came from AF_XDP or the tag was put back by
+    /// [`vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert), the result is that of
+    /// [`matches`](Self::matches): a filter that does not mention tags matches only untagged frames, unless it
+    /// is [`vlan_transparent`](Self::vlan_transparent).
     pub fn matches_packet(&self, packet: &Packet<'_>) -> bool {
         let known = Ancillary {
             wire_len: Some(packet.original_len() as u32),
@@ -289,12 +295,12 @@ impl BpfFilter {
         program.is_some_and(|program| vm::run(program, packet.data(), &known) != 0)
     }
 
-    /// The program for `target`, as `tcpdump -d` prints it: one instruction per line.
+    /// Returns the program for `target` as `tcpdump -d` prints it, one instruction per line.
     pub fn disassembly(&self, target: FilterTarget) -> String {
         Listing(self.program(target)).to_string()
     }
 
-    /// Its text, where it was given as one.
+    /// Returns the text that the filter was parsed from, if any.
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
@@ -322,9 +328,9 @@ impl FromStr for BpfFilter {
     }
 }
 
-/// The program for sockets, as `tcpdump -d` prints it.
-/// Writes the expression with everything spelled out: parsing it gives the same program. A program from elsewhere has no
-/// expression and is written as its [`disassembly`](BpfFilter::disassembly).
+/// Writes the expression with everything spelled out; parsing the result gives the same program. A filter made
+/// from a ready program has no expression, so its [`disassembly`](BpfFilter::disassembly) for sockets is
+/// written instead.
 ///
 /// ```
 /// let filter = ringtap::BpfFilter::builder().tcp().ports([80, 443]).build()?;

@@ -1,16 +1,16 @@
-//! Flows: which packets belong together, and what became of them.
+//! Flow tracking: groups packets into flows and follows each flow to its end.
 //!
 //! ```text
-//!   stream of batches ──► Pump: packet by packet, bounded ──► events
+//!   stream of batches ──► Pump: one packet at a time, bounded ──► events
 //!                           │
-//!                           ├─ FlowTable     flowscope's tracker; when each flow is due; late packets; fragments
-//!                           ├─ Connections   the same, and two HalfStreams a connection of TCP, for who consumes bytes:
+//!                           ├─ FlowTable     flowscope's tracker; expiry of flows; late packets; fragments
+//!                           ├─ Connections   the table, and two HalfStreams per TCP connection, for consumers of bytes:
 //!                           │                  Sessions (parsers), Talking (conversations), Reassemblers (futures)
-//!                           └─ Recorder      the same, and bytes of IP a flow
+//!                           └─ Recorder      the table, and bytes of IP per flow
 //! ```
 //!
-//! Tracking is flowscope's, of which this module is the only one that knows; its types stand here under their names.
-//! `docs/FLOWS.md` says how each part is bounded.
+//! Flows are tracked by flowscope, which only this module uses; its types are re-exported here under their own
+//! names. `docs/FLOWS.md` describes how each part is bounded.
 
 mod accessors;
 mod broadcast;

@@ -1,4 +1,4 @@
-//! What the kernel knows of an interface.
+//! Properties of network interfaces.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,48 +8,48 @@ use crate::packet::LinkType;
 use crate::sys::netdev::{self, ETH_FLAG_RXVLAN, ETH_FLAG_TXVLAN, Netdev, question_socket};
 use crate::sys::netlink;
 
-/// An interface, as [`interface_info`] found it.
+/// Properties of an interface, as read by [`interface_info`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterfaceInfo {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its index, unique in its network namespace.
+    /// Index of the interface, unique in its network namespace.
     pub index: u32,
-    /// Largest payload of a frame in bytes, the link-layer header not counted.
+    /// Largest payload of a frame in bytes, not counting the link-layer header.
     pub mtu: u32,
-    /// Mbit/s; `None` where the driver does not say.
+    /// Speed in Mbit/s; `None` if the driver does not report it.
     pub speed_mbps: Option<u32>,
-    /// The driver's name; `None` where there is none (loopback).
+    /// Name of the driver; `None` if there is none (loopback).
     pub driver: Option<String>,
-    /// Receive queues in use; `None` where nobody says. Of a driver that does not (no `get_channels`), those that
-    /// sysfs shows, or that the interface was made with.
+    /// Number of receive queues in use; `None` if unknown. If the driver does not report them (no
+    /// `get_channels`), this is the number that sysfs shows, or that the interface was created with.
     pub rx_queues: Option<u32>,
-    /// Transmit queues in use; as [`rx_queues`](Self::rx_queues).
+    /// Number of transmit queues in use; determined as [`rx_queues`](Self::rx_queues).
     pub tx_queues: Option<u32>,
     /// `IFF_*` flags (netdevice(7)).
     pub flags: u32,
-    /// What its packets begin with; `None` where that is not known.
+    /// Link type of its packets; `None` if unknown.
     pub link_type: Option<LinkType>,
-    /// Whether VLAN tags of received packets may be kept outside of the packet's bytes: packet sockets still report them,
-    /// AF_XDP sockets lose them. True if the card strips them, if the veth peer leaves them to a card, or if the peer is in
-    /// another namespace and cannot be asked.
+    /// Whether VLAN tags of received packets may be kept outside of the packet's bytes. Packet sockets still
+    /// report such tags; AF_XDP sockets lose them. True if the card strips the tags, if the veth peer leaves
+    /// them to a card, or if the peer is in another namespace and cannot be queried.
     pub strips_tags: bool,
 }
 
-/// Whose offload puts VLAN tags of packets that come in beside their bytes.
+/// The interface whose offload moves VLAN tags of received packets out of the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stripping {
-    /// Nobody's.
+    /// No interface.
     No,
-    /// That of the interface with this name: itself, or the far end of a veth pair.
+    /// The interface with this name: the interface itself, or its veth peer.
     By(String),
-    /// The far end's of a veth pair, in another namespace; whether it is on cannot be asked.
+    /// The veth peer, which is in another namespace, so that its setting cannot be queried.
     Elsewhere,
 }
 
 impl Stripping {
-    /// As the error of somebody who needs the tags.
+    /// Returns an error if tags may be lost, for callers that need them.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn refuse(self, name: &str) -> Result<()> {
         let by = match self {
@@ -61,18 +61,19 @@ impl Stripping {
     }
 }
 
-/// Where tags of an interface's packets may be taken out of their bytes.
+/// The interface that may move the tags of received packets out of their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TagTaker {
-    /// The interface with this index, itself.
+    /// The interface itself, with this index.
     Card(u32),
-    /// A veth's far end, whose packets come as it sends them (`veth_xmit`, drivers/net/veth.c); `None` if that is in
-    /// another namespace.
+    /// The veth peer, whose packets arrive as it sends them (`veth_xmit`, drivers/net/veth.c); `None` if it is
+    /// in another namespace.
     Peer(Option<u32>),
 }
 
 impl TagTaker {
-    /// Of an interface of the calling thread's namespace, which the asker is of as well.
+    /// Determines the interface for `name`, which must be in the namespace of the calling thread, as must
+    /// `asker`.
     pub(crate) fn of(asker: Netdev<'_>, name: &str, index: u32) -> Self {
         match asker.driver(name).is_ok_and(|driver| driver == "veth") {
             true => Self::Peer(netlink::peer(index).ok().flatten()),
@@ -80,14 +81,14 @@ impl TagTaker {
         }
     }
 
-    /// Whose offload takes them out now, in any thread.
+    /// Checks whose offload moves the tags now. May be called from any thread.
     pub(crate) fn stripping(self, asker: Netdev<'_>) -> Stripping {
         let (index, flag) = match self {
             Self::Card(index) => (index, ETH_FLAG_RXVLAN),
             Self::Peer(Some(index)) => (index, ETH_FLAG_TXVLAN),
             Self::Peer(None) => return Stripping::Elsewhere,
         };
-        // A driver that does not say strips nothing.
+        // A driver that does not report the setting strips nothing.
         let Ok(name) = asker.name_of(index) else { return Stripping::No };
         match asker.offload_flags(&name).is_ok_and(|flags| flags & flag != 0) {
             true => Stripping::By(name),
@@ -96,49 +97,51 @@ impl TagTaker {
     }
 }
 
-/// Whose offload takes the tags of an interface's packets out of their bytes; both are of the calling thread's namespace.
+/// Checks whose offload moves tags out of the bytes of an interface's packets. The interface and `asker` must
+/// be in the calling thread's namespace.
 pub(crate) fn stripping(asker: Netdev<'_>, name: &str) -> Stripping {
     let taker = asker.index(name).map(|index| TagTaker::of(asker, name, index));
     taker.map_or(Stripping::No, |taker| taker.stripping(asker))
 }
 
-/// Receive and transmit queues of an interface of the calling thread's namespace, which the asker is of as well.
+/// Returns the numbers of receive and transmit queues of an interface in the calling thread's namespace, which
+/// `asker` must be in as well.
 pub(crate) fn queues(asker: Netdev<'_>, name: &str) -> Option<(u32, u32)> {
     if let Ok(queues) = asker.queues(name) {
         return Some(queues);
     }
     let index = asker.index(name).ok()?;
-    let name = asker.name_of(index).ok()?; // its own, not an alternative one
+    let name = asker.name_of(index).ok()?; // its own name, not an alternative one
     let address = asker.address(&name).unwrap_or_default();
     let in_use = netdev::queues_in_sysfs(&name, index, &address);
     in_use.or_else(|| netlink::queues(index).ok().flatten())
 }
 
 impl InterfaceInfo {
-    /// Whether the interface was set up by its administrator (`IFF_UP`).
+    /// Returns whether the administrator has brought the interface up (`IFF_UP`).
     pub fn is_up(&self) -> bool {
         self.flags & libc::IFF_UP as u32 != 0
     }
 
-    /// Whether it has a carrier and can pass packets (`IFF_RUNNING`).
+    /// Returns whether the interface has a carrier and can pass packets (`IFF_RUNNING`).
     pub fn has_carrier(&self) -> bool {
         self.flags & libc::IFF_RUNNING as u32 != 0
     }
 
-    /// Whether it is the loopback, which shows each packet twice: going out and coming in.
+    /// Returns whether this is the loopback, which shows each packet twice: once outgoing and once incoming.
     pub fn is_loopback(&self) -> bool {
         self.flags & libc::IFF_LOOPBACK as u32 != 0
     }
 }
 
-/// Asks the kernel about an interface of the calling thread's network namespace.
+/// Queries an interface of the calling thread's network namespace.
 ///
-/// Needs no capability. Reads by ioctl (netdevice(7), `SIOCETHTOOL`) and rtnetlink, so it answers for the namespace that
-/// the thread is in. `/sys/class/net`, which may be of another one, is asked only how many queues an interface has, and
-/// only if it knows that very interface.
+/// Needs no capability. The properties are read by ioctl (netdevice(7), `SIOCETHTOOL`) and rtnetlink, so they
+/// are those of the thread's namespace. `/sys/class/net`, which may show another namespace, is used only for
+/// the number of queues, and only if it shows this very interface.
 ///
 /// # Errors
-/// [`Error::NoSuchInterface`], or [`Error::Os`] where the kernel refuses.
+/// [`Error::NoSuchInterface`], or [`Error::Os`] if the kernel refuses.
 pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
     let socket = question_socket().map_err(|source| ask("index", source).of(name))?;
     let asker = Netdev(socket.as_fd());
@@ -158,12 +161,12 @@ pub fn interface_info(name: &str) -> Result<InterfaceInfo> {
     })
 }
 
-/// All interfaces of the calling thread's network namespace, as [`interface_info`] tells of each.
+/// Queries all interfaces of the calling thread's network namespace, each as by [`interface_info`].
 ///
-/// One that goes while they are looked at is left out.
+/// An interface that disappears meanwhile is left out.
 ///
 /// # Errors
-/// [`Error::Os`] where the kernel refuses.
+/// [`Error::Os`] if the kernel refuses.
 pub fn interfaces() -> Result<Vec<InterfaceInfo>> {
     let names = netdev::names().map_err(|source| ask("name", source))?;
     let infos = names.iter().map(|name| interface_info(name));

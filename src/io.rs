@@ -1,8 +1,8 @@
-//! Async sockets: receiving written once for every socket that is a [`RxPort`], and transmission.
+//! Async sockets: one receiver for every socket that is a [`RxPort`], and transmission.
 //!
-//! The ring is the truth and a completion only a hint to look: every wait takes first, and sleeps
-//! only on an empty ring. So nothing is lost between looking and sleeping, whatever the kernel
-//! coalesced, and dropping a wait at any point loses nothing either.
+//! The ring is authoritative, and a completion only a hint to look at it: every wait first takes from the ring, and
+//! sleeps only if it is empty. So nothing is lost between looking and sleeping, whatever the kernel coalesces, and
+//! dropping a wait at any point loses nothing either.
 
 mod pacer;
 mod port;
@@ -31,21 +31,21 @@ use crate::stats::CaptureStats;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};
 
-/// Batches a task may take before it yields once, so that a flood on one socket does not starve
-/// the thread's other tasks.
+/// Number of batches a task may take before it yields once, so that a flood on one socket does not starve the
+/// thread's other tasks.
 const BUDGET: u32 = 16;
 
-/// A socket on this thread's reactor. See [`AsyncCapture`].
+/// A receiving socket on this thread's reactor. See [`AsyncCapture`].
 ///
-/// It stays on its thread; the batches it yields may go anywhere.
+/// The receiver stays on its thread; its batches can be sent to others.
 ///
-/// Dropping it cancels its poll with the reactor's next turn, and closes the socket then;
-/// [`close`](Self::close) waits for that.
+/// Dropping it cancels its poll and closes the socket at the reactor's next turn; [`close`](Self::close) waits for
+/// that.
 pub struct AsyncReceiver<S: RxPort> {
     // Dropped before the port: the poll is cancelled while its descriptor is still open.
     registration: Registration,
     stop: Option<Registration>,
-    /// Set while the ring must be looked at without being told: link down, or draining.
+    /// Set while the ring must be checked without a notification: the link is down, or the socket drains.
     look_again: Option<Sleep>,
     budget: u32,
     has_failed: bool,
@@ -70,7 +70,7 @@ pub struct AsyncReceiver<S: RxPort> {
 /// # }
 /// ```
 ///
-/// It cannot leave its thread, but its batches can:
+/// The capture cannot leave its thread, but its batches can:
 ///
 /// ```compile_fail
 /// fn send<T: Send>(_: T) {}
@@ -88,14 +88,13 @@ impl<S: RxPort> AsyncReceiver<S> {
     /// Registers a socket with this thread's reactor.
     ///
     /// # Errors
-    /// [`Error::NoReactor`](crate::Error::NoReactor),
-    /// [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
+    /// [`Error::NoReactor`](crate::Error::NoReactor), [`Error::IoUringRefused`](crate::Error::IoUringRefused), or
     /// [`Error::TooManyOps`](crate::Error::TooManyOps).
     pub fn new(port: S) -> Result<Self> {
         Self::attach(port).map_err(|lost| lost.0)
     }
 
-    /// As [`new`](Self::new), but a failure gives the socket back.
+    /// Registers a socket like [`new`](Self::new), but returns the socket on failure.
     pub(crate) fn attach(port: S) -> Result<Self, Box<(Error, S)>> {
         let register = || {
             let reactor = Reactor::current()?;
@@ -115,25 +114,26 @@ impl<S: RxPort> AsyncReceiver<S> {
         }
     }
 
-    /// Waits for the next batch; `None` once a [`StopHandle`] ended the capture and all is
-    /// delivered, and after an error.
+    /// Waits for the next batch.
     ///
-    /// Cancel-safe: a wait that is dropped has taken nothing. After some batches without a wait it
-    /// yields once, so that a flood does not starve the thread's other tasks.
+    /// Returns `None` once a [`StopHandle`] has ended the capture and all packets are delivered, and after an
+    /// error.
+    ///
+    /// Cancel-safe: a wait that is dropped has taken nothing. After several batches without a wait, it yields once,
+    /// so that a flood does not starve the thread's other tasks.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once the interface was removed and its
-    /// last packets are delivered; [`Error::ReactorGone`](crate::Error::ReactorGone) outside of the
-    /// executor the socket was made in. An interface that is down is not an error: packets come
-    /// again when it is up.
+    /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once the interface was removed and its last packets
+    /// are delivered; [`Error::ReactorGone`](crate::Error::ReactorGone) outside of the executor in which the socket
+    /// was created. An interface that is down is not an error: packets arrive again when it is up.
     pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
         poll_fn(|cx| self.poll_next_batch(cx)).await.transpose()
     }
 
-    /// Waits until a batch is there, or the end is, without taking anything. Cancel-safe.
+    /// Waits until a batch is ready or the capture has ended, without taking anything. Cancel-safe.
     ///
     /// # Errors
-    /// As [`next_batch`](Self::next_batch).
+    /// The errors of [`next_batch`](Self::next_batch).
     pub async fn readable(&mut self) -> Result<()> {
         poll_fn(|cx| {
             loop {
@@ -148,12 +148,11 @@ impl<S: RxPort> AsyncReceiver<S> {
         .await
     }
 
-    /// A handle to end this capture from any thread; see [`Capture::stop_handle`].
+    /// Returns a handle that ends this capture from any thread; see [`Capture::stop_handle`].
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where no eventfd can be had,
-    /// [`Error::TooManyOps`](crate::Error::TooManyOps),
-    /// [`Error::ReactorGone`](crate::Error::ReactorGone).
+    /// [`Error::Os`](crate::Error::Os) if no eventfd can be created,
+    /// [`Error::TooManyOps`](crate::Error::TooManyOps), [`Error::ReactorGone`](crate::Error::ReactorGone).
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         let handle = self.port.stop_handle()?;
         if self.stop.is_none() {
@@ -162,23 +161,22 @@ impl<S: RxPort> AsyncReceiver<S> {
         Ok(handle)
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub fn get_ref(&self) -> &S {
         &self.port
     }
 
     /// Takes the socket back, for blocking use or for another thread's reactor.
     ///
-    /// The reactor cancels its poll with its next turn; until then the socket, if it is dropped,
-    /// stays open.
+    /// The reactor cancels its poll at the next turn; if the socket is dropped before that, it stays open until
+    /// then.
     pub fn into_inner(self) -> S {
         self.port
     }
 
-    /// Closes the socket: when this is ready, it is gone from the kernel and from its fanout group.
+    /// Closes the socket. When this completes, the socket is gone from the kernel and from its fanout group.
     ///
-    /// Dropping this future before it is ready closes the socket all the same, with the reactor's
-    /// next turn.
+    /// If this future is dropped before it completes, the socket is still closed, at the reactor's next turn.
     pub async fn close(self) {
         let Self { registration, stop, port, .. } = self;
         let registrations: [Option<Registration>; 2] = [Some(registration), stop];
@@ -231,7 +229,7 @@ impl<S: RxPort> AsyncReceiver<S> {
     }
 
     fn try_poll_filled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled>> {
-        // Asked before the port is: a stop that comes in between must still be waited for.
+        // Checked before the port is asked: a stop that comes in between must still be waited for.
         let was_stopped = self.port.known_stop().is_some_and(StopHandle::is_stopped);
         match self.port.when_empty()? {
             Empty::End => return Poll::Ready(Ok(Filled::End)),
@@ -247,7 +245,7 @@ impl<S: RxPort> AsyncReceiver<S> {
             }
             look = true;
         }
-        // Once it is known to be asked for, the port says what to wait for.
+        // Once the stop is known, the port decides what to wait for.
         if let Some(stop) = &self.stop
             && !was_stopped
         {
@@ -266,7 +264,7 @@ impl<S: RxPort> AsyncReceiver<S> {
     }
 }
 
-/// What a wait on an empty ring ended with.
+/// The result of a wait on an empty ring.
 enum Filled {
     LookAgain,
     End,
@@ -276,47 +274,47 @@ impl AsyncReceiver<Capture> {
     /// Opens a capture with the default options on an interface of this network namespace.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build) and [`new`](Self::new).
+    /// The errors of [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build) and [`new`](Self::new).
     pub fn open(interface: &str) -> Result<Self> {
         Self::new(Capture::open(interface)?)
     }
 
-    /// Running totals; see [`Capture::stats`].
+    /// Returns the running totals; see [`Capture::stats`].
     ///
     /// # Errors
-    /// As [`Capture::stats`].
+    /// The errors of [`Capture::stats`].
     pub fn stats(&self) -> Result<CaptureStats> {
         self.port.stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> StatsHandle {
         self.port.stats_handle()
     }
 
-    /// Takes only these packets from now on; see [`Capture::set_filter`].
+    /// Replaces the filter; see [`Capture::set_filter`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Capture::set_filter`].
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.port.set_filter(filter)
     }
 
-    /// Takes all packets from now on.
+    /// Removes the filter: all packets pass from now on.
     ///
     /// # Errors
-    /// As [`Capture::set_filter`].
+    /// The errors of [`Capture::set_filter`].
     pub fn clear_filter(&self) -> Result<()> {
         self.port.clear_filter()
     }
 
-    /// A handle to change the filter from other threads, also when a stream has taken this over.
+    /// Returns a handle to change the filter from other threads, or after a stream has taken over this capture.
     pub fn filter_handle(&self) -> FilterHandle {
         self.port.filter_handle()
     }
 }
 
-/// Batches until the capture is stopped; an error is the last item.
+/// Yields batches until the capture is stopped; an error is the last item.
 impl<S: RxPort> Stream for AsyncReceiver<S> {
     type Item = Result<PacketBatch>;
 

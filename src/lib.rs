@@ -1,13 +1,13 @@
 //! Packet capture through shared-memory rings, driven by io_uring, on any async runtime.
 //!
-//! - **Zero copy and no allocation per packet.** A [`PacketBatch`] is an owned lease on a block of the
-//!   ring: keep it, send it to another thread, drop it whenever you like.
-//! - **One `io_uring_enter` per turn.** One system call waits for all sockets, timers and wake-ups of
-//!   a thread; reading a ring that has packets makes none.
-//! - **Thread-per-core shards.** Each has its own socket in a fanout group and its own reactor, and
+//! - **Zero copy and no allocation per packet.** A [`PacketBatch`] is an owned lease on a block of the ring:
+//!   keep it, send it to another thread, or drop it at any time.
+//! - **One `io_uring_enter` per turn.** One system call waits for all sockets, timers and wake-ups of a thread.
+//!   Reading a ring that has packets makes no system call.
+//! - **Thread-per-core shards.** Each shard has its own socket in a fanout group and its own reactor, and
 //!   shares nothing; see [`Shards`].
-//! - **Exact accounting.** `packets == delivered + drops`, in totals that reading never resets.
-//!   Stopping drains the last partial block.
+//! - **Exact accounting.** `packets == delivered + drops`, in totals that are not reset by reading. Stopping
+//!   drains the last partial block.
 //!
 //! ```no_run
 //! use futures_util::StreamExt;
@@ -26,7 +26,7 @@
 //! }
 //! ```
 //!
-//! # Which way in
+//! # Where to start
 //!
 //! | to | use |
 //! |---|---|
@@ -35,28 +35,30 @@
 //! | use every core | [`Shards`] |
 //! | send frames | [`Injector`], [`AsyncInjector`] |
 //! | bridge two interfaces | [`Bridge`] |
-//! | capture in a thread, behind a queue | `ChannelCapture` (feature `channel`) |
+//! | capture in a thread, through a queue | `ChannelCapture` (feature `channel`) |
 //! | bypass the kernel's network stack | `XdpSocket`, `AsyncXdpSocket` (feature `af-xdp`) |
 //! | read and write capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
-//! | follow flows, sessions, messages | `flow::FlowExt` on any of these streams (feature `flow`) |
+//! | follow flows, sessions and messages | `flow::FlowExt` on any of these streams (feature `flow`) |
 //! | filter packets | [`BpfFilter`]: `"tcp port 443".parse()` |
 //! | read statistics | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`Shards::stats`] |
 //! | find out what works on a machine | [`doctor::examine`] |
 //!
 //! # Features
 //!
-//! None by default.
+//! No feature is enabled by default.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `af-xdp` | `XdpSocket` and its kin (docs/AF_XDP.md) |
-//! | `channel` | `ChannelCapture`: a capture in a thread of its own, behind a queue |
-//! | `parse` | [`Packet`]'s headers, by `etherparse` |
-//! | `pcap`; `gzip`, `lz4` | capture files: written, read, rotated, played (docs/TOOLBOX.md); the same compressed |
-//! | `flow`; `flow-dns`, `flow-http`, `flow-icmp`, `flow-tls`, or all as `flow-protocols` | flows and sessions, by `flowscope` (docs/FLOWS.md); its parsers |
-//! | `flow-records` | records of flows that have ended |
-//! | `metrics` | statistics through the facade `metrics`; Prometheus' text needs no feature |
-//! | `tracing` | what happens to sockets and reactors, told to `tracing` |
+//! | `af-xdp` | `XdpSocket` and related types (docs/AF_XDP.md) |
+//! | `channel` | `ChannelCapture`: a capture in its own thread, with a queue |
+//! | `parse` | parsing of a [`Packet`]'s headers with `etherparse` |
+//! | `pcap` | writing, reading, rotating and replaying capture files (docs/TOOLBOX.md) |
+//! | `gzip`, `lz4` | compressed capture files |
+//! | `flow` | flows and sessions with `flowscope` (docs/FLOWS.md) |
+//! | `flow-dns`, `flow-http`, `flow-icmp`, `flow-tls`, or all as `flow-protocols` | parsers of `flowscope` |
+//! | `flow-records` | records of ended flows |
+//! | `metrics` | statistics through the `metrics` facade; Prometheus text needs no feature |
+//! | `tracing` | events of sockets and reactors for `tracing` |
 //! | `testing` | `testing`: rings without a kernel |
 
 #![deny(unsafe_code)]

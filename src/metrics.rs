@@ -1,8 +1,8 @@
-//! Statistics for monitoring: as Prometheus' text, and, by the feature `metrics`, through the facade of that name.
+//! Statistics for monitoring: as Prometheus text and, with the feature `metrics`, through the `metrics` facade.
 //!
-//! Nothing is counted twice and nothing on the data path: what is shown is what statistics hold anyway, whenever it is
-//! asked for. A label is an interface, a shard or a direction, so that there are as many time series as these, times
-//! the metrics of the [catalogue](CATALOGUE).
+//! Nothing is counted twice, and nothing is added to the data path: the values are those that the statistics
+//! hold anyway, read on request. The labels are an interface, a shard or a direction. So the number of time
+//! series is the number of these times the number of metrics in the [catalogue](CATALOGUE).
 
 #[cfg(feature = "metrics")]
 mod facade;
@@ -16,35 +16,35 @@ use crate::dedup::DedupStats;
 use crate::shard::AllShardStats;
 use crate::stats::{CaptureStats, InjectorStats, ReactorStats};
 
-/// What a metric is.
+/// The description of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name.
+    /// Name of the metric.
     pub name: &'static str,
-    /// What it counts.
+    /// Help text: the quantity that it measures.
     pub help: &'static str,
-    /// Whether it only ever grows.
+    /// Whether the value never decreases.
     pub is_counter: bool,
 }
 
-/// A metric's value.
+/// The value of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Which one.
+    /// The metric.
     pub metric: Metric,
-    /// Labels beside those given, by name.
+    /// Labels, by name, in addition to those given by the caller.
     pub labels: Vec<(&'static str, String)>,
-    /// How much.
+    /// The value.
     pub value: u64,
 }
 
-/// Statistics that can be watched.
+/// Statistics that can be monitored.
 pub trait Measured {
-    /// Their values now.
+    /// Returns the current values.
     fn samples(&self) -> Vec<Sample>;
 
-    /// The same as Prometheus' text (version 0.0.4), under these labels; for one kind of statistics. Those of several
-    /// kinds, or of several interfaces, are put together by [`Exposition`].
+    /// Returns the current values as Prometheus text (version 0.0.4) with the given labels. This is for a
+    /// single kind of statistics; to combine several kinds or several interfaces, use [`Exposition`].
     ///
     /// ```
     /// use ringtap::metrics::Measured;
@@ -64,7 +64,7 @@ macro_rules! metrics {
     ($catalogue:ident: $($type:ty => {
         $($field:ident $kind:ident $name:literal $help:literal)*
     })*) => {
-        /// The metrics of the statistics that are declared with it.
+        /// The metrics of one group of statistics.
         pub const $catalogue: &[Metric] =
             &[$($(Metric { name: $name, help: $help, is_counter: is_counter(stringify!($kind)) },)*)*];
 
@@ -186,7 +186,7 @@ fn labelled(mut samples: Vec<Sample>, name: &'static str, value: &str) -> Vec<Sa
     samples
 }
 
-/// Under the label `direction`.
+/// Adds the label `direction`.
 impl Measured for BridgeStats {
     fn samples(&self) -> Vec<Sample> {
         let mut samples = labelled(self.a_to_b.samples(), "direction", "a_to_b");
@@ -195,7 +195,7 @@ impl Measured for BridgeStats {
     }
 }
 
-/// Captures and reactors, under the label `shard`.
+/// Contains captures and reactors, with the label `shard`.
 impl Measured for AllShardStats {
     fn samples(&self) -> Vec<Sample> {
         let one = |shard: &crate::shard::ShardStats| {
@@ -207,7 +207,7 @@ impl Measured for AllShardStats {
     }
 }
 
-/// Prometheus' text of several statistics: each metric is described once.
+/// A builder for Prometheus text of several statistics, which describes each metric only once.
 ///
 /// ```
 /// use ringtap::stats::CaptureStats;
@@ -222,17 +222,17 @@ impl Measured for AllShardStats {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Exposition {
-    /// Each metric's lines.
+    /// The lines of each metric.
     families: Vec<(Metric, String)>,
 }
 
 impl Exposition {
-    /// An empty one.
+    /// Creates an empty exposition.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds samples under some labels. What is no name of a label is made one.
+    /// Adds samples with the given labels. Characters that are not allowed in a label's name are replaced.
     pub fn add(&mut self, labels: &[(&str, &str)], samples: &[Sample]) {
         for sample in samples {
             let found =
@@ -246,13 +246,13 @@ impl Exposition {
             let lines = &mut self.families[at].1;
             lines.push_str(sample.metric.name);
             if !all.is_empty() {
-                let _ = write!(lines, "{{{}}}", all.join(",")); // into a `String`, which takes all
+                let _ = write!(lines, "{{{}}}", all.join(",")); // a `String` never fails
             }
             let _ = writeln!(lines, " {}", sample.value);
         }
     }
 
-    /// The text, to be served as `text/plain; version=0.0.4`.
+    /// Returns the text, to be served as `text/plain; version=0.0.4`.
     pub fn finish(self) -> String {
         let one = |(metric, lines): (Metric, String)| {
             let Metric { name, help, is_counter } = metric;

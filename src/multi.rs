@@ -1,4 +1,4 @@
-//! Several interfaces in one stream.
+//! Captures on several interfaces in one stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use crate::ring::batch::PacketBatch;
 use crate::stats::CaptureStats;
 use crate::wait::StopHandle;
 
-/// Captures on several interfaces, on this thread's reactor: a stream of batches, each with the number of the capture
-/// that it is of.
+/// Captures on several interfaces on this thread's reactor. This is a stream of batches, each with the number
+/// of its capture.
 ///
 /// ```no_run
 /// use ringtap::executor;
@@ -31,34 +31,35 @@ use crate::wait::StopHandle;
 /// # }
 /// ```
 ///
-/// They take turns: one that is flooded holds up none of the others by more than a batch. Where one fails, the error is
+/// The captures take turns, so a flooded one delays the others by at most one batch. If one fails, its error is
 /// delivered once, and the others go on.
 pub struct MultiCapture {
-    /// `None`: it has ended, or failed.
+    /// `None` for a capture that has ended or failed.
     captures: Vec<Option<AsyncCapture>>,
     names: Vec<String>,
     stop: StopHandle,
-    /// Whose turn it is.
+    /// Number of the capture that is polled next.
     next: usize,
-    /// What those counted that have ended.
+    /// Totals of the captures that have ended.
     ended: CaptureStats,
 }
 
 impl MultiCapture {
-    /// Opens one with the default options on each interface.
+    /// Opens a capture with the default options on each interface.
     ///
     /// # Errors
-    /// As [`Capture::open`], of the first that fails; [`Error::NoReactor`] on a thread without a reactor.
+    /// As for [`Capture::open`], from the first that fails; [`Error::NoReactor`] on a thread without a reactor.
     pub fn open<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let captures: Result<Vec<_>> = interfaces.into_iter().map(Capture::open).collect();
         Self::new(captures?)
     }
 
-    /// Of captures that are open, with whatever options, be they of other namespaces. From here on they have one stop
-    /// handle, that of the first: one that was got of another before does nothing any more.
+    /// Combines captures that are already open, with any options, even from different namespaces. From now on
+    /// they share the stop handle of the first capture; handles obtained earlier from the others have no effect
+    /// any more.
     ///
     /// # Errors
-    /// [`Error::NoReactor`] on a thread without a reactor; [`Error::InterfaceMissing`] where there are none.
+    /// [`Error::NoReactor`] on a thread without a reactor; [`Error::InterfaceMissing`] if `captures` is empty.
     pub fn new(captures: impl IntoIterator<Item = Capture>) -> Result<Self> {
         let mut stop = None;
         let (mut all, mut names) = (Vec::new(), Vec::new());
@@ -75,48 +76,49 @@ impl MultiCapture {
         Ok(Self { captures: all, names, stop, next: 0, ended: CaptureStats::default() })
     }
 
-    /// The next batch, and the number of its capture, counted from 0; `None` once all have ended.
+    /// Waits for the next batch. Returns it with the number of its capture, counted from 0; `None` once all
+    /// captures have ended.
     ///
-    /// Cancel safe: a wait that is dropped loses nothing.
+    /// Cancel-safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// As [`AsyncCapture::next_batch`], once of each that fails.
+    /// As for [`AsyncCapture::next_batch`], once per capture that fails.
     pub async fn next_batch(&mut self) -> Result<Option<(usize, PacketBatch)>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await.transpose()
     }
 
-    /// How many captures there were at first.
+    /// Returns the number of captures, including those that have ended.
     pub fn len(&self) -> usize {
         self.captures.len()
     }
 
-    /// Whether there were none, which is so of no such stream.
+    /// Returns whether there are no captures, which is never the case.
     pub fn is_empty(&self) -> bool {
         self.captures.is_empty()
     }
 
-    /// The interface of a capture, by its number.
+    /// Returns the interface of a capture, by its number.
     ///
     /// # Panics
-    /// Where there is no such capture.
+    /// If there is no such capture.
     pub fn interface(&self, number: usize) -> &str {
         &self.names[number]
     }
 
-    /// A capture, by its number, unless it has ended or failed.
+    /// Returns a capture by its number, unless it has ended or failed.
     pub fn capture(&self, number: usize) -> Option<&AsyncCapture> {
         self.captures.get(number)?.as_ref()
     }
 
-    /// Ends all of them, from any thread: what their rings hold is delivered.
+    /// Returns a handle that ends all captures from any thread. The packets in their rings are still delivered.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// What all counted together.
+    /// Returns the totals of all captures, added up.
     ///
     /// # Errors
-    /// As [`Capture::stats`](crate::Capture::stats).
+    /// As for [`Capture::stats`](crate::Capture::stats).
     pub fn stats(&self) -> Result<CaptureStats> {
         self.captures
             .iter()

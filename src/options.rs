@@ -1,63 +1,63 @@
-//! Knobs that more than one part shares, each defined once.
+//! Options shared by several parts of the crate, each defined once.
 
 use std::time::Duration;
 
 use bitflags::bitflags;
 
-/// Busy polling of the device queue from the waiting task (`SO_BUSY_POLL` and its kin, socket(7)).
+/// Busy polling of the device queue by the waiting task (`SO_BUSY_POLL` and related options, socket(7)).
 ///
-/// It spends CPU for latency, needs a driver with NAPI, and raising it above the system default
+/// Busy polling trades CPU time for latency and needs a driver with NAPI. Raising it above the system default
 /// needs `CAP_NET_ADMIN`. Unset fields keep the system's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct BusyPoll {
     /// Microseconds to poll before sleeping (`SO_BUSY_POLL`).
     pub(crate) us: Option<u32>,
-    /// Prefer busy polling to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11).
+    /// Whether to prefer busy polling to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11).
     pub(crate) prefer: Option<bool>,
-    /// Packets a poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11).
+    /// Maximum number of packets per poll (`SO_BUSY_POLL_BUDGET`, Linux 5.11).
     pub(crate) budget: Option<u16>,
 }
 
-/// Which CPU cores shards are pinned to.
+/// The CPU cores that shards are pinned to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Cores {
-    /// Every core this process may run on.
+    /// All cores this process may run on.
     #[default]
     All,
-    /// The first so many of the cores this process may run on.
+    /// The first `n` of the cores this process may run on.
     First(usize),
-    /// These cores, by number.
+    /// The cores with these numbers.
     List(Vec<usize>),
     /// No pinning: the scheduler places the threads.
     Unpinned,
 }
 
-/// How far wake-ups are put together under load, as a network card does with its interrupts.
+/// How wake-ups are coalesced under load, much as a network card coalesces its interrupts.
 ///
-/// Each wake-up costs its sleeper, and in a flood the sender too, far more than a packet does. Moderated,
-/// a reactor that goes to sleep sleeps for at least the interval if anything comes in it, and is then
-/// woken once for all; if nothing comes in it, it is woken by the first thing that comes after it. So
-/// the interval bounds the latency that is *added under load*: with fewer events than one an interval
-/// there is none.
+/// A wake-up costs the sleeper, and in a flood the sender too, far more than a packet does. With moderation,
+/// a reactor that goes to sleep sleeps for at least the interval if anything arrives during it, and is then
+/// woken once for all of it. If nothing arrives during the interval, the first event after it wakes the
+/// reactor. The interval therefore bounds the latency *added under load*; at less than one event per
+/// interval, no latency is added.
 ///
-/// Wake-ups from other threads and stops wait just as long; timers never do.
+/// Wake-ups from other threads and stop requests are delayed just as long; timers never are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Coalesce {
-    /// Each event wakes.
+    /// Every event wakes the reactor.
     #[default]
     Off,
-    /// At least so long a sleep under load. 50 to 200 µs are of use; below that it can cost more than
+    /// A minimum sleep of this length under load. 50 to 200 µs are useful; a shorter sleep can cost more than
     /// it saves.
     ///
-    /// Dozens of block captures on one reactor, whose blocks come one by one, share wake-ups with a
-    /// quarter of their block timeout: 64 of them take half the CPU.
+    /// Dozens of block captures on one reactor, whose blocks arrive one by one, share wake-ups if this is a
+    /// quarter of their block timeout: 64 of them use half the CPU time.
     Fixed(Duration),
-    /// Off until wake-ups come thick and fast, then longer and longer sleeps up to `max`, and shorter
-    /// ones again when nothing comes in them.
+    /// No moderation until wake-ups follow each other quickly; then increasingly long sleeps of up to `max`,
+    /// and shorter ones again when nothing arrives during them.
     Adaptive {
-        /// The longest sleep under load.
+        /// The longest minimum sleep under load.
         max: Duration,
     },
 }
@@ -67,17 +67,18 @@ bitflags! {
     /// [`Reactor::io_uring_features`](crate::reactor::Reactor::io_uring_features).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub struct IoUringFeatures: u8 {
-        /// Completions are posted only when the thread asks for them (`IORING_SETUP_DEFER_TASKRUN`, Linux 6.1). A reactor on
-        /// another runtime's thread does without where the kernel does not signal them, as 6.12.114 and later of that
-        /// series; a wake-up then takes the kernel a little longer.
+        /// Completions are posted only when the thread asks for them (`IORING_SETUP_DEFER_TASKRUN`, Linux
+        /// 6.1). A reactor on another runtime's thread does not use this if the kernel fails to signal such
+        /// completions, as 6.12.114 and later releases of that series do; a wake-up then takes the kernel a
+        /// little longer.
         const DEFERRED_WORK = 1;
         /// Completions do not interrupt the thread while it runs (`IORING_SETUP_COOP_TASKRUN`, 5.19).
         const COOPERATIVE_WORK = 1 << 1;
-        /// The ring is entered by a registered descriptor (`IORING_REGISTER_RING_FDS`, 5.18).
+        /// The ring is entered through a registered descriptor (`IORING_REGISTER_RING_FDS`, 5.18).
         const REGISTERED_RING = 1 << 2;
         /// Kicks post no completion (`IORING_FEAT_CQE_SKIP`, 5.17).
         const SILENT_KICKS = 1 << 3;
-        /// A moderated wait is one call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
+        /// A moderated wait takes a single call (`IORING_FEAT_MIN_TIMEOUT`, 6.12).
         const LEAST_WAITS = 1 << 4;
         /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
         const NO_IO_WAIT = 1 << 5;
@@ -86,8 +87,8 @@ bitflags! {
 
 /// The sizes of a reactor, and when it wakes.
 ///
-/// Ops are allocated when the reactor is made, and one that does not fit is an error, not growth.
-/// Timers grow with their number.
+/// Ops are allocated when the reactor is created; registering more than fit is an error and does not grow the
+/// reactor. Memory for timers grows with their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReactorOptions {
     max_ops: u32,
@@ -98,7 +99,7 @@ pub struct ReactorOptions {
 }
 
 impl ReactorOptions {
-    /// The defaults: 256 ops, 64 submission entries, no moderation.
+    /// Creates the default options: 256 ops, 64 submission entries, no moderation.
     pub fn new() -> Self {
         Self {
             max_ops: 256,
@@ -109,23 +110,23 @@ impl ReactorOptions {
         }
     }
 
-    /// How far wake-ups are put together under load. Default not at all.
+    /// Sets how wake-ups are coalesced under load. Default: not at all.
     #[must_use]
     pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
         self.coalesce = coalesce;
         self
     }
 
-    /// Whether io_uring being refused (by a container's seccomp profile, or `kernel.io_uring_disabled`) is
-    /// an error. Default not: the same is then done over `poll(2)`, for a system call a turn, busy or not, and
-    /// [`Reactor::backend`](crate::reactor::Reactor::backend) says so.
+    /// Sets whether a refused io_uring (by a container's seccomp profile, or `kernel.io_uring_disabled`) is
+    /// an error. Default: it is not. The reactor then uses `poll(2)` instead, which costs one system call per
+    /// turn, busy or not; [`Reactor::backend`](crate::reactor::Reactor::backend) returns which one is in use.
     #[must_use]
     pub fn require_io_uring(mut self, required: bool) -> Self {
         self.requires_io_uring = required;
         self
     }
 
-    /// As on a kernel that has not got these, to test what is done there.
+    /// Makes the reactor behave as on a kernel that lacks these features, for tests.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn without(mut self, features: IoUringFeatures) -> Self {
@@ -133,7 +134,7 @@ impl ReactorOptions {
         self
     }
 
-    /// What may be used of io_uring.
+    /// Returns the io_uring features that may be used.
     pub(crate) fn allowed(&self) -> IoUringFeatures {
         self.allowed
     }
@@ -146,7 +147,7 @@ impl ReactorOptions {
         self.coalesce
     }
 
-    /// The most sockets and signals that may be registered at once (1 ..= 16384; others are
+    /// Sets the maximum number of sockets and signals registered at once (1 ..= 16384; other values are
     /// clamped). A capture takes one op, and a second one if it has a stop handle.
     #[must_use]
     pub fn max_ops(mut self, ops: u32) -> Self {
@@ -154,8 +155,8 @@ impl ReactorOptions {
         self
     }
 
-    /// Entries of the submission ring (1 ..= 4096; others are clamped). The completion ring holds
-    /// two for each op.
+    /// Sets the number of submission ring entries (1 ..= 4096; other values are clamped). The completion ring
+    /// holds two entries per op.
     #[must_use]
     pub fn sq_entries(mut self, entries: u32) -> Self {
         self.sq_entries = entries.clamp(1, 4096);
@@ -171,7 +172,7 @@ impl ReactorOptions {
     }
 
     pub(crate) fn cq_size(&self) -> u32 {
-        // A multishot poll has at most one completion queued by a wake-up, and its cancel another.
+        // A multishot poll has at most one completion queued per wake-up, and its cancel another.
         (2 * (self.max_ops + 1)).next_power_of_two().max(2 * self.sq_size())
     }
 }

@@ -1,7 +1,7 @@
-//! A captured packet, borrowed or owned, the same type for every socket family.
+//! Captured packets, borrowed or owned, of the same type for every socket family.
 //!
-//! [`Packet`] borrows the bytes where the kernel wrote them; it lives as long as its
-//! [`PacketBatch`](crate::PacketBatch) does. What a socket family does not know is `None`.
+//! [`Packet`] borrows its bytes from the memory that the kernel wrote them to, and lives as long as its
+//! [`PacketBatch`](crate::PacketBatch). Values that a socket family does not know are `None`.
 
 #[cfg(feature = "pcap")]
 mod calendar;
@@ -26,7 +26,7 @@ pub use self::owned::OwnedPacket;
 pub use self::time::{Clock, Timestamp, TxTimestamp};
 pub use self::vlan::VlanTag;
 
-/// Where a packet was seen (`sll_pkttype`, packet(7)).
+/// The direction of a packet, and how it was addressed (`sll_pkttype`, packet(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PacketDirection {
@@ -40,7 +40,7 @@ pub enum PacketDirection {
     OtherHost,
     /// Sent by this host.
     Outgoing,
-    /// A kind this version does not know, with its number.
+    /// A kind that this version does not know, with its number.
     Unknown(u8),
 }
 
@@ -69,35 +69,35 @@ impl PacketDirection {
 }
 
 bitflags! {
-    /// What the kernel says of a packet (`tp_status`, include/uapi/linux/if_packet.h).
+    /// The kernel's flags for a packet (`tp_status`, include/uapi/linux/if_packet.h).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct PacketStatus: u32 {
         /// The packet was longer than the frame or snap length that holds it.
         const COPY = 1 << 1;
-        /// Packets were dropped since statistics were last read.
+        /// Packets were dropped since the statistics were last read.
         const LOSING = 1 << 2;
-        /// The transport checksum is not filled in yet (a local sender, offloaded).
+        /// The transport checksum is not filled in yet, because a local sender offloaded it.
         const CHECKSUM_NOT_READY = 1 << 3;
-        /// A VLAN tag was stripped; [`Packet::vlan`] has it.
+        /// A VLAN tag was stripped; [`Packet::vlan`] returns it.
         const VLAN_VALID = 1 << 4;
-        /// The tag's protocol id is known.
+        /// The protocol id of the tag is known.
         const VLAN_TPID_VALID = 1 << 6;
         /// The transport checksum was verified.
         const CHECKSUM_VALID = 1 << 7;
-        /// The packet is TCP segmentation-offload sized.
+        /// The packet is as large as TCP segmentation offload makes it.
         const GSO_TCP = 1 << 8;
         /// A clock in the network card stamped the packet.
         const TIMESTAMP_RAW_HARDWARE = 1 << 31;
-        /// Hardware time transformed to system time (deprecated in the kernel).
+        /// Hardware time, transformed to system time (deprecated in the kernel).
         const TIMESTAMP_SYSTEM_HARDWARE = 1 << 30;
         /// The kernel's software clock stamped the packet.
         const TIMESTAMP_SOFTWARE = 1 << 29;
-        // A later kernel may set others; keep them.
+        // A later kernel may set other bits; keep them.
         const _ = !0;
     }
 }
 
-/// Everything known of a packet but its bytes.
+/// Everything known about a packet except its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PacketMeta {
     pub(crate) wire_len: u32,
@@ -110,7 +110,7 @@ pub(crate) struct PacketMeta {
 }
 
 impl PacketMeta {
-    /// What is known of a packet of which there is nothing but bytes.
+    /// Metadata of a packet of which only the bytes are known.
     #[inline]
     pub(crate) fn of_bytes(len: usize, timestamp: Timestamp) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl PacketMeta {
         }
     }
 
-    /// Of a frame without metadata: the time is that of the read.
+    /// Metadata of a frame that came without any. The time is that of the read.
     #[cfg(feature = "af-xdp")]
     #[inline]
     pub(crate) fn of_frame(data: &[u8], time: Timestamp, (hardware, index): (u16, u32)) -> Self {
@@ -133,7 +133,7 @@ impl PacketMeta {
         Self { status, link: Some(link), ..Self::of_bytes(data.len(), time) }
     }
 
-    /// What is known of a packet that was not captured.
+    /// Metadata of a packet that was not captured.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn plain(len: usize) -> Self {
         Self {
@@ -148,9 +148,9 @@ impl PacketMeta {
     }
 }
 
-/// A captured packet: its bytes where the kernel wrote them, and what the kernel knows of it.
+/// A captured packet: the bytes where the kernel wrote them, and the kernel's metadata.
 ///
-/// Cheap to copy. It borrows from the [`PacketBatch`](crate::PacketBatch) it came from:
+/// A packet is cheap to copy. It borrows from the [`PacketBatch`](crate::PacketBatch) it came from:
 ///
 /// ```compile_fail
 /// # fn escape(capture: &mut ringtap::Capture) -> Option<ringtap::Packet<'static>> {
@@ -159,7 +159,7 @@ impl PacketMeta {
 /// # }
 /// ```
 ///
-/// To keep one longer, keep the batch, or copy the packet with [`to_owned`](Self::to_owned).
+/// To keep a packet longer, keep its batch, or copy the packet with [`to_owned`](Self::to_owned).
 #[derive(Clone, Copy)]
 pub struct Packet<'a> {
     data: &'a [u8],
@@ -172,25 +172,25 @@ impl<'a> Packet<'a> {
         Self { data, meta }
     }
 
-    /// A packet that no socket has delivered: whole, with Ethernet's header, seen at this time. To be written to a file
-    /// or given to what takes packets.
+    /// Creates a packet that no socket has delivered: complete, with an Ethernet header, and with the given
+    /// time. Use it to write packets to a file or to pass them to code that takes packets.
     pub fn from_bytes(data: &'a [u8], timestamp: Timestamp) -> Self {
         Self::new(data, PacketMeta::of_bytes(data.len(), timestamp))
     }
 
-    /// All that is known of it.
+    /// The packet's metadata.
     #[inline]
     pub(crate) fn meta(&self) -> &PacketMeta {
         &self.meta
     }
 
-    /// The captured bytes, from the link-layer header on, without a stripped VLAN tag.
+    /// Returns the captured bytes from the link-layer header on, without a stripped VLAN tag.
     #[inline]
     pub fn data(&self) -> &'a [u8] {
         self.data
     }
 
-    /// The same packet, of which there were so many bytes on the wire; not fewer than there are here.
+    /// Returns the same packet with its length on the wire set to `len`, but at least the captured length.
     #[must_use]
     pub fn with_original_len(mut self, len: usize) -> Self {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
@@ -198,37 +198,37 @@ impl<'a> Packet<'a> {
         self
     }
 
-    /// Bytes captured.
+    /// Returns the number of bytes captured.
     #[inline]
     pub fn len(&self) -> usize {
         self.data.len()
     }
 
-    /// Whether no byte was captured.
+    /// Returns whether no byte was captured.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
-    /// Bytes the packet had on the wire, which a snap length or a small ring may have cut.
+    /// Returns the packet's length on the wire, which a snap length or a small ring may have cut.
     #[inline]
     pub fn original_len(&self) -> usize {
         self.meta.wire_len as usize
     }
 
-    /// Whether fewer bytes were captured than were on the wire.
+    /// Returns whether fewer bytes were captured than were on the wire.
     #[inline]
     pub fn is_truncated(&self) -> bool {
         self.data.len() < self.meta.wire_len as usize
     }
 
-    /// When the packet was stamped; [`clock`](Self::clock) says by whom.
+    /// Returns the packet's timestamp; [`clock`](Self::clock) tells which clock it is from.
     #[inline]
     pub fn timestamp(&self) -> Timestamp {
         self.meta.timestamp
     }
 
-    /// Which clock stamped this packet.
+    /// Returns the clock that stamped this packet.
     ///
     /// A card may stamp only some packets, so this is a property of each packet, not of the socket.
     #[inline]
@@ -236,25 +236,25 @@ impl<'a> Packet<'a> {
         Clock::from_status(self.meta.status)
     }
 
-    /// What the kernel says of the packet.
+    /// Returns the kernel's flags for the packet.
     #[inline]
     pub fn status(&self) -> PacketStatus {
         self.meta.status
     }
 
-    /// The hash that fanout spreads by; `None` where the ring was not asked to fill it.
+    /// Returns the hash that fanout spreads packets by; `None` if the ring was not asked to fill it in.
     #[inline]
     pub fn rxhash(&self) -> Option<u32> {
         self.meta.rxhash
     }
 
-    /// The outermost VLAN tag, whether it is in the bytes or was stripped from them.
+    /// Returns the outermost VLAN tag, whether it is in the bytes or was stripped from them.
     #[inline]
     pub fn vlan(&self) -> Option<VlanTag> {
         self.meta.vlan.or_else(|| self.tag_at(vlan::FIRST_AT))
     }
 
-    /// The tag behind the outermost one (802.1ad, QinQ), which is in the bytes.
+    /// Returns the tag behind the outermost one (802.1ad, QinQ), which is in the bytes.
     #[inline]
     pub fn inner_vlan(&self) -> Option<VlanTag> {
         match self.meta.vlan {
@@ -263,8 +263,9 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The VLAN tag that the kernel or the card stripped from the frame and that [`data`](Self::data) lacks, unless
-    /// it was put back ([`CaptureBuilder::vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert)).
+    /// Returns the VLAN tag that the kernel or the card stripped from the frame. [`data`](Self::data) does not
+    /// contain it, unless it was put back
+    /// ([`CaptureBuilder::vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert)).
     #[inline]
     pub fn stripped_vlan(&self) -> Option<VlanTag> {
         self.meta.vlan
@@ -274,7 +275,7 @@ impl<'a> Packet<'a> {
         if self.has_ethernet_header() { VlanTag::read(self.data.get(at..)?) } else { None }
     }
 
-    /// Where its IP packet begins, where that is known and stands behind no header of Ethernet.
+    /// Offset of the IP packet, if it is known and no Ethernet header precedes it.
     #[cfg(any(feature = "flow", feature = "parse"))]
     pub(crate) fn network_at(&self) -> Option<usize> {
         match self.link_type()? {
@@ -286,7 +287,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// What its bytes begin with; `None` where that is not known.
+    /// The link type of the bytes; `None` if it is not known.
     pub(crate) fn link_type(&self) -> Option<LinkType> {
         match self.meta.link.as_ref()?.hardware {
             #[cfg(any(feature = "pcap", feature = "parse"))]
@@ -299,27 +300,28 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Whether its bytes begin with Ethernet's header. Of a family that does not tell, they do.
+    /// Whether the bytes begin with an Ethernet header. If the socket family does not tell, they do.
     pub(crate) fn has_ethernet_header(&self) -> bool {
         let link = self.meta.link.as_ref();
         link.is_none_or(|link| matches!(link.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
     }
 
-    /// What the packet's sender left to the card; `None` where the ring was not asked to say
+    /// Returns the work that the packet's sender left to the card; `None` if the ring was not asked for it
     /// ([`CaptureBuilder::offloads`](crate::capture::CaptureBuilder::offloads)).
     #[inline]
     pub fn offload(&self) -> Option<Offload> {
         self.meta.offload
     }
 
-    /// Whether the packet came in or went out, and for whom; `None` where the family cannot tell.
+    /// Returns whether the packet came in or went out, and how it was addressed; `None` if the family cannot
+    /// tell.
     #[inline]
     pub fn direction(&self) -> Option<PacketDirection> {
         let pkttype = self.meta.link.as_ref()?.pkttype;
         (pkttype != NO_DIRECTION).then(|| PacketDirection::from_pkttype(pkttype))
     }
 
-    /// Whether it is the outgoing one of the two copies that a loopback interface shows of each packet.
+    /// Whether this is the outgoing copy of the two that a loopback interface shows of each packet.
     #[cfg(feature = "flow")]
     pub(crate) fn is_loopback_copy(&self) -> bool {
         let link = self.meta.link.as_ref();
@@ -328,28 +330,29 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The EtherType as the kernel sees it (after a stripped tag), in host byte order.
+    /// Returns the EtherType as the kernel sees it (after a stripped tag), in host byte order.
     #[inline]
     pub fn ll_protocol(&self) -> Option<u16> {
         self.meta.link.as_ref().map(|link| link.protocol)
     }
 
-    /// The sender's link-layer address, 6 bytes on Ethernet; `None` where the link has none, or the socket was not told.
+    /// Returns the sender's link-layer address, 6 bytes on Ethernet; `None` if the link has none or the socket
+    /// was not told.
     #[inline]
     pub fn source_ll_addr(&self) -> Option<LinkAddress> {
         self.meta.link.filter(|link| link.address_len > 0).map(LinkAddress::new)
     }
 
-    /// The index of the interface the packet was seen on.
+    /// Returns the index of the interface that the packet was seen on.
     #[inline]
     pub fn interface_index(&self) -> Option<u32> {
         self.meta.link.as_ref().map(|link| link.interface_index)
     }
 
-    /// Copies this packet, with all that is known of it, into memory of its own.
+    /// Copies this packet with all its metadata into memory of its own.
     ///
-    /// One allocation. To copy many packets, copy their batch:
-    /// [`PacketBatch::detach`](crate::PacketBatch::detach) is one allocation for all.
+    /// This takes one allocation. To copy many packets, copy their batch:
+    /// [`PacketBatch::detach`](crate::PacketBatch::detach) takes one allocation for all of them.
     pub fn to_owned(&self) -> OwnedPacket {
         OwnedPacket::new(self.data, self.meta)
     }

@@ -1,19 +1,19 @@
-//! A packet's headers, by the crate `etherparse`.
+//! Parsing of packet headers with the `etherparse` crate.
 
 pub use etherparse::*;
 
 use crate::packet::Packet;
 
 impl<'a> Packet<'a> {
-    /// Its headers, as far as they are whole; see [`crate::parse`], which is the crate `etherparse`.
+    /// Parses the headers of the packet. See [`crate::parse`], which re-exports the `etherparse` crate.
     ///
-    /// Of Ethernet, or of IP where its link has no header. A tag that was stripped is not in the bytes:
-    /// [`vlan`](Self::vlan) has it.
+    /// Parsing starts at Ethernet, or at IP if the link has no header. A VLAN tag that was stripped is not part
+    /// of the bytes: [`vlan`](Self::vlan) returns it.
     ///
     /// # Errors
-    /// Where a header is cut or makes no sense; [`parse_lax`](Self::parse_lax) gives what is before it. IPv4 with a total
-    /// length of 0, which hosts write if the card segments, is an error here; [`parse_lax`](Self::parse_lax) takes the frame's
-    /// length.
+    /// Fails if a header is truncated or invalid; [`parse_lax`](Self::parse_lax) returns the headers before it.
+    /// IPv4 with a total length of 0, which hosts write if the card does the segmentation, is an error here;
+    /// [`parse_lax`](Self::parse_lax) uses the length of the frame instead.
     pub fn parse(&self) -> Result<SlicedPacket<'a>, err::packet::SliceError> {
         match self.network_at() {
             None => SlicedPacket::from_ethernet(self.data()),
@@ -21,16 +21,16 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Its headers up to where they are cut or make no sense.
+    /// Parses the headers up to the first that is truncated or invalid.
     ///
     /// # Errors
-    /// Where not even the first one is whole.
+    /// Fails if even the first header is incomplete.
     pub fn parse_lax(&self) -> Result<LaxSlicedPacket<'a>, err::LenError> {
         let Some(at) = self.network_at() else {
             return LaxSlicedPacket::from_ethernet(self.data());
         };
         let packet = self.data().get(at..).unwrap_or_default();
-        // What is neither version 4 nor 6 has no header that is known.
+        // Anything but version 4 or 6 has no known header.
         let ip_type = match packet.first().map(|first| first >> 4) {
             Some(6) => ether_type::IPV6,
             _ => ether_type::IPV4,

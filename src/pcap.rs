@@ -1,4 +1,4 @@
-//! Capture files: written, read, rotated, replayed.
+//! Capture files: writing, reading, rotation and replay.
 //!
 //! ```text
 //!   CaptureWriter ──► RotatingWriter, PreTrigger, BackgroundWriter      a batch at a time: `PacketSink`

@@ -1,7 +1,7 @@
-//! One reactor a thread: it waits for descriptors and timers with one `io_uring_enter`.
+//! The reactor, one per thread: it waits for descriptors and timers with one `io_uring_enter`.
 //!
-//! It knows descriptors and wakers, no socket types, and no packets: a completion is a hint to look
-//! at a ring, never data. It is `!Send`, made and entered by one thread; only its `Unparker` and
+//! It deals with descriptors and wakers, not with socket types or packets: a completion is a hint to look at
+//! a ring, never data. It is `!Send` and is created and entered by a single thread; only its `Unparker` and
 //! its statistics cross threads.
 //!
 //! ```text
@@ -53,17 +53,18 @@ thread_local! {
     static CURRENT: RefCell<Weak<Attached>> = const { RefCell::new(Weak::new()) };
 }
 
-/// What a reactor works with.
+/// The mechanism a reactor uses to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// An io_uring.
+    /// io_uring.
     IoUring,
-    /// `poll(2)` and `sendto`, where io_uring is refused.
+    /// `poll(2)` and `sendto`, used if io_uring is refused.
     Poll,
 }
 
-/// Sets an io_uring up, asks what it uses, and closes it: first for a reactor that sleeps itself, then for one that is hosted.
+/// Sets up an io_uring, queries the features it uses, and closes it: first for a reactor that sleeps itself,
+/// then for a hosted one.
 pub(crate) fn probe() -> Result<[Result<IoUringFeatures>; 2]> {
     let of = |event| {
         let ring = signals::best_ring(&ReactorOptions::default(), event)?;
@@ -75,9 +76,9 @@ pub(crate) fn probe() -> Result<[Result<IoUringFeatures>; 2]> {
     Ok([of(None), of(Some(host.as_fd().as_raw_fd()))])
 }
 
-/// This thread's reactor: a handle, cheap to clone, that cannot leave the thread.
+/// A handle to this thread's reactor: cheap to clone, and bound to the thread.
 ///
-/// [`executor::block_on`](crate::executor::block_on) and shards make one and end it; async sockets
+/// [`executor::block_on`](crate::executor::block_on) and shards create a reactor and end it; async sockets
 /// find it by themselves.
 #[derive(Debug, Clone)]
 pub struct Reactor {
@@ -85,47 +86,48 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// The reactor of this thread.
+    /// Returns the reactor of this thread.
     ///
     /// # Errors
-    /// [`Error::NoReactor`] where none is attached.
+    /// [`Error::NoReactor`] if none is attached.
     pub fn current() -> Result<Self> {
         Ok(Attached::current().ok_or(Error::NoReactor)?.reactor.clone())
     }
 
-    /// One turn without waiting: submits what is queued, takes completions, wakes their tasks.
+    /// Turns the reactor once without waiting: submits queued requests, takes completions, and wakes their
+    /// tasks.
     ///
-    /// The executor does this between tasks. Call it from a long computation that must not hold up
-    /// the thread's other sockets; with nothing to do it costs a few
-    /// nanoseconds and no system call (over `poll(2)`, which has to be asked, one).
+    /// The executor does this between tasks. Call it from a long computation that must not hold up the
+    /// thread's other sockets. With nothing to do, it costs a few nanoseconds and no system call (one over
+    /// `poll(2)`, which has to be asked).
     pub fn turn(&self) {
         self.shared.turn();
     }
 
-    /// What does the work.
+    /// Returns the backend in use.
     ///
     /// # Errors
-    /// Why nothing does, where io_uring was refused and required.
+    /// The reason why no backend is in use, if io_uring was refused and required.
     pub fn backend(&self) -> Result<Backend> {
         self.shared.state.borrow().backend()
     }
 
-    /// What this reactor uses of io_uring; nothing without one.
+    /// Returns the io_uring features this reactor uses; none without io_uring.
     pub fn io_uring_features(&self) -> IoUringFeatures {
         self.shared.state.borrow().features()
     }
 
-    /// What this reactor did so far.
+    /// Returns this reactor's statistics so far.
     pub fn stats(&self) -> ReactorStats {
         self.stats_handle().stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle for reading the statistics from other threads.
     pub fn stats_handle(&self) -> ReactorStatsHandle {
         ReactorStatsHandle(self.shared.counters.clone())
     }
 
-    /// A turn that sleeps, unless `has_news` says there is something to do.
+    /// Turns the reactor once and sleeps, unless `has_news` returns true.
     pub(crate) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
         self.shared.park(has_news)
     }
@@ -135,18 +137,18 @@ impl Reactor {
     }
 }
 
-/// A reactor attached to its thread, for as long as somebody holds this: then its ops are cancelled,
-/// and a bounded time is waited until the kernel has let go of their sockets.
+/// A reactor attached to its thread for as long as this is held. On drop, its ops are cancelled, and it waits
+/// a bounded time for the kernel to release their sockets.
 #[derive(Debug)]
 pub(crate) struct Attached {
     reactor: Reactor,
 }
 
 impl Attached {
-    /// The thread's reactor, or a new one that is so from now on.
+    /// Returns the thread's reactor, or creates and attaches a new one.
     ///
-    /// A refused io_uring that is required is not an error here but at the first socket that needs it:
-    /// timers and wake-ups work without.
+    /// If io_uring is required and refused, that is not an error here but at the first socket that needs it:
+    /// timers and wake-ups work without it.
     pub(crate) fn current_or_new(options: &ReactorOptions) -> Result<Rc<Self>> {
         if let Some(attached) = Self::current() {
             return Ok(attached);
@@ -154,10 +156,10 @@ impl Attached {
         Ok(Self::install(Rc::new(Inner::new(options, None)?)))
     }
 
-    /// Makes a reactor the thread's.
+    /// Makes a reactor the thread's current one.
     fn install(shared: Rc<Inner>) -> Rc<Self> {
         let attached = Rc::new(Self { reactor: Reactor { shared } });
-        // A thread that is ending has no current reactor; the executor's own handle does.
+        // A thread that is terminating has no current reactor, but the executor's own handle still works.
         let _ = CURRENT.try_with(|current| current.replace(Rc::downgrade(&attached)));
         attached
     }

@@ -1,7 +1,7 @@
 //! Shared-memory rings as data structures: no descriptor, no system call.
 //!
-//! Everything here runs over a plain heap allocation too, with [`peer`] playing the kernel's half,
-//! so Miri checks the pointers and loom checks the orderings.
+//! Everything here also runs over a plain heap allocation, with [`peer`] playing the kernel's half, so Miri
+//! checks the pointers and loom checks the orderings.
 //!
 //! ```text
 //!   kernel / peer ──status USER (release)──►  BlockRing::take (acquire) ──► BlockLease
@@ -9,7 +9,7 @@
 //!        └──────────────status KERNEL (release)◄────────────────────────────────┘
 //! ```
 //!
-//! Every atomic access and its pair:
+//! Every atomic access and its counterpart:
 //!
 //! | access | here | pairs with |
 //! |---|---|---|
@@ -25,7 +25,7 @@
 //! | an AF_XDP index's load, acquire | `xsk_ring.rs` `Sound::OBSERVE` | `smp_store_release` in `__xskq_prod_submit`, `__xskq_cons_release` |
 //! | the head of returned chunks, release | `umem.rs` `Sound::PUSH` | `Sound::TAKE` of the socket's thread |
 //!
-//! The loom tests in the `model.rs` files weaken each in turn and expect the model to fail.
+//! The loom tests in the `model.rs` files weaken each ordering in turn and expect the model to fail.
 
 pub(crate) mod batch;
 #[cfg(feature = "pcap")]

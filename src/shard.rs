@@ -1,6 +1,6 @@
-//! Shards: one thread a core, each with its own socket of a fanout group and its own reactor.
+//! Shards: one thread per core, each with its own reactor and its own socket in a fanout group.
 //!
-//! Nothing is shared on the data path. What shards share is their beginning and their end:
+//! Nothing is shared on the data path. Shards only start and end together:
 //!
 //! ```text
 //!   plan ──► threads: pin → runtime → open socket → join the group, in shard order
@@ -8,8 +8,8 @@
 //!   stop ──► each closes its intake and drains; the last to end closes sockets, last member first
 //! ```
 //!
-//! A group's members are numbered in joining order, and a member that leaves is replaced by the
-//! last: so joining in order gives shard N member N, and leaving from the last moves no flow.
+//! Members of a group are numbered in the order of joining, and a member that leaves is replaced by the last
+//! one. So joining in order makes shard N member N, and leaving from the last moves no flow.
 
 mod handle;
 mod plan;
@@ -39,27 +39,27 @@ use crate::reactor::Reactor;
 use crate::stats::ReactorStats;
 use crate::wait::StopHandle;
 
-/// Where shards get their packets from.
+/// The source of the shards' packets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Source {
-    /// Each shard has a socket of one AF_PACKET fanout group.
+    /// Each shard has a socket in one AF_PACKET fanout group.
     Fanout(FanoutMode),
 }
 
-/// What the failure of one shard means for the others.
+/// The effect of one shard's failure on the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailurePolicy {
-    /// All stop: they drain, and end.
+    /// All shards stop: they drain and end.
     #[default]
     Stop,
-    /// The others go on. The failed shard leaves the fanout group at once, so its share of the
-    /// packets goes to them (and flows may change shard).
+    /// The other shards go on. The failed shard leaves the fanout group at once, so they get its share of the
+    /// packets, and flows may change shard.
     Continue,
 }
 
 impl Shards {
-    /// Options first.
+    /// Returns a builder with the default options.
     pub fn builder() -> ShardsBuilder<BuiltIn> {
         ShardsBuilder {
             capture: None,
@@ -89,46 +89,47 @@ pub struct ShardsBuilder<R> {
 }
 
 impl<R: Runtime> ShardsBuilder<R> {
-    /// The interface to capture on. Required, here or in [`capture`](Self::capture).
+    /// Sets the interface to capture on. Required, here or in [`capture`](Self::capture).
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// Where packets come from. Default: the fanout mode of [`capture`](Self::capture), if it has
-    /// one, else fanout by flow hash.
+    /// Sets the source of packets. Default: the fanout mode of [`capture`](Self::capture) if it has one,
+    /// otherwise fanout by flow hash.
     pub fn source(mut self, source: Source) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// Options of each shard's capture: ring sizes, snap length, fanout flags … A fanout group in
-    /// it is joined; without one, the kernel chooses a new id.
+    /// Sets the options of each shard's capture, such as ring sizes, snap length and fanout flags. If they name
+    /// a fanout group, the shards join it; otherwise the kernel chooses a new id.
     pub fn capture(mut self, options: CaptureBuilder) -> Self {
         self.capture = Some(options);
         self
     }
 
-    /// Another capture in each shard, in a fanout group of its own: the other direction of a tap, or the
-    /// other side of a bridge. In mode, statistics and end it is as the first; see [`Shard::others`].
+    /// Adds another capture to each shard, in a fanout group of its own, for example for the other direction of
+    /// a tap or the other side of a bridge. It uses the fanout mode of the first capture, is included in the
+    /// shard's statistics, and ends together with the first; see [`Shard::others`].
     pub fn and_capture(mut self, options: CaptureBuilder) -> Self {
         self.more.push(options);
         self
     }
 
-    /// The cores to pin to, one shard each. Default all.
+    /// Sets the cores that shards are pinned to, one shard each. Default: all.
     pub fn cores(mut self, cores: Cores) -> Self {
         self.cores = cores;
         self
     }
 
-    /// So many shards, going round the cores where there are fewer. Default one a core.
+    /// Sets the number of shards; cores are reused round-robin. Default: one per core.
     pub fn shards(mut self, count: usize) -> Self {
         self.count = Some(count);
         self
     }
 
-    /// What the failure of one shard means for the others. Default: all stop.
+    /// Sets the effect of one shard's failure on the others. Default: all stop.
     pub fn on_failure(mut self, choice: FailurePolicy) -> Self {
         self.on_failure = choice;
         self
@@ -141,28 +142,28 @@ impl<R: Runtime> ShardsBuilder<R> {
         self
     }
 
-    /// What the plan will be made of.
+    /// The plan that these options describe.
     #[cfg(feature = "flow")]
     pub(crate) fn plan(&self) -> Result<ShardPlan> {
         ShardPlan::for_this_machine(&self.cores, self.count)
     }
 
-    /// The runtime that runs each shard's future. Default: the built-in executor.
+    /// Sets the runtime that runs each shard's future. Default: the built-in executor.
     pub fn runtime<T: Runtime>(self, runtime: T) -> ShardsBuilder<T> {
         let Self { capture, more, interface, source, cores, count, on_failure, runtime: _ } = self;
         ShardsBuilder { capture, more, interface, source, cores, count, on_failure, runtime }
     }
 
-    /// Starts the shards, and returns when all of them capture.
+    /// Starts the shards, and returns once all of them capture.
     ///
-    /// `work` is called once in each shard's thread; its future runs there, so neither it nor what
-    /// it holds need be `Send`. A shard ends when its future does: usually when its capture's
-    /// stream ends, after [`Shards::stop`].
+    /// `work` is called once in each shard's thread. Its future runs there, so neither the future nor the
+    /// values it holds need be `Send`. A shard ends when its future does, which is usually when the stream of
+    /// its capture ends after [`Shards::stop`].
     ///
     /// # Errors
-    /// [`Error::ShardPlan`](crate::Error::ShardPlan); [`Error::Shard`](crate::Error::Shard) with
-    /// the number of the first shard that could not start and why, after the others were ended; or
-    /// [`Error::Os`](crate::Error::Os) where a thread cannot be started.
+    /// [`Error::ShardPlan`](crate::Error::ShardPlan) if the options cannot be planned;
+    /// [`Error::Shard`](crate::Error::Shard) with the number of the first shard that could not start and the
+    /// cause, after the others were ended; [`Error::Os`](crate::Error::Os) if a thread cannot be started.
     pub fn spawn<F, Fut>(mut self, work: F) -> Result<Shards>
     where
         F: Fn(Shard) -> Fut + Send + Sync + 'static,
@@ -182,13 +183,12 @@ impl<R: Runtime> ShardsBuilder<R> {
     }
 }
 
-/// One shard, in its own thread: its socket, and who it is.
+/// One shard in its own thread: its sockets, its number and its core.
 #[derive(Debug)]
 pub struct Shard<C = AsyncCapture> {
-    /// This shard's share of the packets. Its stream ends when the shards are stopped and all is
-    /// delivered.
+    /// The shard's capture. Its stream ends when the shards are stopped and all packets are delivered.
     pub capture: C,
-    /// Its share of what [`ShardsBuilder::and_capture`] added, in that order.
+    /// The captures added by [`ShardsBuilder::and_capture`], in that order.
     pub others: Vec<C>,
     spec: ShardSpec,
     count: usize,
@@ -196,31 +196,31 @@ pub struct Shard<C = AsyncCapture> {
 }
 
 impl<C> Shard<C> {
-    /// Which shard this is, from 0; also its number in the fanout group, if that has no other
-    /// members.
+    /// Returns the shard's number, counted from 0. It is also the number in the fanout group, if that has no
+    /// other members.
     pub fn index(&self) -> usize {
         self.spec.index
     }
 
-    /// How many shards there are.
+    /// Returns the number of shards.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The core it is pinned to, if it is.
+    /// Returns the core that the shard is pinned to, if any.
     pub fn core(&self) -> Option<usize> {
         self.spec.core
     }
 
-    /// A handle that stops all shards.
+    /// Returns a handle that stops all shards.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// What this shard's reactor did so far.
+    /// Returns the statistics of this shard's reactor.
     ///
     /// # Errors
-    /// [`Error::NoReactor`](crate::Error::NoReactor) on another thread than the shard's.
+    /// [`Error::NoReactor`](crate::Error::NoReactor) on any thread but the shard's.
     pub fn reactor_stats(&self) -> Result<ReactorStats> {
         Ok(Reactor::current()?.stats())
     }

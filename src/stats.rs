@@ -1,48 +1,50 @@
-//! Statistics: u64 totals that reading never resets.
+//! Statistics, as u64 totals that are not reset by reading.
 
-/// What happened on a capture socket since it was opened.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Statistics of a capture socket since it was opened.
 ///
-/// The kernel clears its own counters whenever they are read (`PACKET_STATISTICS`, packet(7)); these
-/// are running totals kept in one place, so any number of readers see the same growing figures.
+/// The kernel clears its own counters whenever they are read (`PACKET_STATISTICS`, packet(7)). These are
+/// running totals kept in one place, so any number of readers see the same growing numbers.
 ///
-/// `packets == delivered + drops + pending()`, exactly, whenever the socket is at rest.
+/// `packets == delivered + drops + pending()` holds exactly whenever the socket is at rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CaptureStats {
-    /// Packets that passed the socket's filter, dropped ones included.
+    /// Packets that passed the socket's filter, including dropped ones.
     pub packets: u64,
     /// Packets handed out in batches.
     pub delivered: u64,
-    /// Packets the kernel dropped because the ring was full.
+    /// Packets that the kernel dropped because the ring was full.
     pub drops: u64,
-    /// How often the ring was full and stopped taking packets.
+    /// Times that the ring was full and stopped accepting packets.
     pub freezes: u64,
     /// Batches handed out.
     pub batches: u64,
-    /// Packets in a batch whose headers did not hold together and which iteration left out. Always
-    /// 0 unless another process writes to the mapping.
+    /// Packets that iteration over a batch left out because their headers were inconsistent. Always 0 unless
+    /// another process writes to the mapping.
     pub malformed: u64,
 }
 
 impl CaptureStats {
-    /// What happened between `earlier` and this reading of the same socket.
+    /// Returns the difference between this reading and an `earlier` one of the same socket.
     #[must_use]
     pub fn delta_since(&self, earlier: &Self) -> Self {
         self.zip(earlier, u64::saturating_sub)
     }
 
-    /// These figures and another socket's, added up.
+    /// Returns the sum of these statistics and another socket's.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         self.zip(other, u64::saturating_add)
     }
 
-    /// Packets in the ring that no batch has handed out yet.
+    /// Returns the number of packets in the ring that no batch has delivered yet.
     pub fn pending(&self) -> u64 {
         self.packets.saturating_sub(self.delivered).saturating_sub(self.drops)
     }
 
-    /// The dropped part of all packets, 0.0 ..= 1.0; 0.0 where there were none.
+    /// Returns the proportion of packets that were dropped, 0.0 ..= 1.0; 0.0 if there were no packets.
     pub fn drop_ratio(&self) -> f64 {
         if self.packets == 0 { 0.0 } else { self.drops as f64 / self.packets as f64 }
     }
@@ -65,20 +67,20 @@ impl std::iter::Sum for CaptureStats {
     }
 }
 
-/// What happened on an injector since it was opened.
+/// Statistics of an injector since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct InjectorStats {
     /// Frames committed.
     pub committed: u64,
-    /// Frames that the kernel refused: for their length, for their offload, or because it never took them
-    /// (`InjectorBuilder::give_up_after`).
+    /// Frames that the kernel refused because of their length or their offload, or because it never accepted
+    /// them (`InjectorBuilder::give_up_after`).
     pub rejected: u64,
     /// Frames taken back because the interface was down. Only a bridge does this.
     pub stale: u64,
-    /// Frames that the kernel had not taken when the injector was closed or dropped; 0 until then.
+    /// Frames that the kernel had not accepted when the injector was closed or dropped; 0 until then.
     pub abandoned: u64,
-    /// Times the kernel was told to look.
+    /// Times that the kernel was told to look at the ring.
     pub kicks: u64,
     /// Kicks that ended because the socket's send buffer was full.
     pub buffer_full: u64,
@@ -86,8 +88,8 @@ pub struct InjectorStats {
     pub queue_full: u64,
 }
 
-/// What happened on an AF_XDP socket since it was opened: ours, and the kernel's six (`XDP_STATISTICS`,
-/// Documentation/networking/af_xdp.rst).
+/// Statistics of an AF_XDP socket since it was opened: those of this crate, and the kernel's six
+/// (`XDP_STATISTICS`, Documentation/networking/af_xdp.rst).
 #[cfg(feature = "af-xdp")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -96,19 +98,22 @@ pub struct XdpStats {
     pub delivered: u64,
     /// Batches handed out.
     pub batches: u64,
-    /// Frames committed to be sent.
+    /// Frames committed for sending.
     pub committed: u64,
-    /// Those of them that the kernel took and did not send: too long for the far end, or without a carrier.
+    /// Committed frames that the kernel accepted but did not send, because they were too long for the far end
+    /// or there was no carrier.
     pub send_failed: u64,
-    /// Frames received to be sent on that were never committed: too long for the interface, or it took none.
+    /// Received frames that were to be forwarded but never committed, because they were too long for the
+    /// interface or it accepted none.
     pub not_forwarded: u64,
-    /// Frames that the kernel had not taken when the socket was closed or its sending half dropped; 0 until then.
+    /// Frames that the kernel had not accepted when the socket was closed or its sending half dropped; 0 until
+    /// then.
     pub abandoned: u64,
-    /// Kicks.
+    /// Times that the kernel was told to look at the TX ring.
     pub kicks: u64,
-    /// Entries of the kernel's that named no frame of ours. Always 0.
+    /// Ring entries from the kernel that named no frame of this socket. Always 0.
     pub malformed: u64,
-    /// Packets dropped because there was no frame to receive into, or they were too long for one.
+    /// Packets dropped because there was no frame to receive into, or because they were too long for one.
     pub rx_dropped: u64,
     /// Invalid entries of the fill ring.
     pub rx_invalid: u64,
@@ -116,7 +121,7 @@ pub struct XdpStats {
     pub tx_invalid: u64,
     /// Packets dropped because the RX ring was full.
     pub rx_ring_full: u64,
-    /// Times that there was no frame to receive into; those packets are in `rx_dropped` too.
+    /// Times that there was no frame to receive into. The packets concerned are also in `rx_dropped`.
     pub fill_ring_empty: u64,
     /// Times that the TX ring was empty.
     pub tx_ring_empty: u64,
@@ -124,28 +129,28 @@ pub struct XdpStats {
 
 #[cfg(feature = "af-xdp")]
 impl XdpStats {
-    /// What happened between `earlier` and this reading of the same socket.
+    /// Returns the difference between this reading and an `earlier` one of the same socket.
     #[must_use]
     pub fn delta_since(&self, earlier: &Self) -> Self {
         self.zip(earlier, u64::saturating_sub)
     }
 
-    /// These figures and another socket's, added up.
+    /// Returns the sum of these statistics and another socket's.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         self.zip(other, u64::saturating_add)
     }
 
-    /// Packets that the kernel dropped, for whatever reason.
+    /// Returns the number of packets that the kernel dropped, for any reason.
     ///
-    /// veth, and other drivers that count what they could not redirect, have them in the interface's `rx_dropped`
-    /// as well (`drivers/net/veth.c`): whoever adds both up counts those packets twice.
+    /// Drivers that count packets they could not redirect, such as veth, include them in the interface's
+    /// `rx_dropped` as well (`drivers/net/veth.c`). Adding both numbers counts those packets twice.
     pub fn drops(&self) -> u64 {
         self.rx_dropped + self.rx_ring_full
     }
 
-    /// The receiving side, in a capture's terms: what was neither delivered nor dropped is not known of, and a
-    /// freeze is a time without a frame to receive into.
+    /// Returns the receiving side in the form of a capture's statistics. Packets that were neither delivered
+    /// nor dropped are not known, and each time without a frame to receive into counts as a freeze.
     pub fn as_capture(&self) -> CaptureStats {
         let Self { delivered, batches, malformed, fill_ring_empty: freezes, .. } = *self;
         let drops = self.drops();
@@ -172,34 +177,35 @@ impl XdpStats {
     }
 }
 
-/// What a reactor did since it was made.
+/// Statistics of a reactor since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReactorStats {
-    /// Turns, parked ones included.
+    /// Turns, including parked ones.
     pub turns: u64,
     /// Calls of `io_uring_enter`.
     pub enters: u64,
-    /// Returns from a blocking park, for whatever reason.
+    /// Returns from a blocking park, for any reason.
     pub wakeups: u64,
-    /// Those of them that found neither a socket's news nor a timer that was due: another thread's doing, or nobody's.
+    /// Wakeups that found neither an event on a socket nor an expired timer, but were caused by another thread
+    /// or by nothing.
     pub spurious: u64,
-    /// Sleeps that were held back to gather more ([`Coalesce`](crate::reactor::Coalesce)).
+    /// Sleeps that were prolonged to gather more events ([`Coalesce`](crate::reactor::Coalesce)).
     pub coalesced: u64,
     /// Completions reaped.
     pub completions: u64,
-    /// Times the completion ring was full (the kernel kept the completions and lost none).
+    /// Times that the completion ring was full. The kernel kept the completions and lost none.
     pub overflows: u64,
 }
 
 impl ReactorStats {
-    /// What happened between `earlier` and this reading of the same reactor.
+    /// Returns the difference between this reading and an `earlier` one of the same reactor.
     #[must_use]
     pub fn delta_since(&self, earlier: &Self) -> Self {
         self.zip(earlier, u64::saturating_sub)
     }
 
-    /// These figures and another reactor's, added up.
+    /// Returns the sum of these statistics and another reactor's.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         self.zip(other, u64::saturating_add)
@@ -215,6 +221,22 @@ impl ReactorStats {
             completions: combine(self.completions, other.completions),
             overflows: combine(self.overflows, other.overflows),
         }
+    }
+}
+
+/// A counter that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        // Relaxed: counters order nothing. There is one writer, so nothing is lost between load and store.
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -1,8 +1,8 @@
-//! Every system call but io_uring's, each behind a safe function.
+//! All system calls except io_uring's, each behind a safe function.
 //!
-//! Nothing above this module calls libc or rustix for effect. Functions take and return plain
-//! values, name the [`Step`](crate::error::Step) that failed, and hold no state; [`Mapping`] is the one
-//! type that owns something, a stretch of memory.
+//! Nothing above this module calls libc or rustix for effect. Functions take and return plain values, name
+//! the [`Step`](crate::error::Step) that failed, and hold no state; [`Mapping`] is the one type that owns
+//! something, a stretch of memory.
 
 pub(crate) mod cbpf;
 #[cfg(feature = "af-xdp")]

@@ -1,7 +1,7 @@
 //! Timers on the thread's reactor, so that periodic work needs no other runtime.
 //!
-//! A timer is watched by the reactor of the thread that polls it; should that end, by the next one
-//! that polls it.
+//! A timer is watched by the reactor of the thread that polls it; if that reactor ends, the next one that
+//! polls the timer takes over.
 
 use std::fmt;
 use std::future::Future;
@@ -13,13 +13,13 @@ use futures_core::Stream;
 
 use crate::reactor::{Deadline, Reactor};
 
-/// Is ready after `duration`.
+/// Waits until `duration` has elapsed.
 pub fn sleep(duration: Duration) -> Sleep {
-    // A time too far for the clock is never.
+    // A time beyond the range of the clock never comes.
     Sleep { deadline: Instant::now().checked_add(duration), timer: None, turn: 0 }
 }
 
-/// Is ready at `deadline`.
+/// Waits until `deadline`.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline: Some(deadline), timer: None, turn: 0 }
 }
@@ -27,14 +27,14 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 /// A sleep in progress. Cancel-safe: dropping it removes the timer.
 ///
 /// # Panics
-/// Polled first on a thread without a reactor, where nothing would ever wake it. One whose reactor ends
-/// before it does never ends, unless it is polled where there is another.
+/// Panics if first polled on a thread without a reactor, since nothing would ever wake it. If its reactor
+/// ends first, it never completes unless it is polled on a thread with another reactor.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
-    /// `None`: never.
+    /// The deadline; `None` means never.
     deadline: Option<Instant>,
     timer: Option<Deadline>,
-    /// The reactor's turn when this was last polled.
+    /// The number of the reactor's turn when this was last polled.
     turn: u64,
 }
 
@@ -47,7 +47,7 @@ impl Future for Sleep {
         if let Some(turn) = turn
             && turn != self.turn
         {
-            // The reactor watches the clock itself: what it has not fired it will, when that is due.
+            // The reactor watches the clock itself, and will fire the timer when it is due.
             self.turn = turn;
             return Poll::Pending;
         }
@@ -62,7 +62,7 @@ impl Future for Sleep {
                     self.turn = timer.turn();
                     self.timer = Some(timer);
                 }
-                // Its reactor was detached under it: nobody can wake it any more.
+                // Its reactor was detached while it waited: nothing can wake it any more.
                 Err(_) if self.timer.is_some() => {}
                 Err(error) => panic!("{error}"),
             }
@@ -77,7 +77,7 @@ impl fmt::Debug for Sleep {
     }
 }
 
-/// The time given to [`timeout`] was up first.
+/// The error of [`timeout`] if the time limit passed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
@@ -92,11 +92,11 @@ impl std::error::Error for Elapsed {}
 /// Awaits `future` for at most `limit`, and drops it when the time is up.
 ///
 /// # Errors
-/// [`Elapsed`] when the time was up first. A future that is ready at once is never late; but one
-/// that yields to other tasks first, as sockets do now and then, is late for a zero `limit`.
+/// [`Elapsed`] if the time was up first. A future that is ready at once is never late; a future that first
+/// yields to other tasks, as sockets do now and then, is late for a zero `limit`.
 ///
 /// # Panics
-/// As [`Sleep`].
+/// As for [`Sleep`].
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = std::pin::pin!(future);
     let mut sleep = sleep(limit);
@@ -109,20 +109,19 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     .await
 }
 
-/// Ticks every `period`, first after one period.
+/// Creates an interval that ticks every `period`, for the first time after one period.
 ///
-/// Ticks that nobody awaited in time are skipped, not made up for: measure time by the `Instant`
-/// that a tick returns, never by counting.
+/// Ticks that were not awaited in time are skipped and not made up for: measure time by the `Instant` that a
+/// tick returns, never by counting ticks.
 ///
 /// # Panics
-/// Where `period` is zero.
+/// Panics if `period` is zero.
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval's period is not zero");
     Interval { period, sleep: sleep(period) }
 }
 
-/// Periodic ticks; from [`interval`]. Cancel-safe: a tick that was not awaited to its end is not
-/// lost.
+/// Periodic ticks; from [`interval`]. Cancel-safe: a tick that was not awaited to completion is not lost.
 #[derive(Debug)]
 pub struct Interval {
     period: Duration,
@@ -130,10 +129,10 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The next tick: the moment it was due.
+    /// Waits for the next tick and returns the time at which it was due.
     ///
     /// # Panics
-    /// As [`Sleep`].
+    /// As for [`Sleep`].
     pub async fn tick(&mut self) -> Instant {
         std::future::poll_fn(|cx| self.poll_tick(cx)).await
     }
@@ -155,11 +154,11 @@ impl Stream for Interval {
     }
 }
 
-/// The first multiple of `period` after `due` that lies in the future.
+/// Returns the first multiple of `period` after `due` that lies in the future.
 fn next_tick(due: Instant, now: Instant, period: Duration) -> Instant {
     let late = now.saturating_duration_since(due).as_nanos();
     let into_period = late % period.as_nanos();
-    // Smaller than `period`, so it fits.
+    // Less than `period`, so it fits.
     let into_period =
         Duration::new((into_period / 1_000_000_000) as u64, (into_period % 1_000_000_000) as u32);
     now + (period - into_period)

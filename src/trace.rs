@@ -1,4 +1,5 @@
-//! What is told to `tracing`: the one place that names it. Without that feature all of this is nothing.
+//! Events for `tracing`, in the only module that uses it. Without the feature `tracing`, all of this does
+//! nothing.
 //!
 //! | level | span or event | fields |
 //! |---|---|---|
@@ -9,14 +10,14 @@
 //! | warn | an injector or an AF_XDP socket ended with frames unsent | `interface`, `abandoned` |
 //! | warn | an AF_XDP socket does not see the VLAN tags of its packets | `interface` |
 //! | debug | a reactor was attached | `backend`, `features` |
-//! | debug | how io_uring signals another runtime, asked once a process | `work`, `signals` |
+//! | debug | how io_uring signals another runtime, tested once per process | `work`, `signals` |
 //! | error | a shard failed | `shard`, `error` |
 //!
-//! Nothing is told on the data path.
+//! Nothing is traced on the data path.
 
 use std::fmt::{Debug, Display};
 
-/// The time in which a socket is opened; what is told meanwhile is told as a part of it.
+/// The time during which a socket is opened; events in that time belong to its span.
 #[must_use = "it lasts as long as this is held"]
 pub(crate) struct Opening {
     #[cfg(feature = "tracing")]
@@ -24,7 +25,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// It was opened.
+    /// Records that the socket was opened.
     pub(crate) fn done(self) {
         #[cfg(feature = "tracing")]
         {

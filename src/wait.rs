@@ -1,7 +1,7 @@
-//! How ports wait: what a reader does about an empty ring, and how another thread ends its wait; what a sender
-//! does about frames that the kernel does not take.
+//! How ports wait: how a reader handles an empty ring, how another thread ends its wait, and how a sender handles
+//! frames that the kernel does not take.
 //!
-//! Shared by both socket families and by the blocking and the async way to read.
+//! Both socket families use this, in their blocking and async forms.
 
 mod stall;
 
@@ -14,17 +14,17 @@ pub(crate) use self::stall::{Backoff, KickOutcome, Stall};
 use crate::error::Result;
 use crate::sys::event::{Beacon, Interest};
 
-/// Ends a capture, from any thread: what is in its ring is still delivered, then its batches end.
+/// Ends a capture from any thread: packets in its ring are still delivered, then its batches end.
 ///
-/// Got from [`Capture::stop_handle`](crate::Capture::stop_handle). Cheap to clone. Stopping twice,
-/// or after the capture is gone, does nothing.
+/// Created by [`Capture::stop_handle`](crate::Capture::stop_handle). Cheap to clone. Stopping twice, or after the
+/// capture is gone, does nothing.
 #[derive(Debug, Clone)]
 pub struct StopHandle(Arc<Signal>);
 
 #[derive(Debug)]
 struct Signal {
     requested: AtomicBool,
-    /// Never put out: once stopped, every wait ends at once.
+    /// Never reset: once stopped, every wait ends at once.
     beacon: Beacon,
 }
 
@@ -36,16 +36,16 @@ impl StopHandle {
 
     /// Asks the capture to drain and end.
     ///
-    /// Not async-signal-safe by contract; from a signal handler, use a crate that moves the signal
+    /// This is not guaranteed to be async-signal-safe. From a signal handler, use a crate that forwards the signal
     /// to a thread or a descriptor.
     pub fn stop(&self) {
-        // Release: pairs with `is_stopped`, so that what was done before stopping is seen after.
+        // Release: pairs with `is_stopped`, so that what was done before stopping is visible afterwards.
         if !self.0.requested.swap(true, Ordering::Release) {
             self.0.beacon.light();
         }
     }
 
-    /// Whether somebody has asked to stop.
+    /// Returns whether a stop was requested.
     #[inline]
     pub fn is_stopped(&self) -> bool {
         self.0.requested.load(Ordering::Acquire)
@@ -55,8 +55,8 @@ impl StopHandle {
         self.0.beacon.as_fd()
     }
 
-    /// What a wait is for, besides its socket: a stop that was not heeded yet, be it asked for already. (Asked for since
-    /// the reader looked, it would be waited for in vain.)
+    /// Returns what a wait watches besides its socket: a stop that was not acted on yet, even one already
+    /// requested. (A stop requested after the reader's last check would otherwise be missed.)
     pub(crate) fn interest(stop: Option<&Self>, is_heeded: bool) -> Interest<'_> {
         match stop {
             Some(stop) if !is_heeded => Interest::Readable(stop.event()),
@@ -65,7 +65,7 @@ impl StopHandle {
     }
 }
 
-/// How long a reader may wait. Its time begins when it is first asked for, so that whoever finds a batch at
+/// The time limit of a reader's wait. It starts when it is first queried, so that a reader that finds a batch at
 /// once reads no clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
@@ -82,7 +82,7 @@ impl Deadline {
         Self { timeout: None, at: None }
     }
 
-    /// What is left of it; `None` where it never ends, be it that it is too far for the clock.
+    /// Returns the time left; `None` if the limit never ends, or is too far ahead for the clock.
     pub(crate) fn left(&mut self) -> Option<Duration> {
         let timeout = self.timeout?;
         let now = Instant::now();
@@ -95,14 +95,14 @@ impl Deadline {
     }
 }
 
-/// What a reader must do that found its ring empty.
+/// What a reader must do after it found its ring empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Empty {
     /// Wait for the socket.
     Wait,
     /// Wait for the socket, but look again after this long.
     WaitAtMost(Duration),
-    /// Nothing will come any more.
+    /// Stop: no more packets will come.
     End,
 }
 

@@ -1,4 +1,4 @@
-//! Options of a capture, with the names and defaults that netring users know.
+//! Options of a capture, with the names and defaults of netring.
 
 use super::capture::Capture;
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
@@ -8,19 +8,20 @@ use crate::error::Result;
 use crate::filter::BpfFilter;
 use crate::options::BusyPoll;
 
-/// Whose clock stamps packets (`PACKET_TIMESTAMP`, packet(7)).
+/// The clock that timestamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///
-/// A card that was not told to stamp (`SIOCSHWTSTAMP`, `hwstamp_ctl`) stamps nothing; the kernel's
-/// clock fills in, and [`Packet::clock`](crate::Packet::clock) says so for each packet.
+/// A card timestamps only after it has been told to (`SIOCSHWTSTAMP`, `hwstamp_ctl`). Otherwise the kernel's clock
+/// is used, and [`Packet::clock`](crate::Packet::clock) reports this for each packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum TimestampSource {
     /// The kernel's clock.
     #[default]
     Software,
-    /// The card's clock, untransformed. Opening fails with
-    /// [`Error::NoHardwareClock`](crate::Error::NoHardwareClock) if the interface has none. Stamping must be switched on
-    /// (`hwstamp_ctl -i eth0 -r 1`); until then packets carry the kernel's clock.
+    /// The card's clock, unconverted.
+    ///
+    /// Opening fails with [`Error::NoHardwareClock`](crate::Error::NoHardwareClock) if the interface has none.
+    /// Timestamping must be switched on (`hwstamp_ctl -i eth0 -r 1`); until then packets carry the kernel's clock.
     RawHardware,
 }
 
@@ -28,12 +29,12 @@ impl Capture {
     /// Opens a capture with the default options on an interface of this network namespace.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`].
+    /// The errors of [`CaptureBuilder::build`].
     pub fn open(interface: &str) -> Result<Self> {
         Self::builder().interface(interface).build()
     }
 
-    /// Options first.
+    /// Returns a builder for a capture with custom options.
     pub fn builder() -> CaptureBuilder {
         CaptureBuilder::new()
     }
@@ -41,7 +42,7 @@ impl Capture {
 
 /// Builds a [`Capture`]: `Capture::builder().interface("eth0").build()?`.
 ///
-/// Methods only note what is wanted; [`build`](Self::build) checks it and does the system calls.
+/// The methods only record options; [`build`](Self::build) checks them and makes the system calls.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct CaptureBuilder {
@@ -83,96 +84,99 @@ impl CaptureBuilder {
         }
     }
 
-    /// The interface to capture on. Required.
+    /// Sets the interface to capture on. Required.
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// Sets all ring sizes at once; sizes set afterwards win. Default: [`RingProfile::Default`].
+    /// Sets all ring sizes at once; later calls override single sizes. Default: [`RingProfile::Default`].
     pub fn profile(mut self, profile: RingProfile) -> Self {
         self.sizes = profile.sizes();
         self
     }
 
-    /// Blocks for throughput, frames for latency. Default blocks.
+    /// Sets the ring layout: blocks for throughput, frames for latency. Default: blocks.
     pub fn layout(mut self, layout: RingLayout) -> Self {
         self.sizes.layout = layout;
         self
     }
 
-    /// Bytes of a block: a multiple of the page size, best a power of two. Default 1 MiB.
+    /// Sets the bytes of a block: a multiple of the page size, preferably a power of two. Default: 1 MiB.
     ///
-    /// A packet larger than a block is cut to it.
+    /// A packet larger than a block is truncated to fit.
     pub fn block_size(mut self, bytes: usize) -> Self {
         self.sizes.block_size = bytes;
         self
     }
 
-    /// Blocks of the ring. Default 32.
+    /// Sets the number of blocks of the ring. Default: 32.
     pub fn block_count(mut self, blocks: usize) -> Self {
         self.sizes.block_count = blocks;
         self
     }
 
-    /// Bytes of a frame: a multiple of 16. By default 2048 in blocks; in [`RingLayout::Frames`] as long as the
-    /// interface's longest packet. A longer packet is cut there (about 80 bytes of a frame are header).
+    /// Sets the bytes of a frame: a multiple of 16.
+    ///
+    /// Default: 2048 with blocks; with [`RingLayout::Frames`], enough for the interface's longest packet. A longer
+    /// packet is truncated (about 80 bytes of a frame are header).
     pub fn frame_size(mut self, bytes: usize) -> Self {
         self.sizes.frame_size = Some(bytes);
         self
     }
 
-    /// Milliseconds after which a block that is not full is handed over. Default 60. Frames are
-    /// handed over at once.
+    /// Sets the milliseconds after which a block that is not full is handed over. Default: 60.
     ///
-    /// The latency of a lone packet is anything up to twice this. Kernels before 6.18 round it up
-    /// to a timer tick (4 to 10 ms).
+    /// Frames are handed over at once. The latency of a lone packet is up to twice this timeout. Kernels before
+    /// 6.18 round it up to a timer tick (4 to 10 ms).
     pub fn block_timeout_ms(mut self, ms: u32) -> Self {
         self.sizes.block_timeout_ms = ms;
         self
     }
 
-    /// Whether [`Packet::rxhash`](crate::Packet::rxhash) is filled. Default true; frames have none.
+    /// Sets whether [`Packet::rxhash`](crate::Packet::rxhash) is filled. Default: true. Frame rings have no hash.
     pub fn fill_rxhash(mut self, fill: bool) -> Self {
         self.fill_rxhash = fill;
         self
     }
 
-    /// Bytes kept of each packet, at least 1; the default keeps all.
+    /// Sets the bytes kept of each packet, at least 1. Default: all bytes.
     pub fn snap_len(mut self, bytes: u32) -> Self {
         self.snap_len = Some(bytes);
         self
     }
 
-    /// Which packets are taken: the kernel drops all others before they are copied, or counted. From the first
-    /// packet on. Default all.
+    /// Sets the filter that packets must pass. Default: all packets pass.
+    ///
+    /// The kernel drops all other packets before they are copied or counted. The filter applies from the first
+    /// packet on.
     pub fn filter(mut self, filter: BpfFilter) -> Self {
         self.filter = Some(filter);
         self
     }
 
-    /// Whether the interface takes in packets for other hosts, while this socket lives. Default
-    /// false.
+    /// Sets whether the interface accepts packets for other hosts while this socket is open. Default: false.
     pub fn promiscuous(mut self, on: bool) -> Self {
         self.promiscuous = on;
         self
     }
 
-    /// Whether packets that this host sends are left out. Default false.
+    /// Sets whether packets that this host sends are left out. Default: false.
     ///
-    /// On loopback every packet is seen twice without this. In a fanout group it becomes
+    /// Without this option, every packet on loopback is seen twice. In a fanout group it becomes
     /// [`FanoutFlags::IGNORE_OUTGOING`], which all members must then set.
     pub fn ignore_outgoing(mut self, on: bool) -> Self {
         self.ignore_outgoing = on;
         self
     }
 
-    /// Whether each packet says what its sender left to the card ([`Packet::offload`]), as who sends it
-    /// on must know (`PACKET_VNET_HDR`). Default false.
+    /// Sets whether each packet reports the work that its sender left to the card ([`Packet::offload`],
+    /// `PACKET_VNET_HDR`). Default: false.
     ///
-    /// It needs [`RingLayout::Blocks`]. A packet whose offload the kernel cannot express is dropped and
-    /// counted; of a tunnel's packet it may say what is true of the inner one only. (In a ring of frames it
-    /// would keep the slot of such a packet and never fill another: `tpacket_rcv`, net/packet/af_packet.c.)
+    /// A forwarder needs this information. The option requires [`RingLayout::Blocks`]. A packet whose offload the
+    /// kernel cannot express is dropped and counted; for a packet of a tunnel, the report may cover only the inner
+    /// packet. (In a ring of frames, the kernel would keep the slot of such a packet and never fill another:
+    /// `tpacket_rcv`, net/packet/af_packet.c.)
     ///
     /// [`Packet::offload`]: crate::Packet::offload
     pub fn offloads(mut self, on: bool) -> Self {
@@ -180,10 +184,11 @@ impl CaptureBuilder {
         self
     }
 
-    /// Whether tags that the kernel took out of frames are put back, so that [`Packet::data`] is what was on the
-    /// wire. Default false: nothing is moved, and [`Packet::vlan`] has the tag either way.
+    /// Sets whether VLAN tags that the kernel removed are put back, so that [`Packet::data`] matches the wire.
+    /// Default: false.
     ///
-    /// Then a tagged packet's lengths count the 4 bytes of the tag, which a snap length does not.
+    /// By default no bytes are moved. [`Packet::vlan`] has the tag either way. With this option, the lengths of a
+    /// tagged packet include the 4 bytes of the tag; a snap length does not.
     ///
     /// [`Packet::data`]: crate::Packet::data
     /// [`Packet::vlan`]: crate::Packet::vlan
@@ -192,42 +197,49 @@ impl CaptureBuilder {
         self
     }
 
-    /// The network namespace that the interface is in. Default this thread's own.
+    /// Sets the network namespace of the interface. Default: the namespace of the calling thread.
     ///
-    /// Another is entered by a thread that makes the socket and ends (`setns(2)`, which needs `CAP_SYS_ADMIN`); this
-    /// thread stays where it is.
+    /// Another namespace is entered by a short-lived thread that creates the socket (`setns(2)`, which needs
+    /// `CAP_SYS_ADMIN`); the calling thread stays where it is.
     pub fn netns(mut self, netns: NetNs) -> Self {
         self.netns = Some(netns);
         self
     }
 
-    /// Microseconds to busy-poll the device before sleeping (`SO_BUSY_POLL`, socket(7)): latency for CPU. Needs a driver with
-    /// NAPI, and `CAP_NET_ADMIN` above the system's default. Default the system's.
+    /// Sets the microseconds to busy-poll the device before sleeping (`SO_BUSY_POLL`, socket(7)). Default: the
+    /// system's value.
+    ///
+    /// Busy polling lowers latency at the cost of CPU time. It needs a driver with NAPI; a value above the system's
+    /// default needs `CAP_NET_ADMIN`.
     pub fn busy_poll_us(mut self, us: u32) -> Self {
         self.busy_poll.us = Some(us);
         self
     }
 
-    /// Whether busy polling is preferred to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11). Default the system's.
+    /// Sets whether busy polling is preferred to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11). Default: the
+    /// system's value.
     pub fn prefer_busy_poll(mut self, on: bool) -> Self {
         self.busy_poll.prefer = Some(on);
         self
     }
 
-    /// Packets that one busy poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11). Default the system's.
+    /// Sets the packets that one busy poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11). Default: the system's
+    /// value.
     pub fn busy_poll_budget(mut self, packets: u16) -> Self {
         self.busy_poll.budget = Some(packets);
         self
     }
 
-    /// Bytes of the socket's receive buffer (`SO_RCVBUFFORCE`, else `SO_RCVBUF`, which the system
-    /// limits). The ring does not use it; some drivers and kernels do.
+    /// Sets the bytes of the socket's receive buffer (`SO_RCVBUFFORCE`, or else `SO_RCVBUF`, which the system
+    /// limits).
+    ///
+    /// The ring does not use this buffer; some drivers and kernels do.
     pub fn rcvbuf(mut self, bytes: usize) -> Self {
         self.rcvbuf = Some(bytes);
         self
     }
 
-    /// Whose clock stamps packets. Default software.
+    /// Sets the clock that timestamps packets. Default: software.
     pub fn timestamp_source(mut self, source: TimestampSource) -> Self {
         self.timestamp_source = source;
         self
@@ -235,21 +247,23 @@ impl CaptureBuilder {
 
     /// Joins fanout group `group` of this network namespace, or creates it.
     ///
-    /// All members must ask for the same mode, flags and interface.
+    /// All members must use the same mode, flags and interface.
     pub fn fanout(mut self, mode: FanoutMode, group: u16) -> Self {
         self.membership =
             Some(Membership { mode, group: Some(group), flags: FanoutFlags::empty() });
         self
     }
 
-    /// Creates a fanout group whose id the kernel chooses, so that it meets no other program's
-    /// (Linux 4.10). [`Capture::fanout_group`] is the id that further members join.
+    /// Creates a fanout group whose id the kernel chooses, so that it cannot collide with another program's group
+    /// (Linux 4.10).
+    ///
+    /// [`Capture::fanout_group`] returns the id, which further members join.
     pub fn fanout_auto(mut self, mode: FanoutMode) -> Self {
         self.membership = Some(Membership { mode, group: None, flags: FanoutFlags::empty() });
         self
     }
 
-    /// Flags of the fanout group; without a group they mean nothing. Default none.
+    /// Sets the flags of the fanout group; they have no effect without a group. Default: none.
     pub fn fanout_flags(mut self, flags: FanoutFlags) -> Self {
         self.fanout_flags = flags;
         self
@@ -261,7 +275,7 @@ impl CaptureBuilder {
         self.fanout_flags(flags)
     }
 
-    /// Certainly in a fanout group: in this mode, or else in the one asked for, or else by hash.
+    /// Ensures membership in a fanout group: in this mode if given, else in the mode already set, else by hash.
     pub(crate) fn with_fanout_mode(mut self, mode: Option<FanoutMode>) -> Self {
         let membership = self.membership.get_or_insert(Membership {
             mode: FanoutMode::Hash,
@@ -274,7 +288,7 @@ impl CaptureBuilder {
         self
     }
 
-    /// The group to join, with all that concerns it put together.
+    /// Returns the group to join, with all options that affect it.
     pub(crate) fn effective_membership(&self) -> Option<Membership> {
         let mut membership = self.membership.clone()?;
         membership.flags = self.fanout_flags;

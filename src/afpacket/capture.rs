@@ -1,4 +1,4 @@
-//! A capture: the blocking way to read, and what the async one is built on.
+//! A capture: the blocking reader, and the base of the async one.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -25,14 +25,15 @@ use crate::sys::{Mapping, cbpf};
 use crate::trace;
 use crate::wait::{Deadline, Empty, StopHandle};
 
-/// How often a waiting reader looks after an interface that is down: its removal is not reported.
+/// How often a waiting reader checks an interface that is down: its removal is not reported.
 const LINK_CHECK: Duration = Duration::from_millis(100);
 
-/// What draining may take beyond what the kernel's timer needs.
+/// Extra time for draining, beyond what the kernel's timer needs.
 const DRAIN_SLACK: Duration = Duration::from_millis(250);
 
-/// Captures the packets of one interface through a shared-memory ring: of TPACKET_V3 blocks, or of
-/// TPACKET_V2 frames ([`RingLayout`](crate::capture::RingLayout)).
+/// Captures the packets of one interface through a shared-memory ring.
+///
+/// The ring consists of TPACKET_V3 blocks or TPACKET_V2 frames ([`RingLayout`](crate::capture::RingLayout)).
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
@@ -46,13 +47,13 @@ const DRAIN_SLACK: Duration = Duration::from_millis(250);
 /// # }
 /// ```
 ///
-/// Reading a ready block costs no system call. Batches are owned: hold several, send them to other
-/// threads, drop them in any order, keep them after the capture is gone.
+/// Reading a ready block costs no system call. Batches are owned: you can hold several, send them to other threads,
+/// drop them in any order, and keep them after the capture is gone.
 ///
 /// Dropping the capture closes its socket and leaves its fanout group at once.
 ///
-/// After a `fork`, parent and child share the ring, and both would return its blocks: go on using
-/// it in one of them only.
+/// After a `fork`, parent and child share the ring, and both would return its blocks: continue to use it in only
+/// one of them.
 pub struct Capture {
     // Dropped first: a mapped ring keeps its socket open.
     ring: RxRing,
@@ -60,20 +61,20 @@ pub struct Capture {
     block_timeout: Duration,
     group: Option<u16>,
     link: Link,
-    /// How long to wait for the last packets of an interface that is gone.
+    /// Deadline for the last packets of an interface that is gone.
     gone: Option<Instant>,
     stop: Option<StopHandle>,
     phase: Phase,
 }
 
-/// How far a capture is on its way to its end.
+/// Progress of a capture towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// The intake is closed; the ring was not found empty yet.
+    /// The intake is closed; the ring has not been found empty yet.
     Draining,
-    /// The ring is empty. The kernel has until then to hand over the last block; whether all seemed
-    /// to be delivered at the last look.
+    /// The ring is empty. Holds the deadline for the kernel to hand over the last block, and whether all packets
+    /// seemed to be delivered at the last check.
     Settling(Instant, bool),
     Ended,
 }
@@ -93,11 +94,12 @@ impl Capture {
         }
     }
 
-    /// The next batch if there is one; never waits, and makes no system call, but for the one that
-    /// closes the intake once a [`StopHandle`] was used.
+    /// Returns the next batch if one is ready; never waits.
+    ///
+    /// This makes no system call, except one that closes the intake after a [`StopHandle`] was used.
     #[inline]
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
-        // What fails here is tried again, and reported, by the methods that wait.
+        // An error here recurs, and is reported, in the methods that wait.
         let _ = self.heed_stop();
         self.take_ready()
     }
@@ -111,22 +113,25 @@ impl Capture {
         Some(batch)
     }
 
-    /// Waits up to `timeout` for the next batch; `None` when the time is up, or when a
-    /// [`StopHandle`] has ended the capture and all is delivered ([`is_ended`](Self::is_ended)).
+    /// Waits up to `timeout` for the next batch.
     ///
-    /// Waits through signals. While the newest batch is still held, the kernel goes on reporting it
-    /// as ready, so this looks again every few milliseconds instead of sleeping.
+    /// Returns `None` if the time is up, or if a [`StopHandle`] has ended the capture and all packets are delivered
+    /// ([`is_ended`](Self::is_ended)).
+    ///
+    /// Signals do not end the wait. While the newest batch is still held, the kernel keeps reporting it as ready,
+    /// so this method checks every few milliseconds instead of sleeping.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`] once the interface was removed and its last packets are delivered;
-    /// [`Error::Os`] where waiting failed. An interface that is down is not an error.
+    /// [`Error::InterfaceGone`] once the interface was removed and its last packets are delivered; [`Error::Os`] if
+    /// waiting failed. An interface that is down is not an error.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
-        // A timeout too large for the clock is no timeout.
+        // A timeout too large for the clock means no timeout.
         self.wait_for_batch(Deadline::after(timeout))
     }
 
-    /// Batches for ever: each `next` waits for one. Ends when a [`StopHandle`] says so and all is
-    /// delivered, or after an error.
+    /// Returns an iterator over batches that waits for each.
+    ///
+    /// It ends after a [`StopHandle`] has stopped the capture and all packets are delivered, or after an error.
     pub fn batches(&mut self) -> Batches<'_> {
         Batches { capture: self, failed: false }
     }
@@ -144,19 +149,20 @@ impl Capture {
     /// # }
     /// ```
     ///
-    /// Each packet owns a share of its batch, nothing is copied. Loops over batches cost less: there is no counting of shares.
+    /// Each packet owns a share of its batch; nothing is copied. Iterating over batches is cheaper, as it needs no
+    /// reference counting.
     pub fn packets(&mut self) -> CapturedPackets<'_> {
         CapturedPackets { batches: self.batches(), current: None }
     }
 
-    /// A handle to end this capture from another thread. All handles of a capture are one.
+    /// Returns a handle that ends this capture from another thread. All handles of a capture act as one.
     ///
-    /// After [`stop`](StopHandle::stop), no further packet gets in, what the ring holds is still
-    /// delivered, the last partial block included, and then batches end. Packets already counted
-    /// are so all delivered or dropped: [`CaptureStats::pending`] is 0.
+    /// After [`stop`](StopHandle::stop), no further packet gets in. The packets in the ring are still delivered,
+    /// including the last partial block, and then the batches end. Thus all packets already counted are either
+    /// delivered or dropped: [`CaptureStats::pending`] is 0.
     ///
     /// # Errors
-    /// [`Error::Os`] where no eventfd can be had.
+    /// [`Error::Os`] if no eventfd can be created.
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         if self.stop.is_none() {
             self.stop = Some(StopHandle::new()?);
@@ -164,46 +170,47 @@ impl Capture {
         Ok(self.stop.clone().expect("set just now"))
     }
 
-    /// Whether a [`StopHandle`] ended the capture and all its packets were delivered.
+    /// Returns whether a [`StopHandle`] has ended the capture and all its packets are delivered.
     pub fn is_ended(&self) -> bool {
         self.phase == Phase::Ended
     }
 
-    /// Running totals. One system call; resets nothing.
+    /// Returns the running totals. Makes one system call and resets nothing.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `PACKET_STATISTICS`.
+    /// [`Error::Os`] if the kernel refuses `PACKET_STATISTICS`.
     pub fn stats(&self) -> Result<CaptureStats> {
         self.socket.stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> StatsHandle {
         StatsHandle::new(&self.socket)
     }
 
-    /// The name of the interface, as it was when the capture was opened.
+    /// Returns the name of the interface, as it was when the capture was opened.
     pub fn interface(&self) -> &str {
         self.socket.name()
     }
 
-    /// What its packets begin with; `None` where that is not known. Capture files want to know:
-    /// `CaptureWriter::builder().interface(FileInterface::new(link))`.
+    /// Returns the type of header that packets begin with; `None` if it is not known.
+    ///
+    /// Capture files need it: `CaptureWriter::builder().interface(FileInterface::new(link))`.
     pub fn link_type(&self) -> Option<LinkType> {
         self.socket.link_type()
     }
 
-    /// The id of the fanout group, if this capture is in one.
+    /// Returns the id of the fanout group, if this capture is in one.
     pub fn fanout_group(&self) -> Option<u16> {
         self.group
     }
 
-    /// Bytes of the ring.
+    /// Returns the bytes of the ring.
     pub fn ring_len(&self) -> usize {
         self.ring.ring_len()
     }
 
-    /// The interface's index, which is one whatever names it has.
+    /// Returns the interface's index, which stays the same if the interface is renamed.
     pub(crate) fn interface_index(&self) -> u32 {
         self.socket.index()
     }
@@ -224,12 +231,12 @@ impl Capture {
         self.socket.open_intake()
     }
 
-    /// Keeps the socket, and with it the place in the fanout group, while it is held.
+    /// Returns the socket, which keeps its place in the fanout group while it is held.
     pub(crate) fn anchor(&self) -> Arc<Socket> {
         Arc::clone(&self.socket)
     }
 
-    /// Uses a handle made elsewhere, which may stop several captures.
+    /// Uses an existing handle, which may stop several captures.
     pub(crate) fn share_stop(&mut self, stop: StopHandle) {
         self.stop = Some(stop);
     }
@@ -242,7 +249,7 @@ impl Capture {
         self.ring.is_ready()
     }
 
-    /// What a reader must do that found the ring empty.
+    /// Returns what a reader must do after it found the ring empty.
     pub(crate) fn when_empty(&mut self) -> Result<Empty> {
         if !self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
             return Ok(match self.link {
@@ -256,8 +263,8 @@ impl Capture {
             Phase::Ended => return Ok(Empty::End),
             Phase::Running | Phase::Draining => (Instant::now() + self.drain_time(), false),
         };
-        // Twice, a moment apart: a packet that was past the old filter when the intake was closed
-        // may still be counted.
+        // Check twice, a moment apart: a packet that had passed the old filter when the intake was closed may still
+        // be counted.
         let seems_over = self.stats()?.pending() == 0;
         if (seems_over && seemed_over) || Instant::now() >= until {
             self.phase = Phase::Ended;
@@ -268,8 +275,8 @@ impl Capture {
         Ok(Empty::WaitAtMost(step))
     }
 
-    /// The next batch; where a stop was asked for, no further packet gets in from here on, so a
-    /// reader that is never out of work comes to an end too.
+    /// Takes the next batch. If a stop was requested, the intake is closed first, so a reader that always finds
+    /// work ends too.
     pub(crate) fn take(&mut self) -> Result<Option<PacketBatch>> {
         self.heed_stop()?;
         Ok(self.take_ready())
@@ -283,10 +290,10 @@ impl Capture {
         Ok(())
     }
 
-    /// Looks after the link: after an error was reported, and now and then while it is down.
+    /// Checks the link: after an error was reported, and from time to time while the link is down.
     ///
-    /// An interface that is gone is an error only once its last packets are delivered, for which
-    /// the kernel needs a little time.
+    /// A missing interface is an error only once its last packets are delivered; the kernel needs a little time for
+    /// that.
     pub(crate) fn check_link(&mut self) -> Result<()> {
         match self.socket.check_link() {
             Ok(link) if link != self.link => {
@@ -313,7 +320,7 @@ impl Capture {
         self.link == Link::Down
     }
 
-    /// What the kernel's timer needs to retire a partial block: one to two timeouts.
+    /// The time that the kernel's timer needs to retire a partial block: one to two timeouts.
     fn drain_time(&self) -> Duration {
         2 * self.block_timeout + DRAIN_SLACK
     }
@@ -333,16 +340,18 @@ impl Capture {
             let limit = [left, step].into_iter().flatten().min();
             fruitless = if self.wait(limit, fruitless)? { fruitless + 1 } else { 0 };
             if left == Some(Duration::ZERO) {
-                return self.take(); // even the shortest wait has looked at the socket
+                return self.take(); // even the shortest wait has checked the socket
             }
         }
     }
 
-    /// Waits for the socket or the stop event. `fruitless` is how many waits before this one called
-    /// the socket readable although there was no batch; whether this one is to be counted so.
+    /// Waits for the socket or the stop event.
     ///
-    /// "Readable" means that the newest retired block was not returned yet. While a lease holds it,
-    /// `poll(2)` returns at once however often: then every other wait is a pause, for errors only.
+    /// `fruitless` is the number of preceding waits that reported the socket readable although there was no batch.
+    /// Returns whether this wait counts as another one.
+    ///
+    /// "Readable" means that the newest retired block has not been returned yet. While a lease holds that block,
+    /// `poll(2)` always returns at once; so every other wait is a pause that watches for errors only.
     fn wait(&mut self, limit: Option<Duration>, fruitless: u32) -> Result<bool> {
         let is_pause = fruitless % 2 == 1;
         let (socket, limit) = if is_pause {
@@ -365,41 +374,47 @@ impl Capture {
 }
 
 impl Capture {
-    /// Takes only these packets from now on, also while packets come in: each is judged by this filter or by the
-    /// one before, none by neither, and all are counted or, filtered, none. Those in the ring stay; and a packet that
-    /// is being judged on another core as this returns may still be by the one before.
+    /// Replaces the filter, also while packets come in.
+    ///
+    /// Each packet is judged by either the new or the old filter, never by neither. Accepted packets are all
+    /// counted, filtered ones are not. Packets already in the ring stay there. A packet that is being judged on
+    /// another core while this method returns may still be judged by the old filter.
     ///
     /// # Errors
-    /// [`Error::Filter`](crate::Error::Filter) where the interface is no Ethernet, and its packets do not have what
-    /// the filter asks for. [`Error::Os`](crate::Error::Os) where the kernel refuses: with `EPERM` if the filter is
-    /// locked; with `ENOMEM` if this one and the one before are together more than a socket may have
-    /// (`net.core.optmem_max`: at the default of 128 KiB that is some 1700 instructions each). The one before stays.
+    /// [`Error::Filter`](crate::Error::Filter) if the interface is not Ethernet and its packets do not have what
+    /// the filter tests. [`Error::Os`](crate::Error::Os) if the kernel refuses: with `EPERM` if the filter is
+    /// locked; with `ENOMEM` if the new and the old filter together exceed what a socket may have
+    /// (`net.core.optmem_max`: the default of 128 KiB allows about 1700 instructions each). The old filter stays in
+    /// place.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.socket.set_decider(SocketFilter::Classic(filter.clone()))
     }
 
-    /// Takes all packets from now on.
+    /// Removes the filter: all packets pass from now on.
     ///
     /// # Errors
-    /// As [`set_filter`](Self::set_filter).
+    /// The errors of [`set_filter`](Self::set_filter).
     pub fn clear_filter(&self) -> Result<()> {
         self.socket.set_decider(SocketFilter::Nobody)
     }
 
-    /// Takes the packets that a loaded program accepts (`BPF_PROG_TYPE_SOCKET_FILTER`, from aya or libbpf say), as
-    /// many bytes of each as it returns.
+    /// Replaces the filter with a loaded eBPF program, which returns how many bytes to keep of each packet.
+    ///
+    /// The program has the type `BPF_PROG_TYPE_SOCKET_FILTER` and is loaded with, for example, aya or libbpf.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where it is no such program; as [`set_filter`](Self::set_filter).
+    /// [`Error::Os`](crate::Error::Os) if it is not such a program; also the errors of
+    /// [`set_filter`](Self::set_filter).
     pub fn attach_ebpf_filter(&self, program: OwnedFd) -> Result<()> {
         self.socket.set_decider(SocketFilter::Extended(Arc::new(program)))
     }
 
-    /// Has a loaded program choose from now on which member of the fanout group gets a packet; see
-    /// [`FanoutMode::Ebpf`](crate::fanout::FanoutMode::Ebpf), in which the group must be.
+    /// Lets a loaded eBPF program choose the member of the fanout group that gets a packet.
+    ///
+    /// The group must be in the mode [`FanoutMode::Ebpf`](crate::fanout::FanoutMode::Ebpf).
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where it is no socket-filter program, or the group is in another mode.
+    /// [`Error::Os`](crate::Error::Os) if it is not a socket-filter program, or the group is in another mode.
     pub fn attach_fanout_ebpf(&self, program: &OwnedFd) -> Result<()> {
         cbpf::fanout_extended(self.socket.as_fd(), program)
             .map_err(|error| error.of(self.interface()))
@@ -407,16 +422,17 @@ impl Capture {
 
     /// Locks the filter for as long as the socket lives: not even root can change it (`SO_LOCK_FILTER`, socket(7)).
     ///
-    /// A capture with a locked filter cannot refuse packets either: stopped, it delivers what is in its ring and
+    /// A capture with a locked filter cannot close its intake: when stopped, it delivers what is in its ring and
     /// what comes in within two block timeouts.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the kernel refuses.
+    /// [`Error::Os`](crate::Error::Os) if the kernel refuses.
     pub fn lock_filter(&self) -> Result<()> {
         self.socket.lock_filter()
     }
 
-    /// A handle to change the filter from other threads, and behind an [`AsyncCapture`](crate::AsyncCapture).
+    /// Returns a handle to change the filter from other threads, or while an [`AsyncCapture`](crate::AsyncCapture)
+    /// owns the capture.
     pub fn filter_handle(&self) -> FilterHandle {
         FilterHandle::new(&self.socket)
     }
@@ -425,14 +441,14 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         if self.ring.has_leases() {
-            // Their bytes are about to be copied: nothing may come in meanwhile. A failure, which
-            // needs a kernel without memory, costs bytes that nobody can read any more.
+            // Their bytes are about to be copied: nothing may come in meanwhile. A failure needs a kernel out of
+            // memory, and costs only bytes that nobody can read any more.
             let _ = self.socket.close_intake();
         }
     }
 }
 
-/// The pause between two looks where waiting would spin.
+/// The pause between two checks if waiting would spin.
 const RETRY: Duration = Duration::from_millis(1);
 
 impl AsFd for Capture {
@@ -452,7 +468,7 @@ impl fmt::Debug for Capture {
     }
 }
 
-/// The packets of a capture, each waited for; from [`Capture::packets`].
+/// An iterator that waits for each packet of a capture; from [`Capture::packets`].
 #[derive(Debug)]
 pub struct CapturedPackets<'a> {
     batches: Batches<'a>,
@@ -467,7 +483,7 @@ impl Iterator for CapturedPackets<'_> {
             if let Some(packet) = self.current.as_mut().and_then(HandingOut::next) {
                 return Some(Ok(packet));
             }
-            self.current = None; // before the wait: the kernel gets its block back
+            self.current = None; // before the wait, so that the kernel gets its block back
             match self.batches.next()? {
                 Ok(batch) => self.current = Some(HandingOut::new(batch)),
                 Err(error) => return Some(Err(error)),
@@ -478,7 +494,7 @@ impl Iterator for CapturedPackets<'_> {
 
 impl FusedIterator for CapturedPackets<'_> {}
 
-/// The batches of a capture, each waited for; from [`Capture::batches`].
+/// An iterator that waits for each batch of a capture; from [`Capture::batches`].
 #[derive(Debug)]
 pub struct Batches<'a> {
     capture: &'a mut Capture,
@@ -531,7 +547,7 @@ impl RxRing {
         }
     }
 
-    /// The next batch, if there is one: no system call.
+    /// Takes the next batch if there is one. Makes no system call.
     #[inline]
     pub(super) fn take(&mut self) -> Option<PacketBatch> {
         match self {
@@ -540,7 +556,7 @@ impl RxRing {
         }
     }
 
-    /// Whether [`take`](Self::take) would find something.
+    /// Returns whether [`take`](Self::take) would find a batch.
     pub(super) fn is_ready(&self) -> bool {
         match self {
             Self::Blocks(ring) => ring.is_ready(),

@@ -17,34 +17,38 @@ use crate::sys::sockopt;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum FanoutMode {
-    /// By flow hash, the same for both directions of a flow. What most users want.
+    /// By flow hash, the same for both directions of a flow. Suits most users.
     Hash,
     /// Round robin.
     LoadBalance,
-    /// By the core the packet arrived on.
+    /// By the core on which the packet arrived.
     Cpu,
-    /// Fill the first member, go on to the next when it is full.
+    /// The first member until it is full, then the next.
     Rollover,
-    /// At random.
+    /// Randomly.
     Random,
-    /// By the device queue the packet arrived on.
+    /// By the device queue on which the packet arrived.
     QueueMapping,
-    /// By the value a classic BPF program returns, modulo the members. The program sees a received
-    /// packet from its network header on (`fanout_demux_bpf`, net/packet/af_packet.c).
+    /// By the value that a classic BPF program returns, modulo the number of members.
+    ///
+    /// The program sees a received packet from its network header on (`fanout_demux_bpf`, net/packet/af_packet.c).
     Cbpf(Arc<[BpfInsn]>),
-    /// By the value a loaded eBPF socket-filter program returns, modulo the members; it sees the
-    /// same bytes.
+    /// By the value that a loaded eBPF socket-filter program returns, modulo the number of members.
+    ///
+    /// The program sees a received packet from its network header on.
     Ebpf(Arc<OwnedFd>),
 }
 
 impl FanoutMode {
-    /// The group's second member gets the packets that a filter accepts, the first one all others; in a group of one,
-    /// it gets all.
+    /// Returns a mode in which the group's second member gets the packets that a filter accepts, and the first
+    /// member all others.
     ///
-    /// The filter sees packets from their network header on, so it can be about IP and what is in it only.
+    /// In a group of one, the only member gets all packets. The filter sees packets from their network header on,
+    /// so it can test only IP and what it carries.
     ///
     /// # Errors
-    /// [`Error::Filter`] where it is about anything else (`vlan`, `ether host`), or is a program from elsewhere.
+    /// [`Error::Filter`] if the filter tests anything else (`vlan`, `ether host`), or was made from a ready
+    /// program.
     pub fn by_filter(filter: &BpfFilter) -> Result<Self> {
         let filter = filter.for_link(LinkType::RAW)?;
         filter.check_offline()?;
@@ -73,7 +77,7 @@ impl FanoutMode {
     }
 }
 
-/// A name that is no fanout mode.
+/// The error for an unknown name of a fanout mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseFanoutModeError(String);
 
@@ -107,46 +111,47 @@ impl FromStr for FanoutMode {
 }
 
 bitflags! {
-    /// What else a fanout group does.
+    /// Options of a fanout group.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct FanoutFlags: u16 {
-        /// A full member's packets go to the next member instead of being dropped.
+        /// Packets of a full member go to the next member instead of being dropped.
         const ROLLOVER = 0x1000;
-        /// The kernel chooses the group's id; [`Capture::fanout_group`](crate::Capture::fanout_group)
-        /// reads it back.
+        /// The kernel chooses the group's id; [`Capture::fanout_group`](crate::Capture::fanout_group) returns it.
         const UNIQUE_ID = 0x2000;
-        /// Packets that this host sends are not seen. The socket option of the same name is ignored inside a group. Before
-        /// Linux 6.2 the kernel ignores this flag, too, and each member's filter leaves those packets out: a filter of
-        /// extended BPF is refused there ([`Capture::attach_ebpf_filter`](crate::Capture::attach_ebpf_filter)).
+        /// Packets that this host sends are left out.
+        ///
+        /// The socket option of the same name is ignored inside a group. Before Linux 6.2 the kernel ignores this
+        /// flag too, and each member's filter drops those packets instead; an eBPF filter is then refused
+        /// ([`Capture::attach_ebpf_filter`](crate::Capture::attach_ebpf_filter)).
         const IGNORE_OUTGOING = 0x4000;
-        /// Fragments are put together before hashing, so that all of a datagram meet one member.
+        /// Fragments are reassembled before hashing, so that a whole datagram reaches one member.
         const DEFRAG = 0x8000;
     }
 }
 
-/// The group to join, and how.
+/// A fanout group to join, with its mode and flags.
 #[derive(Debug, Clone)]
 pub(crate) struct Membership {
     pub(super) mode: FanoutMode,
-    /// `None`: a new group whose id the kernel chooses.
+    /// The group's id. `None`: a new group whose id the kernel chooses.
     pub(super) group: Option<u16>,
     pub(super) flags: FanoutFlags,
 }
 
 impl Membership {
-    /// Whether packets that this host sends are to be left out.
+    /// Returns whether packets that this host sends are left out.
     pub(super) fn ignores_outgoing(&self) -> bool {
         self.flags.contains(FanoutFlags::IGNORE_OUTGOING)
     }
 
-    /// The same, but of this group.
+    /// Returns this membership with the given group, if there is one.
     pub(crate) fn of_group(mut self, group: Option<u16>) -> Self {
         self.group = group.or(self.group);
         self.flags.remove(FanoutFlags::UNIQUE_ID);
         self
     }
 
-    /// Joins; returns the group's id. The raw errno, for the caller to explain.
+    /// Joins the group and returns its id. A refusal carries the raw errno for the caller to explain.
     pub(super) fn join(&self, socket: BorrowedFd<'_>) -> Result<u16, JoinError> {
         let mut flags = self.flags;
         flags.set(FanoutFlags::UNIQUE_ID, self.group.is_none());
@@ -159,7 +164,7 @@ impl Membership {
     }
 }
 
-/// Why joining failed.
+/// The reason why joining failed.
 #[derive(Debug)]
 pub(super) enum JoinError {
     Refused(std::io::Error),

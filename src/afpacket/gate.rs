@@ -1,4 +1,4 @@
-//! Which packets get into a capture's ring: its filter, its snap length, and whether it takes any.
+//! Decides which packets get into a capture's ring: by its filter, its snap length, and whether it accepts any.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,19 +10,19 @@ use crate::filter::{BpfFilter, FilterTarget};
 use crate::packet::LinkType;
 use crate::sys::cbpf::{self, BpfInsn};
 
-/// What decides.
+/// The filter that decides.
 #[derive(Debug, Clone, Default)]
 pub(super) enum SocketFilter {
-    /// Nothing: all packets are taken.
+    /// No filter: all packets are accepted.
     #[default]
     Nobody,
     Classic(BpfFilter),
-    /// A loaded program of the kind `BPF_PROG_TYPE_SOCKET_FILTER`.
+    /// A loaded program of type `BPF_PROG_TYPE_SOCKET_FILTER`.
     Extended(Arc<OwnedFd>),
 }
 
 impl SocketFilter {
-    /// The same, of packets that begin like this.
+    /// Returns the filter compiled for packets with this link-layer header.
     fn on(self, link: Option<LinkType>) -> Result<Self> {
         match self {
             Self::Classic(filter) => filter.on(link).map(Self::Classic),
@@ -31,14 +31,14 @@ impl SocketFilter {
     }
 }
 
-/// A socket's intake. Each change is one system call, so every packet is judged by the one filter or by the
-/// other; and a change does not open what was closed.
+/// The intake of a socket. Each change is one system call, so every packet is judged by either the old or the new
+/// filter; and a change never opens a closed intake.
 #[derive(Debug)]
 pub(super) struct Intake {
     snap_len: Option<u32>,
-    /// Whether the filter has to leave out what this host sends.
+    /// Whether the filter must drop packets that this host sends.
     skips_outgoing: bool,
-    /// What the interface's packets begin with.
+    /// The link-layer header of the interface's packets.
     link: Option<LinkType>,
     state: Mutex<State>,
 }
@@ -51,7 +51,7 @@ struct State {
 }
 
 impl Intake {
-    /// Of an interface whose packets begin with `link`.
+    /// Creates the intake of an interface whose packets begin with `link`.
     pub(super) fn new(
         decider: SocketFilter,
         snap_len: Option<u32>,
@@ -74,7 +74,7 @@ impl Intake {
         Ok(())
     }
 
-    /// A locked filter stays as it is.
+    /// Closes the intake, unless the filter is locked: then it stays as it is.
     pub(super) fn close(&self, socket: BorrowedFd<'_>) -> Result<()> {
         let mut state = self.lock();
         state.is_open = false;

@@ -1,4 +1,4 @@
-//! Sizes of a ring, parsed once: a geometry that exists is one the kernel takes.
+//! Sizes of a ring, validated once: the kernel accepts every geometry that exists.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use crate::error::GeometryError;
 use crate::ring::slot::SlotLayout;
 use crate::sys::mmap::page_size;
 
-/// The most bytes we ask for in one ring: 4 GiB.
+/// The largest ring that this crate requests: 4 GiB.
 ///
-/// The kernel does not charge ring memory to the memory cgroup, so nothing else would stop a typing
-/// error from taking the machine down.
+/// The kernel does not charge ring memory to the memory cgroup, so nothing else would stop a typo from taking the
+/// machine down.
 pub const MAX_RING_BYTES: usize = (4_u64 << 30) as usize;
 
 /// `TPACKET_ALIGNMENT`.
 const ALIGNMENT: usize = 16;
 
-/// Ring sizes for a purpose; single sizes set afterwards win.
+/// Ring sizes for a purpose; single sizes set afterwards override them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RingProfile {
-    /// 32 blocks of 1 MiB, handed over after 60 ms at the latest: 32 MiB, 20,000 frames of 1,500 bytes, 25 ms at
+    /// 32 blocks of 1 MiB, handed over after at most 60 ms: 32 MiB, for 20,000 frames of 1,500 bytes, or 25 ms at
     /// 10 Gbit/s.
     #[default]
     Default,
@@ -29,46 +29,48 @@ pub enum RingProfile {
     LowMemory,
     /// 64 blocks of 4 MiB, 60 ms: 256 MiB; with 64 KiB frames, for large MTUs and offloaded segments.
     JumboFrames,
-    /// [`RingLayout::Frames`], 32 MiB: 16,384 frames of 2048 bytes, or about 480 frames of 64 KiB if an offload (GRO, LRO,
-    /// TSO, GSO) is on. Each packet wakes its reader, within microseconds instead of a block
-    /// timeout.
+    /// [`RingLayout::Frames`], 32 MiB: 16,384 frames of 2048 bytes, or about 480 frames of 64 KiB if an offload
+    /// (GRO, LRO, TSO, GSO) is on.
+    ///
+    /// Each packet wakes its reader within microseconds, instead of after a block timeout.
     LowLatency,
 }
 
-/// How a receive ring is laid out, which decides when its reader is woken.
+/// The layout of a receive ring, which decides when its reader is woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RingLayout {
-    /// TPACKET_V3 blocks, packed with packets and handed over when they are full or their time is up:
-    /// throughput.
+    /// TPACKET_V3 blocks, for throughput: each holds many packets, and is handed over when it is full or its
+    /// timeout expires.
     #[default]
     Blocks,
-    /// TPACKET_V2 frames, one packet each, handed over at once: latency. There is no hash of the packet.
+    /// TPACKET_V2 frames, for latency: each holds one packet and is handed over at once. Packets have no hash.
     ///
-    /// Frames have room for the longest packet that the interface may hand over, by its MTU and its offloads (GRO,
-    /// LRO, TSO, GSO), unless [`frame_size`](crate::capture::CaptureBuilder::frame_size) says otherwise: a packet longer than
-    /// that is cut (about 80 bytes of a frame are header).
+    /// By default, frames have room for the longest packet that the interface may deliver, given its MTU and its
+    /// offloads (GRO, LRO, TSO, GSO). With [`frame_size`](crate::capture::CaptureBuilder::frame_size), a longer
+    /// packet is truncated (about 80 bytes of a frame are header).
     Frames,
 }
 
-/// Sizes as asked for.
+/// Sizes as requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
     pub(super) layout: RingLayout,
     pub(super) block_size: usize,
     pub(super) block_count: usize,
-    /// Where nobody has asked for one, frames are as long as packets.
+    /// `None`: frames as long as the interface's packets.
     pub(super) frame_size: Option<usize>,
     pub(super) block_timeout_ms: u32,
 }
 
-/// Bytes of a frame, where nothing is known of packets.
+/// Bytes of a frame if nothing is known about the packets.
 const FRAME: usize = 2048;
 /// Upper bound of the bytes before the packet in a received frame (`tpacket_rcv`): the aligned header, link-layer address
 /// and 16 bytes, and room for a restored tag.
 const FRAME_HEADER: usize = 96;
 
 impl Sizes {
-    /// With frames as long as the longest packet, if nobody asked for a length; never longer than a block.
+    /// Returns the sizes with frames as long as the longest packet, but not longer than a block, unless a frame
+    /// size was set.
     pub(super) fn for_packets_of(self, longest: usize) -> Self {
         match (self.layout, self.frame_size) {
             (RingLayout::Frames, None) => {
@@ -102,17 +104,17 @@ impl RingProfile {
     }
 }
 
-/// The least a frame may have in a ring of frames: header, alignment, and an Ethernet header.
+/// The smallest frame in a ring of frames: header, alignment, and an Ethernet header.
 const LEAST_FRAME: usize = 96;
 
-/// A legal receive ring.
+/// A valid receive ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RxGeometry {
     sizes: Sizes,
 }
 
 impl RxGeometry {
-    /// Checks every rule of `packet_set_ring` (net/packet/af_packet.c), and our cap.
+    /// Checks every rule of `packet_set_ring` (net/packet/af_packet.c), and the limit of this crate.
     pub(super) fn new(sizes: Sizes) -> Result<Self, GeometryError> {
         let Sizes { layout, block_size, block_count, block_timeout_ms, .. } = sizes;
         let frame_size = sizes.frame_size();
@@ -168,7 +170,7 @@ impl RxGeometry {
         self.sizes.layout
     }
 
-    /// How long the kernel may keep a packet before it hands it over.
+    /// How long the kernel may keep a packet before handing it over.
     pub(super) fn block_timeout(&self) -> Duration {
         match self.sizes.layout {
             RingLayout::Blocks => Duration::from_millis(self.sizes.block_timeout_ms.into()),
@@ -176,23 +178,23 @@ impl RxGeometry {
         }
     }
 
-    /// Where the slots of a ring of frames lie.
+    /// Returns the positions of the slots of a ring of frames.
     pub(super) fn slots(&self) -> SlotLayout {
         let Sizes { block_size, block_count, .. } = self.sizes;
         let frame_size = self.sizes.frame_size();
         SlotLayout { block_size, frame_size, frame_count: block_size / frame_size * block_count }
     }
 
-    /// The kernel's form of a ring of frames.
+    /// Returns the kernel's request for a ring of frames.
     pub(super) fn frame_request(&self) -> libc::tpacket_req {
         request_of(self.slots(), self.sizes.block_count)
     }
 
-    /// The kernel's form of a ring of blocks.
+    /// Returns the kernel's request for a ring of blocks.
     pub(super) fn block_request(&self, fill_rxhash: bool) -> libc::tpacket_req3 {
         let Sizes { block_size, block_count, block_timeout_ms, .. } = self.sizes;
         let frame_size = self.sizes.frame_size();
-        // Nothing overflows: the ring has at most 2^32 bytes and a frame at least 80.
+        // No overflow: the ring has at most 2^32 bytes and a frame at least 80.
         libc::tpacket_req3 {
             tp_block_size: block_size as u32,
             tp_block_nr: block_count as u32,
@@ -206,7 +208,7 @@ impl RxGeometry {
 }
 
 fn request_of(slots: SlotLayout, block_count: usize) -> libc::tpacket_req {
-    // Nothing overflows: the ring has at most 2^32 bytes and a frame at least 80.
+    // No overflow: the ring has at most 2^32 bytes and a frame at least 80.
     libc::tpacket_req {
         tp_block_size: slots.block_size as u32,
         tp_block_nr: block_count as u32,
@@ -215,7 +217,7 @@ fn request_of(slots: SlotLayout, block_count: usize) -> libc::tpacket_req {
     }
 }
 
-/// A legal transmit ring, of frames.
+/// A valid transmit ring of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TxGeometry {
     slots: SlotLayout,
@@ -223,7 +225,7 @@ pub(super) struct TxGeometry {
 }
 
 impl TxGeometry {
-    /// Checks the same rules; the frame count is rounded up to whole blocks.
+    /// Checks the rules of a receive ring; the frame count is rounded up to whole blocks.
     pub(super) fn new(frame_size: usize, frame_count: usize) -> Result<Self, GeometryError> {
         if frame_count == 0 {
             return Err(GeometryError::Zero("frame_count"));
@@ -250,8 +252,8 @@ impl TxGeometry {
     }
 }
 
-/// The least power of two of which slots of `frame_size` waste no more than an eighth, or else, where the
-/// kernel might find no such block in one piece, the least that holds one.
+/// Returns the smallest power of two of which slots of `frame_size` waste at most an eighth. If that is so large
+/// that the kernel might find no contiguous block, returns the smallest power of two that holds one slot.
 fn tx_block_size(frame_size: usize) -> usize {
     const LARGE: usize = 1 << 20;
     let Some(least) = frame_size.checked_next_power_of_two() else {

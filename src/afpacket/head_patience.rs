@@ -4,30 +4,30 @@ use std::time::{Duration, Instant};
 
 use crate::ring::slot::Progress;
 
-/// How long a frame may block others if it is probably refused for what it is: it has an offload, or is at least as long
-/// as a refused one.
+/// How long a frame may block others if the kernel probably refuses that frame itself: it has an offload, or is at
+/// least as long as a refused one.
 const HOPELESS: Duration = Duration::from_millis(100);
-/// How much longer one may where frames before it are still under way: the queue may be that slow.
+/// Factor by which the limit grows while earlier frames are under way: the queue may be that slow.
 const UNDER_WAY: u32 = 10;
-/// How long a length is remembered that was refused.
+/// How long a refused length is remembered.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
-/// For how long the frame at the head was not taken, and what that says of it.
+/// Tracks how long the frame at the head has not been taken, and what this says about the frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadPatience {
-    /// How long a frame may keep others from being sent.
+    /// How long a frame may block others.
     most: Duration,
-    /// How long the frame at the head was asked for in vain, and when it was last.
+    /// How long the head has been offered without success, and when it was last offered.
     stuck: Option<(Duration, Instant)>,
-    /// Progress at the last look; other looks at the ring in between are not missed.
+    /// Progress at the last look, so that other looks at the ring in between are noticed too.
     last: Progress,
-    /// Length of the frame just given up. It was at fault if the next one is taken at once.
+    /// Length of the frame just given up. It was at fault if the next frame is taken at once.
     suspect: Option<usize>,
-    /// The least length that was refused for what it is, and when.
+    /// Smallest length that was refused because of the frame itself, and when.
     hopeless: Option<(usize, Instant)>,
 }
 
-/// Of the time between two kicks, so much counts: nobody asked in the rest of it.
+/// The most time that counts between two kicks: the kernel was not asked in the rest of it.
 const COUNTED: Duration = Duration::from_millis(50);
 
 impl HeadPatience {
@@ -36,16 +36,16 @@ impl HeadPatience {
         Self { most, stuck: None, last, suspect: None, hopeless: None }
     }
 
-    /// Another frame is at the head now, or the queue was not what kept it there.
+    /// Resets the wait: another frame is at the head now, or the queue was not what kept it there.
     pub(super) fn forget(&mut self) {
         (self.stuck, self.suspect) = (None, None);
     }
 
-    /// Notes how far the kernel has come: whether it took a frame.
+    /// Records the kernel's progress. Returns whether it took a frame.
     pub(super) fn look(&mut self, progress: Progress) -> bool {
         let last = std::mem::replace(&mut self.last, progress);
         if progress != last {
-            self.stuck = None; // it took one, or one of those under way was sent: the queue drains
+            self.stuck = None; // it took a frame, or sent one that was under way: the queue drains
         }
         if progress.handed == last.handed {
             return false;
@@ -57,14 +57,15 @@ impl HeadPatience {
         true
     }
 
-    /// The least length that was refused for what it is, not long ago.
+    /// Returns the smallest length that was recently refused because of the frame itself.
     fn hopeless_from(&self) -> Option<usize> {
         self.hopeless.filter(|(_, when)| when.elapsed() < REMEMBERED).map(|(least, _)| least)
     }
 
-    /// Whether a frame of this length has blocked the ring for too long, with `under_way` frames before it.
+    /// Records that the head was refused, with `under_way` frames before it. Returns whether it has blocked the
+    /// ring for too long.
     pub(super) fn note_refusal(&mut self, len: usize, has_offload: bool, under_way: usize) -> bool {
-        self.suspect = None; // the frame behind it did not go either: the queue is full
+        self.suspect = None; // the frame behind it was not taken either: the queue is full
         let now = Instant::now();
         let waited = self.stuck.map_or(Duration::ZERO, |(waited, asked)| {
             waited + now.duration_since(asked).min(COUNTED)
@@ -79,7 +80,7 @@ impl HeadPatience {
         waited > most
     }
 
-    /// The frame was given up; what that says of its length shows if there is one behind it.
+    /// Records that the head was given up. The frame behind it, if any, shows whether its length was at fault.
     pub(super) fn gave_up(&mut self, suspect: Option<usize>) {
         (self.stuck, self.suspect) = (None, suspect);
     }

@@ -1,8 +1,8 @@
 //! Sends frames through a TPACKET_V2 transmit ring.
 //!
-//! Committing a frame only writes shared memory; a **kick** tells the kernel to look. What became of
-//! frames is read from the ring, never from a kick's result: a kick that reports an error may have
-//! sent half of them first.
+//! Committing a frame only writes to shared memory; a **kick** tells the kernel to look at the ring. The fate of
+//! frames is read from the ring, never from the result of a kick: a kick that reports an error may have sent half
+//! of the frames first.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +20,10 @@ use crate::sys::{packet_socket, tx_timestamp};
 use crate::trace;
 use crate::wait::{Backoff, KickOutcome, Stall};
 
-/// As much of a frame as says whether it has a tag.
+/// Bytes of a frame that show whether it has a tag.
 const HEAD: usize = 14;
 
-/// Sends frames on one interface, as they are, from the link-layer header on.
+/// Sends raw frames on one interface, from the link-layer header on.
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
@@ -34,14 +34,14 @@ const HEAD: usize = 14;
 /// # }
 /// ```
 ///
-/// Frames go out in the order in which they were committed. One that the kernel refuses (because the
-/// MTU was lowered after it was committed, the interface cannot do what its offload asks for, or the far end
-/// of a veth pair is set to a smaller MTU) is left out and counted in [`rejected`](Self::rejected). For some of these the kernel reports a
-/// full queue each time; such a frame blocks those behind it for up to
-/// [`give_up_after`](crate::inject::InjectorBuilder::give_up_after).
+/// Frames are sent in the order in which they were committed. A frame that the kernel refuses is left out and
+/// counted in [`rejected`](Self::rejected). This happens if the MTU was lowered after the frame was committed, if
+/// the interface cannot do what the frame's offload asks for, or if the far end of a veth pair has a smaller MTU.
+/// For some of these frames the kernel reports a full queue each time; such a frame blocks the frames behind it for
+/// up to [`give_up_after`](crate::inject::InjectorBuilder::give_up_after).
 ///
-/// Dropping the injector hands over what was committed, as far as one kick goes, without waiting. Use
-/// [`close`](Self::close) to wait, and to learn how many frames were left.
+/// Dropping the injector makes one kick to hand over committed frames, without waiting. Use [`close`](Self::close)
+/// to wait, and to learn how many frames were left.
 pub struct Injector {
     // Dropped first: a mapped ring keeps its socket open.
     pub(super) ring: TxRing,
@@ -50,30 +50,30 @@ pub struct Injector {
     index: u32,
     mtu: usize,
     framing: Framing,
-    /// Whether each frame is sent with its offload before it.
+    /// Whether each frame is preceded by its offload header.
     pub(super) has_offloads: bool,
-    /// Whether frames are not kept while the interface is down.
+    /// Whether frames are discarded while the interface is down.
     pub(super) drops_when_down: bool,
-    /// For how long the kernel has not taken the frame at the head.
+    /// How long the kernel has not taken the frame at the head.
     pub(super) patience: HeadPatience,
-    /// Kicks and what ended them; the ring counts frames.
+    /// Counts of kicks and their results; the ring counts frames.
     pub(super) stats: InjectorStats,
-    /// A copy of the statistics for other threads, once a handle was asked for.
+    /// A copy of the statistics for other threads, once a handle exists.
     shared: Option<Arc<Mutex<InjectorStats>>>,
 }
 
-/// Reads an injector's statistics from any thread, also when the injector is gone.
+/// Reads an injector's statistics from any thread, even after the injector is gone.
 #[derive(Debug, Clone)]
 pub struct InjectorStatsHandle(Arc<Mutex<InjectorStats>>);
 
 impl InjectorStatsHandle {
-    /// Running totals, as of the injector's last kick, or of its end.
+    /// Returns the running totals, as of the injector's last kick or of its end.
     pub fn stats(&self) -> InjectorStats {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A bound socket, and what it is bound to.
+/// A bound socket, with its interface.
 pub(super) struct Bound {
     pub(super) socket: OwnedFd,
     pub(super) name: String,
@@ -107,10 +107,11 @@ impl Injector {
         }
     }
 
-    /// A free slot for a frame of `len` bytes; `None` where the ring is full (see
-    /// [`flush`](Self::flush)) or `len` is above [`frame_capacity`](Self::frame_capacity).
+    /// Returns a free slot for a frame of `len` bytes.
     ///
-    /// No system call. The slot holds whatever its last frame left there.
+    /// Returns `None` if the ring is full (see [`flush`](Self::flush)) or `len` exceeds
+    /// [`frame_capacity`](Self::frame_capacity). Makes no system call. The slot still contains the bytes of its
+    /// last frame.
     #[inline]
     pub fn allocate(&mut self, len: usize) -> Option<TxSlot<'_>> {
         if len > self.frame_capacity() {
@@ -119,7 +120,7 @@ impl Injector {
         self.has_vacant().then(|| TxSlot::of(self, len))
     }
 
-    /// Whether there is a free slot.
+    /// Returns whether there is a free slot.
     #[inline]
     pub(crate) fn has_vacant(&mut self) -> bool {
         if self.ring.available() == 0 {
@@ -128,10 +129,10 @@ impl Injector {
         self.ring.available() > 0
     }
 
-    /// Commits a copy of `frame`, kicking and waiting where the ring is full.
+    /// Commits a copy of `frame`; kicks and waits if the ring is full.
     ///
     /// # Errors
-    /// [`Error::FrameLength`]; where the ring is full, as [`flush`](Self::flush).
+    /// [`Error::FrameLength`]; if the ring is full, also the errors of [`flush`](Self::flush).
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.check(frame, frame.len())?;
         self.wait_for_slot()?;
@@ -139,15 +140,16 @@ impl Injector {
         self.commit(frame.len(), Offload::NONE)
     }
 
-    /// Hands every committed frame to the kernel, however many kicks and waits that takes.
+    /// Hands every committed frame to the kernel, with as many kicks and waits as needed.
     ///
-    /// Waits without a limit for room in the send buffer and in the interface's queue, but for a frame that the kernel
-    /// never takes only as long as [`give_up_after`](crate::inject::InjectorBuilder::give_up_after). For a limit, see
-    /// [`flush_timeout`](Self::flush_timeout).
+    /// This waits without a limit for room in the send buffer and in the interface's queue. For a frame that the
+    /// kernel never takes, it waits only as long as
+    /// [`give_up_after`](crate::inject::InjectorBuilder::give_up_after). [`flush_timeout`](Self::flush_timeout) has
+    /// a limit.
     ///
     /// # Errors
-    /// [`Error::LinkDown`] while the interface is down: the frames stay, and go with the first flush
-    /// after it is up. [`Error::InterfaceGone`] once it was removed; [`Error::Os`] otherwise.
+    /// [`Error::LinkDown`] while the interface is down: the frames stay, and are sent with the first flush after it
+    /// is up. [`Error::InterfaceGone`] once the interface was removed; [`Error::Os`] otherwise.
     pub fn flush(&mut self) -> Result<()> {
         self.flush_until(None).map(drop)
     }
@@ -155,7 +157,7 @@ impl Injector {
     /// Flushes for at most `timeout`. Returns whether the kernel has taken every frame; the others stay committed.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
         self.flush_until(Instant::now().checked_add(timeout))
     }
@@ -174,9 +176,11 @@ impl Injector {
         }
     }
 
-    /// Hands over what was committed, waits up to `timeout` until it is sent, closes the socket and returns its final
-    /// statistics. Returns early on an error, such as a link that is down.
-    /// [`abandoned`](InjectorStats::abandoned) counts the frames that the kernel had not taken.
+    /// Hands over committed frames, waits up to `timeout` until they are sent, closes the socket and returns its
+    /// final statistics.
+    ///
+    /// Returns early on an error, such as a link that is down. [`abandoned`](InjectorStats::abandoned) counts the
+    /// frames that the kernel had not taken.
     pub fn close(mut self, timeout: Duration) -> InjectorStats {
         // An error shows in the count of abandoned frames.
         let _ = self.drain(timeout);
@@ -184,14 +188,14 @@ impl Injector {
         self.stats()
     }
 
-    /// A handle to read the statistics from other threads, and after the injector's end.
+    /// Returns a handle to read the statistics from other threads, even after the injector is gone.
     pub fn stats_handle(&mut self) -> InjectorStatsHandle {
         let stats = self.stats();
         let shared = self.shared.get_or_insert_with(|| Arc::new(Mutex::new(stats)));
         InjectorStatsHandle(Arc::clone(shared))
     }
 
-    /// Counts what was committed and will not be sent, and takes it back: no kick comes after this.
+    /// Takes back and counts committed frames that will not be sent: no kick comes after this.
     fn end(&mut self) {
         self.ring.look();
         self.stats.abandoned += self.ring.abandon();
@@ -204,11 +208,11 @@ impl Injector {
         }
     }
 
-    /// Hands every committed frame to the kernel and waits until all of them are sent: whether they
-    /// were, in time.
+    /// Hands every committed frame to the kernel and waits up to `timeout` until all of them are sent. Returns
+    /// whether they were sent in time.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
         let mut backoff = Backoff::new();
@@ -228,70 +232,74 @@ impl Injector {
         }
     }
 
-    /// The longest frame that can be sent now, in bytes: the MTU and the interface's link-layer header (Ethernet's
-    /// 14 bytes; none on a tun or a tunnel of IP), as far as they fit a slot. An Ethernet frame with an 802.1Q tag may
-    /// have 4 bytes more.
+    /// Returns the length of the longest frame that can be sent now, in bytes.
+    ///
+    /// This is the MTU plus the interface's link-layer header (14 bytes for Ethernet; none for a tun or an IP
+    /// tunnel), limited by the size of a slot. An Ethernet frame with an 802.1Q tag may have 4 bytes more.
     #[inline]
     pub fn max_frame_len(&self) -> usize {
         self.frame_capacity().min(self.framing.longest(self.mtu))
     }
 
-    /// Bytes of a slot that a frame may take.
+    /// Returns the bytes of a slot that a frame may use.
     #[inline]
     pub fn frame_capacity(&self) -> usize {
         self.ring.capacity() - self.prefix()
     }
 
-    /// Slots of the ring.
+    /// Returns the number of slots of the ring.
     pub fn frame_count(&self) -> usize {
         self.ring.frame_count()
     }
 
-    /// Slots that are free.
+    /// Returns the number of free slots.
     pub fn available_slots(&mut self) -> usize {
         self.ring.look();
         self.ring.available()
     }
 
-    /// Frames committed that the kernel has not begun to send.
+    /// Returns the number of committed frames that the kernel has not begun to send.
     pub fn pending(&mut self) -> usize {
         self.ring.look();
         self.ring.pending()
     }
 
-    /// Frames committed that the kernel refused: for their length, because of their offload, or without end (see
+    /// Returns the number of committed frames that the kernel refused.
+    ///
+    /// A frame is refused for its length, because of its offload, or after it blocked the ring for too long (see
     /// [`give_up_after`](crate::inject::InjectorBuilder::give_up_after)).
     pub fn rejected(&self) -> u64 {
         self.ring.refused()
     }
 
-    /// Says whether frames are taken back while the interface is down, instead of kept until it is up.
+    /// Sets whether frames are discarded while the interface is down, instead of kept until it is up.
     pub(crate) fn drop_when_down(&mut self, on: bool) {
         self.drops_when_down = on;
     }
 
-    /// Frames taken back so far.
+    /// Returns the number of frames discarded so far.
     pub(crate) fn stale(&self) -> u64 {
         self.ring.discarded()
     }
 
-    /// What happened so far.
+    /// Returns the running totals.
     pub fn stats(&self) -> InjectorStats {
         let (rejected, stale) = (self.ring.refused(), self.ring.discarded());
         let committed = self.ring.committed() + rejected + stale + self.stats.abandoned;
         InjectorStats { committed, rejected, stale, ..self.stats }
     }
 
-    /// The name of the interface, as it was when the injector was opened.
+    /// Returns the name of the interface, as it was when the injector was opened.
     pub fn interface(&self) -> &str {
         &self.name
     }
 
-    /// The next transmit timestamp, if one has arrived; needs
-    /// [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps).
+    /// Returns the next transmit timestamp, if one has arrived.
+    ///
+    /// This requires [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps).
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses to read the error queue.
+    /// [`Error::Os`] if the kernel refuses to read the error queue.
     pub fn read_tx_timestamp(&mut self) -> Result<Option<TxTimestamp>> {
         let stamp = tx_timestamp::read(self.socket.as_fd())
             .map_err(|source| Error::os(Step::ReadTimestamp, source).of(&self.name))?;
@@ -310,14 +318,14 @@ impl Injector {
         self.check(frame, frame.len())
     }
 
-    /// The first `len` bytes of the next free slot, which there is.
+    /// Returns the first `len` bytes of the next free slot, which must exist.
     #[inline]
     pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
         let prefix = self.prefix();
         &mut self.ring.vacant().expect("allocated")[prefix..][..len]
     }
 
-    /// The same, to look at.
+    /// Returns the first `len` bytes of the next free slot for reading.
     #[inline]
     pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
         &self.ring.vacant_ref().expect("allocated")[self.prefix()..][..len]
@@ -336,7 +344,7 @@ impl Injector {
         let frame = self.vacant_bytes(len);
         let (header, wire_len) = (offload.for_sending(frame), offload.wire_len(frame));
         let head: [u8; HEAD] = std::array::from_fn(|at| frame.get(at).copied().unwrap_or(0));
-        // A frame that is split counts as long as its longest segment, but not as shorter than it is.
+        // A frame that will be split counts as long as its longest segment, but never as shorter than it is.
         self.check(&head, if len < self.framing.least { len } else { wire_len })?;
         let prefix = self.prefix();
         self.ring.vacant().expect("allocated")[..prefix].copy_from_slice(&header[..prefix]);
@@ -344,7 +352,7 @@ impl Injector {
         Ok(())
     }
 
-    /// The same, without offloads: only a frame that is long for the interface is looked at.
+    /// Commits a frame on a socket without offloads; examines it only if its length is unusual for the interface.
     #[inline]
     fn commit_plain(&mut self, len: usize, offload: Offload) -> Result<()> {
         if offload != Offload::NONE {
@@ -359,13 +367,13 @@ impl Injector {
         Ok(())
     }
 
-    /// Bytes of a slot before the frame.
+    /// Returns the bytes of a slot before the frame.
     #[inline]
     fn prefix(&self) -> usize {
         if self.has_offloads { Offload::LEN } else { 0 }
     }
 
-    /// Whether a frame of `len` bytes that begins with `head` can be sent.
+    /// Checks whether a frame of `len` bytes that begins with `head` can be sent.
     fn check(&mut self, head: &[u8], len: usize) -> Result<()> {
         let (framing, is_tagged) = (self.framing, self.is_tagged(head));
         let longest =
@@ -380,8 +388,8 @@ impl Injector {
         Err(Error::FrameLength { len, least, most })
     }
 
-    /// Whether the kernel takes so much more of a frame that begins like this. With offloads it does not
-    /// check lengths, so outer tags count too.
+    /// Returns whether the kernel accepts the extra length of a tag for a frame that begins with `head`. With
+    /// offloads it does not check lengths, so outer tags count too.
     fn is_tagged(&self, head: &[u8]) -> bool {
         match head.get(12..14) {
             Some(&[0x81, 0x00]) => true,
@@ -390,7 +398,7 @@ impl Injector {
         }
     }
 
-    /// Learns the interface's MTU anew. With offloads the kernel does not check lengths itself.
+    /// Reads the interface's MTU again. With offloads the kernel does not check lengths itself.
     pub(crate) fn learn_mtu(&mut self) {
         if let Ok(mtu) = Netdev(self.socket.as_fd()).mtu_of(self.index) {
             self.mtu = mtu as usize;
@@ -438,7 +446,7 @@ impl Injector {
 }
 
 impl Injector {
-    /// One kick, if there is anything to hand over, and what it came to.
+    /// Kicks once, if there is anything to hand over, and returns the outcome.
     pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
         self.ring.look();
         if self.ring.pending() == 0 {
@@ -448,7 +456,7 @@ impl Injector {
         self.judge(answer)
     }
 
-    /// What a kick came to: the ring says how far the kernel got, `answer` only why not further.
+    /// Returns the outcome of a kick: the ring shows how far the kernel got, `answer` only why it got no further.
     pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         self.stats.kicks += 1;
         let (before, refused) = (self.ring.pending(), self.ring.refused());
@@ -472,12 +480,14 @@ impl Injector {
         Ok(KickOutcome { stall, has_progressed })
     }
 
-    /// Whether the frame at the head was just refused, because the kernel would not take it for too long, or ever.
+    /// Returns whether the frame at the head was just given up, because the kernel would not take it for too long,
+    /// or never will.
     ///
-    /// One that the interface cannot split, that is not what its offload says (`__dev_direct_xmit` and
-    /// `__dev_queue_xmit`, net/core/dev.c), or that the driver drops (veth, where the far end's MTU is smaller) is
-    /// answered like a full queue, each time anew, and stays at the head (`tpacket_snd`, net/packet/af_packet.c). Some kernels
-    /// (6.12.117) say EINVAL of one that is not what its offload says, and leave it there too.
+    /// The kernel reports a full queue, each time anew, for a frame that the interface cannot split, that does not
+    /// match its offload (`__dev_direct_xmit` and `__dev_queue_xmit`, net/core/dev.c), or that the driver drops
+    /// (veth, if the far end's MTU is smaller); such a frame stays at the head (`tpacket_snd`,
+    /// net/packet/af_packet.c). Some kernels (6.12.117) report EINVAL for a frame that does not match its offload,
+    /// and also leave it there.
     fn gave_up(&mut self, answer: &io::Result<()>, before: usize) -> bool {
         let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
         if self.patience.look(self.ring.progress()) || self.ring.pending() < before {
@@ -505,7 +515,7 @@ impl Injector {
         is_over
     }
 
-    /// Why frames are left.
+    /// Returns why frames are left.
     fn stall_of(&mut self, answer: io::Result<()>, has_progressed: bool) -> Result<Stall> {
         let Err(error) = answer else {
             return Ok(if has_progressed { Stall::Again } else { Stall::Buffer });
@@ -523,14 +533,14 @@ impl Injector {
             Some(libc::ENXIO | libc::ENODEV) => {
                 Err(Error::InterfaceGone { name: self.name.clone() })
             }
-            // Frames were refused, and taken out of the line.
+            // Frames were refused, and removed from the line.
             _ if has_progressed => Ok(Stall::Again),
             _ => Err(Error::os(Step::Kick, error).of(&self.name)),
         }
     }
 }
 
-/// Whether an offload's header asks for nothing.
+/// Returns whether an offload's header asks for nothing.
 fn is_plain(header: [u8; Offload::LEN]) -> bool {
     Offload::read(&header) == Offload::NONE
 }
@@ -559,8 +569,9 @@ impl fmt::Debug for Injector {
     }
 }
 
-/// A free slot of an [`Injector`]: write a frame into it and [`send`](Self::send) it. Dropped unsent,
-/// it stays free.
+/// A free slot of an [`Injector`]: write a frame into it and [`send`](Self::send) it.
+///
+/// If dropped without sending, it stays free.
 #[derive(Debug)]
 pub struct TxSlot<'a> {
     injector: &'a mut Injector,
@@ -569,32 +580,32 @@ pub struct TxSlot<'a> {
 }
 
 impl<'a> TxSlot<'a> {
-    /// The next free slot, which there is.
+    /// Takes the next free slot, which must exist.
     #[inline]
     pub(crate) fn of(injector: &'a mut Injector, len: usize) -> Self {
         Self { injector, len, offload: Offload::NONE }
     }
 
-    /// The bytes of the frame, as many as were asked for.
+    /// Returns the bytes of the frame, with the length requested.
     #[inline]
     pub fn data(&self) -> &[u8] {
         self.injector.vacant_ref(self.len)
     }
 
-    /// The same, to be written.
+    /// Returns the bytes of the frame for writing.
     #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
         let len = self.len;
         self.injector.vacant_bytes(len)
     }
 
-    /// Changes the length of the frame, up to [`Injector::frame_capacity`]; longer is cut to that.
+    /// Changes the length of the frame, limited to [`Injector::frame_capacity`].
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.injector.frame_capacity());
     }
 
-    /// Says what is left to be done to the frame, by the kernel or the card; see
-    /// [`offloads`](crate::inject::InjectorBuilder::offloads). Default nothing.
+    /// Sets the work that is left to the kernel or the card for this frame; see
+    /// [`offloads`](crate::inject::InjectorBuilder::offloads). Default: none.
     pub fn set_offload(&mut self, offload: Offload) {
         self.offload = offload;
     }
@@ -602,8 +613,8 @@ impl<'a> TxSlot<'a> {
     /// Commits the frame.
     ///
     /// # Errors
-    /// [`Error::FrameLength`](crate::Error::FrameLength),
-    /// [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled); the slot stays free then.
+    /// [`Error::FrameLength`](crate::Error::FrameLength) or
+    /// [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled); the slot then stays free.
     #[inline]
     pub fn send(self) -> Result<()> {
         self.injector.commit(self.len, self.offload)

@@ -18,12 +18,12 @@ impl Injector {
     /// Opens an injector with the default options on an interface of this network namespace.
     ///
     /// # Errors
-    /// As [`InjectorBuilder::build`].
+    /// The errors of [`InjectorBuilder::build`].
     pub fn open(interface: &str) -> Result<Self> {
         Self::builder().interface(interface).build()
     }
 
-    /// Options first.
+    /// Returns a builder for an injector with custom options.
     pub fn builder() -> InjectorBuilder {
         InjectorBuilder::new()
     }
@@ -43,9 +43,9 @@ pub struct InjectorBuilder {
     give_up_after: Duration,
 }
 
-/// The least that slots have by default.
+/// The smallest default size of a slot.
 const LEAST_SLOT: usize = 2048;
-/// The longest frame that is left to be split (`GSO_LEGACY_MAX_SIZE`), with a header and a tag.
+/// The longest frame that can be left to be split (`GSO_LEGACY_MAX_SIZE`), with a header and a tag.
 const LONGEST_SEGMENTED: usize = 65_535 + 18;
 
 impl InjectorBuilder {
@@ -62,64 +62,71 @@ impl InjectorBuilder {
         }
     }
 
-    /// The interface to send on. Required.
+    /// Sets the interface to send on. Required.
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// Bytes of a slot: a multiple of 16, of which 32 are header. By default enough for the
-    /// longest frame (by the interface's MTU, or 64 KiB with [`offloads`](Self::offloads)), at least 2048.
+    /// Sets the bytes of a slot: a multiple of 16, of which 32 are header.
+    ///
+    /// Default: enough for the longest frame (by the interface's MTU, or 64 KiB with [`offloads`](Self::offloads)),
+    /// at least 2048.
     pub fn frame_size(mut self, bytes: usize) -> Self {
         self.frame_size = Some(bytes);
         self
     }
 
-    /// Slots of the ring, rounded up to whole blocks. Default 256.
+    /// Sets the number of slots of the ring, rounded up to whole blocks. Default: 256.
     pub fn frame_count(mut self, frames: usize) -> Self {
         self.frame_count = frames;
         self
     }
 
-    /// Whether frames go straight to the driver, past the interface's queueing discipline: faster, and
-    /// dropped by the card where it is full (`PACKET_QDISC_BYPASS`). Default false.
+    /// Sets whether frames bypass the interface's queueing discipline and go straight to the driver
+    /// (`PACKET_QDISC_BYPASS`). Default: false.
+    ///
+    /// This is faster, but the card drops frames when it is full.
     pub fn qdisc_bypass(mut self, on: bool) -> Self {
         self.qdisc_bypass = on;
         self
     }
 
-    /// Whether the kernel says when it handed each frame to the driver; see
-    /// [`Injector::read_tx_timestamp`]. Default false.
+    /// Sets whether the kernel reports when it handed each frame to the driver; see
+    /// [`Injector::read_tx_timestamp`]. Default: false.
     pub fn tx_timestamps(mut self, on: bool) -> Self {
         self.tx_timestamps = on;
         self
     }
 
-    /// Whether frames may leave checksums and segmentation to the kernel or the card
-    /// ([`TxSlot::set_offload`](crate::inject::TxSlot::set_offload), `PACKET_VNET_HDR`). It takes 10 bytes of each
-    /// slot, and frames to be split take slots of up to 64 KiB. Default false.
+    /// Sets whether frames may leave checksums and segmentation to the kernel or the card
+    /// ([`TxSlot::set_offload`](crate::inject::TxSlot::set_offload), `PACKET_VNET_HDR`). Default: false.
     ///
-    /// Together with [`qdisc_bypass`](Self::qdisc_bypass) the kernel splits nothing itself: what the card
-    /// cannot split is refused, after 100 ms.
+    /// This uses 10 bytes of each slot, and frames to be split need slots of up to 64 KiB. Together with
+    /// [`qdisc_bypass`](Self::qdisc_bypass) the kernel splits nothing itself: frames that the card cannot split are
+    /// refused, after 100 ms.
     pub fn offloads(mut self, on: bool) -> Self {
         self.offloads = on;
         self
     }
 
-    /// Bytes of frames that may be under way (`SO_SNDBUFFORCE`, else `SO_SNDBUF`, which the system
-    /// limits). Default twice the ring.
+    /// Sets the bytes of frames that may be under way (`SO_SNDBUFFORCE`, or else `SO_SNDBUF`, which the system
+    /// limits). Default: twice the ring.
     pub fn sndbuf(mut self, bytes: usize) -> Self {
         self.sndbuf = Some(bytes);
         self
     }
 
-    /// How long the first frame in line may block the others while the kernel reports a full queue and has none of our
-    /// frames in it; ten times that while it has some. After that the frame is dropped and counted in
-    /// [`rejected`](Injector::rejected). Default one second; raise it on links slower than about 10 kbit/s.
+    /// Sets how long the first frame in line may block the others while the kernel reports a full queue. Default:
+    /// one second.
     ///
-    /// The kernel gives the same answer for a full queue and for a frame that the driver drops, as veth does if the far
-    /// end's MTU is smaller. The limit is 100 ms at most for a frame with an offload, and for one at least as long as a
-    /// frame that blocked the others within the last ten seconds.
+    /// The limit applies while the kernel has no earlier frames of this injector in its queue; it is ten times as
+    /// long while it has some. After that the frame is dropped and counted in [`rejected`](Injector::rejected).
+    /// Raise the limit on links slower than about 10 kbit/s.
+    ///
+    /// The kernel gives the same answer for a full queue and for a frame that the driver drops, as veth does if the
+    /// far end's MTU is smaller. The limit is 100 ms at most for a frame with an offload, and for a frame at least
+    /// as long as one that blocked the others within the last ten seconds.
     pub fn give_up_after(mut self, patience: Duration) -> Self {
         self.give_up_after = patience;
         self
@@ -127,15 +134,15 @@ impl InjectorBuilder {
 
     /// Opens the socket and its ring.
     ///
-    /// The socket has protocol 0: it receives nothing. The ring is TPACKET_V2: with V3, the kernel
-    /// reads other headers than V2's, and sends nothing while every counter says it did.
+    /// The socket has protocol 0: it receives nothing. The ring is TPACKET_V2: with V3, the kernel expects headers
+    /// other than those of V2, and sends nothing although every counter says it did.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build).
+    /// The errors of [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build).
     pub fn build(self) -> Result<Injector> {
         let opening = trace::opening("injector", self.interface.as_deref());
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
-        // Illegal sizes are told before anything is asked of the kernel.
+        // Invalid sizes are reported before any request to the kernel.
         TxGeometry::new(self.frame_size.unwrap_or(LEAST_SLOT), self.frame_count)?;
         let injector = self.open(name).map_err(|error| error.of(name))?;
         opening.done();
@@ -151,7 +158,7 @@ impl InjectorBuilder {
         let created = sockopt::try_set(socket.as_fd(), sockopt::TX_RING, &geometry.request());
         let mapping = map_ring(socket.as_fd(), created, geometry.ring_bytes())?;
         packet_socket::bind(socket.as_fd(), index, 0).map_err(|error| vanished(error, name))?;
-        // A down interface leaves ENETDOWN on the socket; a kick will say so itself.
+        // A down interface leaves ENETDOWN on the socket; a kick will report that itself.
         packet_socket::take_error(socket.as_fd())?;
         let ring = TxRing::new(mapping, geometry.slots());
         let bound = Bound { socket, name: name.to_owned(), index, framing };
@@ -159,7 +166,7 @@ impl InjectorBuilder {
         Ok(Injector::new(ring, bound, mtu, self.offloads, patience))
     }
 
-    /// The interface's MTU, and what it takes beyond that.
+    /// Returns the interface's MTU, and the length it accepts beyond that.
     fn ask(&self, socket: BorrowedFd<'_>, name: &str) -> Result<(usize, Framing)> {
         let asker = Netdev(socket);
         let failed =
@@ -169,7 +176,7 @@ impl InjectorBuilder {
         Ok((mtu, Framing::of_hardware(hardware)))
     }
 
-    /// Bytes of a slot.
+    /// Returns the bytes of a slot.
     fn slot_size(&self, mtu: usize, framing: Framing) -> usize {
         self.frame_size.unwrap_or_else(|| {
             let longest = framing.longest_tagged(mtu);
@@ -191,7 +198,7 @@ impl InjectorBuilder {
         if self.tx_timestamps {
             sockopt::set(socket, sockopt::TIMESTAMPING, &tx_timestamp::SOFTWARE)?;
         }
-        // Where the system allows less, the kernel takes the ring in several goes.
+        // If the system allows less, the kernel takes the ring in several steps.
         let bytes = self.sndbuf.unwrap_or(2 * geometry.ring_bytes());
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         if sockopt::try_set(socket, sockopt::SNDBUF_FORCE, &bytes).is_err() {

@@ -1,4 +1,4 @@
-//! Which network namespace a capture is in.
+//! The network namespace of a capture.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -11,40 +11,41 @@ use crate::sys::netns;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NetNs {
-    /// By the name that `ip netns add` gave it.
+    /// The name that `ip netns add` gave it.
     Name(String),
-    /// That of a process, such as a container's first.
+    /// The id of a process in it, such as the first process of a container.
     Pid(u32),
-    /// By any file that stands for it.
+    /// The path of any file that refers to it.
     Path(PathBuf),
 }
 
 impl NetNs {
-    /// By the name that `ip netns add` gave it.
+    /// Selects a namespace by the name that `ip netns add` gave it.
     pub fn name(name: impl Into<String>) -> Self {
         Self::Name(name.into())
     }
 
-    /// That of a process.
+    /// Selects the namespace of a process.
     pub fn pid(pid: u32) -> Self {
         Self::Pid(pid)
     }
 
-    /// By any file that stands for it.
+    /// Selects a namespace by the path of any file that refers to it.
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self::Path(path.into())
     }
 
     fn file(&self) -> PathBuf {
         match self {
-            // Of what is no name of a file there is none.
+            // A name that is not a valid file name matches no file.
             Self::Name(name) => PathBuf::from("/run/netns").join(name.replace('/', "\u{fffd}")),
             Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             Self::Path(path) => path.clone(),
         }
     }
 
-    /// What `work` returns in there: a socket made in it stays in it, and works from everywhere.
+    /// Runs `work` in the namespace and returns its result. A socket created there stays there, and works from
+    /// everywhere.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = self.file();
         let fault = |source| Error::os(Step::EnterNamespace, source).of(path.display());

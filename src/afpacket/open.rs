@@ -8,8 +8,8 @@
 //!   promiscuous, join group   joining needs a bound, running socket
 //!   open_intake               the real filter: the first packet passes
 //! ```
-//! In any other order the first blocks hold packets of other interfaces, unfiltered, or a fanout
-//! group hands packets to a member that is not ready.
+//! Any other order lets packets of other interfaces into the first blocks, unfiltered, or makes a fanout group hand
+//! packets to a member that is not ready.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,20 +31,18 @@ use crate::trace;
 impl CaptureBuilder {
     /// Opens the socket and its ring.
     ///
-    /// A down interface is no error: packets come once it is up. (Older kernels do not let a socket
-    /// on it join a fanout group.)
+    /// A down interface is not an error: packets arrive once it is up. (Older kernels do not let a socket on such
+    /// an interface join a fanout group.)
     ///
     /// # Errors
     /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing),
-    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface),
-    /// [`Error::Geometry`](crate::Error::Geometry) before anything is asked of the kernel;
-    /// [`Error::RingTooLarge`](crate::Error::RingTooLarge) and
-    /// [`Error::Fanout`](crate::Error::Fanout) with their reasons; and
-    /// [`Error::Os`](crate::Error::Os) naming the step, above all opening the socket without
-    /// `CAP_NET_RAW`.
+    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface), [`Error::Geometry`](crate::Error::Geometry)
+    /// before any request to the kernel; [`Error::RingTooLarge`](crate::Error::RingTooLarge) and
+    /// [`Error::Fanout`](crate::Error::Fanout) with their reasons; and [`Error::Os`](crate::Error::Os) with the
+    /// step that failed, most often opening the socket without `CAP_NET_RAW`.
     pub fn build(self) -> Result<Capture> {
         let opening = trace::opening("capture", self.interface.as_deref());
-        Plan::new(&self)?; // what is wrong with it is said before anything is asked of the kernel
+        Plan::new(&self)?; // invalid options are reported before any request to the kernel
         let mut capture = self.open_closed(self.open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
             capture.join(&membership).map_err(|error| self.named(error))?;
@@ -54,12 +52,12 @@ impl CaptureBuilder {
         Ok(capture)
     }
 
-    /// The socket that [`open_closed`](Self::open_closed) wants.
+    /// Opens the socket for [`open_closed`](Self::open_closed).
     ///
-    /// A step of its own, because the kernel numbers a group's members anew, in the order in which
-    /// their sockets were made, when the interface goes down and up.
+    /// This is a separate step: when the interface goes down and up, the kernel renumbers a group's members in the
+    /// order in which their sockets were created.
     pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
-        // A socket is of the namespace that it is made in, and all else is asked of the socket.
+        // A socket belongs to the namespace in which it is created, and all other requests go through the socket.
         let opened = match &self.netns {
             Some(netns) => netns.within(packet_socket::open),
             None => packet_socket::open(),
@@ -67,7 +65,7 @@ impl CaptureBuilder {
         opened.map_err(|error| self.named(error))
     }
 
-    /// The error, with the interface's name.
+    /// Adds the interface's name to the error.
     fn named(&self, error: Error) -> Error {
         match &self.interface {
             Some(name) => error.of(name),
@@ -75,14 +73,14 @@ impl CaptureBuilder {
         }
     }
 
-    /// As [`build`](Self::build), but in no group yet, and no packet gets in until
+    /// Opens like [`build`](Self::build), but joins no group, and no packet gets in until
     /// [`open_intake`](Capture::open_intake).
     pub(crate) fn open_closed(&self, socket: OwnedFd) -> Result<Capture> {
         Plan::new(self)?.open(socket).map_err(|error| self.named(error))
     }
 }
 
-/// What to open, checked: nothing was asked of the kernel yet.
+/// A checked plan of what to open; no request has been made to the kernel yet.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     options: &'a CaptureBuilder,
@@ -103,7 +101,7 @@ impl<'a> Plan<'a> {
         Ok(Self { options, name, geometry })
     }
 
-    /// The geometry, with frames for the packets of the interface.
+    /// Returns the geometry, with frames sized for the packets of the interface.
     fn geometry(&self, asker: Netdev<'_>) -> Result<RxGeometry> {
         let sizes = self.options.sizes;
         if sizes.layout == RingLayout::Blocks || sizes.frame_size.is_some() {
@@ -136,7 +134,7 @@ impl<'a> Plan<'a> {
         socket.close_intake()?;
         packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)
             .map_err(|error| vanished(error, name))?;
-        // A down interface leaves ENETDOWN on the socket: it belongs to nobody's wait.
+        // A down interface leaves ENETDOWN on the socket, which no later wait should report.
         packet_socket::take_error(socket.as_fd())?;
         if options.promiscuous {
             packet_socket::promiscuous(socket.as_fd(), index)?;
@@ -159,9 +157,9 @@ pub(super) fn index_of(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
     })
 }
 
-/// An error where the interface has no clock that stamps what it receives.
+/// Returns an error if the interface has no clock that timestamps received packets.
 fn check_clock(asker: Netdev<'_>, name: &str) -> Result<()> {
-    // A driver that cannot be asked has none.
+    // A driver that cannot be asked has no clock.
     match asker.rx_stamps(name).unwrap_or((false, false)) {
         (true, _) => Ok(()),
         (false, has_software) => {
@@ -170,7 +168,7 @@ fn check_clock(asker: Netdev<'_>, name: &str) -> Result<()> {
     }
 }
 
-/// What the interface's packets begin with.
+/// Returns the link-layer header of the interface's packets.
 fn link_of(socket: BorrowedFd<'_>, name: &str) -> Result<Option<LinkType>> {
     let hardware = Netdev(socket).hardware(name);
     let hardware = hardware.map_err(|source| Error::os(Step::QueryInterface("kind"), source));
@@ -231,7 +229,7 @@ fn create_ring(
     map_ring(socket, created, geometry.ring_bytes())
 }
 
-/// Maps a ring of `bytes` bytes, given what creating it came to.
+/// Maps a ring of `bytes` bytes; `created` is the result of creating it.
 pub(super) fn map_ring(
     socket: BorrowedFd<'_>,
     created: io::Result<()>,

@@ -1,7 +1,8 @@
-//! Leaving out what the host itself sends, in a fanout group: the kernel does that since 6.2, before it a filter does.
+//! Leaves packets that this host sends out of a fanout group: the kernel does so since 6.2; before that, a filter
+//! does.
 //!
-//! Before 6.2 the kernel takes the group's flag and does nothing (`fanout_add`, net/packet/af_packet.c): a bridge on
-//! several shards would forward its own frames. So the flag is tried, on the loopback.
+//! Before 6.2 the kernel accepts the group's flag and ignores it (`fanout_add`, net/packet/af_packet.c): a bridge
+//! on several shards would forward its own frames. So the flag is tested on the loopback interface.
 
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
@@ -11,17 +12,17 @@ use crate::sys::cbpf::{self, BpfInsn};
 use crate::sys::netdev::Netdev;
 use crate::sys::packet_socket;
 
-/// An EtherType for local experiments (IEEE 802): nobody takes such a packet.
+/// An EtherType for local experiments (IEEE 802): no protocol accepts such a packet.
 const EXPERIMENT: u16 = 0x88b5;
 const PACKET_OUTGOING: u32 = 4; // linux/if_packet.h
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE` (linux/filter.h): where a load finds the packet's direction.
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE` (linux/filter.h): the offset from which a load reads the packet's direction.
 const DIRECTION: u32 = 0xffff_f004;
 
 const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
 const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 
-/// `program`, of packets that this host has not sent.
+/// Returns `program` preceded by instructions that drop packets sent by this host.
 pub(super) fn without_outgoing(program: &[BpfInsn]) -> Vec<BpfInsn> {
     let mut all = vec![
         BpfInsn { code: LOAD_BYTE, jt: 0, jf: 0, k: DIRECTION },
@@ -32,8 +33,10 @@ pub(super) fn without_outgoing(program: &[BpfInsn]) -> Vec<BpfInsn> {
     all
 }
 
-/// Whether this kernel leaves outgoing packets out of a group that asks for it. Tried once per process; false as long as
-/// that cannot be tried, as where the loopback is down.
+/// Returns whether this kernel leaves outgoing packets out of a group that asks for it.
+///
+/// This is tested once per process. Returns false as long as it cannot be tested, for example while the loopback
+/// interface is down.
 pub(super) fn are_left_out_by_groups() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     if let Some(known) = KNOWN.get() {
@@ -45,8 +48,8 @@ pub(super) fn are_left_out_by_groups() -> bool {
     }
 }
 
-/// Sends a packet, and looks whether a group of one socket gets the copy for those who watch what is sent. The kernel
-/// hands that over before the call returns (`dev_queue_xmit_nit`).
+/// Sends a packet and checks whether a group of one socket gets the copy for observers of outgoing packets. The
+/// kernel delivers that copy before the call returns (`dev_queue_xmit_nit`).
 fn try_on_loopback() -> Option<bool> {
     let (member, sender) = (packet_socket::open().ok()?, packet_socket::open().ok()?);
     let index = Netdev(member.as_fd()).index("lo").ok()?;

@@ -1,4 +1,4 @@
-//! The socket behind a capture: its totals, its link, its intake.
+//! The socket behind a capture: its totals, its link, and its intake.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,8 @@ use crate::sys::{packet_socket, sockopt};
 
 /// A bound packet socket.
 ///
-/// Shared by its capture, by readers of its statistics for the moment of reading, and by whoever
-/// must keep it in its fanout group a little longer.
+/// It is shared by its capture, by readers of its statistics while they read, and by code that must keep it in its
+/// fanout group a little longer.
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: OwnedFd,
@@ -25,7 +25,7 @@ pub(crate) struct Socket {
     intake: Intake,
 }
 
-/// Running totals: the kernel's, which it clears when read, and ours.
+/// Running totals: those of the kernel, which clears them on each read, and those of this crate.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     kernel: Mutex<KernelTotals>,
@@ -41,8 +41,7 @@ struct KernelTotals {
     freezes: u64,
 }
 
-/// How many batches go by, while packets are being dropped, between two readings of the kernel's
-/// counters.
+/// Number of batches between two reads of the kernel's counters while packets are being dropped.
 const LOSING_BATCHES: u64 = 256;
 
 /// Whether the interface passes packets.
@@ -74,12 +73,12 @@ impl Socket {
         self.intake.open(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
-    /// Lets no further packet in, uncounted; those in the ring stay.
+    /// Closes the intake: further packets are not counted; packets in the ring stay.
     pub(crate) fn close_intake(&self) -> Result<()> {
         self.intake.close(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
-    /// Changes what decides of packets.
+    /// Replaces the filter that decides about packets.
     pub(super) fn set_decider(&self, decider: SocketFilter) -> Result<()> {
         self.intake.set(self.fd.as_fd(), decider).map_err(|error| error.of(&self.name))
     }
@@ -96,10 +95,10 @@ impl Socket {
         self.intake.lock_filter(self.fd.as_fd()).map_err(|error| error.of(&self.name))
     }
 
-    /// Looks whether the interface is up, down or gone, and takes the socket's pending error.
+    /// Checks whether the interface is up, down or gone, and takes the socket's pending error.
     ///
-    /// `packet_notifier` reports going down once, and unregistering after that not at all: it only
-    /// sets the socket's index to -1. So somebody must look again while the link is down.
+    /// `packet_notifier` reports a link going down once, and a later removal of the interface not at all: it only
+    /// sets the socket's index to -1. So the link must be checked repeatedly while it is down.
     pub(crate) fn check_link(&self) -> Result<Link> {
         let error = packet_socket::take_error(self.fd.as_fd())?;
         if packet_socket::is_orphaned(self.fd.as_fd()) {
@@ -111,8 +110,8 @@ impl Socket {
             }
             _ => {}
         }
-        // Asked last: a socket whose interface has IFF_UP is hooked up again, or will be before
-        // the next notification, so its next going down is reported.
+        // Asked last: a socket whose interface has IFF_UP is hooked up again, or will be before the next
+        // notification, so that the next time it goes down is reported.
         Ok(if self.is_up() { Link::Up } else { Link::Down })
     }
 
@@ -129,17 +128,17 @@ impl AsFd for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // What happened since the last reading must not be lost to those who still hold a handle.
+        // Handles that still exist must not miss what happened since the last read.
         let _ = self.stats();
     }
 }
 
 impl Totals {
-    /// Counts a delivered batch; true now and then, when the kernel's counters, 32 bits wide, are
-    /// to be read before they can wrap.
+    /// Counts a delivered batch. Returns true from time to time, when the kernel's 32-bit counters should be read
+    /// before they can wrap.
     #[inline]
     pub(super) fn count_batch(&self, packets: u64, is_losing: bool) -> bool {
-        // Relaxed, and no read-modify-write: one writer, the owner of the capture; statistics.
+        // Relaxed, and no read-modify-write: the owner of the capture is the only writer, and these are statistics.
         let before = self.delivered.load(Ordering::Relaxed);
         let batches = self.batches.load(Ordering::Relaxed) + 1;
         self.delivered.store(before + packets, Ordering::Relaxed);
@@ -148,7 +147,7 @@ impl Totals {
         many_delivered || (is_losing && batches.is_multiple_of(LOSING_BATCHES))
     }
 
-    /// Adds what the kernel counted since the last reading, and returns all totals.
+    /// Adds what the kernel has counted since the last read, and returns all totals.
     fn refresh(&self, socket: BorrowedFd<'_>) -> Result<CaptureStats> {
         let mut kernel = self.lock();
         let fresh: libc::tpacket_stats_v3 = sockopt::get(socket, sockopt::STATISTICS)?;
@@ -163,7 +162,7 @@ impl Totals {
     }
 
     fn lock(&self) -> MutexGuard<'_, KernelTotals> {
-        // Nothing panics while it is held; the figures are sound even if something did.
+        // No code panics while it is held; even if some did, the figures would be sound.
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,7 +180,7 @@ impl Totals {
 
 /// Reads a capture's statistics from any thread, without disturbing the data path.
 ///
-/// It does not keep the socket open; once that is closed, the last totals stay readable.
+/// The handle does not keep the socket open; once that is closed, the last totals stay readable.
 #[derive(Debug, Clone)]
 pub struct StatsHandle {
     totals: Arc<Totals>,
@@ -193,10 +192,10 @@ impl StatsHandle {
         Self { totals: Arc::clone(&socket.totals), socket: Arc::downgrade(socket) }
     }
 
-    /// The totals now: one system call while the socket is open, none afterwards.
+    /// Returns the current totals: one system call while the socket is open, none afterwards.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `PACKET_STATISTICS`.
+    /// [`Error::Os`] if the kernel refuses `PACKET_STATISTICS`.
     pub fn stats(&self) -> Result<CaptureStats> {
         match self.socket.upgrade() {
             Some(socket) => socket.stats(),
@@ -205,10 +204,10 @@ impl StatsHandle {
     }
 }
 
-/// Changes a capture's filter from any thread, while packets come in. Got from
+/// Changes a capture's filter from any thread, while packets come in. Created by
 /// [`Capture::filter_handle`](crate::Capture::filter_handle).
 ///
-/// It does not keep the socket open; once that is closed, it does nothing.
+/// The handle does not keep the socket open; once that is closed, it does nothing.
 #[derive(Debug, Clone)]
 pub struct FilterHandle(Weak<Socket>);
 
@@ -217,18 +216,18 @@ impl FilterHandle {
         Self(Arc::downgrade(socket))
     }
 
-    /// As [`Capture::set_filter`](crate::Capture::set_filter).
+    /// Replaces the filter; see [`Capture::set_filter`](crate::Capture::set_filter).
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Capture::set_filter`](crate::Capture::set_filter).
     pub fn set(&self, filter: &BpfFilter) -> Result<()> {
         self.change(SocketFilter::Classic(filter.clone()))
     }
 
-    /// As [`Capture::clear_filter`](crate::Capture::clear_filter).
+    /// Removes the filter; see [`Capture::clear_filter`](crate::Capture::clear_filter).
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Capture::clear_filter`](crate::Capture::clear_filter).
     pub fn clear(&self) -> Result<()> {
         self.change(SocketFilter::Nobody)
     }

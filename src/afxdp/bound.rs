@@ -1,8 +1,8 @@
-//! What both halves of a socket have in common: the descriptor, and what it is bound to.
+//! The part that both halves of a socket share: the descriptor, and its interface and queue.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::metadata::Asks;
@@ -13,33 +13,34 @@ use crate::interface::TagTaker;
 use crate::packet::{Framing, Timestamp};
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
-use crate::stats::XdpStats;
+use crate::stats::{Counter, XdpStats};
 use crate::sys::netdev::Netdev;
 use crate::sys::xdp;
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
 pub(super) struct Bound {
-    /// Kept for receivers of its frames, also when its sender is gone. Before the socket: it pins that.
+    /// Kept for receivers of its frames, even after its sender is gone. Dropped before the socket, as the mapped
+    /// ring keeps the socket open.
     completions: OnceLock<Arc<Completions>>,
     socket: OwnedFd,
     umem: Arc<Umem>,
     share: u32,
     orphans: Arc<Orphans>,
-    /// Where the UMEM has more sockets than this.
+    /// Present if the UMEM has more than one socket.
     probe: Option<QueueProbe>,
-    /// Of the namespace that the socket is in: it answers no questions itself.
+    /// A socket for queries in the same namespace: an AF_XDP socket cannot answer them itself.
     asker: OwnedFd,
-    /// Whether the program sends packets here.
+    /// Whether the program redirects packets to this socket.
     is_open: AtomicBool,
     pub(super) name: String,
     pub(super) index: u32,
     pub(super) queue: u32,
     /// The kind of interface (`ARPHRD_*`).
     pub(super) hardware: u16,
-    /// Where VLAN tags of its packets may be lost.
+    /// Where VLAN tags of its packets may be removed.
     tag_taker: TagTaker,
-    /// What it takes beyond its MTU.
+    /// The frame lengths that the interface accepts, relative to its MTU.
     pub(super) framing: Framing,
     pub(super) is_zerocopy: bool,
     /// Whether it has an RX ring.
@@ -52,7 +53,7 @@ pub(super) struct Bound {
     pub(super) _membership: Option<OwnedFd>,
 }
 
-/// What a [`Bound`] is made of.
+/// The parts from which a [`Bound`] is built.
 pub(super) struct Parts {
     pub(super) socket: OwnedFd,
     pub(super) asker: OwnedFd,
@@ -100,29 +101,29 @@ impl Bound {
         self.completions.get_or_init(|| Arc::clone(completions));
     }
 
-    /// Brings home this UMEM's frames from sockets that are closed, where the kernel has let go of them.
+    /// Brings back this UMEM's frames from closed sockets once the kernel has released them.
     pub(super) fn bring_home(&self) {
         self.orphans.bring_home(&self.umem);
     }
 
-    /// An error where VLAN tags of its packets are beside their bytes.
+    /// Returns an error if VLAN tags are delivered outside of the packets' bytes.
     pub(super) fn check_tags(&self) -> Result<()> {
         self.tag_taker.stripping(Netdev(self.asker.as_fd())).refuse(&self.name)
     }
 
-    /// Where its packets come from, as far as it is the same for all.
+    /// Returns the origin of its packets, as far as it is the same for all.
     pub(super) fn seen_now(&self) -> Seen {
         Seen { time: Timestamp::now(), hardware: self.hardware, interface_index: self.index }
     }
 
-    /// The interface's MTU: the most bytes behind a frame's link-layer header.
+    /// Returns the interface's MTU: the most bytes after a frame's link-layer header.
     pub(super) fn mtu(&self) -> Result<u32> {
         Netdev(self.asker.as_fd())
             .mtu_of(self.index)
             .map_err(|source| self.failed(Step::QueryInterface("MTU"), source))
     }
 
-    /// An error of this socket.
+    /// Returns an error that names this socket.
     pub(super) fn failed(&self, step: Step, source: io::Error) -> Error {
         Error::os(step, source).of(format_args!("{}, queue {}", self.name, self.queue))
     }
@@ -131,7 +132,7 @@ impl Bound {
         self.socket.as_fd()
     }
 
-    /// Looks whether the interface is still there, whatever its name is now.
+    /// Checks whether the interface still exists, even under another name.
     pub(super) fn check_link(&self) -> Result<()> {
         match Netdev(self.asker.as_fd()).exists(self.index) {
             true => Ok(()),
@@ -139,7 +140,7 @@ impl Bound {
         }
     }
 
-    /// Has the program send this queue's packets here.
+    /// Makes the program redirect this queue's packets here.
     pub(super) fn open_intake(&self) -> Result<()> {
         let Some(program) = &self.program else { return Ok(()) };
         program.register(self.queue, self.fd())?;
@@ -147,12 +148,12 @@ impl Bound {
         Ok(())
     }
 
-    /// Has the program send no more packets here.
+    /// Stops the program from redirecting packets here.
     pub(super) fn close_intake(&self) {
         if let Some(program) = &self.program
             && self.is_open.swap(false, Ordering::Relaxed)
         {
-            program.unregister(self.queue); // others may go on with it
+            program.unregister(self.queue); // other sockets may still use the program
         }
     }
 }
@@ -165,39 +166,22 @@ impl Drop for Bound {
     }
 }
 
-/// A figure that one thread counts and any reads.
-#[derive(Debug, Default)]
-pub(super) struct Figure(AtomicU64);
-
-impl Figure {
-    /// Only ever called by the half whose figure it is.
-    #[inline]
-    pub(super) fn add(&self, more: u64) {
-        // Relaxed: figures order nothing. One writer, so nothing is lost between load and store.
-        self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What the halves of a socket count.
+/// The counters of both halves of a socket.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
-    pub(super) delivered: Figure,
-    pub(super) batches: Figure,
-    pub(super) rx_malformed: Figure,
-    pub(super) committed: Figure,
+    pub(super) delivered: Counter,
+    pub(super) batches: Counter,
+    pub(super) rx_malformed: Counter,
+    pub(super) committed: Counter,
     /// Frames that were never committed.
-    pub(super) not_forwarded: Figure,
-    /// Frames that were committed, and that the kernel took and did not send.
-    pub(super) send_failed: Figure,
-    /// Frames that were committed, and that the kernel had not taken at the end.
-    pub(super) abandoned: Figure,
-    pub(super) kicks: Figure,
-    pub(super) tx_malformed: Figure,
-    /// What the kernel had counted when the socket went.
+    pub(super) not_forwarded: Counter,
+    /// Committed frames that the kernel took but did not send.
+    pub(super) send_failed: Counter,
+    /// Committed frames that the kernel had not taken at the end.
+    pub(super) abandoned: Counter,
+    pub(super) kicks: Counter,
+    pub(super) tx_malformed: Counter,
+    /// The kernel's counters when the socket was closed.
     last: OnceLock<XdpStats>,
 }
 
@@ -220,7 +204,7 @@ impl Figures {
         self.last.get_or_init(|| kernel);
     }
 
-    /// Waits for the thread that drops the socket to have written them.
+    /// Waits until the thread that drops the socket has stored the kernel's counters, and returns them.
     fn last(&self) -> XdpStats {
         loop {
             match self.last.get() {
@@ -231,11 +215,11 @@ impl Figures {
     }
 }
 
-/// Reads an AF_XDP socket's statistics from any thread, also when the socket is gone.
+/// Reads an AF_XDP socket's statistics from any thread, even after the socket is gone.
 #[derive(Debug, Clone)]
 pub struct XdpStatsHandle {
     figures: Arc<Figures>,
-    /// Weak: whoever only watches does not keep the queue in use.
+    /// Weak, so that an observer does not keep the queue in use.
     bound: Weak<Bound>,
 }
 
@@ -244,10 +228,10 @@ impl XdpStatsHandle {
         Self { figures: Arc::clone(&bound.figures), bound: Arc::downgrade(bound) }
     }
 
-    /// Running totals of both halves. One system call; resets nothing.
+    /// Returns the running totals of both halves. Makes one system call and resets nothing.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) where the kernel refuses `XDP_STATISTICS`.
+    /// [`Error::Os`](crate::Error::Os) if the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         match self.bound.upgrade() {
             Some(bound) => bound.stats(),
@@ -268,7 +252,7 @@ impl Bound {
             rx_invalid: kernel.rx_invalid_descs,
             tx_invalid: kernel.tx_invalid_descs,
             rx_ring_full: kernel.rx_ring_full,
-            // Of a socket that only sends it is empty, always.
+            // The fill ring of a socket that only sends is always empty.
             fill_ring_empty: if self.receives { kernel.rx_fill_ring_empty_descs } else { 0 },
             tx_ring_empty: kernel.tx_ring_empty_descs,
             ..XdpStats::default()
@@ -276,7 +260,7 @@ impl Bound {
     }
 }
 
-/// What a socket was opened with.
+/// The state with which a socket was opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(super) umem: Arc<Umem>,
@@ -286,7 +270,7 @@ pub(crate) struct Shared {
     pub(super) multi_buffer: bool,
 }
 
-/// The same in the hands of a builder, which does not keep that socket.
+/// The state of `Shared` as a builder holds it, without keeping the socket open.
 #[derive(Debug, Clone)]
 pub(super) struct SharedUmem {
     pub(super) umem: Arc<Umem>,

@@ -10,19 +10,22 @@ use super::socket::XdpSocket;
 use crate::error::{Error, GeometryError, Result};
 use crate::options::BusyPoll;
 
-/// What a socket is for.
+/// The direction in which a socket works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum XdpMode {
-    /// Receiving: all frames of the UMEM.
+    /// Receiving only: it gets all frames of the UMEM.
     Rx,
-    /// Sending: all frames of the UMEM. Needs no right but `CAP_NET_RAW`, and no program, except where a driver sends without
-    /// copies only beside one; a `program` that is given is kept attached.
+    /// Sending only: it gets all frames of the UMEM.
+    ///
+    /// This needs no privilege but `CAP_NET_RAW`. It needs no program, except for drivers that send without copies
+    /// only while one is attached; a `program` that is set is kept attached.
     Tx,
-    /// Both: half of the frames each.
+    /// Receiving and sending, with half of the frames each.
     #[default]
     RxTx,
-    /// Both, with so many frames each, instead of [`frame_count`](XdpSocketBuilder::frame_count).
+    /// Receiving and sending, with these numbers of frames instead of
+    /// [`frame_count`](XdpSocketBuilder::frame_count).
     Custom {
         /// Frames to receive into.
         rx_frames: u32,
@@ -32,7 +35,7 @@ pub enum XdpMode {
 }
 
 impl XdpMode {
-    /// Of `count` frames, how many to receive into, and to send from.
+    /// Returns how many of `count` frames are for receiving, and how many for sending.
     fn share_out(self, count: u32) -> (u32, u32) {
         match self {
             Self::Rx => (count, 0),
@@ -47,26 +50,27 @@ impl XdpMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum CopyMode {
-    /// Not where the driver can do without; [`XdpSocket::is_zerocopy`] says.
+    /// Zero-copy if the driver supports it, otherwise copy; [`XdpSocket::is_zerocopy`] tells which.
     #[default]
     Auto,
-    /// Copied.
+    /// Packets are copied.
     Copy,
-    /// Not copied, or an error.
+    /// Zero-copy, or an error.
     ZeroCopy,
 }
 
-/// Whether the UMEM is in huge pages (`MAP_HUGETLB`), which spares the card's driver and the copying kernel most
-/// of the page tables.
+/// Whether the UMEM is in huge pages (`MAP_HUGETLB`).
+///
+/// Huge pages save the card's driver and the copying kernel most of the page tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum HugePages {
-    /// In pages of the usual size.
+    /// Pages of the usual size.
     #[default]
     No,
-    /// In huge pages if there are enough; [`XdpSocket::has_huge_pages`] says.
+    /// Huge pages if there are enough; [`XdpSocket::has_huge_pages`] tells.
     Try,
-    /// In huge pages, or an error.
+    /// Huge pages, or an error.
     Require,
 }
 
@@ -74,31 +78,32 @@ pub enum HugePages {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum TxChecksum {
-    /// They may not, and have all of their bytes for themselves.
+    /// No checksum offload; frames keep their full capacity.
     #[default]
     Off,
-    /// By the card, or by the kernel where the driver copies and cannot. On veth, by nobody: the far end is told
-    /// that it is still to do.
+    /// Checksums computed by the card, or by the kernel in copy mode if the card cannot.
+    ///
+    /// On veth nothing computes them: the far end is told that they are still missing.
     Card,
-    /// By the kernel (`XDP_UMEM_TX_SW_CSUM`); for tests, and only where packets are copied.
+    /// Checksums computed by the kernel (`XDP_UMEM_TX_SW_CSUM`); for tests, and only if packets are copied.
     Software,
 }
 
-/// The most frames of a UMEM: the kernel takes more, and the memory for them.
+/// The number of frames that a UMEM may have. The kernel would accept more, and the memory they need.
 const FRAMES: RangeInclusive<u32> = 64..=1 << 16;
-/// What must be left of a frame: the kernel's own headroom, the end of an skb, and a least frame.
+/// Bytes that must be left of a frame: the kernel's own headroom, the end of an skb, and a minimal frame.
 const NOT_HEADROOM: u32 = 1024;
 
 impl XdpSocket {
     /// Opens queue 0 of an interface with the default options.
     ///
     /// # Errors
-    /// As [`XdpSocketBuilder::build`].
+    /// The errors of [`XdpSocketBuilder::build`].
     pub fn open(interface: &str) -> Result<Self> {
         Self::builder().interface(interface).build()
     }
 
-    /// Options first.
+    /// Returns a builder for a socket with custom options.
     pub fn builder() -> XdpSocketBuilder {
         XdpSocketBuilder::new()
     }
@@ -127,7 +132,7 @@ pub struct XdpSocketBuilder {
     tx_timestamps: bool,
     pub(super) shares: u32,
     pub(super) shared: Option<SharedUmem>,
-    /// Whether no packets come in until its owner says so.
+    /// Whether no packets come in until the owner opens the intake.
     pub(super) is_closed: bool,
 }
 
@@ -157,157 +162,172 @@ impl XdpSocketBuilder {
         }
     }
 
-    /// The interface. Required.
+    /// Sets the interface. Required.
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// The queue, from 0. Default 0.
+    /// Sets the queue, counted from 0. Default: 0.
     pub fn queue_id(mut self, queue: u32) -> Self {
         self.queue = queue;
         self
     }
 
-    /// Bytes of a frame: 2048 or 4096. Default 4096. The kernel keeps 256 of them free before a packet.
+    /// Sets the bytes of a frame: 2048 or 4096. Default: 4096. The kernel keeps 256 of them free before a packet.
     pub fn frame_size(mut self, bytes: u32) -> Self {
         self.frame_size = bytes;
         self
     }
 
-    /// Frames of the UMEM: a power of two from 64 to 65,536. Default 4096, which is 16 MiB. With
-    /// [`shared_umem`](Self::shared_umem) it is what that UMEM's first socket was built with.
+    /// Sets the number of frames of the UMEM: a power of two from 64 to 65,536. Default: 4096, which is 16 MiB.
+    ///
+    /// With [`shared_umem`](Self::shared_umem) this value is ignored: the number with which that UMEM's first
+    /// socket was built applies.
     pub fn frame_count(mut self, frames: u32) -> Self {
         self.frame_count = frames;
         self
     }
 
-    /// What it is for. Default both.
+    /// Sets whether the socket receives, sends, or both. Default: both.
     pub fn mode(mut self, mode: XdpMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Whether packets are copied. Default only where the driver cannot do without.
+    /// Sets whether packets are copied. Default: only if the driver does not support zero-copy.
     pub fn copy_mode(mut self, mode: CopyMode) -> Self {
         self.copy_mode = mode;
         self
     }
 
-    /// Whether the driver may sleep and be woken (`XDP_USE_NEED_WAKEUP`). Default true.
+    /// Sets whether the driver may sleep until it is woken (`XDP_USE_NEED_WAKEUP`). Default: true.
     pub fn need_wakeup(mut self, on: bool) -> Self {
         self.need_wakeup = on;
         self
     }
 
-    /// How the program is attached that this socket brings. Default in the driver, if it can.
+    /// Sets how the program that this socket loads is attached. Default: in the driver if possible, otherwise in
+    /// the stack.
     pub fn attach(mut self, attach: Attach) -> Self {
         self.attach = attach;
         self
     }
 
-    /// A program for sockets of several queues to share, or of one's own. Default one that redirects all.
+    /// Sets the program: one shared by the sockets of several queues, or a custom one. Default: a program that
+    /// redirects all packets.
     pub fn program(mut self, program: XdpProgram) -> Self {
         self.program = Some(program);
         self
     }
 
-    /// Bytes that the kernel leaves free before each packet it writes, beyond its own 256; up to the frame's
-    /// size less 1024. Default 0.
+    /// Sets the bytes that the kernel leaves free before each packet it writes, in addition to its own 256; at most
+    /// the frame size minus 1024. Default: 0.
     pub fn headroom(mut self, bytes: u32) -> Self {
         self.headroom = bytes;
         self
     }
 
-    /// Microseconds to busy-poll the device before sleeping (`SO_BUSY_POLL`, socket(7)): latency for CPU. Needs a driver with
-    /// NAPI, and `CAP_NET_ADMIN` above the system's default. Default the system's.
+    /// Sets the microseconds to busy-poll the device before sleeping (`SO_BUSY_POLL`, socket(7)). Default: the
+    /// system's value.
+    ///
+    /// Busy polling lowers latency at the cost of CPU time. It needs a driver with NAPI; a value above the system's
+    /// default needs `CAP_NET_ADMIN`.
     pub fn busy_poll_us(mut self, us: u32) -> Self {
         self.busy_poll.us = Some(us);
         self
     }
 
-    /// Whether busy polling is preferred to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11). Default the system's.
+    /// Sets whether busy polling is preferred to interrupts (`SO_PREFER_BUSY_POLL`, Linux 5.11). Default: the
+    /// system's value.
     pub fn prefer_busy_poll(mut self, on: bool) -> Self {
         self.busy_poll.prefer = Some(on);
         self
     }
 
-    /// Packets that one busy poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11). Default the system's.
+    /// Sets the packets that one busy poll may process (`SO_BUSY_POLL_BUDGET`, Linux 5.11). Default: the system's
+    /// value.
     pub fn busy_poll_budget(mut self, packets: u16) -> Self {
         self.busy_poll.budget = Some(packets);
         self
     }
 
-    /// Whether the interface takes in packets for others too, as long as the socket lives. Default false.
+    /// Sets whether the interface accepts packets for other hosts while the socket is open. Default: false.
     pub fn promiscuous(mut self, on: bool) -> Self {
         self.promiscuous = on;
         self
     }
 
-    /// Whether the UMEM is in huge pages. Default no.
+    /// Sets whether the UMEM is in huge pages. Default: no.
     pub fn huge_pages(mut self, choice: HugePages) -> Self {
         self.huge_pages = choice;
         self
     }
 
-    /// The NUMA node that the UMEM's memory comes from, best the card's
-    /// (`/sys/class/net/<interface>/device/numa_node`). Default the one of the thread that first touches it.
+    /// Sets the NUMA node of the UMEM's memory, preferably that of the card
+    /// (`/sys/class/net/<interface>/device/numa_node`). Default: the node of the thread that first touches the
+    /// memory.
     pub fn numa_node(mut self, node: u32) -> Self {
         self.numa_node = Some(node);
         self
     }
 
-    /// Whether a packet may take several frames (`XDP_USE_SG`, Linux 6.6): for MTUs beyond a frame, both ways.
-    /// Such a packet is copied together when it is received. Default false: one that is too long is dropped,
-    /// and counted in [`XdpStats::rx_dropped`](crate::stats::XdpStats::rx_dropped).
+    /// Sets whether a packet may span several frames (`XDP_USE_SG`, Linux 6.6), for MTUs beyond a frame, in both
+    /// directions. Default: false.
     ///
-    /// With [`program`](Self::program), that must have been attached for it too.
+    /// Such a packet is copied into one piece when it is received. Without this option, a packet that is too long
+    /// is dropped, and counted in [`XdpStats::rx_dropped`](crate::stats::XdpStats::rx_dropped). A program set with
+    /// [`program`](Self::program) must have been attached for multi-buffer packets too.
     pub fn multi_buffer(mut self, on: bool) -> Self {
         self.multi_buffer = on;
         self
     }
 
-    /// Whether frames may leave a checksum to be computed (Linux 6.8). Default off. It takes 24 bytes of each
-    /// frame.
+    /// Sets whether frames may leave a checksum to be computed (Linux 6.8). Default: off. This uses 24 bytes of
+    /// each frame.
     pub fn tx_checksum(mut self, choice: TxChecksum) -> Self {
         self.tx_checksum = choice;
         self
     }
 
-    /// Whether frames are asked about when they were sent; see
-    /// [`XdpSender::read_tx_timestamp`](crate::xdp::XdpSender::read_tx_timestamp) (Linux 6.8). Default false. It takes
-    /// 24 bytes of each frame, no more than with [`tx_checksum`](Self::tx_checksum) alone.
+    /// Sets whether transmit timestamps are requested for frames; see
+    /// [`XdpSender::read_tx_timestamp`](crate::xdp::XdpSender::read_tx_timestamp) (Linux 6.8). Default: false.
+    ///
+    /// This uses 24 bytes of each frame, no more than [`tx_checksum`](Self::tx_checksum) alone.
     pub fn tx_timestamps(mut self, on: bool) -> Self {
         self.tx_timestamps = on;
         self
     }
 
-    /// How many sockets the UMEM is for, this one counted: it gets so many times the frames asked for. The
-    /// others are built with [`shared_umem`](Self::shared_umem). Default 1.
+    /// Sets the number of sockets that the UMEM is for, including this one. Default: 1.
+    ///
+    /// The UMEM gets the requested frames once per socket. The other sockets are built with
+    /// [`shared_umem`](Self::shared_umem).
     pub fn umem_shares(mut self, sockets: u32) -> Self {
         self.shares = sockets;
         self
     }
 
-    /// Uses the UMEM of another socket, which was built for several
-    /// ([`umem_shares`](Self::umem_shares)), and is still open: on another queue or interface. How many frames
-    /// there are, their size, headroom, checksums, timestamps and memory, whether packets take several of them, and whether
-    /// drivers copy and are woken, is as it was said there. What one of them receives another can send without
-    /// copying it ([`XdpSocket::send_batch`]).
+    /// Uses the UMEM of another socket, on another queue or interface.
     ///
-    /// A share is spent by the socket that takes it, also when that is closed.
+    /// That socket must have been built for several sockets ([`umem_shares`](Self::umem_shares)), and must still be
+    /// open. Its options determine the number of frames, their size, headroom, checksums, timestamps and memory,
+    /// whether packets span several frames, and whether drivers copy and are woken. A packet received by one of the
+    /// sockets can be sent by another without a copy ([`XdpSocket::send_batch`]).
+    ///
+    /// A share is used up by the socket that takes it, even after that socket is closed.
     pub fn shared_umem(mut self, other: &XdpSocket) -> Self {
         self.shared = Some(other.lend_umem());
         self
     }
 
-    /// As this, but no packets come in until [`XdpReceiver::open_intake`](super::XdpReceiver::open_intake).
+    /// Builds a socket that gets no packets until [`XdpReceiver::open_intake`](super::XdpReceiver::open_intake).
     pub(crate) fn closed(mut self) -> Self {
         self.is_closed = true;
         self
     }
 
-    /// The program to use, if one was given, and else one that is attached now.
+    /// Returns the program to use: the one that was set, or one that is attached now.
     pub(crate) fn attach_program(&self) -> Result<XdpProgram> {
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
         match &self.program {
@@ -317,22 +337,22 @@ impl XdpSocketBuilder {
         }
     }
 
-    /// Whether a program was given.
+    /// Returns whether a program was set.
     pub(super) fn has_program(&self) -> bool {
         self.program.is_some()
     }
 
-    /// Whether there are frames to receive into.
+    /// Returns whether there are frames to receive into.
     pub(crate) fn receives(&self) -> bool {
         self.frames().0 > 0
     }
 
-    /// The receive queues of its interface; `None` where nobody says.
+    /// Returns the number of receive queues of its interface; `None` if it is not known.
     pub(crate) fn queue_count(&self) -> Result<Option<u32>> {
         queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
     }
 
-    /// Whether it is for another queue than the first.
+    /// Returns whether a queue other than the first was set.
     pub(crate) fn names_a_queue(&self) -> bool {
         self.queue != 0
     }
@@ -341,13 +361,13 @@ impl XdpSocketBuilder {
         Error::NoSuchQueue { name: self.interface.clone().unwrap_or_default(), queue, count }
     }
 
-    /// Frames to receive into, and to send from.
+    /// Returns the numbers of frames to receive into, and to send from.
     pub(super) fn frames(&self) -> (u32, u32) {
         let count = self.shared.as_ref().map_or(self.frame_count, |shared| shared.umem.share_len());
         self.mode.share_out(count)
     }
 
-    /// What frames may ask for, in bytes that precede them.
+    /// Returns the requests that frames may make, in bytes that precede them.
     pub(super) fn asks(&self) -> Asks {
         let checksums = self.tx_checksum != TxChecksum::Off;
         Asks { checksums, timestamps: self.tx_timestamps }

@@ -1,15 +1,15 @@
-//! A filter as an XDP program: what it accepts is redirected, all else passes to the stack.
+//! Translates a filter into an XDP program: accepted packets are redirected, all others pass to the stack.
 //!
-//! Each instruction of classic BPF becomes a few of extended BPF. What a load is of must be shown to the verifier
-//! to be inside of the packet, so each is preceded by a comparison with the packet's end.
+//! Each classic BPF instruction becomes a few eBPF instructions. The verifier must see that each load is inside the
+//! packet, so a comparison with the packet's end precedes it.
 //!
 //! | register | holds |
 //! |---|---|
 //! | r0 | A |
 //! | r6 | the context |
-//! | r7, r8 | the packet's begin and end |
+//! | r7, r8 | the packet's start and end |
 //! | r9 | X |
-//! | r1 to r3 | nothing for long |
+//! | r1 to r3 | short-lived values |
 //! | the stack | scratch memory |
 
 use std::io;
@@ -27,13 +27,13 @@ const X: u8 = 9;
 const FRAME: u8 = 10;
 
 const XDP_PASS: i32 = 2;
-/// How far into a packet one may look: what the verifier can follow (`MAX_PACKET_OFF`), with room to spare.
+/// The farthest offset that a load may use: what the verifier can follow (`MAX_PACKET_OFF`), with room to spare.
 const FARTHEST: u32 = 0x7ff0;
 
-/// Where a jump leads that is not known yet.
+/// The target of a jump whose offset is not known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
-    /// To an instruction of the classic program.
+    /// An instruction of the classic program.
     Classic(usize),
     Accept,
     Reject,
@@ -44,16 +44,16 @@ struct Program {
     /// Whether packets may have several buffers.
     has_frags: bool,
     insns: Vec<Insn>,
-    /// Jumps by their place, and where they lead.
+    /// Positions of jumps, and their targets.
     jumps: Vec<(usize, Goal)>,
 }
 
-/// A program for `map`; an error where the classic one is too long, or asks what only a socket knows.
+/// Translates a program for `map`. Returns an error if it is too long, or uses data that only a socket has.
 pub(super) fn translate(classic: &[BpfInsn], map: i32, has_frags: bool) -> io::Result<Vec<Insn>> {
     let mut program = Program { has_frags, ..Program::default() };
     program.begin();
     let mut starts = vec![0; classic.len()];
-    // The verifier refuses instructions that nothing leads to. Jumps lead forward, so one pass finds them.
+    // The verifier refuses unreachable instructions. All jumps are forward, so one pass finds them.
     let mut is_reached = vec![false; classic.len()];
     is_reached[0] = true;
     for (at, insn) in classic.iter().enumerate() {
@@ -81,7 +81,7 @@ fn too_much(what: &str) -> io::Error {
 }
 
 impl Program {
-    /// Appends the two ends, each if anything leads there, and says where all jumps lead.
+    /// Appends the two endings, each only if a jump leads to it, and fills in the offsets of all jumps.
     fn finish(mut self, starts: &[usize], map: i32) -> io::Result<Vec<Insn>> {
         let jumps = std::mem::take(&mut self.jumps);
         let leads = |goal| jumps.iter().any(|(_, to)| *to == goal);
@@ -128,7 +128,7 @@ impl Program {
         self.alu64(0xb7, X, 0, 0);
     }
 
-    /// Whether it goes on to the next one, besides where it jumps.
+    /// Translates an instruction. Returns whether execution may continue with the next one.
     fn instruction(&mut self, at: usize, insn: BpfInsn) -> io::Result<bool> {
         let BpfInsn { code, jt, jf, k } = insn;
         let immediate = k as i32;
@@ -164,7 +164,7 @@ impl Program {
                     self.jump(0x05, 0, 0, 0, to(k));
                     return Ok(false);
                 }
-                // The same comparison, of 32 bits.
+                // The 32-bit form of the comparison.
                 let compare = 0x06 | (code & 0xf8) as u8;
                 let source = if code & 0x08 == 0 { 0 } else { X };
                 let number = if code & 0x08 == 0 { immediate } else { 0 };
@@ -201,7 +201,7 @@ impl Program {
         self.alu64(0x04 | (code & 0xf8) as u8, A, source, number);
     }
 
-    /// Loads from a fixed offset; false where no packet has one.
+    /// Loads from a fixed offset. Returns false if no packet reaches that offset.
     fn load_at(&mut self, to: u8, code: u16, offset: u32) -> bool {
         if offset > FARTHEST {
             self.jump(0x05, 0, 0, 0, Goal::Reject);
@@ -213,17 +213,17 @@ impl Program {
         true
     }
 
-    /// Loads from an offset beyond X.
+    /// Loads from an offset relative to X.
     fn load_beyond(&mut self, code: u16, offset: u32) {
         self.push(0xbc, 3, X, 0, 0);
-        self.alu64(0x04, 3, 0, offset as i32); // of 32 bits, as there
+        self.alu64(0x04, 3, 0, offset as i32); // 32-bit, as in classic BPF
         self.jump(0x26, 3, 0, FARTHEST as i32, Goal::Reject);
         self.push(0xbf, POINTER, BEGIN, 0, 0);
         self.push(0x0f, POINTER, 3, 0, 0);
         self.load(A, code);
     }
 
-    /// Loads the packet's length, all its buffers together.
+    /// Loads the packet's length, over all its buffers.
     fn load_len(&mut self, to: u8) {
         const GET_BUFF_LEN: i32 = 188; // `bpf_xdp_get_buff_len`
         const SAVED: i16 = -72; // behind scratch memory
@@ -241,7 +241,7 @@ impl Program {
         }
     }
 
-    /// Loads from where the pointer is, if that is inside of the packet.
+    /// Loads from the pointer if it is inside the packet.
     fn load(&mut self, to: u8, code: u16) {
         let (bytes, load) = match code & 0x18 {
             0x10 => (1, 0x71),

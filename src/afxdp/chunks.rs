@@ -1,27 +1,28 @@
-//! Where the frames of a socket are.
+//! The locations of a socket's frames.
 
-/// Where the frames of a socket are. They add up to their number, always.
+/// The number of a socket's frames in each place. The counts always add up to the total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct XdpChunks {
-    /// Free to be given to the kernel.
+    /// Receive frames that can be given to the kernel.
     pub rx_free: u32,
-    /// In the fill ring, in the driver's hands, or in the RX ring.
+    /// Receive frames in the fill ring, held by the driver, or in the RX ring.
     pub rx_kernel: u32,
-    /// Of these, those seen in the fill ring or the RX ring; all of them, while a driver that copies is at rest.
+    /// Frames of `rx_kernel` seen in the fill ring or the RX ring; all of them, while a driver that copies is idle.
     pub rx_rings: u32,
-    /// In batches that were not dropped, or not seen to be, and sent on from there.
+    /// Receive frames in batches that are held, or whose drop has not been noticed yet, and frames forwarded from
+    /// batches.
     pub rx_leased: u32,
-    /// Free to be written.
+    /// Send frames that can be written.
     pub tx_free: u32,
-    /// In the TX ring, under way, or in the completion ring.
+    /// Send frames in the TX ring, under way, or in the completion ring.
     pub tx_kernel: u32,
-    /// Entries that were committed and have not come back, those of frames received elsewhere counted too.
+    /// Committed entries that have not come back, including those of frames received elsewhere.
     pub tx_under_way: u32,
 }
 
 impl XdpChunks {
-    /// All frames of the socket.
+    /// Returns the number of all frames of the socket.
     pub fn total(&self) -> u32 {
         self.rx_free + self.rx_kernel + self.rx_leased + self.tx_free + self.tx_kernel
     }

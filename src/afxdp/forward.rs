@@ -1,4 +1,4 @@
-//! Sending on what was received, where it lies.
+//! Forwards received packets, in place if possible.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::error::Result;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::ring::umem::ChunkLease;
 
-/// A batch that is being sent on. What is left of it goes back when this is dropped, counted as refused.
+/// A batch that is being forwarded. On drop, its remaining packets are released and counted as not forwarded.
 #[derive(Debug)]
 pub(crate) struct Forwarding {
     rest: Rest,
-    /// Frames that were committed.
+    /// Number of committed frames.
     pub(crate) forwarded: u64,
     has_learned: bool,
     figures: Arc<Figures>,
@@ -21,7 +21,7 @@ pub(crate) struct Forwarding {
 #[derive(Debug)]
 enum Rest {
     Chunks(ChunkLease),
-    /// Frames of another kind of socket, and how far one has come.
+    /// Frames of another kind of socket, and the current position.
     Others(PacketBatch, Place),
 }
 
@@ -37,7 +37,7 @@ impl Forwarding {
         Self { rest, forwarded: 0, has_learned: false, figures: sender.figures() }
     }
 
-    /// The length of the next frame, and whether it can be sent where it lies; `None` at the end.
+    /// Returns the length of the next frame, and whether it can be sent in place; `None` at the end.
     fn next(&self, sender: &XdpSender) -> Option<(usize, bool)> {
         match &self.rest {
             Rest::Chunks(lease) => {
@@ -52,7 +52,7 @@ impl Forwarding {
         self.next(sender).is_none()
     }
 
-    /// Whether there is room for the next frame.
+    /// Returns whether there is room for the next frame.
     pub(crate) fn has_room(&self, sender: &mut XdpSender) -> bool {
         match self.next(sender) {
             None => true,
@@ -61,13 +61,13 @@ impl Forwarding {
         }
     }
 
-    /// Sends on what there is room for.
+    /// Forwards as many packets as there is room for.
     pub(crate) fn step(
         &mut self,
         sender: &mut XdpSender,
         keep: &mut impl FnMut(&mut [u8]) -> bool,
     ) {
-        sender.reclaim(); // others' chunks go home also where there is room without them
+        sender.reclaim(); // other sockets' chunks go back even if there is room without them
         while let Some((len, in_place)) = self.next(sender) {
             if !sender.fits(len) && !std::mem::replace(&mut self.has_learned, true) {
                 sender.learn_mtu();
@@ -79,7 +79,7 @@ impl Forwarding {
             if !is_possible {
                 sender.count_refused(1);
             }
-            // Until `keep` has returned the frame is the batch's: it may panic.
+            // The batch owns the frame until `keep` has returned: it may panic.
             let is_kept = match &mut self.rest {
                 Rest::Chunks(lease) => {
                     let frame = lease.first_mut().expect("there is a next one");
@@ -118,15 +118,18 @@ impl Drop for Forwarding {
 }
 
 impl XdpSender {
-    /// Sends on the packets of a batch, those that `keep`, which may change their bytes, says true of: how many
-    /// those were. Kicks and waits where there is no room; the last of them are committed, not flushed.
+    /// Forwards the packets of a batch for which `keep` returns true, and returns their number.
     ///
-    /// What was received by a socket of the same UMEM is not copied: this socket's own other half, or one that
-    /// was built with [`shared_umem`](crate::xdp::XdpSocketBuilder::shared_umem). A packet too long for this
-    /// interface is counted in [`XdpStats::not_forwarded`](crate::stats::XdpStats::not_forwarded).
+    /// `keep` may change the packets' bytes. If there is no room, this kicks and waits; the last packets are
+    /// committed, not flushed.
+    ///
+    /// Packets are not copied if this socket has received them, or a socket that shares its UMEM, built with
+    /// [`shared_umem`](crate::xdp::XdpSocketBuilder::shared_umem). A packet too long for this interface is counted
+    /// in [`XdpStats::not_forwarded`](crate::stats::XdpStats::not_forwarded).
     ///
     /// # Errors
-    /// As [`flush`](Self::flush); the rest of the batch is let go of then, and counted there too.
+    /// The errors of [`flush`](Self::flush); the rest of the batch is then released, and counted in `not_forwarded`
+    /// too.
     pub fn send_batch(
         &mut self,
         batch: PacketBatch,

@@ -1,34 +1,35 @@
-//! What a frame that is sent asks for, in the bytes before it (`struct xsk_tx_metadata`, linux/if_xdp.h).
+//! Requests of a frame to be sent, in the bytes before it (`struct xsk_tx_metadata`, linux/if_xdp.h).
 
 use std::collections::VecDeque;
 
 use crate::packet::{Timestamp, TxTimestamp};
 
-/// Bytes of metadata before a frame: flags, and twice eight that hold what is asked for, then what is answered.
+/// Bytes of metadata before a frame: flags, then two fields of eight bytes that hold the request, and later the
+/// answer.
 pub(super) const LEN: usize = 24;
-/// Where the stamp is written.
+/// The position of the timestamp.
 const STAMP: std::ops::Range<usize> = 8..16;
 
-/// What the frames of a UMEM may ask for.
+/// The requests that frames of a UMEM may make.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Asks {
-    /// That a checksum is computed.
+    /// Whether frames may request a checksum.
     pub(super) checksums: bool,
-    /// When they were sent.
+    /// Whether frames request a timestamp.
     pub(super) timestamps: bool,
 }
 
 impl Asks {
-    /// Bytes that it takes of each frame.
+    /// Returns the bytes of each frame that this uses.
     pub(super) fn len(self) -> u32 {
         if self.checksums || self.timestamps { LEN as u32 } else { 0 }
     }
 }
 
-/// Which frames of a sender were asked about, and the stamps that nobody has read.
+/// The frames of a sender that requested a timestamp, and the timestamps that have not been read.
 #[derive(Debug)]
 pub(super) struct Stamps {
-    /// Number of the first chunk, and of each what was asked.
+    /// Number of the first chunk; `asked` has one entry per chunk.
     first: u32,
     asked: Box<[Option<Asked>]>,
     next: u32,
@@ -38,7 +39,7 @@ pub(super) struct Stamps {
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     frame: u32,
-    /// What was where the stamp is written: it says when there is none.
+    /// The bytes at the timestamp's position before sending: if they are unchanged, there is no timestamp.
     before: [u8; 8],
 }
 
@@ -48,7 +49,7 @@ impl Stamps {
         Self { first: own.start, asked, next: 0, unread }
     }
 
-    /// A frame that cannot be asked about counts all the same.
+    /// Counts a frame that cannot request a timestamp.
     pub(super) fn pass(&mut self) {
         self.next = self.next.wrapping_add(1);
     }
@@ -60,8 +61,8 @@ impl Stamps {
         self.pass();
     }
 
-    /// Reads the stamp of a chunk that has come back, if it was asked for one. Of stamps that nobody reads the
-    /// oldest go.
+    /// Reads the timestamp of a chunk that has come back, if it requested one. If timestamps are not read, the
+    /// oldest are dropped.
     pub(super) fn collect(&mut self, chunk: u32, metadata: &[u8]) {
         let asked = self.asked.get_mut(chunk.wrapping_sub(self.first) as usize);
         let Some(Asked { frame, before }) = asked.and_then(Option::take) else { return };
@@ -81,7 +82,7 @@ impl Stamps {
     }
 }
 
-/// Writes what a frame asks for before it: the options of its descriptor.
+/// Writes the requests of a frame before it, and returns the options of its descriptor.
 pub(super) fn write(
     metadata: &mut [u8],
     checksum: Option<Checksum>,
@@ -110,7 +111,7 @@ pub struct Checksum {
 }
 
 impl Checksum {
-    /// For the setter of the async slot.
+    /// Creates a checksum for the setter of the async slot.
     pub(crate) fn new(start: u16, offset: u16) -> Self {
         Self { start, offset }
     }

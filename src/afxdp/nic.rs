@@ -1,4 +1,4 @@
-//! What is asked of an interface by its name.
+//! Queries about an interface by its name.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,27 +12,27 @@ pub(super) fn index_of(name: &str) -> Result<u32> {
     ask(name, "index", |asker| asker.index(name))
 }
 
-/// The kind of interface (`ARPHRD_*`).
+/// Returns the kind of interface (`ARPHRD_*`).
 pub(super) fn hardware_of(name: &str) -> Result<u16> {
     ask(name, "kind", |asker| asker.hardware(name))
 }
 
-/// An error where VLAN tags of the interface's packets are beside their bytes.
+/// Returns an error if VLAN tags are delivered outside of the packets' bytes.
 pub(super) fn check_tags(name: &str) -> Result<()> {
     ask(name, "offloads", |asker| Ok(stripping(asker, name)))?.refuse(name)
 }
 
-/// What the interface's packets begin with.
+/// Returns the link-layer header of the interface's packets.
 pub(super) fn link_of(name: &str) -> Result<Option<LinkType>> {
     hardware_of(name).map(LinkType::of_hardware)
 }
 
-/// A socket for questions in the calling thread's namespace.
+/// Opens a socket for queries in the calling thread's namespace.
 pub(super) fn asker() -> Result<OwnedFd> {
     question_socket().map_err(|source| Error::os(Step::QueryInterface("state"), source))
 }
 
-/// The receive queues in use; `None` if neither the driver, sysfs nor rtnetlink says.
+/// Returns the number of receive queues in use; `None` if neither the driver, sysfs nor rtnetlink reports it.
 pub(super) fn queue_count(name: &str) -> Result<Option<u32>> {
     ask(name, "queues", |asker| {
         asker.index(name)?;

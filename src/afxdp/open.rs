@@ -1,4 +1,4 @@
-//! The opening sequence of an AF_XDP socket: UMEM, rings, bind, program; none works in another order.
+//! The opening sequence of an AF_XDP socket: UMEM, rings, bind, program. No other order works.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,12 +26,12 @@ use crate::trace;
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
 impl XdpSocketBuilder {
-    /// Opens the socket, and attaches a program where it receives.
+    /// Opens the socket, and attaches a program if it receives.
     ///
     /// # Errors
     /// [`Error::InterfaceMissing`], [`Error::Geometry`], [`Error::NoSuchInterface`], [`Error::NoSuchQueue`];
-    /// [`Error::Os`] naming the step and its remedy: memory that may not be locked, a queue that is taken or absent, zero-copy that the
-    /// driver does not have; and what [`XdpProgram::redirect_all`] says.
+    /// [`Error::Os`] with the step that failed and its remedy: memory that may not be locked, a queue that is taken
+    /// or absent, or zero-copy that the driver does not support; also the errors of [`XdpProgram::redirect_all`].
     pub fn build(self) -> Result<XdpSocket> {
         let opening = trace::opening("xdp", self.interface.as_deref());
         let socket = open(&self).map_err(|error| error.of(self.object()))?;
@@ -39,7 +39,7 @@ impl XdpSocketBuilder {
         Ok(socket)
     }
 
-    /// What its errors are of.
+    /// Returns the object that the builder's errors name.
     fn object(&self) -> String {
         format!("{}, queue {}", self.interface.as_deref().unwrap_or_default(), self.queue)
     }
@@ -55,9 +55,11 @@ fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     open_once(&options.clone().copy_mode(CopyMode::Copy))
 }
 
-/// Returns the error of a first kick, if the driver sends without copies only while an XDP program is attached
-/// (`igb_xsk_wakeup`, `i40e_xsk_wakeup`, `ice_xsk_wakeup`: EINVAL; `ixgbe_xsk_wakeup`: ENXIO) and none is. A driver whose
-/// link is down does not say so yet: the sender's own kicks do later.
+/// Returns the error of a first kick if the driver sends without copies only while an XDP program is attached, and
+/// none is.
+///
+/// Such drivers return EINVAL (`igb_xsk_wakeup`, `i40e_xsk_wakeup`, `ice_xsk_wakeup`) or ENXIO
+/// (`ixgbe_xsk_wakeup`). A driver whose link is down does not report this yet: the sender's own kicks will.
 fn refused_kick(options: &XdpSocketBuilder, socket: &XdpSocket) -> Option<io::Error> {
     if options.receives() || !socket.is_zerocopy() {
         return None;
@@ -92,7 +94,7 @@ fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     // In the namespace of the socket.
     let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue)).transpose()?;
     let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
-    // The last step before the socket is bound, since one that cannot be opened should spend no share.
+    // The last step before binding, so that a socket that cannot be opened uses up no share.
     let mut share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
     let for_tx = share.chunks.split_off(rx as usize);
     let Rings { fill, completion, rx, tx } = rings;
@@ -139,12 +141,12 @@ fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     }
     match options.is_closed {
         true => {}
-        false => socket.open_intake()?, // only now: there is something to receive into
+        false => socket.open_intake()?, // only now that there are frames to receive into
     }
     Ok(socket)
 }
 
-/// The four rings of a socket; those of a half that is not there are missing.
+/// The four rings of a socket; the rings of an absent half are `None`.
 struct Rings {
     fill: Producer<u64>,
     completion: Consumer<u64>,
@@ -153,8 +155,8 @@ struct Rings {
 }
 
 fn rings(socket: BorrowedFd<'_>, rx: u32, tx: u32) -> Result<Rings> {
-    // What is sent on from a shared UMEM comes on top: room for all of the frames in each ring. The kernel
-    // wants both of the UMEM's rings, whichever is used.
+    // Each ring has room for all frames, as packets forwarded from a shared UMEM need entries too. The kernel
+    // requires both of the UMEM's rings, whichever is used.
     let size = (rx + tx).next_power_of_two();
     let rings = Rings {
         fill: Producer::new(create::<u64>(socket, Which::Fill, size)?),
@@ -184,7 +186,7 @@ fn create<T: Entry>(socket: BorrowedFd<'_>, which: Which, size: u32) -> Result<A
     Ok(Arc::new(IndexRing::new(mapping, layout)))
 }
 
-/// The UMEM, this socket's own or another's, whether it is in huge pages, and what its closed sockets have left.
+/// Returns the UMEM (new or another socket's), whether it is in huge pages, and what its closed sockets have left.
 fn umem(
     options: &XdpSocketBuilder,
     socket: BorrowedFd<'_>,
@@ -221,7 +223,7 @@ fn memory(choice: HugePages, bytes: usize) -> Result<(Mapping, bool)> {
             Err(source) if choice == HugePages::Require => {
                 return Err(Error::os(Step::MapHugePages, source));
             }
-            Err(_) => {} // the caller is told by `has_huge_pages`
+            Err(_) => {} // `has_huge_pages` tells the caller
         }
     }
     let mapping =
@@ -229,7 +231,7 @@ fn memory(choice: HugePages, bytes: usize) -> Result<(Mapping, bool)> {
     Ok((mapping, false))
 }
 
-/// Binds; a queue whose last socket was just closed stays busy for a moment.
+/// Binds the socket; a queue whose last socket was just closed stays busy for a moment.
 fn bind(
     options: &XdpSocketBuilder,
     socket: &OwnedFd,
@@ -272,7 +274,7 @@ fn bind(
     }
 }
 
-/// Why a socket could not be bound, as far as that can be found out.
+/// Returns the error of a failed bind, with the cause as far as it can be determined.
 fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     let name = options.interface.clone().unwrap_or_default();
     if source.raw_os_error() == Some(libc::EINVAL)
@@ -299,14 +301,14 @@ fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     Error::os(step, source)
 }
 
-/// A socket that keeps an interface promiscuous: one of AF_XDP cannot.
+/// Opens a socket that keeps an interface promiscuous, which an AF_XDP socket cannot do.
 fn promiscuous(index: u32) -> Result<OwnedFd> {
     let socket = packet_socket::open()?;
     packet_socket::promiscuous(socket.as_fd(), index)?;
     Ok(socket)
 }
 
-/// The sending half, with its chunks.
+/// Creates the sending half, with its chunks.
 fn sender(
     options: &XdpSocketBuilder,
     (tx, completion): (Producer<Descriptor>, Consumer<u64>),

@@ -1,10 +1,10 @@
 //! Frames of other sockets that a socket was still sending when it was closed.
 //!
-//! Closing a socket does not end the kernel's use of its frames: a driver without copies reads them until its
-//! queue is set up anew, and a packet on its way may refer to the UMEM's pages. Both have ended when the queue's
-//! pool is gone, which the kernel's last reference to the socket frees (`xsk_destruct`, `xp_release_deferred`,
-//! net/xdp). That can be seen: until then, binding another socket to the queue is EBUSY (`xp_assign_dev`).
-//! Only then do the frames go home.
+//! Closing a socket does not end the kernel's use of its frames: a zero-copy driver reads them until its queue is
+//! set up again, and a packet in flight may refer to the UMEM's pages. Both have ended when the queue's pool is
+//! gone; the pool is freed with the kernel's last reference to the socket (`xsk_destruct`, `xp_release_deferred`,
+//! net/xdp). This is observable: until then, binding another socket to the queue fails with EBUSY
+//! (`xp_assign_dev`). Only then are the frames returned to their owners.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,42 +17,42 @@ use crate::ring::umem::Umem;
 use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, sockopt};
 
-/// How soon a queue is looked at again, at first and at most.
+/// The pause before a queue is checked again, at first and at most.
 const SOON: Duration = Duration::from_millis(1);
 const LATEST: Duration = Duration::from_secs(1);
 /// The smallest UMEM: one chunk.
 const CHUNK: u32 = 4096;
 
-/// What closed sockets of one UMEM have left in the kernel's hands.
+/// Frames of one UMEM that closed sockets have left with the kernel.
 #[derive(Debug)]
 pub(super) struct Orphans {
     umem: Weak<Umem>,
     list: Mutex<Vec<Orphan>>,
-    /// How many are in the list.
+    /// Number of orphans in the list.
     count: AtomicUsize,
 }
 
-/// Those of all UMEMs of this process: whoever binds to a queue knows that the kernel has let go of it.
+/// The orphans of all UMEMs of this process: a successful bind to a queue proves that the kernel has released it.
 static ALL: Mutex<Vec<Weak<Orphans>>> = Mutex::new(Vec::new());
 
 /// A queue of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The cookie of the interface's namespace, in which its index is its own; `None` if the kernel tells none (before
-    /// 5.14).
+    /// The cookie of the namespace that gives the interface's index its meaning; `None` if the kernel does not
+    /// report it (before 5.14).
     namespace: Option<u64>,
     index: u32,
     queue: u32,
 }
 
 impl Place {
-    /// The place of a socket that is in the interface's namespace.
+    /// Returns the place of a socket that is in the interface's namespace.
     pub(super) fn new(socket: BorrowedFd<'_>, index: u32, queue: u32) -> Self {
         Self { namespace: sockopt::get(socket, sockopt::NETNS_COOKIE).ok(), index, queue }
     }
 }
 
-/// A closed socket whose frames have not come home.
+/// A closed socket whose frames have not been returned.
 #[derive(Debug)]
 struct Orphan {
     share: u32,
@@ -61,14 +61,14 @@ struct Orphan {
     pause: Duration,
 }
 
-/// A socket that is bound to a queue in order to see whether the kernel has let go of another one.
+/// A socket that is bound to a queue to find out whether the kernel has released another socket.
 ///
-/// Made while the other one is opened, in its namespace and with its privileges.
+/// It is created while the other socket is opened, in its namespace and with its privileges.
 #[derive(Debug)]
 pub(super) struct QueueProbe {
     socket: OwnedFd,
     place: Place,
-    /// Behind the socket, which has it for a UMEM.
+    /// Dropped after the socket, whose UMEM it is.
     _memory: Mapping,
 }
 
@@ -93,16 +93,16 @@ impl QueueProbe {
         Ok(Self { socket, place, _memory: memory })
     }
 
-    /// Binds the probe with these flags (`XDP_*`), which works once.
+    /// Binds the probe with these flags (`XDP_*`). This works only once.
     pub(super) fn bind(&self, flags: u16) -> io::Result<()> {
         xdp::bind(self.socket.as_fd(), (self.place.index, self.place.queue), flags, None)
     }
 
-    /// Whether no socket's pool is at the queue any more.
+    /// Returns whether no socket's pool is left at the queue.
     fn is_free(&self) -> bool {
         match self.bind(libc::XDP_COPY) {
             Ok(()) => true,
-            // Gone with the interface (`xsk_notifier`).
+            // The queue is gone with the interface (`xsk_notifier`).
             Err(error) => matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)),
         }
     }
@@ -119,7 +119,7 @@ impl Orphans {
         orphans
     }
 
-    /// Notes a socket that is about to be closed, if it was sending frames of others.
+    /// Records a socket that is about to be closed, if it was sending frames of other sockets.
     pub(super) fn leave(&self, umem: &Umem, share: u32, probe: Option<QueueProbe>) {
         // Without a probe, the UMEM cannot have had another socket.
         let Some(probe) = probe.filter(|_| umem.has_foreign(share)) else { return };
@@ -127,10 +127,10 @@ impl Orphans {
         self.change(|list| list.push(orphan));
     }
 
-    /// Brings home the frames of those sockets that the kernel has let go of. A queue that stays busy is looked
-    /// at less and less often.
+    /// Brings back the frames of closed sockets that the kernel has released. A queue that stays busy is checked
+    /// less and less often.
     pub(super) fn bring_home(&self, umem: &Umem) {
-        // Relaxed: one that is added meanwhile is seen the next time.
+        // Relaxed: an orphan added meanwhile is seen the next time.
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -158,8 +158,10 @@ impl Orphans {
     }
 }
 
-/// Brings home what closed sockets of any UMEM had left at a queue to which a socket has just been bound: no other pool is
-/// there. If the kernel does not tell namespaces apart, their probes have to find out.
+/// Brings back the frames that closed sockets of any UMEM had left at a queue to which a socket has just been
+/// bound: no other pool is there.
+///
+/// If the kernel does not tell namespaces apart, this is left to the sockets' probes.
 pub(super) fn let_go(place: Place) {
     if place.namespace.is_none() {
         return;

@@ -1,4 +1,4 @@
-//! The program that sends packets to sockets.
+//! The program that redirects packets to sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,26 +15,26 @@ use crate::sys::netlink;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Attach {
-    /// In the driver where it can, else in the stack.
+    /// In the driver if it can, otherwise in the stack.
     #[default]
     Auto,
     /// In the driver, before anything is allocated for a packet.
     Native,
-    /// In the stack: any driver, and slower.
+    /// In the stack: works with any driver, but is slower.
     Generic,
 }
 
-/// An XDP program that sends the packets of each queue to the socket registered for it, and lets those of
+/// An XDP program that redirects the packets of each queue to the socket registered for it, and lets packets of
 /// other queues pass to the stack.
 ///
-/// It is attached to its interface as long as a clone of it lives (a `bpf_link`): the kernel detaches it with
-/// the process, however that ends.
+/// It stays attached to its interface as long as a clone of it lives (a `bpf_link`): the kernel detaches it when
+/// the process ends, however that happens.
 #[derive(Debug, Clone)]
 pub struct XdpProgram(Arc<Attached>);
 
 #[derive(Debug)]
 struct Attached {
-    // In this order: no packet is redirected any more when the map goes.
+    // In this order: no packet is redirected any more when the map is closed.
     _link: Option<OwnedFd>,
     map: OwnedFd,
     interface: String,
@@ -45,10 +45,10 @@ struct Attached {
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`, linux/if_link.h.
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
-/// Queues that a map has room for, at least: there may be more later.
+/// Minimum number of queues in a map: there may be more later.
 const QUEUES: u32 = 256;
 
-/// Makes a map of sockets and loads a program that refers to it.
+/// Creates a map of sockets and loads a program that refers to it.
 fn load(
     queues: u32,
     has_frags: bool,
@@ -60,26 +60,26 @@ fn load(
     Ok((ebpf::load(&program, has_frags).map_err(load)?, map))
 }
 
-/// Whether this kernel and this process can load the program that redirects everything; attaches nothing.
+/// Checks whether this kernel and this process can load the program that redirects everything; attaches nothing.
 pub(crate) fn try_program() -> Result<()> {
     load(1, false, |map| Ok(ebpf::redirect(map).to_vec())).map(drop)
 }
 
 impl XdpProgram {
-    /// Attaches a program that redirects all queues of an interface that get a socket.
+    /// Attaches a program that redirects all packets of the interface's queues that have a socket.
     ///
     /// # Errors
-    /// [`Error::NoSuchInterface`]; [`Error::ProgramAttached`]; [`Error::Os`] naming the step, above all loading
-    /// without `CAP_BPF` and `CAP_NET_ADMIN` in the initial namespace.
+    /// [`Error::NoSuchInterface`]; [`Error::ProgramAttached`]; [`Error::Os`] with the step that failed, most often
+    /// loading without `CAP_BPF` and `CAP_NET_ADMIN` in the initial namespace.
     pub fn redirect_all(interface: &str, attach: Attach) -> Result<Self> {
         Self::redirect(interface, attach, false)
     }
 
-    /// As [`redirect_all`](Self::redirect_all), for sockets with
+    /// Attaches a program like [`redirect_all`](Self::redirect_all), for sockets with
     /// [`multi_buffer`](crate::xdp::XdpSocketBuilder::multi_buffer).
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`redirect_all`](Self::redirect_all).
     pub fn redirect_multi_buffer(interface: &str, attach: Attach) -> Result<Self> {
         Self::redirect(interface, attach, true)
     }
@@ -88,20 +88,20 @@ impl XdpProgram {
         Self::of(interface, attach, has_frags, |map| Ok(ebpf::redirect(map).to_vec()))
     }
 
-    /// Attaches a program that redirects what a filter accepts, and lets everything else pass to the stack: so
-    /// packets nobody wants cost next to nothing.
+    /// Attaches a program that redirects packets that a filter accepts, and lets all others pass to the stack.
     ///
-    /// It sees frames as the card hands them over: a filter about VLANs is refused where their tags are not in the bytes.
-    /// Of a packet in several buffers it sees the first one, and its whole length.
+    /// Unwanted packets thus cost next to nothing. The program sees frames as the card delivers them: a filter
+    /// about VLANs is refused if the tags are not in the packets' bytes. If a packet spans several buffers, the
+    /// program sees the first buffer and the packet's whole length.
     ///
     /// # Errors
-    /// As [`redirect_all`](Self::redirect_all); where the filter is too long for the verifier, or asks what only a
-    /// socket knows ([`BpfFilter::check_offline`]); [`Error::TagsStripped`].
+    /// The errors of [`redirect_all`](Self::redirect_all); an error if the filter is too long for the verifier, or
+    /// uses data that only a socket has ([`BpfFilter::check_offline`]); [`Error::TagsStripped`].
     pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
         let filter = filter.on(link_of(interface)?)?;
         filter.check_offline()?;
         let classic = filter.program(FilterTarget::Offline);
-        // Tags are all that the two targets differ in.
+        // The two targets differ only in tags.
         if classic != filter.program(FilterTarget::Socket) {
             check_tags(interface)?;
         }
@@ -122,11 +122,13 @@ impl XdpProgram {
         Self::attach((interface, index), attach, program, map)
     }
 
-    /// Attaches a program made elsewhere, with aya or libbpf say, which redirects packets by `map`, a map of
-    /// AF_XDP sockets (`BPF_MAP_TYPE_XSKMAP`) whose keys are queues.
+    /// Attaches a program that was loaded elsewhere, for example with aya or libbpf.
+    ///
+    /// The program redirects packets through `map`, a map of AF_XDP sockets (`BPF_MAP_TYPE_XSKMAP`) whose keys are
+    /// queues.
     ///
     /// # Errors
-    /// As [`redirect_all`](Self::redirect_all).
+    /// The errors of [`redirect_all`](Self::redirect_all).
     pub fn from_fds(
         interface: &str,
         attach: Attach,
@@ -136,13 +138,13 @@ impl XdpProgram {
         Self::attach((interface, index_of(interface)?), attach, program, map)
     }
 
-    /// A program made and attached elsewhere, which redirects packets by `map`: sockets only enter
-    /// themselves there. It is not detached here.
+    /// Uses a program that was loaded and attached elsewhere, and that redirects packets through `map`.
     ///
-    /// Where it was attached to the stack, not the driver, say so: sockets must copy then.
+    /// Sockets only register in the map; the program is not detached here. Set `is_generic` if it was attached in
+    /// the stack instead of the driver: sockets must then copy.
     ///
     /// # Errors
-    /// [`Error::NoSuchInterface`]. Whether it is such a map shows when a socket enters itself.
+    /// [`Error::NoSuchInterface`]. A map of the wrong type is reported only when a socket registers in it.
     pub fn from_map(interface: &str, is_generic: bool, map: OwnedFd) -> Result<Self> {
         let index = index_of(interface)?;
         let interface = interface.to_owned();
@@ -160,7 +162,7 @@ impl XdpProgram {
             Attach::Native => (in_mode(NATIVE), false),
             Attach::Generic => (in_mode(GENERIC), true),
             Attach::Auto => match in_mode(NATIVE) {
-                // The driver cannot, or not with this MTU.
+                // The driver does not support this, or not with this MTU.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
@@ -183,7 +185,7 @@ impl XdpProgram {
         Ok(Self(Arc::new(Attached { _link, map, interface, index, is_generic })))
     }
 
-    /// Whether it is attached to this interface.
+    /// Checks that the program is attached to this interface.
     pub(super) fn check(&self, index: u32, name: &str) -> Result<()> {
         if self.0.index == index {
             return Ok(());
@@ -191,12 +193,12 @@ impl XdpProgram {
         Err(Error::OtherInterface { program: self.0.interface.clone(), socket: name.to_owned() })
     }
 
-    /// The interface it is attached to.
+    /// Returns the name of the interface to which the program is attached.
     pub fn interface(&self) -> &str {
         &self.0.interface
     }
 
-    /// Whether it runs in the stack, not in the driver.
+    /// Returns whether the program runs in the stack instead of the driver.
     pub fn is_generic(&self) -> bool {
         self.0.is_generic
     }
@@ -209,7 +211,7 @@ impl XdpProgram {
     }
 
     pub(super) fn unregister(&self, queue: u32) {
-        // What is not there any more is out.
+        // An entry that no longer exists is already removed.
         let _ = ebpf::unregister(self.0.map.as_fd(), queue);
     }
 }

@@ -1,4 +1,4 @@
-//! The receiving half: the RX ring's frames are lent, and the fill ring is kept full.
+//! The receiving half: lends frames of the RX ring, and keeps the fill ring full.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,57 +18,59 @@ use crate::wait::{Deadline, Empty, StopHandle};
 
 /// The most frames that one batch lends.
 const BATCH: u32 = 64;
-/// How often a waiting reader looks whether its interface is still there: nothing reports that it is not.
+/// How often a waiting reader checks that its interface still exists: nothing reports its removal.
 const LIVENESS: Duration = Duration::from_millis(250);
-/// How soon one looks again for chunks to receive into, which come back by themselves.
+/// How soon to look again for chunks to receive into, which are returned without notice.
 const SHORT: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_millis(16);
-/// How long packets may still come that were under way when the intake was closed.
+/// How long to wait for packets that were under way when the intake was closed.
 const LATE: Duration = Duration::from_millis(2);
 
 /// Receives the packets of one queue; half of an [`XdpSocket`](crate::XdpSocket), from
 /// [`into_split`](crate::XdpSocket::into_split).
 pub struct XdpReceiver {
-    // Dropped before the socket: a mapped ring keeps it, and its queue, in use.
+    // Dropped before the socket: a mapped ring keeps the socket and its queue in use.
     rx: Consumer<Descriptor>,
     fill: Producer<u64>,
     intake: Intake,
     umem: Arc<Umem>,
     bound: Arc<Bound>,
     share: u32,
-    /// Chunks in all; in the hands of leases, as far as they have not come back.
+    /// Number of all chunks; `leased` counts the chunks held by leases that have not come back.
     total: u32,
     leased: u32,
     stop: Option<StopHandle>,
-    /// Set when the intake was closed.
+    /// Time at which the intake was closed.
     closed: Option<Instant>,
-    /// How soon to look again while chunks are short.
+    /// How soon to look again while chunks are scarce.
     short: Duration,
     checked: Instant,
     sequence: u64,
 }
 
-/// What becomes of entries of the RX ring.
+/// Handles the entries of the RX ring.
 #[derive(Debug)]
 struct Intake {
     free: Vec<Chunk>,
     holder: FillHolder,
-    /// A packet of which not all chunks have come yet.
+    /// A packet whose chunks have not all arrived yet.
     partial: Option<Partial>,
-    /// Entries that name no chunk of ours, or no bytes of one.
+    /// Entries that name no chunk of this socket, or no bytes of one.
     malformed: u64,
 }
 
 #[derive(Debug)]
 struct Partial {
-    /// The chunk that the packet goes by; the others are free again.
+    /// The chunk that stands for the packet; its other chunks are free again.
     first: Chunk,
     bytes: Vec<u8>,
     is_sound: bool,
 }
 
-/// A fill ring that was given its chunks before its socket is bound. The driver of igb, and by reports those of i40e and ice,
-/// take what they find there while they set the queue up, and never look again if they find nothing.
+/// A fill ring that gets its chunks before its socket is bound.
+///
+/// The driver of igb, and by reports those of i40e and ice, take the chunks that they find while setting up the
+/// queue, and never look again if they find none.
 pub(super) struct Filled {
     fill: Producer<u64>,
     share: Share,
@@ -101,7 +103,7 @@ impl Filled {
         share
     }
 
-    /// The number of its share.
+    /// Returns the number of its share.
     pub(super) fn share(&self) -> u32 {
         self.share.number
     }
@@ -139,7 +141,7 @@ impl XdpReceiver {
         receiver
     }
 
-    /// The next batch if there is one; never waits. No system call, but where the driver has to be woken.
+    /// Returns the next batch if one is ready; never waits. Makes no system call unless the driver must be woken.
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
         if self.closed.is_none() && self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
             self.bound.close_intake();
@@ -148,7 +150,7 @@ impl XdpReceiver {
         self.refill();
         let mut lending = Lending::new(&self.umem);
         let Self { rx, intake, .. } = self;
-        // Again where all of it was pieces of a packet that is not whole: nobody would be told of the rest.
+        // Repeat if only pieces of an incomplete packet came: no later wait would report the rest.
         while lending.len() == 0 && rx.is_ready() {
             rx.pop_each(BATCH, |descriptor| intake.lend(&mut lending, descriptor));
             rx.release();
@@ -166,12 +168,13 @@ impl XdpReceiver {
         Some(PacketBatch::from_chunks(lease, self.bound.seen_now()))
     }
 
-    /// Waits up to `timeout` for the next batch; `None` when the time is up, or when a [`StopHandle`] has
-    /// ended the socket and all is delivered.
+    /// Waits up to `timeout` for the next batch.
+    ///
+    /// Returns `None` if the time is up, or if a [`StopHandle`] has ended the socket and all packets are delivered.
     ///
     /// # Errors
     /// [`InterfaceGone`](crate::Error::InterfaceGone) within a quarter of a second after the interface was removed;
-    /// [`Os`](crate::Error::Os) where waiting failed.
+    /// [`Os`](crate::Error::Os) if waiting failed.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
         let mut deadline = Deadline::after(timeout);
         loop {
@@ -197,11 +200,12 @@ impl XdpReceiver {
         }
     }
 
-    /// A handle that ends this half from any thread: its queue's packets go to the stack from then on, and
-    /// what is in its ring is still delivered.
+    /// Returns a handle that ends this half from any thread.
+    ///
+    /// After a stop, the queue's packets go to the stack, and packets in the ring are still delivered.
     ///
     /// # Errors
-    /// [`Os`](crate::Error::Os) where no descriptor is left.
+    /// [`Os`](crate::Error::Os) if no descriptor is left.
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         if self.stop.is_none() {
             self.stop = Some(StopHandle::new()?);
@@ -209,33 +213,33 @@ impl XdpReceiver {
         Ok(self.stop.clone().expect("set just now"))
     }
 
-    /// Running totals of both halves. One system call; resets nothing.
+    /// Returns the running totals of both halves. Makes one system call and resets nothing.
     ///
     /// # Errors
-    /// [`Os`](crate::Error::Os) where the kernel refuses `XDP_STATISTICS`.
+    /// [`Os`](crate::Error::Os) if the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         self.bound.stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> XdpStatsHandle {
         XdpStatsHandle::new(&self.bound)
     }
 
-    /// The name of the interface, as it was when the socket was opened.
+    /// Returns the name of the interface, as it was when the socket was opened.
     pub fn interface(&self) -> &str {
         &self.bound.name
     }
 
-    /// The queue.
+    /// Returns the number of the queue.
     pub fn queue_id(&self) -> u32 {
         self.bound.queue
     }
 
-    /// Gives the kernel all chunks that are free.
+    /// Gives all free chunks to the kernel.
     pub(super) fn refill(&mut self) {
         if self.is_short() {
-            self.umem.gather_completions(); // they may have been sent on, and be back
+            self.umem.gather_completions(); // chunks that were forwarded may have come back
         }
         self.bound.bring_home();
         let Self { intake: Intake { free, holder, .. }, leased, umem, fill, .. } = self;
@@ -264,19 +268,19 @@ impl XdpReceiver {
         self.wake_driver();
     }
 
-    /// Has the driver look at the fill ring, where it sleeps.
+    /// Makes the driver look at the fill ring if it sleeps.
     fn wake_driver(&self) {
         if self.fill.ring().needs_wakeup() {
             xdp::wake_fill(self.bound.fd());
         }
     }
 
-    /// Whether most chunks are leased, or sent on from there.
+    /// Returns whether most chunks are leased, or forwarded from leases.
     fn is_short(&self) -> bool {
         2 * self.leased >= self.total
     }
 
-    /// Adds where the chunks are.
+    /// Adds the receiving half's counts of chunks.
     pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.refill();
         chunks.rx_free = self.intake.free.len() as u32;
@@ -285,7 +289,7 @@ impl XdpReceiver {
         chunks.rx_rings = self.fill.outstanding() + self.rx.filled();
     }
 
-    /// Has packets come in, of a socket that was opened closed.
+    /// Lets packets in, for a socket that was opened closed.
     pub(crate) fn open_intake(&self) -> Result<()> {
         self.bound.open_intake()
     }
@@ -302,17 +306,17 @@ impl XdpReceiver {
         self.rx.is_ready()
     }
 
-    /// What a reader must do that found the ring empty.
+    /// Returns what a reader must do after it found the ring empty.
     pub(crate) fn when_empty(&mut self) -> Empty {
         if let Some(closed) = self.closed {
             let left = LATE.saturating_sub(closed.elapsed());
             return if left.is_zero() { Empty::End } else { Empty::WaitAtMost(left) };
         }
         if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
-            return Empty::WaitAtMost(Duration::ZERO); // asked for since the last look
+            return Empty::WaitAtMost(Duration::ZERO); // requested since the last check
         }
         if self.fill.ring().needs_wakeup() {
-            // Said also where a driver found no memory, or a wake-up was lost.
+            // Also set after a driver found no memory, or a wake-up was lost.
             xdp::wake_fill(self.bound.fd());
         }
         if !self.is_short() {
@@ -322,7 +326,7 @@ impl XdpReceiver {
         Empty::WaitAtMost(self.short)
     }
 
-    /// Looks whether the interface is still there, now and then.
+    /// Checks from time to time whether the interface still exists.
     pub(crate) fn check_link(&mut self) -> Result<()> {
         if self.checked.elapsed() < LIVENESS {
             return Ok(());
@@ -333,7 +337,7 @@ impl XdpReceiver {
 }
 
 impl Intake {
-    /// Adds what a descriptor says was received. Its chunk is in use again at once where that is nothing.
+    /// Adds the packet that a descriptor reports. If there is none, its chunk is free again at once.
     #[inline]
     fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
         let is_continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
@@ -347,7 +351,7 @@ impl Intake {
         }
     }
 
-    /// Adds one piece of a packet that takes several chunks.
+    /// Adds one piece of a packet that spans several chunks.
     #[cold]
     fn gather(&mut self, lending: &mut Lending, descriptor: Descriptor, is_continued: bool) {
         let umem = lending.umem();
@@ -379,7 +383,7 @@ impl Intake {
 
 impl Drop for XdpReceiver {
     fn drop(&mut self) {
-        self.bound.close_intake(); // the sender may keep the socket
+        self.bound.close_intake(); // the sender may keep the socket open
     }
 }
 

@@ -1,4 +1,4 @@
-//! The sending half: frames are written into chunks, and chunks come back when they are sent.
+//! The sending half: frames are written into chunks, which come back once they are sent.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::sys::packet_socket;
 use crate::trace;
 use crate::wait::{Backoff, KickOutcome, Stall};
 
-/// The most chunks that one packet may take (`MAX_SKB_FRAGS` and the head, net/xdp/xsk.c).
+/// The most chunks that one packet may span (`MAX_SKB_FRAGS` and the head, net/xdp/xsk.c).
 const MOST_PIECES: usize = 18;
 
 /// Sends frames through one queue; half of an [`XdpSocket`](crate::XdpSocket), from
 /// [`into_split`](crate::XdpSocket::into_split).
 pub struct XdpSender {
-    // Dropped before the socket: a mapped ring keeps it, and its queue, in use.
+    // Dropped before the socket: a mapped ring keeps the socket and its queue in use.
     pub(super) tx: Producer<Descriptor>,
     completions: Arc<Completions>,
     free: Vec<Chunk>,
@@ -33,23 +33,23 @@ pub struct XdpSender {
     under_way: u32,
     framing: Framing,
     mtu: u32,
-    /// [`most`](Self::most), as of this MTU.
+    /// The result of [`most`](Self::most) for this MTU.
     most: usize,
     pub(super) options: TxOptions,
     holder: Holder,
     stamps: Option<Stamps>,
-    /// Frames pushed that the kernel does not see yet.
+    /// Frames added to the ring that the kernel does not see yet.
     unpublished: u64,
 }
 
-/// What a sender was opened with.
+/// The options with which a sender was opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TxOptions {
-    /// Whether a frame may take several chunks.
+    /// Whether a frame may span several chunks.
     pub(super) multi_buffer: bool,
-    /// What frames may ask for.
+    /// The requests that frames may make.
     pub(super) asks: Asks,
-    /// Whether the driver says when it has to be kicked.
+    /// Whether the driver tells when it must be kicked.
     pub(super) is_told_to_kick: bool,
 }
 
@@ -87,17 +87,19 @@ impl XdpSender {
         Ok(sender)
     }
 
-    /// A free frame to write `len` bytes into; `None` where there is none (see [`flush`](Self::flush)), or
-    /// `len` is above [`frame_capacity`](Self::frame_capacity). No system call. It holds whatever was there.
+    /// Returns a free frame to write `len` bytes into.
+    ///
+    /// Returns `None` if no frame is free (see [`flush`](Self::flush)), or if `len` exceeds
+    /// [`frame_capacity`](Self::frame_capacity). Makes no system call. The frame still contains its previous bytes.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Option<XdpTxSlot<'_>> {
         (len <= self.frame_capacity() && self.has_room(len)).then(|| XdpTxSlot::new(self, len))
     }
 
-    /// Commits a copy of `frame`, kicking and waiting where there is no room.
+    /// Commits a copy of `frame`; kicks and waits if there is no room.
     ///
     /// # Errors
-    /// [`Error::FrameLength`]; where there is no room, as [`flush`](Self::flush).
+    /// [`Error::FrameLength`]; if there is no room, also the errors of [`flush`](Self::flush).
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.check_len(frame.len())?;
         self.press(|sender| sender.has_room(frame.len()), None)?;
@@ -106,11 +108,12 @@ impl XdpSender {
         Ok(())
     }
 
-    /// Hands every committed frame to the kernel, waiting for room in the interface's queue for as long as it takes;
+    /// Hands every committed frame to the kernel, waiting for room in the interface's queue as long as it takes.
+    ///
     /// [`flush_timeout`](Self::flush_timeout) has a limit.
     ///
     /// # Errors
-    /// [`Error::LinkDown`] while the interface is down: the frames go with the first flush after it is up.
+    /// [`Error::LinkDown`] while the interface is down: the frames are sent with the first flush after it is up.
     /// [`Error::InterfaceGone`]; [`Error::Os`] otherwise.
     pub fn flush(&mut self) -> Result<()> {
         self.press(|sender| sender.tx.outstanding() == 0, None).map(drop)
@@ -119,42 +122,44 @@ impl XdpSender {
     /// Flushes for at most `timeout`. Returns whether the kernel has taken every frame; the others stay committed.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
         self.press(|sender| sender.tx.outstanding() == 0, deadline)
     }
 
-    /// Hands every committed frame to the kernel and waits until all have come back: whether they did, in
-    /// time.
+    /// Hands every committed frame to the kernel and waits up to `timeout` until all have come back. Returns
+    /// whether they came back in time.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
         self.press(Self::is_drained, Instant::now().checked_add(timeout))
     }
 
-    /// The next transmit timestamp, if one has come; needs
-    /// [`tx_timestamps`](crate::xdp::XdpSocketBuilder::tx_timestamps). No system call.
+    /// Returns the next transmit timestamp, if one has arrived. Makes no system call.
     ///
-    /// A card's is by its own clock, and there are drivers without one. Where the driver copies, the kernel
-    /// takes it when the frame leaves its hands, by `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of
-    /// UTC by the leap seconds, if the system knows of them. Stamps come with the frames' completions, as many
-    /// as there are frames are kept, and then the oldest go. A frame that is sent on from where it was received
-    /// has none, but a number; one that the kernel took and dropped ([`XdpStats::send_failed`]) has both.
+    /// This requires [`tx_timestamps`](crate::xdp::XdpSocketBuilder::tx_timestamps). A card's timestamp uses the
+    /// card's own clock, and some drivers have none. In copy mode, the kernel takes the timestamp when the frame
+    /// leaves its hands, from `CLOCK_TAI` (`xsk_destruct_skb`, net/xdp/xsk.c): ahead of UTC by the leap seconds, if
+    /// the system knows them.
+    ///
+    /// Timestamps arrive with the frames' completions. As many are kept as there are frames; beyond that, the
+    /// oldest are dropped. A frame that is forwarded in place has no timestamp, but counts in the numbering. A
+    /// frame that the kernel took and dropped ([`XdpStats::send_failed`]) has both a number and a timestamp.
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.stamps.as_ref()?;
         self.reclaim();
         self.stamps.as_mut()?.read()
     }
 
-    /// The most bytes of a frame that is written in place.
+    /// Returns the most bytes of a frame that is written in place.
     #[inline]
     pub fn frame_capacity(&self) -> usize {
         (self.umem.chunk_size() - self.umem.prefix()) as usize
     }
 
-    /// The longest frame that can be sent now, in bytes, a tag not counted.
+    /// Returns the length of the longest frame that can be sent now, in bytes, not counting a tag.
     pub fn max_frame_len(&self) -> usize {
         self.most_in_chunks().min(self.framing.longest(self.mtu as usize))
     }
@@ -164,48 +169,49 @@ impl XdpSender {
         most.min(self.completions.own().len()) * self.frame_capacity()
     }
 
-    /// The most bytes of a frame with a tag.
+    /// Returns the most bytes of a frame with a tag.
     pub(crate) fn most(&self) -> usize {
         self.most_in_chunks().min(self.framing.longest_tagged(self.mtu as usize))
     }
 
-    /// Running totals of both halves. One system call; resets nothing.
+    /// Returns the running totals of both halves. Makes one system call and resets nothing.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         self.bound.stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> XdpStatsHandle {
         XdpStatsHandle::new(&self.bound)
     }
 
-    /// The name of the interface, as it was when the socket was opened.
+    /// Returns the name of the interface, as it was when the socket was opened.
     pub fn interface(&self) -> &str {
         &self.bound.name
     }
 
-    /// The queue.
+    /// Returns the number of the queue.
     pub fn queue_id(&self) -> u32 {
         self.bound.queue
     }
 
-    /// Frames committed that the kernel has not begun to send.
+    /// Returns the number of committed frames that the kernel has not begun to send.
     pub fn pending(&mut self) -> usize {
         self.reclaim();
-        // 5.10 says how far it is in the ring only once it has taken all, but what it has sent is back.
+        // Linux 5.10 updates its position in the ring only once it has taken everything, but the frames it has sent
+        // are back.
         self.tx.outstanding_frames().min(self.under_way) as usize
     }
 
-    /// Whether everything that was committed has come back.
+    /// Returns whether everything that was committed has come back.
     pub(crate) fn is_drained(&mut self) -> bool {
         self.reclaim();
         self.under_way == 0
     }
 
-    /// Whether a frame of `len` bytes has room now.
+    /// Returns whether there is room now for a frame of `len` bytes.
     #[inline]
     pub(crate) fn has_room(&mut self, len: usize) -> bool {
         let capacity = self.frame_capacity();
@@ -216,7 +222,7 @@ impl XdpSender {
         self.free.len() >= pieces && self.has_entries(pieces)
     }
 
-    /// Whether the TX ring has so many entries left.
+    /// Returns whether the TX ring has `count` free entries.
     #[inline]
     pub(super) fn has_entries(&mut self, count: usize) -> bool {
         self.tx.vacant(count as u32) as usize >= count
@@ -254,7 +260,7 @@ impl XdpSender {
         }
     }
 
-    /// Writes a copy of a frame for which there is room, in as many chunks as it takes.
+    /// Writes a copy of a frame, for which there must be room, into as many chunks as needed.
     pub(crate) fn copy(&mut self, frame: &[u8]) {
         let (prefix, capacity) = (self.umem.prefix() as usize, self.frame_capacity());
         let mut asked = self.ask(None);
@@ -270,7 +276,8 @@ impl XdpSender {
         self.unpublished += 1;
     }
 
-    /// As [`copy`](Self::copy), of what `keep`, which may change it, says true of.
+    /// Copies a frame like [`copy`](Self::copy) if `keep`, which may change it, returns true. Returns whether it
+    /// did.
     pub(super) fn copy_if(
         &mut self,
         frame: &[u8],
@@ -321,7 +328,7 @@ impl XdpSender {
         Ok(())
     }
 
-    /// As [`ask`](Self::ask), for a frame of `len` bytes that may ask for what cannot be had.
+    /// Writes requests like [`ask`](Self::ask), for a frame of `len` bytes whose request may be invalid.
     fn ask_for(&mut self, len: usize, checksum: Option<Checksum>) -> Result<u32> {
         if let Some(Checksum { start, offset }) = checksum {
             if !self.options.asks.checksums {
@@ -335,7 +342,7 @@ impl XdpSender {
         Ok(self.ask(checksum))
     }
 
-    /// Writes what the frame that is next asks for before it: the options of its descriptor.
+    /// Writes the requests of the next frame before it, and returns the options of its descriptor.
     fn ask(&mut self, checksum: Option<Checksum>) -> u32 {
         if checksum.is_none() && self.stamps.is_none() {
             return 0;
@@ -354,7 +361,7 @@ impl XdpSender {
         self.unpublished += 1;
     }
 
-    /// Adds a frame that was received into this UMEM, where it lies.
+    /// Adds a frame that was received into this UMEM, without moving it.
     pub(super) fn push_in_place(&mut self, frame: Taken) {
         let address = self.umem.give(frame.chunk, self.holder) + u64::from(frame.offset);
         self.push(Descriptor { address, len: frame.len, options: 0 });
@@ -370,7 +377,7 @@ impl XdpSender {
         self.under_way += 1;
     }
 
-    /// Commits what was pushed: the kernel sees it.
+    /// Commits the added frames: the kernel sees them now.
     #[inline]
     pub(crate) fn publish(&mut self) {
         if self.unpublished > 0 {
@@ -379,7 +386,7 @@ impl XdpSender {
         }
     }
 
-    /// Takes back what was sent: how many entries.
+    /// Takes back frames that were sent, and returns the number of entries.
     pub(super) fn reclaim(&mut self) -> u32 {
         let before = self.free.len();
         let back = self.completions.take(&self.umem, &mut self.free);
@@ -395,7 +402,7 @@ impl XdpSender {
         entries
     }
 
-    /// Adds where the chunks are.
+    /// Adds the sending half's counts of chunks.
     pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.reclaim();
         chunks.tx_free = self.free.len() as u32;
@@ -406,7 +413,8 @@ impl XdpSender {
 
 impl Drop for XdpSender {
     fn drop(&mut self) {
-        // One kick copies 32 frames before 6.17, or 16 (`xsk_generic_xmit`). An error shows in the count of abandoned frames.
+        // Before 6.17 one kick copies 32 frames, or 16 (`xsk_generic_xmit`). An error shows in the count of
+        // abandoned frames.
         for _ in 0..=self.tx.outstanding() {
             match self.kick() {
                 Ok(KickOutcome { stall: Stall::Again, .. }) => {}
@@ -435,7 +443,7 @@ impl fmt::Debug for XdpSender {
 }
 
 impl XdpSender {
-    /// One kick, if there is anything to hand over, and what it came to.
+    /// Kicks once, if there is anything to hand over, and returns the outcome.
     pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
         if self.tx.outstanding() == 0 {
             let has_progressed = self.reclaim() > 0;
@@ -454,7 +462,7 @@ impl XdpSender {
         self.bound.figures.kicks.add(1);
     }
 
-    /// What a kick came to: the rings say how far the kernel got, `answer` only why not further.
+    /// Returns the outcome of a kick: the rings show how far the kernel got, `answer` only why it got no further.
     pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         let before = self.tx.known_outstanding();
         let left = self.tx.outstanding();
@@ -462,7 +470,7 @@ impl XdpSender {
         let mut has_progressed = (self.reclaim() > 0) | has_moved;
         let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
         if errno == Some(libc::EBUSY) {
-            // Completed, and not sent: too long for the far end, or no carrier (`xsk_generic_xmit`).
+            // Completed but not sent: too long for the far end, or no carrier (`xsk_generic_xmit`).
             self.bound.figures.send_failed.add(1);
             has_progressed = true;
         }
@@ -476,7 +484,7 @@ impl XdpSender {
             (_, Some(libc::ENOBUFS | libc::ENOMEM)) => Stall::Queue,
             _ if has_moved => Stall::Again,
             (_, Some(errno)) => {
-                self.bound.check_link()?; // ENXIO is said of an interface that is gone, and by some drivers
+                self.bound.check_link()?; // ENXIO means that the interface is gone, but some drivers also return it
                 let wants_program = matches!(errno, libc::EINVAL | libc::ENXIO)
                     && self.bound.is_zerocopy
                     && self.bound.program.is_none();
@@ -487,7 +495,7 @@ impl XdpSender {
         Ok(KickOutcome { stall, has_progressed })
     }
 
-    /// Kicks and waits until `is_so`: whether it is, in time.
+    /// Kicks and waits until `is_so` holds. Returns whether it holds in time.
     pub(super) fn press(
         &mut self,
         is_so: impl Fn(&mut Self) -> bool,
@@ -516,7 +524,9 @@ impl XdpSender {
     }
 }
 
-/// A free frame of an [`XdpSender`]: write into it and [`send`](Self::send) it. Dropped unsent, it stays free.
+/// A free frame of an [`XdpSender`]: write into it and [`send`](Self::send) it.
+///
+/// If dropped without sending, it stays free.
 #[derive(Debug)]
 pub struct XdpTxSlot<'a> {
     sender: &'a mut XdpSender,
@@ -530,26 +540,27 @@ impl<'a> XdpTxSlot<'a> {
         Self { sender, len, checksum: None }
     }
 
-    /// The bytes of the frame, as many as were asked for.
+    /// Returns the bytes of the frame, with the length requested.
     #[inline]
     pub fn data(&self) -> &[u8] {
         self.sender.vacant_ref(self.len)
     }
 
-    /// The same, to be written.
+    /// Returns the bytes of the frame for writing.
     #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
         self.sender.vacant_bytes(self.len)
     }
 
-    /// Changes the length of the frame, up to [`XdpSender::frame_capacity`]; longer is cut to that.
+    /// Changes the length of the frame, limited to [`XdpSender::frame_capacity`].
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.sender.frame_capacity());
     }
 
-    /// Leaves a checksum to the card or the kernel: of all bytes from `start` on, written `offset` bytes behind
-    /// `start`, where the pseudo-header's part of it is already. Needs
-    /// [`tx_checksum`](crate::xdp::XdpSocketBuilder::tx_checksum).
+    /// Leaves a checksum to the card or the kernel.
+    ///
+    /// It covers all bytes from `start` on, and is written `offset` bytes after `start`, where the sum of the
+    /// pseudo-header must already be. This requires [`tx_checksum`](crate::xdp::XdpSocketBuilder::tx_checksum).
     pub fn set_checksum(&mut self, start: u16, offset: u16) {
         self.checksum = Some(Checksum { start, offset });
     }
@@ -557,8 +568,9 @@ impl<'a> XdpTxSlot<'a> {
     /// Commits the frame.
     ///
     /// # Errors
-    /// [`Error::FrameLength`](crate::Error::FrameLength), [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled),
-    /// [`Error::ChecksumOutside`](crate::Error::ChecksumOutside); the frame stays free then.
+    /// [`Error::FrameLength`](crate::Error::FrameLength),
+    /// [`Error::OffloadsDisabled`](crate::Error::OffloadsDisabled), or
+    /// [`Error::ChecksumOutside`](crate::Error::ChecksumOutside); the frame then stays free.
     #[inline]
     pub fn send(self) -> Result<()> {
         self.sender.commit(self.len, self.checksum)

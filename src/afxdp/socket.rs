@@ -29,11 +29,11 @@ use crate::wait::StopHandle;
 /// # }
 /// ```
 ///
-/// Batches are as those of a [`Capture`](crate::Capture): owned, held as long as one likes, returned from any
-/// thread. The kernel says nothing of a packet but its bytes: the timestamp is when its batch was taken
-/// ([`Clock::Read`](crate::packet::Clock::Read)), and a VLAN tag that the card has stripped is lost
-/// ([`InterfaceInfo::strips_tags`](crate::interface::InterfaceInfo::strips_tags); `tracing` warns of it).
-/// Packets that come in here do not reach the stack, nor taps.
+/// Batches work like those of a [`Capture`](crate::Capture): they are owned, can be held as long as needed, and are
+/// returned from any thread. The kernel reports nothing about a packet but its bytes: the timestamp is the time
+/// when its batch was taken ([`Clock::Read`](crate::packet::Clock::Read)), and a VLAN tag that the card has
+/// stripped is lost ([`InterfaceInfo::strips_tags`](crate::interface::InterfaceInfo::strips_tags); `tracing` warns
+/// of it). Packets received here do not reach the stack or taps.
 pub struct XdpSocket {
     receiver: Option<XdpReceiver>,
     sender: Option<XdpSender>,
@@ -49,47 +49,51 @@ impl XdpSocket {
         Self { receiver, sender, shared }
     }
 
-    /// The next batch if there is one; never waits, and never has one in [`XdpMode::Tx`](crate::xdp::XdpMode::Tx).
-    /// No system call, but where the driver has to be woken.
+    /// Returns the next batch if one is ready; never waits.
+    ///
+    /// Makes no system call unless the driver must be woken. In [`XdpMode::Tx`](crate::xdp::XdpMode::Tx) there is
+    /// never a batch.
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
         self.receiver.as_mut()?.next_batch()
     }
 
-    /// As [`XdpReceiver::next_batch_timeout`].
+    /// Waits up to `timeout` for the next batch; see [`XdpReceiver::next_batch_timeout`].
     ///
     /// # Errors
-    /// As there; [`Error::NotReceiving`].
+    /// The errors of [`XdpReceiver::next_batch_timeout`]; [`Error::NotReceiving`].
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
         self.receiver_mut()?.next_batch_timeout(timeout)
     }
 
-    /// As [`XdpReceiver::stop_handle`].
+    /// Returns a handle that ends receiving from any thread; see [`XdpReceiver::stop_handle`].
     ///
     /// # Errors
-    /// As there; [`Error::NotReceiving`].
+    /// The errors of [`XdpReceiver::stop_handle`]; [`Error::NotReceiving`].
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         self.receiver_mut()?.stop_handle()
     }
 
-    /// A free frame to write `len` bytes into; `None` where there is none, or `len` is above
+    /// Returns a free frame to write `len` bytes into; `None` if no frame is free, or if `len` exceeds
     /// [`XdpSender::frame_capacity`].
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Option<XdpTxSlot<'_>> {
         self.sender.as_mut()?.reserve(len)
     }
 
-    /// As [`XdpSender::send`].
+    /// Commits a copy of `frame`; see [`XdpSender::send`].
     ///
     /// # Errors
-    /// As there; [`Error::NotSending`].
+    /// The errors of [`XdpSender::send`]; [`Error::NotSending`].
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.sender_mut()?.send(frame)
     }
 
-    /// As [`XdpSender::send_batch`]: an echo, where the batch is this socket's own.
+    /// Forwards the packets of a batch for which `keep` returns true; see [`XdpSender::send_batch`].
+    ///
+    /// A batch that this socket has received is thus echoed.
     ///
     /// # Errors
-    /// As there; [`Error::NotSending`].
+    /// The errors of [`XdpSender::send_batch`]; [`Error::NotSending`].
     pub fn send_batch(
         &mut self,
         batch: PacketBatch,
@@ -98,43 +102,44 @@ impl XdpSocket {
         self.sender_mut()?.send_batch(batch, keep)
     }
 
-    /// As [`XdpSender::flush`].
+    /// Hands every committed frame to the kernel; see [`XdpSender::flush`].
     ///
     /// # Errors
-    /// As there. Without a sending half there is nothing to flush.
+    /// The errors of [`XdpSender::flush`]. Without a sending half there is nothing to flush.
     pub fn flush(&mut self) -> Result<()> {
         self.sender.as_mut().map_or(Ok(()), XdpSender::flush)
     }
 
-    /// As [`XdpSender::flush_timeout`].
+    /// Flushes for at most `timeout`; see [`XdpSender::flush_timeout`].
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
         self.sender.as_mut().map_or(Ok(true), |sender| sender.flush_timeout(timeout))
     }
 
-    /// As [`XdpSender::read_tx_timestamp`].
+    /// Returns the next transmit timestamp, if one has arrived; see [`XdpSender::read_tx_timestamp`].
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.sender.as_mut()?.read_tx_timestamp()
     }
 
-    /// As [`XdpSender::drain`].
+    /// Hands every committed frame to the kernel and waits until all have come back; see [`XdpSender::drain`].
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn drain(&mut self, timeout: Duration) -> Result<bool> {
         self.sender.as_mut().map_or(Ok(true), |sender| sender.drain(timeout))
     }
 
-    /// Hands over what was committed, waits up to `timeout` until it has come back, closes the socket and returns its
-    /// final statistics. Returns early on an error, such as a link that is down. [`abandoned`](XdpStats::abandoned) counts the
-    /// frames that the kernel had not taken.
+    /// Hands over committed frames, waits up to `timeout` until they have come back, closes the socket and returns
+    /// its final statistics.
     ///
-    /// Dropping the socket hands over what the kernel takes at once, and waits for nothing.
+    /// Returns early on an error, such as a link that is down. [`abandoned`](XdpStats::abandoned) counts the frames
+    /// that the kernel had not taken. In contrast, dropping the socket hands over only what the kernel takes at
+    /// once, and does not wait.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS` of a socket that batches still keep open.
+    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS` for a socket that batches still keep open.
     pub fn close(mut self, timeout: Duration) -> Result<XdpStats> {
         // An error shows in the count of abandoned frames.
         let _ = self.drain(timeout);
@@ -143,20 +148,20 @@ impl XdpSocket {
         stats.stats()
     }
 
-    /// Running totals of both halves. One system call; resets nothing.
+    /// Returns the running totals of both halves. Makes one system call and resets nothing.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         self.shared.bound.stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> XdpStatsHandle {
         XdpStatsHandle::new(&self.shared.bound)
     }
 
-    /// Where its frames are now.
+    /// Returns how many of its frames are in each place.
     pub fn chunks(&mut self) -> XdpChunks {
         let mut chunks = XdpChunks::default();
         if let Some(receiver) = &mut self.receiver {
@@ -168,67 +173,67 @@ impl XdpSocket {
         chunks
     }
 
-    /// Whether packets are received and sent without being copied.
+    /// Returns whether packets are received and sent without being copied.
     pub fn is_zerocopy(&self) -> bool {
         self.shared.bound.is_zerocopy
     }
 
-    /// Whether the UMEM is in huge pages.
+    /// Returns whether the UMEM is in huge pages.
     pub fn has_huge_pages(&self) -> bool {
         self.shared.bound.has_huge_pages
     }
 
-    /// The name of the interface, as it was when the socket was opened.
+    /// Returns the name of the interface, as it was when the socket was opened.
     pub fn interface(&self) -> &str {
         &self.shared.bound.name
     }
 
-    /// The queue.
+    /// Returns the number of the queue.
     pub fn queue_id(&self) -> u32 {
         self.shared.bound.queue
     }
 
-    /// What its packets begin with; `None` where that is not known.
+    /// Returns the type of header that packets begin with; `None` if it is not known.
     pub fn link_type(&self) -> Option<LinkType> {
         LinkType::of_hardware(self.shared.bound.hardware)
     }
 
-    /// Whether both are of one interface, whatever it is called.
+    /// Returns whether both sockets are on one interface, whatever its name.
     pub(crate) fn is_on_same_interface(&self, other: &Self) -> bool {
         self.shared.bound.index == other.shared.bound.index
     }
 
-    /// An error where VLAN tags of its packets are beside their bytes.
+    /// Returns an error if VLAN tags are delivered outside of the packets' bytes.
     pub(crate) fn check_tags(&self) -> Result<()> {
         self.shared.bound.check_tags()
     }
 
-    /// The program that sends packets here, for sockets of other queues to share.
+    /// Returns the program that redirects packets here, for sockets of other queues to share.
     pub fn program(&self) -> Option<&XdpProgram> {
         self.shared.bound.program.as_ref()
     }
 
-    /// The receiving half, if it has one.
+    /// Returns the receiving half, if there is one.
     pub fn receiver(&self) -> Option<&XdpReceiver> {
         self.receiver.as_ref()
     }
 
-    /// The sending half, if it has one.
+    /// Returns the sending half, if there is one.
     pub fn sender(&self) -> Option<&XdpSender> {
         self.sender.as_ref()
     }
 
-    /// Its halves, for different threads. The queue is free again when both are dropped.
+    /// Splits the socket into its halves, for different threads. The queue is free again when both are dropped.
     pub fn into_split(self) -> (Option<XdpReceiver>, Option<XdpSender>) {
         (self.receiver, self.sender)
     }
 
-    /// Its halves, and what makes a socket of them again.
+    /// Splits the socket into its halves, and the part needed to join them again.
     pub(crate) fn into_parts(self) -> (Option<XdpReceiver>, Option<XdpSender>, Shared) {
         (self.receiver, self.sender, self.shared)
     }
 
-    /// Has packets come in, if it receives any.
+    /// Lets packets in, if the socket receives.
     pub(super) fn open_intake(&self) -> Result<()> {
         self.receiver.as_ref().map_or(Ok(()), XdpReceiver::open_intake)
     }

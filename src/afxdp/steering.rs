@@ -1,4 +1,5 @@
-//! Which queue a packet comes in on: a symmetric hash, and rules (`ETHTOOL_SRSSH`, `ETHTOOL_SRXCLSRLINS`).
+//! Selects the queue on which a packet arrives: a symmetric hash, and rules (`ETHTOOL_SRSSH`,
+//! `ETHTOOL_SRXCLSRLINS`).
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -8,11 +9,13 @@ use crate::error::{Error, Result, Step};
 use crate::sys::netdev::question_socket;
 use crate::sys::steering::{self, FlowSpec, HashKey};
 
-/// Has a card's receive hash be the same for both directions of a flow, as long as this lives: then both come in
-/// on one queue, and the shard of that queue sees whole conversations. Dropped, it puts back the key that was
-/// there.
+/// Makes a card's receive hash the same for both directions of a flow, as long as this value lives.
 ///
-/// Toeplitz with a key of a repeated 16-bit pattern hashes exchanged addresses and ports alike.
+/// Both directions then arrive on one queue, and the shard of that queue sees whole conversations. Dropping the
+/// value restores the previous key.
+///
+/// A Toeplitz hash with a key of a repeated 16-bit pattern gives the same result if addresses and ports are
+/// swapped.
 #[derive(Debug)]
 pub struct SymmetricRss {
     interface: String,
@@ -21,10 +24,10 @@ pub struct SymmetricRss {
 }
 
 impl SymmetricRss {
-    /// Sets the key.
+    /// Sets a symmetric key on the card.
     ///
     /// # Errors
-    /// [`Error::NoSuchInterface`]; [`Error::Os`] where the driver has no key to set, or without `CAP_NET_ADMIN`.
+    /// [`Error::NoSuchInterface`]; [`Error::Os`] if the driver has no key to set, or without `CAP_NET_ADMIN`.
     pub fn set(interface: &str) -> Result<Self> {
         index_of(interface)?;
         let socket = asker()?;
@@ -42,14 +45,14 @@ impl Drop for SymmetricRss {
     fn drop(&mut self) {
         let Ok(socket) = question_socket() else { return };
         let now = steering::hash_key(socket.as_fd(), &self.interface);
-        // What somebody else has set meanwhile stays.
+        // A key that somebody else has set meanwhile stays.
         if now.is_ok_and(|now| now.key == self.key) {
             let _ = steering::set_hash_key(socket.as_fd(), &self.interface, &self.before);
         }
     }
 }
 
-/// Which packets go to a queue; by the card, before any program sees them.
+/// A rule that directs packets to a queue. The card applies it before any program sees the packets.
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
@@ -65,50 +68,50 @@ pub struct FlowRule {
 }
 
 impl FlowRule {
-    /// IPv4 TCP packets.
+    /// Matches IPv4 TCP packets.
     pub fn tcp() -> Self {
         Self { spec: FlowSpec::tcp() }
     }
 
-    /// IPv4 UDP packets.
+    /// Matches IPv4 UDP packets.
     pub fn udp() -> Self {
         Self { spec: FlowSpec::udp() }
     }
 
-    /// From this address only.
+    /// Matches only packets from this address.
     pub fn src_host(mut self, address: Ipv4Addr) -> Self {
         self.spec.source = Some(address);
         self
     }
 
-    /// To this address only.
+    /// Matches only packets to this address.
     pub fn dst_host(mut self, address: Ipv4Addr) -> Self {
         self.spec.destination = Some(address);
         self
     }
 
-    /// From this port only.
+    /// Matches only packets from this port.
     pub fn src_port(mut self, port: u16) -> Self {
         self.spec.source_port = Some(port);
         self
     }
 
-    /// To this port only.
+    /// Matches only packets to this port.
     pub fn dst_port(mut self, port: u16) -> Self {
         self.spec.destination_port = Some(port);
         self
     }
 
-    /// Where they go. Default queue 0.
+    /// Sets the queue for matching packets. Default: queue 0.
     pub fn to_queue(mut self, queue: u32) -> Self {
         self.spec.queue = queue;
         self
     }
 
-    /// Has the card do so as long as what this returns lives.
+    /// Installs the rule on a card, for as long as the returned value lives.
     ///
     /// # Errors
-    /// [`Error::NoSuchInterface`]; [`Error::Os`] where the driver takes no such rules, has no room for another
+    /// [`Error::NoSuchInterface`]; [`Error::Os`] if the driver does not support such rules, has no room for another
     /// one, or without `CAP_NET_ADMIN`.
     pub fn install(&self, interface: &str) -> Result<InstalledRule> {
         index_of(interface)?;
@@ -119,7 +122,7 @@ impl FlowRule {
     }
 }
 
-/// A [`FlowRule`] at work. Dropping it removes the rule.
+/// A [`FlowRule`] in effect. Dropping it removes the rule.
 #[derive(Debug)]
 pub struct InstalledRule {
     interface: String,
@@ -127,7 +130,7 @@ pub struct InstalledRule {
 }
 
 impl InstalledRule {
-    /// Where the card has it; as `ethtool -n` lists them.
+    /// Returns the rule's location on the card, as `ethtool -n` lists it.
     pub fn location(&self) -> u32 {
         self.location
     }

@@ -4,20 +4,20 @@ use super::{Bridge, BridgeHandles};
 use crate::afpacket::{Capture, CaptureBuilder, Injector, InjectorBuilder, RingProfile};
 use crate::error::Result;
 
-/// Blocks that hold packets of 64 KiB, and enough of them for a reader that is kept from its core for a
-/// quarter of a second.
+/// Blocks that hold packets of 64 KiB, and enough of them for a reader that is kept off its core for a quarter
+/// of a second.
 const BLOCK: usize = 256 << 10;
 const BLOCKS: usize = 256;
-/// Bytes of a slot that holds a frame of 64 KiB with its headers. Not a power of two, so that slots do
-/// not all fall on the same cache lines.
+/// Bytes of a slot, which holds a frame of 64 KiB with its headers. This is not a power of two, so that slots
+/// do not all map to the same cache lines.
 const SLOT: usize = 68 << 10;
 const TX_SLOTS: usize = 256;
 
-/// Builds a [`Bridge`].
+/// A builder for a [`Bridge`].
 ///
-/// By default each side has a receive ring of 256 blocks of 256 KiB, handed over after 1 ms at the latest,
-/// a transmit ring of 259 slots of 68 KiB, since frames have up to 64 (see [`CaptureBuilder::offloads`]), 82
-/// MiB together, and promiscuous mode. [`profile`](Self::profile) has the way to less latency.
+/// By default each side has a receive ring of 256 blocks of 256 KiB, handed over after 1 ms at the latest, and
+/// a transmit ring of 259 slots of 68 KiB, because frames have up to 64 KiB (see [`CaptureBuilder::offloads`]).
+/// Together these take 82 MiB. Promiscuous mode is on. For lower latency, see [`profile`](Self::profile).
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BridgeBuilder {
@@ -38,63 +38,64 @@ impl BridgeBuilder {
         Self { captures: [capture.clone(), capture], injectors: [injector.clone(), injector] }
     }
 
-    /// One interface. Required.
+    /// Sets one interface. Required.
     pub fn interface_a(self, name: &str) -> Self {
         self.capture_a(|capture| capture.interface(name)).injector_a(|tx| tx.interface(name))
     }
 
-    /// The other interface. Required.
+    /// Sets the other interface. Required.
     pub fn interface_b(self, name: &str) -> Self {
         self.capture_b(|capture| capture.interface(name)).injector_b(|tx| tx.interface(name))
     }
 
-    /// Sizes of both receive rings.
+    /// Sets the sizes of both receive rings.
     ///
-    /// [`RingProfile::LowLatency`] takes each packet at once instead of within 1 to 2 ms, but none that is
-    /// to be split: those are longer than its frames, and counted as too large. So switch receive and
-    /// segmentation offloads off (`ethtool -K eth0 gro off gso off tso off`, at hosts on this machine too).
+    /// [`RingProfile::LowLatency`] delivers each packet at once instead of within 1 to 2 ms. It cannot forward
+    /// packets that need splitting: they are longer than its frames and count as too large. So with it, switch
+    /// receive and segmentation offloads off (`ethtool -K eth0 gro off gso off tso off`, also on hosts on this
+    /// machine).
     pub fn profile(self, profile: RingProfile) -> Self {
         let has_offloads = profile != RingProfile::LowLatency;
         self.both_captures(|capture| capture.profile(profile).offloads(has_offloads))
     }
 
-    /// Whether the interfaces take in packets for other hosts. Default true: hosts behind a bridge are
-    /// other hosts.
+    /// Sets whether the interfaces accept packets for other hosts. Default: true, because hosts behind a bridge
+    /// are other hosts.
     pub fn promiscuous(self, on: bool) -> Self {
         self.both_captures(|capture| capture.promiscuous(on))
     }
 
-    /// Whether frames go past the interfaces' queueing disciplines. Default false: the kernel then splits
-    /// no frame in place of a card that cannot.
+    /// Sets whether frames bypass the interfaces' queueing disciplines. Default: false. If true, the kernel
+    /// does not split frames for a card that cannot.
     pub fn qdisc_bypass(self, on: bool) -> Self {
         self.injector_a(|tx| tx.qdisc_bypass(on)).injector_b(|tx| tx.qdisc_bypass(on))
     }
 
-    /// Further options of receiving on interface A.
+    /// Sets further options for receiving on interface A.
     pub fn capture_a(mut self, set: impl FnOnce(CaptureBuilder) -> CaptureBuilder) -> Self {
         self.captures[0] = set(self.captures[0].clone());
         self
     }
 
-    /// Further options of receiving on interface B.
+    /// Sets further options for receiving on interface B.
     pub fn capture_b(mut self, set: impl FnOnce(CaptureBuilder) -> CaptureBuilder) -> Self {
         self.captures[1] = set(self.captures[1].clone());
         self
     }
 
-    /// Further options of sending on interface A.
+    /// Sets further options for sending on interface A.
     pub fn injector_a(mut self, set: impl FnOnce(InjectorBuilder) -> InjectorBuilder) -> Self {
         self.injectors[0] = set(self.injectors[0].clone());
         self
     }
 
-    /// Further options of sending on interface B.
+    /// Sets further options for sending on interface B.
     pub fn injector_b(mut self, set: impl FnOnce(InjectorBuilder) -> InjectorBuilder) -> Self {
         self.injectors[1] = set(self.injectors[1].clone());
         self
     }
 
-    /// What each side's receiving is opened with, for [`Shards`](crate::Shards) to open; see
+    /// Returns the capture options of both sides, for [`Shards`](crate::Shards) to open; see
     /// [`build_with`](Self::build_with).
     pub fn captures(&self) -> [CaptureBuilder; 2] {
         self.captures.clone()
@@ -103,7 +104,8 @@ impl BridgeBuilder {
     /// Opens the sockets.
     ///
     /// # Errors
-    /// As [`CaptureBuilder::build`] and [`InjectorBuilder::build`]; [`Error::SameInterface`](crate::Error::SameInterface),
+    /// As for [`CaptureBuilder::build`] and [`InjectorBuilder::build`];
+    /// [`Error::SameInterface`](crate::Error::SameInterface),
     /// [`Error::DifferentLinks`](crate::Error::DifferentLinks).
     pub fn build(self) -> Result<Bridge> {
         let [a, b] = self.captures.clone();
@@ -111,7 +113,7 @@ impl BridgeBuilder {
         self.build_with(rx_a, rx_b)
     }
 
-    /// As [`build`](Self::build), with captures that are open already: one bridge a shard, whose captures
+    /// Builds a bridge with captures that are already open. This allows one bridge per shard, whose captures
     /// are members of two fanout groups.
     ///
     /// ```no_run
@@ -134,11 +136,11 @@ impl BridgeBuilder {
     /// # }
     /// ```
     ///
-    /// Both captures must be opened with [`captures`](Self::captures) and share their stop handle, as those
-    /// of a shard do; a handle of A's then ends the bridge.
+    /// Both captures must be opened with [`captures`](Self::captures) and share their stop handle, as those of
+    /// a shard do. A stop handle of A's then ends the bridge.
     ///
     /// # Errors
-    /// As [`InjectorBuilder::build`]; [`Error::SameInterface`](crate::Error::SameInterface),
+    /// As for [`InjectorBuilder::build`]; [`Error::SameInterface`](crate::Error::SameInterface),
     /// [`Error::DifferentLinks`](crate::Error::DifferentLinks).
     pub fn build_with(self, rx_a: Capture, rx_b: Capture) -> Result<Bridge> {
         let [tx_a, tx_b] = self.injectors;

@@ -1,4 +1,4 @@
-//! What is to be done with a packet.
+//! Decisions about the packets that a bridge forwards.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -6,18 +6,18 @@ use std::ops::{Deref, DerefMut};
 use crate::io::AsyncTxSlot;
 use crate::packet::{Offload, Packet};
 
-/// What a bridge does with a packet.
+/// An action that a bridge takes on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgeAction {
-    /// Sends it out on the other side.
+    /// Sends the packet out on the other side.
     Forward,
-    /// Drops it.
+    /// Drops the packet.
     Drop,
-    /// Sends a copy out that [`BridgeFilter::rewrite`] changes first.
+    /// Sends a copy out, after [`BridgeFilter::rewrite`] has changed it.
     Rewrite,
 }
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BridgeDirection {
     /// From interface A to interface B.
@@ -26,10 +26,11 @@ pub enum BridgeDirection {
     BtoA,
 }
 
-/// Decides on packets, and changes them.
+/// A filter that decides about packets and can change them.
 ///
-/// A closure `FnMut(&Packet, BridgeDirection) -> BridgeAction` is one; so is a pair of such a closure and
-/// an `FnMut(&mut BridgeFrame, BridgeDirection)` that changes what the first says is to be rewritten:
+/// A closure `FnMut(&Packet, BridgeDirection) -> BridgeAction` is a filter. So is a pair of such a closure and
+/// an `FnMut(&mut BridgeFrame, BridgeDirection)`, which changes the packets for which the first returns
+/// [`BridgeAction::Rewrite`]:
 ///
 /// ```no_run
 /// use ringtap::Packet;
@@ -45,10 +46,11 @@ pub enum BridgeDirection {
 /// # }
 /// ```
 pub trait BridgeFilter {
-    /// Decides on a packet. Called once for each, in the order of its direction.
+    /// Decides about a packet. Called once per packet, in the order of its direction.
     fn decide(&mut self, packet: &Packet<'_>, direction: BridgeDirection) -> BridgeAction;
 
-    /// Changes the copy of a packet that was decided to be rewritten, in the slot it is sent from.
+    /// Changes the copy of a packet for which [`BridgeAction::Rewrite`] was returned, in the slot it is sent
+    /// from.
     fn rewrite(&mut self, frame: &mut BridgeFrame<'_>, direction: BridgeDirection) {
         let _ = (frame, direction);
     }
@@ -77,12 +79,13 @@ where
     }
 }
 
-/// A frame about to be sent; dereferences to its bytes.
+/// A frame about to be sent. It dereferences to its bytes.
 ///
-/// A VLAN tag, which [`BridgeFilter::decide`] sees beside the packet ([`Packet::vlan`]), is in the frame here.
+/// A VLAN tag that [`BridgeFilter::decide`] sees in the packet's metadata ([`Packet::vlan`]) is in the frame
+/// here.
 ///
-/// Its IP and TCP checksums are its author's business, but for one that was left to the card
-/// ([`Packet::offload`]): there only the pseudo-header's part of it is in the frame.
+/// The filter must keep the IP and TCP checksums correct itself, except for a checksum that was left to the
+/// card ([`Packet::offload`]): the frame contains only the pseudo-header's part of that.
 pub struct BridgeFrame<'a> {
     slot: AsyncTxSlot<'a>,
 }
@@ -96,18 +99,18 @@ impl<'a> BridgeFrame<'a> {
         self.slot
     }
 
-    /// What is left to be done to it, by the kernel or the card.
+    /// Returns the work that is left to the kernel or the card.
     pub fn offload(&self) -> Offload {
         self.slot.offload()
     }
 
-    /// Changes what is left to be done to it, as who moves its headers must: a checksum's place is counted
-    /// from the start of the frame.
+    /// Sets the work that is left to the kernel or the card. A filter that moves headers must do this, because
+    /// the position of a checksum counts from the start of the frame.
     pub fn set_offload(&mut self, offload: Offload) {
         self.slot.set_offload(offload);
     }
 
-    /// Changes its length, up to what a slot holds; what comes new holds any bytes.
+    /// Sets the frame's length, up to the capacity of the slot. Added bytes have arbitrary values.
     pub fn set_len(&mut self, len: usize) {
         self.slot.set_len(len);
     }

@@ -19,17 +19,18 @@ use crate::packet::{Offload, Packet, PacketStatus, VlanTag};
 use crate::ring::batch::PacketBatch;
 use crate::time::{self, Sleep};
 
-/// Packets that a lane forwards before the other one has its turn, and the reactor: what one kick hands
-/// over.
+/// Packets that a lane forwards before the other lane and the reactor get a turn. One kick hands over this
+/// many.
 const BUDGET: u32 = 64;
-/// How long a lane waits for room before it drops packets: for longer the far side is not just busy.
+/// Time that a lane waits for room before it drops packets. If it takes longer, the other side is not just
+/// busy.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How old what is known of the far side's MTU may be.
+/// The age at which the other side's MTU is looked up again.
 const MTU_AGE: Duration = Duration::from_millis(100);
-/// Where a VLAN tag stands in a frame: behind the addresses.
+/// Offset of a VLAN tag in a frame: behind the addresses.
 const TAG_AT: usize = 12;
 
-/// A lane's sockets, and what it has not forwarded yet.
+/// A lane's sockets, and the packets it has not forwarded yet.
 pub(super) type LanePorts = ((Capture, Injector), Held);
 
 /// Takes packets from one side and commits them to the other.
@@ -39,31 +40,31 @@ pub(super) struct Lane {
     to: AsyncInjector,
     held: Held,
     counters: Arc<Counters>,
-    /// Set while it waits for room.
+    /// Set while the lane waits for room.
     waiting: Option<Sleep>,
-    /// Whether it has waited in vain: it drops what finds no room.
+    /// Whether waiting for room failed; packets that find no room are then dropped.
     is_stuck: bool,
     learned: Instant,
-    /// Frames that the far side has refused so far.
+    /// Number of frames that the other side has refused so far.
     refused: u64,
-    /// A packet that is being split, and what the filter said of it.
+    /// A packet that is being split, and the filter's decision about it.
     splitting: Option<(Splitting, BridgeAction)>,
-    /// How many frames the far side had taken back at the last look.
+    /// Number of frames that the other side had taken back at the last check.
     stale: u64,
     has_ended: bool,
 }
 
-/// How a lane's turn ended.
+/// The result of a lane's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// There may be more to do right now.
+    /// There may be more to do at once.
     More,
-    /// The capture was stopped, and all is committed.
+    /// The capture was stopped, and everything is committed.
     Ended,
 }
 
 impl Lane {
-    /// A lane on this thread's reactor; an error gives the sockets back.
+    /// Creates a lane on this thread's reactor. An error gives the sockets back.
     pub(super) fn new(
         direction: BridgeDirection,
         (from, to): (Capture, Injector),
@@ -119,8 +120,7 @@ impl Lane {
         ((self.from.into_inner(), self.to.into_inner()), self.held)
     }
 
-    /// Forwards a bounded number of packets; pending where there is nothing to do until something
-    /// happens.
+    /// Forwards a bounded number of packets; pending if there is nothing to do until an event occurs.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -159,8 +159,8 @@ impl Lane {
         Poll::Ready(Ok(Turn::More))
     }
 
-    /// Frames that the kernel has refused, or that were taken back, since this was last asked were not forwarded after
-    /// all.
+    /// Recounts frames that the kernel has refused or that were taken back since the last call: they were not
+    /// forwarded after all.
     fn count_refused(&mut self) {
         let (refused, stale) = not_sent(&mut self.to);
         let since = refused - std::mem::replace(&mut self.refused, refused);
@@ -192,7 +192,8 @@ impl Lane {
             if *budget == 0 {
                 return Ok(Forwarded::Budget);
             }
-            // Room first: a filter is asked once for a packet, and its answer is carried out at once.
+            // Check for room first, because the filter decides once per packet and its decision is carried out
+            // at once.
             let has_room = self.to.try_reserve(0).is_some();
             if has_room {
                 (self.is_stuck, self.waiting) = (false, None);
@@ -219,7 +220,7 @@ impl Lane {
         }
     }
 
-    /// Sends the next segment of a packet that is being split, or drops it where there is no room.
+    /// Sends the next segment of a packet that is being split, or drops it if there is no room.
     fn go_on_splitting(&mut self, has_room: bool, filter: &mut impl BridgeFilter) -> Result<()> {
         let Some((splitting, action)) = &mut self.splitting else { return Ok(()) };
         let Some(len) = splitting.next_len() else {
@@ -246,7 +247,7 @@ impl Lane {
         fate.map(drop)
     }
 
-    /// What became of a packet; `None` for one that is to be split.
+    /// Forwards one packet and returns its fate; `None` if it has to be split.
     fn forward_one(
         &mut self,
         packet: &Packet<'_>,
@@ -280,7 +281,7 @@ impl Lane {
                 Err(_) => Some(Fate::Rejected),
             });
         }
-        // Committing such a frame would have the MTU learned anew, each time.
+        // Committing such a frame would make the injector look up the MTU again every time.
         if offload.wire_len(packet.data()) > longest {
             return Ok(Some(Fate::TooLarge));
         }
@@ -290,7 +291,7 @@ impl Lane {
         send(slot, action, filter, self.direction).map(Some)
     }
 
-    /// Ready when there is room, or it is time to give up on it.
+    /// Ready when there is room, or when it is time to give up waiting for it.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let room = self.to.poll_room(cx, 0);
         if room.is_ready() {
@@ -303,7 +304,7 @@ impl Lane {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until the kernel has all that was committed, where it takes anything.
+    /// Waits until the kernel has taken all committed frames, unless it takes none.
     pub(super) async fn finish(&mut self) -> Result<()> {
         let flushed = time::timeout(PATIENCE, self.to.flush()).await;
         self.count_refused();
@@ -311,7 +312,7 @@ impl Lane {
     }
 }
 
-/// Sends a frame that is written, changed by the filter where that has asked to.
+/// Sends a frame that is already written, changed by the filter if it asked for that.
 fn send(
     mut slot: AsyncTxSlot<'_>,
     action: BridgeAction,
@@ -330,13 +331,13 @@ fn send(
     }
 }
 
-/// Frames committed that were refused, and that were taken back.
+/// Returns the numbers of committed frames that were refused and that were taken back.
 fn not_sent(to: &mut AsyncInjector) -> (u64, u64) {
     let injector = to.get_ref();
     (injector.rejected(), injector.stale())
 }
 
-/// Why forwarding a batch came to a stop.
+/// The reason why forwarding a batch stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Forwarded {
     All,
@@ -344,7 +345,7 @@ enum Forwarded {
     Full,
 }
 
-/// What is left to be done to a packet, as the kernel says or, where it was not asked, as can be seen.
+/// The work left to do on a packet: as the kernel reports it, or else as far as it can be derived.
 fn offload_of(packet: &Packet<'_>) -> Offload {
     let is_unfinished = packet.status().contains(PacketStatus::CHECKSUM_NOT_READY);
     match packet.offload() {
@@ -354,7 +355,7 @@ fn offload_of(packet: &Packet<'_>) -> Offload {
     }
 }
 
-/// Writes a frame into a slot of its length, and its tag, which the kernel had stripped, into it.
+/// Writes a frame into a slot of its length, and puts the tag that the kernel had stripped back into it.
 fn write(slot: &mut [u8], data: &[u8], tag: Option<VlanTag>) {
     let Some(tag) = tag else {
         slot.copy_from_slice(data);

@@ -1,17 +1,18 @@
-//! Splitting frames that the kernel cannot be told to split: those of a tunnel, of which a header beside the frame
-//! (`struct virtio_net_hdr`) can say only what is true of the inner packet, and those longer than a slot.
+//! Splits frames that the kernel cannot be asked to split: frames of a tunnel, because the header beside the
+//! frame (`struct virtio_net_hdr`) can only describe the inner packet, and frames longer than a slot.
 //!
 //! ```text
 //!   Ethernet ─ tags ─ IP ─┬─ TCP or UDP ─ payload              what is split
 //!                         ├─ UDP ─ VXLAN, Geneve ─ Ethernet ─ tags ─ IP ─ …
 //!                         └─ GRE, IP in IP ─ IP ─ …
 //! ```
-//! Each segment has all headers, its part of the payload, and lengths, numbers and checksums of its own, as the kernel's own
-//! splitting makes them (`tcp_gso_segment`, net/ipv4/tcp_offload.c; `__skb_udp_tunnel_segment`, net/ipv4/udp_offload.c).
+//! Each segment has all headers and its part of the payload, and its own lengths, numbers and checksums, as
+//! when the kernel splits (`tcp_gso_segment`, net/ipv4/tcp_offload.c; `__skb_udp_tunnel_segment`,
+//! net/ipv4/udp_offload.c).
 
 use crate::packet::Offload;
 
-/// The most headers with lengths of their own.
+/// Maximum number of headers with lengths of their own.
 const MOST_LAYERS: usize = 8;
 
 const TCP: u8 = 6;
@@ -24,31 +25,31 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// A header that says how long what follows is, and where it begins.
+/// A header that contains the length of what follows, and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layer {
     Ipv4(usize),
     Ipv6(usize),
-    /// Of a tunnel.
+    /// UDP of a tunnel.
     Udp(usize),
 }
 
-/// A frame to be split: its bytes, and what is known of them.
+/// A frame to be split, and the offsets within it.
 #[derive(Debug)]
 pub(super) struct Splitting {
     frame: Vec<u8>,
     layers: Vec<Layer>,
-    /// Where TCP or UDP begins, and which it is.
+    /// Offset of the TCP or UDP header, and which of the two it is.
     transport: usize,
     is_tcp: bool,
-    /// Where the payload begins.
+    /// Offset of the payload.
     payload: usize,
     size: usize,
     next: usize,
 }
 
 impl Splitting {
-    /// Of a frame with an offload. Returns the frame if it cannot be split.
+    /// Prepares a frame with an offload. Returns the frame if it cannot be split.
     pub(super) fn new(mut frame: Vec<u8>, offload: Offload) -> Result<Self, Vec<u8>> {
         let Some(size) = offload.segment_size().map(usize::from).filter(|&size| size > 0) else {
             return Err(frame);
@@ -56,7 +57,7 @@ impl Splitting {
         let mut wanted = offload.checksum_at();
         let Some(splits_tcp) = offload.splits_tcp() else { return Err(frame) };
         if let Some(ip) = jumbo_packet(&frame) {
-            // A segment is short enough to say so itself.
+            // The segments are short enough for the normal length field.
             frame[ip + 6] = frame[ip + 40];
             frame.drain(ip + 40..ip + 48);
             wanted = wanted.map(|at| at.saturating_sub(8));
@@ -76,29 +77,29 @@ impl Splitting {
         Ok(Self { frame, layers, transport, is_tcp, payload, size, next: 0 })
     }
 
-    /// Whether no segment was made yet.
+    /// Whether no segment has been made yet.
     pub(super) fn is_at_start(&self) -> bool {
         self.next == 0
     }
 
-    /// Leaves the next segment out.
+    /// Leaves out the next segment.
     pub(super) fn skip(&mut self) {
         self.next += 1;
     }
 
-    /// Bytes of the longest segment.
+    /// Length of the longest segment.
     pub(super) fn longest(&self) -> usize {
         self.frame.len().min(self.payload + self.size)
     }
 
-    /// Bytes of the next segment; `None` when there are no more.
+    /// Length of the next segment; `None` if no segments are left.
     pub(super) fn next_len(&self) -> Option<usize> {
         let done = self.next * self.size;
         let left = (self.frame.len() - self.payload).checked_sub(done).filter(|&left| left > 0)?;
         Some(self.payload + left.min(self.size))
     }
 
-    /// Writes the next segment, of [`next_len`](Self::next_len) bytes.
+    /// Writes the next segment, which has [`next_len`](Self::next_len) bytes.
     pub(super) fn write_next(&mut self, segment: &mut [u8]) {
         let start = self.payload + self.next * self.size;
         let part = segment.len() - self.payload;
@@ -111,7 +112,7 @@ impl Splitting {
             let len = (segment.len() - self.transport) as u16;
             put(segment, self.transport + 4, len);
         }
-        // From the inside out: an outer checksum is of the inner ones as well.
+        // From the inside out, because an outer checksum covers the inner ones.
         let checksum_at = self.transport + if self.is_tcp { 16 } else { 6 };
         let protocol = if self.is_tcp { TCP } else { UDP };
         for at in (0..self.layers.len()).rev() {
@@ -143,7 +144,7 @@ impl Splitting {
         }
     }
 
-    /// Writes a header's length, and what depends on that alone.
+    /// Writes a header's length, and the fields that depend only on it.
     fn finish_layer(&self, segment: &mut [u8], layer: Layer) {
         let len = segment.len();
         match layer {
@@ -161,7 +162,7 @@ impl Splitting {
         }
     }
 
-    /// The IP header that is the last before a layer.
+    /// The last IP header before a layer.
     fn ip_before(&self, layer: usize) -> Option<Layer> {
         self.layers[..layer].iter().rev().find(|layer| !matches!(layer, Layer::Udp(_))).copied()
     }
@@ -170,15 +171,15 @@ impl Splitting {
 /// A walk over the headers of a frame.
 struct Walk<'a> {
     frame: &'a [u8],
-    /// Where the transport header begins that is split at, where that is known.
+    /// Offset of the transport header to split at, if known.
     wanted: Option<usize>,
-    /// Whether TCP is to be split, and not UDP.
+    /// Whether TCP is to be split, rather than UDP.
     splits_tcp: bool,
     layers: Vec<Layer>,
 }
 
 impl Walk<'_> {
-    /// Where the header of TCP or UDP begins that is to be split.
+    /// Returns the offset of the TCP or UDP header to split at.
     fn ethernet(&mut self, start: usize) -> Option<usize> {
         let mut at = start + 12;
         let mut kind = half(self.frame, at)?;
@@ -197,7 +198,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads on inside a tunnel whose header names the protocol: Ethernet, or IP.
+    /// Continues inside a tunnel whose header names the protocol: Ethernet or IP.
     fn within(&mut self, kind: u16, at: usize) -> Option<usize> {
         if kind == 0x6558 { self.ethernet(at) } else { self.network(kind, at) }
     }
@@ -215,10 +216,10 @@ impl Walk<'_> {
     fn ipv6(&mut self, at: usize) -> Option<usize> {
         self.enter(Layer::Ipv6(at))?;
         let (mut next, mut at) = (*self.frame.get(at + 6)?, at + 40);
-        // Hop-by-hop, routing and destination options say how long they are.
+        // Hop-by-hop, routing and destination options carry their own length.
         while matches!(next, 0 | 43 | 60) {
             if next == 0 && *self.frame.get(at + 2)? == JUMBO {
-                return None; // of an inner packet, say: each segment would have it, and be dropped for it
+                return None; // such as in an inner packet: every segment would have the option and be dropped for it
             }
             let len = 8 * (1 + usize::from(*self.frame.get(at + 1)?));
             (next, at) = (*self.frame.get(at)?, at + len);
@@ -240,7 +241,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A UDP tunnel: Geneve by its port, anything else is read as VXLAN.
+    /// Enters a UDP tunnel: Geneve by its port, anything else as VXLAN.
     fn tunnel(&mut self, at: usize) -> Option<usize> {
         const GENEVE: u16 = 6081;
         self.enter(Layer::Udp(at))?;
@@ -253,7 +254,7 @@ impl Walk<'_> {
         self.ethernet(within + 8)
     }
 
-    /// GRE; one whose header has a checksum or a number for each packet is not split.
+    /// Enters GRE. A header with a checksum or a sequence number is not supported.
     fn gre(&mut self, at: usize) -> Option<usize> {
         const CHECKSUM: u16 = 0x8000;
         const KEY: u16 = 0x2000;
@@ -272,11 +273,11 @@ impl Walk<'_> {
     }
 }
 
-/// The option that says how long a packet over 64 KiB is (RFC 2675).
+/// The option that contains the length of a packet over 64 KiB (RFC 2675).
 const JUMBO: u8 = 0xc2;
 
-/// Where the outermost IPv6 header begins, if a hop-by-hop header follows that only says how long the packet is. Linux
-/// writes packets over 64 KiB like this.
+/// Offset of the outermost IPv6 header, if it is followed by a hop-by-hop header that contains nothing but the
+/// packet's length. Linux writes packets over 64 KiB in this form.
 fn jumbo_packet(frame: &[u8]) -> Option<usize> {
     let mut at = 12;
     while matches!(half(frame, at)?, 0x8100 | 0x88a8) {
@@ -296,7 +297,7 @@ fn put(bytes: &mut [u8], at: usize, half: u16) {
     bytes[at..at + 2].copy_from_slice(&half.to_be_bytes());
 }
 
-/// Fills in the checksum of what begins at `from`, over the pseudo-header of the IP header before it.
+/// Fills in the checksum from offset `from` on, with the pseudo-header of the IP header before it.
 fn fill_checksum(segment: &mut [u8], ip: Layer, protocol: u8, from: usize, checksum_at: usize) {
     put(segment, checksum_at, 0);
     let addresses = match ip {
@@ -307,13 +308,13 @@ fn fill_checksum(segment: &mut [u8], ip: Layer, protocol: u8, from: usize, check
     let len = (segment.len() - from) as u64;
     let total = sum(&segment[addresses]) + u64::from(protocol) + len + sum(&segment[from..]);
     let checksum = match !fold(total) {
-        0 if protocol == UDP => 0xffff, // 0 says that there is none (RFC 768)
+        0 if protocol == UDP => 0xffff, // 0 means no checksum (RFC 768)
         checksum => checksum,
     };
     put(segment, checksum_at, checksum);
 }
 
-/// The sum of all halves, an odd byte at the end being the upper one.
+/// Sums 16-bit words in network byte order; an odd byte at the end is the upper half.
 fn sum(bytes: &[u8]) -> u64 {
     let (halves, rest) = bytes.as_chunks::<2>();
     let sum: u64 = halves.iter().map(|half| u64::from(u16::from_be_bytes(*half))).sum();
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
     use crate::packet::Segments;
 
-    /// Whether the checksum of a header or, with a pseudo-header, of a segment is right.
+    /// Whether the checksum of a header, or of a segment including its pseudo-header, is correct.
     fn holds(total: u64) -> bool {
         fold(total) == 0xffff
     }
@@ -348,7 +349,7 @@ mod tests {
         [&[2; 6][..], &[4; 6], &kind.to_be_bytes()].concat()
     }
 
-    /// A segment of TCP with FIN, PSH and CWR, whose checksum is only begun.
+    /// Returns a TCP segment with FIN, PSH and CWR, without a complete checksum.
     fn tcp(payload: &[u8]) -> Vec<u8> {
         let mut header = vec![0, 80, 0x1f, 0x90, 0xff, 0xff, 0xff, 0xf0, 0, 0, 0, 9, 0x50];
         header.extend([FIN | PSH | CWR | 0x10, 1, 0, 0xab, 0xcd, 0, 0]);
@@ -371,7 +372,7 @@ mod tests {
         segments
     }
 
-    /// Checks an IPv4 packet of TCP that begins at `at`: its payload, and its sequence number.
+    /// Checks an IPv4 TCP packet that begins at `at`. Returns its payload, sequence number and flags.
     fn check(segment: &[u8], at: usize) -> (Vec<u8>, u32, u8) {
         assert_eq!(half(segment, at + 2), Some((segment.len() - at) as u16));
         assert!(holds(sum(&segment[at..at + 20])), "the header's checksum");
@@ -387,7 +388,7 @@ mod tests {
         let bytes = payload(180_001);
         let tcp = tcp(&bytes);
         let mut frame = [ethernet(0x0800), ipv4(TCP, 0), tcp].concat();
-        put(&mut frame, 16, 0); // it says none
+        put(&mut frame, 16, 0); // no length in the header
         let offload = Offload::checksum(34, 16).split(Segments::TcpV4, 1448);
         let segments = split(&frame, offload);
         assert_eq!(segments.len(), 180_001_usize.div_ceil(1448));

@@ -1,4 +1,4 @@
-//! What a bridge did, counted by its thread and read by any.
+//! Statistics of a bridge, counted by its thread and readable from any.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,37 +6,39 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::afpacket::StatsHandle;
 use crate::error::Result;
 
-/// What happened in one direction of a bridge.
+/// Statistics of one direction of a bridge.
 ///
-/// `received + segmented == forwarded + filtered + too_large + rejected + ring_full + stale`, whenever it is at rest.
+/// `received + segmented == forwarded + filtered + too_large + rejected + ring_full + stale`, whenever the
+/// bridge is at rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BridgeLaneStats {
     /// Packets taken from the capture.
     pub received: u64,
-    /// Additional frames from splitting packets here, beyond the first of each packet: packets in tunnels, and those over
-    /// 64 KiB. Each is also counted in one of the fields below.
+    /// Additional frames from splitting packets in the bridge, beyond the first of each packet. Packets in
+    /// tunnels and packets over 64 KiB are split here. Each of these frames is also counted in one of the
+    /// fields below.
     pub segmented: u64,
-    /// Packets committed to the other side, and neither refused there nor stale.
+    /// Packets committed to the other side and neither refused there nor stale.
     pub forwarded: u64,
     /// Packets dropped by the filter.
     pub filtered: u64,
-    /// Packets dropped because the other side's MTU or slots are too small for them, or because the
-    /// capture had cut them.
+    /// Packets dropped because they exceed the other side's MTU or slots, or because the capture had truncated
+    /// them.
     pub too_large: u64,
-    /// Packets that the kernel does not send on: what is left to be done to them is not what it says, or
-    /// not what the other side can do.
+    /// Packets that the kernel refused to send, because their offload does not match them or the other side
+    /// cannot carry it out.
     pub rejected: u64,
-    /// Packets dropped because the other side took none.
+    /// Packets dropped because the other side accepted none.
     pub ring_full: u64,
-    /// Packets dropped because the other side was down. A bridge must not send frames older than a second (IEEE 802.1D,
-    /// bridge transit delay).
+    /// Packets dropped because the other side was down. A bridge must not send frames older than a second (IEEE
+    /// 802.1D, bridge transit delay).
     pub stale: u64,
-    /// Packets the kernel dropped because the capture's ring was full.
+    /// Packets that the kernel dropped because the capture's ring was full.
     pub lost: u64,
 }
 
-/// What happened on a bridge since it was opened.
+/// Statistics of a bridge since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BridgeStats {
@@ -46,7 +48,7 @@ pub struct BridgeStats {
     pub b_to_a: BridgeLaneStats,
 }
 
-/// One direction's counters, with one writer.
+/// Counters of one direction, written by a single thread.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     received: AtomicU64,
@@ -59,7 +61,7 @@ pub(super) struct Counters {
     stale: AtomicU64,
 }
 
-/// What became of a packet.
+/// The fate of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Forwarded,
@@ -70,13 +72,13 @@ pub(super) enum Fate {
 }
 
 impl Counters {
-    /// A packet that was taken from the capture.
+    /// Counts a packet that was taken from the capture.
     pub(super) fn count(&self, fate: Fate) {
         add(&self.received, 1);
         self.count_fate(fate);
     }
 
-    /// A frame beyond the first that a packet was split into.
+    /// Counts a frame beyond the first of a packet that was split.
     pub(super) fn count_segment(&self, fate: Fate) {
         add(&self.segmented, 1);
         self.count_fate(fate);
@@ -93,13 +95,13 @@ impl Counters {
         add(counter, 1);
     }
 
-    /// Counts packets as rejected that had counted as forwarded.
+    /// Counts packets as rejected that were counted as forwarded before.
     pub(super) fn refused(&self, packets: u64) {
         add(&self.rejected, packets);
         add(&self.forwarded, packets.wrapping_neg());
     }
 
-    /// Counts packets as stale that had counted as forwarded.
+    /// Counts packets as stale that were counted as forwarded before.
     pub(super) fn taken_back(&self, packets: u64) {
         add(&self.stale, packets);
         add(&self.forwarded, packets.wrapping_neg());
@@ -121,12 +123,12 @@ impl Counters {
     }
 }
 
-/// Relaxed, and no read-modify-write: one writer; statistics.
+/// Relaxed and without read-modify-write, because there is a single writer.
 fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
-/// Reads a bridge's statistics from any thread, also while it runs.
+/// A handle that reads a bridge's statistics from any thread, even while the bridge runs.
 #[derive(Debug, Clone)]
 pub struct BridgeStatsHandle {
     counters: [Arc<Counters>; 2],
@@ -138,10 +140,10 @@ impl BridgeStatsHandle {
         Self { counters, captures }
     }
 
-    /// The totals now. Two system calls.
+    /// Returns the current totals. This takes two system calls.
     ///
     /// # Errors
-    /// As [`StatsHandle::stats`].
+    /// As for [`StatsHandle::stats`].
     pub fn stats(&self) -> Result<BridgeStats> {
         let lane = |number: usize| -> Result<BridgeLaneStats> {
             let lost = self.captures[number].stats()?.drops;

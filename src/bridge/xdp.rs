@@ -14,32 +14,35 @@ use crate::packet::LinkType;
 use crate::wait::StopHandle;
 use crate::{executor, time};
 
-/// How long a lane waits for room before it drops packets, and at the end for the kernel to take the last.
+/// Time that a lane waits for room before it drops packets, and at the end for the kernel to take the last
+/// ones.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Forwards between the queues of two interfaces, in both directions; where their sockets share a UMEM, without
-/// copying a frame.
+/// A bridge that forwards between queues of two interfaces in both directions. If the sockets share a UMEM,
+/// frames are not copied.
 ///
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
 /// let bridge = ringtap::bridge::XdpBridge::open_pair("eth0", "eth1")?;
-/// bridge.run(|frame, _direction| frame.len() <= 1000)?; // drops what is longer
+/// bridge.run(|frame, _direction| frame.len() <= 1000)?; // drops longer frames
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// It forwards frames as they are, tags and all: where an interface's VLAN tags are beside the bytes
-/// ([`InterfaceInfo::strips_tags`](crate::interface::InterfaceInfo::strips_tags)), AF_XDP does not see them, and a bridge that would
-/// merge VLANs is refused. [`without_vlans`](Self::without_vlans) is for links that have none.
+/// Frames are forwarded as they are, tags included. If an interface keeps VLAN tags outside of the bytes
+/// ([`InterfaceInfo::strips_tags`](crate::interface::InterfaceInfo::strips_tags)), AF_XDP does not see them. A
+/// bridge that would merge VLANs in this way is refused. [`without_vlans`](Self::without_vlans) is for links
+/// without VLANs.
 ///
-/// What a sender on this machine leaves to its card is not done in them yet:
-/// between containers, switch that off (`ethtool -K <interface> tx off tso off`), or use a
+/// Work that a sender on this machine leaves to its card, such as checksums, is not yet done in the frames that
+/// AF_XDP receives. Between containers, switch that off (`ethtool -K <interface> tx off tso off`), or use a
 /// [`Bridge`](crate::Bridge), which passes it on.
 ///
-/// The [`XdpStats`](crate::stats::XdpStats) say of every packet what became of it: those of the socket that it came in
-/// on (`delivered`, or `drops()`), and those of the other (`committed`, or `refused`). A side that takes nothing
-/// makes its direction wait; where that is for more than some 20 ms, as with one that is down, its packets are
-/// dropped, and are among those refused. What was committed and not sent when the bridge ends is lost.
+/// The [`XdpStats`](crate::stats::XdpStats) account for every packet: those of the socket it arrived on
+/// (`delivered`, or `drops()`), and those of the other socket (`committed`, or `not_forwarded`). A side that
+/// accepts nothing makes its direction wait. If that lasts longer than about 20 ms, for example because the
+/// side is down, the packets are dropped and counted in `not_forwarded`. Frames that are committed but not sent
+/// when the bridge ends are lost.
 #[derive(Debug)]
 pub struct XdpBridge {
     a: XdpSocket,
@@ -48,10 +51,10 @@ pub struct XdpBridge {
 }
 
 impl XdpBridge {
-    /// Joins the first queues of two interfaces, both promiscuous, with a UMEM for both.
+    /// Joins the first queues of two interfaces, both in promiscuous mode, with one UMEM for both.
     ///
     /// # Errors
-    /// As [`new`](Self::new) and [`XdpSocketBuilder::build`](crate::xdp::XdpSocketBuilder::build).
+    /// As for [`new`](Self::new) and [`XdpSocketBuilder::build`](crate::xdp::XdpSocketBuilder::build).
     pub fn open_pair(interface_a: &str, interface_b: &str) -> Result<Self> {
         let (a, b) = Self::sockets(interface_a, interface_b)?;
         Self::new(a, b)
@@ -61,7 +64,7 @@ impl XdpBridge {
     /// [`without_vlans`](Self::without_vlans).
     ///
     /// # Errors
-    /// As [`open_pair`](Self::open_pair), except [`Error::TagsStripped`].
+    /// As for [`open_pair`](Self::open_pair), except [`Error::TagsStripped`].
     pub fn open_pair_without_vlans(interface_a: &str, interface_b: &str) -> Result<Self> {
         let (a, b) = Self::sockets(interface_a, interface_b)?;
         Self::without_vlans(a, b)
@@ -74,21 +77,23 @@ impl XdpBridge {
         Ok((a, b))
     }
 
-    /// Joins two sockets that receive and send. One bridge a queue, each in its thread, makes a bridge of many.
+    /// Joins two sockets that both receive and send. To bridge several queues, run one bridge per queue, each
+    /// in its own thread.
     ///
     /// # Errors
-    /// [`Error::SameInterface`], also of two names of one; [`Error::DifferentLinks`]; [`Error::TagsStripped`];
-    /// [`Error::NotReceiving`], [`Error::NotSending`]; [`Error::Os`] where no descriptor is left.
+    /// [`Error::SameInterface`], even if the sockets use different names of it; [`Error::DifferentLinks`];
+    /// [`Error::TagsStripped`]; [`Error::NotReceiving`], [`Error::NotSending`]; [`Error::Os`] if no file
+    /// descriptor is left.
     pub fn new(a: XdpSocket, b: XdpSocket) -> Result<Self> {
         a.check_tags()?;
         b.check_tags()?;
         Self::without_vlans(a, b)
     }
 
-    /// Joins two sockets without checking for VLAN tags: a tag that the card strips is lost.
+    /// Joins two sockets without checking for VLAN tags. Tags that the card strips are lost.
     ///
     /// # Errors
-    /// As [`new`](Self::new), except [`Error::TagsStripped`].
+    /// As for [`new`](Self::new), except [`Error::TagsStripped`].
     pub fn without_vlans(mut a: XdpSocket, mut b: XdpSocket) -> Result<Self> {
         if a.is_on_same_interface(&b) {
             return Err(Error::SameInterface { name: a.interface().to_owned() });
@@ -107,21 +112,22 @@ impl XdpBridge {
         Ok(Self { a, b, stop })
     }
 
-    /// A handle that ends [`run`](Self::run) from any thread.
+    /// Returns a handle that ends [`run`](Self::run) from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// Reads the statistics of both sockets, A and B.
+    /// Returns handles that read the statistics of both sockets, A and B.
     pub fn stats_handles(&self) -> [XdpStatsHandle; 2] {
         [self.a.stats_handle(), self.b.stats_handle()]
     }
 
-    /// Forwards until a [`StopHandle`] ends it; `filter` may change a frame's bytes, and says whether to forward
-    /// it. What was received by then is still committed, and handed over where that takes no more than 20 ms.
+    /// Forwards until a [`StopHandle`] ends it. `filter` may change a frame's bytes and returns whether to
+    /// forward it. Frames received by then are still committed, and handed over if that takes no more than 20
+    /// ms.
     ///
     /// # Errors
-    /// As [`run_async`](Self::run_async).
+    /// As for [`run_async`](Self::run_async).
     pub fn run(self, filter: impl FnMut(&mut [u8], BridgeDirection) -> bool) -> Result<()> {
         executor::block_on(self.run_async(filter))
     }
@@ -129,8 +135,8 @@ impl XdpBridge {
     /// Forwards on this thread's reactor.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`] once an interface was removed; one that is down is no error.
-    /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`] (it takes up to eight ops).
+    /// [`Error::InterfaceGone`] if an interface was removed. An interface that is down is not an error.
+    /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`] (a run takes up to eight ops).
     pub async fn run_async(
         self,
         filter: impl FnMut(&mut [u8], BridgeDirection) -> bool,
@@ -177,7 +183,7 @@ async fn lane(
         let sending = to.send_batch(batch, |frame| (filter.borrow_mut())(frame, direction));
         patience = match time::timeout(patience, sending).await {
             Ok(sent) => sent.map(|_| PATIENCE)?,
-            // Not just busy: what finds no room is dropped, and counted, until it takes some again.
+            // The side is not just busy: drop and count frames that find no room, until it accepts some again.
             Err(_) => Duration::ZERO,
         };
     }

@@ -1,4 +1,4 @@
-//! One interface: its state, and what its card does to packets before they are captured.
+//! Checks of one interface: its state, and what its card does to packets before they are captured.
 
 use std::os::fd::AsFd;
 
@@ -129,7 +129,7 @@ fn card(asker: Netdev<'_>, name: &str) -> Vec<Finding> {
     ]
 }
 
-/// What its driver does for AF_XDP, and who is there already.
+/// Checks the driver's support for AF_XDP, and whether an XDP program is already attached.
 #[cfg(feature = "af-xdp")]
 fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
     use super::Verdict;

@@ -1,4 +1,4 @@
-//! io_uring, and what this kernel's does.
+//! Checks of io_uring and the features of this kernel's version of it.
 
 use super::Finding;
 use crate::options::IoUringFeatures;
@@ -57,7 +57,7 @@ pub(super) fn look() -> Vec<Finding> {
     ]
 }
 
-/// How completions reach a runtime that is not ours, which watches an eventfd.
+/// Checks how completions reach a foreign runtime, which watches an eventfd.
 fn other_runtimes(own: IoUringFeatures, hosted: crate::error::Result<IoUringFeatures>) -> Finding {
     const SUBJECT: &str = "other runtimes";
     let works_for = |features: IoUringFeatures| features.contains(IoUringFeatures::DEFERRED_WORK);

@@ -1,4 +1,4 @@
-//! A report as JSON (RFC 8259): strings are all there is to escape.
+//! Writes a report as JSON (RFC 8259). Only strings need escaping.
 
 use std::fmt::Write;
 

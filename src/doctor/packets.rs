@@ -1,4 +1,4 @@
-//! AF_PACKET, tried on the loopback.
+//! Checks of AF_PACKET on the loopback.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use super::Finding;
 use crate::afpacket::{Capture, CaptureBuilder, FanoutMode, Injector, RingLayout};
 use crate::error::{Error, Result};
 
-/// Small enough for any machine.
+/// Capture options with a ring small enough for any machine.
 fn small() -> CaptureBuilder {
     Capture::builder().interface("lo").block_size(1 << 16).block_count(2)
 }
@@ -28,7 +28,8 @@ pub(super) fn look() -> Vec<Finding> {
     findings
 }
 
-/// Measures how long a block with a timeout of 1 ms really waits: before 6.18 the kernel counts in ticks of its timer.
+/// Measures how long a block with a timeout of 1 ms really waits. Kernels before 6.18 count in ticks of their
+/// timer.
 fn block_timeouts() -> Finding {
     const SUBJECT: &str = "block timeouts";
     match waits() {
@@ -51,7 +52,7 @@ fn block_timeouts() -> Finding {
     }
 }
 
-/// From sending a frame to receiving it in a block, some times.
+/// Measures, several times, how long a sent frame takes to be received in a block.
 fn waits() -> Result<Vec<Duration>> {
     const PATIENCE: Duration = Duration::from_millis(100);
     let mut capture = small().block_timeout_ms(1).ignore_outgoing(true).build()?;
@@ -59,7 +60,7 @@ fn waits() -> Result<Vec<Duration>> {
     let mut waits = Vec::new();
     for number in 0..9 {
         let mut frame = [0; 60];
-        // For local experiments (IEEE 802): nobody takes it.
+        // The Ethernet type for local experiments (IEEE 802), which no program receives.
         frame[12..14].copy_from_slice(&0x88b5_u16.to_be_bytes());
         frame[14] = number;
         let sent = Instant::now();

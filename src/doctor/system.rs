@@ -1,4 +1,4 @@
-//! The machine, and what this process may do on it: from /proc, /sys and the thread's own affinity.
+//! Checks of the machine and of the permissions of this process: from /proc, /sys and the thread's affinity.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::Finding;
 use super::Verdict;
 use crate::sys::thread::allowed_cores;
 
-/// A file's first line, or all of a file of one line.
+/// Returns the first line of a file.
 fn line(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.lines().next()?.trim().to_owned())
 }
@@ -32,7 +32,7 @@ fn cores() -> Finding {
     }
 }
 
-/// Whether the time can be read without a system call.
+/// Checks whether the time can be read without a system call.
 fn clock() -> Finding {
     let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     match line(path).as_deref() {
@@ -109,15 +109,15 @@ fn huge_pages() -> Finding {
     }
 }
 
-/// A capability (linux/capability.h), and what it is for.
+/// A capability (linux/capability.h) and its purpose.
 #[derive(Debug, Clone, Copy)]
 struct Capability {
     bit: u32,
     name: &'static str,
     purpose: &'static str,
-    /// Whether there is no capturing without.
+    /// Whether capturing is impossible without it.
     is_needed: bool,
-    /// Whether that takes it in the initial user namespace (`capable`, kernel/capability.c).
+    /// Whether it only counts in the initial user namespace (`capable`, kernel/capability.c).
     is_of_the_machine: bool,
 }
 
@@ -161,7 +161,7 @@ const CAPABILITIES: [Capability; 5] = [
     },
 ];
 
-/// What this thread may do: its effective capabilities, and whether it is in the initial user namespace.
+/// The effective capabilities of this thread, and whether it is in the initial user namespace.
 fn effective() -> Option<(u64, bool)> {
     let status = fs::read_to_string("/proc/thread-self/status").ok()?;
     let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -193,7 +193,7 @@ fn found(capability: &Capability, bits: u64, is_initial: bool) -> Finding {
         true => format!("of no use in a user namespace of one's own: {purpose}"),
         false => format!("no: {purpose}"),
     };
-    // All at once: what `setcap` is given replaces what was there.
+    // All of them at once, because `setcap` replaces the previous set.
     let all = "`setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock,cap_sys_admin+ep <binary>`, of them what is wanted; or root";
     Finding::limited(name, detail, all)
 }
@@ -213,7 +213,7 @@ pub(super) fn limits() -> Vec<Finding> {
     vec![memory, limit(&text, "Max open files", "descriptors", 1024, "", remedy)]
 }
 
-/// The soft limit, which is fine from `enough` on.
+/// Checks a soft limit; values from `enough` on are fine.
 fn limit(
     text: &str,
     name: &str,

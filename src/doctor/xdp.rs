@@ -1,4 +1,4 @@
-//! AF_XDP: a socket is opened and bound to nothing, a program loaded and attached to nothing.
+//! Checks of AF_XDP: opens a socket without binding it, and loads a program without attaching it.
 
 use super::Finding;
 use crate::afxdp::try_program;

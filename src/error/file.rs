@@ -1,4 +1,4 @@
-//! What is wrong with a capture file.
+//! Faults of capture files.
 
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use super::Error;
 
-/// Why a capture file could not be read or written, and where in it.
+/// The reason why a capture file could not be read or written, and the position of the fault.
 #[derive(Debug)]
 pub struct FileError {
     path: Option<PathBuf>,
@@ -14,55 +14,55 @@ pub struct FileError {
     fault: FileFault,
 }
 
-/// What is wrong with a capture file.
+/// A fault of a capture file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FileFault {
-    /// It could not be opened, read or written.
+    /// The file could not be opened, read or written.
     Io(io::Error),
-    /// It begins like no pcap or pcapng file.
+    /// The file does not begin like a pcap or pcapng file.
     NotACapture {
-        /// Its first four bytes.
+        /// The first four bytes of the file.
         magic: [u8; 4],
     },
-    /// It is of a version that is not known.
+    /// The version of the file's format is not known.
     Version {
-        /// The number before the point.
+        /// The major version.
         major: u16,
-        /// The number behind it.
+        /// The minor version.
         minor: u16,
     },
-    /// It ends inside of a header, a block or a packet; all packets before were read.
+    /// The file ends within a header, a block or a packet. All packets before that were read.
     CutShort,
-    /// A block's length is too small for what it is, no multiple of four, or not repeated at its end.
+    /// The length of a block is too small for its type, not a multiple of four, or not repeated at its end.
     BlockLength {
-        /// The block's type.
+        /// The type of the block.
         kind: u32,
-        /// Its length.
+        /// The length of the block.
         len: u32,
     },
-    /// A packet, or a block, is longer than 16 MiB.
+    /// A packet or a block is longer than 16 MiB.
     TooLong {
         /// Its length.
         len: u32,
     },
-    /// An option of a block does not fit into it.
+    /// An option does not fit into its block.
     Option {
-        /// The block's type.
+        /// The type of the block.
         kind: u32,
-        /// The option's code.
+        /// The code of the option.
         code: u16,
     },
-    /// A block is of an interface that its section has not described.
+    /// A block refers to an interface that its section has not described.
     NoInterface {
-        /// The interface's number.
+        /// The number of the interface.
         id: u32,
     },
     /// More than 65,536 interfaces are described.
     TooManyInterfaces,
-    /// Names, descriptions and filters of interfaces take more than 16 MiB in all.
+    /// The names, descriptions and filters of interfaces take more than 16 MiB in total.
     TooMuchText,
-    /// What is to be appended is of another format, or of another kind of link, than the file.
+    /// The data to append has another format or link type than the file.
     Differs,
 }
 
@@ -80,17 +80,18 @@ impl FileError {
         self
     }
 
-    /// The file's path, where it was opened by one.
+    /// Returns the path of the file, if it was opened by path.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Where in the file, in bytes: the beginning of the block or packet; of a compressed one, in what it holds.
+    /// Returns the byte offset of the block or packet at fault. In a compressed file, the offset counts
+    /// decompressed bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What is wrong there.
+    /// Returns the fault.
     pub fn fault(&self) -> &FileFault {
         &self.fault
     }

@@ -1,13 +1,13 @@
-//! What is wrong with a filter: with its text, or with its program.
+//! Faults of filters: of their text or of their program.
 
 use std::fmt;
 
 use super::Error;
 
-/// Why a text is not a filter.
+/// The reason why a text is not a valid filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterError {
-    /// The text; empty where the fault is of no place in it.
+    /// The text; empty if the fault has no position in it.
     text: String,
     position: usize,
     expected: String,
@@ -22,12 +22,12 @@ impl FilterError {
         Self { text: String::new(), position: 0, expected: expected.into() }
     }
 
-    /// Where in the text, in bytes; `None` where the fault is of no place in it.
+    /// Returns the byte offset of the fault in the text; `None` if it has no position.
     pub fn position(&self) -> Option<usize> {
         (!self.text.is_empty()).then_some(self.position)
     }
 
-    /// What was expected there, or what there cannot be (`no …`).
+    /// Returns what was expected there, or what is not allowed there (`no …`).
     pub fn expected(&self) -> &str {
         &self.expected
     }
@@ -40,7 +40,7 @@ impl fmt::Display for FilterError {
         if self.text.is_empty() {
             return Ok(());
         }
-        // The line it is in, as far as a terminal shows it.
+        // Show only the line at fault, as far as it fits into a terminal.
         let position = self.position.min(self.text.trim_end().len());
         let start = self.text[..position].rfind('\n').map_or(0, |at| at + 1);
         let line = self.text[start..].lines().next().unwrap_or_default();
@@ -63,53 +63,53 @@ impl From<FilterError> for Error {
     }
 }
 
-/// Why a program of classic BPF is refused; the kernel says EINVAL of all of them.
+/// The reason why a classic BPF program is refused. The kernel reports EINVAL for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProgramFault {
-    /// It has no instruction, or more than 4096.
+    /// The program is empty or has more than 4096 instructions.
     Length {
-        /// Instructions it has.
+        /// Number of its instructions.
         instructions: usize,
     },
-    /// There is no such instruction.
+    /// An instruction does not exist.
     Unknown {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
-        /// Its code.
+        /// Code of the instruction.
         code: u16,
     },
     /// A jump leads out of the program.
     JumpOut {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
     },
-    /// It divides by the number 0.
+    /// An instruction divides by the constant 0.
     DivisionByZero {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
     },
-    /// It shifts by 32 bits or more.
+    /// An instruction shifts by 32 bits or more.
     Shift {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
     },
-    /// There are 16 cells of scratch memory.
+    /// An instruction uses a cell beyond the 16 cells of scratch memory.
     NoSuchCell {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
     },
-    /// It reads a cell that not every way here has written.
+    /// An instruction reads a cell that not every path to it has written.
     UnsetCell {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
     },
-    /// The kernel knows nothing of this number.
+    /// An instruction loads metadata by a number that the kernel does not know.
     UnknownAncillary {
-        /// Its place.
+        /// Index of the instruction.
         at: usize,
     },
-    /// The last instruction returns nothing.
+    /// The last instruction does not return.
     NoReturn,
 }
 

@@ -1,11 +1,11 @@
-//! Why sizes do not form a ring: one variant for each rule of the kernel and one for our cap.
+//! Sizes that do not form a ring: one variant per rule of the kernel, and one for this crate's limit.
 
 use std::fmt;
 
-/// A rule of the ring layout that the sizes asked for break.
+/// A rule of the ring layout that the requested sizes break.
 ///
-/// The rules are those of `packet_set_ring` in the kernel's `net/packet/af_packet.c`, which would
-/// answer each with the same `EINVAL`, and [`MAX_RING_BYTES`](crate::capture::MAX_RING_BYTES), which is ours.
+/// The rules are those of `packet_set_ring` in the kernel's `net/packet/af_packet.c`, which would answer all of
+/// them with the same `EINVAL`, and this crate's own limit [`MAX_RING_BYTES`](crate::capture::MAX_RING_BYTES).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GeometryError {
@@ -13,21 +13,21 @@ pub enum GeometryError {
     Zero(&'static str),
     /// The block size is not a multiple of the page size.
     BlockNotPageAligned {
-        /// Bytes asked for.
+        /// Requested size in bytes.
         block_size: usize,
         /// The page size of this machine.
         page_size: usize,
     },
     /// The frame size is not a multiple of `TPACKET_ALIGNMENT`, 16.
     FrameNotAligned {
-        /// Bytes asked for.
+        /// Requested size in bytes.
         frame_size: usize,
     },
     /// The frame size cannot hold a packet's header.
     FrameTooSmall {
-        /// Bytes asked for.
+        /// Requested size in bytes.
         frame_size: usize,
-        /// The least that works.
+        /// The least size that works.
         least: usize,
     },
     /// A frame does not fit into a block.
@@ -41,51 +41,51 @@ pub enum GeometryError {
     TooLarge {
         /// Bytes of a block.
         block_size: usize,
-        /// Blocks asked for.
+        /// Requested number of blocks.
         block_count: usize,
-        /// The most we ask the kernel for.
+        /// The largest size that this crate asks the kernel for.
         most: usize,
     },
-    /// The block timeout is zero, which the kernel would replace by a guess of its own.
+    /// The block timeout is zero, which the kernel would replace by its own estimate.
     NoBlockTimeout,
-    /// The block timeout does not fit the 16 bits that kernels before 6.18 keep of it.
+    /// The block timeout does not fit into the 16 bits that kernels before 6.18 keep of it.
     BlockTimeoutTooLong {
-        /// Milliseconds asked for.
+        /// Requested timeout in milliseconds.
         block_timeout_ms: u32,
     },
     /// The snap length is zero, which would drop every packet.
     NoSnapLen,
-    /// A frame of a UMEM has neither 2048 nor 4096 bytes.
+    /// The frame size of a UMEM is neither 2048 nor 4096 bytes.
     ChunkSize {
-        /// Bytes asked for.
+        /// Requested size in bytes.
         frame_size: usize,
     },
-    /// The frames of a UMEM are no power of two from 64 to 65,536.
+    /// The frame count of a UMEM is not a power of two from 64 to 65,536.
     ChunkCount {
-        /// Frames asked for.
+        /// Requested number of frames per socket.
         frame_count: usize,
-        /// For so many sockets each.
+        /// Number of sockets that share the UMEM.
         shares: usize,
     },
-    /// So much room before a packet leaves none for it.
+    /// The headroom leaves no room for a packet.
     Headroom {
-        /// Bytes asked for.
+        /// Requested headroom in bytes.
         headroom: usize,
         /// Bytes of a frame.
         frame_size: usize,
     },
-    /// A socket with another's UMEM does not have as many frames as a share of that.
+    /// A socket that shares another's UMEM does not have as many frames as one share of it.
     ShareMismatch {
-        /// Frames asked for.
+        /// Requested number of frames.
         frame_count: usize,
-        /// Frames of a share.
+        /// Number of frames in a share.
         share: usize,
     },
     /// A UMEM has no share left.
     NoShareLeft,
     /// The socket whose UMEM was to be shared is closed.
     NoSharedSocket,
-    /// Offloads are asked for in a ring of frames, which the kernel would stop filling for good at the
+    /// Offloads were requested for a ring of frames. The kernel would stop filling such a ring for good at the
     /// first packet whose offload it cannot express.
     OffloadsNeedBlocks,
 }

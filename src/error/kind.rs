@@ -1,37 +1,37 @@
-//! What kind of error it is, for programs that decide by it.
+//! Kinds of errors, for programs that decide by them.
 
 use super::{Error, Step};
 
-/// What kind of failure an [`Error`] is.
+/// The kind of failure of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A capability, a seccomp profile or a limit of the user's forbids it.
+    /// A missing capability, a seccomp profile or a user limit forbids the operation.
     PermissionDenied,
-    /// No interface or queue has that name or number.
+    /// No interface or queue has the given name or number.
     NotFound,
     /// The interface, the reactor or the executor no longer exists.
     Gone,
     /// The interface is down.
     LinkDown,
-    /// This kernel, driver or card cannot do it.
+    /// The kernel, the driver or the card does not support the operation.
     Unsupported,
-    /// Somebody else has it: a queue, a program's place, a map's entry.
+    /// The resource is in use by others: a queue, an attached program or an entry of a map.
     Busy,
-    /// There is no memory or no room for it.
+    /// Not enough memory or room.
     NoRoom,
-    /// An option, a filter, a frame or a call that cannot be.
+    /// An invalid option, filter, frame or call.
     Invalid,
-    /// A capture file that cannot be read or written.
+    /// A capture file cannot be read or written.
     File,
-    /// A shard or a thread failed by itself.
+    /// A shard or a thread panicked.
     Panicked,
-    /// Anything else, such as an error of the caller's own.
+    /// Any other error, such as the caller's own.
     Other,
 }
 
 impl Error {
-    /// Returns the kind of failure; of a shard's error, that of its cause.
+    /// Returns the kind of failure. For an error of a shard, this is the kind of its cause.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Os { step, .. } => of_step(*step, self.raw_os_error().unwrap_or(0)),
@@ -77,7 +77,7 @@ impl Error {
         }
     }
 
-    /// Returns what to do about it, if that is known: the part of the message behind "; ".
+    /// Returns the remedy, if one is known: the part of the message after "; ".
     pub fn remedy(&self) -> Option<String> {
         if let Self::Os { step, source, .. } = self {
             return source.raw_os_error().and_then(|errno| step.remedy(errno)).map(str::to_owned);
@@ -86,10 +86,10 @@ impl Error {
             return source.remedy();
         }
         if matches!(self, Self::Other(_) | Self::ShardPanicked { .. } | Self::Filter(_)) {
-            return None; // whose words are not ours
+            return None; // the text is not this crate's
         }
         let text = self.to_string();
-        // What stands in parentheses explains, and may have semicolons of its own.
+        // Skip parentheses: they explain, and may contain semicolons.
         let mut depth = 0_usize;
         let at = text.char_indices().find(|(at, letter)| {
             match letter {

@@ -1,8 +1,8 @@
-//! The steps at which the kernel may say no.
+//! The steps at which a system call can fail.
 
 use std::fmt;
 
-/// What was being done when a system call failed.
+/// The step during which a system call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
@@ -22,7 +22,7 @@ pub enum Step {
     Bind,
     /// Asking an interface for the named property.
     QueryInterface(&'static str),
-    /// Telling the kernel to look at a transmit ring.
+    /// Telling the kernel to look at a transmit ring (a kick).
     Kick,
     /// Reading a transmit timestamp.
     ReadTimestamp,
@@ -34,7 +34,7 @@ pub enum Step {
     EnterRing,
     /// `IORING_OP_POLL_ADD` on a socket.
     PollSocket,
-    /// A host watching the reactor's eventfd.
+    /// Watching the reactor's eventfd from a host runtime.
     WatchEvent,
     /// `socket(AF_XDP)`.
     OpenXdpSocket,
@@ -44,21 +44,21 @@ pub enum Step {
     BindMemory,
     /// Registering the UMEM (`XDP_UMEM_REG`).
     RegisterUmem,
-    /// Registering the UMEM with transmit metadata, where it can be registered without.
+    /// Registering the UMEM with transmit metadata, when registering it without would succeed.
     RegisterTxMetadata,
     /// Binding an AF_XDP socket to its queue.
     BindQueue,
-    /// Binding an AF_XDP socket to a queue without copies, where one with copies can be bound.
+    /// Binding an AF_XDP socket in zero-copy mode, when binding it in copy mode would succeed.
     BindZeroCopy,
-    /// Binding an AF_XDP socket with multi-buffer packets, where one without can be bound.
+    /// Binding an AF_XDP socket with multi-buffer packets, when binding it without would succeed.
     BindMultiBuffer,
-    /// Telling a driver to send without copies, with no XDP program attached.
+    /// Telling a driver to send in zero-copy mode while no XDP program is attached.
     KickWithoutProgram,
-    /// Making the map of sockets, or loading the XDP program, by `bpf(2)`.
+    /// Creating the map of sockets, or loading the XDP program, with `bpf(2)`.
     LoadProgram,
     /// Attaching the XDP program to the interface.
     AttachProgram,
-    /// Entering a socket into the program's map.
+    /// Adding a socket to the program's map.
     RegisterSocket,
     /// Setting the key of a card's receive hash.
     SetHashKey,
@@ -73,7 +73,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// What to do when this step answers `errno`, where that is known.
+    /// The remedy for this step failing with `errno`, if known.
     pub(crate) fn remedy(self, errno: i32) -> Option<&'static str> {
         Some(match (self, errno) {
             (Self::OpenSocket, libc::EPERM | libc::EACCES) => {

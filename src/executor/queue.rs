@@ -1,4 +1,4 @@
-//! What is to be polled next: filled by wakers from any thread, emptied a round at a time.
+//! The queue of tasks to poll next: filled by wakers from any thread, emptied one round at a time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,21 +7,20 @@ use std::task::Wake;
 
 use crate::reactor::Unparker;
 
-/// The key of the future given to `block_on`.
+/// The key of the future passed to `block_on`.
 pub(super) const MAIN: usize = usize::MAX;
 
-/// Tasks that were woken, in that order, each at most once.
+/// Woken tasks in the order of their wake-ups, each at most once.
 #[derive(Debug)]
 pub(super) struct RunQueue {
-    /// `None` once the executor has ended: wakers refer to the queue, so what it held would keep it
-    /// alive.
+    /// `None` once the executor has ended: wakers refer to the queue, so tasks left in it would stay alive.
     runnables: Mutex<Option<VecDeque<Arc<Runnable>>>>,
-    /// Whether there are any, for looks without the lock; changed under it.
+    /// Whether the queue holds tasks; readable without the lock, changed under it.
     has_runnables: AtomicBool,
     unparker: Unparker,
 }
 
-/// A task's waker: which task, and whether it is queued.
+/// A task's waker: identifies the task and records whether it is queued.
 #[derive(Debug)]
 pub(super) struct Runnable {
     key: usize,
@@ -35,14 +34,14 @@ impl RunQueue {
         Self { runnables, has_runnables: AtomicBool::new(false), unparker }
     }
 
-    /// Whether nothing is queued, as far as this thread has heard: whoever queues unparks the reactor after
-    /// it, which is seen by a look that follows the announcement of a park.
+    /// Returns whether the queue is empty, as far as this thread knows. A thread that queues a task unparks
+    /// the reactor afterwards, and a check made after a park has been announced sees that.
     pub(super) fn is_empty(&self) -> bool {
-        // Relaxed: that unpark orders it.
+        // Relaxed: the unpark provides the ordering.
         !self.has_runnables.load(Ordering::Relaxed)
     }
 
-    /// Takes no more tasks, and forgets those it has.
+    /// Closes the queue and drops the tasks in it.
     pub(super) fn close(&self) {
         let mut runnables = self.lock();
         let forgotten = runnables.take();
@@ -60,12 +59,12 @@ impl RunQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Arc<Runnable>>>> {
-        // Nothing panics while it is held.
+        // No code panics while holding the lock.
         self.runnables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The tasks of one round; those that it does not come to go back to the front of the queue.
+/// The tasks of one round; tasks that were not polled return to the front of the queue.
 #[derive(Debug)]
 pub(super) struct Round<'a> {
     queue: &'a RunQueue,
@@ -77,7 +76,7 @@ impl<'a> Round<'a> {
         Self { queue, runnables: VecDeque::new() }
     }
 
-    /// Takes all that is queued now.
+    /// Takes all tasks that are queued now.
     pub(super) fn begin(&mut self) {
         if self.queue.is_empty() {
             return;
@@ -88,10 +87,10 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The next task, about to be polled: a wake-up from here on queues it again.
+    /// Returns the next task to poll; from now on a wake-up queues it again.
     pub(super) fn next(&mut self) -> Option<Arc<Runnable>> {
         let runnable = self.runnables.pop_front()?;
-        // AcqRel: what the waker did before waking is seen by the poll.
+        // AcqRel: the poll sees everything the waker did before waking.
         runnable.is_queued.swap(false, Ordering::AcqRel);
         Some(runnable)
     }

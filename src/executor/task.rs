@@ -65,7 +65,7 @@ impl Tasks {
         JoinHandle { outcome, runnable, tasks: Rc::downgrade(self), is_detached: false }
     }
 
-    /// Polls the task of `runnable` once, unless it is over.
+    /// Polls the task of `runnable` once, unless it has ended.
     pub(super) fn run(&self, runnable: &Arc<Runnable>) {
         let Some((mut future, waker)) = self.take(runnable) else { return };
         let unwinding = CancelOnUnwind { tasks: self, runnable };
@@ -75,7 +75,7 @@ impl Tasks {
         match own_task(&mut tasks, runnable) {
             Some(task) if !is_ready => task.future = Some(future),
             task => {
-                // Over, or cancelled from within.
+                // It has completed, or was cancelled from within.
                 let over = task.is_some().then(|| tasks.remove(runnable.key()));
                 drop(tasks); // destructors may spawn or cancel
                 drop((over, future));
@@ -83,7 +83,7 @@ impl Tasks {
         }
     }
 
-    /// Drops the task of `runnable`, unless it is over.
+    /// Drops the task of `runnable`, unless it has ended.
     fn cancel(&self, runnable: &Arc<Runnable>) {
         let mut tasks = self.tasks.borrow_mut();
         let removed =
@@ -92,7 +92,7 @@ impl Tasks {
         drop(removed);
     }
 
-    /// Drops all tasks, and those that their destructors spawn, and takes no more.
+    /// Drops all tasks, including any that their destructors spawn, and accepts no more.
     pub(super) fn clear(&self) {
         loop {
             let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
@@ -111,7 +111,7 @@ impl Tasks {
     }
 }
 
-/// Removes a task that panics: it will not be polled again.
+/// Removes a task if it panics, so that it is not polled again.
 struct CancelOnUnwind<'a> {
     tasks: &'a Tasks,
     runnable: &'a Arc<Runnable>,
@@ -123,12 +123,12 @@ impl Drop for CancelOnUnwind<'_> {
     }
 }
 
-/// The task of `runnable`: not another that has its key since.
+/// Returns the task of `runnable`, unless another task has since taken its key.
 fn own_task<'a>(tasks: &'a mut Slab<Task>, runnable: &Arc<Runnable>) -> Option<&'a mut Task> {
     tasks.get_mut(runnable.key()).filter(|task| Arc::ptr_eq(&task.runnable, runnable))
 }
 
-/// What a task leaves behind.
+/// The result that a task leaves behind.
 struct Outcome<T> {
     value: Cell<Option<T>>,
     is_over: Cell<bool>,
@@ -141,7 +141,7 @@ impl<T> Default for Outcome<T> {
     }
 }
 
-/// Says that the task is over when it is dropped, finished or not.
+/// Marks the task as ended when dropped, whether it completed or not.
 struct Report<T>(Rc<Outcome<T>>);
 
 impl<T> Drop for Report<T> {
@@ -153,10 +153,10 @@ impl<T> Drop for Report<T> {
     }
 }
 
-/// A spawned task: await it for its value.
+/// A handle to a spawned task; await it for the task's value.
 ///
-/// Dropping the handle **cancels** the task: its future is dropped at once (or, if it is dropping
-/// its own handle, once it next yields). [`detach`](Self::detach) lets the task run on.
+/// Dropping the handle **cancels** the task: its future is dropped at once (or, if the task is dropping its
+/// own handle, once it next yields). [`detach`](Self::detach) lets the task run on.
 #[must_use = "dropping the handle cancels the task; `detach` it to let it run"]
 pub struct JoinHandle<T> {
     outcome: Rc<Outcome<T>>,
@@ -166,19 +166,19 @@ pub struct JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Lets the task run to its end, or to the executor's, without anybody waiting for it.
+    /// Lets the task run until it completes or the executor ends, without waiting for its result.
     pub fn detach(mut self) {
         self.is_detached = true;
     }
 
-    /// Whether the task is over.
+    /// Returns whether the task has ended.
     pub fn is_finished(&self) -> bool {
         self.outcome.is_over.get()
     }
 }
 
 impl<T> Future for JoinHandle<T> {
-    /// [`Error::TaskCancelled`] where the executor ended before the task did.
+    /// [`Error::TaskCancelled`] if the executor ended before the task did.
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {

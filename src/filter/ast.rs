@@ -1,4 +1,4 @@
-//! What a filter says, before it is known of which packets: the tree that every front door builds.
+//! The syntax tree of a filter, independent of the link type. The parser and the builder both produce it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub(super) enum Expr {
     All(Vec<Expr>),
     Any(Vec<Expr>),
-    /// Any of them, where what one says of tags and labels moves nothing in the others.
+    /// Any of the parts; tags and labels in one part do not move the offsets of the others.
     Apart(Vec<Expr>),
     Not(Box<Expr>),
     Is(Primitive),
@@ -20,7 +20,7 @@ impl Expr {
         self.has(&|primitive| matches!(primitive, Primitive::Vlan(_)))
     }
 
-    /// Of what is beside a packet, in a socket.
+    /// Direction is metadata that only a socket has.
     pub(super) fn speaks_of_direction(&self) -> bool {
         self.has(&|primitive| matches!(primitive, Primitive::Inbound | Primitive::Outbound))
     }
@@ -38,7 +38,8 @@ impl Expr {
 }
 
 impl Expr {
-    /// Whether they are ports, or hosts, that differ in their numbers only, and any of them will do.
+    /// Whether both are ports, or both hosts, that differ only in their numbers and can be tested as
+    /// alternatives.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let (Self::Is(one), Self::Is(other)) = (self, other) else { return false };
         match (one, other) {
@@ -68,16 +69,16 @@ impl Expr {
     }
 }
 
-/// One condition that is not made of others.
+/// A condition that is not made of others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Primitive {
-    /// Everything.
+    /// Always true.
     True,
-    /// A protocol by its name.
+    /// A protocol by name.
     Protocol(Protocol),
-    /// A number in the link layer's type field.
+    /// A value of the link layer's type field.
     LinkType(u16),
-    /// A number in the IP header's protocol field; IPv4, IPv6 or either.
+    /// A value of the IP header's protocol field, in IPv4, IPv6 or either.
     IpProtocol(Option<Family>, u8),
     Host(HostScope, Side, Network),
     Ether(Side, [u8; 6]),
@@ -88,14 +89,14 @@ pub(super) enum Primitive {
     Vlan(Option<u16>),
     Mpls(Option<u32>),
     PppoeSession(Option<u16>),
-    /// The length of the packet on the wire.
+    /// Length of the packet on the wire.
     LenAtLeast(u32),
     LenAtMost(u32),
     Inbound,
     Outbound,
 }
 
-/// Which of the two ends of a packet.
+/// The end of a packet that an address or port applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Side {
     Source,
@@ -128,10 +129,10 @@ impl Transport {
     }
 }
 
-/// Where an address is looked for.
+/// The headers in which an address is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum HostScope {
-    /// IP; for IPv4 addresses ARP and RARP too.
+    /// IP, and for IPv4 addresses also ARP and RARP.
     #[default]
     Any,
     Ip,
@@ -139,7 +140,7 @@ pub(super) enum HostScope {
     Rarp,
 }
 
-/// An address, and which of its bits count.
+/// An address and the mask of its significant bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Network {
     V4(Ipv4Addr, u32),
@@ -171,7 +172,7 @@ pub(super) enum Protocol {
 pub(super) enum Arith {
     Number(u32),
     Len,
-    /// So many bytes of a protocol's packet, from an offset.
+    /// A load of `Width` bytes from a protocol's header, at an offset.
     Load(Protocol, Box<Arith>, Width),
     Op(ArithOp, Box<Arith>, Box<Arith>),
     Negated(Box<Arith>),

@@ -1,4 +1,4 @@
-//! A filter by terms, in netring's words.
+//! Builds a filter from terms. The method names are those of netring.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::parse::{MAX_HEIGHT, MAX_PRIMITIVES};
 use crate::error::Result;
 use crate::packet::LinkType;
 
-/// Terms of a filter, all of which must hold; from [`BpfFilter::builder`].
+/// A builder for a filter of terms, all of which must hold; returned by [`BpfFilter::builder`].
 ///
 /// ```
 /// use ringtap::BpfFilter;
@@ -21,12 +21,12 @@ use crate::packet::LinkType;
 #[must_use = "a builder does nothing until `build`"]
 pub struct BpfFilterBuilder {
     terms: Vec<Expr>,
-    /// Whole conditions, any of which will do instead.
+    /// Complete alternative conditions, added by `or`.
     others: Vec<Expr>,
     is_negated: bool,
-    /// The first thing that was wrong.
+    /// The first fault found.
     fault: Option<String>,
-    /// Conditions in all, and how many are one in another: what follows descends into them.
+    /// Number of conditions and their depth of nesting, both bounded: the later passes recurse into them.
     count: usize,
     height: usize,
 }
@@ -54,7 +54,7 @@ impl BpfFilterBuilder {
         true
     }
 
-    /// Of this Ethernet type, 1501 to 65535: a smaller number is a length.
+    /// Matches packets of this Ethernet type, 1501 to 65535. A smaller number in that field is a length.
     pub fn eth_type(mut self, ether_type: u16) -> Self {
         if ether_type <= 1500 {
             self.fault.get_or_insert(format!("an Ethernet type, 1501 to 65535, not {ether_type}"));
@@ -62,27 +62,28 @@ impl BpfFilterBuilder {
         self.with(Primitive::LinkType(ether_type))
     }
 
-    /// IPv4.
+    /// Matches IPv4 packets.
     pub fn ipv4(self) -> Self {
         self.with(Primitive::Protocol(Protocol::Ip))
     }
 
-    /// IPv6.
+    /// Matches IPv6 packets.
     pub fn ipv6(self) -> Self {
         self.with(Primitive::Protocol(Protocol::Ip6))
     }
 
-    /// ARP.
+    /// Matches ARP packets.
     pub fn arp(self) -> Self {
         self.with(Primitive::Protocol(Protocol::Arp))
     }
 
-    /// With a VLAN tag, stripped or not. What comes behind it is looked for behind the tag.
+    /// Matches packets with a VLAN tag, stripped or not. Terms about later headers look for them behind the
+    /// tag.
     pub fn vlan(self) -> Self {
         self.with(Primitive::Vlan(None))
     }
 
-    /// With a tag of this VLAN.
+    /// Matches packets with a tag of this VLAN.
     pub fn vlan_id(mut self, id: u16) -> Self {
         if id > 0xfff {
             self.fault.get_or_insert(format!("a VLAN id, 0 to 4095, not {id}"));
@@ -90,22 +91,22 @@ impl BpfFilterBuilder {
         self.with(Primitive::Vlan(Some(id & 0xfff)))
     }
 
-    /// Of this IP protocol, in IPv4 or IPv6.
+    /// Matches packets of this IP protocol, in IPv4 or IPv6.
     pub fn ip_proto(self, protocol: u8) -> Self {
         self.with(Primitive::IpProtocol(None, protocol))
     }
 
-    /// TCP.
+    /// Matches TCP packets.
     pub fn tcp(self) -> Self {
         self.with(Primitive::Protocol(Protocol::Tcp))
     }
 
-    /// UDP.
+    /// Matches UDP packets.
     pub fn udp(self) -> Self {
         self.with(Primitive::Protocol(Protocol::Udp))
     }
 
-    /// ICMP, of IPv4.
+    /// Matches ICMP packets of IPv4.
     pub fn icmp(self) -> Self {
         self.with(Primitive::IpProtocol(Some(Family::V4), 1))
     }
@@ -132,37 +133,37 @@ impl BpfFilterBuilder {
         this.with(Primitive::Host(HostScope::Ip, side, network))
     }
 
-    /// From this address.
+    /// Matches packets from this address.
     pub fn src_host(self, address: impl Into<IpAddr>) -> Self {
         self.address(Side::Source, address.into(), None)
     }
 
-    /// To this address.
+    /// Matches packets to this address.
     pub fn dst_host(self, address: impl Into<IpAddr>) -> Self {
         self.address(Side::Destination, address.into(), None)
     }
 
-    /// From or to this address.
+    /// Matches packets from or to this address.
     pub fn host(self, address: impl Into<IpAddr>) -> Self {
         self.address(Side::Either, address.into(), None)
     }
 
-    /// From this network; bits behind the prefix do not count.
+    /// Matches packets from this network. Address bits beyond the prefix are ignored.
     pub fn src_net(self, address: impl Into<IpAddr>, prefix: u8) -> Self {
         self.address(Side::Source, address.into(), Some(prefix))
     }
 
-    /// To this network.
+    /// Matches packets to this network.
     pub fn dst_net(self, address: impl Into<IpAddr>, prefix: u8) -> Self {
         self.address(Side::Destination, address.into(), Some(prefix))
     }
 
-    /// From or to this network.
+    /// Matches packets from or to this network.
     pub fn net(self, address: impl Into<IpAddr>, prefix: u8) -> Self {
         self.address(Side::Either, address.into(), Some(prefix))
     }
 
-    /// The transport that the terms so far name, which ports are looked for in.
+    /// The transport named by the latest term that names one; ports are looked for in it.
     fn transport(&self) -> Option<Transport> {
         self.terms.iter().rev().find_map(|term| match term {
             Expr::Is(Primitive::Protocol(Protocol::Tcp)) => Some(Transport::Tcp),
@@ -176,22 +177,22 @@ impl BpfFilterBuilder {
         self.with(Primitive::Ports(transport, side, low.min(high), low.max(high)))
     }
 
-    /// From this port, of TCP, UDP or SCTP.
+    /// Matches packets from this port of TCP, UDP or SCTP.
     pub fn src_port(self, port: u16) -> Self {
         self.range(Side::Source, port, port)
     }
 
-    /// To this port.
+    /// Matches packets to this port.
     pub fn dst_port(self, port: u16) -> Self {
         self.range(Side::Destination, port, port)
     }
 
-    /// From or to this port.
+    /// Matches packets from or to this port.
     pub fn port(self, port: u16) -> Self {
         self.range(Side::Either, port, port)
     }
 
-    /// From or to any of these ports.
+    /// Matches packets from or to any of these ports.
     pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         let transport = self.transport();
         let any: Vec<Expr> = ports
@@ -208,14 +209,14 @@ impl BpfFilterBuilder {
         self
     }
 
-    /// Everything but what the whole builder says, with all that is added to it later.
+    /// Negates the whole builder, including terms that are added later.
     pub fn negate(mut self) -> Self {
         self.is_negated = !self.is_negated;
         self
     }
 
-    /// Or what another builder says: all its terms, whatever this one's are. A tag or label that the one asks for
-    /// moves nothing in the other.
+    /// Adds an alternative: a packet also matches if it meets all terms of `other`, whatever this builder's own
+    /// terms are. A tag or label that one alternative asks for does not affect the offsets in the other.
     pub fn or(mut self, other: impl FnOnce(Self) -> Self) -> Self {
         let other = other(Self::new());
         if let Some(fault) = &other.fault {
@@ -232,18 +233,18 @@ impl BpfFilterBuilder {
     }
 
     fn expr(self) -> Expr {
-        // Without terms of its own it is what the others say.
+        // Without own terms, only the alternatives count.
         let is_empty = self.terms.is_empty() && !self.others.is_empty();
         let own = (!is_empty).then_some(Expr::All(self.terms));
         let expr = Expr::Apart(own.into_iter().chain(self.others).collect());
         if self.is_negated { Expr::Not(Box::new(expr)) } else { expr }
     }
 
-    /// Compiles it; without terms it is of all packets.
+    /// Compiles the filter; without terms it matches all packets.
     ///
     /// # Errors
-    /// [`Error::Filter`](crate::Error::Filter) for a number out of range, an `or` or `negate` without terms, more
-    /// terms than there is room for, or where no packet at all can be meant.
+    /// [`Error::Filter`](crate::Error::Filter) for a number out of range, an `or` or `negate` without terms,
+    /// more terms than the limit, or terms that no packet can match.
     pub fn build(self) -> Result<BpfFilter> {
         if let Some(fault) = self.fault {
             return Err(super::FilterError::whole(fault).into());

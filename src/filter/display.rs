@@ -1,4 +1,4 @@
-//! What a filter says, in the language it is parsed from.
+//! Writes a filter in the language it is parsed from.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -19,7 +19,7 @@ impl Display for Expr {
     }
 }
 
-/// What an alternative or a conjunction of one thing is.
+/// Unwraps alternatives and conjunctions that have only one part.
 fn alone(expr: &Expr) -> &Expr {
     match expr {
         Expr::All(one) | Expr::Any(one) | Expr::Apart(one) if one.len() == 1 => alone(&one[0]),
@@ -38,7 +38,7 @@ fn join(f: &mut Formatter<'_>, parts: &[Expr], word: &str, nothing: &str) -> fmt
     Ok(())
 }
 
-/// A condition as a part of another: `and` and `or` bind alike, so either is put in parentheses.
+/// A condition as part of another. `and` and `or` have the same precedence, so either is parenthesized.
 struct Operand<'a>(&'a Expr);
 
 impl Display for Operand<'_> {
@@ -178,7 +178,7 @@ impl Display for Arith {
     }
 }
 
-/// A number as a part of another.
+/// A number as part of an arithmetic expression.
 struct Factor<'a>(&'a Arith);
 
 impl Display for Factor<'_> {

@@ -1,4 +1,4 @@
-//! From a graph of tests to instructions of classic BPF.
+//! Turns a graph of tests into classic BPF instructions.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::sys::cbpf::{BpfInsn, MAX_INSTRUCTIONS};
 /// Cells of scratch memory (`BPF_MEMWORDS`).
 const CELLS: u32 = 16;
 
-/// A program that accepts `bytes` of the packets that the graph accepts.
+/// Generates a program that accepts `bytes` bytes of each packet that the graph accepts.
 pub(super) fn emit(graph: &Graph, bytes: u32) -> Result<Vec<BpfInsn>, FilterError> {
     let bodies = Bodies::of(graph)?;
     let lens: Vec<usize> = bodies.0.iter().map(Vec::len).collect();
@@ -38,7 +38,7 @@ pub(super) fn emit(graph: &Graph, bytes: u32) -> Result<Vec<BpfInsn>, FilterErro
     }
 }
 
-/// What the registers hold, as far as that is known.
+/// The known contents of the registers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Registers {
     a: Option<Rc<Value>>,
@@ -60,7 +60,7 @@ impl Bodies {
                 let Goal::Node(next) = goal else { continue };
                 match &mut before[next] {
                     Some(others) => {
-                        // Only what both ways have brought.
+                        // Keep only what both paths have loaded.
                         if others.a != body.registers.a {
                             others.a = None;
                         }
@@ -89,7 +89,7 @@ impl Body {
         self.code.push(BpfInsn { code, jt: 0, jf: 0, k });
     }
 
-    /// Brings a test's values to where its jump compares them.
+    /// Loads a test's values into the registers that its jump compares.
     fn prepare(&mut self, test: &Test) -> Result<(), FilterError> {
         if test.right.number().is_some() {
             return self.load_a(&test.left);
@@ -97,14 +97,14 @@ impl Body {
         self.operands(&test.left, &test.right)
     }
 
-    /// The left one in A, the right one in X.
+    /// Loads the left value into A and the right one into X.
     fn operands(&mut self, left: &Rc<Value>, right: &Rc<Value>) -> Result<(), FilterError> {
         if matches!(**right, Value::HeaderLen(_)) && !left.needs_x() {
             self.load_a(left)?;
             return self.load_x(right);
         }
         if left.cells() > right.cells().max(CELLS / 2) {
-            // The deeper one first: one instruction more, and no cell held meanwhile.
+            // The deeper value first: this costs one more instruction, but holds no cell meanwhile.
             self.load_a(left)?;
             let cell = self.cell()?;
             self.push(op::ST, cell);
@@ -189,7 +189,7 @@ impl Body {
 }
 
 impl Value {
-    /// Cells that computing it takes.
+    /// Number of cells that computing the value takes.
     fn cells(&self) -> u32 {
         match self {
             Self::Beyond(_, base, _) => base.cells(),
@@ -203,7 +203,7 @@ impl Value {
         }
     }
 
-    /// Whether loading it into A takes X.
+    /// Whether loading the value into A uses X.
     fn needs_x(&self) -> bool {
         match self {
             Self::Beyond(..) => true,
@@ -237,22 +237,23 @@ fn alu(operator: ArithOp) -> u16 {
     }
 }
 
-/// A test's jump, and the ones behind it that lead further than it can.
+/// A test's jump, and the jumps behind it that reach further than it can.
 #[derive(Debug, Default, Clone)]
 struct Jump {
     jt: u8,
     jf: u8,
-    /// How far each of these leads.
+    /// The distance of each of these jumps.
     far: Vec<u32>,
 }
 
-/// Laid out from the end on, since jumps lead forward: places are counted in instructions up to the end.
+/// Jumps lead forward, so the program is laid out from the end; positions are counted in instructions up to the
+/// end.
 struct Layout {
-    /// Where each node begins, as far as laid out.
+    /// Position of each node laid out so far.
     nodes: Vec<usize>,
     accept: usize,
     reject: usize,
-    /// The last jump that leads to a goal: what is near to it need not have one of its own.
+    /// The last jump that leads to each goal. Nearby jumps can use it instead of one of their own.
     far: HashMap<Goal, usize>,
 }
 
@@ -280,9 +281,9 @@ impl Layout {
         }
     }
 
-    /// The jump of a node that has so many instructions behind it.
+    /// The jump of a node that has `behind` instructions behind it.
     fn jump(&mut self, node: &Node, behind: usize) -> Jump {
-        // Jumps behind it move all else away from it, so that another may be too far.
+        // Jumps inserted behind this one move everything else further away, so that another may become too far.
         for (own_yes, own_no) in [(false, false), (true, false), (false, true)] {
             let from = behind + usize::from(own_yes) + usize::from(own_no);
             let yes = if own_yes { Some(0) } else { self.near(node.yes, from) };
@@ -298,13 +299,14 @@ impl Layout {
         Jump { jt: 0, jf: 1, far: vec![yes, no] }
     }
 
-    /// How far a conditional jump has to lead to get to a goal, at once or by another jump, if it can.
+    /// The distance a conditional jump needs to reach a goal, directly or through another jump; `None` if it is
+    /// too far.
     fn near(&self, goal: Goal, from: usize) -> Option<u8> {
         let places = [Some(self.place(goal)), self.far.get(&goal).copied()];
         places.into_iter().flatten().find_map(|place| u8::try_from(from - place).ok())
     }
 
-    /// Places a jump to a goal in front of so many instructions: how far it leads.
+    /// Places a jump to a goal in front of `behind` instructions, and returns its distance.
     fn far(&mut self, goal: Goal, behind: usize) -> u32 {
         self.far.insert(goal, behind + 1);
         (behind - self.place(goal)) as u32

@@ -1,4 +1,4 @@
-//! A condition as a graph of tests, each of which leads on to one of two others, or to an end.
+//! A condition as a graph of tests. Each test leads to one of two further tests, or to an end.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -7,10 +7,11 @@ use super::FilterError;
 use super::tree::{Compare, Condition, Test};
 use crate::sys::cbpf::MAX_INSTRUCTIONS;
 
-/// More are not looked into: some turn out to be needless, but not so many.
+/// The largest graph that is optimized. Some tests turn out to be unnecessary, but not enough to fit a larger
+/// graph into a program.
 const MAX_TESTS: usize = 4 * MAX_INSTRUCTIONS;
 
-/// Where a test leads to.
+/// The place that a test leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Goal {
     Accept,
@@ -26,7 +27,7 @@ pub(super) struct Node {
     pub(super) no: Goal,
 }
 
-/// Tests, each before those it leads to.
+/// Tests in topological order: each before the ones it leads to.
 #[derive(Debug)]
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
@@ -35,7 +36,8 @@ pub(super) struct Graph {
 
 impl Graph {
     /// # Errors
-    /// Where there are far more tests than a program has room for: what follows takes longer the more there are.
+    /// Fails if there are far more tests than a program has room for, because the later passes take longer the
+    /// more tests there are.
     pub(super) fn new(condition: &Condition) -> Result<Self, FilterError> {
         let mut builder = Builder::default();
         let start = builder.build(condition, Goal::Accept, Goal::Reject);
@@ -54,12 +56,12 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Whether anything leads to this end.
+    /// Whether any edge leads to this end.
     pub(super) fn leads_to(&self, end: Goal) -> bool {
         end == self.start || self.nodes.iter().any(|node| node.yes == end || node.no == end)
     }
 
-    /// Leads each edge past tests whose outcome is known there: whether any was.
+    /// Redirects each edge past the tests whose outcome is known there. Returns whether any edge changed.
     fn thread(&mut self) -> bool {
         let mut known: Vec<Option<Facts>> = vec![None; self.nodes.len()];
         if let Goal::Node(start) = self.start {
@@ -93,11 +95,11 @@ impl Graph {
         has_changed
     }
 
-    /// Puts every test before those it leads to, merges like ones, and drops what nothing leads to.
+    /// Puts every test before the ones it leads to, merges equal tests, and drops unreachable ones.
     fn sort(&mut self) {
         let mut builder = Builder::default();
-        // Numbers only ever lead from later ones to earlier ones in a builder's hands, and the other way round
-        // in ours: so the last is built first.
+        // In a builder, edges lead only from later numbers to earlier ones; in this graph it is the other way
+        // round. So the last test is built first.
         let reached = self.reached();
         let mut moved = vec![Goal::Reject; self.nodes.len()];
         let to = |goal: Goal, moved: &[Goal]| match goal {
@@ -114,10 +116,10 @@ impl Graph {
         self.renumber();
     }
 
-    /// What the start leads to, each before those that it leads to.
+    /// Tests reachable from the start, each before the ones it leads to.
     fn reached(&self) -> Vec<usize> {
         let mut order = Vec::new();
-        let mut state = vec![0_u8; self.nodes.len()]; // not seen, under way, done
+        let mut state = vec![0_u8; self.nodes.len()]; // not seen, in progress, done
         let mut stack: Vec<usize> = match self.start {
             Goal::Node(start) => vec![start],
             _ => Vec::new(),
@@ -126,7 +128,8 @@ impl Graph {
             let pending = match state[at] {
                 0 => {
                     state[at] = 1;
-                    // The last pushed is done first, and so comes later: a failed test goes on nearby.
+                    // The last test pushed is finished first and so comes later; a failed test then continues
+                    // nearby.
                     [self.nodes[at].no, self.nodes[at].yes]
                 }
                 _ => {
@@ -167,7 +170,7 @@ impl Graph {
     }
 }
 
-/// Makes nodes from the end to the start, like ones once.
+/// Builds nodes from the end to the start, and each distinct node only once.
 #[derive(Default)]
 struct Builder {
     nodes: Vec<Node>,
@@ -200,17 +203,18 @@ impl Builder {
     }
 }
 
-/// What is known of a packet that has come so far.
+/// The known outcomes on the way to a test.
 #[derive(Debug, Clone, Default)]
 struct Facts(Vec<(Rc<Test>, bool)>);
 
-/// How many facts are kept: the latest, which are those that are asked for.
+/// Number of facts kept. The latest ones are the most useful.
 const MEMORY: usize = 24;
 
 impl Facts {
     fn learn(&mut self, test: &Rc<Test>, outcome: bool) {
         if self.0.len() == MEMORY {
-            // One that says what a value is says more than those that say what it is not.
+            // A fact about what a value is tells more than a fact about what it is not, so forget the latter
+            // first.
             let weakest =
                 self.0.iter().position(|(test, is)| !is || test.compare != Compare::Equal);
             self.0.remove(weakest.unwrap_or(0));
@@ -222,7 +226,7 @@ impl Facts {
         self.0.iter().rev().find_map(|(known, outcome)| test.given(known, *outcome))
     }
 
-    /// Forgets what is not known by the other way here too.
+    /// Keeps only the facts that also hold on the other path.
     fn keep(&mut self, other: &Self) {
         self.0.retain(|fact| other.0.contains(fact));
     }

@@ -1,4 +1,4 @@
-//! Words of the pcap-filter language, with where they stand.
+//! Splits the pcap-filter language into words with their positions.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,18 +7,18 @@ use super::FilterError;
 /// A word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token<'a> {
-    /// A name, or anything that is one only by its place.
+    /// A name, or a word whose meaning depends on its position.
     Word(&'a str),
     Number(u32),
-    /// An IPv4 address or the first bytes of one, and how many bits were given.
+    /// An IPv4 address or its first bytes, and the number of bits given.
     V4(u32, u32),
     V6(Ipv6Addr),
     Mac([u8; 6]),
-    /// `(`, `&&`, `<=` and the like.
+    /// An operator or bracket, such as `(`, `&&` or `<=`.
     Sign(&'static str),
 }
 
-/// A word and its place, in bytes.
+/// A word and its position in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lexeme<'a> {
     pub(super) token: Token<'a>,
@@ -26,7 +26,7 @@ pub(super) struct Lexeme<'a> {
     pub(super) len: usize,
 }
 
-/// The longer ones first: the first that fits is taken.
+/// Longer signs come first, because the first match is taken.
 const SIGNS: &[&str] = &[
     "&&", "||", "<<", ">>", "<=", ">=", "==", "!=", "(", ")", "[", "]", ":", "/", "+", "-", "*",
     "%", "&", "|", "^", "<", ">", "=", "!",
@@ -35,7 +35,7 @@ const SIGNS: &[&str] = &[
 /// Splits a filter into words.
 pub(super) fn split(text: &str) -> Result<Vec<Lexeme<'_>>, FilterError> {
     let mut lexemes = Vec::new();
-    // An IPv6 address has colons, as a range in brackets has: it is none in there.
+    // IPv6 addresses contain colons, and so do ranges in brackets; no address is expected within brackets.
     let (mut at, mut is_inside) = (0, false);
     while at < text.len() {
         let rest = &text[at..];
@@ -66,7 +66,7 @@ fn next<'a>(
         return Ok(found);
     }
     let name_len = match rest.starts_with('-') {
-        true => 0, // a sign, but for where it is inside of a name
+        true => 0, // a sign, unless it is inside a name
         false => run(rest, is_of_name),
     };
     let (escape, word) = match rest.strip_prefix('\\') {
@@ -86,10 +86,10 @@ fn next<'a>(
     Ok((Token::Word(word), escape + word.len()))
 }
 
-/// The longest word that is looked at, so that a long text takes no longer than it is.
+/// The longest word that is looked at, so that the time stays linear in the length of the text.
 const MAX_WORD: usize = 256;
 
-/// How many bytes at the start are of this kind, which is one of ASCII.
+/// Counts the bytes at the start for which `is_of_it` holds; they must be ASCII.
 fn run(text: &str, is_of_it: impl Fn(char) -> bool) -> usize {
     text.bytes().take(MAX_WORD).take_while(|byte| is_of_it(char::from(*byte))).count()
 }
@@ -99,7 +99,7 @@ fn is_of_name(c: char) -> bool {
 }
 
 fn number<'a>(text: &str, at: usize, word: &'a str) -> Result<(Token<'a>, usize), FilterError> {
-    // In `1-2` the sign is one of its own, unless it is a range of ports: which is for the parser to say.
+    // The `-` in `1-2` is a separate sign, unless this is a range of ports, which the parser decides.
     let digits = word.find('-').map_or(word, |sign| &word[..sign]);
     let (radix, significant) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
@@ -128,10 +128,10 @@ fn number<'a>(text: &str, at: usize, word: &'a str) -> Result<(Token<'a>, usize)
     Ok((Token::Word(word), word.len()))
 }
 
-/// IPv6 with an IPv4 address at its end.
+/// Length of the longest address: IPv6 with an IPv4 address at its end.
 const LONGEST_ADDRESS: usize = 45;
 
-/// A MAC or IPv6 address at the start, or a whole IPv4 one.
+/// Reads a MAC or IPv6 address, or a complete IPv4 address, at the start of the text.
 fn address(rest: &str) -> Option<(Token<'_>, usize)> {
     let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '-');
     if !rest.starts_with(|c: char| c.is_ascii_hexdigit() || c == ':') {
@@ -142,7 +142,7 @@ fn address(rest: &str) -> Option<(Token<'_>, usize)> {
         return None;
     }
     if rest[len..].starts_with(is_of_name) {
-        return None; // a longer word
+        return None; // part of a longer word
     }
     let word = &rest[..len];
     for separator in [':', '-', '.'] {

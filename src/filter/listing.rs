@@ -1,11 +1,11 @@
-//! Programs as text, as tcpdump's `-d` and `-dd` write them.
+//! Programs as text, in the format of tcpdump's `-d` and `-dd`.
 
 use std::fmt;
 
 use super::opcode as op;
 use crate::sys::cbpf::BpfInsn;
 
-/// A program's instructions, one a line.
+/// A program's instructions, one per line.
 pub(super) struct Listing<'a>(pub(super) &'a [BpfInsn]);
 
 impl fmt::Display for Listing<'_> {
@@ -101,7 +101,7 @@ fn operand(code: u16, k: u32, at: usize) -> String {
     }
 }
 
-/// Reads what `tcpdump -dd` (rows of C) or `-ddd` (a count, and rows of numbers) write.
+/// Reads the output of `tcpdump -dd` (rows of C) or `-ddd` (a count and rows of numbers).
 pub(super) fn read(text: &str) -> Option<Vec<BpfInsn>> {
     let numbers = |line: &str| -> Option<Vec<u32>> {
         line.split(|c: char| c == ',' || c.is_whitespace())

@@ -1,8 +1,8 @@
-//! From what a filter says to what is loaded and compared, for a certain kind of link.
+//! Translates a filter's expression into loads and comparisons for a certain link type.
 //!
-//! In the order in which libpcap does it, since a load beyond the packet's end rejects the packet: which loads
-//! come before which decides of short packets. `vlan`, `mpls` and `pppoes` move all offsets of what stands
-//! behind them in the text.
+//! The order is that of libpcap. A load beyond the packet's end rejects the packet, so the order of loads
+//! decides about short packets. `vlan`, `mpls` and `pppoes` move the offsets of everything that follows them in
+//! the text.
 
 mod address;
 mod arith;
@@ -19,9 +19,9 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const ARP: u16 = 0x0806;
 const RARP: u16 = 0x8035;
-/// The header of an IPv6 packet.
+/// Bytes of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
-/// The first offset that stands for what the kernel knows of a packet (`SKF_AD_OFF`).
+/// First offset that stands for packet metadata of the kernel (`SKF_AD_OFF`).
 const ANCILLARY: u32 = 0xffff_f000;
 const PACKET_TYPE: u32 = ANCILLARY + 4;
 const VLAN_TAG: u32 = ANCILLARY + 44;
@@ -29,34 +29,34 @@ const VLAN_PRESENT: u32 = ANCILLARY + 48;
 
 type Lowered = Result<Condition, FilterError>;
 
-/// Where things are in a packet, as far as the text has come.
+/// The offsets in a packet at the current position in the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     target: FilterTarget,
     link: LinkType,
-    /// How the type of what follows is told.
+    /// How the type of the next header is encoded.
     types: Types,
-    /// Where that stands.
+    /// Offset of that type.
     type_at: u32,
-    /// Where the network layer begins, labels not counted.
+    /// Offset of the network layer, not counting labels.
     payload: u32,
     /// Bytes of labels before the network layer.
     labels: u32,
-    /// Whether the next tag is beside the frame.
+    /// Whether the next tag is in the packet's metadata instead of the frame.
     is_beside: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Types {
-    /// By an Ethernet type.
+    /// As an Ethernet type.
     Ether,
-    /// By a PPP protocol.
+    /// As a PPP protocol.
     Ppp,
-    /// By an address family in the host's byte order.
+    /// As an address family in the host's byte order.
     Family,
-    /// By the first bits of the packet.
+    /// As the first bits of the packet.
     Version,
-    /// Not at all.
+    /// Not encoded.
     None,
 }
 
@@ -71,8 +71,7 @@ pub(super) fn lower(
         return layout.behind(2, expr);
     }
     if target == FilterTarget::Socket && expr.speaks_of_tags() {
-        // Not all tags are taken out of their frames: those of frames that this host sends are in there still, and
-        // those of other kinds.
+        // Some tags stay in their frames: those of frames that this host sends, and those of other kinds.
         let is_beside = is(Width::Byte, VLAN_PRESENT, 0).negated();
         let beside = is_beside.clone().and(layout.expr(expr)?);
         let mut layout = Layout { is_beside: false, ..Layout::of(link, target) };
@@ -98,7 +97,7 @@ fn masked(width: Width, offset: u32, value: u32, mask: u32) -> Condition {
     Condition::equal(left, number(value & mask))
 }
 
-/// One of two ends, both, or either, as a side says; the source first.
+/// Tests the source, the destination, both or either, as `side` says; the source comes first.
 fn sides(
     side: Side,
     source: impl FnOnce() -> Condition,
@@ -126,7 +125,7 @@ impl Layout {
         Self { target, link, types, type_at, payload, labels: 0, is_beside }
     }
 
-    /// Where the network layer begins.
+    /// Offset of the network layer.
     fn network(&self) -> u32 {
         self.payload + self.labels
     }
@@ -147,8 +146,8 @@ impl Layout {
         })
     }
 
-    /// Any of them. Ports and hosts that differ in nothing else are asked for together: all sources, then all
-    /// destinations, which takes a third of the program.
+    /// Matches any of the conditions. Ports, or hosts, that differ only in their numbers are tested together,
+    /// first all sources and then all destinations, which makes the program three times smaller.
     fn any(&mut self, any: &[Expr]) -> Lowered {
         let (mut parts, mut rest) = (Vec::new(), any);
         while let Some((first, others)) = rest.split_first() {
@@ -176,7 +175,7 @@ impl Layout {
         side: Side,
         ranges: &[(u16, u16)],
     ) -> Lowered {
-        // IPv6 first: as libpcap has it.
+        // IPv6 comes first, as in libpcap.
         let v6 = self.ports(Family::V6, transport, side, ranges)?;
         Ok(v6.or(self.ports(Family::V4, transport, side, ranges)?))
     }
@@ -232,10 +231,10 @@ impl Layout {
         }
     }
 
-    /// Whether what follows the link layer is of this Ethernet type.
+    /// Tests whether the link layer's payload is of this Ethernet type.
     fn link_type(&self, ether_type: u16) -> Lowered {
         if self.labels > 0 {
-            // What is behind a label is told by its first bits, at the bottom of the stack.
+            // Behind the last label of the stack, the type is told by the packet's first bits.
             let version = match ether_type {
                 IPV4 => 0x40,
                 IPV6 => 0x60,
@@ -256,7 +255,8 @@ impl Layout {
                 is(Width::Half, self.type_at, protocol.into())
             }
             Types::Family => {
-                // By a host in its own byte order, taken for ours; every BSD has its own number for IPv6.
+                // The writing host uses its own byte order, assumed to be that of this host; each BSD has its
+                // own number for IPv6.
                 let families: &[u32] = match ether_type {
                     IPV4 => &[2],
                     IPV6 => &[30, 24, 28],
@@ -312,7 +312,7 @@ impl Layout {
             }
             Some(Family::V4) => Ok(self.link_type(IPV4)?.and(is(Width::Byte, network + 9, wanted))),
             Some(Family::V6) => {
-                // Behind the header, or behind a fragment's header that is behind the header.
+                // The protocol follows the IPv6 header, or a fragment header that follows the IPv6 header.
                 let is_fragment = is(Width::Byte, network + 6, 44);
                 let behind = is_fragment.and(is(Width::Byte, network + IPV6_HEADER, wanted));
                 let found = is(Width::Byte, network + 6, wanted).or(behind);
@@ -322,7 +322,7 @@ impl Layout {
     }
 }
 
-/// A MAC address, its end first, which differs most.
+/// Tests a MAC address, starting with its last bytes, which differ most.
 fn mac_is(at: u32, mac: [u8; 6]) -> Condition {
     let word =
         |from: usize| u32::from_be_bytes([mac[from], mac[from + 1], mac[from + 2], mac[from + 3]]);

@@ -1,8 +1,8 @@
-//! Names with numbers: ports, protocols, and the named offsets and constants of pcap-filter(7).
+//! Names that stand for numbers: ports, protocols, and the named offsets and constants of pcap-filter(7).
 
 use super::ast::Transport;
 
-/// A port's name, and the transports it is registered for (`None`: TCP and UDP).
+/// A port's number by name, and the transport it is registered for (`None`: TCP and UDP).
 pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
     use Transport::{Tcp, Udp};
     let (number, transport) = match name {
@@ -74,7 +74,7 @@ pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
     Some((number, transport))
 }
 
-/// The number of an IP protocol's name.
+/// The number of an IP protocol by name.
 pub(super) fn ip_protocol(name: &str) -> Option<u8> {
     Some(match name {
         "icmp" => 1,
@@ -100,7 +100,7 @@ pub(super) fn ip_protocol(name: &str) -> Option<u8> {
     })
 }
 
-/// The number of an Ethernet type's name.
+/// The number of an Ethernet type by name.
 pub(super) fn ether_type(name: &str) -> Option<u16> {
     Some(match name {
         "ip" => 0x0800,

@@ -1,7 +1,7 @@
-//! The pcap-filter language (pcap-filter(7)), by recursive descent.
+//! A recursive descent parser for the pcap-filter language (pcap-filter(7)).
 //!
-//! `and` and `or` bind alike, from the left, as libpcap has it. An address or number without qualifiers takes
-//! those of the one before: `port 80 or 443`.
+//! `and` and `or` have equal precedence and associate to the left, as in libpcap. An address or number without
+//! qualifiers takes those of the previous one: `port 80 or 443`.
 
 mod arith;
 mod id;
@@ -10,16 +10,17 @@ use super::FilterError;
 use super::ast::{Expr, Family, Primitive, Protocol, Side};
 use super::lex::{Lexeme, Token, split};
 
-/// The longest text that is looked at, in bytes.
+/// The longest text that is parsed, in bytes.
 const MAX_TEXT: usize = 64 << 10;
-/// How deep parentheses, negations and the like may be nested.
+/// The maximum nesting of parentheses, negations and the like.
 const MAX_DEPTH: usize = 64;
-/// How many conditions may be one in another, and operations in a comparison: what follows descends into them.
+/// The maximum nesting of conditions, and of operations in a comparison, because the later passes recurse into
+/// them.
 pub(super) const MAX_HEIGHT: usize = 200;
-/// How many conditions there may be: a program has no room for more.
+/// The maximum number of conditions; a program has no room for more.
 pub(super) const MAX_PRIMITIVES: usize = 4096;
 
-/// Parses a filter; an empty one is of all packets.
+/// Parses a filter; an empty one matches all packets.
 pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
     if text.len() > MAX_TEXT {
         return Err(FilterError::at("", 0, "a text of at most 64 KiB"));
@@ -37,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
     }
 }
 
-/// What an address or a number is taken for.
+/// The way an address or number is interpreted.
 #[derive(Debug, Clone, Copy)]
 struct Qualifiers {
     protocol: Option<Protocol>,
@@ -60,15 +61,15 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     primitives: usize,
-    /// Operators of the comparison under way.
+    /// Number of operators in the current comparison.
     operations: usize,
-    /// Those of the primitive before, for one without.
+    /// Qualifiers of the previous primitive, used by one that has none.
     last: Option<Qualifiers>,
 }
 
 type Parsed<T> = Result<T, FilterError>;
 
-/// A condition, and how many there are one in another.
+/// A condition and its depth of nesting.
 type Tree = (Expr, usize);
 
 impl<'a> Parser<'a> {
@@ -100,7 +101,7 @@ impl<'a> Parser<'a> {
         FilterError::at(self.text, at, what)
     }
 
-    /// As [`expected`](Self::expected), of the word before.
+    /// As [`expected`](Self::expected), but about the previous word.
     fn refused(&self, what: impl Into<String>) -> FilterError {
         let at = self.lexemes.get(self.at.saturating_sub(1)).map_or(0, |lexeme| lexeme.at);
         FilterError::at(self.text, at, what)
@@ -120,7 +121,7 @@ impl<'a> Parser<'a> {
         self.chain(Self::term)
     }
 
-    /// Terms joined by `and` and `or`, from the left.
+    /// Parses terms joined by `and` and `or`, from the left.
     fn chain(&mut self, mut term: impl FnMut(&mut Self) -> Parsed<Tree>) -> Parsed<Tree> {
         let (mut left, mut height) = term(self)?;
         loop {
@@ -169,7 +170,7 @@ impl<'a> Parser<'a> {
         self.primitive()
     }
 
-    /// Counts a condition.
+    /// Counts a condition against the limit.
     fn count(&mut self) -> Parsed<()> {
         self.primitives += 1;
         match self.primitives <= MAX_PRIMITIVES {
@@ -236,7 +237,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A primitive that has no qualifiers.
+    /// Parses a primitive that has no qualifiers.
     fn simple(&mut self, word: &str) -> Parsed<Option<Primitive>> {
         let start = self.at;
         self.at += 1;
@@ -280,7 +281,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `src`, `host` and the like, if one follows.
+    /// Parses qualifiers such as `src` and `host`, if any follow.
     fn head(&mut self, protocol: Option<Protocol>) -> Parsed<Option<Qualifiers>> {
         let start = self.at;
         let side = self.side();
@@ -356,7 +357,7 @@ fn protocol_of(word: &str) -> Option<Protocol> {
     })
 }
 
-/// What is to be said of a word that begins no condition.
+/// The error text for a word that begins no condition.
 fn unknown(word: &str) -> String {
     match word {
         "geneve" => {

@@ -73,7 +73,7 @@ fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
         let column = text[..*position].chars().count();
         assert_eq!(caret.find('^'), Some(2 + column), "{shown}");
     }
-    // Of what is found behind the parser, there is no place.
+    // Errors found after parsing have no position.
     for (text, expected) in [
         ("vlan and inbound and mpls and arp", "behind `mpls`"),
         ("ip[0x10000] = 1", "inside of a packet"),
@@ -96,7 +96,8 @@ fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
 fn long_words_and_signs_take_no_longer_than_they_are() {
     for piece in ["-", ":", "!", "1:", "(", "a", "1-", "1.", "::", "\\", "[", "0x", "=", "\t"] {
         let text = piece.repeat((64 << 10) / piece.len());
-        // An error, or blanks, which mean all packets; with a scan back for each word it took half a minute.
+        // Either an error, or blanks, which match all packets. A scan back for each word would take half a
+        // minute.
         assert!(BpfFilter::parse(&text).is_err() || piece == "\t");
     }
 }
@@ -113,7 +114,7 @@ fn neither_depth_nor_length_is_without_bounds() {
     assert!(error(&"tcp or ".repeat(150_000)).expected().contains("64 KiB"));
     let many = vec!["ip[0] = 1"; 4_500].join(" or ");
     assert!(error(&many).expected().contains("4096 conditions"));
-    // Alternating, so that each is nested in the next.
+    // Alternating operators, so that each term is nested in the next.
     let spine = |changes: usize| {
         let terms = (0..changes).map(|at| format!("len = {at} {} ", ["or", "and"][at % 2]));
         format!("{}tcp", terms.collect::<String>())
@@ -189,14 +190,14 @@ fn offsets_that_are_computed_lead_to_their_bytes() {
     ] {
         assert_eq!(BpfFilter::parse(text).unwrap().matches(&frame), meant, "{text}");
     }
-    // Two ways to the last test, which leave different values in A, or in X.
+    // Two paths to the last test leave different values in A or in X.
     for (text, meant) in [
         ("(ether[40] > ether[41] or ether[3] = 3) and ether[40] < 20", false),
         ("(tcp[0] = 1 or ip[tcp[9]] = 17) and tcp[4] = 42", true),
     ] {
         assert_eq!(BpfFilter::parse(text).unwrap().matches(&frame), meant, "{text}");
     }
-    // So deep that the left side is computed first.
+    // Deep enough that the left side is computed first.
     let deep = format!("tcp[5]{} = 7", " - tcp[9]".repeat(12));
     assert!(BpfFilter::parse(&deep).unwrap().matches(&frame));
     assert!(!BpfFilter::parse(&deep.replace('7', "8")).unwrap().matches(&frame));
@@ -439,7 +440,7 @@ fn a_transparent_filter_takes_the_same_packets_behind_tags() {
         for frame in once.iter().chain([&plain, &twice]) {
             assert_eq!(filter.matches(frame), is_meant, "{text}");
         }
-        // The kernel has the outer one beside.
+        // The kernel has moved the outer tag to the metadata.
         for frame in once.iter().chain([&plain]) {
             assert_eq!(filter.matches_with(frame, &Ancillary::default()), is_meant, "{text}");
         }
@@ -490,6 +491,6 @@ fn what_is_beside_a_packet_is_read_as_the_kernel_does() {
     let (no, yes) = (insn(6, 0), insn(6, 1));
     assert!(run(&[insn(0x30, 0xfff0_0009), is(17), no, yes]), "from the network layer on");
     assert!(run(&[insn(0x30, 0xffe0_0017), is(17), no, yes]), "from the link layer on");
-    // A ^ X, by an offset.
+    // A ^ X, addressed by an offset.
     assert!(run(&[insn(0, 6), insn(1, 3), insn(0x20, 0xffff_f028), is(5), no, yes]));
 }

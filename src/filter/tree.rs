@@ -1,4 +1,4 @@
-//! A filter for a certain kind of link: tests of values that classic BPF can load.
+//! A filter for a certain link type, as tests of values that classic BPF can load.
 
 use std::rc::Rc;
 
@@ -28,17 +28,17 @@ pub(super) enum Compare {
     Equal,
     Greater,
     AtLeast,
-    /// Any bit in common.
+    /// True if any bit is common to both.
     Set,
 }
 
-/// What a program can load or compute. A load beyond the packet's end rejects the packet.
+/// A value that a program can load or compute. A load beyond the packet's end rejects the packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Value {
     Number(u32),
-    /// From a fixed offset; from `ANCILLARY` on what the kernel knows of the packet.
+    /// A load from a fixed offset; from `ANCILLARY` on, from the kernel's metadata of the packet.
     At(Width, u32),
-    /// From an offset beyond what `base` is.
+    /// A load from an offset relative to `base`.
     Beyond(Width, Rc<Value>, u32),
     /// Four times the low half of a byte: the length of an IPv4 header.
     HeaderLen(u32),
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// `left op right`, computed where that is known.
+    /// `left op right`, folded if both are constants.
     pub(super) fn op(op: ArithOp, left: Rc<Self>, right: Rc<Self>) -> Rc<Self> {
         if let (Some(left), Some(right)) = (left.number(), right.number())
             && let Some(number) = compute(op, left, right)
@@ -80,7 +80,7 @@ impl Value {
         }
     }
 
-    /// The same, knowing that `known` is `number`.
+    /// This value, simplified by the knowledge that `known` equals `number`.
     pub(super) fn given(self: &Rc<Self>, known: &Rc<Self>, number: u32) -> Rc<Self> {
         if self == known {
             return Rc::new(Self::Number(number));
@@ -94,7 +94,7 @@ impl Value {
     }
 }
 
-/// The kernel's arithmetic; `None` where it rejects the packet.
+/// The kernel's arithmetic; `None` if it would reject the packet.
 pub(super) fn compute(op: ArithOp, left: u32, right: u32) -> Option<u32> {
     Some(match op {
         ArithOp::Add => left.wrapping_add(right),
@@ -123,12 +123,12 @@ impl Compare {
 }
 
 impl Test {
-    /// Whether it holds, where that can be said without a packet.
+    /// The outcome, if it does not depend on the packet.
     pub(super) fn outcome(&self) -> Option<bool> {
         Some(self.compare.holds(self.left.number()?, self.right.number()?))
     }
 
-    /// Whether it holds where `other` did or did not.
+    /// The outcome, if it follows from the `outcome` of `other`.
     pub(super) fn given(&self, other: &Self, outcome: bool) -> Option<bool> {
         if self == other {
             return Some(outcome);
@@ -143,7 +143,7 @@ impl Test {
             return None;
         }
         let asked = self.right.number()?;
-        // What is left of the values that the other one leaves.
+        // The range of values that the other test leaves open.
         let (low, high) = match (other.compare, outcome) {
             (Compare::Greater, true) => (number.checked_add(1)?, u32::MAX),
             (Compare::Greater, false) => (0, number),
@@ -163,7 +163,7 @@ impl Test {
 }
 
 impl Condition {
-    /// `left == right`, in the form that a program tests best.
+    /// `left == right`, in the form that is cheapest to test.
     pub(super) fn equal(left: Rc<Value>, right: Rc<Value>) -> Self {
         if let Value::Op(ArithOp::And, value, mask) = &*left
             && right.number() == Some(0)

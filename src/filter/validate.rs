@@ -1,11 +1,11 @@
-//! Whether a program is one that the kernel takes, and if not, why (`bpf_check_classic`, net/core/filter.c).
+//! Checks whether the kernel would accept a program (`bpf_check_classic`, net/core/filter.c).
 
 use super::opcode as op;
 use super::vm::ANCILLARY;
 use crate::error::ProgramFault;
 use crate::sys::cbpf::{BpfInsn, MAX_INSTRUCTIONS};
 
-/// Which offsets beyond `SKF_AD_OFF` stand for something.
+/// Offsets from `SKF_AD_OFF` that have a meaning.
 const KNOWN: &[u32] = &[0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60];
 
 pub(super) fn validate(program: &[BpfInsn]) -> Result<(), ProgramFault> {
@@ -88,9 +88,9 @@ fn is_known(code: u16) -> bool {
     }
 }
 
-/// Every way to a cell that is read must have written it.
+/// Every path to an instruction that reads a cell must have written that cell.
 fn check_cells(program: &[BpfInsn]) -> Result<(), ProgramFault> {
-    // Cells that are written on every way to an instruction; all, as long as none is known.
+    // Per instruction, the cells written on every path to it; all of them until a path is known.
     let mut written = vec![u16::MAX; program.len()];
     let mut now = 0;
     for (at, &BpfInsn { code, jt, jf, k }) in program.iter().enumerate() {
@@ -103,7 +103,7 @@ fn check_cells(program: &[BpfInsn]) -> Result<(), ProgramFault> {
             }
             op::JMP if code & 0xf0 == op::JA => {
                 lead(at + 1 + k as usize, now);
-                now = u16::MAX; // what follows is reached by other ways only
+                now = u16::MAX; // the next instruction is only reached by other paths
             }
             op::JMP => {
                 lead(at + 1 + usize::from(jt), now);

@@ -1,55 +1,55 @@
-//! Runs programs of classic BPF, as the kernel does: on any bytes, to an end.
+//! An interpreter for classic BPF that behaves as the kernel's does. It terminates for any input.
 
 use super::opcode as op;
 use crate::packet::{PacketDirection, VlanTag};
 use crate::sys::cbpf::BpfInsn;
 
-/// The first offset that stands for what the kernel knows of a packet (`SKF_AD_OFF`, linux/filter.h).
+/// First offset that stands for packet metadata of the kernel (`SKF_AD_OFF`, linux/filter.h).
 pub(super) const ANCILLARY: u32 = 0xffff_f000;
-/// The same of offsets from the link layer's header on (`SKF_LL_OFF`).
+/// First offset that counts from the link layer's header (`SKF_LL_OFF`).
 const LINK: u32 = 0xffe0_0000;
 
-/// The same of offsets from the network layer's header on (`SKF_NET_OFF`), which is behind that of Ethernet.
+/// First offset that counts from the network layer's header (`SKF_NET_OFF`), which follows the Ethernet header.
 const NETWORK: u32 = 0xfff0_0000;
 const ETHERNET_HEADER: usize = 14;
-/// The offset that stands for `A ^ X` (`SKF_AD_ALU_XOR_X`).
+/// Offset that stands for `A ^ X` (`SKF_AD_ALU_XOR_X`).
 const XOR_X: u32 = ANCILLARY + 40;
 
-/// What the kernel knows of a packet beside its bytes, for programs that ask for it.
+/// Metadata that the kernel knows about a packet besides its bytes, for programs that ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Ancillary {
-    /// The packet's length on the wire; of a frame that was not cut, what there is.
+    /// Length of the packet on the wire. Default: the length of the frame.
     pub wire_len: Option<u32>,
-    /// The tag that was stripped.
+    /// The stripped VLAN tag.
     pub vlan: Option<VlanTag>,
-    /// Which way it went.
+    /// Direction of the packet.
     pub direction: Option<PacketDirection>,
-    /// The Ethernet type of what is behind the stripped tag.
+    /// Ethernet type of the content behind the stripped tag.
     pub protocol: u16,
-    /// The interface's index.
+    /// Index of the interface.
     pub ifindex: u32,
-    /// The interface's kind (`ARPHRD_*`).
+    /// Hardware type of the interface (`ARPHRD_*`).
     pub hatype: u16,
     /// The receive queue.
     pub queue: u16,
     /// The flow hash.
     pub rxhash: u32,
-    /// The mark.
+    /// The packet's mark.
     pub mark: u32,
-    /// The CPU that it came in on.
+    /// CPU that the packet arrived on.
     pub cpu: u32,
 }
 
 impl Ancillary {
-    /// Nothing but the length on the wire.
+    /// Creates metadata with nothing but the length on the wire.
     pub fn of_len(wire_len: u32) -> Self {
         Self { wire_len: Some(wire_len), ..Self::default() }
     }
 }
 
-/// How much of a frame a program accepts; 0 rejects it. The program is one that
-/// [`validate`](super::validate) has passed.
+/// Runs a program and returns how many bytes of the frame it accepts; 0 rejects the frame. The program must
+/// have passed [`validate`](super::validate).
 pub(super) fn run(program: &[BpfInsn], frame: &[u8], known: &Ancillary) -> u32 {
     let (mut a, mut x, mut cells) = (0_u32, 0_u32, [0_u32; 16]);
     let mut at = 0;
@@ -167,6 +167,6 @@ fn ancillary(which: u32, known: &Ancillary) -> Option<u32> {
         44 => known.vlan.map_or(0, |tag| tag.tci.into()),
         48 => known.vlan.is_some().into(),
         60 => known.vlan.map_or(0, |tag| tag.tpid.into()),
-        _ => return None, // netlink attributes, chance, and what only the kernel can know
+        _ => return None, // netlink attributes, random numbers, and what only the kernel can know
     })
 }

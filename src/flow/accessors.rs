@@ -1,6 +1,6 @@
-//! What every stream of flows can be asked.
+//! Accessors shared by all streams of flows.
 
-/// Gives a stream of flows, which has its table at a place, what all have.
+/// Implements the accessors shared by all streams of flows, given the path of the stream's table.
 macro_rules! accessors {
     ($stream:ident<St, B, E, S $(, $more:ident)*>, $($table:ident).+ $(, $key:path)?) => {
         impl<St, B, E, S $(, $more)*> $stream<St, B, E, S $(, $more)*>
@@ -10,42 +10,43 @@ macro_rules! accessors {
             $(E::Key: $key,)?
             S: Send + 'static,
         {
-            /// The table of flows.
+            /// Returns the table of flows.
             pub fn table(&self) -> &crate::flow::FlowTable<E, S> {
                 &self.$($table).+
             }
 
-            /// The table of flows, to change its options.
+            /// Returns the table of flows, to change its options.
             pub fn table_mut(&mut self) -> &mut crate::flow::FlowTable<E, S> {
                 &mut self.$($table).+
             }
 
-            /// flowscope's tracker, with the flows that there are.
+            /// Returns flowscope's tracker, with the current flows.
             pub fn tracker(&self) -> &flowscope::FlowTracker<E, S> {
                 self.table().tracker()
             }
 
-            /// flowscope's tracker, to change flows' states.
+            /// Returns flowscope's tracker, to change the states of flows.
             pub fn tracker_mut(&mut self) -> &mut flowscope::FlowTracker<E, S> {
                 self.table_mut().tracker_mut()
             }
 
-            /// How many flows began, ended and were evicted, and packets that are of none.
+            /// Returns how many flows began, ended and were evicted, and how many packets belong to no flow.
             pub fn stats(&self) -> flowscope::FlowTrackerStats {
                 self.table().stats()
             }
 
-            /// How many duplicates were left out, with [`FlowStream::with_dedup`](crate::flow::FlowStream::with_dedup).
+            /// Returns how many duplicates were left out, with
+            /// [`FlowStream::with_dedup`](crate::flow::FlowStream::with_dedup).
             pub fn dedup_stats(&self) -> Option<crate::dedup::DedupStats> {
                 self.pump.dedup.as_ref().map(crate::dedup::Dedup::stats)
             }
 
-            /// The stream of batches: a capture's statistics say what it lost.
+            /// Returns the stream of batches. The statistics of a capture tell what it lost.
             pub fn get_ref(&self) -> &St {
                 &self.pump.stream
             }
 
-            /// The stream of batches, to stop it.
+            /// Returns the stream of batches, to stop it.
             pub fn get_mut(&mut self) -> &mut St {
                 &mut self.pump.stream
             }
@@ -67,7 +68,7 @@ macro_rules! accessors {
     };
 }
 
-/// The same, where streams of TCP are put together.
+/// Implements the accessors of a stream of flows that reassembles TCP.
 macro_rules! reassembling {
     ($stream:ident<St, B, E, S $(, $more:ident)*>) => {
         impl<St, B, E, S $(, $more)*> $stream<St, B, E, S $(, $more)*>
@@ -77,14 +78,14 @@ macro_rules! reassembling {
             E::Key: KeyFields,
             S: Send + 'static,
         {
-            /// Says how streams of TCP are put together.
+            /// Sets how TCP streams are reassembled.
             #[must_use]
             pub fn with_reassembly(mut self, config: crate::flow::ReassemblyConfig) -> Self {
                 self.pump.intake.config = config;
                 self
             }
 
-            /// What became of streams of TCP.
+            /// Returns the statistics of TCP reassembly.
             pub fn reassembly_stats(&self) -> crate::flow::ReassemblyStats {
                 self.pump.intake.reassembly()
             }
@@ -94,7 +95,7 @@ macro_rules! reassembling {
     };
 }
 
-/// Has a stream of flows be one, of these items.
+/// Implements `Stream` for a stream of flows, with the given item type.
 macro_rules! yields {
     ($stream:ident<St, B, E, S $(, $more:ident)*>, $item:ty $(, $key:path)?) => {
         impl<St, B, E, S $(, $more)*> futures_core::Stream for $stream<St, B, E, S $(, $more)*>

@@ -1,4 +1,4 @@
-//! One stream for several who listen.
+//! Broadcasting of one stream to several subscribers.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,11 +10,11 @@ use futures_core::Stream;
 
 use crate::error::Result;
 
-/// Items that a poll passes on before others have their turn.
+/// Items passed on per poll before other tasks get a turn.
 const BUDGET: usize = 256;
 
-/// Passes a stream on to all who listen; from [`FlowExt::broadcast`](super::FlowExt::broadcast). It is a future to be
-/// run, and ends with the stream.
+/// Broadcasts each item of a stream to all subscribers; from [`FlowExt::broadcast`](super::FlowExt::broadcast).
+/// It is a future that must be polled, and it completes when the stream ends.
 #[must_use = "nothing is passed on unless it is polled"]
 pub struct Broadcast<St, T> {
     stream: St,
@@ -30,17 +30,17 @@ impl<St, T> Broadcast<St, T> {
         Self { stream, sender, receiver: receiver.deactivate() }
     }
 
-    /// Listens from here on.
+    /// Returns a subscription to all items from now on.
     pub fn subscribe(&self) -> Subscription<T> {
         Subscription(Box::pin(self.receiver.activate_cloned()))
     }
 
-    /// The stream.
+    /// Returns the inner stream.
     pub fn get_ref(&self) -> &St {
         &self.stream
     }
 
-    /// The stream, to stop it.
+    /// Returns the inner stream, to stop it.
     pub fn get_mut(&mut self) -> &mut St {
         &mut self.stream
     }
@@ -62,7 +62,7 @@ impl<St: Stream<Item = Result<T>> + Unpin, T> Future for Broadcast<St, T> {
                     return Poll::Ready(Err(error));
                 }
                 Some(Ok(item)) => match this.sender.try_broadcast(Arc::new(item)) {
-                    // Who lags is told so; nobody may listen.
+                    // A slow subscriber gets `Lagged`; having no subscriber is not an error.
                     Ok(_) | Err(TrySendError::Inactive(_) | TrySendError::Full(_)) => {}
                     Err(TrySendError::Closed(_)) => return Poll::Ready(Ok(())),
                 },
@@ -81,10 +81,11 @@ impl<St: fmt::Debug, T> fmt::Debug for Broadcast<St, T> {
     }
 }
 
-/// Listens to a [`Broadcast`], on any thread. A clone hears the same from here on.
+/// A subscription to a [`Broadcast`], usable on any thread. A clone receives the same items from the point of
+/// cloning on.
 pub struct Subscription<T>(Pin<Box<Receiver<Arc<T>>>>);
 
-/// Who listens was too slow: so many items are gone.
+/// The error of a subscriber that was too slow, with the number of items lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lagged(pub u64);
 

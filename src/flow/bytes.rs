@@ -1,4 +1,4 @@
-//! Bytes of a stream, for longer than a call: lent by their batch, or kept.
+//! Bytes of a stream that outlive a call: borrowed from their batch, or owned.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::ring::batch::{PacketBatch, Place};
 
-/// Bytes of a stream: a part of a packet that is still in its batch, or memory of their own.
+/// Bytes of a stream: either part of a packet that is still in its batch, or owned memory.
 ///
-/// Those of a packet hold its batch, and so a block of the ring: [`detach`](Self::detach) what is kept long.
+/// Bytes of a packet keep its batch alive, and with it a block of the ring: [`detach`](Self::detach) bytes that
+/// are kept for long.
 #[derive(Clone)]
 pub struct StreamBytes(Memory);
 
@@ -19,14 +20,14 @@ enum Memory {
 }
 
 impl StreamBytes {
-    /// Copies them out of the batch; bytes that are memory of their own already are left as they are.
+    /// Copies the bytes out of the batch. Owned bytes are left as they are.
     pub fn detach(&mut self) {
         if !self.is_detached() {
             self.0 = Memory::Own(Arc::from(&**self));
         }
     }
 
-    /// Whether they hold no batch.
+    /// Returns whether the bytes hold no batch.
     pub fn is_detached(&self) -> bool {
         matches!(self.0, Memory::Own(_))
     }
@@ -75,15 +76,15 @@ impl fmt::Debug for StreamBytes {
     }
 }
 
-/// Lends bytes of the packet that is just looked at.
+/// Lends bytes of the current packet.
 pub(super) type Lend<'a> = &'a dyn Fn(Range<usize>) -> StreamBytes;
 
-/// What holds a batch, as long as bytes of it are lent.
+/// Keeps a batch alive as long as bytes of it are lent.
 pub(super) trait Held: Send + Sync {
     fn batch(&self) -> &PacketBatch;
 }
 
-/// Bytes of the packet of a batch that is at a place.
+/// Returns bytes of the packet at `place` in a batch.
 pub(super) fn lent(batch: Arc<dyn Held>, place: Place, part: Range<usize>) -> StreamBytes {
     StreamBytes(Memory::Lent { batch, place, part })
 }

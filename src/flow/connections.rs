@@ -1,4 +1,4 @@
-//! The table of flows with what is behind each: its streams put together, and who takes their bytes.
+//! The table of flows together with the reassembled streams of each flow and the consumer of their bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
@@ -19,31 +19,31 @@ use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting
 use super::table::FlowTable;
 use crate::packet::Packet;
 
-/// How often a flow's consumer is told the time, in nanoseconds.
+/// Interval at which the consumer is told the time for each flow, in nanoseconds.
 const TICK: u64 = 1_000_000_000;
-/// The most that are told with a packet.
+/// Maximum number of ticks per packet.
 const TICKS_A_PACKET: usize = 4;
-/// So many flows may be here that the tracker has forgotten behind our back, until it is seen to.
+/// Number of flows kept here that the tracker has already forgotten, before they are cleaned up.
 const SLACK: usize = 1024;
 
-/// A flow that is wanted.
+/// A flow that the consumer wants.
 struct Connection<F> {
     serial: u64,
     initiator: Orientation,
     l4: Option<L4Proto>,
-    /// `None` where it is over.
+    /// `None` after the consumer ended it.
     flow: Option<F>,
-    /// Whether nothing more of it is wanted but its end.
+    /// Whether the consumer wants only the end of the flow.
     is_silent: bool,
-    /// Of TCP, of the initiator and the responder.
+    /// For TCP, the streams of the initiator and the responder.
     halves: Option<Box<[HalfStream; 2]>>,
-    /// Since when segments of it wait.
+    /// Serial number since which segments wait; `None` if none wait.
     waits: Option<u64>,
-    /// Whether acknowledgements alone tell it something.
+    /// Whether pure acknowledgements matter to its streams.
     heeds_acks: bool,
 }
 
-/// Flows with their streams.
+/// Flows together with their streams.
 pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     pub(super) table: FlowTable<E, S>,
     pub(super) consumer: C,
@@ -51,7 +51,7 @@ pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     flows: HashMap<E::Key, Connection<C::Flow>, RandomState>,
     told: VecDeque<FlowEvent<E::Key>>,
     waiting: Waiting<E::Key>,
-    /// How many heed acknowledgements alone.
+    /// Number of connections to which pure acknowledgements matter.
     heeding: usize,
     ticks: VecDeque<(u64, E::Key, u64)>,
     serial: u64,
@@ -67,7 +67,7 @@ where
 {
     pub(super) fn new(mut table: FlowTable<E, S>, consumer: C) -> Self {
         table.tell_ends();
-        // Memory is taken when it is used: this spares moving it when it grows.
+        // Memory is only used when touched: reserving it here avoids moving it when the map grows.
         let room = table.config().max_flows.min(1 << 20);
         Self {
             table,
@@ -87,8 +87,8 @@ where
         self.stats
     }
 
-    /// Goes through what the tracker has told, and passes the packet's bytes on in between: behind its flow's beginning
-    /// and before its end.
+    /// Handles the tracker's events, and passes the packet's bytes on in between: after the beginning of their
+    /// flow and before its end.
     fn go_on(
         &mut self,
         mut look: Option<&Look<E::Key>>,
@@ -217,7 +217,7 @@ where
         }
     }
 
-    /// Does what a consumer wants. Of a flow that the tracker has ended, `end` says how.
+    /// Does what the consumer asked for. `end` is set if the tracker has already ended the flow.
     fn heed(
         &mut self,
         key: &E::Key,
@@ -248,7 +248,8 @@ where
         self.consumer.end(key, flow, end, events);
     }
 
-    /// Passes on all that waits in a flow; at its end, what is missing before a FIN is told too.
+    /// Passes on everything that waits in a flow. At the end of the flow, bytes missing before a FIN are
+    /// reported too.
     fn flush(
         &mut self,
         key: &E::Key,
@@ -372,7 +373,7 @@ where
     S: Send + 'static,
     C: Consumer<E::Key>,
 {
-    /// Makes room where all that waits is too much.
+    /// Makes room if too many bytes wait in all flows together.
     #[cold]
     fn relieve(
         &mut self,
@@ -403,12 +404,12 @@ where
         }
     }
 
-    /// Whether a flow waits since then.
+    /// Returns whether the flow has been waiting since the given serial number.
     fn waits(&self, key: &E::Key, since: u64) -> bool {
         self.flows.get(key).is_some_and(|connection| connection.waits == Some(since))
     }
 
-    /// Ends a flow that the tracker does not know any more.
+    /// Ends a flow that the tracker no longer knows.
     fn end_unknown(&mut self, key: &E::Key, events: &mut VecDeque<C::Event>) {
         let end = End {
             reason: EndReason::ForceClosed,
@@ -420,12 +421,12 @@ where
         self.end(key, end, events);
     }
 
-    /// Tells some flows the time.
+    /// Tells at most `most` flows the time.
     fn tick(&mut self, most: usize, events: &mut VecDeque<C::Event>) {
         let now = self.table.clock();
         let ts = FlowTime::new((now / 1_000_000_000) as u32, (now % 1_000_000_000) as u32);
         for _ in 0..most {
-            // After a step back of the clock, those of the future are told again from there on.
+            // After the clock steps back, ticks that are far in the future are rescheduled from the new time.
             if self.ticks.front().is_none_or(|(due, ..)| *due > now && *due <= now + 2 * TICK) {
                 return;
             }
@@ -442,7 +443,7 @@ where
         }
     }
 
-    /// Ends what the tracker has forgotten behind our back: where it is much, or at the end.
+    /// Ends the flows that the tracker has silently forgotten, if there are more than `slack` of them.
     fn tidy(&mut self, slack: usize, events: &mut VecDeque<C::Event>) {
         if self.flows.len() <= self.table.tracker().flow_count() + slack {
             return;

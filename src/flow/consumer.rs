@@ -1,4 +1,4 @@
-//! What is passed on of flows, and to whom.
+//! The items passed on for each flow, and the trait of their consumers.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use super::bytes::{Lend, StreamBytes};
 use super::frames::TcpHeader;
 use super::half::{HalfStream, Piece, Segment};
 
-/// What is passed on of a flow.
+/// An item passed on for a flow.
 pub(super) enum Data<'a> {
     /// The next bytes of a stream, or a datagram.
     Bytes(Bytes<'a>),
@@ -22,7 +22,7 @@ pub(super) enum Data<'a> {
     Fin,
 }
 
-/// Bytes, and how they may be kept.
+/// Bytes, and the way to keep them.
 pub(super) enum Bytes<'a> {
     Borrowed { bytes: &'a [u8], lend: Option<(Lend<'a>, usize)> },
     Kept(Vec<u8>),
@@ -45,7 +45,7 @@ impl Bytes<'_> {
     }
 }
 
-/// Of which flow, which side and when.
+/// The flow, side and time of an item.
 pub(super) struct Of<'a, K> {
     pub(super) key: &'a K,
     pub(super) side: FlowSide,
@@ -60,7 +60,7 @@ impl<K> Clone for Of<'_, K> {
 
 impl<K> Copy for Of<'_, K> {}
 
-/// How a flow ended.
+/// The end of a flow.
 #[derive(Clone)]
 pub(super) struct End {
     pub(super) reason: EndReason,
@@ -70,25 +70,25 @@ pub(super) struct End {
     pub(super) ts: FlowTime,
 }
 
-/// Whether more of a flow is wanted.
+/// What the consumer still wants of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     More,
-    /// No more of it; it ends for whoever listens.
+    /// Nothing more; for the consumer, the flow ends with this reason.
     Over(EndReason),
-    /// No more of it, but to be told when it ends.
+    /// Nothing more except its end.
     Nothing,
 }
 
-/// Who takes what is passed on.
+/// A consumer of the items passed on for flows.
 pub(super) trait Consumer<K> {
     type Event;
-    /// What it keeps of each flow.
+    /// The state that the consumer keeps for each flow.
     type Flow;
-    /// Whether it wants to be told the time.
+    /// Whether the consumer wants [`tick`](Self::tick) to be called.
     const TICKS: bool = false;
 
-    /// A flow begins: `None` where it is not wanted.
+    /// Called at the beginning of a flow. Returns `None` if the flow is not wanted.
     fn begin(
         &mut self,
         of: Of<'_, K>,
@@ -104,31 +104,31 @@ pub(super) trait Consumer<K> {
         events: &mut VecDeque<Self::Event>,
     ) -> Wanted;
 
-    /// A wanted flow has ended; none of it follows.
+    /// Called when a wanted flow has ended; nothing more of it follows.
     fn end(&mut self, key: &K, flow: Self::Flow, end: End, events: &mut VecDeque<Self::Event>);
 
-    /// It is so late.
+    /// Tells the consumer the current time.
     fn tick(&mut self, _: Of<'_, K>, _: &mut Self::Flow, _: &mut VecDeque<Self::Event>) -> Wanted {
         Wanted::More
     }
 
-    /// What the tracker tells, before anything comes of it.
+    /// Called for each event of the tracker, before it is handled.
     fn told(&mut self, _: &FlowEvent<K>, _: &mut VecDeque<Self::Event>) {}
 
-    /// As [`Intake::batch_done`](super::pump::Intake::batch_done).
+    /// See [`Intake::batch_done`](super::pump::Intake::batch_done).
     fn batch_done(&mut self) {}
 
-    /// As [`Intake::wants_turn`](super::pump::Intake::wants_turn).
+    /// See [`Intake::wants_turn`](super::pump::Intake::wants_turn).
     fn wants_turn(&self) -> bool {
         false
     }
 
-    /// As [`Intake::poll_ready`](super::pump::Intake::poll_ready).
+    /// See [`Intake::poll_ready`](super::pump::Intake::poll_ready).
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// As [`Intake::poll_done`](super::pump::Intake::poll_done).
+    /// See [`Intake::poll_done`](super::pump::Intake::poll_done).
     fn poll_done(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
@@ -153,12 +153,12 @@ impl<'a, K, C: Consumer<K>> Passing<'a, K, C> {
         Self { consumer, flow, events, wanted: Wanted::More, bytes: 0, gaps: 0 }
     }
 
-    /// Whether more is wanted, and how many bytes were passed on and missing.
+    /// Returns what is still wanted, the number of bytes passed on, and the number of bytes missing.
     pub(super) fn done(self) -> (Wanted, u64, u64) {
         (self.wanted, self.bytes, self.gaps)
     }
 
-    /// Takes a segment of TCP in.
+    /// Processes a TCP segment.
     pub(super) fn segment(
         &mut self,
         of: Of<'_, K>,
@@ -178,7 +178,7 @@ impl<'a, K, C: Consumer<K>> Passing<'a, K, C> {
             other.acked(tcp.ack, &mut |piece| self.pass(of, piece, None));
         }
         if tcp.flags.contains(TcpFlags::RST) {
-            return; // what it may carry is no part of the stream
+            return; // a payload of an RST is not part of the stream
         }
         let segment = Segment {
             seq: tcp.seq,

@@ -1,4 +1,4 @@
-//! Connections as streams of what both sides say.
+//! TCP connections as streams of the bytes of both sides.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -14,10 +14,10 @@ use super::pump::{FlowSource, Pump};
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
 use super::stream::FlowStream;
 
-/// A connection of TCP; from [`Conversations`].
+/// A TCP connection; from [`Conversations`].
 ///
-/// It may be taken to another task or thread; the stream of conversations has to be polled all the same, for that is what
-/// brings its bytes. Dropping it lets the connection go by.
+/// It can be moved to another task or thread, but the stream of conversations must still be polled, as polling
+/// it delivers the bytes. Dropping a conversation discards the rest of the connection.
 #[derive(Debug)]
 pub struct Conversation<K> {
     key: K,
@@ -30,17 +30,17 @@ impl<K> Conversation<K> {
         Self { key, queue, has_ended: false }
     }
 
-    /// Whose it is.
+    /// Returns the key of the flow.
     pub fn key(&self) -> &K {
         &self.key
     }
 
-    /// What comes next; `None` behind [`FlowChunk::Closed`]. Cancel safe.
+    /// Waits for the next chunk. Returns `None` after [`FlowChunk::Closed`]. Cancel safe.
     pub async fn next_chunk(&mut self) -> Option<FlowChunk> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    /// The same, for hand-written futures.
+    /// Polls for the next chunk, like [`next_chunk`](Self::next_chunk); for hand-written futures.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<FlowChunk>> {
         if self.has_ended {
             return Poll::Ready(None);
@@ -69,13 +69,13 @@ impl<K> Drop for Conversation<K> {
     }
 }
 
-/// Tells of conversations.
+/// The consumer that produces conversations.
 pub(super) struct Talking(Inlets);
 
-/// A conversation that goes on.
+/// A conversation in progress.
 pub(super) struct Talk {
     inlet: Inlet,
-    /// Until its first bytes come: this is not told of before.
+    /// The queue of the conversation, until its first bytes arrive; it is only announced then.
     outlet: Option<Queue>,
 }
 
@@ -125,7 +125,8 @@ impl<K: Clone> Consumer<K> for Talking {
     }
 }
 
-/// Connections of TCP, each when its first bytes come; from [`FlowStream::into_conversations`].
+/// A stream of TCP connections, each delivered when its first bytes arrive; from
+/// [`FlowStream::into_conversations`].
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
@@ -152,8 +153,9 @@ impl<K: Clone> Consumer<K> for Talking {
 /// # }
 /// ```
 ///
-/// One that is read slowly holds up itself alone, up to what may wait of it ([`with_backlog`](Self::with_backlog)). Bytes
-/// are not copied, unless they still wait when their batch is done with.
+/// A conversation that is read slowly delays only itself, up to the number of bytes that may wait for it
+/// ([`with_backlog`](Self::with_backlog)). Bytes are not copied unless they are still unread when the
+/// processing of their batch ends.
 pub struct Conversations<St, B, E, S>
 where
     B: FlowSource,
@@ -171,7 +173,8 @@ where
     E::Key: KeyFields,
     S: Send + 'static,
 {
-    /// Tells of connections of TCP, as streams of what both sides say. Options and states of flows stay.
+    /// Turns the stream into one of TCP connections, each with the bytes of both sides. Options and the states
+    /// of flows are kept.
     pub fn into_conversations(self) -> Conversations<St, B, E, S> {
         let talking = Talking(Inlets::new());
         Conversations { pump: self.pump.into(|table| Connections::new(table, talking)) }
@@ -185,8 +188,8 @@ where
     E::Key: KeyFields,
     S: Send + 'static,
 {
-    /// How many bytes of a conversation may wait to be read, and what is done beyond. By default, a mebibyte, and then a
-    /// gap.
+    /// Sets how many bytes of a conversation may wait to be read, and what happens beyond that. Default: 1 MiB,
+    /// then a gap.
     #[must_use]
     pub fn with_backlog(mut self, bytes: usize, policy: BacklogPolicy) -> Self {
         self.pump.intake.consumer.0.backlog = Backlog { cap: bytes, policy };

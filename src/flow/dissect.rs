@@ -1,4 +1,4 @@
-//! What a packet is of, and where its bytes are.
+//! Finds the flow of a packet and its payload.
 
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ pub(super) struct Look<K> {
     side: Side,
     pub(super) tcp: Option<TcpHeader>,
     pub(super) payload: Range<usize>,
-    /// What it has less than its headers say.
+    /// Number of payload bytes that the headers announce but that were not captured.
     pub(super) cut: usize,
-    /// Whether its bytes are the packet's own.
+    /// Whether the payload lies in the packet's own memory.
     pub(super) is_own: bool,
 }
 
@@ -26,7 +26,7 @@ enum Side {
     Oriented(Orientation),
 }
 
-/// What the tracker tells of a segment with bytes, while it has it.
+/// The tracker's notes about a segment with payload, taken while it processes the segment.
 pub(super) struct Noted<K> {
     pub(super) key: K,
     pub(super) side: FlowSide,
@@ -35,8 +35,8 @@ pub(super) struct Noted<K> {
 }
 
 impl<K: KeyFields> Look<K> {
-    /// What the tracker has noted of it does where it holds together; else the extractor is asked once more. Without
-    /// `acks`, a segment that only acknowledges is of nobody.
+    /// Uses what the tracker has noted, if it is consistent with the frame; otherwise asks the extractor again.
+    /// Without `acks`, a pure acknowledgement belongs to no flow.
     pub(super) fn at<E: FlowExtractor<Key = K>>(
         extractor: &E,
         frame: Frame<'_>,
@@ -79,7 +79,7 @@ impl<K: KeyFields> Look<K> {
         Some(Self { key, side, tcp, payload, cut, is_own: frame.is_own })
     }
 
-    /// Whose it is, of a flow with that initiator.
+    /// Returns the side that sent the packet, given the initiator of the flow.
     pub(super) fn side(&self, initiator: Orientation) -> FlowSide {
         match self.side {
             Side::Known(side) => side,
@@ -89,7 +89,7 @@ impl<K: KeyFields> Look<K> {
     }
 }
 
-/// What of a stretch was captured, and how much was not.
+/// Returns the captured part of a range, and the number of bytes that were not captured.
 fn captured(frame: Frame<'_>, whole: Range<usize>) -> (Range<usize>, usize) {
     let (start, end) = (whole.start.min(frame.captured), whole.end.min(frame.captured));
     (start..end, whole.len() - (end - start))

@@ -1,23 +1,23 @@
-//! When flows are due to be looked at, so that nobody has to look at all of them.
+//! The times at which flows must be checked, so that not all of them have to be checked each time.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Flows by the time at which they have been idle long enough, if nothing comes for them until then. What is
-/// due may have gone, begun anew, or have had packets since.
+/// Flows ordered by the time at which they will have been idle long enough, if no packet arrives until then. By
+/// that time a flow may have ended, begun anew, or received packets.
 #[derive(Debug)]
 pub(super) struct Expiry<K> {
     heap: BinaryHeap<Due<K>>,
-    /// What is looked through for flows that are gone, since there were too many of them.
+    /// Entries being searched for flows that are gone, because there were too many of them.
     old: Vec<Due<K>>,
 }
 
-/// Of flows that are gone, so many are no matter.
+/// Number of entries of ended flows that is tolerated.
 const SLACK: usize = 1024;
 
 #[derive(Debug)]
 struct Due<K> {
-    /// Nanoseconds since the epoch, of the packets' clock.
+    /// Nanoseconds since the epoch, by the packets' clock.
     at: u64,
     key: K,
 }
@@ -37,15 +37,15 @@ impl<K> PartialOrd for Due<K> {
 }
 
 impl<K> Ord for Due<K> {
-    /// The earliest is the greatest: a heap gives that first.
+    /// The earliest time is the greatest, as a heap pops the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         other.at.cmp(&self.at)
     }
 }
 
 impl<K> Expiry<K> {
-    /// With room for so many flows, and for as many that are gone: it takes memory when it is used, and need not be moved
-    /// when it grows.
+    /// Reserves room for the given number of flows, and for as many ended ones. The memory is only used when
+    /// touched, and need not be moved when the heap grows.
     pub(super) fn new(flows: usize) -> Self {
         let room = 2 * flows.min(1 << 20) + SLACK;
         Self { heap: BinaryHeap::with_capacity(room), old: Vec::new() }
@@ -60,12 +60,12 @@ impl<K> Expiry<K> {
         self.heap.len() + self.old.len()
     }
 
-    /// When the next is due, at the latest.
+    /// Returns the time at which the next flow is due, at the latest.
     pub(super) fn next(&self) -> Option<u64> {
         if self.old.is_empty() { self.heap.peek().map(|due| due.at) } else { Some(0) }
     }
 
-    /// The next that is due by then.
+    /// Removes and returns the next flow that is due at time `by`.
     pub(super) fn pop(&mut self, by: u64) -> Option<K> {
         if self.heap.peek().is_some_and(|due| due.at <= by) {
             return self.heap.pop().map(|due| due.key);
@@ -73,7 +73,7 @@ impl<K> Expiry<K> {
         if by == u64::MAX { self.old.pop().map(|due| due.key) } else { None }
     }
 
-    /// Where most are of flows that are gone, looks through some of them, and forgets those.
+    /// If most entries belong to ended flows, checks `some` of them and removes those of ended flows.
     #[inline]
     pub(super) fn tidy(&mut self, flows: usize, some: usize, is_there: impl Fn(&K, u64) -> bool) {
         if self.old.is_empty() {
@@ -127,14 +127,14 @@ mod tests {
         expiry.rebuild((1..=5000).map(|at| (at, at)));
         expiry.tidy(2000, 4, |_, _| panic!("it is not time yet"));
         let mut turns = 0;
-        // A hundred of them are there.
+        // A hundred of them are still alive.
         while expiry.heap.len() > 150 || !expiry.old.is_empty() {
             expiry.tidy(100, 4, |at, _| at % 50 == 0);
             turns += 1;
         }
         assert_eq!(turns, 1250);
         assert_eq!((expiry.pop(49), expiry.pop(50), expiry.next()), (None, Some(50), Some(100)));
-        // In the middle of it, none is lost.
+        // No entry is lost while a cleanup is in progress.
         expiry.rebuild((1..=5000).map(|at| (at, at)));
         expiry.tidy(100, 10, |_, _| true);
         assert_eq!(expiry.next(), Some(0));

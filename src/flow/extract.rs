@@ -1,4 +1,4 @@
-//! What tells flows apart: flowscope's extractors, two of them made safe, and one fast.
+//! Extractors, which assign packets to flows: flowscope's extractors, two of them made safe, and a fast one.
 
 mod plain;
 
@@ -10,19 +10,20 @@ use flowscope::{Extracted, FlowExtractor, PacketView, extract as theirs};
 
 pub use self::plain::FiveTuple;
 
-/// Looks into GTP-U: flows of the packets within, as `extractor` tells them.
+/// Extracts the flows of packets inside GTP-U tunnels, with the inner `extractor`.
 ///
-/// As flowscope's, but that a header too short for what it announces is of no flow; there it is a panic.
+/// It works like flowscope's, except that a packet whose header is too short for what it announces belongs to
+/// no flow; flowscope's extractor panics.
 #[derive(Clone)]
 pub struct InnerGtpU<E>(theirs::InnerGtpU<E>);
 
 impl<E> InnerGtpU<E> {
-    /// With the standard's port, 2152.
+    /// Creates an extractor for the standard port, 2152.
     pub fn new(extractor: E) -> Self {
         Self(theirs::InnerGtpU::new(extractor))
     }
 
-    /// With another port.
+    /// Creates an extractor for another port.
     pub fn with_port(extractor: E, udp_port: u16) -> Self {
         Self(theirs::InnerGtpU::with_port(extractor, udp_port))
     }
@@ -36,20 +37,21 @@ impl<E: FlowExtractor> FlowExtractor for InnerGtpU<E> {
     }
 }
 
-/// Tries the packet as it is, then looks into each tunnel that is enabled; the first that makes sense to `extractor` is
-/// it. Datagrams of UDP make sense to most: behind VXLAN and GTP-U, use the extractor for these.
+/// Tries the packet as it is, then looks into each tunnel that is enabled. The first result of `extractor` is
+/// used. As most UDP datagrams give a result without looking inside, use the dedicated extractors for VXLAN and
+/// GTP-U.
 ///
-/// As flowscope's, with the safe [`InnerGtpU`].
+/// It works like flowscope's, with the safe [`InnerGtpU`].
 #[derive(Clone)]
 pub struct AutoDetectEncap<E>(theirs::AutoDetectEncap<E>);
 
 impl<E> AutoDetectEncap<E> {
-    /// Of every kind of tunnel.
+    /// Creates an extractor for every kind of tunnel.
     pub fn new(extractor: E) -> Self {
         Self(theirs::AutoDetectEncap::new(extractor))
     }
 
-    /// Of these kinds.
+    /// Creates an extractor for the given kinds of tunnels.
     pub fn with_variants(extractor: E, variants: AutoEncapVariants) -> Self {
         let mut auto = theirs::AutoDetectEncap::new(extractor);
         auto.variants = variants;
@@ -68,7 +70,7 @@ impl<E: FlowExtractor + Clone> FlowExtractor for AutoDetectEncap<E> {
     }
 }
 
-/// Whether a datagram might be GTP-U with extensions that it has no room for.
+/// Returns whether a datagram may be GTP-U with extensions that it has no room for.
 fn has_short_header(frame: &[u8]) -> bool {
     let Ok(SlicedPacket { transport: Some(TransportSlice::Udp(udp)), .. }) =
         SlicedPacket::from_ethernet(frame)

@@ -1,32 +1,32 @@
-//! Datagrams of IP that came in fragments, whole.
+//! Reassembly of IP datagrams from fragments.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use ahash::RandomState;
 use etherparse::{LaxNetSlice, LaxSlicedPacket};
 
-/// How long a datagram waits for the rest of it, in nanoseconds (as Linux, `ipfrag_time` in ip-sysctl).
+/// How long a datagram waits for missing fragments, in nanoseconds (as in Linux, `ipfrag_time` in ip-sysctl).
 const PATIENCE: u64 = 30_000_000_000;
-/// What keeping a fragment costs beyond its bytes.
+/// Memory used per fragment beyond its bytes.
 const OVERHEAD: usize = 64;
-/// What keeping a datagram costs beyond its fragments.
+/// Memory used per datagram beyond its fragments.
 const DATAGRAM: usize = 256;
 
-/// What became of fragments.
+/// Counters of IP fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct FragmentStats {
     /// Fragments seen.
     pub fragments: u64,
-    /// Datagrams that were made whole of them.
+    /// Datagrams reassembled completely.
     pub datagrams: u64,
-    /// Datagrams given up: for time, or for room.
+    /// Datagrams given up because of a timeout or for lack of room.
     pub given_up: u64,
-    /// Datagrams dropped since fragments of them said different things (RFC 5722), or were too long.
+    /// Datagrams dropped because their fragments contradicted each other (RFC 5722) or were too long.
     pub bad: u64,
 }
 
-/// Whose fragment it is.
+/// The datagram to which a fragment belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Id {
     source: [u8; 16],
@@ -38,19 +38,19 @@ struct Id {
 #[derive(Debug, Default)]
 struct Datagram {
     serial: u64,
-    /// All before the datagram, of its first fragment.
+    /// All bytes before the payload, from the first fragment.
     head: Vec<u8>,
-    /// By place.
+    /// The fragments by offset.
     parts: BTreeMap<usize, Vec<u8>>,
     len: usize,
     total: Option<usize>,
 }
 
-/// Datagrams that wait for fragments, at most so many bytes of them.
+/// Incomplete datagrams, limited in their total bytes.
 #[derive(Debug)]
 pub(super) struct Fragments {
     waiting: HashMap<Id, Datagram, RandomState>,
-    /// In the order in which they began, and when.
+    /// Datagrams in the order in which they began: time, id and serial number.
     order: VecDeque<(u64, Id, u64)>,
     serial: u64,
     held: usize,
@@ -58,14 +58,14 @@ pub(super) struct Fragments {
     stats: FragmentStats,
 }
 
-/// What a frame is.
+/// The result of processing a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// Not a fragment.
     Whole,
-    /// A fragment of a datagram that is not whole yet.
+    /// A fragment of a datagram that is still incomplete.
     Waits,
-    /// The last that was missing: the datagram, as a frame.
+    /// The last missing fragment; this is the complete datagram, as a frame.
     Made(Vec<u8>),
 }
 
@@ -75,7 +75,7 @@ struct Part<'a> {
     at: usize,
     more: bool,
     payload: &'a [u8],
-    /// Where IP's header begins in the frame.
+    /// Offset of the IP header in the frame.
     network: usize,
 }
 
@@ -161,14 +161,14 @@ impl Datagram {
         self.head.len() + self.len + OVERHEAD * self.parts.len()
     }
 
-    /// Adds a fragment: by how much memory, and `None` where it does not fit to the others.
+    /// Adds a fragment and returns the additional memory used, or `None` if it contradicts the other fragments.
     fn add(&mut self, part: &Part<'_>, frame: &[u8]) -> Option<usize> {
         let before = self.held();
         let end = part.at + part.payload.len();
         if let Some((&start, kept)) = self.parts.range(..end).next_back()
             && start + kept.len() > part.at
         {
-            // The very same again is no fault.
+            // An exact duplicate is not an error.
             return (start == part.at && kept == part.payload).then_some(0);
         }
         if !part.more && self.total.replace(end).is_some_and(|total| total != end) {
@@ -190,7 +190,7 @@ impl Datagram {
     fn into_frame(self, protocol: u8) -> Vec<u8> {
         let mut frame = self.head;
         let is_v6 = frame.len() >= 40 && frame[frame.len() - 40] >> 4 == 6;
-        let len = self.len as u16; // a longer one was not taken
+        let len = self.len as u16; // longer ones were not accepted
         if is_v6 {
             let at = frame.len() - 40;
             frame[at + 4..at + 6].copy_from_slice(&len.to_be_bytes());
@@ -207,12 +207,12 @@ impl Datagram {
     }
 }
 
-/// The header of IP, without options and extensions.
+/// Returns the IP header without options and extensions.
 fn header(network: &[u8]) -> Option<&[u8]> {
     network.get(..if network.first()? >> 4 == 6 { 40 } else { 20 })
 }
 
-/// A quick look: false for almost all that are none.
+/// A quick test that is false for almost all frames that are not fragments.
 #[inline]
 fn may_be_fragment(frame: &[u8]) -> bool {
     let Some((protocol, at)) = network(frame) else { return false };
@@ -220,13 +220,13 @@ fn may_be_fragment(frame: &[u8]) -> bool {
         0x0800 => {
             frame.get(at + 6..at + 8).is_some_and(|bytes| bytes[0] & 0x3f != 0 || bytes[1] != 0)
         }
-        // The fragment's extension, or one that may stand before it.
+        // The fragment header, or an extension that may precede it.
         0x86dd => frame.get(at + 6).is_some_and(|next| matches!(next, 0 | 43 | 44 | 60)),
         _ => false,
     }
 }
 
-/// The protocol of a frame behind its VLAN tags, and where it begins.
+/// Returns the protocol of a frame after its VLAN tags, and the offset of its header.
 #[inline]
 pub(super) fn network(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = 12;
@@ -281,8 +281,8 @@ fn part(frame: &[u8]) -> Option<Part<'_>> {
     }
 }
 
-/// The extension of IPv6 that makes a fragment: what is behind it, where it is, and it. All behind it is of the datagram,
-/// other extensions too.
+/// Finds the IPv6 fragment header. Returns the protocol after it, its offset, and its bytes. Everything after
+/// it belongs to the datagram, including further extensions.
 fn fragment_header(frame: &[u8], network: usize, mut next: u8) -> Option<(u8, usize, &[u8; 8])> {
     let mut at = network + 40;
     for _ in 0..8 {
@@ -298,7 +298,7 @@ fn fragment_header(frame: &[u8], network: usize, mut next: u8) -> Option<(u8, us
 }
 
 impl Part<'_> {
-    /// All but the last are of a multiple of eight bytes, and none is empty.
+    /// Every fragment except the last must have a multiple of eight bytes, and none may be empty.
     fn is_sound(&self) -> bool {
         let len = self.payload.len();
         len > 0 && (!self.more || len.is_multiple_of(8))

@@ -1,4 +1,4 @@
-//! Packets as extractors expect them: whole frames of Ethernet.
+//! Packets in the form that extractors expect: complete Ethernet frames.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -8,27 +8,27 @@ use flowscope::extractor::{TcpFlags, TcpInfo};
 use super::fragments::{FragmentStats, Fragments, Taken, network};
 use crate::packet::Packet;
 
-/// The most bytes of fragments that wait for others.
+/// Maximum bytes of fragments that wait for others.
 const FRAGMENTS: usize = 4 << 20;
 
-/// No frame is made longer than this by what was cut off: files may say what they like.
+/// Maximum number of zeros added for bytes that were cut off, as files may claim any length.
 const LONGEST: usize = 1 << 16;
 
-/// Makes frames of packets that came without Ethernet's header, cut, or in fragments.
+/// Builds frames from packets that have no Ethernet header, were cut, or are fragments.
 #[derive(Debug)]
 pub(super) struct Frames {
     made: Vec<u8>,
     fragments: Fragments,
 }
 
-/// A frame.
+/// An Ethernet frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frame<'a> {
-    /// All of it; what was cut off is zeros.
+    /// All bytes of the frame; bytes that were cut off are zero.
     pub(super) bytes: &'a [u8],
-    /// How many of them are the packet's.
+    /// Number of bytes that were captured.
     pub(super) captured: usize,
-    /// Whether it is the packet's own memory.
+    /// Whether `bytes` is the packet's own memory.
     pub(super) is_own: bool,
 }
 
@@ -41,7 +41,7 @@ impl Frames {
         self.fragments.stats()
     }
 
-    /// The frame of a packet; `None` for a fragment that waits for others.
+    /// Returns the frame of a packet, or `None` for a fragment that waits for others.
     pub(super) fn of<'a>(&'a mut self, packet: &'a Packet<'_>, now: u64) -> Option<Frame<'a>> {
         let data = packet.data();
         let cut = packet.original_len().saturating_sub(data.len());
@@ -87,18 +87,18 @@ impl Frames {
         Some(self.made())
     }
 
-    /// Writes its length into the packet that was made, for whoever goes by it.
+    /// Writes the missing length into the frame, for code that relies on it.
     fn say(&mut self, (at, len): (usize, u16)) {
         self.made[at..at + 2].copy_from_slice(&len.to_be_bytes());
     }
 
-    /// The frame that was made last.
+    /// Returns the frame that was built last.
     pub(super) fn made(&self) -> Frame<'_> {
         Frame { bytes: &self.made, captured: self.made.len(), is_own: false }
     }
 }
 
-/// Puts a header of Ethernet before an IP packet.
+/// Puts an Ethernet header before an IP packet.
 fn ethernet(frame: &mut Vec<u8>, packet: &[u8]) {
     let ether_type = match packet.first().map(|first| first >> 4) {
         Some(6) => [0x86, 0xdd],
@@ -109,7 +109,7 @@ fn ethernet(frame: &mut Vec<u8>, packet: &[u8]) {
     frame.extend_from_slice(packet);
 }
 
-/// What of a header of TCP streams are put together by.
+/// The fields of a TCP header that reassembly uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TcpHeader {
     pub(super) seq: u32,
@@ -117,7 +117,8 @@ pub(super) struct TcpHeader {
     pub(super) flags: TcpFlags,
 }
 
-/// The header of TCP before a segment's bytes, which begin at `payload`; `None` where none with this number stands there.
+/// Returns the TCP header before the payload, which begins at `payload`. Returns `None` if no header with
+/// sequence number `seq` is there.
 pub(super) fn tcp_header(frame: &[u8], payload: usize, seq: u32) -> Option<TcpHeader> {
     [20, 32].into_iter().chain((24..=60).step_by(4)).find_map(|len| {
         let header = frame.get(payload.checked_sub(len)?..payload)?;
@@ -128,8 +129,8 @@ pub(super) fn tcp_header(frame: &[u8], payload: usize, seq: u32) -> Option<TcpHe
     })
 }
 
-/// Where a segment's bytes are in a frame. Extractors that look into tunnels tell it of a frame of their own, so its
-/// header is looked for where it is not before them.
+/// Returns the range of a segment's payload in a frame. Extractors that look into tunnels report offsets in
+/// their own inner frame; if the header is not at the reported place, it is searched for.
 pub(super) fn tcp_payload(frame: &[u8], tcp: &TcpInfo) -> Option<Range<usize>> {
     let is_it = |payload: usize| {
         let header = tcp_header(frame, payload, tcp.seq)?;
@@ -140,7 +141,7 @@ pub(super) fn tcp_payload(frame: &[u8], tcp: &TcpInfo) -> Option<Range<usize>> {
     Some(start..start + tcp.payload_len)
 }
 
-/// Whether a frame is a segment of TCP without bytes that neither begins nor ends anything.
+/// Returns whether a frame is a TCP segment without payload and without SYN, FIN or RST.
 pub(super) fn only_acknowledges(frame: &[u8]) -> bool {
     let Some(Upper { protocol: 6, at, .. }) = upper(frame) else { return false };
     let Some(header) = frame.get(at..at + 20) else { return false };
@@ -149,8 +150,8 @@ pub(super) fn only_acknowledges(frame: &[u8]) -> bool {
     is_it && layer_3(frame).is_some_and(|ip| ip.end <= at + usize::from(header[12] >> 4) * 4)
 }
 
-/// Where a datagram's bytes are in a frame: of the first datagram of UDP between these ports, for there may be tunnels
-/// around it.
+/// Returns the range of a datagram's payload in a frame. As the datagram may be inside tunnels, this is the
+/// first UDP datagram between the given ports.
 pub(super) fn udp_payload(frame: &[u8], ports: Option<(u16, u16)>) -> Option<Range<usize>> {
     let header = |at: usize| {
         let header = frame.get(at..at + 8)?;
@@ -159,7 +160,7 @@ pub(super) fn udp_payload(frame: &[u8], ports: Option<(u16, u16)>) -> Option<Ran
         let is_it = ports.is_none_or(|(a, b)| {
             (source, destination) == (a, b) || (source, destination) == (b, a)
         });
-        // Of 0: a jumbogram, or what a card is to segment.
+        // Length 0: a jumbogram, or a packet that the card is to segment.
         let end = if len == 0 { frame.len() } else { at + len };
         (is_it && end >= at + 8 && end <= frame.len()).then_some(at + 8..end)
     };
@@ -173,14 +174,14 @@ pub(super) fn udp_payload(frame: &[u8], ports: Option<(u16, u16)>) -> Option<Ran
     (at..frame.len().saturating_sub(7)).find_map(header)
 }
 
-/// Where a message of ICMP is in a frame.
+/// Returns the range of an ICMP message in a frame.
 pub(super) fn icmp_message(frame: &[u8]) -> Option<Range<usize>> {
     let Upper { protocol, at, .. } = upper(frame)?;
     let end = layer_3(frame)?.end;
     (matches!(protocol, 1 | 58) && at <= end).then_some(at..end)
 }
 
-/// Where IP is in a frame, without Ethernet's padding.
+/// Returns the range of the IP packet in a frame, without the padding of Ethernet.
 pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
     let (protocol, at) = network(frame)?;
     let number = |place: usize| Some(u16::from_be_bytes(*frame.get(at + place..)?.first_chunk()?));
@@ -189,7 +190,7 @@ pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
         0x86dd => (40, number(4)?),
         _ => return None,
     };
-    // Of none: longer than it can say.
+    // Length 0: longer than the field can express.
     let end = if len == 0 { frame.len() } else { frame.len().min(at + fixed + usize::from(len)) };
     Some(at..end)
 }
@@ -198,13 +199,13 @@ pub(super) fn layer_3(frame: &[u8]) -> Option<Range<usize>> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Upper {
     pub(super) protocol: u8,
-    /// Where it begins.
+    /// Offset at which it begins.
     pub(super) at: usize,
-    /// Whether it begins there: not in a later fragment.
+    /// Whether the header is there, that is, this is not a later fragment.
     pub(super) is_whole: bool,
 }
 
-/// The protocol above IP.
+/// Finds the protocol above IP.
 pub(super) fn upper(frame: &[u8]) -> Option<Upper> {
     let (protocol, at) = network(frame)?;
     let number = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
@@ -239,7 +240,7 @@ pub(super) fn upper(frame: &[u8]) -> Option<Upper> {
     }
 }
 
-/// Where an IP packet comes from, and where it goes.
+/// Returns the source and the destination of an IP packet.
 pub(super) fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let (protocol, at) = network(frame)?;
     let narrow = |at: usize| Some(IpAddr::from(*frame.get(at..)?.first_chunk::<4>()?));
@@ -251,8 +252,8 @@ pub(super) fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-/// Where an IPv4 total length of 0 stands, and the length to write there (segmentation left to the card, BIG TCP). `None` if
-/// [`FiveTuple`](super::extract::FiveTuple) can read the packet as it is.
+/// Returns the position of an IPv4 total length of 0 and the length to write there (segmentation left to the
+/// card, BIG TCP). Returns `None` if [`FiveTuple`](super::extract::FiveTuple) can read the packet as it is.
 fn unsaid_length(frame: &[u8]) -> Option<(usize, u16)> {
     let (0x0800, at) = network(frame)? else { return None };
     if frame.get(at + 2..at + 4)? != [0, 0] {

@@ -1,4 +1,4 @@
-//! One direction of a TCP connection: segments in, bytes in order out.
+//! One direction of a TCP connection: takes segments and returns bytes in order.
 
 mod piece;
 mod reassembler;
@@ -11,35 +11,36 @@ use std::fmt;
 pub use self::piece::{HalfStats, Overlap, Piece, Segment};
 pub use self::reassembler::HalfReassembler;
 
-/// What a buffered segment costs beyond its bytes: a node of the map and an allocation.
+/// Memory used per buffered segment beyond its bytes: a node of the map and an allocation.
 const OVERHEAD: usize = 64;
 
-/// One direction of a connection.
+/// One direction of a TCP connection.
 ///
-/// What is next is passed on at once and without a copy; what is not waits, in order, at most as much as
-/// [`with_cap`](Self::with_cap) says. What is missing is given up as a [`Piece::Gap`] where the other side has
-/// acknowledged it ([`acked`](Self::acked)), where too much waits for it, or at the end ([`flush`](Self::flush)).
-/// A segment costs a logarithm of those that wait, and nothing where none do. Sequence numbers wrap.
+/// In-order bytes are passed on at once without a copy. Out-of-order bytes wait, sorted, up to the limit of
+/// [`with_cap`](Self::with_cap). Missing bytes are given up as a [`Piece::Gap`] if the other side has
+/// acknowledged them ([`acked`](Self::acked)), if too many bytes wait for them, or at the end
+/// ([`flush`](Self::flush)). The cost per segment is logarithmic in the number of waiting segments, and
+/// constant if none wait. Sequence numbers may wrap.
 pub struct HalfStream {
-    /// The place of the next byte, counted from the first: its lower half and `base` give the sequence number.
+    /// Position of the next byte, counted from the first. Its lower half plus `base` is the sequence number.
     next: u64,
-    /// The sequence number of place 0; nothing was seen yet without it.
+    /// Sequence number of position 0; `None` if no segment was seen yet.
     base: Option<u32>,
-    /// What waits, by place.
+    /// Waiting bytes by position.
     waiting: BTreeMap<u64, Vec<u8>>,
     held: usize,
     cap: usize,
     overlap: Overlap,
     fin: Option<u64>,
     has_ended: bool,
-    /// Where another connection of the same ports would begin.
+    /// First sequence number of a possible new connection on the same ports.
     other: Option<u32>,
-    /// Segments that are too far away to be believed at once.
+    /// Consecutive segments too far ahead to be trusted immediately.
     far: Option<Far>,
     stats: HalfStats,
 }
 
-/// Segments that follow each other, far from what is next.
+/// Consecutive segments, far ahead of the next expected byte.
 #[derive(Debug, Clone, Copy)]
 struct Far {
     first: u32,
@@ -47,13 +48,15 @@ struct Far {
     count: u32,
 }
 
-/// What is further away than this is not believed at once: one forged segment would have all before it given up.
+/// Segments further ahead than this are not trusted at once: a single forged segment would otherwise cause
+/// everything before it to be given up.
 const FAR: i64 = 64 << 20;
-/// So many that follow each other are, where the other side acknowledges them, and where it is not heard.
+/// Number of consecutive segments after which they are trusted: the first value applies if the other side
+/// acknowledges them, the second if the other side is not seen.
 const CREDIBLE: u32 = 3;
 const CREDIBLE_ALONE: u32 = 32;
 
-/// Has the same bytes stand in both places, and says whether they differed.
+/// Makes overlapping bytes equal according to `overlap`, and returns whether they differed.
 fn settle(overlap: Overlap, old: &mut [u8], new: &[u8]) -> bool {
     let differ = old != new;
     if differ && overlap == Overlap::Last {
@@ -63,7 +66,7 @@ fn settle(overlap: Overlap, old: &mut [u8], new: &[u8]) -> bool {
 }
 
 impl HalfStream {
-    /// An empty one, where at most a mebibyte waits.
+    /// Creates an empty stream in which at most 1 MiB waits.
     pub fn new() -> Self {
         Self {
             next: 0,
@@ -80,38 +83,38 @@ impl HalfStream {
         }
     }
 
-    /// How much may wait, in bytes, with what keeping it costs (64 bytes a segment).
+    /// Sets how many bytes may wait, including an overhead of 64 bytes per segment.
     #[must_use]
     pub fn with_cap(mut self, cap: usize) -> Self {
         self.cap = cap;
         self
     }
 
-    /// Whose bytes stand where segments overlap.
+    /// Sets which bytes are kept if segments overlap.
     #[must_use]
     pub fn with_overlap(mut self, overlap: Overlap) -> Self {
         self.overlap = overlap;
         self
     }
 
-    /// What became of segments so far.
+    /// Returns the segment counters so far.
     pub fn stats(&self) -> HalfStats {
         self.stats
     }
 
-    /// How much waits, in bytes, with what keeping it costs.
+    /// Returns the number of waiting bytes, including overhead.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Takes a segment in: what it lets go on is given to `out`, in order.
+    /// Processes a segment. Everything that can be passed on is given to `out`, in order.
     pub fn segment(&mut self, segment: Segment<'_>, out: &mut impl FnMut(Piece<'_>)) {
         let first = segment.seq.wrapping_add(u32::from(segment.syn));
         let base = *self.base.get_or_insert(first);
         if segment.syn && base != first {
             match self.next == 0 && self.waiting.is_empty() {
                 true => self.base = Some(first),
-                // The same ports for another connection, or a forgery: what follows will tell.
+                // Another connection on the same ports, or a forgery; the following segments will show which.
                 false => self.other = Some(first),
             }
         } else if self.other == Some(first) && segment.len > 0 {
@@ -130,7 +133,7 @@ impl HalfStream {
         }
         let end = at.saturating_add_unsigned(segment.len as u64);
         if segment.fin && end >= self.next as i64 {
-            // A forged one that is further away does not stand.
+            // A forged FIN further ahead must not replace the real one.
             self.fin = Some(self.fin.map_or(end as u64, |fin| fin.min(end as u64)));
         }
         if segment.len > 0 {
@@ -140,7 +143,8 @@ impl HalfStream {
         self.end(out);
     }
 
-    /// The other side has these bytes: what is missing before what waits, if it acknowledges that, was lost here alone.
+    /// Processes an acknowledgement of the other side. If it covers waiting bytes, the bytes missing before
+    /// them were received there and lost only in the capture, so they are given up.
     pub fn acked(&mut self, ack: u32, out: &mut impl FnMut(Piece<'_>)) {
         if let Some(far) = self.far {
             let is_far = self.place(far.first).is_some_and(|at| at > self.next as i64 + FAR);
@@ -150,7 +154,7 @@ impl HalfStream {
             } else if far.count >= CREDIBLE
                 && (1..=far.next.wrapping_sub(far.first)).contains(&acked)
             {
-                // What there was of them is gone; the next one goes on.
+                // The bytes of these segments were not kept; the stream continues with the next one.
                 self.go_to(far.next, out);
             }
         }
@@ -161,7 +165,7 @@ impl HalfStream {
             }
             self.skip(first, out);
         }
-        // The number behind a FIN is the FIN's.
+        // A FIN occupies the sequence number after the last byte.
         if let Some(fin) = self.fin
             && self.waiting.is_empty()
             && self.next < fin
@@ -171,12 +175,13 @@ impl HalfStream {
         }
     }
 
-    /// Whether acknowledgements alone tell it something: something waits, is far away, or is missing before a FIN.
+    /// Returns whether pure acknowledgements matter: because bytes wait, segments are far ahead, or bytes
+    /// before a FIN are missing.
     pub(super) fn heeds_acks(&self) -> bool {
         self.held > 0 || self.far.is_some() || (self.fin.is_some() && !self.has_ended)
     }
 
-    /// Whether a segment that is far away follows enough others.
+    /// Returns whether a segment far ahead follows enough consecutive ones to be trusted.
     fn is_credible(&mut self, seq: u32, len: usize) -> bool {
         if len == 0 {
             return false;
@@ -184,7 +189,7 @@ impl HalfStream {
         let next = seq.wrapping_add(len as u32);
         let far = match self.far {
             Some(far) if far.next == seq => Far { next, count: far.count + 1, ..far },
-            // One of them again.
+            // A retransmission of one of them.
             Some(far) if next.wrapping_sub(far.first) <= far.next.wrapping_sub(far.first) => far,
             _ => Far { first: seq, next, count: 1 },
         };
@@ -192,7 +197,7 @@ impl HalfStream {
         far.count >= CREDIBLE_ALONE
     }
 
-    /// Gives up all before a number, however far away.
+    /// Gives up everything before a sequence number, however far ahead it is.
     fn go_to(&mut self, seq: u32, out: &mut impl FnMut(Piece<'_>)) {
         self.flush_waiting(out);
         self.far = None;
@@ -203,14 +208,14 @@ impl HalfStream {
         }
     }
 
-    /// Gives up what is missing before the first that waits: false where nothing does.
+    /// Gives up the bytes missing before the first waiting segment. Returns false if no segment waits.
     pub fn skip_gap(&mut self, out: &mut impl FnMut(Piece<'_>)) -> bool {
         let Some((&first, _)) = self.waiting.first_key_value() else { return false };
         self.skip(first, out);
         true
     }
 
-    /// Passes on all that waits, with gaps before what is missing: nothing more will come.
+    /// Passes on all waiting bytes, with gaps for missing ones. Call this when no more segments will come.
     pub fn flush(&mut self, out: &mut impl FnMut(Piece<'_>)) {
         self.flush_waiting(out);
         if let Some(fin) = self.fin.filter(|fin| *fin > self.next) {
@@ -218,12 +223,13 @@ impl HalfStream {
         }
     }
 
-    /// Passes on all that waits, with gaps before what is missing: there is more to come.
+    /// Passes on all waiting bytes, with gaps for missing ones, while more segments may come.
     pub(super) fn flush_waiting(&mut self, out: &mut impl FnMut(Piece<'_>)) {
         while self.skip_gap(out) {}
     }
 
-    /// Where a sequence number is, counted from the first byte; within two gibibytes of what is next.
+    /// Returns the position of a sequence number, counted from the first byte. It must be within 2 GiB of the
+    /// next expected byte.
     fn place(&self, seq: u32) -> Option<i64> {
         let next = self.base?.wrapping_add(self.next as u32);
         Some(self.next as i64 + i64::from(seq.wrapping_sub(next) as i32))
@@ -260,7 +266,8 @@ impl HalfStream {
         while self.held > self.cap && self.skip_gap(out) {}
     }
 
-    /// Keeps bytes that are not next. What waits inside of them becomes one with them, so none is looked at twice.
+    /// Keeps out-of-order bytes. Waiting segments inside them are merged into them, so that no byte is examined
+    /// twice.
     fn keep(&mut self, at: u64, bytes: &[u8]) {
         let end = at + bytes.len() as u64;
         let (mut low, mut high) = (at, end);
@@ -282,7 +289,7 @@ impl HalfStream {
             known += until - start;
             new.copy_from_slice(old);
             if start + kept.len() as u64 > end {
-                high = start; // it goes on behind them
+                high = start; // the kept segment extends past the new one
                 continue;
             }
             self.held -= kept.len() + OVERHEAD;
@@ -304,7 +311,7 @@ impl HalfStream {
         self.waiting.insert(at, bytes);
     }
 
-    /// Passes on what waits and is next.
+    /// Passes on waiting bytes that are now in order.
     fn drain(&mut self, out: &mut impl FnMut(Piece<'_>)) {
         while let Some(entry) = self.waiting.first_entry()
             && *entry.key() <= self.next

@@ -1,4 +1,4 @@
-//! flowscope's parsers, all of one kind: of streams and of datagrams, of one protocol and of several.
+//! A common trait for flowscope's parsers of streams and datagrams, for one protocol or several.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use flowscope::{
 
 use super::consumer::Data;
 
-/// Why a flow's parser has no further use.
+/// The reason why a flow's parser was stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParserFault {
-    /// It has lost its way, and says why.
+    /// The parser can no longer follow the stream; contains its reason, if it gives one.
     Poisoned(Option<String>),
-    /// It has panicked.
+    /// The parser panicked; contains the panic message.
     Panicked(String),
 }
 
@@ -29,18 +29,18 @@ impl fmt::Display for ParserFault {
     }
 }
 
-/// What parses a flow.
+/// A parser of a flow.
 pub(super) trait Parse<M> {
     fn data(&mut self, side: FlowSide, ts: FlowTime, data: &Data<'_>, out: &mut Vec<M>);
 
-    /// The flow has broken off.
+    /// Tells the parser that the flow was reset.
     fn reset(&mut self);
 
     fn tick(&mut self, now: FlowTime, out: &mut Vec<M>);
 
     fn is_done(&self) -> bool;
 
-    /// Whether it has lost its way, and what it says of that.
+    /// Returns the parser's reason if the parser can no longer follow the stream.
     fn poison(&self) -> Option<Option<String>>;
 
     fn kind(&self) -> ParserKind;
@@ -115,15 +115,15 @@ impl<D: DatagramParser> Parse<D::Message> for OfDatagrams<D> {
     }
 }
 
-/// Which parser a flow is given.
+/// The parser chosen for a flow.
 pub(super) enum Choice<M> {
     None,
     Parser(Box<dyn Parse<M>>),
-    /// Its first bytes will tell.
+    /// The first bytes of the flow decide.
     ByBytes,
 }
 
-/// Where flows' parsers come from.
+/// A source of parsers for flows.
 pub(super) trait Source<K, M> {
     fn choose(&mut self, key: &K, l4: Option<L4Proto>) -> Choice<M>;
 
@@ -138,7 +138,7 @@ pub(super) trait Source<K, M> {
     }
 }
 
-/// The same parser for every connection of TCP.
+/// Uses the same parser for every TCP connection.
 pub(super) struct EveryStream<F>(pub(super) F);
 
 impl<K, F: SessionParserFactory<K>> Source<K, <F::Parser as SessionParser>::Message>
@@ -156,7 +156,7 @@ impl<K, F: SessionParserFactory<K>> Source<K, <F::Parser as SessionParser>::Mess
     }
 }
 
-/// The same parser for every flow of UDP; one of ICMP, for those of ICMP.
+/// Uses the same parser for every UDP flow, or, if it is an ICMP parser, for every ICMP flow.
 pub(super) struct EveryDatagram<F>(pub(super) F);
 
 impl<K, F: DatagramParserFactory<K>> Source<K, <F::Parser as DatagramParser>::Message>

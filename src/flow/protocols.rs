@@ -1,4 +1,4 @@
-//! Several protocols in one pass.
+//! Parsing several protocols in one pass.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use flowscope::{
 use super::consumer::Data;
 use super::parser::{Choice, OfDatagrams, OfStream, Parse, Source};
 
-/// A parser whose messages become others.
+/// A parser that converts the messages of another.
 struct Mapped<P, N, F> {
     parser: P,
     messages: Vec<N>,
@@ -51,8 +51,8 @@ impl<M, N, P: Parse<N>, F: Fn(N) -> M> Parse<M> for Mapped<P, N, F> {
     }
 }
 
-/// A parser of streams that takes the initiator for the responder: where a capture begins in the middle of connections,
-/// or has one direction of them alone, who was seen first is who answered.
+/// A parser of streams with initiator and responder exchanged. If a capture begins in the middle of a
+/// connection, or contains only one direction, the side seen first may be the one that answered.
 #[derive(Debug, Clone, Default)]
 pub struct Swapped<P>(pub P);
 
@@ -107,30 +107,30 @@ impl<P: SessionParser> SessionParser for Swapped<P> {
 type IsIt = Box<dyn Fn(FlowSide, &[u8]) -> bool>;
 type MakeParser<K, M> = Box<dyn FnMut(&K) -> Box<dyn Parse<M>>>;
 
-/// By what a protocol is told.
+/// The criterion that identifies a protocol.
 enum Sign {
     Ports(Vec<u16>),
     Bytes(IsIt),
     Always,
 }
 
-/// Several protocols in one pass, told by their ports or by a flow's first bytes; each with its parser, whose messages
-/// become those of the stream.
+/// Several protocols parsed in one pass, identified by ports or by the first bytes of a flow. Each has its own
+/// parser, whose messages are converted to the messages of the stream.
 ///
-/// The first rule that fits a flow is its. Ports are looked at when it begins, either side's; bytes, with the first of
-/// each side.
+/// A flow uses the first rule that matches. Ports of either side are checked when the flow begins; bytes are
+/// checked with the first bytes of each side.
 pub struct Protocols<K, M> {
     rules: Vec<(L4Proto, Sign, MakeParser<K, M>)>,
 }
 
 impl<K: KeyFields + 'static, M: 'static> Protocols<K, M> {
-    /// None yet.
+    /// Creates an empty set of rules.
     #[must_use]
     pub fn new() -> Self {
         Self { rules: Vec::new() }
     }
 
-    /// A parser for connections of TCP with one of these ports.
+    /// Adds a parser for TCP connections with one of the given ports.
     #[must_use]
     pub fn tcp_ports<F: SessionParserFactory<K>>(
         self,
@@ -141,7 +141,8 @@ impl<K: KeyFields + 'static, M: 'static> Protocols<K, M> {
         self.stream(Sign::Ports(ports.into_iter().collect()), factory, message)
     }
 
-    /// A parser for connections of TCP whose first bytes are as `is_it` says, of the side that has sent them.
+    /// Adds a parser for TCP connections for which `is_it` returns true, given a side and the first bytes sent
+    /// by that side.
     #[must_use]
     pub fn tcp_bytes<F: SessionParserFactory<K>>(
         self,
@@ -152,7 +153,7 @@ impl<K: KeyFields + 'static, M: 'static> Protocols<K, M> {
         self.stream(Sign::Bytes(Box::new(is_it)), factory, message)
     }
 
-    /// A parser for datagrams of UDP with one of these ports.
+    /// Adds a parser for UDP datagrams with one of the given ports.
     #[must_use]
     pub fn udp_ports<F: DatagramParserFactory<K>>(
         self,
@@ -163,7 +164,7 @@ impl<K: KeyFields + 'static, M: 'static> Protocols<K, M> {
         self.datagrams(L4Proto::Udp, Sign::Ports(ports.into_iter().collect()), factory, message)
     }
 
-    /// A parser for flows of UDP whose first datagram is as `is_it` says.
+    /// Adds a parser for UDP flows for which `is_it` returns true, given the first datagram of a side.
     #[must_use]
     pub fn udp_bytes<F: DatagramParserFactory<K>>(
         self,
@@ -174,7 +175,7 @@ impl<K: KeyFields + 'static, M: 'static> Protocols<K, M> {
         self.datagrams(L4Proto::Udp, Sign::Bytes(Box::new(is_it)), factory, message)
     }
 
-    /// A parser for messages of ICMP, of both versions.
+    /// Adds a parser for ICMP messages, of both versions.
     #[must_use]
     pub fn icmp<F: DatagramParserFactory<K> + Clone>(
         self,

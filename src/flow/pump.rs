@@ -1,4 +1,4 @@
-//! What all streams of flows have in common: batches in, packet by packet into a table, events out.
+//! The common part of all streams of flows: takes packets from batches into a table and returns events.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,16 +16,16 @@ use crate::reactor::Reactor;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::time::{self, Sleep};
 
-/// Packets that a poll takes in before others have their turn.
+/// Packets processed per poll before other tasks get a turn.
 const BUDGET: usize = 1024;
-/// Flows that a poll ends, where no packet comes.
+/// Flows ended per poll while no packets arrive.
 const ENDED_A_POLL: usize = 256;
-/// Flows are not looked at more often than this, where no packet comes.
+/// Minimum interval between checks of flows while no packets arrive.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a stream delivers that flows can be told from: a batch, or one with the number of its capture.
+/// An item of a stream from which flows can be tracked: a batch, or a batch with the number of its capture.
 pub trait FlowSource: sealed::Sealed + Send + Sync + 'static {
-    /// Its packets.
+    /// Returns the batch.
     fn batch(&self) -> &PacketBatch;
 }
 
@@ -53,58 +53,59 @@ impl<B: FlowSource> Held for Option<B> {
     }
 }
 
-/// What packets are taken into.
+/// A destination for packets that produces events.
 pub(super) trait Intake {
     type Event;
 
-    /// Takes a packet in; `lend` lends its bytes for longer.
+    /// Processes a packet; `lend` lends its bytes for longer than the call.
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<Self::Event>);
 
-    /// Says that it is so late. At most `most` flows are looked at; whether there are more that are due.
+    /// Advances the clock to `now`, expiring at most `most` flows. Returns whether more are due.
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
 
-    /// When a flow is due next.
+    /// Returns when the next flow is due.
     fn next_due(&self) -> Option<u64>;
 
-    /// Ends at most `most` flows, since nothing more will come: whether there are more.
+    /// Ends at most `most` flows, as no more packets will come. Returns whether there are more.
     fn finish(&mut self, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
 
-    /// Whether it wants to know the time now and then, also where no flow is due.
+    /// Returns whether the intake needs the time regularly, even if no flow is due.
     fn wants_time(&self) -> bool {
         false
     }
 
-    /// Whether [`poll_ready`](Self::poll_ready) is to be called before the next packet.
+    /// Returns whether [`poll_ready`](Self::poll_ready) must be called before the next packet.
     fn wants_turn(&self) -> bool {
         false
     }
 
-    /// Goes on with what it does besides, and says whether it may take packets in.
+    /// Continues background work, and returns ready if packets can be accepted.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// Goes on with what it does besides, to its end.
+    /// Continues background work until it is complete.
     fn poll_done(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// All packets of a batch were taken in: it goes back to its ring, but for what was lent of it.
+    /// Called when all packets of a batch were processed: the batch goes back to its ring, unless bytes of it
+    /// are still lent.
     fn batch_done(&mut self) {}
 }
 
-/// A stream of batches, taken into something.
+/// A stream of batches whose packets go into an intake.
 pub(super) struct Pump<St, B, I: Intake> {
     pub(super) stream: St,
     pub(super) intake: I,
     pub(super) dedup: Option<Dedup>,
     events: VecDeque<I::Event>,
-    /// A batch whose packets were looked at up to there.
+    /// The current batch, and the place of its next packet.
     current: Option<(Arc<Option<B>>, Option<Place>)>,
-    /// What held the batch before, for the next.
+    /// The allocation that held the previous batch, for reuse.
     spare: Option<Arc<Option<B>>>,
     tick: Option<Sleep>,
-    /// When the last batch was looked at, here, and its time.
+    /// When the last batch was received, and the packet time of its end.
     seen: Option<(Instant, u64)>,
     has_ended: bool,
 }
@@ -124,14 +125,14 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
         }
     }
 
-    /// The same stream, into something else. Events that were not taken are gone.
+    /// Replaces the intake, keeping the stream. Pending events are discarded.
     pub(super) fn into<J: Intake>(self, change: impl FnOnce(I) -> J) -> Pump<St, B, J> {
         let Self { stream, intake, dedup, current, spare, tick, seen, has_ended, .. } = self;
         let (intake, events) = (change(intake), VecDeque::new());
         Pump { stream, intake, dedup, events, current, spare, tick, seen, has_ended }
     }
 
-    /// Looks at packets of the current batch until one brings an event about: false where there are none left.
+    /// Processes packets of the current batch until one causes an event. Returns false if no packets are left.
     fn look(&mut self, budget: &mut usize) -> bool {
         let Some((holder, place)) = &mut self.current else { return false };
         let batch = holder.batch();
@@ -156,7 +157,8 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
         true
     }
 
-    /// Lets go of the batch. What held it serves the next, so a batch of one packet costs no allocation.
+    /// Releases the batch. Its allocation is reused for the next one, so that a batch of one packet costs no
+    /// allocation.
     fn give_back(&mut self) {
         let Some((mut holder, _)) = self.current.take() else { return };
         if let Some(batch) = Arc::get_mut(&mut holder) {
@@ -174,7 +176,7 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
         self.current = Some((holder, None));
     }
 
-    /// Where no packet comes, time goes on all the same.
+    /// Lets time advance while no packets arrive.
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
         if self.intake.wants_time() {
             self.seen.get_or_insert_with(|| (Instant::now(), 0));
@@ -189,10 +191,10 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
             return;
         }
         if self.intake.advance(now, ENDED_A_POLL, &mut self.events) {
-            cx.waker().wake_by_ref(); // there are more
+            cx.waker().wake_by_ref(); // more flows are due
             return;
         }
-        // Without a reactor nobody would wake us.
+        // Without a reactor no timer could wake us.
         let due = match self.intake.wants_time() {
             true => Some(now),
             false => self.intake.next_due(),
@@ -248,7 +250,8 @@ where
                 Poll::Pending => {
                     self.poll_tick(cx);
                     if self.events.is_empty() {
-                        // What the last packets have begun has its first turn, and who wakes it is known.
+                        // Give tasks started by the last packets their first turn, so that their wakers are
+                        // registered.
                         let _ = self.intake.poll_ready(cx);
                         return Poll::Pending;
                     }

@@ -1,4 +1,4 @@
-//! A queue from a capture to whoever takes the bytes of a flow, on any thread.
+//! A queue from a capture to the consumer of a flow's bytes, usable on any thread.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,44 +10,44 @@ use flowscope::{EndReason, FlowSide};
 use super::bytes::StreamBytes;
 use super::consumer::{Data, Wanted};
 
-/// What keeping an item costs beyond its bytes.
+/// Memory used per item beyond its bytes.
 const OVERHEAD: usize = 64;
 
-/// What comes of a flow.
+/// An item from the streams of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlowChunk {
-    /// The next bytes of who began the flow.
+    /// The next bytes sent by the initiator.
     Initiator(StreamBytes),
-    /// The next bytes of who was asked.
+    /// The next bytes sent by the responder.
     Responder(StreamBytes),
-    /// Bytes are missing here.
+    /// Missing bytes.
     Gap {
-        /// Whose.
+        /// Side whose bytes are missing.
         side: FlowSide,
-        /// How many.
+        /// Number of missing bytes.
         bytes: u64,
     },
-    /// It is over, and this is the last of it.
+    /// The end of the flow; nothing follows it.
     Closed(EndReason),
 }
 
 use FlowChunk as Chunk;
 
-/// What is done where a flow's bytes are not taken as fast as they come, and as many wait as may.
+/// Policy for a flow whose bytes are consumed too slowly, applied when the limit of waiting bytes is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BacklogPolicy {
-    /// Bytes are left out: a gap.
+    /// Bytes are left out, and a gap is reported.
     #[default]
     Gap,
-    /// The flow is closed, with [`EndReason::BufferOverflow`].
+    /// The flow is closed with [`EndReason::BufferOverflow`].
     Close,
-    /// The whole stream waits, so its ring backs up, and the kernel drops and counts.
+    /// The whole stream waits: its ring fills up, and the kernel drops packets and counts them.
     Wait,
 }
 
-/// How many bytes of a flow may wait, and what is done beyond.
+/// The limit of waiting bytes per flow, and the policy beyond it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backlog {
     pub(super) cap: usize,
@@ -58,16 +58,16 @@ impl Backlog {
     pub(super) const DEFAULT: Self = Self { cap: 1 << 20, policy: BacklogPolicy::Gap };
 }
 
-/// Both ends of a queue.
+/// Either end of a queue.
 pub(super) struct Queue(Arc<Mutex<State>>);
 
 struct State {
     items: VecDeque<(Chunk, usize)>,
     weight: usize,
     ended: Option<EndReason>,
-    /// Whether the end that takes is gone.
+    /// Whether the receiving end is gone.
     is_left: bool,
-    /// Who waits for an item, and who for room.
+    /// The wakers of the task that waits for an item, and of the one that waits for room.
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -83,30 +83,30 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The other end of the same queue.
+    /// Returns the other end of the queue.
     pub(super) fn other(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 
-    /// Whether the end that takes is gone.
+    /// Returns whether the receiving end is gone.
     pub(super) fn is_left(&self) -> bool {
         self.lock().is_left
     }
 
-    /// Bytes that wait, with what keeping them costs.
+    /// Returns the number of waiting bytes, including overhead.
     pub(super) fn weight(&self) -> usize {
         self.lock().weight
     }
 
-    /// Adds a chunk of so many bytes; gaps that follow each other are one.
+    /// Adds a chunk of `bytes` bytes, merging consecutive gaps.
     pub(super) fn push(&self, chunk: Chunk, bytes: usize) {
         let mut state = self.lock();
         if state.is_left {
             drop(state);
-            return; // nobody will take it
+            return; // there is no receiver
         }
         if let Chunk::Gap { side, bytes: more } = &chunk {
-            // Behind the last bytes there is a gap of each side at most.
+            // After the last bytes there is at most one gap per side.
             for (chunk, _) in state.items.iter_mut().rev().take(2) {
                 match chunk {
                     Chunk::Gap { side: of, bytes } if of == side => {
@@ -125,7 +125,7 @@ impl Queue {
         reader.into_iter().for_each(Waker::wake);
     }
 
-    /// Nothing more will come.
+    /// Ends the queue: nothing more will be added.
     pub(super) fn end(&self, reason: EndReason) {
         let mut state = self.lock();
         state.ended.get_or_insert(reason);
@@ -134,12 +134,12 @@ impl Queue {
         reader.into_iter().for_each(Waker::wake);
     }
 
-    /// Why nothing more will come.
+    /// Returns why the queue has ended, if it has.
     pub(super) fn ended(&self) -> Option<EndReason> {
         self.lock().ended
     }
 
-    /// The next item, and what remains is taken of the weight; `None` at the end.
+    /// Polls for the next item. Returns `None` at the end.
     pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
         let mut state = self.lock();
         let Some((item, weight)) = state.items.pop_front() else {
@@ -156,7 +156,7 @@ impl Queue {
         Poll::Ready(Some(item))
     }
 
-    /// Whether less than so much waits, or nobody will take it.
+    /// Is ready once less than `cap` bytes wait, or the receiving end is gone.
     pub(super) fn poll_room(&self, cap: usize, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.weight < cap || state.is_left {
@@ -166,7 +166,7 @@ impl Queue {
         Poll::Pending
     }
 
-    /// Has all that wait hold no batch.
+    /// Detaches all waiting bytes from their batches.
     fn detach(&self) {
         for (chunk, _) in &mut self.lock().items {
             if let Chunk::Initiator(bytes) | Chunk::Responder(bytes) = chunk {
@@ -175,7 +175,7 @@ impl Queue {
         }
     }
 
-    /// The end that takes is gone: whoever waits for room need not.
+    /// Closes the receiving end, and wakes a sender that waits for room.
     pub(super) fn leave(&self) {
         let mut state = self.lock();
         state.is_left = true;
@@ -193,10 +193,10 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// The end of a queue that a flow's bytes come in by.
+/// The sending end of a queue, for the bytes of a flow.
 pub(super) struct Inlet {
     pub(super) queue: Queue,
-    /// The batch that bytes came of last.
+    /// The number of the batch that last contributed bytes.
     batch: u64,
 }
 
@@ -208,23 +208,23 @@ impl Inlet {
 
 impl Drop for Inlet {
     fn drop(&mut self) {
-        self.queue.end(EndReason::ForceClosed); // unless it has ended for another reason
+        self.queue.end(EndReason::ForceClosed); // has no effect if the queue has already ended
     }
 }
 
-/// Fills queues, and bounds what is in them.
+/// Fills queues and limits their contents.
 pub(super) struct Inlets {
     pub(super) backlog: Backlog,
-    /// Those that have bytes of the batch that is looked at, and its number.
+    /// Queues that hold bytes of the current batch, and the number of that batch.
     touched: Vec<Queue>,
     batch: u64,
-    /// Those that have as much as they may, where the stream is to wait.
+    /// Queues that have reached their limit, if the stream is to wait for them.
     full: Vec<Queue>,
-    /// Bytes that came in since those who take them had a turn.
+    /// Bytes added since the consumers last had a turn.
     pushed: usize,
 }
 
-/// After so many bytes, those who take them have a turn.
+/// Number of bytes after which the consumers get a turn.
 const TURN: usize = 128 << 10;
 
 impl Inlets {
@@ -272,18 +272,19 @@ impl Inlets {
         Wanted::More
     }
 
-    /// Has what waits hold the batch no longer: who is slow takes nothing of the ring.
+    /// Detaches waiting bytes from the finished batch, so that a slow consumer does not hold part of the ring.
     pub(super) fn batch_done(&mut self) {
         self.touched.drain(..).for_each(|queue| queue.detach());
         self.batch += 1;
     }
 
-    /// Whether those who take bytes are to have a turn before more come.
+    /// Returns whether the consumers must get a turn before more bytes are added.
     pub(super) fn wants_turn(&self) -> bool {
         self.pushed >= TURN.min(self.backlog.cap / 2).max(1)
     }
 
-    /// Whether there is room where the stream is to wait for it; now and then, others have a turn first.
+    /// Is ready once all queues that the stream waits for have room. From time to time other tasks get a turn
+    /// first.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.wants_turn() {
             self.pushed = 0;

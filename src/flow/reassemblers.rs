@@ -1,4 +1,4 @@
-//! Streams given to futures: one for each direction of a connection.
+//! Streams consumed by futures, one for each direction of a connection.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,19 +17,20 @@ use super::pump::{FlowSource, Pump};
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
 use super::stream::FlowStream;
 
-/// Takes the bytes of one direction of a connection, and may take its time.
+/// An asynchronous consumer of the bytes of one direction of a connection.
 ///
-/// Each call is awaited before the next. While one waits, others go on, and packets are taken in; what comes for it
-/// meanwhile waits, up to a bound ([`ReassembledStream::with_backlog`]).
+/// Each call is awaited before the next. While one reassembler waits, others continue, and packets are still
+/// processed; bytes that arrive for it in the meantime are queued, up to a limit
+/// ([`ReassembledStream::with_backlog`]).
 pub trait AsyncReassembler: 'static {
-    /// The next bytes. They hold a part of the ring as long as they are not dropped or
+    /// Accepts the next bytes. They hold a part of the ring until they are dropped or
     /// [detached](StreamBytes::detach).
     fn data(&mut self, bytes: StreamBytes) -> impl Future<Output = ()>;
 
-    /// So many bytes are missing here.
+    /// Reports that `bytes` bytes are missing here.
     fn gap(&mut self, bytes: u64) -> impl Future<Output = ()>;
 
-    /// Nothing more comes: called once, also where the stream is dropped
+    /// Reports the end of the stream. It is called exactly once, even if the stream of flows is dropped
     /// ([`EndReason::ForceClosed`]).
     fn close(self, reason: EndReason);
 }
@@ -37,7 +38,7 @@ pub trait AsyncReassembler: 'static {
 type Running = Pin<Box<dyn Future<Output = ()>>>;
 type Make<K> = Box<dyn FnMut(&K, FlowSide, Queue) -> Running>;
 
-/// Gives streams to futures, and runs these.
+/// Passes streams to futures, and runs the futures.
 pub(super) struct Reassemblers<K> {
     make: Make<K>,
     inlets: Inlets,
@@ -46,7 +47,7 @@ pub(super) struct Reassemblers<K> {
 
 impl<K: Clone> Consumer<K> for Reassemblers<K> {
     type Event = FlowEvent<K>;
-    /// Of the initiator and the responder, from their first bytes on.
+    /// The queues of the initiator and the responder, created when their first bytes arrive.
     type Flow = [Option<Inlet>; 2];
 
     fn begin(
@@ -78,7 +79,7 @@ impl<K: Clone> Consumer<K> for Reassemblers<K> {
             inlet
         });
         match self.inlets.put(inlet, of.side, data) {
-            // A reassembler is there until its close.
+            // A reassembler stays until it is closed.
             Wanted::Nothing => Wanted::More,
             wanted => wanted,
         }
@@ -112,7 +113,7 @@ impl<K: Clone> Consumer<K> for Reassemblers<K> {
     }
 }
 
-/// Closes a reassembler, whatever becomes of the future that has it.
+/// Closes a reassembler even if its future is dropped.
 struct Closing<R: AsyncReassembler> {
     reassembler: Option<R>,
     queue: Queue,
@@ -141,10 +142,10 @@ async fn run<R: AsyncReassembler>(reassembler: R, queue: Queue) {
     }
 }
 
-/// Flows whose streams are given to reassemblers; from [`FlowStream::with_async_reassembler`].
+/// A stream of flows whose bytes are passed to reassemblers; from [`FlowStream::with_async_reassembler`].
 ///
-/// It tells what becomes of flows, as before. Polling it runs the reassemblers, on this thread; at its end all have
-/// closed.
+/// It delivers the same events as the stream of flows. Polling it runs the reassemblers on the current thread;
+/// when it ends, all reassemblers have been closed.
 pub struct ReassembledStream<St, B, E, S>
 where
     B: FlowSource,
@@ -162,8 +163,8 @@ where
     E::Key: KeyFields,
     S: Send + 'static,
 {
-    /// Gives the bytes of each direction of each connection of TCP to a reassembler of its own, which `factory` makes
-    /// when its first bytes come. Options and states of flows stay.
+    /// Passes the bytes of each direction of each TCP connection to its own reassembler, which `factory`
+    /// creates when the first bytes arrive. Options and the states of flows are kept.
     pub fn with_async_reassembler<R: AsyncReassembler>(
         self,
         mut factory: impl FnMut(&E::Key, FlowSide) -> R + 'static,
@@ -183,8 +184,8 @@ where
     E::Key: KeyFields,
     S: Send + 'static,
 {
-    /// How many bytes of a direction may wait for its reassembler, and what is done beyond. By default, a mebibyte, and
-    /// then a gap.
+    /// Sets how many bytes of a direction may wait for its reassembler, and what happens beyond that. Default:
+    /// 1 MiB, then a gap.
     #[must_use]
     pub fn with_backlog(mut self, bytes: usize, policy: BacklogPolicy) -> Self {
         self.pump.intake.consumer.inlets.backlog = Backlog { cap: bytes, policy };
@@ -196,7 +197,7 @@ super::reassembling!(ReassembledStream<St, B, E, S>);
 
 super::yields!(ReassembledStream<St, B, E, S>, FlowEvent<E::Key>, KeyFields);
 
-/// Sends the bytes of a direction through a channel; from [`channel_factory`].
+/// A reassembler that sends the bytes of a direction through a channel; from [`channel_factory`].
 #[derive(Debug)]
 pub struct ChannelReassembler {
     side: FlowSide,
@@ -207,7 +208,7 @@ pub struct ChannelReassembler {
 impl AsyncReassembler for ChannelReassembler {
     async fn data(&mut self, mut bytes: StreamBytes) {
         poll_fn(|cx| self.queue.poll_room(self.capacity, cx)).await;
-        bytes.detach(); // the other end may be slow, and the ring is not its
+        bytes.detach(); // a slow receiver must not hold part of the ring
         let len = bytes.len();
         let chunk = match self.side {
             FlowSide::Initiator => FlowChunk::Initiator(bytes),
@@ -225,9 +226,10 @@ impl AsyncReassembler for ChannelReassembler {
     }
 }
 
-/// A factory for [`FlowStream::with_async_reassembler`] that hands the receiving end of a channel to `receive` for each
-/// direction of a connection: for tasks and threads that take bytes at their own pace. The channel has room for
-/// `capacity` bytes; with none left, that direction waits. Bytes are copied into it.
+/// Returns a factory for [`FlowStream::with_async_reassembler`] that passes the receiving end of a channel to
+/// `receive` for each direction of a connection. Use it for tasks and threads that consume bytes at their own
+/// pace. The channel has room for `capacity` bytes; if it is full, that direction waits. Bytes are copied into
+/// the channel.
 pub fn channel_factory<K: Clone + 'static>(
     capacity: usize,
     mut receive: impl FnMut(Conversation<(K, FlowSide)>) + 'static,

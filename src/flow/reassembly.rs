@@ -1,23 +1,24 @@
-//! How much of streams may wait for what is missing, and what is done beyond.
+//! Limits of TCP reassembly.
 
 use std::collections::VecDeque;
 
 use super::half::Overlap;
 
-/// What is done where segments that wait take more memory than all may.
+/// Policy applied when waiting segments exceed the memory limit for all flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MemoryPolicy {
-    /// The flow that waits longest gives up what is missing: a gap, and what waited is passed on.
+    /// The flow that has waited longest gives up its missing bytes: a gap is reported, and its waiting bytes
+    /// are passed on.
     #[default]
     GiveUpOldest,
-    /// The flow whose segment was too much gives up what is missing.
+    /// The flow whose segment exceeded the limit gives up its missing bytes.
     PassThrough,
-    /// The flow whose segment was too much ends, with [`EndReason::BufferOverflow`](super::EndReason).
+    /// The flow whose segment exceeded the limit ends with [`EndReason::BufferOverflow`](super::EndReason).
     EndFlow,
 }
 
-/// How streams are put together.
+/// Configuration of TCP reassembly.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct ReassemblyConfig {
@@ -28,7 +29,8 @@ pub struct ReassemblyConfig {
 }
 
 impl ReassemblyConfig {
-    /// A mebibyte for a side, 256 for all, and the first stands where segments overlap.
+    /// Creates the default configuration: 1 MiB per side, 256 MiB for all flows, and the first bytes are kept
+    /// if segments overlap.
     pub const fn new() -> Self {
         Self {
             side_cap: 1 << 20,
@@ -38,20 +40,20 @@ impl ReassemblyConfig {
         }
     }
 
-    /// Bytes that may wait in one direction of a flow; beyond, what is missing is given up.
+    /// Sets how many bytes may wait in one direction of a flow. Beyond that, missing bytes are given up.
     pub const fn side_cap(mut self, bytes: usize) -> Self {
         self.side_cap = bytes;
         self
     }
 
-    /// Bytes that may wait in all flows, and what is done beyond.
+    /// Sets how many bytes may wait in all flows together, and what happens beyond that.
     pub const fn memory_cap(mut self, bytes: usize, policy: MemoryPolicy) -> Self {
         self.memory_cap = bytes;
         self.policy = policy;
         self
     }
 
-    /// Whose bytes stand where segments that wait overlap.
+    /// Sets which bytes are kept if waiting segments overlap.
     pub const fn overlap(mut self, overlap: Overlap) -> Self {
         self.overlap = overlap;
         self
@@ -64,23 +66,24 @@ impl Default for ReassemblyConfig {
     }
 }
 
-/// What became of the streams of all flows.
+/// Counters of TCP reassembly, for all flows together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReassemblyStats {
-    /// Bytes that wait now, with what keeping them costs.
+    /// Bytes waiting now, including overhead.
     pub held: u64,
-    /// The most that ever waited.
+    /// Maximum of `held` so far.
     pub high_watermark: u64,
-    /// Bytes that were given up as missing.
+    /// Bytes given up as missing.
     pub gap_bytes: u64,
-    /// Bytes that were passed on.
+    /// Bytes passed on.
     pub bytes: u64,
-    /// Flows that gave up what is missing, or ended, for want of memory for all.
+    /// Number of times that a flow gave up missing bytes, or ended, because the memory limit for all flows was
+    /// reached.
     pub short_of_memory: u64,
 }
 
-/// Flows whose segments wait, in the order in which they began to.
+/// Flows with waiting segments, in the order in which they began to wait.
 #[derive(Debug)]
 pub(super) struct Waiting<K>(VecDeque<(K, u64)>);
 
@@ -97,7 +100,7 @@ impl<K> Waiting<K> {
         self.0.pop_front()
     }
 
-    /// Forgets those that do not wait any more, where they are most.
+    /// Removes the flows that no longer wait, if they are the majority.
     pub(super) fn tidy(&mut self, flows: usize, waits: impl Fn(&K, u64) -> bool) {
         if self.0.len() > 2 * flows + 1024 {
             self.0.retain(|(key, serial)| waits(key, *serial));

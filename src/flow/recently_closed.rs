@@ -1,20 +1,20 @@
-//! Connections that were closed a while ago, of which packets may still come.
+//! Recently closed connections, for which packets may still arrive.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::expiry::Expiry;
 
-/// How long, in nanoseconds: a retransmission may be on its way for so long (RFC 9293, 3.4.2, twice the lifetime of a
-/// segment as systems take it).
+/// How long connections are remembered, in nanoseconds. A retransmission may be on its way for this long (RFC
+/// 9293, 3.4.2: twice the maximum segment lifetime, with the value that systems use).
 const LINGER: u64 = 60_000_000_000;
 
-/// Their keys. What comes for them is late, unless it begins a connection anew.
+/// The keys of closed connections. A packet for one of them is late, unless it opens a new connection.
 #[derive(Debug)]
 pub(super) struct Closed<K> {
     until: HashMap<K, u64>,
     order: Expiry<K>,
-    /// How many are remembered at most.
+    /// Maximum number of keys remembered.
     most: usize,
     late: u64,
 }
@@ -38,20 +38,20 @@ impl<K: Eq + Hash + Clone> Closed<K> {
         }
     }
 
-    /// Forgets some of those that were closed long ago.
+    /// Forgets at most `some` connections that were closed long ago.
     pub(super) fn forget(&mut self, now: u64, some: usize) {
         let Self { order, until, .. } = self;
         order.tidy(until.len(), some, |key, at| until.get(key) == Some(&at));
         for _ in 0..some {
             let Some(key) = self.order.pop(now) else { return };
-            // Not one that was closed again since.
+            // Keep connections that were closed again since.
             if self.until.get(&key).is_some_and(|until| *until <= now) {
                 self.until.remove(&key);
             }
         }
     }
 
-    /// Whether a packet that would begin a flow is late: one that opens a connection is not.
+    /// Returns whether a packet that would begin a flow is late. A packet that opens a connection is not.
     pub(super) fn is_late(&mut self, key: &K, opens: bool, now: u64) -> bool {
         if opens {
             self.until.remove(key);
@@ -62,7 +62,7 @@ impl<K: Eq + Hash + Clone> Closed<K> {
         is_late
     }
 
-    /// Packets that were late.
+    /// Returns the number of late packets.
     pub(super) fn late(&self) -> u64 {
         self.late
     }
@@ -87,7 +87,7 @@ mod tests {
         assert!(closed.until.is_empty());
         (0..1000).for_each(|key| closed.insert(key, 9));
         assert!(closed.until.len() <= 10);
-        // The same again and again.
+        // The same connection again and again.
         for now in 0..100_000 {
             closed.insert(1, now);
             assert!(!closed.is_late(&1, true, now));

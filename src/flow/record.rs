@@ -1,4 +1,4 @@
-//! Flows that have ended, as one line each.
+//! Ended flows as records.
 
 mod writer;
 
@@ -17,62 +17,62 @@ use super::stream::FlowStream;
 use super::table::FlowTable;
 use crate::packet::{Packet, Timestamp};
 
-/// One direction of a flow.
+/// Counters of one direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowDirection {
-    /// Packets.
+    /// Packets in this direction.
     pub packets: u64,
-    /// Bytes of IP, with its header: as the total length says, without what a link adds. Of packets that are not of IP,
-    /// all bytes; of those in a tunnel, the outer packet's.
+    /// Bytes of IP including its header, by the total length, without the bytes of the link layer. For packets
+    /// other than IP, all bytes; for tunneled packets, the bytes of the outer packet.
     pub octets: u64,
 }
 
-/// A flow that has ended.
+/// The record of an ended flow.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FlowRecord<K> {
-    /// Which.
+    /// Key of the flow.
     pub key: K,
-    /// Its protocol.
+    /// Transport protocol of the flow.
     pub l4: Option<L4Proto>,
     /// Whether the initiator is the key's first address (`Forward`) or its second.
     pub initiator: Orientation,
-    /// What the initiator has sent.
+    /// Packets and bytes sent by the initiator.
     pub sent: FlowDirection,
-    /// What was answered.
+    /// Packets and bytes sent by the responder.
     pub received: FlowDirection,
-    /// What TCP said, each for the first time, in Zeek's letters: `s` a SYN, `h` one that acknowledges, `a` an
-    /// acknowledgement alone, `d` data, `f` a FIN, `r` a reset; the initiator's in capitals.
+    /// TCP events in Zeek's letters, each when it first occurs: `s` a SYN, `h` a SYN-ACK, `a` a pure
+    /// acknowledgement, `d` data, `f` a FIN, `r` a reset. Letters of the initiator are uppercase.
     pub history: String,
-    /// When the first packet came.
+    /// Time of the first packet.
     pub start: Timestamp,
-    /// When the last packet came.
+    /// Time of the last packet.
     pub end: Timestamp,
-    /// Why it ended.
+    /// Reason for the end of the flow.
     pub reason: EndReason,
 }
 
-/// So many flows may be here that the tracker has forgotten behind our back, until it is seen to.
+/// Number of flows kept here that the tracker has already forgotten, before they are cleaned up.
 const SLACK: usize = 1024;
 
-/// Counts bytes of IP for each flow.
+/// Counts the IP bytes of each flow.
 pub(super) struct Recorder<E: FlowExtractor, S> {
     table: FlowTable<E, S>,
     flows: HashMap<E::Key, Counted, RandomState>,
     told: VecDeque<FlowEvent<E::Key>>,
 }
 
-/// A flow's bytes of IP.
+/// The IP bytes and the TCP history of a flow.
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     initiator: Orientation,
     octets: [u64; 2],
-    /// Letters of TCP's history, and how many.
+    /// Letters of the TCP history, and their number.
     history: [u8; 12],
     letters: u8,
 }
 
-/// Whose packet it is.
+/// The side that sent a packet.
 #[derive(Clone, Copy)]
 enum Whose {
     Side(FlowSide),
@@ -84,7 +84,7 @@ struct Seen<K> {
     key: K,
     whose: Whose,
     octets: u64,
-    /// Of TCP: its flags, and whether it has bytes.
+    /// For TCP, the flags, and whether there is a payload.
     tcp: Option<(TcpFlags, bool)>,
 }
 
@@ -113,7 +113,7 @@ impl Counted {
         for (_, letter) in said.into_iter().filter(|(said, _)| *said) {
             let letter = if is_initiators { letter.to_ascii_uppercase() } else { letter };
             let count = usize::from(self.letters);
-            // There are twelve of them.
+            // There are only twelve distinct letters.
             if !self.history[..count].contains(&letter) && count < self.history.len() {
                 self.history[count] = letter;
                 self.letters += 1;
@@ -176,7 +176,7 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
         if let Some(seen) = seen {
             self.count(&seen);
         }
-        // What the tracker has forgotten behind our back.
+        // Remove flows that the tracker has silently forgotten.
         if self.flows.len() > self.table.tracker().flow_count() + SLACK {
             self.flows.retain(|key, _| self.table.tracker().get(key).is_some());
         }
@@ -240,7 +240,7 @@ impl<E: FlowExtractor, S: Send + 'static> Intake for Recorder<E, S> {
     }
 }
 
-/// Flows as they end; from [`FlowStream::into_records`].
+/// A stream of flow records, each delivered when its flow ends; from [`FlowStream::into_records`].
 pub struct FlowRecords<St, B, E, S>
 where
     B: FlowSource,
@@ -258,7 +258,8 @@ where
     E::Key: KeyFields,
     S: Send + 'static,
 {
-    /// Tells of flows when they have ended, with the bytes of IP that they had. Options and states of flows stay.
+    /// Turns the stream into one of records of ended flows, with their IP bytes. Options and the states of
+    /// flows are kept.
     pub fn into_records(self) -> FlowRecords<St, B, E, S> {
         FlowRecords { pump: self.pump.into(Recorder::new) }
     }

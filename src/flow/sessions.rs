@@ -1,4 +1,4 @@
-//! What flows say: the messages of their protocols.
+//! Parsed flows: the messages of application protocols.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -17,71 +17,71 @@ use super::protocols::Protocols;
 use super::pump::{FlowSource, Pump};
 use super::stream::FlowStream;
 
-/// What becomes of flows whose bytes are parsed.
+/// An event of a flow whose bytes are parsed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SessionEvent<K, M> {
-    /// A flow has begun, and has a parser, or may have one by its first bytes.
+    /// A flow began that has a parser, or may get one by its first bytes.
     Started {
-        /// Which.
+        /// Key of the flow.
         key: K,
-        /// Its protocol.
+        /// Transport protocol of the flow.
         l4: Option<L4Proto>,
-        /// When.
+        /// Time of the event.
         ts: FlowTime,
     },
-    /// A message.
+    /// A parsed message.
     Application {
-        /// Of which flow.
+        /// Key of the flow.
         key: K,
-        /// Who has sent it.
+        /// Side that sent the message.
         side: FlowSide,
-        /// It.
+        /// The message.
         message: M,
-        /// Whose parser it is of.
+        /// Kind of the parser that produced the message.
         parser_kind: ParserKind,
-        /// When what completed it came.
+        /// Time of the packet that completed the message.
         ts: FlowTime,
     },
     /// Bytes of a stream are missing here: they were lost, or given up.
     Gap {
-        /// Of which flow.
+        /// Key of the flow.
         key: K,
-        /// Who had sent them.
+        /// Side whose bytes are missing.
         side: FlowSide,
-        /// How many.
+        /// Number of missing bytes.
         bytes: u64,
-        /// When that was known.
+        /// Time at which the bytes were given up.
         ts: FlowTime,
     },
-    /// A parser is of no further use; the flow's end follows.
+    /// A parser failed; the end of its flow follows.
     ParserError {
-        /// Of which flow.
+        /// Key of the flow.
         key: K,
-        /// Whose.
+        /// Kind of the parser.
         parser_kind: ParserKind,
-        /// What happened.
+        /// The fault of the parser.
         fault: ParserFault,
-        /// When.
+        /// Time of the failure.
         ts: FlowTime,
     },
-    /// A flow has ended, or its parser has all it wants. It is the last event of a flow.
+    /// A flow ended, or its parser is done with it. This is the last event of a flow.
     Closed {
-        /// Which.
+        /// Key of the flow.
         key: K,
-        /// Why.
+        /// Reason for the end.
         reason: EndReason,
-        /// What it had until then.
+        /// Statistics of the flow up to this point.
         stats: Box<FlowStats>,
-        /// TCP's, in letters.
+        /// TCP history of the flow, in letters.
         history: HistoryString,
-        /// Its protocol.
+        /// Transport protocol of the flow.
         l4: Option<L4Proto>,
     },
 }
 
 impl<K, M> SessionEvent<K, M> {
-    /// Which flow it is of.
+    /// Returns the key of the flow.
     pub fn key(&self) -> &K {
         match self {
             Self::Started { key, .. }
@@ -93,27 +93,29 @@ impl<K, M> SessionEvent<K, M> {
     }
 }
 
-/// A flow, and what parses it.
+/// A flow and its parser.
 pub(super) struct Session<M> {
     l4: Option<L4Proto>,
     parser: Option<Box<dyn Parse<M>>>,
-    /// Whether its protocol is told by its first bytes.
+    /// Whether the protocol is identified by first bytes.
     by_bytes: bool,
-    /// Whose first bytes have told nothing.
+    /// For each side, whether its first bytes identified no protocol.
     is_strange: [bool; 2],
-    /// Of whom bytes were lost, so that only first bytes of a message make sense again.
+    /// For each side, whether bytes were lost, so that its bytes are ignored until they identify a protocol
+    /// again.
     is_lost: [bool; 2],
     has_ended: [bool; 2],
 }
 
-/// Gives flows to parsers.
+/// The consumer that passes flows to parsers.
 pub(super) struct Sessions<K, M> {
     source: Box<dyn Source<K, M>>,
     messages: Vec<M>,
 }
 
 impl<K: Clone, M> Sessions<K, M> {
-    /// Has a parser do something; what it says becomes events, also where it panics in the middle.
+    /// Runs a parser and turns its messages into events, including the messages that it produced before a
+    /// panic.
     fn run(
         &mut self,
         of: Of<'_, K>,
@@ -145,7 +147,7 @@ impl<K: Clone, M> Sessions<K, M> {
     }
 }
 
-/// What a panic says.
+/// Returns the message of a panic.
 fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?").to_owned()
@@ -220,7 +222,7 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
 
     fn end(&mut self, key: &K, flow: Session<M>, end: End, events: &mut VecDeque<Self::Event>) {
         let End { reason, stats, history, l4, ts } = end;
-        // What it was over for, it was told by itself.
+        // In these cases the parser itself ended the flow, and need not be told.
         let is_broken = matches!(reason, EndReason::ParseError | EndReason::ParserDone);
         if let Some(mut parser) = flow.parser.filter(|_| !is_broken) {
             let is_whole =
@@ -256,13 +258,14 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
     }
 }
 
-/// What flows say; from [`FlowStream::session_stream`], [`datagram_stream`](FlowStream::datagram_stream) and
-/// [`protocol_stream`](FlowStream::protocol_stream).
+/// A stream of the messages in flows; from [`FlowStream::session_stream`],
+/// [`datagram_stream`](FlowStream::datagram_stream) and [`protocol_stream`](FlowStream::protocol_stream).
 ///
-/// Streams of TCP are put together first ([`with_reassembly`](Self::with_reassembly)); what is missing of them is told
-/// as a [`Gap`](SessionEvent::Gap). The parser goes on behind it; where the protocol is told by first bytes
-/// ([`Protocols::tcp_bytes`]), a new one does, with the next segment whose bytes tell it. A parser that panics or loses its way ends its own
-/// flow alone. Each parser is told the time about once a second.
+/// TCP streams are reassembled first ([`with_reassembly`](Self::with_reassembly)); missing bytes are reported
+/// as a [`Gap`](SessionEvent::Gap). The parser continues after a gap; if the protocol is identified by first
+/// bytes ([`Protocols::tcp_bytes`]), a new parser takes over at the next segment whose bytes identify it. A
+/// parser that panics or can no longer follow its stream ends only its own flow. Each parser is told the time
+/// about once a second.
 pub struct SessionStream<St, B, E, S, M>
 where
     B: FlowSource,
@@ -275,9 +278,9 @@ where
 
 type Parsed<E, S, M> = Connections<E, S, Sessions<<E as FlowExtractor>::Key, M>>;
 
-/// The messages of a factory's parsers.
+/// The message type of a factory's stream parsers.
 type StreamMessage<F, K> = <<F as SessionParserFactory<K>>::Parser as SessionParser>::Message;
-/// The same, of datagrams.
+/// The message type of a factory's datagram parsers.
 type DatagramMessage<F, K> = <<F as DatagramParserFactory<K>>::Parser as DatagramParser>::Message;
 
 impl<St, B, E, S> FlowStream<St, B, E, S>
@@ -287,7 +290,7 @@ where
     E::Key: KeyFields,
     S: Send + 'static,
 {
-    /// Gives each connection of TCP a parser, and tells what that says. Options and states of flows stay.
+    /// Gives each TCP connection a parser, and delivers the messages. Options and the states of flows are kept.
     pub fn session_stream<F: SessionParserFactory<E::Key>>(
         self,
         factory: F,
@@ -295,8 +298,8 @@ where
         self.sessions(Box::new(EveryStream(factory)))
     }
 
-    /// Gives each flow of UDP a parser, and tells what that says; a parser of ICMP is given the flows of that. Datagrams
-    /// that came in fragments are whole.
+    /// Gives each UDP flow a parser, and delivers the messages; an ICMP parser is given the ICMP flows.
+    /// Fragmented datagrams are reassembled first.
     pub fn datagram_stream<F: DatagramParserFactory<E::Key>>(
         self,
         factory: F,
@@ -304,7 +307,7 @@ where
         self.sessions(Box::new(EveryDatagram(factory)))
     }
 
-    /// Gives each flow the parser of its protocol, of several.
+    /// Gives each flow the parser of its protocol, from a set of several protocols.
     pub fn protocol_stream<M: 'static>(
         self,
         protocols: Protocols<E::Key, M>,

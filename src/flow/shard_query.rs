@@ -1,4 +1,4 @@
-//! What shards tell of their flows when they are asked.
+//! Queries for the flows of running shards.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,42 +7,43 @@ use std::time::{Duration, Instant};
 
 use flowscope::{FlowStats, FlowTrackerStats};
 
-/// The longest that a question waits for shards that are busy.
+/// How long a query waits for busy shards.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A shard's flows.
+/// A snapshot of the flows of one shard.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FlowSnapshot<K> {
-    /// Flows that there are.
+    /// Number of current flows.
     pub active: usize,
-    /// How many began, ended and were evicted, and packets that are of none.
+    /// Numbers of flows that began, ended and were evicted, and of packets that belong to no flow.
     pub tracker: FlowTrackerStats,
-    /// Packets that came late, for connections that were closed.
+    /// Late packets, of connections that were already closed.
     pub late_packets: u64,
-    /// Those with the most bytes, the greatest first; none of a shard that has ended.
+    /// Flows with the most bytes, largest first; empty if the shard has ended.
     pub top: Vec<(K, FlowStats)>,
 }
 
-/// The flows of all shards, at about the same time; from [`FlowShards::flows`](super::FlowShards::flows).
+/// Snapshots of all shards, taken at about the same time; from [`FlowShards::flows`](super::FlowShards::flows).
 #[derive(Debug, Clone)]
 pub struct FlowSnapshots<K> {
     shards: Vec<Option<FlowSnapshot<K>>>,
 }
 
 impl<K: Clone> FlowSnapshots<K> {
-    /// Each shard's, by number; `None` of one that was too busy to answer within two seconds, or that has dropped its
-    /// stream before the end.
+    /// Returns the snapshot of each shard, by index. It is `None` if the shard was too busy to answer within
+    /// two seconds, or dropped its stream before the end.
     pub fn shards(&self) -> &[Option<FlowSnapshot<K>>] {
         &self.shards
     }
 
-    /// Flows that there are, in all shards.
+    /// Returns the number of current flows in all shards.
     pub fn active(&self) -> usize {
         self.shards.iter().flatten().map(|shard| shard.active).sum()
     }
 
-    /// How many began, ended and were evicted, in all shards, and packets that are of none.
+    /// Returns how many flows began, ended and were evicted in all shards, and how many packets belong to no
+    /// flow.
     pub fn total(&self) -> FlowTrackerStats {
         let mut total = FlowTrackerStats::default();
         for shard in self.shards.iter().flatten() {
@@ -54,7 +55,8 @@ impl<K: Clone> FlowSnapshots<K> {
         total
     }
 
-    /// Those with the most bytes of all shards, the greatest first: as many as were asked for.
+    /// Returns the `most` flows with the most bytes in all shards, largest first. Each shard contributes at
+    /// most the number of flows that was queried.
     pub fn top(&self, most: usize) -> Vec<(K, FlowStats)> {
         let mut all: Vec<_> =
             self.shards.iter().flatten().flat_map(|shard| shard.top.iter().cloned()).collect();
@@ -72,7 +74,7 @@ fn greatest<K>(flows: &mut Vec<(K, FlowStats)>, most: usize) {
     flows.truncate(most);
 }
 
-/// The greatest of many flows.
+/// Returns the `most` flows with the most bytes.
 pub(super) fn top<'a, K: Clone + 'a>(
     flows: impl Iterator<Item = (&'a K, &'a FlowStats)>,
     most: usize,
@@ -88,11 +90,11 @@ pub(super) fn top<'a, K: Clone + 'a>(
     top
 }
 
-/// Where questions are asked and answers put.
+/// The place at which queries are posted and answered.
 pub(super) struct Board<K> {
-    /// Held by who asks, until he has his answers.
+    /// Held during a query, so that there is only one at a time.
     asking: Mutex<()>,
-    /// Counts the questions.
+    /// Number of queries so far.
     asked: AtomicU64,
     most: Mutex<usize>,
     answers: Mutex<Vec<Answer<K>>>,
@@ -100,7 +102,7 @@ pub(super) struct Board<K> {
 }
 
 struct Answer<K> {
-    /// To which question.
+    /// Number of the query that is answered.
     to: u64,
     flows: Option<FlowSnapshot<K>>,
     has_ended: bool,
@@ -122,7 +124,7 @@ impl<K> Board<K> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks all shards, and waits for those that are not too busy.
+    /// Queries all shards, and waits for their answers up to a time limit.
     pub(super) fn ask(&self, most: usize) -> FlowSnapshots<K>
     where
         K: Clone,
@@ -144,7 +146,7 @@ impl<K> Board<K> {
     }
 }
 
-/// A shard's place at the board.
+/// The end of a shard, which answers queries.
 pub(super) struct ShardResponder<K> {
     board: Arc<Board<K>>,
     number: usize,
@@ -156,10 +158,10 @@ impl<K> ShardResponder<K> {
         Self { board, number, answered: 0 }
     }
 
-    /// How many flows are asked for, where something new is.
+    /// Returns the number of flows asked for, if there is a new query.
     #[inline]
     pub(super) fn question(&mut self) -> Option<usize> {
-        // Acquire: pairs with the question, whose number of flows was set before.
+        // Acquire: pairs with the Release of the query, before which the number of flows was set.
         let asked = self.board.asked.load(Ordering::Acquire);
         if asked == self.answered {
             return None;
@@ -180,7 +182,7 @@ impl<K> Drop for ShardResponder<K> {
         let mut answers = self.board.answers();
         let answer = &mut answers[self.number];
         if !std::mem::replace(&mut answer.has_ended, true) {
-            answer.flows = None; // it ended without a word
+            answer.flows = None; // it ended without answering
         }
         drop(answers);
         self.board.answered.notify_all();

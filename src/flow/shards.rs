@@ -1,4 +1,4 @@
-//! Flows on every core: each shard has its own table.
+//! Flow tracking on several cores: each shard has its own table.
 
 use std::fmt;
 use std::future::Future;
@@ -17,8 +17,9 @@ use crate::shard::{Runtime, Shards, ShardsBuilder};
 use crate::wait::StopHandle;
 
 impl<R: Runtime> ShardsBuilder<R> {
-    /// Has each shard tell its flows, as `extractor` tells them apart. Fragments are put together by the kernel before
-    /// they are given to a shard ([`FanoutFlags::DEFRAG`]), so a flow's are with the rest of it.
+    /// Tracks flows in each shard, identified by `extractor`. The kernel reassembles fragments before it
+    /// assigns packets to a shard ([`FanoutFlags::DEFRAG`]), so the fragments of a flow reach the same shard as
+    /// its other packets.
     ///
     /// ```no_run
     /// use futures_util::StreamExt;
@@ -49,7 +50,7 @@ impl<R: Runtime> ShardsBuilder<R> {
     }
 }
 
-/// Options of shards that tell flows; from [`ShardsBuilder::flow`].
+/// Configures shards that track flows; from [`ShardsBuilder::flow`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `spawn`"]
 pub struct FlowShardsBuilder<R, E> {
@@ -59,7 +60,7 @@ pub struct FlowShardsBuilder<R, E> {
 }
 
 impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
-    /// The options of each shard's table; so many flows are each shard's.
+    /// Sets the options of the flow tables. Limits such as the number of flows apply to each shard.
     pub fn config(mut self, config: FlowTrackerConfig) -> Self {
         self.config = Some(config);
         self
@@ -68,7 +69,7 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
     /// Starts the shards; see [`ShardsBuilder::spawn`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`ShardsBuilder::spawn`].
     pub fn spawn<F, Fut>(self, work: F) -> Result<FlowShards<E::Key>>
     where
         F: Fn(FlowShard<E>) -> Fut + Send + Sync + 'static,
@@ -92,12 +93,12 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
     }
 }
 
-/// One shard, in its own thread: its flows, and who it is.
+/// One shard, in its own thread, with its flows.
 pub struct FlowShard<E: FlowExtractor> {
-    /// What becomes of this shard's flows. It may become sessions or conversations, and still answers
-    /// [`FlowShards::flows`].
+    /// Stream of flow events of this shard. It still answers [`FlowShards::flows`] after it was turned into
+    /// sessions or conversations.
     pub flows: FlowStream<AsyncCapture, PacketBatch, E>,
-    /// Its share of what [`ShardsBuilder::and_capture`] added, in that order.
+    /// Captures of this shard that were added with [`ShardsBuilder::and_capture`], in that order.
     pub others: Vec<AsyncCapture>,
     index: usize,
     count: usize,
@@ -106,22 +107,22 @@ pub struct FlowShard<E: FlowExtractor> {
 }
 
 impl<E: FlowExtractor> FlowShard<E> {
-    /// Which shard this is, from 0.
+    /// Returns the index of this shard, counted from 0.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// How many shards there are.
+    /// Returns the number of shards.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The core it is pinned to, if it is.
+    /// Returns the core to which the shard is pinned, if any.
     pub fn core(&self) -> Option<usize> {
         self.core
     }
 
-    /// A handle that stops all shards.
+    /// Returns a handle that stops all shards.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
@@ -133,7 +134,7 @@ impl<E: FlowExtractor> fmt::Debug for FlowShard<E> {
     }
 }
 
-/// Running shards that tell flows: all that a [`Shards`] can do, and to ask for flows.
+/// Running shards that track flows. It dereferences to [`Shards`], and can also be queried for flows.
 #[derive(Debug)]
 pub struct FlowShards<K> {
     shards: Shards,
@@ -141,13 +142,14 @@ pub struct FlowShards<K> {
 }
 
 impl<K: Clone> FlowShards<K> {
-    /// How many flows each shard has, and the `most` that have the most bytes. Shards go on; each looks at its flows
-    /// once, which takes some 20 ns a flow. Blocks until all have answered, some 100 ms where no packets come.
+    /// Returns the number of flows of each shard, and its `most` flows with the most bytes. The shards keep
+    /// running; each scans its flows once, which takes some 20 ns per flow. Blocks until all shards have
+    /// answered, which takes some 100 ms if no packets arrive.
     pub fn flows(&self, most: usize) -> FlowSnapshots<K> {
         self.board.ask(most)
     }
 
-    /// The handle of the shards, to join them.
+    /// Returns the inner [`Shards`], to join them.
     pub fn into_inner(self) -> Shards {
         self.shards
     }
@@ -155,7 +157,7 @@ impl<K: Clone> FlowShards<K> {
     /// Waits until every shard has ended; see [`Shards::join`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Shards::join`].
     pub fn join(self) -> Result<crate::shard::AllShardStats> {
         self.shards.join()
     }

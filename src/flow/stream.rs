@@ -1,4 +1,4 @@
-//! A stream of batches as a stream of what becomes of flows.
+//! Streams of flow events from streams of batches.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::dedup::Dedup;
 use crate::error::Result;
 use crate::packet::Packet;
 
-/// Streams of packets whose flows can be told.
+/// Extension of streams of batches that tracks flows.
 pub trait FlowExt: Stream + Sized {
-    /// Tells what becomes of flows, as `extractor` tells them apart; see [`FlowStream`].
+    /// Turns the stream into one of flow events, with flows identified by `extractor`; see [`FlowStream`].
     fn flow_stream<E: FlowExtractor, B: FlowSource>(self, extractor: E) -> FlowStream<Self, B, E>
     where
         Self: Stream<Item = Result<B>>,
@@ -24,8 +24,9 @@ pub trait FlowExt: Stream + Sized {
         FlowStream { pump: Pump::new(self, FlowTable::new(extractor)) }
     }
 
-    /// Passes the items of a stream on to several who listen, on any thread: each to all. A buffer holds so many; who is
-    /// slower than that is told how many he has missed ([`Lagged`](super::Lagged)), and holds up nobody.
+    /// Broadcasts each item of the stream to all subscribers, on any thread. The buffer holds `buffer` items; a
+    /// subscriber that falls further behind gets the number of items lost ([`Lagged`](super::Lagged)) and does
+    /// not delay the others.
     fn broadcast<T>(self, buffer: usize) -> Broadcast<Self, T>
     where
         Self: Stream<Item = Result<T>>,
@@ -36,7 +37,7 @@ pub trait FlowExt: Stream + Sized {
 
 impl<St: Stream> FlowExt for St {}
 
-/// What becomes of flows; from [`FlowExt::flow_stream`].
+/// A stream of flow events; from [`FlowExt::flow_stream`].
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
@@ -56,23 +57,25 @@ impl<St: Stream> FlowExt for St {}
 /// # }
 /// ```
 ///
-/// Events are bounded: the next packet is looked at when those of the one before are taken. Where the consumer is slow,
-/// its batch stays in the ring, which so backs up, and what the kernel drops then is in the capture's statistics
-/// ([`get_ref`](Self::get_ref)). Flows are idle by the packets' clock, and where none come, by this machine's, which
-/// takes a reactor. At the end of the stream, those that are left end as idle.
+/// The number of pending events is bounded: a packet is only processed after the events of the previous one
+/// were taken. If the consumer is slow, its batch stays in the ring, the ring fills up, and the packets that
+/// the kernel then drops are in the capture's statistics ([`get_ref`](Self::get_ref)). Idle times are measured
+/// by the packets' clock, or, while no packets arrive, by this machine's clock, which needs a reactor. At the
+/// end of the stream, the remaining flows end as idle.
 pub struct FlowStream<St, B, E: FlowExtractor, S: Send + 'static = ()> {
     pub(super) pump: Pump<St, B, FlowTable<E, S>>,
 }
 
 impl<St, B: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, B, E, S> {
-    /// Changes the options of the tracker; see [`FlowTable::set_config`].
+    /// Sets the options of the tracker; see [`FlowTable::set_config`].
     #[must_use]
     pub fn with_config(mut self, config: FlowTrackerConfig) -> Self {
         self.pump.intake.set_config(config);
         self
     }
 
-    /// Gives each flow a state, made by `init` when it begins; flows that have begun are gone. All else stays.
+    /// Gives each flow a state, created by `init` when the flow begins. Current flows are discarded; everything
+    /// else is kept.
     #[must_use]
     pub fn with_state<T: Send + 'static>(
         self,
@@ -81,7 +84,7 @@ impl<St, B: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, B, E
         FlowStream { pump: self.pump.into(|table| table.with_state(init)) }
     }
 
-    /// Says for each flow how long it may be idle; `None` leaves it to the options.
+    /// Sets a function that returns how long a flow may be idle; `None` uses the configured timeout.
     #[must_use]
     pub fn with_idle_timeout_fn(
         mut self,
@@ -91,7 +94,7 @@ impl<St, B: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, B, E
         self
     }
 
-    /// Leaves duplicates out.
+    /// Ignores duplicate packets, as detected by `dedup`.
     #[must_use]
     pub fn with_dedup(mut self, dedup: Dedup) -> Self {
         self.pump.dedup = Some(dedup);

@@ -1,4 +1,4 @@
-//! A table of flows, by flowscope's tracker, that forgets the idle ones a few at a time.
+//! A table of flows, based on flowscope's tracker, that expires idle flows a few at a time.
 
 #[cfg(test)]
 mod tests;
@@ -20,47 +20,48 @@ use super::recently_closed::Closed;
 use super::shard_query::{self, FlowSnapshot, ShardResponder};
 use crate::packet::Packet;
 
-/// The most flows that are looked at because they are due, with each packet: each begins one flow at most, so that is
-/// enough, and no packet waits for a sweep over all.
+/// Maximum number of due flows checked per packet. As each packet begins at most one flow, this is enough, and
+/// no packet waits for a sweep over all flows.
 const DUE_A_PACKET: usize = 4;
-/// The same, where time has gone on by more than a second since the packet before.
+/// Maximum number of due flows checked if time has advanced by more than a second since the previous packet.
 const DUE_A_JUMP: usize = 1 << 16;
-/// The most that are looked at because so many are of flows that are gone.
+/// Maximum number of entries checked at a time to remove those of ended flows.
 const TIDIED: usize = 256;
-/// A step back of the clock by more is one; by less, packets are out of order.
+/// A larger step back, in nanoseconds, means that the clock was set; a smaller one that packets are out of
+/// order.
 const STEP: u64 = 1_000_000_000;
 
 type IdleTimeout<K> = Box<dyn Fn(&K, Option<L4Proto>) -> Option<Duration>>;
 
-/// Flows, told by an extractor, with a state of the user's each.
+/// A table of flows, identified by an extractor, each with a user-defined state.
 ///
-/// flowscope's sweep looks at every flow; this one keeps them by when they are due, and looks at those that are. A table
-/// of a million flows costs a packet no more than one of a hundred.
+/// While flowscope's sweep checks every flow, this table orders flows by the time at which they are due, and
+/// checks only those. A packet costs no more in a table of a million flows than in a table of a hundred.
 pub struct FlowTable<E: FlowExtractor, S = ()> {
     tracker: FlowTracker<E, S>,
     expiry: Expiry<E::Key>,
     closed: Closed<E::Key>,
     idle_timeout: Option<IdleTimeout<E::Key>>,
-    /// Events that were asked not to be told.
+    /// Events that the user does not want.
     suppressed: EventMask,
-    /// The latest packet's time, in nanoseconds.
+    /// Time of the latest packet, in nanoseconds.
     clock: u64,
     frames: Frames,
-    /// Packets since the clock has stepped back.
+    /// Packets since the clock last stepped back.
     calm: usize,
-    /// Whether beginnings and ends are told, whatever is asked.
+    /// Whether the beginnings and ends of flows are always reported.
     tells_ends: bool,
-    /// What the tracker has counted of flows that late packets would have begun.
+    /// The tracker's counts of flows begun by late packets, to be subtracted.
     phantoms: FlowTrackerStats,
-    /// Packets of a loopback that were left out.
+    /// Loopback copies that were skipped.
     loopback_copies: u64,
-    /// Where it is asked for its flows.
+    /// Answers queries for the flows of a shard.
     responder: Option<ShardResponder<E::Key>>,
 }
 
 impl<E: FlowExtractor> FlowTable<E> {
-    /// An empty table, that tells no event of each packet ([`EventMask::PACKET`]), and takes who is answered by the first
-    /// segment for the initiator, where that segment is an answer (`infer_tcp_initiator`).
+    /// Creates an empty table that reports no event per packet ([`EventMask::PACKET`]). If the first segment of
+    /// a connection is a SYN-ACK, its receiver is taken as the initiator (`infer_tcp_initiator`).
     pub fn new(extractor: E) -> Self {
         let mut config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
         config.infer_tcp_initiator = true;
@@ -69,8 +70,8 @@ impl<E: FlowExtractor> FlowTable<E> {
 }
 
 impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
-    /// An empty table with options and a state for each flow. Intervals to sweep in do not count: that is done all the
-    /// time.
+    /// Creates an empty table with the given options, and a state for each flow. The sweep interval is ignored,
+    /// as flows are expired continuously.
     pub fn with_config_and_state(
         extractor: E,
         config: FlowTrackerConfig,
@@ -95,7 +96,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
     }
 
-    /// Changes the options; flows beyond a smaller bound are gone without an event.
+    /// Changes the options. If the new limit of flows is smaller, flows beyond it are discarded without an
+    /// event.
     pub fn set_config(&mut self, mut config: FlowTrackerConfig) {
         if self.tells_ends {
             config.suppress_events.remove(EventMask::STARTED | EventMask::ENDED);
@@ -106,18 +108,18 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.look_again();
     }
 
-    /// Has the table tell of beginnings and ends from here on, whatever is asked.
+    /// Makes the table report beginnings and ends from now on, regardless of the options.
     pub(super) fn tell_ends(&mut self) {
         self.tells_ends = true;
         self.set_config(self.config());
     }
 
-    /// The options.
+    /// Returns the options.
     pub fn config(&self) -> FlowTrackerConfig {
         self.tracker.config().clone().with_event_filter(self.suppressed)
     }
 
-    /// Says for each flow how long it may be idle; `None` leaves it to the options.
+    /// Sets a function that returns how long a flow may be idle; `None` uses the configured timeout.
     pub fn set_idle_timeout_fn(
         &mut self,
         timeout: impl Fn(&E::Key, Option<L4Proto>) -> Option<Duration> + 'static,
@@ -126,17 +128,17 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.look_again();
     }
 
-    /// flowscope's tracker.
+    /// Returns flowscope's tracker.
     pub fn tracker(&self) -> &FlowTracker<E, S> {
         &self.tracker
     }
 
-    /// flowscope's tracker, to change flows' states, or end flows.
+    /// Returns flowscope's tracker, to change the states of flows or to end flows.
     pub fn tracker_mut(&mut self) -> &mut FlowTracker<E, S> {
         &mut self.tracker
     }
 
-    /// Another state for each flow; the flows that there are, are gone.
+    /// Replaces the state of the flows. Current flows are discarded.
     pub fn with_state<T: Send + 'static>(
         self,
         init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
@@ -147,13 +149,14 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         FlowTable { idle_timeout, responder, closed, frames, clock, ..table }
     }
 
-    /// Takes a packet in: what it has brought about is added to `events`.
+    /// Processes a packet, and appends its events to `events`.
     pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
         self.catch_up(packet, events);
         self.take(packet, events, None::<fn(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>);
     }
 
-    /// Ends flows that are due before a packet: what has been idle too long does not go on with it.
+    /// Ends flows that are due before a packet, so that a flow that was idle too long does not continue with
+    /// it.
     pub(super) fn catch_up(
         &mut self,
         packet: &Packet<'_>,
@@ -163,7 +166,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         let now = packet.timestamp().as_nanos();
         self.calm = self.calm.saturating_add(1);
         if now.saturating_add(STEP) < self.clock && self.calm > self.tracker.flow_count() / 16 {
-            // To note it of all flows takes time, so packets whose clocks disagree do not have it done each time.
+            // Updating all flows takes time, so packets with disagreeing clocks must not cause it each time.
             self.calm = 0;
             self.clock = now;
             self.look_again();
@@ -173,7 +176,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.expire(if has_jumped { DUE_A_JUMP } else { DUE_A_PACKET }, events);
     }
 
-    /// Takes a packet in; `look` sees its frame, and what the tracker noted of it.
+    /// Processes a packet; `look` sees its frame and what the tracker noted about it.
     pub(super) fn take(
         &mut self,
         packet: &Packet<'_>,
@@ -199,7 +202,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             look(self.tracker.extractor(), frame, time, noted);
         }
         let late = self.forget_late(&told);
-        // In place: most packets tell nothing, and to move that takes as long as to look a flow up.
+        // Drain in place: most packets cause no event, and moving the buffer takes as long as looking up a
+        // flow.
         for event in told.drain(..) {
             match &event {
                 _ if late.is_some() && late.as_ref() == key_of(&event) => continue,
@@ -216,8 +220,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
     }
 
-    /// The flow that a packet has begun though it is late: it belongs to a connection that was closed. The tracker
-    /// forgets it.
+    /// Returns the flow that a late packet has begun by mistake, as its connection is already closed. The
+    /// tracker forgets that flow.
     fn forget_late(&mut self, told: &[FlowEvent<E::Key>]) -> Option<E::Key> {
         let key = told.iter().find_map(|event| match event {
             FlowEvent::Started { key, l4: Some(L4Proto::Tcp), .. } => Some(key),
@@ -232,13 +236,14 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         if !self.closed.is_late(key, opens, self.clock) {
             return None;
         }
-        // The tracker has counted it among its flows.
+        // The tracker has counted it as a flow.
         self.phantoms.flows_created += 1;
         self.phantoms.flows_ended += u64::from(!self.tracker.forget(key));
         Some(key.clone())
     }
 
-    /// How many flows began, ended and were evicted, and packets that are of none. Late packets are counted apart.
+    /// Returns how many flows began, ended and were evicted, and how many packets belong to no flow. Late
+    /// packets are counted separately.
     pub fn stats(&self) -> FlowTrackerStats {
         let mut stats = self.tracker.stats().clone();
         stats.flows_created -= self.phantoms.flows_created;
@@ -246,28 +251,30 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         stats
     }
 
-    /// Outgoing copies that were skipped on a loopback interface, which shows each packet twice. Captures deliver both.
+    /// Returns the number of outgoing copies skipped on a loopback interface, which shows each packet twice.
+    /// Captures deliver both.
     pub fn loopback_copies(&self) -> u64 {
         self.loopback_copies
     }
 
-    /// Packets that came late for a connection that was closed, and are of no flow.
+    /// Returns the number of packets that arrived late for a closed connection; they belong to no flow.
     pub fn late_packets(&self) -> u64 {
         self.closed.late()
     }
 
-    /// What became of fragments of IP. A datagram is a packet of its flow when the last of its fragments has come.
+    /// Returns the counters of IP fragments. A datagram counts as a packet of its flow when the last of its
+    /// fragments arrives.
     pub fn fragment_stats(&self) -> FragmentStats {
         self.frames.fragment_stats()
     }
 
-    /// The frame that was made of the last packet, where it was not one as it came.
+    /// Returns the frame built from the last packet, if the packet was not a complete frame itself.
     pub(super) fn made_frame(&self) -> Frame<'_> {
         self.frames.made()
     }
 
-    /// Says that it is so late, where no packet does: in nanoseconds since the epoch, of the packets' clock. At most
-    /// `most` flows are looked at; whether there are more that are due.
+    /// Advances the clock to `now` while no packets arrive, in nanoseconds since the epoch, by the packets'
+    /// clock. At most `most` flows are checked. Returns whether more are due.
     pub fn advance(
         &mut self,
         now: u64,
@@ -280,25 +287,25 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.next_due().is_some_and(|due| due <= self.clock)
     }
 
-    /// When a flow is due next, if none has packets until then; 0 while what is noted of flows that are gone is looked
-    /// through.
+    /// Returns when the next flow is due if it receives no packets until then. Returns 0 while entries of ended
+    /// flows are being cleaned up.
     pub fn next_due(&self) -> Option<u64> {
         self.expiry.next()
     }
 
-    /// The latest packet's time, in nanoseconds since the epoch.
+    /// Returns the time of the latest packet, in nanoseconds since the epoch.
     pub fn clock(&self) -> u64 {
         self.clock
     }
 
-    /// Ends at most `most` flows, since nothing more will come: whether there are more.
+    /// Ends at most `most` flows, as no more packets will come. Returns whether there are more.
     pub fn finish(&mut self, most: usize, events: &mut VecDeque<FlowEvent<E::Key>>) -> bool {
         for _ in 0..most {
             let Some(key) = self.expiry.pop(u64::MAX) else { break };
             self.end(&key, events);
         }
         if self.expiry.next().is_none() {
-            // What was put into the tracker behind our back.
+            // Flows that were added to the tracker directly.
             for event in self.tracker.finish() {
                 self.tell(event, events);
             }
@@ -312,7 +319,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             let Some(key) = self.expiry.pop(self.clock) else { break };
             let Some(entry) = self.tracker.get(&key) else { continue };
             let seen = nanos(entry.stats.last_seen);
-            // Nothing has come since the clock stepped back behind it.
+            // No packet has arrived since the clock stepped back to before it.
             let is_of_the_future = seen > self.clock.saturating_add(STEP);
             let l4 = self.tracker.snapshot_l4(&key);
             let due = seen.saturating_add(self.timeout(&key, l4));
@@ -323,7 +330,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
         let Self { expiry, tracker, idle_timeout, .. } = self;
         expiry.tidy(tracker.flow_count(), most.min(TIDIED), |key, at| {
-            // Not of a flow of the same key that was before it.
+            // Drop entries of an earlier flow with the same key.
             let Some(entry) = tracker.get(key) else { return false };
             let l4 = tracker.snapshot_l4(key);
             let timeout = timeout(tracker.config(), idle_timeout.as_ref(), key, l4);
@@ -344,7 +351,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         let mask = match &event {
             FlowEvent::Started { .. } => EventMask::STARTED,
             FlowEvent::Ended { .. } => EventMask::ENDED,
-            _ => EventMask::empty(), // not told by the tracker where it was asked not to be
+            _ => EventMask::empty(), // the tracker itself suppresses these
         };
         let is_heard = mask.is_empty() || !self.suppressed.contains(mask);
         if is_heard && !self.tracker.events_paused() {
@@ -356,7 +363,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         timeout(self.tracker.config(), self.idle_timeout.as_ref(), key, l4)
     }
 
-    /// Notes anew when each flow is due.
+    /// Recomputes when each flow is due.
     fn look_again(&mut self) {
         let mut expiry = std::mem::replace(&mut self.expiry, Expiry::new(0));
         let due = |(key, entry): (&E::Key, &flowscope::FlowEntry<S>)| {
@@ -369,7 +376,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     }
 }
 
-/// How long a flow may be idle, in nanoseconds.
+/// Returns how long a flow may be idle, in nanoseconds.
 fn timeout<K>(
     config: &FlowTrackerConfig,
     own: Option<&IdleTimeout<K>>,
@@ -385,7 +392,7 @@ fn timeout<K>(
     u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The flow that an event is of.
+/// Returns the key of the flow of an event.
 fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
     match event {
         FlowEvent::Started { key, .. }
@@ -399,7 +406,7 @@ fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
     }
 }
 
-/// With the events that the table itself must hear, and no sweep over all.
+/// Enables the events that the table itself needs, and disables the tracker's sweep.
 fn heard(mut config: FlowTrackerConfig) -> FlowTrackerConfig {
     config.suppress_events.remove(EventMask::STARTED);
     config.auto_sweep_interval = None;
@@ -417,17 +424,17 @@ impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {
 }
 
 impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
-    /// Gives it a place where it is asked for its flows.
+    /// Connects the table to the queries of its shard.
     pub(super) fn set_responder(&mut self, responder: ShardResponder<E::Key>) {
         self.responder = Some(responder);
     }
 
-    /// Whether somebody may ask while no packet comes.
+    /// Returns whether the table may be queried while no packets arrive.
     pub(super) fn may_be_asked(&self) -> bool {
         self.responder.is_some()
     }
 
-    /// Says how many flows there were, for good.
+    /// Leaves a final answer for later queries.
     fn stand_up(&mut self) {
         if let Some(responder) = self.responder.take() {
             responder.answer(self.count(Vec::new()), true);

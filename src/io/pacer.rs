@@ -1,22 +1,21 @@
-//! A token bucket: how fast frames may go.
+//! A token bucket that limits how fast frames are sent.
 
 use std::time::{Duration, Instant};
 
 use crate::time;
 
-/// Lets frames through at a rate, with bursts up to a size.
+/// Limits the rate of frames, and allows bursts up to a given size.
 ///
-/// It counts packets or bits, and is exact over time: a wait that ends late is made up for, as far as
-/// the burst goes.
+/// It counts packets or bits, and is exact over time: a wait that ends late is made up for, up to the burst size.
 #[derive(Debug, Clone)]
 pub struct Pacer {
     unit: Unit,
-    /// Units a second.
+    /// Units per second.
     rate: u64,
     burst: u64,
-    /// When the bucket would be full, if nothing more went through.
+    /// When the bucket would be full if nothing more were sent.
     full_at: Option<Instant>,
-    /// What of a nanosecond the last costs left over, in units of 1/rate ns.
+    /// Fraction of a nanosecond left over from previous costs, in units of 1/rate ns.
     remainder: u128,
 }
 
@@ -27,7 +26,7 @@ enum Unit {
 }
 
 impl Pacer {
-    /// So many packets a second, at least 1, and up to `burst` of them at once.
+    /// Allows `rate` packets per second, at least 1, and up to `burst` packets at once.
     pub fn packets_per_second(rate: u64, burst: u64) -> Self {
         Self {
             unit: Unit::Packets,
@@ -38,8 +37,9 @@ impl Pacer {
         }
     }
 
-    /// So many bits of frames a second, at least 1, and up to `burst` bits at once. Preamble, checksum
-    /// and gap between frames, 192 bits a frame on Ethernet, are not counted.
+    /// Allows `rate` bits of frames per second, at least 1, and up to `burst` bits at once.
+    ///
+    /// Preamble, checksum and gap between frames are not counted: 192 bits per frame on Ethernet.
     pub fn bits_per_second(rate: u64, burst: u64) -> Self {
         Self {
             unit: Unit::Bits,
@@ -50,10 +50,10 @@ impl Pacer {
         }
     }
 
-    /// Waits until a frame of `len` bytes may go.
+    /// Waits until a frame of `len` bytes may be sent.
     ///
     /// # Panics
-    /// As [`time::Sleep`], where it has to wait.
+    /// As [`time::Sleep`] does, if it has to wait.
     pub async fn pace(&mut self, len: usize) {
         let wait = self.take(len, Instant::now());
         if !wait.is_zero() {
@@ -61,7 +61,7 @@ impl Pacer {
         }
     }
 
-    /// Takes what a frame of `len` bytes costs out of the bucket: how long it has to wait for that.
+    /// Takes the cost of a frame of `len` bytes from the bucket. Returns how long the frame must wait.
     fn take(&mut self, len: usize, now: Instant) -> Duration {
         let cost = match self.unit {
             Unit::Packets => 1,
@@ -72,7 +72,7 @@ impl Pacer {
         let time = nanos(owed / u128::from(self.rate));
         let full_at = self.full_at.map_or(now, |at| at.max(now)) + time;
         self.full_at = Some(full_at);
-        // The bucket holds `burst`: what is further from full than that is owed.
+        // The bucket holds `burst`: any cost beyond that is owed.
         let burst = nanos(u128::from(self.burst) * NANOS / u128::from(self.rate));
         full_at.saturating_duration_since(now).saturating_sub(burst)
     }

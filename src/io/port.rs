@@ -1,4 +1,4 @@
-//! What the async layer needs of a socket.
+//! The interface between the async layer and its sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,23 +12,23 @@ use crate::wait::{Empty, KickOutcome, StopHandle};
 /// A bound socket as [`AsyncReceiver`](super::AsyncReceiver) sees it. Sealed: implemented by this crate's sockets.
 pub trait RxPort: Sealed {}
 
-/// The methods of [`RxPort`], which are nobody else's business.
+/// The private methods of [`RxPort`].
 pub trait Sealed: Unpin + 'static {
-    /// The descriptor to poll.
+    /// Returns the descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
-    /// The next batch; where a stop was asked for, no further packet gets in from here on.
+    /// Takes the next batch; if a stop was requested, the intake is closed first.
     fn take(&mut self) -> Result<Option<PacketBatch>>;
-    /// Whether [`take`](Self::take) would return a batch.
+    /// Returns whether [`take`](Self::take) would return a batch.
     fn is_ready(&self) -> bool;
-    /// What to do now that there is none.
+    /// Returns what to do when there is no batch.
     fn when_empty(&mut self) -> Result<Empty>;
-    /// Looks after the link.
+    /// Checks the link.
     fn check_link(&mut self) -> Result<()>;
-    /// Whether the link must be looked after while waiting.
+    /// Returns whether the link must be checked while waiting.
     fn is_link_down(&self) -> bool;
-    /// Makes or returns the stop handle.
+    /// Creates or returns the stop handle.
     fn stop_handle(&mut self) -> Result<StopHandle>;
-    /// The stop handle, if one was made.
+    /// Returns the stop handle, if one was created.
     fn known_stop(&self) -> Option<&StopHandle>;
 }
 
@@ -68,38 +68,39 @@ impl Sealed for Capture {
     }
 }
 
-/// A bound socket that sends, as [`AsyncSender`](super::AsyncSender) sees it. Sealed: implemented by this crate's
+/// A bound sending socket as [`AsyncSender`](super::AsyncSender) sees it. Sealed: implemented by this crate's
 /// sockets.
 pub trait TxPort: SealedTx {}
 
-/// The methods of [`TxPort`], which are nobody else's business.
+/// The private methods of [`TxPort`].
 pub trait SealedTx: Unpin + 'static {
-    /// What a frame has beside its bytes.
+    /// Options of a frame beside its bytes.
     type Extra: Copy + Default;
 
-    /// The descriptor to kick.
+    /// Returns the descriptor to kick.
     fn descriptor(&self) -> BorrowedFd<'_>;
-    /// One kick, if there is anything to hand over, and what it came to.
+    /// Kicks once, if there is anything to hand over, and returns the outcome.
     fn kick(&mut self) -> Result<KickOutcome>;
-    /// What a kick came to that was answered like this.
+    /// Returns the outcome of a kick that was answered with `answer`.
     fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome>;
-    /// Frames committed that the kernel has not begun to send.
+    /// Returns the number of committed frames that the kernel has not begun to send.
     fn pending(&mut self) -> usize;
-    /// Whether everything that was committed is sent.
+    /// Returns whether everything that was committed is sent.
     fn is_drained(&mut self) -> bool;
-    /// The most bytes of a frame that is written in place.
+    /// Returns the most bytes of a frame that is written in place.
     fn capacity(&self) -> usize;
-    /// Whether a frame of `len` bytes, which may be above the capacity where it can be sent, has room now.
+    /// Returns whether there is room now for a frame of `len` bytes. `len` may exceed the capacity if such a frame
+    /// can be sent.
     fn has_room(&mut self, len: usize) -> bool;
-    /// Whether `frame` can be sent at all.
+    /// Checks whether `frame` can be sent at all.
     fn check_frame(&mut self, frame: &[u8]) -> Result<()>;
     /// Commits a copy of a frame that was checked, and for which there is room.
     fn copy(&mut self, frame: &[u8]) -> Result<()>;
-    /// The most bytes that a frame may have.
+    /// Returns the most bytes that a frame may have.
     fn most(&self) -> usize;
-    /// The first `len` bytes of the next free slot, which there is.
+    /// Returns the first `len` bytes of the next free slot, which must exist.
     fn vacant_ref(&self, len: usize) -> &[u8];
-    /// The same, to be written.
+    /// Returns the first `len` bytes of the next free slot for writing.
     fn vacant_bytes(&mut self, len: usize) -> &mut [u8];
     /// Commits the next free slot.
     fn commit(&mut self, len: usize, extra: Self::Extra) -> Result<()>;

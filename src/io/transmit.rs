@@ -28,40 +28,40 @@ use crate::stats::InjectorStats;
 use crate::time::{self, Sleep};
 use crate::wait::{Backoff, KickOutcome, Stall};
 
-/// How often a sender looks after an interface that is down.
+/// How often a sender checks an interface that is down.
 const LINK_CHECK: Duration = Duration::from_millis(20);
 
-/// A socket that sends, on this thread's reactor. See [`AsyncInjector`](crate::AsyncInjector).
+/// A sending socket on this thread's reactor. See [`AsyncInjector`](crate::AsyncInjector).
 ///
-/// Committing costs no system call: the reactor's next turn hands over everything that was committed
-/// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
-/// kernel does not take at once are kept at it in the background, also while nobody awaits anything
-/// here; [`kick_now`](Self::kick_now) is for those who cannot wait for the turn.
+/// Committing costs no system call: the reactor's next turn hands over everything committed since the last one, on
+/// every socket, with the `io_uring_enter` in which it also waits. For frames that the kernel does not take at
+/// once, the reactor keeps kicking in the background, even while no task awaits this sender. Use
+/// [`kick_now`](Self::kick_now) if frames cannot wait for the turn.
 pub struct AsyncSender<T: TxPort> {
     // Dropped before the socket: polls and kicks are cancelled while it is open.
     kicker: Kicker,
     writable: Registration,
     look_again: Option<Sleep>,
     backoff: Backoff,
-    /// The port while a slot or a reference to it is out. What was forgotten there is still here, and goes back
-    /// with the next call.
+    /// The port while a slot or a reference to it exists. If that was forgotten, the port is still here, and goes
+    /// back at the next call.
     lent: Option<Box<T>>,
     core: Rc<TxCore<T>>,
 }
 
-/// What the reactor and the sender share.
+/// The state that the reactor and the sender share.
 struct TxCore<T> {
-    /// Out of it while the sender works with it: nobody else looks meanwhile, and nothing is borrowed that could
-    /// be borrowed twice.
+    /// Empty while the sender works with the port: nobody else uses it meanwhile, and no borrow can overlap
+    /// another.
     port: Cell<Option<Box<T>>>,
-    /// What a kick was answered while the port was out.
+    /// The answer to a kick that came while the port was out.
     missed: Cell<Option<i32>>,
-    /// Whom a kick's answer wakes.
+    /// The task that a kick's answer wakes.
     waiter: Cell<Option<Waker>>,
     backoff: Cell<Backoff>,
-    /// What ended the sender, for the next call to report.
+    /// The error that ended the sender, for the next call to report.
     fault: Cell<Option<Error>>,
-    /// Whether the next kick waits for its time: nobody else is to kick before.
+    /// Whether the next kick waits for its time: no other kick should come before.
     is_stalled: Cell<bool>,
 }
 
@@ -72,7 +72,7 @@ impl<T: TxPort> OnKick for TxCore<T> {
             return AfterKick { next: Next::Rest, waiter: self.waiter.take() };
         }
         let Some(mut port) = self.port.take() else {
-            self.missed.set(Some(errno)); // it is judged when it is brought back
+            self.missed.set(Some(errno)); // judged when the port is brought back
             return AfterKick { next: Next::Rest, waiter: None };
         };
         let answer = match errno {
@@ -86,7 +86,7 @@ impl<T: TxPort> OnKick for TxCore<T> {
 }
 
 impl<T> TxCore<T> {
-    /// The next step after a kick with this outcome, and whom to wake.
+    /// Returns the next step after a kick with this outcome, and the task to wake.
     fn after(&self, judged: Result<KickOutcome>) -> AfterKick {
         let KickOutcome { stall, has_progressed } = match judged {
             Ok(judged) => judged,
@@ -119,7 +119,9 @@ impl<T> TxCore<T> {
     }
 }
 
-/// Shared access to a sender's socket, from [`AsyncSender::get_ref`]. A forgotten one is taken back with the next call.
+/// Shared access to a sender's socket, from [`AsyncSender::get_ref`].
+///
+/// If it is forgotten, the socket is taken back at the next call.
 pub struct TxRef<'a, T: TxPort> {
     tx: &'a mut AsyncSender<T>,
 }
@@ -173,7 +175,7 @@ impl<T: TxPort> Drop for Out<'_, T> {
 }
 
 impl<T: TxPort> AsyncSender<T> {
-    /// Registers a socket with this thread's reactor. It takes two ops.
+    /// Registers a socket with this thread's reactor. This uses two ops.
     ///
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
@@ -181,7 +183,7 @@ impl<T: TxPort> AsyncSender<T> {
         Self::attach(port).map_err(|lost| lost.0)
     }
 
-    /// As [`new`](Self::new), but a failure gives the socket back.
+    /// Registers a socket like [`new`](Self::new), but returns the socket on failure.
     pub(crate) fn attach(mut port: T) -> Result<Self, Box<(Error, T)>> {
         let core = Rc::new(TxCore {
             port: Cell::new(None),
@@ -207,28 +209,28 @@ impl<T: TxPort> AsyncSender<T> {
         let (look_again, backoff, lent) = (None, Backoff::new(), None);
         let tx = Self { kicker, writable, look_again, backoff, lent, core };
         if has_pending && let Err(error) = tx.kicker.mark() {
-            return Err(Box::new((error, tx.into_inner()))); // what was committed elsewhere
+            return Err(Box::new((error, tx.into_inner()))); // for frames that were committed elsewhere
         }
         Ok(tx)
     }
 
-    /// Commits a copy of `frame`, waiting where the ring is full. Cancel-safe: dropped before it is
-    /// ready, it has committed nothing.
+    /// Commits a copy of `frame`; waits if the ring is full. Cancel-safe: if dropped before it completes, nothing
+    /// is committed.
     ///
     /// # Errors
-    /// [`Error::FrameLength`]; [`Error::InterfaceGone`] once the interface was removed. An interface
-    /// that is down is none: the ring fills up, and this waits.
+    /// [`Error::FrameLength`]; [`Error::InterfaceGone`] once the interface was removed. An interface that is down
+    /// is not an error: the ring fills up, and this waits.
     pub async fn send(&mut self, frame: &[u8]) -> Result<()> {
         poll_fn(|cx| self.poll_send(cx, frame)).await
     }
 
-    /// Waits for a free slot, to write a frame of `len` bytes into without copying it. Cancel-safe.
+    /// Waits for a free slot, to write a frame of `len` bytes without copying it. Cancel-safe.
     ///
-    /// Do not hold the slot across an `await`: frames before it that the kernel did not take at once wait
-    /// meanwhile. One that is forgotten (`mem::forget`) stays free, and is taken back with the next call.
+    /// Do not hold the slot across an `await`: earlier frames that the kernel did not take at once wait meanwhile.
+    /// A slot that is forgotten (`mem::forget`) stays free, and is taken back at the next call.
     ///
     /// # Errors
-    /// [`Error::FrameLength`] where `len` is above the socket's `frame_capacity`; else as
+    /// [`Error::FrameLength`] if `len` exceeds the socket's `frame_capacity`; otherwise the errors of
     /// [`send`](Self::send).
     pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, T>> {
         let most = self.port().capacity();
@@ -239,9 +241,10 @@ impl<T: TxPort> AsyncSender<T> {
         Ok(self.slot(len))
     }
 
-    /// A free slot for a frame of `len` bytes; `None` where the ring is full, or `len` is above
-    /// the socket's `frame_capacity`. No system call. That the interface is gone is said by the methods that
-    /// wait.
+    /// Returns a free slot for a frame of `len` bytes.
+    ///
+    /// Returns `None` if the ring is full, or if `len` exceeds the socket's `frame_capacity`. Makes no system call.
+    /// Only the methods that wait report that the interface is gone.
     pub fn try_reserve(&mut self, len: usize) -> Option<AsyncTxSlot<'_, T>> {
         let mut port = self.port();
         let is_possible = len <= port.capacity() && port.has_room(len);
@@ -254,7 +257,7 @@ impl<T: TxPort> AsyncSender<T> {
         AsyncTxSlot::new(self, len)
     }
 
-    /// Waits until every committed frame was handed to the kernel. Cancel-safe.
+    /// Waits until every committed frame has been handed to the kernel. Cancel-safe.
     ///
     /// # Errors
     /// [`Error::InterfaceGone`]. While the interface is down, this waits.
@@ -262,20 +265,23 @@ impl<T: TxPort> AsyncSender<T> {
         poll_fn(|cx| self.poll_until(cx, |port| port.pending() == 0)).await
     }
 
-    /// Waits until every committed frame was sent, however long that takes: under
-    /// [`time::timeout`](crate::time::timeout) for less. Cancel-safe.
+    /// Waits until every committed frame has been sent, however long that takes. Cancel-safe.
+    ///
+    /// Use [`time::timeout`](crate::time::timeout) to limit the wait.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub async fn drain(&mut self) -> Result<()> {
         poll_fn(|cx| self.poll_drained(cx)).await
     }
 
-    /// Sends everything a stream yields, at the pace of `pacer` if there is one, and waits until the
-    /// kernel has taken it: how many frames that were.
+    /// Sends every frame of a stream, at the rate of `pacer` if there is one, and waits until the kernel has taken
+    /// them.
+    ///
+    /// Returns the number of frames.
     ///
     /// # Errors
-    /// As [`send`](Self::send), at the first frame that cannot be sent; those before it are sent.
+    /// The errors of [`send`](Self::send), at the first frame that cannot be sent; the frames before it are sent.
     pub async fn send_stream<S>(&mut self, stream: S, mut pacer: Option<Pacer>) -> Result<u64>
     where
         S: Stream,
@@ -294,10 +300,11 @@ impl<T: TxPort> AsyncSender<T> {
         Ok(sent)
     }
 
-    /// Hands over now what was committed, with a system call of its own.
+    /// Hands over committed frames now, with a separate system call.
     ///
     /// # Errors
-    /// As the socket's `flush`, but without waiting: what the kernel does not take goes later.
+    /// The errors of the socket's `flush`, but without waiting: frames that the kernel does not take are handed
+    /// over later.
     pub fn kick_now(&mut self) -> Result<()> {
         let judged = self.port().kick()?;
         if judged.stall != Stall::Done {
@@ -306,8 +313,10 @@ impl<T: TxPort> AsyncSender<T> {
         Ok(())
     }
 
-    /// Borrows the socket to read lengths, counts or its name. Do not hold it across an `await`: frames that the kernel did
-    /// not take at once wait until it is dropped.
+    /// Borrows the socket to read lengths, counts or its name.
+    ///
+    /// Do not hold the reference across an `await`: frames that the kernel did not take at once wait until it is
+    /// dropped.
     pub fn get_ref(&mut self) -> TxRef<'_, T> {
         self.lend();
         TxRef { tx: self }
@@ -316,20 +325,20 @@ impl<T: TxPort> AsyncSender<T> {
     /// Takes the socket back, for blocking use or for another thread's reactor.
     ///
     /// # Panics
-    /// Never: nobody else holds it between two turns, nor while a waker is called.
+    /// Never: nothing else holds the socket between two turns, nor while a waker is called.
     pub fn into_inner(mut self) -> T {
         self.take_back();
         let Self { core, .. } = self;
         core.into_port()
     }
 
-    /// The socket, for this crate's own business with it.
+    /// Takes the socket out of its cell, for use inside this crate.
     pub(super) fn port(&mut self) -> Out<'_, T> {
         self.take_back();
         Out { port: self.core.port.take(), tx: self }
     }
 
-    /// What `look` says of the socket.
+    /// Calls `look` with the socket and returns its result.
     pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         match &self.lent {
             Some(port) => look(port),
@@ -337,13 +346,13 @@ impl<T: TxPort> AsyncSender<T> {
         }
     }
 
-    /// Keeps the port here, where whoever borrows the sender can reach it.
+    /// Moves the port here, where borrowers of the sender can reach it.
     fn lend(&mut self) {
         let Self { lent, core, .. } = self;
         lent.get_or_insert_with(|| core.port.take().expect("in its cell, or lent"));
     }
 
-    /// The port that is lent.
+    /// Returns the lent port.
     pub(super) fn lent(&self) -> &T {
         self.lent.as_ref().expect("lent while a slot or a reference is out")
     }
@@ -364,7 +373,7 @@ impl<T: TxPort> AsyncSender<T> {
         let Some(errno) = self.core.missed.take() else { return };
         let AfterKick { next, waiter } = self.core.kicked(errno);
         if next != Next::Rest {
-            // A dead reactor is heard of elsewhere.
+            // A dead reactor is reported elsewhere.
             let _ = self.kicker.mark_awaited();
         }
         if let Some(waiter) = waiter {
@@ -372,12 +381,12 @@ impl<T: TxPort> AsyncSender<T> {
         }
     }
 
-    /// Marks the socket: something was committed.
+    /// Marks the socket for a kick: something was committed.
     pub(super) fn mark(&self) -> Result<()> {
         self.kicker.mark()
     }
 
-    /// What ended the sender, if anything did.
+    /// Returns the error that ended the sender, if there is one.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.core.fault.take().map_or(Ok(()), Err)
     }
@@ -389,7 +398,7 @@ impl<T: TxPort> AsyncSender<T> {
         Poll::Ready(self.kicker.mark())
     }
 
-    /// Ready when there is room for a frame of `len` bytes.
+    /// Completes when there is room for a frame of `len` bytes.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<()>> {
         self.poll_until(cx, |port| port.has_room(len))
     }
@@ -414,8 +423,8 @@ impl<T: TxPort> AsyncSender<T> {
         }
     }
 
-    /// Ready when the ring is worth another look: a kick was answered, a frame was sent, or, since not
-    /// every end of a stall is reported, some time has passed.
+    /// Completes when the ring is worth another look: a kick was answered, a frame was sent, or some time has
+    /// passed, since not every end of a stall is reported.
     pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.check()?;
         if !self.core.is_stalled.get() && self.port().pending() > 0 {
@@ -432,7 +441,7 @@ impl<T: TxPort> AsyncSender<T> {
     }
 }
 
-/// Commits what it is fed; flushing hands it to the kernel, closing waits until it is sent.
+/// Commits the frames it is fed; flushing hands them to the kernel, closing waits until they are sent.
 impl<T: TxPort, F: AsRef<[u8]>> Sink<F> for AsyncSender<T> {
     type Error = Error;
 
@@ -468,8 +477,9 @@ impl<T: TxPort + fmt::Debug> fmt::Debug for AsyncSender<T> {
     }
 }
 
-/// A free slot of a sender on a reactor: write a frame into it and [`send`](Self::send) it. Dropped unsent, it
-/// stays free.
+/// A free slot of an async sender: write a frame into it and [`send`](Self::send) it.
+///
+/// If dropped without sending, it stays free.
 pub struct AsyncTxSlot<'a, T: TxPort = Injector> {
     tx: &'a mut AsyncSender<T>,
     len: usize,
@@ -477,22 +487,22 @@ pub struct AsyncTxSlot<'a, T: TxPort = Injector> {
 }
 
 impl<'a, T: TxPort> AsyncTxSlot<'a, T> {
-    /// Of a sender whose port is lent.
+    /// Creates a slot of a sender whose port is lent.
     pub(super) fn new(tx: &'a mut AsyncSender<T>, len: usize) -> Self {
         Self { tx, len, extra: T::Extra::default() }
     }
 
-    /// The bytes of the frame, as many as were asked for.
+    /// Returns the bytes of the frame, with the length requested.
     pub fn data(&self) -> &[u8] {
         self.tx.lent().vacant_ref(self.len)
     }
 
-    /// The same, to be written.
+    /// Returns the bytes of the frame for writing.
     pub fn data_mut(&mut self) -> &mut [u8] {
         self.tx.lent_mut().vacant_bytes(self.len)
     }
 
-    /// Changes the length of the frame, up to the socket's `frame_capacity`; longer is cut to that.
+    /// Changes the length of the frame, limited to the socket's `frame_capacity`.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.tx.lent().capacity());
     }
@@ -500,8 +510,8 @@ impl<'a, T: TxPort> AsyncTxSlot<'a, T> {
     /// Commits the frame.
     ///
     /// # Errors
-    /// [`Error::FrameLength`](crate::Error::FrameLength), and what the setters here say; the slot stays free
-    /// then.
+    /// [`Error::FrameLength`](crate::Error::FrameLength), and the errors that the setters of this slot name; the
+    /// slot then stays free.
     pub fn send(self) -> Result<()> {
         self.tx.lent_mut().commit(self.len, self.extra)?;
         self.tx.take_back();
@@ -518,7 +528,8 @@ impl AsyncTxSlot<'_, Injector> {
         self.extra
     }
 
-    /// As [`TxSlot::set_offload`](crate::inject::TxSlot::set_offload).
+    /// Sets the work that is left to the kernel or the card; see
+    /// [`TxSlot::set_offload`](crate::inject::TxSlot::set_offload).
     pub fn set_offload(&mut self, offload: Offload) {
         *self.extra_mut() = offload;
     }
@@ -538,15 +549,15 @@ impl<T: TxPort> fmt::Debug for AsyncTxSlot<'_, T> {
 
 /// Sends frames on this thread's reactor.
 ///
-/// Committing costs no system call: the reactor's next turn hands over everything that was committed
-/// meanwhile, on every socket, in the one `io_uring_enter` in which it also waits. Frames that the
-/// kernel does not take at once are kept at it in the background, also while nobody awaits anything
-/// here; [`kick_now`](AsyncSender::kick_now) is for those who cannot wait for the turn.
+/// Committing costs no system call: the reactor's next turn hands over everything committed since the last one, on
+/// every socket, with the `io_uring_enter` in which it also waits. For frames that the kernel does not take at
+/// once, the reactor keeps kicking in the background, even while no task awaits this sender. Use
+/// [`kick_now`](AsyncSender::kick_now) if frames cannot wait for the turn.
 ///
 /// ```no_run
 /// # async fn f() -> ringtap::Result<()> {
 /// let mut tx = ringtap::AsyncInjector::open("eth0")?;
-/// tx.send(&[0xff; 60]).await?; // committed; waits only where the ring is full
+/// tx.send(&[0xff; 60]).await?; // committed; waits only if the ring is full
 /// tx.drain().await?; // sent
 /// # Ok(())
 /// # }
@@ -557,16 +568,17 @@ impl AsyncSender<Injector> {
     /// Opens an injector with the default options on an interface of this network namespace.
     ///
     /// # Errors
-    /// As [`InjectorBuilder::build`](crate::inject::InjectorBuilder::build) and [`new`](Self::new).
+    /// The errors of [`InjectorBuilder::build`](crate::inject::InjectorBuilder::build) and [`new`](Self::new).
     pub fn open(interface: &str) -> Result<Self> {
         Self::new(Injector::open(interface)?)
     }
 
-    /// Waits for the next transmit timestamp; needs
-    /// [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps). Cancel-safe.
+    /// Waits for the next transmit timestamp. Cancel-safe.
+    ///
+    /// This requires [`tx_timestamps`](crate::inject::InjectorBuilder::tx_timestamps).
     ///
     /// # Errors
-    /// As [`Injector::read_tx_timestamp`].
+    /// The errors of [`Injector::read_tx_timestamp`].
     pub async fn tx_timestamp(&mut self) -> Result<TxTimestamp> {
         poll_fn(|cx| {
             loop {
@@ -580,25 +592,27 @@ impl AsyncSender<Injector> {
         .await
     }
 
-    /// Hands over what was committed, waits for at most `limit` until it is sent, and closes the socket; see
-    /// [`Injector::close`]. Not cancel-safe: if the future is dropped, the injector is dropped too.
+    /// Hands over committed frames, waits up to `limit` until they are sent, and closes the socket; see
+    /// [`Injector::close`].
+    ///
+    /// Not cancel-safe: if the future is dropped, the injector is dropped too.
     pub async fn close(mut self, limit: Duration) -> InjectorStats {
-        // What keeps frames from being sent, they are counted for.
+        // Frames that an error keeps from being sent are counted.
         let _ = time::timeout(limit, self.drain()).await;
         self.into_inner().close(Duration::ZERO)
     }
 
-    /// What happened so far.
+    /// Returns the running totals.
     pub fn stats(&self) -> InjectorStats {
         self.look(Injector::stats)
     }
 
-    /// See [`Injector::drop_when_down`].
+    /// Sets whether frames are discarded while the interface is down; see [`Injector::drop_when_down`].
     pub(crate) fn drop_when_down(&mut self, on: bool) {
         self.port().drop_when_down(on);
     }
 
-    /// Learns the interface's MTU anew; see [`Injector::learn_mtu`].
+    /// Reads the interface's MTU again; see [`Injector::learn_mtu`].
     pub(crate) fn learn_mtu(&mut self) {
         self.port().learn_mtu();
     }

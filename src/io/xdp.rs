@@ -23,10 +23,11 @@ use crate::stats::XdpStats;
 use crate::time;
 use crate::wait::{Empty, KickOutcome, StopHandle};
 
-/// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, as an [`AsyncCapture`](crate::AsyncCapture).
+/// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, like an
+/// [`AsyncCapture`](crate::AsyncCapture).
 pub type AsyncXdpReceiver = AsyncReceiver<XdpReceiver>;
 
-/// The sending half of an [`AsyncXdpSocket`]: a `Sink` of frames, as an [`AsyncInjector`](crate::AsyncInjector).
+/// The sending half of an [`AsyncXdpSocket`]: a `Sink` of frames, like an [`AsyncInjector`](crate::AsyncInjector).
 pub type AsyncXdpSender = AsyncSender<XdpSender>;
 
 /// Receives and sends the packets of an AF_XDP socket on this thread's reactor.
@@ -41,8 +42,8 @@ pub type AsyncXdpSender = AsyncSender<XdpSender>;
 /// # }
 /// ```
 ///
-/// It is its two halves: [`into_split`](Self::into_split) has them, for two tasks. Kicks go with the turn's one
-/// `io_uring_enter`, as an injector's.
+/// The socket consists of two halves; [`into_split`](Self::into_split) returns them, for two tasks. Kicks are part
+/// of the turn's `io_uring_enter`, as for an injector.
 pub struct AsyncXdpSocket {
     receiver: Option<AsyncXdpReceiver>,
     sender: Option<AsyncXdpSender>,
@@ -53,12 +54,12 @@ impl AsyncXdpSocket {
     /// Opens queue 0 of an interface with the default options.
     ///
     /// # Errors
-    /// As [`XdpSocketBuilder::build`](crate::xdp::XdpSocketBuilder::build) and [`new`](Self::new).
+    /// The errors of [`XdpSocketBuilder::build`](crate::xdp::XdpSocketBuilder::build) and [`new`](Self::new).
     pub fn open(interface: &str) -> Result<Self> {
         Self::new(XdpSocket::open(interface)?)
     }
 
-    /// Registers a socket with this thread's reactor. It takes up to three ops.
+    /// Registers a socket with this thread's reactor. This uses up to three ops.
     ///
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
@@ -72,31 +73,31 @@ impl AsyncXdpSocket {
     /// Waits for the next batch; see [`AsyncReceiver::next_batch`]. Cancel-safe.
     ///
     /// # Errors
-    /// As there; [`Error::NotReceiving`].
+    /// The errors of [`AsyncReceiver::next_batch`]; [`Error::NotReceiving`].
     pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
         self.receiver_mut()?.next_batch().await
     }
 
-    /// Waits until a batch is there, or the end is, without taking anything. Cancel-safe.
+    /// Waits until a batch is ready or receiving has ended, without taking anything. Cancel-safe.
     ///
     /// # Errors
-    /// As [`next_batch`](Self::next_batch).
+    /// The errors of [`next_batch`](Self::next_batch).
     pub async fn readable(&mut self) -> Result<()> {
         self.receiver_mut()?.readable().await
     }
 
-    /// A handle to end receiving from any thread; see [`XdpReceiver::stop_handle`].
+    /// Returns a handle that ends receiving from any thread; see [`XdpReceiver::stop_handle`].
     ///
     /// # Errors
-    /// As [`AsyncReceiver::stop_handle`]; [`Error::NotReceiving`].
+    /// The errors of [`AsyncReceiver::stop_handle`]; [`Error::NotReceiving`].
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         self.receiver_mut()?.stop_handle()
     }
 
-    /// Commits a copy of `frame`, waiting where there is no room. Cancel-safe.
+    /// Commits a copy of `frame`; waits if there is no room. Cancel-safe.
     ///
     /// # Errors
-    /// As [`AsyncSender::send`]; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::send`]; [`Error::NotSending`].
     pub async fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.sender_mut()?.send(frame).await
     }
@@ -104,15 +105,15 @@ impl AsyncXdpSocket {
     /// Waits for a free frame to write `len` bytes into. Cancel-safe.
     ///
     /// # Errors
-    /// As [`AsyncSender::reserve`]; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::reserve`]; [`Error::NotSending`].
     pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, XdpSender>> {
         self.sender_mut()?.reserve(len).await
     }
 
-    /// Sends on the packets of a batch; see [`AsyncSender::send_batch`].
+    /// Forwards the packets of a batch for which `keep` returns true; see [`AsyncSender::send_batch`].
     ///
     /// # Errors
-    /// As there; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::send_batch`]; [`Error::NotSending`].
     pub async fn send_batch(
         &mut self,
         batch: PacketBatch,
@@ -121,10 +122,10 @@ impl AsyncXdpSocket {
         self.sender_mut()?.send_batch(batch, keep).await
     }
 
-    /// Waits until every committed frame was handed to the kernel. Cancel-safe.
+    /// Waits until every committed frame has been handed to the kernel. Cancel-safe.
     ///
     /// # Errors
-    /// As [`AsyncSender::flush`]. Without a sending half there is nothing to flush.
+    /// The errors of [`AsyncSender::flush`]. Without a sending half there is nothing to flush.
     pub async fn flush(&mut self) -> Result<()> {
         match &mut self.sender {
             Some(sender) => sender.flush().await,
@@ -132,15 +133,15 @@ impl AsyncXdpSocket {
         }
     }
 
-    /// As [`AsyncXdpSender::read_tx_timestamp`].
+    /// Returns the next transmit timestamp, if one has arrived; see [`AsyncXdpSender::read_tx_timestamp`].
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.sender.as_mut()?.read_tx_timestamp()
     }
 
-    /// Waits until every committed frame was sent. Cancel-safe.
+    /// Waits until every committed frame has been sent. Cancel-safe.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub async fn drain(&mut self) -> Result<()> {
         match &mut self.sender {
             Some(sender) => sender.drain().await,
@@ -148,10 +149,10 @@ impl AsyncXdpSocket {
         }
     }
 
-    /// Sends everything a stream yields; see [`AsyncSender::send_stream`].
+    /// Sends every frame of a stream; see [`AsyncSender::send_stream`].
     ///
     /// # Errors
-    /// As there; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::send_stream`]; [`Error::NotSending`].
     pub async fn send_stream<S>(&mut self, stream: S, pacer: Option<Pacer>) -> Result<u64>
     where
         S: Stream,
@@ -160,36 +161,38 @@ impl AsyncXdpSocket {
         self.sender_mut()?.send_stream(stream, pacer).await
     }
 
-    /// Running totals of both halves. One system call; resets nothing.
+    /// Returns the running totals of both halves. Makes one system call and resets nothing.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses `XDP_STATISTICS`.
+    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
         self.shared.stats()
     }
 
-    /// A handle to read the statistics from other threads.
+    /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> XdpStatsHandle {
         self.shared.stats_handle()
     }
 
-    /// The name of the interface, as it was when the socket was opened.
+    /// Returns the name of the interface, as it was when the socket was opened.
     pub fn interface(&self) -> &str {
         self.shared.interface()
     }
 
-    /// The queue.
+    /// Returns the number of the queue.
     pub fn queue_id(&self) -> u32 {
         self.shared.queue_id()
     }
 
-    /// Hands over what was committed, waits for at most `limit` until it has come back, and closes the socket; see
-    /// [`XdpSocket::close`]. Not cancel-safe: if the future is dropped, the socket is dropped too.
+    /// Hands over committed frames, waits up to `limit` until they have come back, and closes the socket; see
+    /// [`XdpSocket::close`].
+    ///
+    /// Not cancel-safe: if the future is dropped, the socket is dropped too.
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`XdpSocket::close`].
     pub async fn close(mut self, limit: Duration) -> Result<XdpStats> {
-        // What keeps frames from being sent, they are counted for.
+        // Frames that an error keeps from being sent are counted.
         let _ = time::timeout(limit, self.drain()).await;
         self.into_inner().close(Duration::ZERO)
     }
@@ -201,17 +204,17 @@ impl AsyncXdpSocket {
         XdpSocket::new(receiver, sender, self.shared)
     }
 
-    /// The receiving half, if it has one.
+    /// Returns the receiving half, if there is one.
     pub fn receiver(&mut self) -> Option<&mut AsyncXdpReceiver> {
         self.receiver.as_mut()
     }
 
-    /// The sending half, if it has one.
+    /// Returns the sending half, if there is one.
     pub fn sender(&mut self) -> Option<&mut AsyncXdpSender> {
         self.sender.as_mut()
     }
 
-    /// Its halves, for two tasks of this thread.
+    /// Splits the socket into its halves, for two tasks of this thread.
     pub fn into_split(self) -> (Option<AsyncXdpReceiver>, Option<AsyncXdpSender>) {
         (self.receiver, self.sender)
     }
@@ -226,14 +229,16 @@ impl AsyncXdpSocket {
 }
 
 impl AsyncSender<XdpSender> {
-    /// Sends on the packets of a batch, those that `keep`, which may change their bytes, says true of: how many
-    /// those were. Waits where there is no room; see [`XdpSender::send_batch`], also for what is not copied.
+    /// Forwards the packets of a batch for which `keep` returns true, and returns their number.
     ///
-    /// Cancel-safe for the socket, not for the batch: dropped before it is ready, the rest of the batch is let
-    /// go of, and counted in [`XdpStats::not_forwarded`].
+    /// `keep` may change the packets' bytes. This waits if there is no room. See [`XdpSender::send_batch`], also
+    /// for the packets that are not copied.
+    ///
+    /// Cancel-safe for the socket, but not for the batch: if this is dropped before it completes, the rest of the
+    /// batch is released, and counted in [`XdpStats::not_forwarded`].
     ///
     /// # Errors
-    /// As [`send`](AsyncSender::send), lengths aside.
+    /// The errors of [`send`](AsyncSender::send), except for lengths.
     pub async fn send_batch(
         &mut self,
         batch: PacketBatch,
@@ -253,33 +258,35 @@ impl AsyncSender<XdpSender> {
         .await
     }
 
-    /// The next transmit timestamp, if one has come: those of all frames have where
-    /// [`drain`](AsyncSender::drain) was awaited. See [`XdpSender::read_tx_timestamp`].
+    /// Returns the next transmit timestamp, if one has arrived; see [`XdpSender::read_tx_timestamp`].
+    ///
+    /// After [`drain`](AsyncSender::drain) was awaited, the timestamps of all frames have arrived.
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
         self.port().read_tx_timestamp()
     }
 
-    /// Running totals of both halves.
+    /// Returns the running totals of both halves.
     ///
     /// # Errors
-    /// As [`XdpSender::stats`].
+    /// The errors of [`XdpSender::stats`].
     pub fn stats(&self) -> Result<XdpStats> {
         self.look(XdpSender::stats)
     }
 }
 
 impl AsyncReceiver<XdpReceiver> {
-    /// Running totals of both halves.
+    /// Returns the running totals of both halves.
     ///
     /// # Errors
-    /// As [`XdpReceiver::stats`].
+    /// The errors of [`XdpReceiver::stats`].
     pub fn stats(&self) -> Result<XdpStats> {
         self.get_ref().stats()
     }
 }
 
 impl AsyncTxSlot<'_, XdpSender> {
-    /// As [`XdpTxSlot::set_checksum`](crate::xdp::XdpTxSlot::set_checksum).
+    /// Leaves a checksum to the card or the kernel; see
+    /// [`XdpTxSlot::set_checksum`](crate::xdp::XdpTxSlot::set_checksum).
     pub fn set_checksum(&mut self, start: u16, offset: u16) {
         *self.extra_mut() = Some(Checksum::new(start, offset));
     }
@@ -308,7 +315,7 @@ impl Sealed for XdpReceiver {
         XdpReceiver::check_link(self)
     }
 
-    /// Nothing reports that an interface is gone: it is looked after with every wait.
+    /// Always true: nothing reports that an interface is gone, so it is checked with every wait.
     fn is_link_down(&self) -> bool {
         true
     }
@@ -383,7 +390,7 @@ impl SealedTx for XdpSender {
     }
 }
 
-/// Batches until receiving is stopped; an error is the last item. Without a receiving half there are none.
+/// Yields batches until receiving is stopped; an error is the last item. Without a receiving half there are none.
 impl Stream for AsyncXdpSocket {
     type Item = Result<PacketBatch>;
 
@@ -395,7 +402,7 @@ impl Stream for AsyncXdpSocket {
     }
 }
 
-/// Commits what it is fed; flushing hands it to the kernel, closing waits until it is sent.
+/// Commits the frames it is fed; flushing hands them to the kernel, closing waits until they are sent.
 impl<F: AsRef<[u8]>> Sink<F> for AsyncXdpSocket {
     type Error = Error;
 

@@ -1,11 +1,11 @@
-//! Through the crate `metrics`, to whatever recorder the program has.
+//! Passes statistics to the program's recorder through the crate `metrics`.
 
 use metrics::{Label, counter, gauge};
 
 use super::Measured;
 
-/// Tells the recorder of this program what statistics are now, under these labels. To be called now and then, from one
-/// place: counters are set, not added to.
+/// Reports the current statistics to the program's recorder, with the given labels. Call this from time to time
+/// and from one place: counters are set, not added to.
 ///
 /// ```
 /// use ringtap::metrics;

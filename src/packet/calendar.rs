@@ -1,6 +1,6 @@
-//! Times of UTC, by the calendar.
+//! Conversion of UTC seconds to calendar dates.
 
-/// A second, as clocks on walls have it (the calendar's rules by Howard Hinnant's `civil_from_days`).
+/// A second as date and time of day (by Howard Hinnant's `civil_from_days`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Calendar {
     pub(crate) year: u64,
@@ -12,7 +12,7 @@ pub(crate) struct Calendar {
 }
 
 impl Calendar {
-    /// Of seconds since the epoch.
+    /// Converts seconds since the epoch.
     pub(crate) fn of(secs: u64) -> Self {
         let (days, rest) = (secs / 86_400 + 719_468, secs % 86_400);
         let (era, day_of_era) = (days / 146_097, days % 146_097);

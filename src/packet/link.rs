@@ -1,39 +1,39 @@
-//! What the link layer says of a packet.
+//! Link-layer metadata of a packet.
 
 use std::fmt;
 
-/// A kind of link, by the number that capture files give it (<https://www.tcpdump.org/linktypes.html>).
+/// A link type, by its number in capture files (<https://www.tcpdump.org/linktypes.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkType(pub u16);
 
 impl LinkType {
-    /// The BSD loopback's: an address family, and the packet.
+    /// BSD loopback: an address family, then the packet.
     pub const NULL: Self = Self(0);
     /// Ethernet.
     pub const ETHERNET: Self = Self(1);
-    /// IPv4 or IPv6 without more, by the number that BSD has for it.
+    /// IPv4 or IPv6 without a link header, by BSD's number for it.
     pub const RAW_BSD: Self = Self(12);
-    /// IPv4 or IPv6 without more.
+    /// IPv4 or IPv6 without a link header.
     pub const RAW: Self = Self(101);
-    /// Linux's cooked capture.
+    /// Linux cooked capture.
     pub const LINUX_SLL: Self = Self(113);
-    /// Linux's cooked capture, the second version.
+    /// Linux cooked capture, version 2.
     pub const LINUX_SLL2: Self = Self(276);
-    /// What nobody knows: a number that is set aside for private use.
+    /// Stands for an unknown link type: a number that is reserved for private use.
     pub(crate) const UNKNOWN: Self = Self(162);
-    /// All that filters can be compiled for in full, and what is not known.
+    /// The link types that filters can be compiled for in full, and the unknown one.
     pub(crate) const COMPILED: [Self; 6] =
         [Self::ETHERNET, Self::RAW, Self::NULL, Self::LINUX_SLL, Self::LINUX_SLL2, Self::UNKNOWN];
 
-    /// What packets of an interface begin with, by the kind that the kernel says it is of (`ARPHRD_*`,
-    /// linux/if_arp.h), as a packet socket gives them; `None` where that is not known.
+    /// Returns the link type of an interface's packets as a packet socket delivers them, given the kernel's
+    /// hardware type (`ARPHRD_*`, linux/if_arp.h); `None` if it is not known.
     pub fn of_hardware(kind: u16) -> Option<Self> {
         /// `ARPHRD_RAWIP`.
         const RAWIP: u16 = 519;
         Some(match kind {
             libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Self::ETHERNET,
-            // Tunnels take their outer headers off before anybody sees a packet. Not so ARPHRD_PPP, where it depends
-            // on the driver; and of ARPHRD_CAN the bytes are those of files in another order.
+            // Tunnels remove their outer headers before anyone sees a packet. ARPHRD_PPP is left out, because
+            // there it depends on the driver, and so is ARPHRD_CAN, whose bytes files store in another order.
             libc::ARPHRD_NONE | RAWIP => Self::RAW,
             libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT => Self::RAW,
             libc::ARPHRD_IEEE80211 => Self(105),
@@ -44,33 +44,35 @@ impl LinkType {
     }
 }
 
-/// What an interface of some kind takes to be sent, beyond its MTU.
+/// The frame sizes that an interface accepts for sending, beyond its MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Framing {
-    /// Bytes of its link-layer header, which the MTU does not count and each frame has (`hard_header_len`).
+    /// Bytes of the link-layer header, which every frame has and the MTU does not count (`hard_header_len`).
     pub(crate) header_len: usize,
-    /// The least bytes that a frame has; kept, since each frame is held against it.
+    /// The least bytes of a frame; cached, because every frame is checked against it.
     pub(crate) least: usize,
-    /// Whether an 802.1Q tag may come on top (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c).
+    /// Whether a frame may be longer by an 802.1Q tag (`packet_extra_vlan_len_allowed`,
+    /// net/packet/af_packet.c).
     pub(crate) takes_tags: bool,
 }
 
 impl Framing {
-    /// What an 802.1Q tag adds.
+    /// Bytes of an 802.1Q tag.
     const TAG: usize = 4;
 
-    /// Looks up the framing of an `ARPHRD_*` kind. An unknown kind counts as having no header, so that an accepted frame can
-    /// be sent.
+    /// Looks up the framing of an `ARPHRD_*` type. An unknown type counts as having no header, so that every
+    /// accepted frame can be sent.
     pub(crate) fn of_hardware(kind: u16) -> Self {
         let header_len = match LinkType::of_hardware(kind) {
-            // Monitors of 802.11 have an Ethernet device's length (`ieee80211_if_setup`, net/mac80211/iface.c).
+            // 802.11 monitor interfaces have an Ethernet device's length (`ieee80211_if_setup`,
+            // net/mac80211/iface.c).
             Some(LinkType::ETHERNET | LinkType(105 | 119 | 127)) => 14,
             _ => 0,
         };
         Self { header_len, least: header_len.max(1), takes_tags: kind == libc::ARPHRD_ETHER }
     }
 
-    /// The longest frame where the MTU is so much, a tag not counted.
+    /// The longest frame for this MTU, not counting a tag.
     #[inline]
     pub(crate) fn longest(self, mtu: usize) -> usize {
         mtu + self.header_len
@@ -83,17 +85,17 @@ impl Framing {
     }
 }
 
-/// Instead of a `sll_pkttype`: nobody knows.
+/// Value of `pkttype` for an unknown direction.
 pub(crate) const NO_DIRECTION: u8 = 0xff;
 
-/// A kind of link that no kernel has a number for, since only files have it, for `LinkLayer::hardware`: Linux's cooked
-/// captures.
+/// Value of `LinkLayer::hardware` for Linux cooked captures, a link type that exists only in files and so has
+/// no number in the kernel.
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) const COOKED: u16 = 0xff71;
-/// The same, of the second version.
+/// As [`COOKED`], for version 2.
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) const COOKED_2: u16 = 0xff72;
-/// The same: BSD's loopback.
+/// As [`COOKED`], for BSD loopback.
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) const ADDRESS_FAMILY: u16 = 0xff00;
 
@@ -102,7 +104,7 @@ pub(crate) const ADDRESS_FAMILY: u16 = 0xff00;
 pub(crate) struct LinkLayer {
     pub(crate) protocol: u16,
     pub(crate) interface_index: u32,
-    /// The kind of link (`ARPHRD_…`, linux/if_arp.h).
+    /// The hardware type (`ARPHRD_…`, linux/if_arp.h).
     pub(crate) hardware: u16,
     pub(crate) pkttype: u8,
     pub(crate) address_len: u8,
@@ -124,7 +126,7 @@ impl LinkLayer {
         }
     }
 
-    /// What a frame itself says, on an interface of this kind.
+    /// Derives the metadata from the frame itself, on an interface of this hardware type.
     #[cfg(feature = "af-xdp")]
     #[inline]
     pub(crate) fn of_frame(data: &[u8], hardware: u16, interface_index: u32) -> Self {
@@ -141,7 +143,7 @@ impl LinkLayer {
         Self { protocol, interface_index, hardware, pkttype, address_len, address }
     }
 
-    /// Writes what [`read`](Self::read) reads.
+    /// Writes the format that [`read`](Self::read) reads.
     pub(crate) fn write(&self, bytes: &mut [u8]) {
         bytes[2..4].copy_from_slice(&self.protocol.to_be_bytes());
         bytes[4..8].copy_from_slice(&self.interface_index.to_ne_bytes());

@@ -1,11 +1,11 @@
 //! Work that a sender left to the network card.
 
-/// What is left to be done to a frame before it is one for the wire: its checksum, its splitting into
+/// The work that is left before a frame is ready for the wire: filling in its checksum and splitting it into
 /// segments (`struct virtio_net_hdr`, linux/virtio_net.h; `PACKET_VNET_HDR`, packet(7)).
 ///
-/// Hosts and virtual machines hand over frames of up to 64 KiB without checksum, and cards put received
-/// segments together, so this is how TCP looks to a tap. Sent with its offload, such a frame goes on as
-/// it came; sent without, it is too long or has a wrong checksum, and is lost.
+/// Hosts and virtual machines hand over frames of up to 64 KiB without a checksum, and cards merge received
+/// segments, so this is how a tap sees TCP. If such a frame is sent with its offload, it goes on as it came. If
+/// it is sent without, it is too long or has a wrong checksum, and is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offload {
     flags: u8,
@@ -16,14 +16,14 @@ pub struct Offload {
     checksum_offset: u16,
 }
 
-/// What a frame is split into.
+/// The kind of segments that a frame is split into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segments {
     /// TCP segments over IPv4.
     TcpV4,
     /// TCP segments over IPv6.
     TcpV6,
-    /// UDP datagrams over either (Linux 6.2).
+    /// UDP datagrams over either IP version (Linux 6.2).
     Udp,
 }
 
@@ -31,9 +31,9 @@ const NEEDS_CHECKSUM: u8 = 1;
 const TCP_V4_SEGMENTS: u8 = 1;
 const TCP_V6_SEGMENTS: u8 = 4;
 const UDP_SEGMENTS: u8 = 5;
-/// In `kind`, beside the kind: segments with ECN.
+/// Flag in `kind`: the segments use ECN.
 const ECN: u8 = 0x80;
-/// An 802.1Q tag.
+/// Bytes of an 802.1Q tag.
 const TAG: u16 = 4;
 
 const TCP: u8 = 6;
@@ -42,14 +42,14 @@ const UDP: u8 = 17;
 /// The outermost transport header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Transport {
-    /// Where it begins.
+    /// Offset of the header.
     at: usize,
-    /// Of IP.
+    /// IP version.
     version: u8,
     protocol: u8,
 }
 
-/// Finds it behind Ethernet, up to two VLAN tags and IP; `None` for other frames, and for fragments.
+/// Finds the header behind Ethernet, up to two VLAN tags and IP; `None` for other frames and for fragments.
 fn transport(frame: &[u8]) -> Option<Transport> {
     let half = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let mut at = 12;
@@ -68,7 +68,7 @@ fn transport(frame: &[u8]) -> Option<Transport> {
         }
         0x86dd => {
             let (mut next, mut at) = (*frame.get(at + 6)?, at + 40);
-            // Hop-by-hop, routing and destination options say how long they are.
+            // Hop-by-hop, routing and destination options carry their own length.
             for _ in 0..4 {
                 if !matches!(next, 0 | 43 | 60) {
                     break;
@@ -83,9 +83,9 @@ fn transport(frame: &[u8]) -> Option<Transport> {
 }
 
 impl Offload {
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     pub(crate) const LEN: usize = 10;
-    /// Nothing is left to be done.
+    /// No work is left.
     pub const NONE: Self = Self {
         flags: 0,
         kind: 0,
@@ -95,15 +95,15 @@ impl Offload {
         checksum_offset: 0,
     };
 
-    /// The checksum from byte `start` of the frame to its end is to be filled in, `offset` bytes behind
-    /// `start` (16 in TCP, 6 in UDP). What stands there already counts as a part of it, as the sum of the
-    /// pseudo-header does.
+    /// Asks for a checksum over the frame from byte `start` to its end, to be stored `offset` bytes behind
+    /// `start` (16 in TCP, 6 in UDP). The value already stored there is included in the sum; it should be the
+    /// sum of the pseudo-header.
     pub fn checksum(start: u16, offset: u16) -> Self {
         let (checksum_start, checksum_offset) = (start, offset);
         Self { flags: NEEDS_CHECKSUM, checksum_start, checksum_offset, ..Self::NONE }
     }
 
-    /// The frame is also to be split: each segment gets the headers, and so many bytes of the payload.
+    /// Also asks for the frame to be split. Each segment gets the headers and `size` bytes of the payload.
     #[must_use]
     pub fn split(self, into: Segments, size: u16) -> Self {
         let kind = match into {
@@ -114,23 +114,23 @@ impl Offload {
         Self { kind, segment_size: size, ..self }
     }
 
-    /// Whether the transport checksum is to be filled in.
+    /// Returns whether the transport checksum still has to be filled in.
     pub fn needs_checksum(&self) -> bool {
         self.flags & NEEDS_CHECKSUM != 0
     }
 
-    /// Bytes of payload that each segment is to have; `None` where the frame is not to be split.
+    /// Returns the bytes of payload per segment; `None` if the frame is not to be split.
     pub fn segment_size(&self) -> Option<u16> {
         (self.kind & !ECN != 0).then_some(self.segment_size)
     }
 
-    /// Where what is summed for the transport checksum begins, if that is to be filled in.
+    /// Offset of the first byte covered by the transport checksum, if it has to be filled in.
     pub(crate) fn checksum_at(&self) -> Option<usize> {
         self.needs_checksum().then_some(self.checksum_start.into())
     }
 
-    /// Whether segments of TCP are to be made, or datagrams of UDP; `None` where the frame is not to be split, or in a way
-    /// that is not known.
+    /// Whether the frame is split into TCP segments (true) or UDP datagrams (false); `None` if it is not to be
+    /// split, or in an unknown way.
     pub(crate) fn splits_tcp(&self) -> Option<bool> {
         match self.kind & !ECN {
             TCP_V4_SEGMENTS | TCP_V6_SEGMENTS => Some(true),
@@ -139,7 +139,7 @@ impl Offload {
         }
     }
 
-    /// Bytes of the longest frame that `frame` becomes on the wire.
+    /// Returns the length of the longest frame on the wire that `frame` is turned into.
     pub fn wire_len(&self, frame: &[u8]) -> usize {
         match self.segment_size() {
             Some(size) => frame.len().min(self.headers(frame) + usize::from(size)),
@@ -147,7 +147,7 @@ impl Offload {
         }
     }
 
-    /// The same for a frame into which an 802.1Q tag was put.
+    /// Returns this offload adjusted for a frame into which an 802.1Q tag was inserted.
     #[must_use]
     pub fn behind_tag(self) -> Self {
         if self.checksum_start == 0 {
@@ -171,20 +171,20 @@ impl Offload {
         }
     }
 
-    /// The header as the kernel takes it together with `frame`.
+    /// The header in the form in which the kernel takes it together with `frame`.
     ///
-    /// What it gives as the length of the headers is how much it had in one piece, which may be all; as
-    /// what it takes it is how much to copy, which should be the headers and no more.
+    /// When receiving, the kernel sets the header length to the bytes it had in one piece, which may be the
+    /// whole frame. When sending, it copies that many bytes, which should be the headers only.
     pub(crate) fn for_sending(&self, frame: &[u8]) -> [u8; Self::LEN] {
         let header_len = match self.segment_size() {
             Some(_) => self.headers(frame).min(frame.len()) as u16,
             None => 0,
         };
-        // The verdict on a received checksum is nothing to send.
+        // The result of checking a received checksum must not be sent.
         Self { flags: self.flags & NEEDS_CHECKSUM, header_len, ..*self }.to_bytes()
     }
 
-    /// What [`read`](Self::read) reads.
+    /// Encodes the header in the format that [`read`](Self::read) reads.
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [self.flags, self.kind, 0, 0, 0, 0, 0, 0, 0, 0];
         let halves =
@@ -195,8 +195,8 @@ impl Offload {
         bytes
     }
 
-    /// Whether a frame that is to be split is what its offload says: the kernel says of a tunnel's frames
-    /// what is true of the inner packet, and would keep at a frame that is not what it is said to be.
+    /// Whether a frame that is to be split matches its offload. For a tunnel's frames the kernel reports the
+    /// offload of the inner packet, and it would get stuck at a frame that does not match.
     pub(crate) fn fits(&self, frame: &[u8]) -> bool {
         if self.segment_size().is_none() {
             return true;
@@ -219,7 +219,7 @@ impl Offload {
         !self.needs_checksum() || usize::from(self.checksum_start) == at
     }
 
-    /// What is left to be done to a frame whose checksum is not filled in, where nobody said where it is.
+    /// The work left for a frame without checksum whose offload was not reported.
     pub(crate) fn unfinished(frame: &[u8]) -> Self {
         match transport(frame) {
             Some(Transport { at, protocol: TCP, .. }) => Self::checksum(at as u16, 16),
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!((Offload::NONE.needs_checksum(), Offload::NONE.segment_size()), (false, None));
     }
 
-    /// A frame of IPv4 with this protocol, its transport header at 34, of 32 bytes in TCP.
+    /// Returns an IPv4 frame with this protocol; its transport header is at 34 and has 32 bytes in TCP.
     fn frame_of(protocol: u8, len: usize) -> Vec<u8> {
         let mut frame = vec![0; len];
         frame[12..15].copy_from_slice(&[8, 0, 0x45]);

@@ -1,10 +1,10 @@
-//! A packet in memory of its own.
+//! Packets in memory of their own.
 
 use std::fmt;
 
 use super::{Packet, PacketMeta};
 
-/// A packet copied out of its ring: no borrow, free to keep and to send.
+/// A packet copied out of its ring. It borrows nothing, so it can be kept and sent to other threads.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OwnedPacket {
     data: Box<[u8]>,
@@ -16,17 +16,17 @@ impl OwnedPacket {
         Self { data: data.into(), meta }
     }
 
-    /// The packet as a borrowed [`Packet`], which has all the accessors.
+    /// Returns the packet as a borrowed [`Packet`], which has all the accessors.
     pub fn as_packet(&self) -> Packet<'_> {
         Packet::new(&self.data, self.meta)
     }
 
-    /// The captured bytes.
+    /// Returns the captured bytes.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// The captured bytes, without copying them again.
+    /// Returns the captured bytes without copying them again.
     pub fn into_data(self) -> Vec<u8> {
         self.data.into_vec()
     }

@@ -1,14 +1,14 @@
-//! When a packet was stamped, and by which clock.
+//! Timestamps of packets, and the clocks they are from.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::PacketStatus;
 
-/// Nanoseconds since the Unix epoch, in two halves as the kernel writes them.
+/// A time in nanoseconds since the Unix epoch, in two parts as the kernel writes it.
 ///
-/// Ring timestamps are `CLOCK_REALTIME` (or a card's clock): they can step back when the clock is
-/// set. Use them to label packets, never to run timers.
+/// Ring timestamps are from `CLOCK_REALTIME` or a card's clock and can step back when the clock is set. Use
+/// them to label packets, never to run timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp {
     /// Whole seconds since the epoch.
@@ -18,40 +18,41 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// Nanoseconds since the epoch.
+    /// Returns the nanoseconds since the epoch.
     pub fn as_nanos(self) -> u64 {
         u64::from(self.secs) * 1_000_000_000 + u64::from(self.nanos)
     }
 
-    /// Of so many nanoseconds since the epoch.
+    /// Converts nanoseconds since the epoch.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn from_nanos(nanos: u64) -> Self {
         Self { secs: (nanos / 1_000_000_000) as u32, nanos: (nanos % 1_000_000_000) as u32 }
     }
 
-    /// The kernel's clock, now.
+    /// Returns the current time of the kernel's clock.
     pub fn now() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { secs: now.as_secs() as u32, nanos: now.subsec_nanos() }
     }
 
-    /// Time since the epoch.
+    /// Returns the time since the epoch.
     pub fn as_duration(self) -> Duration {
         Duration::new(u64::from(self.secs), 0) + Duration::from_nanos(u64::from(self.nanos))
     }
 }
 
-/// When a frame was sent; from [`Injector::read_tx_timestamp`](crate::Injector) or an AF_XDP sender.
+/// The time at which a frame was sent, from [`Injector::read_tx_timestamp`](crate::Injector) or an AF_XDP
+/// sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TxTimestamp {
-    /// Which frame, counted from 0 (and round at 2^32).
+    /// Number of the frame, counted from 0 and wrapping at 2^32.
     ///
-    /// Of an injector, which attempt at a frame, counted by the kernel: the number of the frame as long as the
-    /// kernel took each at the first go. A frame that met a full queue, or was refused, has used up another
-    /// number.
+    /// For an injector, this is the kernel's count of attempts to send. It equals the frame's number as long as
+    /// the kernel accepted every frame at the first attempt; each attempt that met a full queue or was refused
+    /// uses up one more number.
     pub frame: u32,
-    /// When. Of an injector: it was handed to the driver, by the kernel's clock. Of an AF_XDP sender: it left
-    /// the kernel, by `CLOCK_TAI`, or the card, by that one's clock.
+    /// The time. For an injector: when the frame was handed to the driver, by the kernel's clock. For an AF_XDP
+    /// sender: when the frame left the kernel, by `CLOCK_TAI`, or left the card, by the card's clock.
     pub timestamp: Timestamp,
 }
 
@@ -73,17 +74,18 @@ impl fmt::Display for Timestamp {
 pub enum Clock {
     /// The kernel's `CLOCK_REALTIME`, read when the packet entered the stack.
     Software,
-    /// The card's own clock, untransformed.
+    /// The card's own clock, not transformed.
     RawHardware,
     /// The card's clock transformed to system time. Linux does not produce it
     /// (`include/uapi/linux/net_tstamp.h`); stored packets may carry it.
     SystemHardware,
-    /// `CLOCK_REALTIME`, read when the packet's batch was taken out of the ring: the kernel has not stamped it. Packets of
-    /// one batch bear one time, some microseconds to milliseconds after they came.
+    /// `CLOCK_REALTIME`, read when the packet's batch was taken out of the ring, because the kernel has not
+    /// stamped the packet. All packets of a batch share this time, which is some microseconds to milliseconds
+    /// after their arrival.
     Read,
 }
 
-/// In a packet's status: nobody has stamped it. The kernel has no such bit.
+/// Status bit of a packet that the kernel has not stamped. The kernel has no such bit.
 pub(crate) const READ_BY_US: PacketStatus = PacketStatus::from_bits_retain(1 << 28);
 
 impl Clock {

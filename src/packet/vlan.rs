@@ -1,14 +1,14 @@
 //! VLAN tags.
 
-/// Where in an Ethernet frame a tag stands: behind the addresses.
+/// Offset of the first tag in an Ethernet frame: behind the addresses.
 pub(super) const FIRST_AT: usize = 12;
 
-/// A VLAN tag of 802.1Q.
+/// An 802.1Q VLAN tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VlanTag {
     /// Tag control information: priority (3 bits), drop eligible (1), id (12).
     pub tci: u16,
-    /// Tag protocol id: 0x8100 (802.1Q) or 0x88a8 (802.1ad), 0x9100 from old equipment.
+    /// Tag protocol id: 0x8100 (802.1Q), 0x88a8 (802.1ad), or 0x9100 from old equipment.
     pub tpid: u16,
 }
 
@@ -16,28 +16,28 @@ impl VlanTag {
     /// Bytes that a tag adds to a frame.
     pub const LEN: usize = 4;
 
-    /// The VLAN id, 0 ..= 4095.
+    /// Returns the VLAN id, 0 ..= 4095.
     pub fn id(self) -> u16 {
         self.tci & 0x0fff
     }
 
-    /// The priority code point, 0 ..= 7.
+    /// Returns the priority code point, 0 ..= 7.
     pub fn priority(self) -> u8 {
         (self.tci >> 13) as u8
     }
 
-    /// Whether the frame may be dropped first under congestion.
+    /// Returns whether the frame may be dropped first under congestion.
     pub fn drop_eligible(self) -> bool {
         self.tci & 0x1000 != 0
     }
 
-    /// The tag as it stands in a frame.
+    /// Returns the tag as it is stored in a frame.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let ([a, b], [c, d]) = (self.tpid.to_be_bytes(), self.tci.to_be_bytes());
         [a, b, c, d]
     }
 
-    /// The tag that these bytes begin with, if it is one.
+    /// The tag at the beginning of these bytes, if there is one.
     #[inline]
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let &[a, b, c, d] = bytes.first_chunk()?;

@@ -1,4 +1,4 @@
-//! Going on with a file that is there.
+//! Appending to an existing file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -13,14 +13,14 @@ use crate::error::{Error, FileError, FileFault, Result};
 use crate::packet::LinkType;
 
 impl CaptureWriterBuilder {
-    /// Goes on with a file, or creates it where there is none or nothing in it. In pcapng a new section begins, with
-    /// interfaces of its own. A last packet that was not written to its end, as after a crash, is cut off.
+    /// Appends to a file, or creates it if it does not exist or is empty. In pcapng a new section begins, with
+    /// its own interfaces. An incomplete last packet, such as a crash leaves, is cut off.
     ///
-    /// The file is read once, to find its end. A compressed one cannot be appended to, but it can be created.
+    /// The file is read once, to find its end. A compressed file cannot be appended to, but it can be created.
     ///
     /// # Errors
-    /// [`Error::File`] where it cannot be read or written, is damaged, or, in the classic format, is of another
-    /// resolution, kind of link, byte order or version.
+    /// [`Error::File`] if the file cannot be read or written, is damaged, or, in the classic format, differs in
+    /// resolution, link type, byte order or version.
     pub fn append(self, path: impl AsRef<Path>) -> Result<CaptureWriter> {
         let path = path.as_ref();
         let of = |error: std::io::Error| FileError::io(0, error).of(path);
@@ -41,7 +41,7 @@ impl CaptureWriterBuilder {
         Ok(self.start(out, is_new, Some(path))?.behind(end))
     }
 
-    /// Where the last whole packet ends.
+    /// Returns the offset at which the last complete packet ends.
     fn end(&self, file: &File, path: &Path) -> Result<u64> {
         let of = |error: std::io::Error| FileError::io(0, error).of(path);
         let differs = |offset| Err(FileError::new(offset, FileFault::Differs).of(path).into());

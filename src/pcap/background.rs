@@ -1,4 +1,4 @@
-//! Writing in a thread of its own, so that a slow disk does not hold up a capture.
+//! Writing in a separate thread, so that a slow disk does not hold up a capture.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use crate::ring::batch::PacketBatch;
 
 /// How long a dropped writer waits for its thread.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long what was written may wait to be flushed, where nothing more comes.
+/// How long written data may remain unflushed if nothing more arrives.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Hands packets to a thread that writes them: taking them never waits for the disk.
+/// Hands packets to a thread that writes them, so that accepting packets never waits for the disk.
 ///
 /// ```no_run
 /// use ringtap::pcap::{BackgroundWriter, CaptureWriter, PacketSink};
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// let file = CaptureWriter::create("a.pcapng")?;
 /// let mut file = BackgroundWriter::spawn(file, 16 << 20)?;
 /// while let Some(batch) = capture.next_batch() {
-///     file.write_batch(&batch)?; // copied, or, where 16 MiB wait already, dropped and counted
+///     file.write_batch(&batch)?; // copied, or dropped and counted if 16 MiB are waiting
 /// }
 /// let (writer, stats) = file.finish()?;
 /// println!("{} packets, {} dropped", stats.written, stats.dropped);
@@ -32,7 +32,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 ///
-/// Dropped, it writes what waits, for five seconds at most; [`finish`](Self::finish) takes the time it takes.
+/// On drop it writes what is waiting, for five seconds at most; [`finish`](Self::finish) takes as long as
+/// needed.
 #[derive(Debug)]
 pub struct BackgroundWriter<S: PacketSink + Send + 'static> {
     shared: Arc<Shared>,
@@ -42,9 +43,9 @@ pub struct BackgroundWriter<S: PacketSink + Send + 'static> {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write, or the end has come.
+    /// Signals that there is something to write or that the writer was closed.
     work: Condvar,
-    /// The thread has ended.
+    /// Signals that the thread has ended.
     done: Condvar,
     max_bytes: usize,
 }
@@ -56,11 +57,11 @@ struct State {
     is_closed: bool,
     is_done: bool,
     stats: BackgroundStats,
-    /// The last thing that went wrong and was not told yet.
+    /// The latest error that has not been reported yet.
     error: Option<Error>,
 }
 
-/// What a writing thread came to.
+/// Counters of a [`BackgroundWriter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BackgroundStats {
@@ -68,9 +69,9 @@ pub struct BackgroundStats {
     pub taken: u64,
     /// Packets given to the sink.
     pub written: u64,
-    /// Packets dropped, as too much was waiting.
+    /// Packets dropped because too much was waiting.
     pub dropped: u64,
-    /// Times that the sink failed.
+    /// Number of failures of the sink.
     pub errors: u64,
 }
 
@@ -81,10 +82,10 @@ impl Shared {
 }
 
 impl<S: PacketSink + Send + 'static> BackgroundWriter<S> {
-    /// Starts a thread that writes to `sink`, with at most so many bytes waiting for it.
+    /// Starts a thread that writes to `sink`, with at most `max_bytes` bytes waiting for it.
     ///
     /// # Errors
-    /// [`Error::Os`] where there can be no thread.
+    /// [`Error::Os`] if the thread cannot be started.
     pub fn spawn(sink: S, max_bytes: usize) -> Result<Self> {
         let state = Mutex::new(State::default());
         let (work, done) = (Condvar::new(), Condvar::new());
@@ -100,12 +101,13 @@ impl<S: PacketSink + Send + 'static> BackgroundWriter<S> {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Hands a batch over, copied out of its ring if it is in one: whether it was taken. One that is not is dropped,
-    /// and counted.
+    /// Hands a batch over, copying it out of its ring if it is in one. Returns whether the batch was accepted;
+    /// otherwise it is dropped and counted.
     ///
     /// # Errors
-    /// What went wrong since the last call, once; the batch is handed over all the same. Where the thread has ended,
-    /// which it does only if the sink panics, that it has: the batch is dropped, and counted.
+    /// The latest error of the sink since the last call, reported once; the batch is handed over all the same.
+    /// If the thread has ended, which happens only if the sink panics, an error that says so; the batch is
+    /// dropped and counted.
     pub fn write(&mut self, batch: PacketBatch) -> Result<bool> {
         let mut state = self.shared.lock();
         if state.is_done {
@@ -128,15 +130,15 @@ impl<S: PacketSink + Send + 'static> BackgroundWriter<S> {
         state.error.take().map_or(Ok(is_taken), Err)
     }
 
-    /// What it came to so far.
+    /// Returns the counters so far.
     pub fn stats(&self) -> BackgroundStats {
         self.shared.lock().stats
     }
 
-    /// Waits until all is written, and gives the sink back.
+    /// Waits until everything is written, and returns the sink.
     ///
     /// # Errors
-    /// What went wrong last and was not told yet; the sink is dropped then.
+    /// The latest error that has not been reported yet; in this case the sink is dropped.
     pub fn finish(mut self) -> Result<(S, BackgroundStats)> {
         self.close();
         let Some(thread) = self.thread.take() else { unreachable!("it is joined once") };
@@ -155,13 +157,13 @@ impl<S: PacketSink + Send + 'static> BackgroundWriter<S> {
 }
 
 impl<S: PacketSink + Send + 'static> PacketSink for BackgroundWriter<S> {
-    /// Takes a packet; many together are better taken as a batch.
+    /// Accepts a packet; many packets are better written as a batch.
     fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
         self.write(PacketBatch::of_packets(&[*packet])).map(drop)
     }
 
     fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
-        // Not copied where it would be dropped.
+        // Do not copy a batch that would be dropped.
         let mut state = self.shared.lock();
         if state.bytes >= self.shared.max_bytes && !state.is_done {
             state.stats.dropped += batch.len() as u64;
@@ -186,7 +188,7 @@ impl<S: PacketSink + Send + 'static> Drop for BackgroundWriter<S> {
         while !state.is_done {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return; // it ends when the disk lets it
+                return; // the thread ends when the disk lets it
             }
             let waited = self.shared.done.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -196,7 +198,7 @@ impl<S: PacketSink + Send + 'static> Drop for BackgroundWriter<S> {
     }
 }
 
-/// Tells of the thread's end, also by a panic.
+/// Signals the end of the thread, even by a panic.
 struct Done<'a>(&'a Shared);
 
 impl Drop for Done<'_> {

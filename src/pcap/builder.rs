@@ -1,4 +1,4 @@
-//! How a capture file is to be written.
+//! Configuration of a capture file to be written.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,29 +12,29 @@ use crate::error::{FileError, Result};
 use crate::packet::LinkType;
 
 impl CaptureWriter {
-    /// Creates a pcapng file of one Ethernet interface.
+    /// Creates a pcapng file with one Ethernet interface.
     ///
     /// # Errors
-    /// As [`CaptureWriterBuilder::create`].
+    /// The errors of [`CaptureWriterBuilder::create`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().create(path)
     }
 
-    /// Goes on with a pcapng file; see [`CaptureWriterBuilder::append`].
+    /// Appends to a pcapng file; see [`CaptureWriterBuilder::append`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`CaptureWriterBuilder::append`].
     pub fn append(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().append(path)
     }
 
-    /// How it is to be written.
+    /// Returns a builder for a capture file.
     pub fn builder() -> CaptureWriterBuilder {
         CaptureWriterBuilder::default()
     }
 }
 
-/// How a capture file is written; from [`CaptureWriter::builder`].
+/// Configures how a capture file is written; from [`CaptureWriter::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `create`, `append` or `to`"]
 pub struct CaptureWriterBuilder {
@@ -60,52 +60,54 @@ impl Default for CaptureWriterBuilder {
 }
 
 impl CaptureWriterBuilder {
-    /// The format. Default pcapng.
+    /// Sets the file format. Default: pcapng.
     pub fn format(mut self, format: FileFormat) -> Self {
         self.format = format;
         self
     }
 
-    /// Adds an interface. The classic format has one; by default it is Ethernet, without a name.
+    /// Adds an interface. The classic format has exactly one; by default it is an Ethernet interface without a
+    /// name.
     pub fn interface(mut self, interface: FileInterface) -> Self {
         self.interfaces.push(interface);
         self
     }
 
-    /// A comment on the whole file; in pcapng only.
+    /// Sets a comment on the whole file; in pcapng only.
     pub fn comment(mut self, text: impl Into<String>) -> Self {
         self.about.comment = Some(text.into());
         self
     }
 
-    /// The machine it was captured on; in pcapng only.
+    /// Sets the description of the machine on which the packets were captured; in pcapng only.
     pub fn hardware(mut self, text: impl Into<String>) -> Self {
         self.about.hardware = Some(text.into());
         self
     }
 
-    /// The program that wrote it; in pcapng only. Default this crate and its version.
+    /// Sets the name of the program that wrote the file; in pcapng only. Default: this crate and its version.
     pub fn application(mut self, text: impl Into<String>) -> Self {
         self.about.application = Some(text.into());
         self
     }
 
-    /// Whether it is written of each packet which way it went, 12 bytes more; in pcapng only. Default true.
+    /// Sets whether the direction of each packet is written, which takes 12 bytes per packet; in pcapng only.
+    /// Default: true.
     pub fn directions(mut self, on: bool) -> Self {
         self.has_directions = on;
         self
     }
 
-    /// How it is compressed. Default not.
+    /// Sets the compression. Default: none.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
-    /// Creates a file, in place of one that is there.
+    /// Creates a file, replacing an existing one.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where it cannot be written.
+    /// [`Error::File`](crate::Error::File) if the file cannot be written.
     pub fn create(self, path: impl AsRef<Path>) -> Result<CaptureWriter> {
         let path = path.as_ref();
         let file = File::create(path).map_err(|error| FileError::io(0, error).of(path))?;
@@ -113,10 +115,10 @@ impl CaptureWriterBuilder {
         Ok(self.start(out, true, Some(path))?)
     }
 
-    /// Writes to anything; do not buffer it, the writer does.
+    /// Writes to any [`Write`]; do not buffer it, as the writer does that itself.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// As for [`create`](Self::create).
     pub fn to<W: Write>(self, out: W) -> Result<CaptureWriter<W>> {
         Ok(self.start(out, true, None)?)
     }

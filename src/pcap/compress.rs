@@ -1,4 +1,4 @@
-//! Compressed files, by the features `gzip` and `lz4`.
+//! Compressed files, with the features `gzip` and `lz4`.
 
 use std::fs::File;
 use std::io::{self, Chain, Cursor, Read, Write};
@@ -7,17 +7,17 @@ use std::io::{BufRead, BufReader};
 
 use crate::error::FileError;
 
-/// How a file is compressed.
+/// Compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not.
+    /// No compression.
     #[default]
     None,
-    /// As gzip does: smaller.
+    /// Gzip: smaller files.
     #[cfg(feature = "gzip")]
     Gzip,
-    /// In frames of lz4: faster.
+    /// LZ4 frames: faster.
     #[cfg(feature = "lz4")]
     Lz4,
 }
@@ -27,7 +27,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 #[cfg(feature = "lz4")]
 const LZ4: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 
-/// What it is the reader of, without the compression.
+/// Returns a reader of the decompressed data.
 pub(super) fn decompressed(
     mut reader: Box<dyn Read + Send>,
 ) -> Result<Box<dyn Read + Send>, FileError> {
@@ -53,7 +53,7 @@ pub(super) fn decompressed(
     Ok(Box::new(whole))
 }
 
-/// Frames of lz4, one behind the other: the decoder ends at the end of each.
+/// Consecutive LZ4 frames; the decoder itself stops at the end of each.
 #[cfg(feature = "lz4")]
 struct Frames<R: Read>(lz4_flex::frame::FrameDecoder<BufReader<R>>);
 
@@ -69,23 +69,24 @@ impl<R: Read> Read for Frames<R> {
     }
 }
 
-/// A file that is written, compressed or not.
+/// A file open for writing, compressed or not.
 ///
-/// A compressed one is a series of members (gzip) or frames (lz4), each ended by a flush: so what was flushed can be
-/// read, whatever becomes of the rest.
+/// A compressed file is a series of members (gzip) or frames (LZ4), each ended by a flush. Everything that was
+/// flushed can therefore be read, whatever happens to the rest.
 pub struct CaptureFile {
     compression: Compression,
     spill: Spill,
     encoder: Encoder,
 }
 
-/// What an encoder writes to: it takes all, so that an error of the file tears nothing that was encoded.
+/// Holds encoded bytes until the file accepts them, so that a file error does not lose part of the encoded
+/// data.
 struct Spill {
     file: File,
     waiting: Vec<u8>,
 }
 
-/// The member or frame under way; it encodes into memory.
+/// The current member or frame, encoded into memory.
 enum Encoder {
     None,
     #[cfg(feature = "gzip")]
@@ -108,7 +109,7 @@ impl Encoder {
         }
     }
 
-    /// Ends it: what it has not given away yet.
+    /// Ends the member or frame and returns its remaining bytes.
     fn finish(self) -> io::Result<Vec<u8>> {
         match self {
             Self::None => Ok(Vec::new()),
@@ -155,7 +156,8 @@ impl Write for CaptureFile {
                 self.spill.waiting.append(encoder.get_mut());
             }
         }
-        // What the file does not take now it takes with the next write, or the flush, which say so.
+        // Bytes that the file does not accept now are retried by the next write or flush, which report the
+        // error.
         let _ = self.spill.drain();
         Ok(bytes.len())
     }

@@ -1,4 +1,4 @@
-//! Headers and blocks, as bytes in the machine's order.
+//! Encoding of headers and blocks in the machine's byte order.
 
 use std::io::Write;
 
@@ -8,23 +8,23 @@ use super::layout::{
 };
 use crate::packet::{Packet, PacketDirection, Timestamp, VlanTag};
 
-/// What else to write of a packet; in pcapng only.
+/// Additional data to write with a packet; in pcapng only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PacketNote<'a> {
-    /// The number of the interface it is of, counted from 0. Default 0.
+    /// Index of the packet's interface, counted from 0. Default: 0.
     pub interface: u32,
     /// A comment.
     pub comment: Option<&'a str>,
-    /// A hash: the number of its algorithm, and its bytes (`epb_hash`: 2 is CRC32, 3 MD5, 4 SHA-1).
+    /// A hash: the number of its algorithm and its bytes (`epb_hash`: 2 is CRC32, 3 MD5, 4 SHA-1).
     pub hash: Option<(u8, &'a [u8])>,
 }
 
-/// The longest option.
+/// Maximum length of an option.
 const MAX_OPTION: usize = u16::MAX as usize;
-/// Bytes of an Ethernet frame before a tag.
+/// Length of the addresses of an Ethernet frame, which precede a tag.
 const ADDRESSES: usize = 12;
 
-/// A pcap file's header.
+/// Writes the header of a pcap file.
 pub(super) fn file_header(out: &mut Vec<u8>, format: FileFormat, interface: &FileInterface) {
     let magic = if format == FileFormat::PcapMicros { MICROSECONDS } else { NANOSECONDS };
     out.extend(magic.to_ne_bytes());
@@ -32,7 +32,7 @@ pub(super) fn file_header(out: &mut Vec<u8>, format: FileFormat, interface: &Fil
     words(out, &[0, 0, interface.kept_len(), interface.link_type.0.into()]);
 }
 
-/// What a file says of how it came to be.
+/// Descriptive texts of a section.
 #[derive(Debug, Clone, Default)]
 pub(super) struct About {
     pub(super) hardware: Option<String>,
@@ -41,12 +41,12 @@ pub(super) struct About {
     pub(super) comment: Option<String>,
 }
 
-/// A section's header.
+/// Writes a section header.
 pub(super) fn section(out: &mut Vec<u8>, about: &About) {
     framed(out, block::SECTION, |out| {
         words(out, &[BYTE_ORDER]);
         out.extend([1_u16, 0].map(u16::to_ne_bytes).as_flattened());
-        out.extend(u64::MAX.to_ne_bytes()); // of a length that is not known yet
+        out.extend(u64::MAX.to_ne_bytes()); // the length is not known yet
         let texts = [
             (option::COMMENT, &about.comment),
             (option::SECTION_HARDWARE, &about.hardware),
@@ -62,7 +62,7 @@ pub(super) fn section(out: &mut Vec<u8>, about: &About) {
     });
 }
 
-/// An interface's description.
+/// Writes the description of an interface.
 pub(super) fn interface(out: &mut Vec<u8>, interface: &FileInterface) {
     framed(out, block::INTERFACE, |out| {
         out.extend([interface.link_type.0, 0].map(u16::to_ne_bytes).as_flattened());
@@ -84,7 +84,7 @@ pub(super) fn interface(out: &mut Vec<u8>, interface: &FileInterface) {
     });
 }
 
-/// An interface's statistics, so far.
+/// Writes the statistics of an interface so far.
 pub(super) fn statistics(
     out: &mut Vec<u8>,
     interface: u32,
@@ -108,7 +108,7 @@ pub(super) fn statistics(
     });
 }
 
-/// Any block, with what is in it.
+/// Writes a block of any type with the given body.
 pub(super) fn raw(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
     framed(out, kind, |out| {
         out.extend_from_slice(body);
@@ -116,11 +116,11 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
     });
 }
 
-/// A packet's bytes as they were on the wire, cut to a length: with the tag that is beside them put back.
+/// The bytes of a packet as they were on the wire, limited to a length, with a stripped tag put back.
 pub(super) struct Bytes<'a> {
     head: &'a [u8],
     tag: [u8; VlanTag::LEN],
-    /// Bytes of the tag that are written.
+    /// Number of bytes of the tag that are written.
     tag_len: usize,
     tail: &'a [u8],
     pub(super) wire_len: u32,
@@ -135,7 +135,8 @@ impl<'a> Bytes<'a> {
             return Self { head, tag: [0; VlanTag::LEN], tag_len: 0, tail, wire_len };
         };
         let (head, tail) = data.split_at(data.len().min(ADDRESSES));
-        // A frame cut within its addresses has no place for the tag, which was on the wire all the same.
+        // A frame cut within its addresses has no place for the tag, but the tag was on the wire and counts in
+        // its length.
         let is_cut = head.len() < ADDRESSES;
         let head = &head[..head.len().min(most)];
         let left = most - head.len();
@@ -158,7 +159,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A packet of a pcap file.
+/// Writes a packet of a pcap file.
 #[inline]
 pub(super) fn record(out: &mut Vec<u8>, format: FileFormat, time: Timestamp, bytes: &Bytes<'_>) {
     let fraction = if format == FileFormat::PcapMicros { time.nanos / 1000 } else { time.nanos };
@@ -166,7 +167,7 @@ pub(super) fn record(out: &mut Vec<u8>, format: FileFormat, time: Timestamp, byt
     bytes.put(out);
 }
 
-/// A packet of a pcapng file.
+/// Writes a packet of a pcapng file.
 #[inline]
 pub(super) fn packet(
     out: &mut Vec<u8>,
@@ -197,7 +198,7 @@ pub(super) fn packet(
     });
 }
 
-/// Which way, and to whom.
+/// Returns the flags for the direction and the kind of receiver.
 fn flags(direction: Option<PacketDirection>) -> u32 {
     match direction {
         Some(PacketDirection::Outgoing) => 2,
@@ -209,7 +210,7 @@ fn flags(direction: Option<PacketDirection>) -> u32 {
     }
 }
 
-/// A block: its type, its length, what `body` puts, its length again.
+/// Writes a block: its type, its length, the output of `body`, and its length again.
 #[inline]
 fn framed(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
@@ -220,13 +221,13 @@ fn framed(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     words(out, &[len]);
 }
 
-/// An option of text; what is longer than one can be is cut.
+/// Writes a text option, truncated to the maximum length of an option.
 fn put_text(out: &mut Vec<u8>, code: u16, text: &str) {
     let most = (0..=text.len().min(MAX_OPTION)).rev().find(|end| text.is_char_boundary(*end));
     put(out, code, &text.as_bytes()[..most.unwrap_or(0)]);
 }
 
-/// An option; what is longer than one can be is cut.
+/// Writes an option, truncated to the maximum length of an option.
 fn put(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     let value = &value[..value.len().min(MAX_OPTION)];
     out.extend([code, value.len() as u16].map(u16::to_ne_bytes).as_flattened());
@@ -234,7 +235,7 @@ fn put(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     pad(out, value.len());
 }
 
-/// Behind so many bytes.
+/// Pads `len` bytes to a multiple of four.
 #[inline]
 fn pad(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
@@ -251,7 +252,8 @@ fn halves(double: u64) -> [u32; 2] {
     [(double >> 32) as u32, double as u32]
 }
 
-/// Writes as much as is taken; what was not stays. Each call goes on where the one before stopped.
+/// Writes as much as `to` accepts; the rest stays in the buffer. The next call continues where this one
+/// stopped.
 pub(super) fn drain(buffer: &mut Vec<u8>, to: &mut impl Write) -> std::io::Result<()> {
     let mut written = 0;
     let outcome = loop {

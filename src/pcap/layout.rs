@@ -1,27 +1,28 @@
-//! What the formats consist of (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
+//! Constants and types of the file formats (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
 
 use crate::packet::LinkType;
 use crate::stats::CaptureStats;
 
-/// The longest packet or block that is read: what is longer is taken for damage.
+/// The longest packet or block that is read; anything longer is treated as damage.
 pub(super) const MAX_BLOCK: u32 = 16 << 20;
 
-/// The most bytes of a packet that other readers take (`MAXIMUM_SNAPLEN`, libpcap).
+/// Maximum number of bytes per packet that other readers accept (`MAXIMUM_SNAPLEN` of libpcap).
 pub const MAX_SNAP_LEN: u32 = 262_144;
 
 /// The first word of a pcap file, in the byte order of its writer.
 pub(super) const MICROSECONDS: u32 = 0xa1b2_c3d4;
 pub(super) const NANOSECONDS: u32 = 0xa1b2_3c4d;
-/// The same with 8 bytes more in each packet's header, from some Linux distributions of the nineties.
+/// Like [`MICROSECONDS`], with 8 more bytes in each packet's header; written by some Linux distributions of the
+/// nineties.
 pub(super) const MODIFIED: u32 = 0xa1b2_cd34;
 pub(super) const FILE_HEADER: usize = 24;
 pub(super) const RECORD_HEADER: usize = 16;
 pub(super) const MODIFIED_HEADER: usize = 24;
 
-/// In a section header, in the byte order of its writer.
+/// The byte-order magic of a section header, in the byte order of its writer.
 pub(super) const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 
-/// Types of blocks.
+/// Block types.
 pub(super) mod block {
     pub(in crate::pcap) const INTERFACE: u32 = 1;
     pub(in crate::pcap) const OLD_PACKET: u32 = 2;
@@ -31,7 +32,7 @@ pub(super) mod block {
     pub(in crate::pcap) const SECTION: u32 = 0x0a0d_0d0a;
 }
 
-/// Codes of options.
+/// Option codes.
 pub(super) mod option {
     pub(in crate::pcap) const END: u16 = 0;
     pub(in crate::pcap) const COMMENT: u16 = 1;
@@ -50,7 +51,7 @@ pub(super) mod option {
     pub(in crate::pcap) const STATISTICS_FILTERED: u16 = 6;
 }
 
-/// How a file is written.
+/// Format of a capture file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum FileFormat {
@@ -59,7 +60,7 @@ pub enum FileFormat {
     Pcapng,
     /// The classic format, with nanoseconds.
     PcapNanos,
-    /// The classic format, with microseconds: what every tool reads.
+    /// The classic format, with microseconds, which every tool reads.
     PcapMicros,
 }
 
@@ -67,54 +68,54 @@ pub enum FileFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileInterface {
-    /// Its kind of link, by the number that files have for it.
+    /// The link type, by its number in capture files.
     pub link_type: LinkType,
-    /// The most bytes of a packet that were kept; 0 in a file without a bound. A writer given 0 keeps
-    /// [`MAX_SNAP_LEN`] bytes and records that in the file: libpcap, and so tcpdump and Wireshark, refuse a longer packet and
-    /// everything after it.
+    /// Maximum number of bytes kept per packet; 0 in a file without a limit. A writer given 0 keeps
+    /// [`MAX_SNAP_LEN`] bytes and records that in the file: libpcap, and therefore tcpdump and Wireshark,
+    /// reject a longer packet and everything after it.
     pub snap_len: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: Option<String>,
-    /// What it is.
+    /// Description of the interface.
     pub description: Option<String>,
-    /// The filter that packets had to pass, as text.
+    /// Text of the filter that packets had to pass.
     pub filter: Option<String>,
-    /// Its last statistics, of those that were read so far.
+    /// The latest statistics of the interface read so far.
     pub statistics: InterfaceStatistics,
 }
 
 impl FileInterface {
-    /// An interface of this kind.
+    /// Creates an interface of the given link type.
     pub fn new(link_type: LinkType) -> Self {
         let statistics = InterfaceStatistics::default();
         Self { link_type, snap_len: 0, name: None, description: None, filter: None, statistics }
     }
 
-    /// The most bytes of a packet that a writer keeps.
+    /// Returns the maximum number of bytes per packet that a writer keeps.
     pub(super) fn kept_len(&self) -> u32 {
         if self.snap_len == 0 { MAX_SNAP_LEN } else { self.snap_len }
     }
 
-    /// Ethernet, under a name.
+    /// Creates an Ethernet interface with a name.
     pub fn ethernet(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::new(LinkType::ETHERNET) }
     }
 }
 
-/// What an interface counted; `None` where the file does not say.
+/// Counters of an interface; `None` if the file does not have the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct InterfaceStatistics {
-    /// Packets it received.
+    /// Packets received by the interface.
     pub received: Option<u64>,
-    /// Packets it dropped for want of room.
+    /// Packets dropped for lack of room.
     pub dropped: Option<u64>,
     /// Packets that passed the filter.
     pub accepted: Option<u64>,
 }
 
 impl From<CaptureStats> for InterfaceStatistics {
-    /// What passed the filter is all that a socket counts.
+    /// Converts socket statistics. A socket counts only packets that passed its filter.
     fn from(stats: CaptureStats) -> Self {
         let (received, dropped) = (Some(stats.packets), Some(stats.drops));
         Self { received, dropped, accepted: Some(stats.packets - stats.drops.min(stats.packets)) }

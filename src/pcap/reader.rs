@@ -1,4 +1,4 @@
-//! Reading capture files, a record at a time, with bounded memory.
+//! Reading of capture files, one record at a time, with bounded memory.
 
 mod buffer;
 mod classic;
@@ -34,8 +34,9 @@ use crate::packet::{
 /// # Ok::<(), ringtap::Error>(())
 /// ```
 ///
-/// Memory is bounded: it holds one packet or block, of 16 MiB at most, and up to 65,536 descriptions of interfaces. Times
-/// are those of [`Timestamp`], up to the year 2106: what is later is the last of them.
+/// Memory is bounded: the reader holds one packet or block of at most 16 MiB, and up to 65,536 interface
+/// descriptions. Times are limited to the range of [`Timestamp`], which ends in the year 2106; later times
+/// become the last one.
 pub struct CaptureReader {
     buffer: Buffer,
     form: Form,
@@ -49,7 +50,7 @@ enum Form {
     Pcapng(Pcapng),
 }
 
-/// What was found, in bytes of the buffer.
+/// An item found in the file, as ranges of the buffer.
 enum Found {
     Packet(FoundPacket),
     Interface(usize),
@@ -58,7 +59,7 @@ enum Found {
     Other { kind: u32, body: Range<usize> },
 }
 
-/// A packet, as above.
+/// A packet, as ranges of the buffer.
 struct FoundPacket {
     data: Range<usize>,
     meta: PacketMeta,
@@ -67,7 +68,7 @@ struct FoundPacket {
     comment: Option<Range<usize>>,
 }
 
-/// A packet of a file.
+/// A packet read from a file.
 #[derive(Debug, Clone)]
 pub struct Record<'a> {
     packet: Packet<'a>,
@@ -77,53 +78,53 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The packet. Its [`interface_index`](Packet::interface_index) is [`interface`](Self::interface).
+    /// Returns the packet. Its [`interface_index`](Packet::interface_index) is [`interface`](Self::interface).
     pub fn packet(&self) -> Packet<'a> {
         self.packet
     }
 
-    /// Which of [`CaptureReader::interfaces`] it is of.
+    /// Returns the packet's index in [`CaptureReader::interfaces`].
     pub fn interface(&self) -> usize {
         self.interface
     }
 
-    /// Whether the file has its time: a simple packet's is 0.
+    /// Returns whether the file has a timestamp for the packet. The timestamp of a simple packet is 0.
     pub fn has_time(&self) -> bool {
         self.has_time
     }
 
-    /// The (first) comment on it.
+    /// Returns the first comment on the packet.
     pub fn comment(&self) -> Option<std::borrow::Cow<'a, str>> {
         self.comment.map(String::from_utf8_lossy)
     }
 }
 
-/// What a file consists of.
+/// A block of a capture file.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum FileBlock<'a> {
     /// A packet.
     Packet(Record<'a>),
-    /// The description of an interface, by its place in [`CaptureReader::interfaces`].
+    /// The description of an interface, by its index in [`CaptureReader::interfaces`].
     Interface(usize),
-    /// Statistics of an interface, which now are [`FileInterface::statistics`].
+    /// New statistics of an interface, by its index; they are stored in [`FileInterface::statistics`].
     Statistics(usize),
-    /// A new section: what it describes its packets are of.
+    /// A new section; the packets after it belong to the interfaces that it describes.
     Section,
-    /// Something else, such as names of hosts (type 4) or keys (type 10): its type, and what is in it.
+    /// Any other block, such as host names (type 4) or keys (type 10).
     Other {
-        /// The block's type.
+        /// Type of the block.
         kind: u32,
-        /// What is between its lengths.
+        /// Contents of the block, between its two length fields.
         body: &'a [u8],
     },
 }
 
 impl CaptureReader {
-    /// Opens a file; with the features `gzip` and `lz4`, a compressed one too.
+    /// Opens a file, which may be compressed if the features `gzip` and `lz4` are enabled.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where it cannot be opened or is no capture file.
+    /// [`Error::File`](crate::Error::File) if the file cannot be opened or is not a capture file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|error| FileError::io(0, error).of(path))?;
@@ -132,15 +133,15 @@ impl CaptureReader {
         Ok(reader)
     }
 
-    /// Reads from anything, which it buffers itself.
+    /// Reads from any [`Read`], buffering it internally.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As for [`open`](Self::open).
     pub fn from_reader(reader: impl Read + Send + 'static) -> Result<Self> {
         Ok(Self::start(reader)?)
     }
 
-    /// Opens a file that is to be appended to: what is compressed cannot be.
+    /// Opens a file for appending, without decompression: a compressed file cannot be appended to.
     pub(super) fn plain(file: File, path: &Path) -> Result<Self> {
         let mut reader = Self::on(Buffer::new(Box::new(file))).map_err(|error| error.of(path))?;
         reader.path = Some(path.to_owned());
@@ -179,10 +180,11 @@ impl CaptureReader {
         Ok(Self { buffer, form, interfaces, path, is_over })
     }
 
-    /// The next packet; `None` at the end.
+    /// Returns the next packet, or `None` at the end of the file.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) with the place and what is wrong there; after that, nothing more comes.
+    /// [`Error::File`](crate::Error::File) with the offset and the kind of damage; after an error, nothing more
+    /// is returned.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
         loop {
             match self.advance()? {
@@ -193,11 +195,11 @@ impl CaptureReader {
         }
     }
 
-    /// The next block of whatever kind; `None` at the end. A pcap file is a description of its interface, which has
-    /// been read already, and packets.
+    /// Returns the next block of any type, or `None` at the end of the file. A pcap file consists of packets
+    /// only: the description of its interface has been read already.
     ///
     /// # Errors
-    /// As [`next_record`](Self::next_record).
+    /// As for [`next_record`](Self::next_record).
     pub fn next_block(&mut self) -> Result<Option<FileBlock<'_>>> {
         let Some(found) = self.advance()? else { return Ok(None) };
         Ok(Some(match found {
@@ -211,12 +213,13 @@ impl CaptureReader {
         }))
     }
 
-    /// The interfaces described so far, of all sections: in pcapng more may come between packets.
+    /// Returns the interfaces described so far, of all sections. In pcapng, further descriptions may follow
+    /// between packets.
     pub fn interfaces(&self) -> &[FileInterface] {
         &self.interfaces
     }
 
-    /// How the file is written.
+    /// Returns the format of the file.
     pub fn format(&self) -> FileFormat {
         match &self.form {
             Form::Classic(classic) => classic.format(),
@@ -224,12 +227,12 @@ impl CaptureReader {
         }
     }
 
-    /// Where in the file the next block or packet begins, in bytes.
+    /// Returns the offset of the next block or packet in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.buffer.next_offset()
     }
 
-    /// Whether packets that are written as we do may stand behind those that are there.
+    /// Returns whether packets in the layout of our writer may follow those in the file.
     pub(super) fn is_plain(&self) -> bool {
         match &self.form {
             Form::Classic(classic) => classic.is_plain(),
@@ -237,12 +240,12 @@ impl CaptureReader {
         }
     }
 
-    /// Whether the file is known to have ended.
+    /// Returns whether the end of the file has been reached.
     pub(super) fn is_at_end(&self) -> bool {
         self.is_over
     }
 
-    /// Whether the next block or packet is at hand, so that reading it does not wait.
+    /// Returns whether the next block or packet is buffered, so that reading it does not wait.
     pub(super) fn is_at_hand(&self) -> bool {
         let rest = self.buffer.rest();
         let len = match &self.form {
@@ -287,7 +290,7 @@ impl fmt::Debug for CaptureReader {
     }
 }
 
-/// Whether the first word of a section says that its byte order is not ours; `None` where it is neither.
+/// Returns whether the byte-order magic of a section is swapped, or `None` if it is neither.
 fn is_swapped(word: u32) -> Option<bool> {
     match word {
         BYTE_ORDER => Some(false),
@@ -296,7 +299,7 @@ fn is_swapped(word: u32) -> Option<bool> {
     }
 }
 
-/// What a file knows of a packet.
+/// Builds the metadata of a packet from the contents of the file.
 fn meta(
     data: &[u8],
     wire_len: u32,

@@ -1,4 +1,4 @@
-//! A series of files.
+//! Writing to a series of files.
 
 mod names;
 
@@ -16,10 +16,11 @@ use super::writer::CaptureWriter;
 use crate::error::{FileError, FileFault, Result};
 use crate::packet::Packet;
 
-/// How long to wait before a file is tried again, where the last try failed.
+/// How long to wait before writing is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Writes packets to a series of files: a new one when the last is large, old or full enough, and the oldest removed.
+/// Writes packets to a series of files. A new file is begun when the current one is large, old or full enough,
+/// and the oldest files are removed.
 ///
 /// ```no_run
 /// use ringtap::pcap::{PacketSink, RotatingWriter};
@@ -38,33 +39,34 @@ const RETRY: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 ///
-/// Each file is complete: it is closed before the next one is opened, and a packet is in one of them. When the process
-/// is killed, at most what was not [flushed](PacketSink::flush) is lost, some 256 KiB; the last file may end inside of
-/// a packet, which readers say behind the whole ones. Where the disk is full, packets are dropped and counted
-/// ([`RotationStats::lost`]), the file ends with its last whole one, and another is begun once there is room.
+/// Each file is complete: it is closed before the next one is opened, and no packet is split between files. If
+/// the process is killed, at most the data that was not [flushed](PacketSink::flush) is lost, some 256 KiB; the
+/// last file may then end inside a packet, which readers report after the complete packets. If the disk is
+/// full, packets are dropped and counted ([`RotationStats::lost`]), the file ends with its last complete
+/// packet, and another file is begun once there is room.
 #[derive(Debug)]
 pub struct RotatingWriter {
     options: RotatingWriterBuilder,
     names: Names,
     current: Option<Current>,
-    /// No try before then.
+    /// No attempt is made before this time.
     wait_until: Option<Instant>,
     statistics: Option<InterfaceStatistics>,
     stats: RotationStats,
 }
 
-/// The file that is written.
+/// The file being written.
 #[derive(Debug)]
 struct Current {
     writer: CaptureWriter<Counted>,
     path: PathBuf,
     began: Instant,
-    /// Packets in it, and those of them that are in it for sure.
+    /// Packets given to the writer, and the number of them known to be in the file.
     packets: u64,
     flushed: u64,
 }
 
-/// A file, and how long it is with whole packets only.
+/// A file, and its length up to the last complete write.
 #[derive(Debug)]
 struct Counted {
     file: File,
@@ -73,7 +75,7 @@ struct Counted {
 
 impl Write for Counted {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // All or nothing: what a full disk has taken of it is cut off again.
+        // All or nothing: a partial write, as on a full disk, is cut off again.
         match self.file.write_all(bytes) {
             Ok(()) => {
                 self.whole += bytes.len() as u64;
@@ -92,23 +94,23 @@ impl Write for Counted {
     }
 }
 
-/// What a series of files came to.
+/// Counters of a [`RotatingWriter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RotationStats {
-    /// Packets taken.
+    /// Packets accepted.
     pub packets: u64,
-    /// Packets that are in no file, since writing failed.
+    /// Packets that are in no file because writing failed.
     pub lost: u64,
     /// Files begun.
     pub files: u64,
-    /// Files removed, being the oldest.
+    /// Oldest files removed.
     pub removed: u64,
-    /// Times that something failed.
+    /// Number of failures.
     pub errors: u64,
 }
 
-/// How a series of files is written; from [`RotatingWriter::builder`].
+/// Configures a series of files; from [`RotatingWriter::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RotatingWriterBuilder {
@@ -123,50 +125,51 @@ pub struct RotatingWriterBuilder {
 }
 
 impl RotatingWriterBuilder {
-    /// The format, interfaces and texts of each file; its compression does not count.
+    /// Sets the format, interfaces and texts of each file. The compression setting is ignored.
     pub fn file(mut self, file: CaptureWriterBuilder) -> Self {
         self.file = file;
         self
     }
 
-    /// The size at which a file is closed, within one packet. Default 100 MiB.
+    /// Sets the size at which a file is closed; a file may exceed it by one packet. Default: 100 MiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// The age at which a file is closed. Checked with each packet; a
-    /// [`BackgroundWriter`](super::BackgroundWriter), or a tap on a reactor, also closes it on time if no packet arrives
-    /// ([`PacketSink::tick`]). No limit by default.
+    /// Sets the age at which a file is closed. The age is checked with each packet; a
+    /// [`BackgroundWriter`](super::BackgroundWriter), or a tap on a reactor, also closes the file on time if no
+    /// packet arrives ([`PacketSink::tick`]). No limit by default.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
     }
 
-    /// How many packets a file has at most. Default any number.
+    /// Sets the maximum number of packets per file. No limit by default.
     pub fn max_packets(mut self, packets: u64) -> Self {
         self.max_packets = packets;
         self
     }
 
-    /// How many files there are at most, the one being written included: the oldest is removed. Default any number.
+    /// Sets the maximum number of files, including the one being written; the oldest is removed. No limit by
+    /// default.
     pub fn keep_files(mut self, files: usize) -> Self {
         self.keep_files = Some(files.max(1));
         self
     }
 
-    /// How many bytes all files have together at most, the one being written counted as large as it may become: the
-    /// oldest are removed before it is begun. Default any number.
+    /// Sets the maximum total size of all files, in bytes. The file being written counts with its maximum size,
+    /// and the oldest files are removed before it is begun. No limit by default.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = Some(bytes);
         self
     }
 
-    /// Opens the first file. Files of the same prefix that are there, from an earlier run, count as the oldest.
+    /// Opens the first file. Existing files with the same prefix, from an earlier run, count as the oldest.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where the directory cannot be read, the file not written, or the prefix is
-    /// no beginning of a file's name.
+    /// [`Error::File`](crate::Error::File) if the directory cannot be read, the file cannot be written, or the
+    /// prefix is not valid as the beginning of a file name.
     pub fn build(self) -> Result<RotatingWriter> {
         if self.prefix.is_empty() || self.prefix.contains(['/', '\0']) {
             let error = std::io::Error::new(ErrorKind::InvalidInput, "a prefix without `/`");
@@ -187,8 +190,8 @@ impl RotatingWriterBuilder {
 }
 
 impl RotatingWriter {
-    /// Files in `directory` whose names begin with `prefix`, go on with a number that counts up and the time, and end
-    /// with `.pcapng` or `.pcap`: `eth0_00001_20260131T235959.pcapng`.
+    /// Returns a builder for a series of files in `directory`. Each name consists of `prefix`, an increasing
+    /// number, the time, and `.pcapng` or `.pcap`: `eth0_00001_20260131T235959.pcapng`.
     pub fn builder(
         directory: impl Into<PathBuf>,
         prefix: impl Into<String>,
@@ -205,15 +208,15 @@ impl RotatingWriter {
         }
     }
 
-    /// Writes a packet, and what else is to be said of it.
+    /// Writes a packet with additional data.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where writing failed. It is reported once, and tried again after a second;
-    /// meanwhile packets are dropped and counted.
+    /// [`Error::File`](crate::Error::File) if writing fails. A failure is reported once, and writing is tried
+    /// again after a second; meanwhile packets are dropped and counted.
     pub fn write_with(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
         let interfaces = self.options.file.interfaces.len().max(1);
         if note.interface as usize >= interfaces {
-            // The caller's mistake, and no fault of the file.
+            // This is the caller's mistake, not a fault of the file.
             return Err(FileError::new(0, FileFault::NoInterface { id: note.interface }).into());
         }
         self.stats.packets += 1;
@@ -229,25 +232,26 @@ impl RotatingWriter {
         self.put(packet, note).inspect_err(|_| self.failed())
     }
 
-    /// Closes the file and begins the next.
+    /// Closes the file and begins the next one.
     ///
     /// # Errors
-    /// As [`write_with`](Self::write_with).
+    /// As for [`write_with`](Self::write_with).
     pub fn rotate(&mut self) -> Result<()> {
         self.close().and_then(|()| self.open()).inspect_err(|_| self.failed())
     }
 
-    /// What each file says at its end of its first interface, from now on: totals of the whole capture.
+    /// Sets the statistics written for the first interface at the end of each file from now on. They are totals
+    /// of the whole capture.
     pub fn set_statistics(&mut self, statistics: InterfaceStatistics) {
         self.statistics = Some(statistics);
     }
 
-    /// The file that is being written.
+    /// Returns the path of the file being written.
     pub fn path(&self) -> Option<&Path> {
         self.current.as_ref().map(|current| &*current.path)
     }
 
-    /// What it came to so far.
+    /// Returns the counters so far.
     pub fn stats(&self) -> RotationStats {
         self.stats
     }
@@ -255,7 +259,7 @@ impl RotatingWriter {
     /// Closes the last file.
     ///
     /// # Errors
-    /// As [`write_with`](Self::write_with).
+    /// As for [`write_with`](Self::write_with).
     pub fn finish(mut self) -> Result<RotationStats> {
         self.close()?;
         Ok(self.stats)
@@ -272,7 +276,7 @@ impl RotatingWriter {
         Ok(())
     }
 
-    /// Begins the next file if it is time to.
+    /// Begins the next file if it is due.
     fn turn(&mut self) -> Result<()> {
         let options = &self.options;
         let is_done = self.current.as_ref().is_none_or(|current| {
@@ -284,7 +288,7 @@ impl RotatingWriter {
         if is_done { self.close().and_then(|()| self.open()) } else { Ok(()) }
     }
 
-    /// After a failure: what waited is lost, and the file ends with what is in it.
+    /// Handles a failure: buffered packets are lost, and the file ends with what it has.
     fn failed(&mut self) {
         self.stats.errors += 1;
         self.wait_until = Some(Instant::now() + RETRY);
@@ -311,7 +315,7 @@ impl RotatingWriter {
     }
 
     fn open(&mut self) -> Result<()> {
-        // First, so that a full disk has room again.
+        // Remove old files first, so that a full disk has room again.
         let (files, bytes) = (self.options.keep_files, self.options.keep_bytes);
         let room = bytes.map(|most| most.saturating_sub(self.options.max_bytes));
         let (removed, failed) = self.names.keep(files.map(|files| files - 1), room);
@@ -321,7 +325,7 @@ impl RotatingWriter {
         let out = Counted { file, whole: 0 };
         let options = self.options.file.clone();
         let writer = options.start(out, true, Some(&path)).inspect_err(|_| {
-            let _ = fs::remove_file(&path); // of no use without its header
+            let _ = fs::remove_file(&path); // useless without its header
         })?;
         let (began, packets, flushed) = (Instant::now(), 0, 0);
         self.current = Some(Current { writer, path, began, packets, flushed });
@@ -330,7 +334,7 @@ impl RotatingWriter {
         Ok(())
     }
 
-    /// A file of the next number that nobody else has taken: another process may write the same series.
+    /// Creates the file with the next number not yet taken: another process may write the same series.
     fn create(&mut self) -> Result<(File, PathBuf)> {
         const TRIES: usize = 1000;
         let mut tries = 0;
@@ -348,7 +352,7 @@ impl RotatingWriter {
 }
 
 impl Current {
-    /// When its time is up.
+    /// Returns when the file reaches its age limit.
     fn due(&self, options: &RotatingWriterBuilder) -> Option<Instant> {
         self.began.checked_add(options.max_time?)
     }
@@ -360,7 +364,7 @@ impl PacketSink for RotatingWriter {
         current.due(&self.options)
     }
 
-    /// Closes a file whose time is up; the next packet begins another.
+    /// Closes a file that has reached its age limit; the next packet begins another.
     fn tick(&mut self) -> Result<()> {
         match self.next_due() {
             Some(due) if due <= Instant::now() => self.close().inspect_err(|_| self.failed()),

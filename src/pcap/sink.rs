@@ -1,4 +1,4 @@
-//! What takes packets to be kept.
+//! The trait of packet writers.
 
 use std::io::Write;
 use std::time::Instant;
@@ -8,21 +8,22 @@ use crate::error::Result;
 use crate::packet::Packet;
 use crate::ring::batch::PacketBatch;
 
-/// What packets are written to: a file, a series of files, a thread that writes.
+/// A destination for packets: a file, a series of files, or a thread that writes.
 ///
-/// What is given is taken, also where an error is returned: it is written later, or counted as dropped. It is not to be
-/// given again.
+/// A sink accepts everything it is given, even if it returns an error: the packets are written later, or
+/// counted as dropped. They must not be passed in again.
 pub trait PacketSink {
-    /// Takes a packet.
+    /// Accepts a packet.
     ///
     /// # Errors
-    /// Where it cannot.
+    /// Fails if the sink cannot write.
     fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()>;
 
-    /// Takes the packets of a batch.
+    /// Accepts the packets of a batch.
     ///
     /// # Errors
-    /// As [`write_packet`](Self::write_packet), of the first that failed; the others are tried all the same.
+    /// As for [`write_packet`](Self::write_packet): the error of the first packet that failed. The others are
+    /// still written.
     fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
         let mut outcome = Ok(());
         for packet in batch {
@@ -31,10 +32,10 @@ pub trait PacketSink {
         outcome
     }
 
-    /// Has what was taken written.
+    /// Writes everything accepted so far.
     ///
     /// # Errors
-    /// Where that fails.
+    /// Fails if the data cannot be written.
     fn flush(&mut self) -> Result<()>;
 
     /// Returns when [`tick`](Self::tick) is due next even if no packet arrives, such as when a file reaches its age limit;
@@ -43,11 +44,12 @@ pub trait PacketSink {
         None
     }
 
-    /// Does what is due. A [`BackgroundWriter`](super::BackgroundWriter)'s thread and a
-    /// [`PcapTap`](super::PcapTap) on a reactor call it when it is due; call it yourself if you write to a sink directly.
+    /// Performs the work that is due. The thread of a [`BackgroundWriter`](super::BackgroundWriter) and a
+    /// [`PcapTap`](super::PcapTap) on a reactor call it when it is due; call it yourself if you write to a sink
+    /// directly.
     ///
     /// # Errors
-    /// Where that fails.
+    /// Fails if the work that is due fails.
     fn tick(&mut self) -> Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A capture file as a stream of batches, at its own pace or as fast as it goes.
+//! A capture file as a stream of batches, at the recorded pace or as fast as possible.
 
 use std::fmt;
 use std::io::Read;
@@ -17,27 +17,29 @@ use crate::ring::batch::PacketBatch;
 use crate::ring::batch_builder::BatchBuilder;
 use crate::time::{self, Sleep};
 
-/// The most packets a batch has, and bytes.
+/// Limits of a batch, in packets and bytes.
 const MAX_PACKETS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
-/// Packets of a recording that come within so much time come together.
+/// Packets of a recording that are due within this time share a batch.
 const TOGETHER: Duration = Duration::from_millis(1);
-/// Packets are out of order by less than this, in nanoseconds; a step back by more is one of the clock.
+/// Largest disorder of packets, in nanoseconds; a larger step back means that the clock was set.
 const STEP: u64 = 1_000_000_000;
 
-/// How fast a recording is played.
+/// Speed at which a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Speed {
-    /// As fast as it can be read.
+    /// As fast as the file can be read.
     #[default]
     Fastest,
-    /// As it was recorded, so many times as fast: 1.0 as it was, 2.0 in half the time; not above 0 it is an error. A
-    /// step of the clock into the past is none.
+    /// The recorded speed times a factor: 1.0 keeps it, 2.0 takes half the time. A factor that is not above 0
+    /// is an error. A step of the recorded clock into the past is not an error; playback continues without a
+    /// delay.
     Recorded(f64),
 }
 
-/// Plays a capture file: the same batches as a capture delivers, so that whatever is made for these works on files.
+/// Plays a capture file as the batches that a capture would deliver, so that any code for batches also works on
+/// files.
 ///
 /// ```no_run
 /// use ringtap::pcap::PcapSource;
@@ -50,8 +52,8 @@ pub enum Speed {
 /// # Ok::<(), ringtap::Error>(())
 /// ```
 ///
-/// As a stream it waits by this crate's timers, which take a reactor; as fast as it goes it needs none. Reading itself is
-/// not async: from a pipe it may hold up its thread until there is a packet.
+/// As a stream it waits with this crate's timers, which need a reactor; at [`Speed::Fastest`] it needs none.
+/// Reading itself is not async: reading from a pipe may block the thread until a packet arrives.
 pub struct PcapSource {
     reader: CaptureReader,
     path: Option<PathBuf>,
@@ -61,23 +63,23 @@ pub struct PcapSource {
     sequence: u64,
     /// A batch that was read, and when it is due.
     next: Option<(PacketBatch, Option<Instant>)>,
-    /// What was read beyond a batch.
+    /// A packet that was read but belongs to the next batch.
     carried: Option<(OwnedPacket, Option<Instant>)>,
-    /// What is wrong behind it.
+    /// The error that follows the packets read so far.
     fault: Option<Error>,
     clock: Option<Playing>,
     sleep: Option<Sleep>,
-    /// Whether there was any: a file without is played once.
+    /// Whether any packet was read: a file without packets is played only once.
     has_packets: bool,
 }
 
-/// When packets are due.
+/// The clock that determines when packets are due.
 #[derive(Debug, Clone, Copy)]
 struct Playing {
     began: Instant,
     /// Nanoseconds of recording since then, up to the latest packet.
     at: u64,
-    /// That packet's time; `None` where another round begins.
+    /// The time of that packet; `None` at the beginning of another round.
     latest: Option<Timestamp>,
 }
 
@@ -85,7 +87,7 @@ impl PcapSource {
     /// Opens a file.
     ///
     /// # Errors
-    /// As [`CaptureReader::open`].
+    /// The errors of [`CaptureReader::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut source = Self::on(CaptureReader::open(path)?);
@@ -93,10 +95,10 @@ impl PcapSource {
         Ok(source)
     }
 
-    /// Plays what a reader delivers.
+    /// Plays a capture file from any [`Read`].
     ///
     /// # Errors
-    /// As [`CaptureReader::from_reader`].
+    /// The errors of [`CaptureReader::from_reader`].
     pub fn from_reader(reader: impl Read + Send + 'static) -> Result<Self> {
         Ok(Self::on(CaptureReader::from_reader(reader)?))
     }
@@ -118,37 +120,39 @@ impl PcapSource {
         }
     }
 
-    /// How fast. Default as fast as it goes.
+    /// Sets the speed. Default: as fast as possible.
     #[must_use]
     pub fn speed(mut self, speed: Speed) -> Self {
         self.speed = speed;
         self
     }
 
-    /// How often it is played, one after the other; a reader once only. Default once.
+    /// Sets how often the file is played in succession; a source from a reader is played only once. Default:
+    /// once.
     #[must_use]
     pub fn rounds(mut self, rounds: u64) -> Self {
         self.rounds = rounds.max(1);
         self
     }
 
-    /// The most packets that are played, in all rounds together. Default all.
+    /// Sets the maximum number of packets played in all rounds together. No limit by default.
     #[must_use]
     pub fn limit(mut self, packets: u64) -> Self {
         self.left = packets;
         self
     }
 
-    /// The file's interfaces, as far as it was read; a packet's is
+    /// Returns the file's interfaces, as far as the file has been read. The index of a packet's interface is
     /// [`interface_index`](crate::Packet::interface_index), counted from 0.
     pub fn interfaces(&self) -> &[FileInterface] {
         self.reader.interfaces()
     }
 
-    /// The next batch, when it is due; `None` at the end.
+    /// Waits until the next batch is due and returns it, or `None` at the end.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where the file is damaged, behind the packets before; after that, the end.
+    /// [`Error::File`](crate::Error::File) if the file is damaged, after the packets before the damage; nothing
+    /// follows the error.
     pub fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
         let Some(due) = self.load()? else { return Ok(None) };
         if let Some(due) = due {
@@ -158,12 +162,12 @@ impl PcapSource {
         Ok(self.next.take().map(|(batch, _)| batch))
     }
 
-    /// The batches, one after the other.
+    /// Returns an iterator over the batches.
     pub fn batches(&mut self) -> impl Iterator<Item = Result<PacketBatch>> + '_ {
         std::iter::from_fn(|| self.next_batch().transpose())
     }
 
-    /// Has the next batch at hand: when it is due; `None` at the end.
+    /// Loads the next batch and returns when it is due, or `None` at the end.
     fn load(&mut self) -> Result<Option<Option<Instant>>> {
         if self.next.is_none() {
             self.next = self.read()?;
@@ -171,7 +175,7 @@ impl PcapSource {
         Ok(self.next.as_ref().map(|(_, due)| *due))
     }
 
-    /// Reads packets that are due together, and when the last of them is.
+    /// Reads packets that are due together, and returns them with the time at which the last of them is due.
     fn read(&mut self) -> Result<Option<(PacketBatch, Option<Instant>)>> {
         if let Some(error) = self.fault.take() {
             self.left = 0;
@@ -191,7 +195,7 @@ impl PcapSource {
             batch.push(&packet.as_packet());
         }
         while self.left > 0 && batch.len() < MAX_PACKETS && batch.bytes() < MAX_BYTES {
-            // What a pipe has brought is not held back for what it may bring.
+            // Packets that a pipe has delivered do not wait for later ones.
             if !batch.is_empty() && !self.reader.is_at_hand() && !self.reader.is_at_end() {
                 break;
             }
@@ -206,7 +210,7 @@ impl PcapSource {
                     }
                 },
                 Err(error) => {
-                    // What was read before it comes first.
+                    // The packets read before it are delivered first.
                     self.fault = Some(error);
                     break;
                 }
@@ -237,7 +241,7 @@ impl PcapSource {
         Ok(Some((batch.finish(self.sequence), last)))
     }
 
-    /// Begins anew, if there is another round: whether there is.
+    /// Starts the next round. Returns false if there is none.
     fn rewind(&mut self) -> Result<bool> {
         let Some(path) = self.path.as_ref().filter(|_| self.rounds > 1 && self.has_packets) else {
             return Ok(false);
@@ -251,7 +255,7 @@ impl PcapSource {
     }
 }
 
-/// When a packet is due, which was recorded at `time`.
+/// Returns when a packet recorded at `time` is due.
 fn due(
     clock: &mut Option<Playing>,
     speed: Speed,
@@ -260,18 +264,18 @@ fn due(
     let Speed::Recorded(factor) = speed else { return None };
     let began = Instant::now();
     let playing = clock.get_or_insert(Playing { began, at: 0, latest: None });
-    // Without a time it is due with the one before, and one that comes late is due at once.
+    // A packet without a time is due with the previous one, and a late packet is due at once.
     if has_time {
         let latest = playing.latest.get_or_insert(time);
         let back = latest.as_nanos().saturating_sub(time.as_nanos());
         if back > STEP {
-            *latest = time; // the clock was set, and goes on from there
+            *latest = time; // the clock was set; continue from there
         }
         playing.at = playing.at.saturating_add(time.as_nanos().saturating_sub(latest.as_nanos()));
         *latest = time.max(*latest);
     }
     let nanos = playing.at as f64 / factor;
-    // What is due in a hundred years is due then.
+    // Limit the delay to a hundred years.
     let most = Duration::from_secs(100 * 365 * 86_400);
     Some(playing.began + Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(most).min(most))
 }

@@ -1,4 +1,4 @@
-//! Writing what a stream delivers, on its way.
+//! Writing the batches of a stream as they pass.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,16 +12,16 @@ use crate::reactor::Reactor;
 use crate::ring::batch::PacketBatch;
 use crate::time::{self, Sleep};
 
-/// What a [`PcapTap`] does where writing fails.
+/// Reaction of a [`PcapTap`] to a write error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TapPolicy {
-    /// Counts it and goes on.
+    /// Counts the error and continues.
     #[default]
     Continue,
-    /// Counts it and writes nothing more; the stream goes on.
+    /// Counts the error and stops writing; the stream continues.
     DropTap,
-    /// Delivers the error instead of the batch; the stream goes on with the next one. Errors of
+    /// Delivers the error instead of the batch; the stream continues with the next batch. Errors of
     /// [`PacketSink::tick`] are only counted.
     FailStream,
 }
@@ -31,21 +31,21 @@ pub enum TapPolicy {
 pub struct PcapTap<St, S> {
     stream: St,
     sink: S,
-    /// Whether it still writes.
+    /// Whether batches are still written.
     is_writing: bool,
     policy: TapPolicy,
     errors: u64,
     last_error: Option<Error>,
-    /// When the sink is next to do something, and what wakes us then.
+    /// When the sink's next tick is due, and the timer for it.
     tick: Option<(Instant, Sleep)>,
 }
 
-/// Streams of batches that can be written as they pass.
+/// Extension of streams of batches that writes them as they pass.
 pub trait PcapTapExt: Stream<Item = Result<PacketBatch>> + Sized {
-    /// Writes each batch to `sink`, and delivers it.
+    /// Writes each batch to `sink` and passes it on.
     ///
-    /// A file is written at once, which may take its time: a [`BackgroundWriter`](super::BackgroundWriter) as the sink
-    /// does it in a thread.
+    /// A file is written synchronously, which may take a while: use a
+    /// [`BackgroundWriter`](super::BackgroundWriter) as the sink to write in a thread.
     fn with_pcap_tap<S: PacketSink>(self, sink: S, policy: TapPolicy) -> PcapTap<Self, S> {
         let (errors, last_error) = (0, None);
         PcapTap { stream: self, sink, is_writing: true, policy, errors, last_error, tick: None }
@@ -55,39 +55,40 @@ pub trait PcapTapExt: Stream<Item = Result<PacketBatch>> + Sized {
 impl<St: Stream<Item = Result<PacketBatch>>> PcapTapExt for St {}
 
 impl<St, S> PcapTap<St, S> {
-    /// Times that writing failed.
+    /// Returns the number of write errors.
     pub fn errors(&self) -> u64 {
         self.errors
     }
 
-    /// What failed last, once.
+    /// Takes the latest error.
     pub fn take_error(&mut self) -> Option<Error> {
         self.last_error.take()
     }
 
-    /// Whether it still writes: not after an error, with [`TapPolicy::DropTap`].
+    /// Returns whether batches are still written. After an error with [`TapPolicy::DropTap`] they are not.
     pub fn is_writing(&self) -> bool {
         self.is_writing
     }
 
-    /// The sink.
+    /// Returns the sink.
     pub fn sink_mut(&mut self) -> &mut S {
         &mut self.sink
     }
 
-    /// The stream.
+    /// Returns the inner stream.
     pub fn get_ref(&self) -> &St {
         &self.stream
     }
 
-    /// The stream and the sink.
+    /// Splits this into the stream and the sink.
     pub fn into_parts(self) -> (St, S) {
         (self.stream, self.sink)
     }
 }
 
 impl<St, S: PacketSink> PcapTap<St, S> {
-    /// Ticks the sink when it is due although no packet comes. Does nothing without a reactor, which has to wake us.
+    /// Ticks the sink when it is due, even if no packet arrives. Without a reactor there is no timer, and
+    /// nothing happens.
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
         while let Some(due) = self.sink.next_due().filter(|_| Reactor::current().is_ok()) {
             let tick = match &mut self.tick {

@@ -1,4 +1,4 @@
-//! Keeping the last packets until they are wanted.
+//! Keeping recent packets until an event.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::packet::Packet;
 use crate::ring::batch::PacketBatch;
 
-/// Keeps the last packets in memory, and writes them and what follows once it is [fired](Self::fire): what led to an
-/// event is in the file, and nothing else.
+/// Keeps recent packets in memory, and writes them and all later packets once it is [fired](Self::fire). The
+/// file then contains only the packets that led to an event and those that followed it.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::ring::batch::PacketBatch;
 #[derive(Debug)]
 pub struct PreTrigger<S> {
     sink: S,
-    /// The oldest first.
+    /// The batches kept, oldest first.
     kept: VecDeque<PacketBatch>,
     bytes: usize,
     max_bytes: usize,
@@ -41,26 +41,27 @@ pub struct PreTrigger<S> {
 }
 
 impl<S: PacketSink> PreTrigger<S> {
-    /// Keeps at most so many bytes, a packet's header of some 90 bytes included, and writes to `sink`.
+    /// Keeps at most `max_bytes` bytes, including some 90 bytes of metadata per packet, and writes to `sink`.
     ///
-    /// What is kept goes a batch at a time: of batches larger than that, nothing is kept. A batch is copied out of its
-    /// ring.
+    /// Packets are kept and forgotten in whole batches; a batch larger than `max_bytes` is not kept at all.
+    /// Batches are copied out of their ring.
     pub fn new(sink: S, max_bytes: usize) -> Self {
         let (kept, bytes, max_time) = (VecDeque::new(), 0, None);
         Self { sink, kept, bytes, max_bytes, max_time, has_fired: false, forgotten: 0 }
     }
 
-    /// Keeps nothing longer than this, by the packets' own times. Default as long as there is room.
+    /// Sets how long packets are kept, by their own timestamps. By default they are kept as long as there is
+    /// room.
     #[must_use]
     pub fn keep_for(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
     }
 
-    /// Writes what is kept; what comes later is written at once. Once fired, it does nothing.
+    /// Writes the packets kept; later packets are written at once. Firing again has no effect.
     ///
     /// # Errors
-    /// The first of the sink's, which has taken all, as [`PacketSink`] says.
+    /// The first error of the sink, which has accepted all packets nevertheless; see [`PacketSink`].
     pub fn fire(&mut self) -> Result<()> {
         self.has_fired = true;
         self.bytes = 0;
@@ -71,32 +72,32 @@ impl<S: PacketSink> PreTrigger<S> {
         outcome
     }
 
-    /// Keeps again, instead of writing.
+    /// Goes back to keeping packets instead of writing them.
     pub fn rearm(&mut self) {
         self.has_fired = false;
     }
 
-    /// Whether it was fired, and not rearmed.
+    /// Returns whether it was fired and not rearmed since.
     pub fn has_fired(&self) -> bool {
         self.has_fired
     }
 
-    /// Packets kept now.
+    /// Returns the number of packets kept now.
     pub fn kept(&self) -> usize {
         self.kept.iter().map(PacketBatch::len).sum()
     }
 
-    /// Packets that were kept and are no longer.
+    /// Returns the number of packets that were kept and then forgotten.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// The sink.
+    /// Returns the sink.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.sink
     }
 
-    /// The sink; what is kept is forgotten.
+    /// Returns the sink, discarding the packets kept.
     pub fn into_inner(self) -> S {
         self.sink
     }
@@ -119,7 +120,7 @@ impl<S: PacketSink> PreTrigger<S> {
 }
 
 impl<S: PacketSink> PacketSink for PreTrigger<S> {
-    /// Takes a packet; many together are better taken as a batch.
+    /// Accepts a packet; many packets are better written as a batch.
     fn write_packet(&mut self, packet: &Packet<'_>) -> Result<()> {
         if self.has_fired {
             return self.sink.write_packet(packet);

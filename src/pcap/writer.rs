@@ -1,4 +1,4 @@
-//! Writing a capture file.
+//! Writing of a capture file.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::error::{FileError, FileFault, Result};
 use crate::packet::{Packet, Timestamp};
 use crate::ring::batch::PacketBatch;
 
-/// How much is collected before it is written.
+/// Number of bytes collected before they are written.
 pub(super) const FULL: usize = 256 << 10;
 
 /// Writes packets to a capture file.
@@ -29,39 +29,40 @@ pub(super) const FULL: usize = 256 << 10;
 /// # }
 /// ```
 ///
-/// Packets are written as they were on the wire: a tag that the kernel took out goes back in. They are collected,
-/// some 256 KiB at a time; [`flush`](Self::flush) writes what is there. Where the disk is full, or anything else is
-/// wrong, what could not be written stays and is tried again: each packet is in the file whole, or counted as dropped.
-/// Dropping the writer writes what is there, and says nothing of errors.
+/// Packets are written as they were on the wire: a VLAN tag that the kernel removed is put back. Packets are
+/// buffered, up to some 256 KiB; [`flush`](Self::flush) writes what is buffered. If the disk is full, or
+/// another error occurs, the data that could not be written stays buffered and is tried again: each packet is
+/// either complete in the file or counted as dropped. Dropping the writer writes what is buffered and ignores
+/// errors.
 #[derive(Debug)]
 pub struct CaptureWriter<W: Write = CaptureFile> {
-    /// `None` once it was given back.
+    /// `None` after the output was returned.
     out: Option<W>,
     buffer: Vec<u8>,
     format: FileFormat,
     has_directions: bool,
-    /// Of each interface, how much of a packet is kept, and what it counted.
+    /// The interfaces, each with the number of bytes kept per packet and its statistics.
     interfaces: Vec<Interface>,
     stats: WriterStats,
-    /// Bytes that the file had before, and its path: for errors.
+    /// Length of the file before this writer, and its path, for error messages.
     before: u64,
     path: Option<PathBuf>,
 }
 
-/// How much of a packet of an interface is kept, and what it counted.
+/// The number of bytes kept per packet of an interface, and its statistics.
 pub(super) type Interface = (u32, InterfaceStatistics);
 
-/// What a writer did.
+/// Counters of a [`CaptureWriter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct WriterStats {
-    /// Packets taken: in the file, or soon.
+    /// Packets accepted: written, or buffered.
     pub packets: u64,
-    /// Bytes given to the file, headers included.
+    /// Bytes written to the file, headers included.
     pub bytes: u64,
-    /// Packets that were not taken, as too much was waiting already.
+    /// Packets rejected because too much was buffered already.
     pub dropped: u64,
-    /// Times that writing failed.
+    /// Number of write errors.
     pub errors: u64,
 }
 
@@ -72,7 +73,7 @@ pub(super) fn of_interface(interface: &FileInterface) -> Interface {
 }
 
 impl<W: Write> CaptureWriter<W> {
-    /// One that has a header to write.
+    /// Creates a writer and writes the header in `buffer`.
     pub(super) fn begin(
         out: W,
         buffer: Vec<u8>,
@@ -84,24 +85,24 @@ impl<W: Write> CaptureWriter<W> {
         let out = Some(out);
         let mut writer =
             Self { out, buffer, format, has_directions, interfaces, stats, before, path };
-        // A file is a capture file from the start on.
+        // Write the header at once, so that the file is a valid capture file from the start.
         writer.drain()?;
         Ok(writer)
     }
 
-    /// Writes a packet, of the first interface.
+    /// Writes a packet of the first interface.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where writing failed. The packet is taken all the same and written later,
-    /// unless too much is waiting already ([`WriterStats::dropped`]).
+    /// [`Error::File`](crate::Error::File) if writing fails. The packet is accepted nevertheless and written
+    /// later, unless too much is buffered already ([`WriterStats::dropped`]).
     pub fn write(&mut self, packet: &Packet<'_>) -> Result<()> {
         self.write_with(packet, &PacketNote::default())
     }
 
-    /// Writes a packet, and what else is to be said of it.
+    /// Writes a packet with additional data.
     ///
     /// # Errors
-    /// As [`write`](Self::write); where no such interface was added, which writes nothing.
+    /// As for [`write`](Self::write), and if the interface does not exist; nothing is written then.
     pub fn write_with(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
         let Some(&(most, _)) = self.interfaces.get(note.interface as usize) else {
             return Err(self.no_interface(note.interface).into());
@@ -118,10 +119,10 @@ impl<W: Write> CaptureWriter<W> {
         if self.buffer.len() >= FULL { Ok(self.drain()?) } else { Ok(()) }
     }
 
-    /// Writes the packets of a batch, of the first interface.
+    /// Writes the packets of a batch, as packets of the first interface.
     ///
     /// # Errors
-    /// As [`write`](Self::write), of the first that failed; the others are written all the same.
+    /// As for [`write`](Self::write): the error of the first packet that failed. The others are still written.
     pub fn write_batch(&mut self, batch: &PacketBatch) -> Result<()> {
         let mut outcome = Ok(());
         for packet in batch {
@@ -130,10 +131,11 @@ impl<W: Write> CaptureWriter<W> {
         outcome
     }
 
-    /// Adds an interface while packets are written: its number. In the classic format there is one only.
+    /// Adds an interface after packets have been written, and returns its number. The classic format has only
+    /// one interface.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) in the classic format; as [`write`](Self::write).
+    /// [`Error::File`](crate::Error::File) in the classic format; otherwise as for [`write`](Self::write).
     pub fn add_interface(&mut self, interface: &FileInterface) -> Result<u32> {
         let number = self.interfaces.len() as u32;
         if self.format != FileFormat::Pcapng {
@@ -145,18 +147,18 @@ impl<W: Write> CaptureWriter<W> {
         Ok(number)
     }
 
-    /// What [`finish`](Self::finish) is to write of an interface; in pcapng only. Of an interface that was not added,
-    /// nothing.
+    /// Sets the statistics that [`finish`](Self::finish) writes for an interface; in pcapng only. It has no
+    /// effect for an interface that was not added.
     pub fn set_statistics(&mut self, interface: u32, statistics: InterfaceStatistics) {
         if let Some((_, of)) = self.interfaces.get_mut(interface as usize) {
             *of = statistics;
         }
     }
 
-    /// Writes what an interface has counted so far, now; in pcapng only.
+    /// Writes the current statistics of an interface now; in pcapng only.
     ///
     /// # Errors
-    /// As [`write_with`](Self::write_with).
+    /// As for [`write_with`](Self::write_with).
     pub fn write_statistics(
         &mut self,
         interface: u32,
@@ -172,13 +174,13 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
-    /// Writes any block as it is; in pcapng only. Names and keys read by
-    /// [`CaptureReader::next_block`](super::CaptureReader::next_block) pass so, where both files have this machine's
-    /// byte order.
+    /// Writes any block unchanged; in pcapng only. This copies blocks such as names and keys from
+    /// [`CaptureReader::next_block`](super::CaptureReader::next_block), provided that both files are in this
+    /// machine's byte order.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where it is longer than readers take, or writing failed before and too much
-    /// is waiting: then it is not written.
+    /// [`Error::File`](crate::Error::File) if the block is longer than readers accept, or if writing failed
+    /// before and too much is buffered; in both cases it is not written.
     pub fn write_block(&mut self, kind: u32, body: &[u8]) -> Result<()> {
         let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
         if len > MAX_BLOCK - 16 {
@@ -191,10 +193,10 @@ impl<W: Write> CaptureWriter<W> {
         if self.buffer.len() >= FULL { Ok(self.drain()?) } else { Ok(()) }
     }
 
-    /// Writes what is there.
+    /// Writes all buffered data.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where that failed; call it again to go on.
+    /// [`Error::File`](crate::Error::File) if writing fails; call it again to continue.
     pub fn flush(&mut self) -> Result<()> {
         self.drain()?;
         let flushed = self.out.as_mut().map_or(Ok(()), Write::flush);
@@ -204,10 +206,10 @@ impl<W: Write> CaptureWriter<W> {
         })?)
     }
 
-    /// Writes the statistics and what is there, and gives the output back.
+    /// Writes the statistics and all buffered data, and returns the output.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush); the output is dropped then.
+    /// As for [`flush`](Self::flush); the output is then dropped.
     pub fn finish(mut self) -> Result<W> {
         if self.format == FileFormat::Pcapng {
             for (number, (_, statistics)) in self.interfaces.iter().enumerate() {
@@ -221,27 +223,27 @@ impl<W: Write> CaptureWriter<W> {
         Ok(self.out.take().expect("it is given back once"))
     }
 
-    /// What it did so far.
+    /// Returns the counters so far.
     pub fn stats(&self) -> WriterStats {
         self.stats
     }
 
-    /// How the file is written.
+    /// Returns the format of the file.
     pub fn format(&self) -> FileFormat {
         self.format
     }
 
-    /// Bytes of the file, those included that wait.
+    /// Returns the length of the file in bytes, including buffered bytes.
     pub fn len(&self) -> u64 {
         self.before + self.stats.bytes + self.buffer.len() as u64
     }
 
-    /// Whether nothing was written yet, which is so of no file: it has a header.
+    /// Returns whether the file is empty. This is always false, as a file begins with a header.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Closes the output, with what is in it.
+    /// Closes the output without writing the buffered data.
     pub(super) fn abandon(mut self) {
         self.out = None;
     }
@@ -258,13 +260,13 @@ impl<W: Write> CaptureWriter<W> {
         }
     }
 
-    /// The same of a file that had so many bytes.
+    /// Sets the length that the file had before this writer.
     pub(super) fn behind(mut self, bytes: u64) -> Self {
         self.before = bytes;
         self
     }
 
-    /// Where too much waits, as writing failed the last time, tries again before more is taken.
+    /// If too much is buffered after a failed write, tries to write before more is accepted.
     fn make_room(&mut self) -> Result<(), FileError> {
         if self.buffer.len() >= 2 * FULL { self.drain() } else { Ok(()) }
     }

@@ -1,43 +1,43 @@
-//! A timer in the ring: for a reactor that does not sleep itself, and for one that sleeps so often that a limit to
-//! each sleep is dear.
+//! A timer in the ring: for a reactor that does not sleep itself, and for one that sleeps so often that a
+//! time limit on each sleep is expensive.
 
 use std::time::{Duration, Instant};
 
-/// So long after its time a timer that was not heard of has been lost.
+/// A timer that has not reported this long after its deadline has been lost.
 const LOST: Duration = Duration::from_secs(1);
 
-/// When the ring's timer goes off, as far as it was asked.
+/// The time for which the ring's timer was last set.
 #[derive(Debug, Default)]
 pub(super) struct RingTimer {
     set_for: Option<Instant>,
 }
 
-/// What to ask of the ring.
+/// The request to make of the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Setting {
-    /// A timer.
+    /// A new timer.
     New,
-    /// That the timer goes off earlier.
+    /// An earlier deadline for the existing timer.
     Earlier,
 }
 
 impl RingTimer {
-    /// Whether the ring must be asked to wake for `deadline`. A timer that is set goes off no later than
-    /// any deadline; whoever is woken by it for nothing sets it anew.
+    /// Returns the request needed for the ring to wake at `deadline`, if any. A timer that is set goes off no
+    /// later than any deadline; if it wakes a task too early, that task sets it again.
     pub(super) fn needs(&self, deadline: Option<Instant>) -> Option<(Setting, Instant)> {
         let deadline = deadline?;
         match self.set_for {
             None => Some((Setting::New, deadline)),
-            // Long past, and never heard of: it was lost.
+            // Long overdue without having reported: it was lost.
             Some(set_for) if set_for.elapsed() > LOST => Some((Setting::New, deadline)),
             Some(set_for) if deadline < set_for => Some((Setting::Earlier, deadline)),
             Some(_) => None,
         }
     }
 
-    /// Whether the timer goes off no later than `deadline`, or has gone off and was not heard of yet: whoever
-    /// sleeps until there is a completion does not sleep past that. The clock is not asked: what is lost of a ring
-    /// is not lost silently, but ends its use.
+    /// Returns whether the timer goes off no later than `deadline`, or has gone off without having been
+    /// noticed yet: a sleep that ends at the next completion does not last past that. The clock is not read:
+    /// a ring does not lose completions silently, since a loss ends its use.
     pub(super) fn covers(&self, deadline: Instant) -> bool {
         self.set_for.is_some_and(|set_for| set_for <= deadline)
     }
@@ -46,12 +46,12 @@ impl RingTimer {
         self.set_for = Some(deadline);
     }
 
-    /// Whether it goes off about now, or did and was not heard of yet.
+    /// Returns whether the timer is due about now, or has gone off without having been noticed yet.
     pub(super) fn is_due(&self) -> bool {
         self.set_for.is_some_and(|set_for| set_for <= Instant::now())
     }
 
-    /// It has gone off, or its ring is gone.
+    /// Records that the timer has gone off, or that its ring is gone.
     pub(super) fn has_rung(&mut self) {
         self.set_for = None;
     }

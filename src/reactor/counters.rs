@@ -1,9 +1,8 @@
-//! A reactor's statistics: written by its thread, read by any.
+//! A reactor's statistics: written by its thread, readable from any.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::stats::ReactorStats;
+use crate::stats::{Counter, ReactorStats};
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -16,28 +15,12 @@ pub(super) struct Counters {
     pub(super) overflows: Counter,
 }
 
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    #[inline]
-    pub(super) fn add(&self, count: u64) {
-        // Relaxed, and no read-modify-write: one writer; a statistic.
-        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Reads a reactor's statistics from any thread, without disturbing it.
+/// A handle for reading a reactor's statistics from any thread, without disturbing the reactor.
 #[derive(Debug, Clone)]
 pub struct ReactorStatsHandle(pub(super) Arc<Counters>);
 
 impl ReactorStatsHandle {
-    /// The totals now. No system call; after the reactor's end, its last totals.
+    /// Returns the current totals. Makes no system call; after the reactor's end, returns its last totals.
     pub fn stats(&self) -> ReactorStats {
         ReactorStats {
             turns: self.0.turns.get(),

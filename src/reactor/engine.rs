@@ -1,4 +1,4 @@
-//! What a reactor puts its requests to: an io_uring, or, where that is refused, `poll(2)`.
+//! The backend that serves a reactor's requests: an io_uring or, if that is refused, `poll(2)`.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) enum Engine {
 }
 
 impl Engine {
-    /// Queues a poll; one that may post many completions, unless it `is_oneshot`. There must be room.
+    /// Queues a poll, which may post many completions unless it `is_oneshot`. The queue must have room.
     pub(super) fn push_poll(&mut self, fd: RawFd, events: u32, token: Token, is_oneshot: bool) {
         match self {
             Self::Uring(uring) => uring.push_poll(fd, events, token, !is_oneshot),
@@ -25,8 +25,8 @@ impl Engine {
         }
     }
 
-    /// Queues a kick; if it is to be silent, it posts a completion only where it fails, as far as the
-    /// kernel can do that. There must be room.
+    /// Queues a kick. A silent kick posts a completion only if it fails, as far as the kernel supports that.
+    /// The queue must have room.
     pub(super) fn push_kick(&mut self, fd: RawFd, token: Token, is_silent: bool) {
         match self {
             Self::Uring(uring) => uring.push_kick(fd, token, is_silent),
@@ -34,7 +34,7 @@ impl Engine {
         }
     }
 
-    /// Queues the cancel of an op. There must be room.
+    /// Queues the cancellation of an op. The queue must have room.
     pub(super) fn push_cancel(&mut self, token: Token) {
         match self {
             Self::Uring(uring) => uring.push_cancel(token),
@@ -42,20 +42,20 @@ impl Engine {
         }
     }
 
-    /// Whether there is a timer to set.
+    /// Returns whether this engine has a timer that can be set.
     pub(super) fn has_alarm(&self) -> bool {
         matches!(self, Self::Uring(_))
     }
 
-    /// Queues the timer, or has it go off earlier. There must be room.
+    /// Queues the timer, or moves it to an earlier time. The queue must have room.
     pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
         match self {
             Self::Uring(uring) => uring.push_alarm(setting, time),
-            Self::Poll(_) => {} // it has none
+            Self::Poll(_) => {} // it has no timer
         }
     }
 
-    /// Whether there is no room for another request until the next enter.
+    /// Returns whether there is no room for another request until the next enter.
     pub(super) fn is_full(&mut self) -> bool {
         match self {
             Self::Uring(uring) => uring.is_full(),
@@ -63,7 +63,7 @@ impl Engine {
         }
     }
 
-    /// Whether the kernel has not taken all that was queued.
+    /// Returns whether the kernel has yet to take queued requests.
     pub(super) fn has_queued(&mut self) -> bool {
         match self {
             Self::Uring(uring) => uring.has_queued(),
@@ -71,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// Whether a turn has to enter.
+    /// Returns whether a turn has to enter.
     pub(super) fn needs_enter(&mut self) -> bool {
         match self {
             Self::Uring(uring) => uring.needs_enter(),
@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// Whether the kernel has announced completions that it posts with the next enter.
+    /// Returns whether the kernel has announced completions that it will post with the next enter.
     pub(super) fn is_announced(&mut self) -> bool {
         match self {
             Self::Uring(uring) => !uring.is_foreign() && uring.is_announced(),
@@ -94,7 +94,7 @@ impl Engine {
         }
     }
 
-    /// Submits what is queued and, where asked, waits for a completion.
+    /// Submits queued requests and, if asked, waits for a completion.
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
         match self {
             Self::Uring(uring) => uring.enter(wait),
@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// Moves the completions there are now to `into`.
+    /// Moves the available completions to `into`.
     pub(super) fn reap(&mut self, into: &mut Vec<Completion>) {
         match self {
             Self::Uring(uring) => into.extend(uring.reap()),
@@ -110,7 +110,7 @@ impl Engine {
         }
     }
 
-    /// Whether this process is a forked child, to whom the engine does not belong.
+    /// Returns whether this process is a forked child, which does not own the engine.
     pub(super) fn is_foreign(&self) -> bool {
         match self {
             Self::Uring(uring) => uring.is_foreign(),
@@ -118,12 +118,12 @@ impl Engine {
         }
     }
 
-    /// Whether polls report each event once, and not for as long as it is so.
+    /// Returns whether polls report each event once instead of for as long as a state lasts.
     pub(super) fn is_edge_triggered(&self) -> bool {
         matches!(self, Self::Uring(_))
     }
 
-    /// Ends it: the kernel cancels what is left and lets go of it in its own time.
+    /// Closes the engine: the kernel cancels pending requests and releases the engine in its own time.
     pub(super) fn close(self) {
         match self {
             Self::Uring(uring) => uring.close(),

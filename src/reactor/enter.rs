@@ -1,4 +1,4 @@
-//! What an enter waits for, and what it yields.
+//! The wait mode of an enter, and the completions it yields.
 
 use std::time::Duration;
 
@@ -15,18 +15,19 @@ pub(super) struct Completion {
 /// How long an enter waits for a first completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Not at all.
+    /// No wait.
     No,
-    /// Until one comes, or for this long.
+    /// Until a completion arrives, or for this long.
     AtMost(Option<Duration>),
-    /// The same, but for at least `least` if anything comes in that time.
+    /// As `AtMost`, but for at least `least` if anything arrives in that time.
     Moderated { least: Duration, most: Option<Duration> },
-    /// Until one comes, or the next deadline, which is so far away; the ring's own timer may stand for it.
+    /// Until a completion arrives, or until the next deadline, which is this far away; the ring's own timer
+    /// may take the place of that limit.
     UntilDeadline(Duration),
 }
 
 impl Wait {
-    /// The same wait, but not for longer than `limit`.
+    /// Returns this wait limited to `limit`.
     pub(super) fn at_most(self, limit: Duration) -> Self {
         let sooner = |most: Option<Duration>| Some(most.map_or(limit, |most| most.min(limit)));
         match self {

@@ -1,7 +1,8 @@
-//! The reactor's requests over `poll(2)` and `sendto`, where io_uring is refused.
+//! The reactor's requests over `poll(2)` and `sendto`, for when io_uring is refused.
 //!
-//! The same ops, one system call more a turn that kicks. A poll is one-shot here: it completes when its
-//! descriptor is ready and is forgotten, so what is ready for long is not reported over and over.
+//! The ops are the same; a turn that kicks costs one more system call. Polls are one-shot here: a poll
+//! completes when its descriptor is ready and is then forgotten, so a state that lasts is not reported over
+//! and over.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -15,10 +16,10 @@ use crate::sys::{fork, packet_socket};
 /// Polls and kicks of one thread.
 #[derive(Debug)]
 pub(super) struct Poller {
-    /// What ends a wait from elsewhere: its counter is cleared when it does.
+    /// The descriptor that ends a wait from another thread; its counter is cleared when it does.
     wake: RawFd,
     watched: Vec<Watched>,
-    /// The op that each of `watched` is of.
+    /// The op of each entry in `watched`.
     tokens: Vec<Token>,
     kicks: Vec<(RawFd, Token)>,
     completions: Vec<Completion>,
@@ -54,12 +55,12 @@ impl Poller {
         !self.kicks.is_empty()
     }
 
-    /// Nothing tells a poller that something is ready but asking.
+    /// Returns whether there is anything to ask for: a poller learns of readiness only by asking.
     pub(super) fn needs_enter(&self) -> bool {
         !self.kicks.is_empty() || !self.completions.is_empty() || !self.watched.is_empty()
     }
 
-    /// Kicks, then polls, as long as `wait` says unless something has completed already.
+    /// Kicks, then polls for as long as `wait` says, unless something has completed already.
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
         for (fd, token) in std::mem::take(&mut self.kicks) {
             let result = match packet_socket::kick_fd(fd) {
@@ -82,7 +83,7 @@ impl Poller {
         self.poll(deadline)
     }
 
-    /// Sleeps, whatever comes; only what is to end waits from elsewhere does.
+    /// Sleeps until `until`, whatever arrives; only the wake descriptor ends the sleep early.
     fn wait_least(&mut self, until: Instant) -> Result<(), Fault> {
         let mut wake = [Watched::new(self.wake, libc::POLLIN)];
         event::poll_all(&mut wake, Some(until)).map_err(|error| Fault::of_poll(&error))

@@ -1,22 +1,22 @@
-//! Why a reactor has no ring to work with.
+//! The reasons why a reactor has no ring to work with.
 
 use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, Step};
 
-/// What ended a reactor's use of io_uring, or kept it from beginning.
+/// The reason why a reactor's use of io_uring ended or never began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// `io_uring_setup` answered this errno.
+    /// `io_uring_setup` failed with this errno.
     Refused(i32),
-    /// No mode of io_uring signals a host each completion.
+    /// No mode of io_uring signals a host for each completion.
     Unsignalled,
-    /// `io_uring_enter` answered this errno.
+    /// `io_uring_enter` failed with this errno.
     Enter(i32),
-    /// The poll that ends parks answered this errno.
+    /// The poll that ends parks failed with this errno.
     Poll(i32),
-    /// This process is a child of the one that made the ring.
+    /// This process is a child of the process that created the ring.
     Forked,
     /// The reactor was shut down.
     Ended,
@@ -31,7 +31,7 @@ impl Fault {
         Self::Poll(error.raw_os_error().unwrap_or(libc::EIO))
     }
 
-    /// Whether `poll(2)` may do what io_uring did not.
+    /// Returns whether `poll(2)` may take over from io_uring.
     pub(super) fn is_refusal(self) -> bool {
         matches!(
             self,
@@ -49,7 +49,7 @@ impl Fault {
                 libc::EPERM
                     | libc::EACCES
                     | libc::ENOSYS
-                    // Answered for so long that nothing will come of it.
+                    // Returned for so long that retrying is pointless.
                     | libc::EAGAIN
                     | libc::EBUSY
                     | libc::EINTR
@@ -58,27 +58,27 @@ impl Fault {
     }
 }
 
-/// Consecutive enters that the kernel refused without doing anything.
+/// The number of consecutive enters that the kernel refused without doing anything.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Fruitless(u32);
 
 impl Fruitless {
-    /// Refusals that signals explain; no pause for these.
+    /// Refusals that signals can explain; they are not followed by a pause.
     const SIGNALS: u32 = 8;
-    /// Refusals with a pause before the ring is given up: about one second in all.
+    /// Refusals, each followed by a pause, before the ring is given up: about one second in all.
     const PAUSES: u32 = 64;
     const PAUSES_HOSTED: u32 = 1024;
     const LONGEST: Duration = Duration::from_millis(16);
-    /// A host has other tasks.
+    /// Shorter, since a host has other tasks.
     const LONGEST_HOSTED: Duration = Duration::from_millis(1);
 
-    /// Counts a round: whether there were more than signals explain.
+    /// Counts a refusal and returns whether there were more than signals can explain.
     pub(super) fn count_refusal(&mut self) -> bool {
         self.0 += 1;
         self.0 > Self::SIGNALS
     }
 
-    /// How long to pause before the next round; `None` where there have been enough.
+    /// Returns how long to pause before the next round, or `None` after too many refusals.
     pub(super) fn pause(self, is_hosted: bool) -> Option<Duration> {
         let round = self.0.saturating_sub(Self::SIGNALS);
         let (rounds, longest) = match is_hosted {

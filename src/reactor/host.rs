@@ -1,4 +1,4 @@
-//! The runtime whose guest a reactor is, as the reactor knows it.
+//! The host runtime of a reactor, as the reactor sees it.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,15 +8,15 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::sys::event::EventFd;
 
-/// What a reactor knows of its host.
+/// A reactor's knowledge of its host.
 #[derive(Debug)]
 pub(super) struct Host {
     event: EventFd,
-    /// The task that turns the reactor, while it waits.
+    /// The waker of the task that turns the reactor, while that task waits.
     pub(super) driver: RefCell<Option<Waker>>,
-    /// When something last came.
+    /// The time at which something last arrived.
     pub(super) waits_since: Cell<Instant>,
-    /// Whether those who wait were woken ahead of the turn that is next.
+    /// Whether the waiting tasks were woken ahead of the next turn.
     pub(super) has_guessed: Cell<bool>,
 }
 
@@ -34,7 +34,7 @@ impl Host {
         self.event.as_fd()
     }
 
-    /// Has the driver take a turn, if it does not already.
+    /// Wakes the driver for a turn, unless it is taking one already.
     pub(super) fn wake_driver(&self) {
         let driver = self.driver.take();
         if let Some(driver) = driver {

@@ -1,4 +1,4 @@
-//! A reactor on a thread that another runtime runs: it never sleeps, its host is told when it has work.
+//! A reactor on a thread that another runtime runs: it never sleeps, and tells its host when it has work.
 //!
 //! ```text
 //!   kernel ──completion──► eventfd ──host's own readiness──► Watch::poll_edge ─┐
@@ -6,9 +6,8 @@
 //!                                                         drive: turn ◄────────┘
 //! ```
 //!
-//! The turn submits with the eventfd masked, since what completes in this very call is reaped right
-//! after; and looks again afterwards, since work that was announced while it was masked has signalled
-//! nobody.
+//! A turn submits with the eventfd masked, because requests that complete during this call are reaped right
+//! after it. It then looks again, because work announced while the eventfd was masked has signalled nothing.
 
 use std::future::poll_fn;
 use std::os::fd::BorrowedFd;
@@ -22,40 +21,40 @@ use super::{Attached, Reactor};
 use crate::error::{Error, Result, Step};
 use crate::options::ReactorOptions;
 
-/// What a runtime must do for its guest: say when the reactor's eventfd was signalled.
+/// The host runtime's part: reporting that the reactor's eventfd was signalled.
 pub trait Watch {
-    /// Ready when [`Hosted::event`] was signalled since this was last ready; too often does no harm, too
-    /// rarely does. Nobody needs to read the eventfd where its edges are watched (`EPOLLET`).
+    /// Returns ready if [`Hosted::event`] was signalled since this was last ready. Reporting too often is
+    /// harmless, missing a signal is not. The eventfd need not be read if its edges are watched (`EPOLLET`).
     ///
     /// # Errors
-    /// What keeps the runtime from watching: [`Driver`] ends with it.
+    /// The error that keeps the runtime from watching; it ends [`Driver::drive`].
     fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 /// A reactor attached to a thread that another runtime runs.
 ///
-/// This and [`Watch`] are all that an adapter needs: attach, give the runtime a descriptor to watch, and
-/// spawn [`Driver::drive`] on it. Dropping it detaches: what is in flight is cancelled, a bounded time is
-/// waited for the kernel to let go, everybody who waits is told, and the driver ends.
+/// An adapter needs nothing but this and [`Watch`]: attach the reactor, give the runtime a descriptor to
+/// watch, and spawn [`Driver::drive`] on it. Dropping it detaches the reactor: it cancels what is in flight,
+/// waits a bounded time for the kernel to release it, fails all waiters, and ends the driver.
 #[derive(Debug)]
 pub struct Hosted {
     attached: Rc<Attached>,
 }
 
-/// What turns a [`Hosted`] reactor; from [`Hosted::attach`]. Without it the reactor stands still: dropped
-/// before the reactor is detached, it has everybody who waits learn that there is none any more.
+/// The driver of a [`Hosted`] reactor; from [`Hosted::attach`]. Without it the reactor makes no progress;
+/// dropping it before the reactor is detached fails all waiters.
 #[must_use = "a reactor that is not driven stands still"]
 pub struct Driver {
     shared: Weak<Inner>,
 }
 
 impl Hosted {
-    /// Attaches a new reactor to this thread; the driver is what the runtime is to run there, beside its
-    /// other tasks.
+    /// Attaches a new reactor to this thread and returns it with its driver, which the runtime has to run
+    /// there beside its other tasks.
     ///
     /// # Errors
-    /// [`Error::AlreadyAttached`] where one is attached; [`Error::IoUringRefused`], since `poll(2)` cannot
-    /// wake a host; [`Error::Os`] where the process has no descriptor left.
+    /// [`Error::AlreadyAttached`] if a reactor is attached; [`Error::IoUringRefused`], since `poll(2)` cannot
+    /// wake a host; [`Error::Os`] if the process has no descriptor left.
     pub fn attach(options: ReactorOptions) -> Result<(Self, Driver)> {
         if Reactor::current().is_ok() {
             return Err(Error::AlreadyAttached);
@@ -66,14 +65,14 @@ impl Hosted {
         Ok((Self { attached: Attached::install(shared) }, driver))
     }
 
-    /// The eventfd to watch: it is signalled when the reactor has something to do. A read of it waits for
-    /// that; no read is needed where edges are watched.
+    /// Returns the eventfd to watch. It is signalled when the reactor has work. A read blocks until then; no
+    /// read is needed if edges are watched.
     pub fn event(&self) -> BorrowedFd<'_> {
         let host = self.shared().host.as_ref();
         host.expect("made with one").event()
     }
 
-    /// The reactor.
+    /// Returns the reactor.
     pub fn reactor(&self) -> &Reactor {
         self.attached.reactor()
     }
@@ -85,8 +84,7 @@ impl Hosted {
 
 impl Drop for Hosted {
     fn drop(&mut self) {
-        // The driver sees that there is no reactor any more, or, should an executor within this thread
-        // still hold it, goes on.
+        // The driver ends when it finds no reactor, or goes on if an executor on this thread still holds it.
         if let Some(host) = &self.shared().host {
             host.wake_driver();
         }
@@ -94,12 +92,11 @@ impl Drop for Hosted {
 }
 
 impl Driver {
-    /// Turns the reactor whenever `watch` or a task says that there is something to do; ready when the
-    /// reactor is detached.
+    /// Turns the reactor whenever `watch` or a task reports work. Completes when the reactor is detached.
     ///
     /// # Errors
-    /// [`Error::Os`] where `watch` fails: everybody who waits learns that there is no reactor. What ended the ring, where the
-    /// kernel did: everybody who waits on it was told.
+    /// [`Error::Os`] if `watch` fails; all waiters then fail too. If the kernel ended the ring, the reason
+    /// for that; all waiters on the ring have failed with it.
     pub async fn drive<W: Watch>(self, mut watch: W) -> Result<()> {
         poll_fn(|cx| self.poll(cx, &mut watch)).await
     }
@@ -108,12 +105,12 @@ impl Driver {
         for _ in 0..turn::ROUNDS {
             let Some(shared) = self.shared.upgrade() else { return Poll::Ready(Ok(())) };
             let Some(host) = &shared.host else { return Poll::Ready(Ok(())) };
-            // Before the turn: what is asked for from here on wakes this task again.
+            // Set before the turn, so that requests made from here on wake this task again.
             let waker = cx.waker().clone();
             let replaced = host.driver.replace(Some(waker));
             drop(replaced);
             if shared.guess(host) {
-                break; // the turn comes after those who were woken
+                break; // turn only after the woken tasks have run
             }
             let has_more = shared.hosted_turn();
             let ended = shared.state.borrow().check();
@@ -139,7 +136,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Nobody turns the reactor any more: whoever waits is to learn so.
+        // Nothing turns the reactor any more: fail all waiters.
         if let Some(shared) = self.shared.upgrade() {
             shared.give_up();
         }

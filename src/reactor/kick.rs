@@ -1,10 +1,10 @@
-//! Kicks: telling the kernel to look at a transmit ring, in the enter that happens anyway.
+//! Kicks: telling the kernel to look at a transmit ring, within an enter that happens anyway.
 //!
-//! A port that has committed something is marked; the next turn submits one kick for it, together with
-//! whatever else there is to submit, and the wait. At most one kick a port is in flight. One that goes
-//! well posts no completion unless somebody awaits it, since that would end the wait it was submitted
-//! with. What a kick came to only the port can say, from its ring; so the reactor asks it, and kicks
-//! again at once, later, or not.
+//! A port that has committed frames is marked. The next turn submits one kick for it, together with all other
+//! requests and the wait. At most one kick per port is in flight. A successful kick posts no completion
+//! unless a task awaits it, since the completion would end the wait that the kick was submitted with. Only
+//! the port can tell, from its ring, what a kick achieved, so the reactor asks the port and kicks again at
+//! once, later, or not at all.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
@@ -15,7 +15,7 @@ use super::token::Token;
 use super::turn::Inner;
 use crate::error::{Error, Result};
 
-/// A transmit ring's place in a reactor. Dropping it cancels a kick in flight.
+/// A transmit ring's registration with a reactor. Dropping it cancels a kick in flight.
 #[derive(Debug)]
 pub(crate) struct Kicker {
     reactor: Weak<Inner>,
@@ -33,12 +33,12 @@ impl Kicker {
         Ok(Self { reactor: Rc::downgrade(shared), token })
     }
 
-    /// Marks the port: the next turn kicks.
+    /// Marks the port, so that the next turn kicks it.
     pub(crate) fn mark(&self) -> Result<()> {
         self.want(false)
     }
 
-    /// Marks the port, and has the kick's answer end the park that it is made in.
+    /// Marks the port and makes the kick's answer end the park that submits the kick.
     pub(crate) fn mark_awaited(&self) -> Result<()> {
         self.want(true)
     }

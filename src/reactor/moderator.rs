@@ -1,22 +1,22 @@
-//! How long the next sleep is to last at least: a pure function of how long the last ones did.
+//! The minimum length of the next sleep: a pure function of how long the last sleeps lasted.
 
 use std::time::Duration;
 
 use crate::options::Coalesce;
 
-/// Sleeps shorter than this are wake-ups that come thick and fast.
+/// Sleeps shorter than this count as wake-ups in quick succession.
 const SHORT: Duration = Duration::from_micros(50);
-/// So many more of them than long ones, each of which undoes a few, and moderation begins …
+/// Moderation begins after this many more short sleeps than long ones, each of which undoes a few, …
 const STREAK: u32 = 16;
 const UNDONE: u32 = 4;
 /// … with sleeps of this length.
 const FIRST: Duration = Duration::from_micros(25);
 
-/// Decides on the least length of sleeps.
+/// Decides the minimum length of sleeps.
 #[derive(Debug)]
 pub(super) struct Moderator {
     coalesce: Coalesce,
-    /// What adaptive moderation has come to.
+    /// The current interval of adaptive moderation.
     interval: Duration,
     streak: u32,
 }
@@ -26,7 +26,7 @@ impl Moderator {
         Self { coalesce, interval: Duration::ZERO, streak: 0 }
     }
 
-    /// How long the next sleep is to last at least, if anything comes in it; zero is not moderated.
+    /// Returns the minimum length of the next sleep, if anything arrives during it; zero means no moderation.
     pub(super) fn interval(&self) -> Duration {
         match self.coalesce {
             Coalesce::Off => Duration::ZERO,
@@ -35,12 +35,12 @@ impl Moderator {
         }
     }
 
-    /// Whether [`slept`](Self::slept) wants to know.
+    /// Returns whether [`slept`](Self::slept) needs to be called.
     pub(super) fn is_adaptive(&self) -> bool {
         matches!(self.coalesce, Coalesce::Adaptive { .. })
     }
 
-    /// The last sleep lasted this long.
+    /// Records how long the last sleep lasted.
     pub(super) fn slept(&mut self, time: Duration) {
         let Coalesce::Adaptive { max } = self.coalesce else { return };
         if self.interval.is_zero() {
@@ -52,10 +52,10 @@ impl Moderator {
                 self.interval = FIRST.min(max);
             }
         } else if time < self.interval + SHORT.max(self.interval / 2) {
-            // Something had come by the end of the interval, or came soon after: there is load.
+            // Something arrived during the interval or soon after: there is load.
             self.interval = (2 * self.interval).min(max);
         } else {
-            // Nothing had: it takes as many quiet sleeps as it took loaded ones to end it.
+            // Nothing arrived: ending moderation takes as many quiet sleeps as reaching it took loaded ones.
             self.interval /= 2;
             if self.interval < FIRST {
                 (self.interval, self.streak) = (Duration::ZERO, 0);

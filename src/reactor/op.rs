@@ -10,15 +10,15 @@
 //!                       ▼             Cancelling ──completed, last──► freed
 //! ```
 //!
-//! An op that the kernel has seen is freed only by its own last completion (one without `F_MORE`):
-//! until then the kernel may still post for its token.
+//! An op that the kernel has seen is freed only by its own last completion (one without `F_MORE`). Until then
+//! the kernel may still post completions for its token.
 
-/// What a socket turned out to be ready for: `POLL*` bits, sticky until taken.
+/// The events a socket is ready for: `POLL*` bits, sticky until taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Readiness(u32);
 
 impl Readiness {
-    /// Whether an error is pending on the socket.
+    /// Returns whether an error is pending on the socket.
     pub(crate) fn has_error(self) -> bool {
         self.0 & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) as u32 != 0
     }
@@ -45,29 +45,29 @@ pub(crate) struct Op {
     fault: Option<i32>,
 }
 
-/// What a completion means for the op's owner.
+/// The effect of a completion on the op's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Completed {
     /// There is something to take: wake the waiter.
     Wake,
-    /// The op is over: free its slot.
+    /// The op has ended: free its slot.
     Freed,
-    /// Nothing.
+    /// No effect.
     Ignored,
 }
 
-/// What releasing an op takes.
+/// The work that releasing an op requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Released {
-    /// The kernel has not seen it: free its slot.
+    /// The kernel has not seen the op: free its slot.
     Freed,
-    /// Cancel it, and wait for its last completion.
+    /// Cancel the op, and wait for its last completion.
     Cancel,
-    /// That is under way already.
+    /// The cancellation is already under way.
     Waiting,
 }
 
-/// What is to be done about an op that the kernel has forgotten.
+/// The action for an op that the kernel has forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restarted {
     Nothing,
@@ -76,7 +76,7 @@ pub(crate) enum Restarted {
 }
 
 impl Op {
-    /// The op is to be armed: true if it must be queued for that now.
+    /// Requests that the op be armed; returns true if it must be queued for that now.
     pub(super) fn want(&mut self) -> bool {
         let idle = self.phase == Phase::Idle;
         if idle {
@@ -85,7 +85,7 @@ impl Op {
         idle
     }
 
-    /// About to be put on the submission ring: false if it no longer is to be.
+    /// Prepares the op for the submission ring; returns false if it is no longer wanted there.
     pub(super) fn push(&mut self) -> bool {
         let queued = self.phase == Phase::Queued;
         if queued {
@@ -94,7 +94,7 @@ impl Op {
         queued
     }
 
-    /// A completion came: `result` is `POLL*` bits or a negated errno, `more` the `F_MORE` flag.
+    /// Records a completion: `result` is `POLL*` bits or a negated errno, `more` the `F_MORE` flag.
     pub(super) fn complete(&mut self, result: i32, more: bool) -> Completed {
         match (self.phase, more) {
             (Phase::Armed, _) => {
@@ -113,7 +113,7 @@ impl Op {
         }
     }
 
-    /// The owner lets go.
+    /// Releases the op on behalf of its owner.
     pub(super) fn release(&mut self) -> Released {
         match self.phase {
             Phase::Idle | Phase::Queued => Released::Freed,
@@ -125,13 +125,14 @@ impl Op {
         }
     }
 
-    /// The cancel was answered: true if it must be sent again, because it missed an op that was
-    /// just completing and may live on.
+    /// Records the answer to the cancel; returns true if the cancel must be sent again, because it missed an
+    /// op that was just completing and may live on.
     pub(super) fn cancel_answered(&self, result: i32) -> bool {
         self.phase == Phase::Cancelling && matches!(-result, libc::ENOENT | libc::EALREADY)
     }
 
-    /// The kernel has forgotten the op: whether it is to be queued again, or was waited for to end.
+    /// Records that the kernel has forgotten the op; returns whether to queue it again or, if its end was
+    /// awaited, free it.
     pub(super) fn restart(&mut self) -> Restarted {
         match self.phase {
             Phase::Idle | Phase::Queued => Restarted::Nothing,
@@ -143,7 +144,7 @@ impl Op {
         }
     }
 
-    /// Takes what came since the last look: an errno, or what the socket is ready for.
+    /// Takes the events since the last call: an errno, or the readiness of the socket.
     pub(super) fn take(&mut self) -> Option<Result<Readiness, i32>> {
         if let Some(errno) = self.fault.take() {
             return Some(Err(errno));
@@ -152,17 +153,17 @@ impl Op {
         (!ready.is_empty()).then_some(Ok(ready))
     }
 
-    /// Whether nothing is asked of the kernel.
+    /// Returns whether no request to the kernel is queued or pending.
     pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
     }
 
-    /// Whether its completion is waited for.
+    /// Returns whether the op's completion is pending.
     pub(super) fn is_armed(&self) -> bool {
         self.phase == Phase::Armed
     }
 
-    /// Whether the kernel knows this op.
+    /// Returns whether the kernel knows this op.
     pub(super) fn is_in_flight(&self) -> bool {
         matches!(self.phase, Phase::Armed | Phase::Cancelling)
     }
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn every_event_in_every_phase() {
         use Phase::{Armed, Cancelling, Idle, Queued};
-        // phase; after want, push, release; after completion with and without F_MORE
+        // phase; after want, push, release; after a completion with and without F_MORE
         let table = [
             (
                 Idle,

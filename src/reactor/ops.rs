@@ -1,4 +1,4 @@
-//! The bounded slab of ops: slots, their generations, and what waits on each.
+//! The bounded slab of ops: slots, their generations, and their waiters.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -22,11 +22,11 @@ struct Slot {
     entry: Option<Entry>,
 }
 
-/// What is asked of the kernel for a descriptor.
+/// The request made to the kernel for a descriptor.
 pub(super) enum Kind {
     /// A multishot poll for these events.
     Poll(u32),
-    /// Kicks: whom to ask what they came to, and whether somebody waits for the next one's answer.
+    /// Kicks: the port to ask about their outcome, and whether a task awaits the next kick's answer.
     Kick { port: Weak<dyn OnKick>, is_awaited: bool },
 }
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// One registered descriptor.
+/// A registered descriptor.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) op: Op,
@@ -58,12 +58,12 @@ impl Ops {
         self.slots.len()
     }
 
-    /// How many slots are taken.
+    /// Returns the number of slots in use.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Takes a slot for a descriptor; `None` where all are taken.
+    /// Takes a slot for a descriptor; returns `None` if all are in use.
     pub(super) fn insert(&mut self, fd: RawFd, kind: Kind) -> Option<Token> {
         let slot = self.free.pop()?;
         let place = &mut self.slots[slot as usize];
@@ -71,13 +71,13 @@ impl Ops {
         Some(Token::new(slot, place.generation))
     }
 
-    /// The op a token names, if it has not been freed.
+    /// Returns the op that a token names, unless it has been freed.
     pub(super) fn get(&mut self, token: Token) -> Option<&mut Entry> {
         let slot = self.slots.get_mut(token.slot())?;
         if slot.generation == token.generation() { slot.entry.as_mut() } else { None }
     }
 
-    /// Frees the slot; the token names nothing from here on.
+    /// Frees the slot; from now on the token names nothing.
     pub(super) fn remove(&mut self, token: Token) -> Option<Entry> {
         let slot = self.slots.get_mut(token.slot())?;
         if slot.generation != token.generation() {
@@ -89,12 +89,12 @@ impl Ops {
         Some(entry)
     }
 
-    /// Names of all ops.
+    /// Returns the tokens of all ops.
     pub(super) fn all(&self) -> Vec<Token> {
         self.named(|_| true)
     }
 
-    /// Names of all ops that the kernel knows.
+    /// Returns the tokens of all ops that the kernel knows.
     pub(super) fn in_flight(&self) -> Vec<Token> {
         self.named(|entry| entry.op.is_in_flight())
     }
@@ -114,38 +114,38 @@ impl Ops {
             let token = Token::new(slot as u32, place.generation);
             Some((token, place.entry.as_mut()?))
         });
-        // Low slots are taken first, so that the end of a large slab is rarely looked at.
+        // Low slots are taken first, so the end of a large slab is rarely visited.
         entries.take(used).for_each(|(token, entry)| visit(token, entry));
     }
 }
 
 /// A port with a transmit ring, as the reactor sees it.
 pub(crate) trait OnKick {
-    /// A kick was answered, with 0 or an errno: what is to be done next, and whom to wake. Wakes nobody itself: the
-    /// port is held meanwhile, and a waker may do anything.
+    /// Records the answer to a kick, 0 or an errno; returns what to do next and which task to wake. Does not
+    /// wake any task itself: the port is borrowed meanwhile, and a waker may do anything.
     fn kicked(&self, errno: i32) -> AfterKick;
 }
 
-/// What follows from a kick's answer.
+/// The consequences of a kick's answer.
 #[derive(Debug)]
 pub(crate) struct AfterKick {
     pub(crate) next: Next,
-    /// Whom to wake.
+    /// The task to wake.
     pub(crate) waiter: Option<Waker>,
 }
 
-/// When to kick again.
+/// The time of the next kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// When the port is marked again.
+    /// When the port is next marked.
     Rest,
-    /// With the next turn.
+    /// In the next turn.
     Kick,
-    /// After a while.
+    /// After this time.
     KickAfter(Duration),
 }
 
-/// A kick that was answered, for the port to be told outside of the borrow.
+/// The answer to a kick, to be passed to the port once the borrow has ended.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) token: Token,

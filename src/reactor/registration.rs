@@ -1,4 +1,4 @@
-//! A descriptor's place in a reactor, and a deadline's.
+//! Registrations of descriptors and deadlines with a reactor.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,26 +15,25 @@ use crate::error::{Error, Result};
 
 /// A descriptor whose readiness the reactor watches.
 ///
-/// Its owner keeps the descriptor open while it is registered. Dropping the registration cancels
-/// the poll with the next turn; the owner may close the descriptor right away, but the kernel keeps
-/// the socket until the poll is gone: [`release`](Self::release) and
-/// [`poll_released`](Self::poll_released) tell when that is.
+/// Its owner keeps the descriptor open while it is registered. Dropping the registration cancels the poll in
+/// the next turn. The owner may close the descriptor right away, but the kernel keeps the socket until the
+/// poll is gone: [`release`](Self::release) and [`poll_released`](Self::poll_released) tell when that is.
 #[derive(Debug)]
 pub(crate) struct Registration {
     reactor: Weak<Inner>,
     token: Token,
-    /// Whether it was ready when it was last asked, and is asked again.
+    /// Whether the last poll returned ready and that has not proved useful yet.
     was_ready: Cell<bool>,
 }
 
 impl Registration {
-    /// Registers `fd` for reading. Nothing is asked of the kernel until the first wait.
+    /// Registers `fd` for reading. The kernel is not involved until the first wait.
     pub(crate) fn new(reactor: &Reactor, fd: BorrowedFd<'_>) -> Result<Self> {
         Self::with(&reactor.shared, fd, libc::POLLIN)
     }
 
-    /// Registers `fd` for writing: ready at the first wait, if it is writable then, and at each frame
-    /// that was sent from then on.
+    /// Registers `fd` for writing: ready at the first wait if it is writable by then, and from then on for
+    /// each frame sent.
     pub(crate) fn writable(reactor: &Reactor, fd: BorrowedFd<'_>) -> Result<Self> {
         Self::with(&reactor.shared, fd, libc::POLLOUT)
     }
@@ -50,12 +49,12 @@ impl Registration {
         Ok(Self { reactor: Rc::downgrade(shared), token, was_ready: Cell::new(false) })
     }
 
-    /// What was ready was of use: there may be more at once.
+    /// Records that the last readiness was useful, so there may be more right away.
     pub(crate) fn was_of_use(&self) {
         self.was_ready.set(false);
     }
 
-    /// Ready when something happened since this was last ready; arms the poll where needed.
+    /// Returns ready if something has happened since this was last ready; arms the poll if needed.
     ///
     /// Readiness is a hint: look at the ring, and come back when it is empty.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<Readiness>> {
@@ -76,7 +75,8 @@ impl Registration {
         Poll::Pending
     }
 
-    /// Lets go: the poll is cancelled with the next turn. Doing it twice does nothing.
+    /// Releases the descriptor: the poll is cancelled in the next turn. Calling it twice has no further
+    /// effect.
     pub(crate) fn release(&self) {
         if let Some(shared) = self.reactor.upgrade() {
             let waker = shared.change(|state| state.release(self.token));
@@ -84,7 +84,7 @@ impl Registration {
         }
     }
 
-    /// Ready when the kernel has let go, after [`release`](Self::release).
+    /// Returns ready once the kernel has let go, after [`release`](Self::release).
     pub(crate) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(shared) = self.reactor.upgrade() else { return Poll::Ready(()) };
         if shared.state.borrow_mut().is_released(self.token) {
@@ -103,7 +103,7 @@ impl Drop for Registration {
     }
 }
 
-/// A deadline that the reactor watches; dropping it forgets it.
+/// A deadline that the reactor watches; dropping it removes the deadline.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     reactor: Weak<Inner>,
@@ -118,13 +118,13 @@ impl Deadline {
         Self { reactor: Rc::downgrade(shared), id }
     }
 
-    /// The reactor's turn; 0 where it has ended.
+    /// Returns the number of the reactor's turns, or 0 if the reactor has ended.
     pub(crate) fn turn(&self) -> u64 {
         self.reactor.upgrade().map_or(0, |shared| shared.counters.turns.get())
     }
 
-    /// Changes whom it wakes: the reactor's turn. `None` where it has fired, or nobody turns the reactor any
-    /// more.
+    /// Changes the waker and returns the number of the reactor's turns. Returns `None` if the deadline has
+    /// fired or the reactor is no longer turned.
     pub(crate) fn set_waker(&self, waker: &Waker) -> Option<u64> {
         let shared = self.reactor.upgrade()?;
         let state = shared.state.borrow();

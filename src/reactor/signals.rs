@@ -1,8 +1,10 @@
-//! Whether completions signal a host's eventfd: tried once a process, since a kernel that takes the flags may still not do it.
+//! Whether completions signal a host's eventfd: tested once per process, since a kernel may accept the flags
+//! and still not signal.
 //!
-//! Linux 6.12.114 and later of that series put off a signal that is raised in a wait queue's wake-up, and after the
-//! first one never give it (`__io_eventfd_signal`, io_uring/eventfd.c, sets a bit that nothing clears). With deferred work every
-//! completion of a poll is such a one: a host would hear of the first packet and of no other.
+//! Linux 6.12.114 and later releases of that series defer a signal that is raised in a wait queue's wake-up,
+//! and after the first one never deliver it (`__io_eventfd_signal`, io_uring/eventfd.c, sets a bit that
+//! nothing clears). With deferred work, every completion of a poll raises such a signal: a host would hear of
+//! the first packet and of no other.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -17,22 +19,23 @@ use crate::options::ReactorOptions;
 use crate::sys::event::{self, EventFd, Interest, SignalPipe};
 use crate::trace;
 
-/// How a ring's completions signal an eventfd, worst first.
+/// How reliably a ring's completions signal an eventfd, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Signals {
-    /// Not each of them.
+    /// Not every completion signals.
     Never,
-    /// Each, but some only a while later.
+    /// Every completion signals, but some only after a while.
     Late,
-    /// Each, before the call returns that caused it.
+    /// Every completion signals before the call that caused it returns.
     AtOnce,
 }
 
-/// How long a late signal may take: a grace period of RCU and more.
+/// How long a late signal may take: more than a grace period of RCU.
 const LATE: Duration = Duration::from_millis(300);
 
-/// Sets up a ring in the best mode that this kernel has. Completions signal `event`, if there is one: then a mode is
-/// passed over whose signals get lost, and one whose signals are late is taken only where there is no better one.
+/// Sets up a ring in the best mode that this kernel supports. If there is an `event`, completions signal it;
+/// then a mode that loses signals is skipped, and a mode with late signals is used only if there is no better
+/// one.
 pub(super) fn best_ring(options: &ReactorOptions, event: Option<RawFd>) -> Result<Uring, Fault> {
     let mut fault = Fault::Unsignalled;
     for least in [Signals::AtOnce, Signals::Late] {
@@ -67,7 +70,8 @@ pub(super) fn best_ring(options: &ReactorOptions, event: Option<RawFd>) -> Resul
     Err(fault)
 }
 
-/// Whether rings in this mode signal at least so well. That is tried once a process; what could not be tried is tried again.
+/// Returns whether rings in this mode signal at least this well. This is tested once per process; a test that
+/// could not run is repeated.
 fn at_least(work: Work, least: Signals) -> io::Result<bool> {
     static KNOWN: Mutex<[[Option<bool>; 2]; Work::ALL.len()]> =
         Mutex::new([[None; 2]; Work::ALL.len()]);
@@ -83,7 +87,7 @@ fn at_least(work: Work, least: Signals) -> io::Result<bool> {
     Ok(*known.insert(signals >= least))
 }
 
-/// Has a multishot poll complete twice, and looks for its signals as a host would.
+/// Completes a multishot poll twice, and watches for its signals as a host would.
 fn try_out(
     work: Work,
     late: Duration,
@@ -103,7 +107,7 @@ fn try_out(
             wake();
             worst = worst.min(look(&host, late)?);
             if worst == Signals::Never {
-                break; // the next one may stand for it
+                break; // the next signal may stand in for it
             }
             host.clear();
             settle();
@@ -117,7 +121,7 @@ fn try_out(
     result
 }
 
-/// When a host is signalled: now, within `late`, or not.
+/// Returns when a host is signalled: at once, within `late`, or never.
 fn look(host: &EventFd, late: Duration) -> io::Result<Signals> {
     let mut limits = [(Duration::ZERO, Signals::AtOnce), (late, Signals::Late)].into_iter();
     let mut limit = limits.next();
@@ -126,7 +130,7 @@ fn look(host: &EventFd, late: Duration) -> io::Result<Signals> {
         let [polled, _] = event::poll(interests, Some(time))?;
         match (polled.readable, polled.interrupted) {
             (true, _) => return Ok(signals),
-            (false, true) => {} // a signal of another kind: again
+            (false, true) => {} // a signal of another kind: try again
             (false, false) => limit = limits.next(),
         }
     }
@@ -146,7 +150,7 @@ mod tests {
             })
             .collect();
         if modes.is_empty() {
-            return; // no io_uring here: `tests/refused.rs` is about that
+            return; // no io_uring here: `tests/refused.rs` covers that
         }
         let pipe = SignalPipe::new().unwrap();
         let try_mode = |work, wakes: bool| {

@@ -1,7 +1,7 @@
-//! What a reactor owns: its ring, its ops, its timers, and what is to be done with them.
+//! A reactor's state: its ring, its ops, its timers, and the operations on them.
 //!
-//! Nothing of the user's runs while the state is borrowed: methods that take a waker hand the one it
-//! replaces back, for the caller to drop.
+//! No user code runs while the state is borrowed: methods that take a waker return the one it replaces, for
+//! the caller to drop.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -33,46 +33,46 @@ pub(super) struct State {
     pub(super) timers: Timers,
     /// The ring's own timer.
     pub(super) alarm: RingTimer,
-    /// Whether another runtime sleeps, and is woken for timers by the ring alone.
+    /// Whether another runtime does the sleeping, and is woken for timers by the ring alone.
     pub(super) is_hosted: bool,
     /// The op that watches the unparker's eventfd.
     pub(super) wake: Option<Token>,
-    /// Whether sockets are polled once a wait, and not before `rearm_at`: how wake-ups are moderated where
-    /// it is not us who sleep.
+    /// Whether sockets are polled once per wait, and not before `rearm_at`: this moderates wake-ups if
+    /// another runtime does the sleeping.
     pub(super) is_moderated: bool,
     pub(super) rearm_at: Option<Instant>,
-    /// What was reaped in this turn.
+    /// The completions reaped in this turn.
     pub(super) completions: Vec<Completion>,
-    /// Collected in a turn, woken after it.
+    /// The wakers collected in a turn, to be woken after it.
     pub(super) wakers: Vec<Waker>,
     /// Ops whose last completion came in this turn.
     pub(super) ended: Vec<Token>,
     /// Kicks of this turn that post a completion only if they fail.
     pub(super) silent: Vec<Token>,
-    /// Kicks answered in this turn, for their ports to be asked after it.
+    /// The answers to kicks in this turn; their ports are asked after it.
     pub(super) answers: Vec<Answer>,
-    /// What to do without io_uring.
+    /// The fallback if io_uring is refused.
     pub(super) fallback: Fallback,
-    /// Set while everything is being cancelled: nothing is begun any more.
+    /// Set while everything is being cancelled: no new work begins.
     pub(super) is_ending: bool,
-    /// Kicks that wait for their time. Few: at most one a port, and only of those that stall.
+    /// Kicks that are delayed. Few: at most one per port, and only for ports that stall.
     pub(super) delayed: Vec<(Instant, Token)>,
 }
 
-/// The pause between two looks where waiting would spin.
+/// The pause between two attempts if waiting would spin.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// What to do where io_uring is refused.
+/// The reaction to a refused io_uring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fallback {
-    /// The same over `poll(2)`.
+    /// Use `poll(2)` instead.
     Poll,
-    /// Say so to everybody who waits.
+    /// Fail all waiters.
     Fail,
 }
 
 impl Fallback {
-    /// What to go on with after `fault`.
+    /// Returns the engine to go on with after `fault`.
     pub(super) fn for_fault(self, fault: Fault, wake: RawFd) -> Result<Engine, Fault> {
         if self == Self::Fail || !fault.is_refusal() {
             return Err(fault);
@@ -97,10 +97,11 @@ impl Request {
 }
 
 impl State {
-    /// A state whose engine wakes at writes to `wake`, and tells a host's `event` of completions.
+    /// Creates a state whose engine wakes when `wake` is written to, and signals a host's `event` for
+    /// completions.
     pub(super) fn new(options: &ReactorOptions, wake: RawFd, event: Option<RawFd>) -> Result<Self> {
         let fallback = match event {
-            // A poller cannot tell a host anything.
+            // A poller cannot signal a host.
             None if !options.requires_io_uring() => Fallback::Poll,
             _ => Fallback::Fail,
         };
@@ -108,7 +109,7 @@ impl State {
             Ok(engine) => Ok(engine),
             Err(fault) => fallback.for_fault(fault, wake),
         };
-        // One op more than the user may have: the unparker's.
+        // One op more than the user may have, for the unparker.
         let limit = options.op_limit() as usize + 1;
         let mut state = Self {
             engine,
@@ -142,8 +143,8 @@ impl State {
         self.engine.is_ok()
     }
 
-    /// Whom to wake and whom to tell, as this turn has found out; to be given back empty. Timers count among
-    /// them where the clock is looked at.
+    /// Takes the tasks to wake and the ports to tell, as found in this turn; the caller gives the lists back
+    /// empty. Due timers are included if the clock is read.
     pub(super) fn take_due(&mut self, looks_at_clock: bool) -> (Vec<Waker>, Vec<Answer>) {
         let Self { timers, wakers, .. } = self;
         if looks_at_clock && !timers.is_empty() {
@@ -153,9 +154,9 @@ impl State {
         (std::mem::take(&mut self.wakers), std::mem::take(&mut self.answers))
     }
 
-    /// Takes the lists of [`take_due`](Self::take_due) back, for their capacity.
+    /// Takes back the lists of [`take_due`](Self::take_due) for their capacity.
     ///
-    /// Whoever was woken may have had something added meanwhile, which stays.
+    /// Entries added by woken tasks in the meantime are kept.
     pub(super) fn give_back(&mut self, (mut wakers, mut answers): (Vec<Waker>, Vec<Answer>)) {
         wakers.append(&mut self.wakers);
         answers.append(&mut self.answers);
@@ -176,7 +177,7 @@ impl State {
         self.ops.insert(fd, kind).ok_or(Error::TooManyOps { limit })
     }
 
-    /// Whether there is anything to work with.
+    /// Returns an error if there is no backend to work with.
     pub(super) fn check(&self) -> Result<()> {
         if self.is_ending {
             return Err(Error::ReactorGone);
@@ -199,7 +200,7 @@ impl State {
         }
     }
 
-    /// What came for an op since this was last asked; `None` means: wait.
+    /// Returns the event of an op since the last call; `None` means that the caller has to wait.
     pub(super) fn take_ready(&mut self, token: Token) -> Option<Result<Readiness>> {
         if let Err(fault) = self.engine {
             return Some(Err(fault.into()));
@@ -213,16 +214,16 @@ impl State {
         )
     }
 
-    /// Whether `waker` is whom the op wakes already.
+    /// Returns whether the op already wakes the task of `waker`.
     pub(super) fn wakes(&mut self, token: Token, waker: &Waker) -> bool {
         let known = self.ops.get(token).and_then(|entry| entry.waker.as_ref());
         known.is_some_and(|known| known.will_wake(waker))
     }
 
-    /// Wakes `waker`, or the one that is known, when something comes for the op, and arms it where needed.
+    /// Wakes `waker`, or the known one, when something arrives for the op, and arms it if needed.
     ///
-    /// Whoever was woken before and found nothing has `found_nothing`: what is ready for longer, but of no
-    /// use, would end every wait at once where polls report states and not events.
+    /// `found_nothing` tells that the task was woken before and found nothing. A descriptor that stays ready
+    /// without being of use would end every wait at once if polls report states instead of events.
     pub(super) fn wait(
         &mut self,
         token: Token,
@@ -233,7 +234,7 @@ impl State {
         let reports_events =
             !self.is_moderated && self.engine.as_ref().is_ok_and(Engine::is_edge_triggered);
         if self.delayed.iter().any(|&(_, delayed)| delayed == token) {
-            // It has its time, whoever polls in between.
+            // Its time is already set, whoever polls in between.
         } else if found_nothing && !reports_events {
             self.want_at(token, Instant::now() + RETRY);
         } else if let Some(rearm_at) = self.rearm_at {
@@ -244,7 +245,7 @@ impl State {
         replaced
     }
 
-    /// Wakes `waker` when something comes for the op, or when it is freed.
+    /// Wakes `waker` when something arrives for the op, or when it is freed.
     pub(super) fn set_waker(&mut self, token: Token, waker: Waker) -> Option<Waker> {
         match self.ops.get(token) {
             Some(entry) => entry.waker.replace(waker),
@@ -252,15 +253,15 @@ impl State {
         }
     }
 
-    /// Whether the kernel has let go of a released op.
+    /// Returns whether the kernel has let go of a released op.
     pub(super) fn is_released(&mut self, token: Token) -> bool {
         self.engine.is_err() || self.ops.get(token).is_none()
     }
 
-    /// The owner of an op lets go of it.
+    /// Releases an op on behalf of its owner.
     pub(super) fn release(&mut self, token: Token) -> Option<Waker> {
         if self.engine.is_err() {
-            return self.ops.remove(token)?.waker; // nothing of it is left in the kernel
+            return self.ops.remove(token)?.waker; // the kernel holds nothing of it any more
         }
         let entry = self.ops.get(token)?;
         let waker = entry.waker.take();
@@ -272,15 +273,14 @@ impl State {
         waker
     }
 
-    /// An op is to be submitted with the next turn, if it is not on its way already.
+    /// Submits an op in the next turn, unless it is already on its way.
     pub(super) fn want(&mut self, token: Token) {
         if self.ops.get(token).is_some_and(|entry| entry.op.want()) {
             self.backlog.push_back(Request::Arm(token));
         }
     }
 
-    /// A port is to be kicked with the next turn. If the answer is awaited it ends a park; else only a
-    /// failure does.
+    /// Kicks a port in the next turn. An awaited answer ends a park; otherwise only a failure does.
     pub(super) fn want_kick(&mut self, token: Token, awaited: bool) {
         if let Some(entry) = self.ops.get(token)
             && let Kind::Kick { is_awaited, .. } = &mut entry.kind
@@ -290,7 +290,7 @@ impl State {
         self.want(token);
     }
 
-    /// As [`want`](Self::want), at a later time.
+    /// Does what [`want`](Self::want) does, at a later time.
     pub(super) fn want_at(&mut self, token: Token, when: Instant) {
         if !self.ops.get(token).is_some_and(|entry| entry.op.is_idle()) {
             return; // it is on its way
@@ -315,14 +315,14 @@ impl State {
         self.delayed = delayed;
     }
 
-    /// When somebody is next to be woken, or something to be kicked.
+    /// Returns the time of the next wake-up or kick.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let delayed = self.delayed.iter().map(|&(when, _)| when).min();
         [self.timers.next_deadline(), delayed].into_iter().flatten().min()
     }
 
-    /// How long to sleep at most for the next deadline; `None` where there is none, or the ring's own timer goes
-    /// off by then: that is known without a look at the clock.
+    /// Returns the maximum sleep before the next deadline. Returns `None` if there is none, or if the ring's
+    /// own timer goes off by then, which is known without reading the clock.
     pub(super) fn limit(&self) -> Option<Duration> {
         if self.next_deadline().is_some_and(|next| self.alarm.covers(next)) {
             return None;
@@ -330,18 +330,18 @@ impl State {
         self.time_left()
     }
 
-    /// The time until the next deadline.
+    /// Returns the time until the next deadline.
     pub(super) fn time_left(&self) -> Option<Duration> {
         self.next_deadline().map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether a host's reactor needs a turn for what is to be asked of the kernel.
+    /// Returns whether a host's reactor needs a turn to make requests of the kernel.
     pub(super) fn needs_turn(&self) -> bool {
         self.engine.is_ok()
             && (!self.backlog.is_empty() || self.alarm.needs(self.next_deadline()).is_some())
     }
 
-    /// Frees a slot, and wakes whoever waited for that.
+    /// Frees a slot, and wakes the task that waited for that.
     pub(super) fn free(&mut self, token: Token) {
         self.backlog.retain(|request| request.token() != token);
         self.delayed.retain(|&(_, delayed)| delayed != token);
@@ -352,7 +352,7 @@ impl State {
 }
 
 impl State {
-    /// The engine has failed: goes on with another, or has everybody who waits on it learn so.
+    /// Handles a failed engine: goes on with another, or fails all waiters.
     pub(super) fn fail(&mut self, fault: Fault) {
         let wake = self.wake.and_then(|wake| self.ops.get(wake)).map(|entry| entry.fd);
         let fallback = match wake {
@@ -370,7 +370,7 @@ impl State {
             refused.close();
         }
         self.alarm.has_rung();
-        // What is in the backlog is still to be put to the engine, but cancels have nothing to cancel.
+        // Queued requests still have to go to the engine, but cancels have nothing left to cancel.
         self.backlog.retain(|request| matches!(request, Request::Arm(_)));
         for token in self.ops.in_flight() {
             match self.ops.get(token).map(|entry| entry.op.restart()) {
@@ -382,7 +382,7 @@ impl State {
         self.silent.clear();
     }
 
-    /// Everybody who waits learns that nothing will come.
+    /// Fails all waiters.
     pub(super) fn give_up(&mut self, fault: Fault) {
         if let Ok(engine) = std::mem::replace(&mut self.engine, Err(fault)) {
             engine.close();
@@ -394,7 +394,7 @@ impl State {
         ops.for_each(|_, entry| {
             wakers.extend(entry.waker.take());
             if let Kind::Kick { port, .. } = &entry.kind {
-                // Whoever waits for a kick's answer learns that there will be none.
+                // A task that awaits a kick's answer learns that there will be none.
                 let (token, port) = (Token::new(0, 0), port.clone());
                 answers.push(Answer { token, port, errno: libc::ECANCELED });
             }
@@ -405,7 +405,7 @@ impl State {
         self.is_ending = true;
         self.delayed.clear();
         for token in self.ops.all() {
-            // Whoever waits for this op is woken, and learns that there is no reactor.
+            // The task that waits for this op is woken, and learns that there is no reactor.
             let waker = self.release(token);
             self.wakers.extend(waker);
         }
@@ -415,10 +415,10 @@ impl State {
         self.engine.is_ok() && !self.ops.in_flight().is_empty()
     }
 
-    /// Closes the ring and forgets all ops and timers: whom to wake.
+    /// Closes the ring, drops all ops and timers, and returns the tasks to wake.
     pub(super) fn end(&mut self) -> Vec<Waker> {
         let is_idle = self.ops.in_flight().is_empty();
-        // Where the kernel did not let go in time it may still use what is left: leak the ring.
+        // If the kernel did not let go in time, it may still use what is left: leak the ring.
         if let Ok(engine) = std::mem::replace(&mut self.engine, Err(Fault::Ended))
             && is_idle
         {
@@ -434,30 +434,30 @@ impl State {
     }
 }
 
-/// Ops of a reactor, its own not counted, up to which those who wait are woken on suspicion.
+/// Maximum number of ops, not counting the reactor's own, up to which waiting tasks are woken on suspicion.
 const FEW: usize = 8;
 
-/// Deadlines from here on are left to the ring's timer.
+/// Deadlines at least this far away are left to the ring's timer.
 const FAR: Duration = Duration::from_millis(2);
 
 /// The longest sleep that a silent kick is submitted with.
 const KICK_CHECK: Duration = Duration::from_millis(2);
 
 impl State {
-    /// Puts what is queued to the engine, and enters it where there is reason to.
+    /// Passes queued requests to the engine, and enters it if needed.
     pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
         let (is_oneshot, wake) = (self.is_moderated, self.wake);
         let Self { engine, ops, backlog, silent, .. } = self;
         let Ok(engine) = engine else { return Ok(()) };
         if engine.is_foreign() {
-            return Err(Fault::Forked); // before the ring is looked at: a child has no mapping of it
+            return Err(Fault::Forked); // before looking at the ring: a child does not have it mapped
         }
         while let Some(&request) = backlog.front() {
             if engine.is_full() {
                 counters.enters.add(1);
                 engine.enter(Wait::No)?;
                 if engine.is_full() {
-                    break; // the kernel is short of memory: the rest waits for the next turn
+                    break; // the kernel is short of memory: leave the rest to the next turn
                 }
             }
             backlog.pop_front();
@@ -469,7 +469,7 @@ impl State {
                     {
                         match entry.kind {
                             Kind::Poll(events) => {
-                                // The unparker's event stays readable: once reported, it is over.
+                                // The unparker's event stays readable: once reported, the poll is over.
                                 let is_oneshot = is_oneshot && wake != Some(token);
                                 engine.push_poll(entry.fd, events, token, is_oneshot);
                             }
@@ -487,8 +487,8 @@ impl State {
         }
         let wait = self.set_alarm(wait);
         let Self { engine: Ok(engine), backlog, silent, .. } = self else { return Ok(()) };
-        // Nobody sleeps while a request waits for room, nor long with a silent kick: it may have gone
-        // well in part, and only its port can tell.
+        // Do not sleep while a request waits for room, nor for long with a silent kick: the kick may have
+        // succeeded in part, and only its port can tell.
         let wait = match wait {
             _ if !backlog.is_empty() => Wait::No,
             wait if !silent.is_empty() => wait.at_most(KICK_CHECK),
@@ -501,10 +501,11 @@ impl State {
         Ok(())
     }
 
-    /// Has the ring's timer go off for the next deadline, where there is reason to: how to wait then.
+    /// Sets the ring's timer for the next deadline if that is worthwhile, and returns how to wait then.
     ///
-    /// Whoever sleeps himself has it for what is far: a limit to every sleep sets a timer of the kernel's and
-    /// takes it back, each time, and a flood ends many sleeps until a deadline comes.
+    /// A reactor that sleeps itself uses the timer for distant deadlines. A limit on every sleep would make
+    /// the kernel set a timer and cancel it again each time, and in a flood many sleeps end before a deadline
+    /// arrives.
     fn set_alarm(&mut self, wait: Wait) -> Wait {
         let (is_asked, otherwise) = match wait {
             Wait::UntilDeadline(limit) => (limit >= FAR, Wait::AtMost(Some(limit))),
@@ -519,7 +520,7 @@ impl State {
             return otherwise;
         }
         if let Some((setting, deadline)) = alarm.needs(next_deadline)
-            // What is due already, this very turn expires.
+            // A deadline that is already due is handled in this very turn.
             && let Some(time) = deadline.checked_duration_since(Instant::now())
         {
             engine.push_alarm(setting, time);
@@ -532,23 +533,23 @@ impl State {
         }
     }
 
-    /// Whether a turn would find something to do.
+    /// Returns whether a turn would find something to do.
     pub(super) fn has_work(&mut self) -> bool {
         self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
     }
 
-    /// Whom to wake where the kernel has announced work, but not said what: all who wait to read, if they are
-    /// few. Moderated polls are left alone, since each is worth a wait; and where there is something to submit,
-    /// the enter is not put off.
+    /// Returns the wakers of all tasks that wait to read, if there are few and the kernel has announced work
+    /// without saying for which op. Moderated polls are left alone, since each is worth a wait. If there are
+    /// requests to submit, the enter is not delayed.
     pub(super) fn announced(&mut self) -> Option<Vec<Waker>> {
         let is_announced = self.engine.as_mut().is_ok_and(|engine| engine.is_announced());
         let is_alone = self.backlog.is_empty() && self.ops.len() <= FEW + 1;
         if !is_announced || !is_alone || self.is_moderated {
             return None;
         }
-        // Not the earliest deadline: that may be another by now than the one the timer was set for.
+        // Not the earliest deadline, which may have changed since the timer was set.
         if self.alarm.is_due() {
-            return None; // it was most likely the timer
+            return None; // most likely it was the timer
         }
         let Self { ops, wakers, wake, .. } = self;
         let reads =
@@ -561,7 +562,7 @@ impl State {
         (!wakers.is_empty()).then(|| std::mem::take(wakers))
     }
 
-    /// Takes completions, and notes what they mean: how many sockets had something.
+    /// Takes completions and processes them; returns the number of sockets that had something.
     pub(super) fn reap(&mut self, counters: &Counters) -> u64 {
         let Self {
             engine: Ok(engine), ops, backlog, wakers, ended, answers, silent, alarm, ..
@@ -578,7 +579,8 @@ impl State {
         for Completion { answered, result, more } in self.completions.drain(..) {
             match answered {
                 Answered::RingTimer => alarm.has_rung(),
-                // It failed: the timer has just gone off, which is heard of as well, or is not there.
+                // The update failed: the timer has just gone off, which is reported as well, or does not
+                // exist.
                 Answered::AlarmUpdate if result < 0 => alarm.has_rung(),
                 Answered::AlarmUpdate => {}
                 Answered::Cancel(token) => {
@@ -602,8 +604,8 @@ impl State {
                 }
             }
         }
-        // A kick that was to be silent and has said nothing went well: it was made inside the enter,
-        // unless that took none.
+        // A silent kick without a completion succeeded: it was made inside the enter, unless the enter took
+        // no requests.
         if !engine.has_queued() {
             for token in silent.drain(..) {
                 if let Some(entry) = ops.get(token)
@@ -621,8 +623,8 @@ impl State {
         came
     }
 
-    /// The unparker's op has no waiter: its readiness is taken here, and it is armed again should
-    /// it have ended. Without it nobody could end a park, so an error ends the use of the ring.
+    /// Re-arms the unparker's op, which has no waiter: takes its readiness, and arms it again if it has
+    /// ended. Without this op no thread could end a park, so an error ends the use of the ring.
     fn rearm_wake(&mut self) {
         let Some(wake) = self.wake else { return };
         match self.ops.get(wake).and_then(|entry| entry.op.take()) {
@@ -632,7 +634,7 @@ impl State {
     }
 }
 
-/// What the port of a kick is to be told.
+/// Returns the answer to pass to the port of a kick.
 fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {
     entry.op.take(); // the port looks at its ring instead
     let Kind::Kick { port, is_awaited } = &mut entry.kind else { return None };

@@ -1,5 +1,5 @@
-//! Deadlines in a binary heap whose entries know their place, so that a timer that is dropped
-//! leaves at once: a timeout around every batch must not pile up.
+//! Deadlines in a binary heap. Entries know their position, so a dropped timer leaves the heap at once: a
+//! timeout around every batch must not pile up.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -18,7 +18,7 @@ struct Timer {
     deadline: Instant,
     serial: u64,
     waker: Waker,
-    /// Where in `heap` this timer stands.
+    /// The timer's position in `heap`.
     position: usize,
 }
 
@@ -41,13 +41,14 @@ impl Timers {
         TimerId { key, serial: self.serial }
     }
 
-    /// Whom a timer wakes, if it has not fired.
+    /// Returns the waker of a timer, if it has not fired.
     pub(super) fn waker(&self, id: TimerId) -> Option<&Waker> {
         let timer = self.timers.get(id.key).filter(|timer| timer.serial == id.serial)?;
         Some(&timer.waker)
     }
 
-    /// Changes whom a timer wakes: the waker before. The new one back if the timer has fired.
+    /// Changes the waker of a timer and returns the previous one, or the new one as an error if the timer has
+    /// fired.
     pub(super) fn set_waker(&mut self, id: TimerId, waker: Waker) -> Result<Waker, Waker> {
         match self.timers.get_mut(id.key) {
             Some(timer) if timer.serial == id.serial => {
@@ -57,7 +58,7 @@ impl Timers {
         }
     }
 
-    /// Removes a timer, if it has not fired: its waker.
+    /// Removes a timer, if it has not fired, and returns its waker.
     pub(super) fn remove(&mut self, id: TimerId) -> Option<Waker> {
         let timer = self.timers.get(id.key).filter(|timer| timer.serial == id.serial)?;
         Some(self.take_at(timer.position))
@@ -162,7 +163,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
 
-        /// Against a sorted list: the same number due at every step, whatever is removed between.
+        /// Compares with a sorted list: at each step as many timers are due, whatever is removed in between.
         #[test]
         fn timers_fire_as_a_sorted_list_would(
             steps in prop::collection::vec((0_u64..50, any::<bool>(), 0_usize..8), 1..80)

@@ -1,13 +1,13 @@
-//! What names an op: its slot and the slot's generation, packed into an io_uring `user_data`.
+//! The token that names an op: its slot and the slot's generation, packed into an io_uring `user_data`.
 
-/// Names an op. A token of an op that has ended names nothing: its generation is past.
+/// Names an op. The token of an op that has ended names nothing, since its generation is past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token {
     slot: u32,
     generation: u32,
 }
 
-/// What a completion answers.
+/// The request that a completion answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answered {
     /// The op itself.
@@ -16,15 +16,15 @@ pub(crate) enum Answered {
     Cancel(Token),
     /// The ring's timer.
     RingTimer,
-    /// The request to have it go off earlier.
+    /// The request to make the timer go off earlier.
     AlarmUpdate,
 }
 
 const CANCEL: u64 = 1 << 63;
-/// Of slots that there are not.
+/// Values that no slot has.
 const ALARM: u64 = u64::MAX;
 const ALARM_UPDATE: u64 = u64::MAX - 1;
-/// Generations wrap at 31 bits; the top bit of `user_data` tells cancels from ops.
+/// Generations wrap at 31 bits; the top bit of `user_data` distinguishes cancels from ops.
 const GENERATIONS: u32 = (1 << 31) - 1;
 
 impl Token {
@@ -40,7 +40,7 @@ impl Token {
         self.generation
     }
 
-    /// The generation after this one.
+    /// Returns the generation after this one.
     pub(super) fn next_generation(self) -> u32 {
         (self.generation + 1) & GENERATIONS
     }

@@ -19,24 +19,24 @@ use super::wake::{Woken, wake_all};
 use crate::error::Result;
 use crate::options::ReactorOptions;
 
-/// Turns in a row before the host's other tasks have theirs.
+/// Maximum number of turns in a row before the host's other tasks run.
 pub(super) const ROUNDS: u32 = 4;
 
-/// The longest that moderation keeps a socket from being polled.
+/// The longest time for which moderation keeps a socket from being polled.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What a reactor and its handles share.
+/// The state shared by a reactor and its handles.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) state: RefCell<State>,
     pub(super) unparker: Unparker,
     pub(super) counters: Arc<Counters>,
     pub(super) moderator: RefCell<Moderator>,
-    /// Whose thread this is, where it is not ours.
+    /// The host, if another runtime runs this thread.
     pub(super) host: Option<Host>,
 }
 
-/// Rounds and time that ending a reactor waits for the kernel to let go.
+/// Maximum number of rounds, and time per round, that ending a reactor waits for the kernel to let go.
 const REAP_ROUNDS: u32 = 50;
 const REAP_WAIT: Duration = Duration::from_millis(100);
 
@@ -49,7 +49,7 @@ impl Inner {
         Ok(Self { state, unparker, counters: Arc::default(), moderator, host })
     }
 
-    /// Changes what is to be asked of the kernel, and tells the host that there is something.
+    /// Changes the requests to the kernel, and tells the host if there are any.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.borrow_mut();
         let result = change(&mut state);
@@ -62,7 +62,7 @@ impl Inner {
         result
     }
 
-    /// One turn that does not wait.
+    /// Turns the reactor once without waiting.
     pub(super) fn turn(&self) {
         match &self.host {
             None => drop(self.cycle(Wait::No)),
@@ -74,8 +74,8 @@ impl Inner {
         }
     }
 
-    /// One turn that sleeps until a completion, a timer, or an unpark; it does not sleep if there
-    /// is news.
+    /// Turns the reactor once, sleeping until a completion, a timer, or an unpark; does not sleep if there is
+    /// news.
     pub(super) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
         let limit = self.state.borrow().limit();
         self.unparker.begin();
@@ -98,7 +98,7 @@ impl Inner {
         slept
     }
 
-    /// A turn that sleeps in the ring, as long as moderation wants.
+    /// Turns the reactor once, sleeping in the ring for as long as moderation wants.
     fn sleep(&self, most: Option<Duration>) {
         let mut moderator = self.moderator.borrow_mut();
         let interval = moderator.interval();
@@ -124,14 +124,14 @@ impl Inner {
         woken.go_on();
     }
 
-    /// One turn: how many sockets it found to have something.
+    /// Turns the reactor once and returns the number of sockets that had something.
     pub(super) fn cycle(&self, wait: Wait) -> u64 {
         let (came, woken) = self.cycle_to_the_end(wait);
         woken.go_on();
         came
     }
 
-    /// As [`cycle`](Self::cycle), where a waker's panic has to wait.
+    /// Does what [`cycle`](Self::cycle) does, but returns a waker's panic instead of resuming it.
     fn cycle_to_the_end(&self, wait: Wait) -> (u64, Woken) {
         let entered = self.submit(wait);
         self.finish(wait, entered)
@@ -142,18 +142,19 @@ impl Inner {
         self.state.borrow_mut().submit(wait, &self.counters)
     }
 
-    /// What comes after the enter of a turn.
+    /// Performs the part of a turn that follows the enter.
     fn finish(&self, wait: Wait, entered: Result<(), Fault>) -> (u64, Woken) {
         let mut state = self.state.borrow_mut();
         if let Err(fault) = entered {
             state.fail(fault);
         }
         if wait != Wait::No {
-            self.unparker.end(); // before anybody is woken: this thread runs again
+            self.unparker.end(); // before any task is woken: this thread runs again
         }
         let came = state.reap(&self.counters);
-        // A sleep that a socket ended was most likely ended before the next timer is due. One that is due is not
-        // lost: the next sleep has no time then, or the ring's timer, which is due as well, ends it at once.
+        // A sleep that a socket ended most likely ended before the next timer was due. A due timer is not
+        // lost: the next sleep then has no time left, or the ring's timer, which is due as well, ends it at
+        // once.
         let (mut wakers, mut answers) = state.take_due(wait == Wait::No || came == 0);
         drop(state);
         if wait != Wait::No && came == 0 && wakers.is_empty() {
@@ -165,7 +166,7 @@ impl Inner {
         (came, woken)
     }
 
-    /// Has everybody who waits learn that there is no reactor any more.
+    /// Fails all waiters, since there is no reactor any more.
     pub(super) fn give_up(&self) {
         let mut state = self.state.borrow_mut();
         if state.check().is_err() {
@@ -177,8 +178,8 @@ impl Inner {
         woken.go_on();
     }
 
-    /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and
-    /// wakes whoever still waits for something.
+    /// Cancels everything, waits a bounded time for the kernel to let go, closes the ring, and wakes all
+    /// tasks that still wait.
     pub(super) fn shut_down(&self) {
         self.state.borrow_mut().cancel_all();
         let mut panic = Woken::default();
@@ -191,17 +192,17 @@ impl Inner {
         let mut wakers = self.state.borrow_mut().end();
         panic = panic.or(wake_all(&mut wakers));
         if let Some(host) = &self.host {
-            host.wake_driver(); // which ends
+            host.wake_driver(); // which then ends
         }
         panic.go_on();
     }
 }
 
 impl Inner {
-    /// Tells ports what their kicks came to, and adds whom to wake for it.
+    /// Tells ports the outcome of their kicks, and adds the tasks to wake for it.
     pub(super) fn deliver(&self, answers: &mut Vec<Answer>, wakers: &mut Vec<Waker>) {
         for Answer { token, port, errno } in answers.drain(..) {
-            // The port is let go of before anybody is woken.
+            // The port is released before any task is woken.
             let Some(AfterKick { next, waiter }) = port.upgrade().map(|port| port.kicked(errno))
             else {
                 continue;
@@ -210,7 +211,7 @@ impl Inner {
             let mut state = self.state.borrow_mut();
             match next {
                 Next::Rest => {}
-                // What has stalled is not silent any more: the port must hear how it went on.
+                // After a stall a kick is no longer silent: the port must hear how it went on.
                 Next::Kick => state.want_kick(token, true),
                 Next::KickAfter(wait) => state.want_at(token, Instant::now() + wait),
             }
@@ -219,7 +220,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// Turns until there is nothing to do, or for long enough: whether there is more.
+    /// Turns until there is nothing to do, or for long enough; returns whether there is more.
     pub(super) fn hosted_turn(&self) -> bool {
         let (mut came, mut has_more) = (0, true);
         for _ in 0..ROUNDS {
@@ -235,9 +236,9 @@ impl Inner {
         has_more
     }
 
-    /// Wakes those who wait before the kernel has said for whom something came, where they are few: whether
-    /// a turn is owed to that. Who finds nothing in his ring waits on; who finds a packet has it by an enter
-    /// earlier.
+    /// Wakes waiting tasks, if there are few, before the kernel has said for which of them something arrived;
+    /// returns whether a turn is owed because of that. A task that finds nothing in its ring goes on waiting;
+    /// a task that finds a packet gets it one enter earlier.
     pub(super) fn guess(&self, host: &Host) -> bool {
         if host.has_guessed.replace(false) {
             return false;
@@ -252,7 +253,7 @@ impl Inner {
         true
     }
 
-    /// Something has come: when sockets are to be polled again.
+    /// Records that something has arrived, and sets when sockets are polled again.
     fn moderate(&self) {
         let Some(host) = &self.host else { return };
         let mut moderator = self.moderator.borrow_mut();
@@ -283,7 +284,7 @@ mod tests {
             state.timers.insert(hour, Waker::noop().clone())
         };
         shared.change(change);
-        // As the end of a reactor waits, whatever timers there are: it would last an hour.
+        // Waits as the end of a reactor does, ignoring timers; otherwise this would last an hour.
         shared.cycle(Wait::AtMost(Some(soon)));
         let start = Instant::now();
         shared.change(|state| state.timers.insert(start + soon, Waker::noop().clone()));

@@ -10,10 +10,10 @@ use crate::sys::event::{self, EventFd, Interest};
 
 /// Ends a reactor's park.
 ///
-/// It carries no message. Whoever unparks has put up what is to be seen before; the reactor's thread
-/// announces its park first and looks for it second. So either it sees the news, or the one who brings it
-/// sees the park: both change `is_parked` in one step (swap), so one of them comes second, and has seen what
-/// the other did before.
+/// An unpark carries no message. The unparking thread publishes its news first and unparks second; the
+/// reactor's thread announces its park first and looks for news second. So either the reactor sees the news,
+/// or the other thread sees the park: both change `is_parked` in one step (swap), so one of them comes second
+/// and sees everything the other did before.
 #[derive(Debug, Clone)]
 pub(crate) struct Unparker(Arc<Inner>);
 
@@ -28,26 +28,27 @@ impl Unparker {
         Ok(Self(Arc::new(Inner { is_parked: AtomicBool::new(false), event: EventFd::new()? })))
     }
 
-    /// Wakes the reactor if it is parked or about to be; a system call only then.
+    /// Wakes the reactor if it is parked or about to be; only then makes a system call.
     pub(crate) fn unpark(&self) {
-        // AcqRel: pairs with `begin`. A swap even where nobody is parked, so that the next `begin` reads it.
+        // AcqRel: pairs with `begin`. A swap even if the reactor is not parked, so that the next `begin`
+        // reads it.
         if self.0.is_parked.swap(false, Ordering::AcqRel) {
             self.0.event.signal();
         }
     }
 
-    /// Announces a park. Look for news after this, and `end` it if there are any.
+    /// Announces a park. Look for news after this, and call `end` if there is any.
     pub(super) fn begin(&self) {
         self.0.is_parked.swap(true, Ordering::AcqRel);
     }
 
-    /// The reactor runs again: whoever wakes it now need not signal.
+    /// Records that the reactor runs again and need not be signalled.
     pub(super) fn end(&self) {
-        // No plain store, which would hide from the next `begin` what was unparked before it.
+        // Not a plain store, which would hide from the next `begin` what was unparked before it.
         self.0.is_parked.swap(false, Ordering::AcqRel);
     }
 
-    /// Sleeps without a ring, until unparked, or for so long.
+    /// Sleeps without a ring, until unparked or for at most `limit`.
     pub(super) fn sleep(&self, limit: Option<Duration>) -> Result<()> {
         event::poll([Interest::Readable(self.event()), Interest::Not], limit)
             .map_err(|source| Error::os(Step::Wait, source))?;
@@ -55,7 +56,7 @@ impl Unparker {
         Ok(())
     }
 
-    /// Becomes readable when a parked reactor is unparked.
+    /// Returns the descriptor that becomes readable when a parked reactor is unparked.
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }

@@ -1,4 +1,4 @@
-//! The only file that names io-uring: setting a ring up, pushing requests, entering, reaping.
+//! The only file that uses the io-uring crate: setting up a ring, pushing requests, entering, reaping.
 
 #![allow(unsafe_code, reason = "pushes submissions, whose operands the kernel uses later")]
 
@@ -18,17 +18,17 @@ use super::warning;
 use crate::options::{IoUringFeatures, ReactorOptions};
 use crate::sys::{fork, memlock_retry};
 
-/// A ring, entered only by the thread and process that made it.
+/// A ring, entered only by the thread and process that created it.
 pub(super) struct Uring {
-    // Leaked in a forked child, and where the kernel may still use what its requests refer to.
+    // Leaked in a forked child, and if the kernel may still use memory that its requests refer to.
     ring: ManuallyDrop<IoUring>,
     features: IoUringFeatures,
-    /// By which of the thread's registered descriptors the ring is entered: a look-up less in the kernel.
+    /// The thread's registered descriptor for entering the ring, which saves the kernel a look-up.
     registered: Option<u32>,
     forks: u32,
-    /// What a timer that is being submitted lasts. It has this place until the ring is closed.
+    /// The duration of a timer that is being submitted. Its address stays the same until the ring is closed.
     alarm: ManuallyDrop<Box<Timespec>>,
-    /// Whether completions signal a host's eventfd, but for those of our own enters.
+    /// Whether completions signal a host's eventfd, except those of our own enters.
     is_hosted: bool,
     /// How often in a row the kernel has refused an enter without doing anything.
     fruitless: Fruitless,
@@ -37,11 +37,11 @@ pub(super) struct Uring {
 /// How the kernel posts completions, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
-    /// When the ring is entered by the one thread that may.
+    /// When the ring is entered by the one thread that may do so.
     Deferred,
     /// When the thread enters the kernel anyway.
     Cooperative,
-    /// Wherever the thread is.
+    /// Whatever the thread is doing.
     Interrupting,
 }
 
@@ -57,7 +57,7 @@ impl Work {
     }
 }
 
-/// A wait without end, where one has to be given.
+/// Stands for an endless wait, if the call needs a limit.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// `struct io_uring_rsrc_update`.
@@ -73,9 +73,9 @@ const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
 impl Uring {
-    /// Sets up a ring that posts completions as `work` says, and signals `event`, if there is one. EINVAL if the kernel
-    /// lacks that mode. What a kernel has is found by asking, never from its version: distributions backport, and
-    /// containers forbid.
+    /// Sets up a ring that posts completions as `work` says, and signals `event`, if given. Fails with EINVAL
+    /// if the kernel lacks that mode. Kernel features are found by asking, never from the version:
+    /// distributions backport, and containers forbid.
     pub(super) fn with(
         options: &ReactorOptions,
         work: Work,
@@ -84,8 +84,8 @@ impl Uring {
         let forks = fork::generation();
         let ring = memlock_retry::patiently(libc::ENOMEM, || build(options, work))?;
         let params = ring.params();
-        // Timeouts came with EXT_ARG in 5.11, multishot polls, which have no flag, in 5.13 together
-        // with resource tagging.
+        // Timeouts came with EXT_ARG in 5.11. Multishot polls have no flag; they came in 5.13 together with
+        // resource tagging.
         if !params.is_feature_ext_arg() || !params.is_feature_resource_tagging() {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
@@ -105,17 +105,17 @@ impl Uring {
         Ok(Self { ring, features, registered, forks, alarm, is_hosted, fruitless })
     }
 
-    /// What it uses.
+    /// Returns the io_uring features in use.
     pub(super) fn features(&self) -> IoUringFeatures {
         self.features
     }
 
-    /// Whether the kernel has not taken all that was queued.
+    /// Returns whether the kernel has yet to take queued requests.
     pub(super) fn has_queued(&mut self) -> bool {
         !self.ring.submission().is_empty()
     }
 
-    /// Whether there is no room for another request until the next enter.
+    /// Returns whether there is no room for another request until the next enter.
     pub(super) fn is_full(&mut self) -> bool {
         self.ring.submission().is_full()
     }
@@ -126,8 +126,8 @@ impl Uring {
         self.push(&entry.user_data(Answered::Op(token).to_user_data()));
     }
 
-    /// Queues a kick: a send of no bytes, that does not wait. If it is to be silent, it posts a
-    /// completion only where it fails (5.17; before, always). The submission ring must not be full.
+    /// Queues a kick: a non-blocking send of no bytes. A silent kick posts a completion only if it fails
+    /// (5.17; before, always). The submission ring must not be full.
     pub(super) fn push_kick(&mut self, fd: RawFd, token: Token, is_silent: bool) {
         let entry = opcode::Send::new(Fd(fd), std::ptr::null(), 0).flags(libc::MSG_DONTWAIT);
         let entry = entry.build().user_data(Answered::Op(token).to_user_data());
@@ -135,8 +135,8 @@ impl Uring {
         self.push(&entry);
     }
 
-    /// A request that posts a completion only where it fails, as far as the kernel can do that: else it would end
-    /// the very sleep that it is submitted with.
+    /// Makes a request post a completion only if it fails, as far as the kernel supports that: a completion
+    /// would end the very sleep that the request is submitted with.
     fn silent(&self, entry: squeue::Entry) -> squeue::Entry {
         if self.features.contains(IoUringFeatures::SILENT_KICKS) {
             entry.flags(squeue::Flags::SKIP_SUCCESS)
@@ -145,14 +145,14 @@ impl Uring {
         }
     }
 
-    /// Queues the cancel of an op. The submission ring must not be full.
+    /// Queues the cancellation of an op. The submission ring must not be full.
     pub(super) fn push_cancel(&mut self, token: Token) {
         let op = Answered::Op(token).to_user_data();
         let entry = opcode::AsyncCancel::new(op).build();
         self.push(&entry.user_data(Answered::Cancel(token).to_user_data()));
     }
 
-    /// Queues the timer, or has it go off earlier. The submission ring must not be full.
+    /// Queues the timer, or moves it to an earlier time. The submission ring must not be full.
     pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
         **self.alarm = Timespec::from(time);
         let alarm = Answered::RingTimer.to_user_data();
@@ -167,20 +167,20 @@ impl Uring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: a poll, a cancel and a send of no bytes refer to no memory of ours, and a timer to a box
-        // that lives until the ring is closed, and that the kernel reads only when it takes the request. A
+        // SAFETY: a poll, a cancel and a send of no bytes refer to no memory of ours, and a timer refers to a
+        // box that lives until the ring is closed and that the kernel reads only when it takes the request. A
         // descriptor that was closed meanwhile is an error of the request, not of memory.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(pushed.is_ok(), "the reactor asks `is_full` first");
     }
 
-    /// Whether a turn has to enter: something is queued, or the kernel has work for this thread.
+    /// Returns whether a turn has to enter: a request is queued, or the kernel has work for this thread.
     pub(super) fn needs_enter(&mut self) -> bool {
         let submission = self.ring.submission();
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
     }
 
-    /// Whether the kernel has completions for this thread that it posts with the next enter.
+    /// Returns whether the kernel has completions for this thread that it will post with the next enter.
     pub(super) fn is_announced(&mut self) -> bool {
         self.ring.submission().taskrun()
     }
@@ -189,10 +189,10 @@ impl Uring {
         self.ring.submission().cq_overflow()
     }
 
-    /// Submits what is queued and, where asked, waits for a completion.
+    /// Submits queued requests and, if asked, waits for a completion.
     ///
-    /// A wait that ended early (time, a signal, a full completion ring) is not an error: the caller
-    /// reaps and looks again.
+    /// A wait that ended early (time, a signal, a full completion ring) is not an error: the caller reaps and
+    /// looks again.
     pub(super) fn enter(&mut self, wait: Wait) -> Result<(), Fault> {
         let entered = match wait {
             Wait::No if self.is_hosted => self.submit_unheard(),
@@ -218,13 +218,13 @@ impl Uring {
         }
     }
 
-    /// The kernel has done nothing and says that it may later: a signal came, or memory is short. But a filter
-    /// of system calls can say so for ever.
+    /// Handles a refusal: the kernel has done nothing and says that it may do so later, because of a signal
+    /// or a shortage of memory. A system call filter, however, can refuse for ever.
     fn refused(&mut self, errno: i32) -> Result<(), Fault> {
         if !self.fruitless.count_refusal() {
             return Ok(()); // a signal
         }
-        // An enter that does not wait: no signal ends it, and what is queued goes if there is memory.
+        // An enter that does not wait: no signal ends it, and queued requests are taken if there is memory.
         if self.submit().is_ok() {
             self.fruitless = Fruitless::default();
             return Ok(());
@@ -238,15 +238,15 @@ impl Uring {
         }
     }
 
-    /// Submits without a signal for what completes in this very call: whoever makes it reaps.
+    /// Submits without being signalled for requests that complete in this very call: the caller reaps them.
     ///
-    /// What is posted between the two changes of the flag signals nobody. Completions are seen by the reap
-    /// that follows; but work that is only announced (`SQ_TASKRUN`) must be looked for once more after it.
+    /// Completions posted between the two changes of the flag signal nothing. The reap that follows sees
+    /// them, but work that is only announced (`SQ_TASKRUN`) must be looked for once more after it.
     fn submit_unheard(&mut self) -> io::Result<()> {
         self.ring.completion().disable_eventfd();
         let entered = self.submit();
         self.ring.completion().enable_eventfd();
-        // The flag is clear before that look: the kernel looks at it after it has announced its work.
+        // The flag is cleared before that look: the kernel reads the flag after it has announced its work.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         entered
     }
@@ -255,55 +255,56 @@ impl Uring {
         self.enter_ring(0, None)
     }
 
-    /// Waits for so many completions, for at most `limit`.
+    /// Waits for `want` completions, for at most `limit`.
     fn enter_for(&mut self, want: u32, limit: Option<Duration>) -> io::Result<()> {
         let Some(limit) = limit else { return self.enter_ring(want, None) };
         let timespec = Timespec::from(limit);
         self.enter_ring(want, Some(&SubmitArgs::new().timespec(&timespec)))
     }
 
-    /// The system call: submits what is queued and waits for so many completions.
+    /// Makes the system call: submits queued requests and waits for `want` completions.
     fn enter_ring(&mut self, want: u32, arg: Option<&SubmitArgs<'_, '_>>) -> io::Result<()> {
         let submission = self.ring.submission();
         let queued = submission.len() as u32;
-        // What the kernel has put off it posts only where it is asked for events.
+        // The kernel posts deferred completions only if it is asked for events.
         let is_asking = want > 0 || submission.taskrun() || submission.cq_overflow();
-        drop(submission); // the kernel sees the tail from here on
+        drop(submission); // from here on the kernel sees the tail
         let mut flags = EnterFlags::empty();
         flags.set(EnterFlags::GETEVENTS, is_asking);
         flags.set(EnterFlags::EXT_ARG, arg.is_some());
         flags.set(EnterFlags::REGISTERED_RING, self.registered.is_some());
-        // Waiting for packets is not waiting for a disk: it would count as that, in the load and in PSI (6.15).
+        // Waiting for packets is not waiting for a disk, but would count as such in the load and in PSI
+        // (6.15).
         let is_idle = want > 0 && self.features.contains(IoUringFeatures::NO_IO_WAIT);
         flags.set(EnterFlags::NO_IOWAIT, is_idle);
         let ring = self.registered.map_or(self.ring.as_raw_fd(), |index| index as i32);
         let len = arg.map_or(0, |_| size_of::<SubmitArgs<'_, '_>>());
         let arg = arg.map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the flags announce an argument of this layout and length where there is one; it and its
-        // timespec live until the call returns. What is queued is sound, as `push` says.
+        // SAFETY: the flags announce an argument of this layout and length if there is one; it and its
+        // timespec live until the call returns. Queued requests are sound, as `push` says.
         let result = unsafe {
             libc::syscall(libc::SYS_io_uring_enter, ring, queued, want, flags.bits(), arg, len)
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// One enter that wants more completions than will come, and waits `least` for them; then one will
-    /// do, until `most` (6.12).
+    /// Waits in one enter: asks for more completions than will arrive and waits `least` for them; after that,
+    /// one completion is enough, until `most` (6.12).
     fn enter_moderated(&mut self, least: Duration, most: Option<Duration>) -> io::Result<()> {
         let many = self.ring.params().cq_entries();
         if !self.features.contains(IoUringFeatures::LEAST_WAITS) {
             return self.enter_twice(many, least, most);
         }
-        // Without a general timeout the kernel ends the wait at the least one, events or not
+        // Without a general timeout the kernel ends the wait after the minimum time, with or without events
         // (`io_cqring_min_timer_wakeup`, io_uring/io_uring.c).
         let timespec = Timespec::from(most.unwrap_or(LONG));
-        // Rounded up: with 0 the kernel would wait for all that are wanted.
+        // Rounded up: with 0 the kernel would wait for all requested completions.
         let min_wait = u32::try_from(least.as_micros() + 1).unwrap_or(u32::MAX);
         self.enter_ring(many, Some(&SubmitArgs::new().min_wait_usec(min_wait).timespec(&timespec)))
     }
 
-    /// The same with the means of kernels before 6.12: a wait for more than will come, and, if that
-    /// brought nothing, one for the first.
+    /// Does the same on kernels before 6.12: waits for more completions than will arrive and, if there were
+    /// none, waits for the first.
     fn enter_twice(
         &mut self,
         many: u32,
@@ -317,7 +318,7 @@ impl Uring {
         }
     }
 
-    /// The completions there are now.
+    /// Returns the completions available now.
     pub(super) fn reap(&mut self) -> impl Iterator<Item = Completion> {
         self.ring.completion().map(|entry| Completion {
             answered: Answered::from_user_data(entry.user_data()),
@@ -326,12 +327,12 @@ impl Uring {
         })
     }
 
-    /// Whether this process is a forked child, to whom the ring does not belong.
+    /// Returns whether this process is a forked child, which does not own the ring.
     pub(super) fn is_foreign(&self) -> bool {
         self.forks != fork::generation()
     }
 
-    /// Closes the ring: the kernel cancels what is left and lets go of it in its own time.
+    /// Closes the ring: the kernel cancels pending requests and releases the ring in its own time.
     pub(super) fn close(mut self) {
         if !self.is_foreign() {
             if let Some(index) = self.registered
@@ -339,12 +340,14 @@ impl Uring {
             {
                 warning::ring_is_kept(&error);
             }
-            // SAFETY: `self` is consumed, so the ring is used no more.
+            // SAFETY: `self` is consumed, so the ring is not used any more.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
-            // SAFETY: nor is the box, which no request of a closed ring refers to: the kernel has copied it.
+            // SAFETY: neither is the box, which no request of a closed ring refers to: the kernel has copied
+            // it.
             unsafe { ManuallyDrop::drop(&mut self.alarm) };
         }
-        // A child leaks it: the mapping was not inherited, and its address may be another's now.
+        // A child leaks the ring: it did not inherit the mapping, and another mapping may have its address
+        // now.
     }
 }
 
@@ -354,8 +357,8 @@ impl std::fmt::Debug for Uring {
     }
 }
 
-/// Registers a ring's descriptor with this thread, which is to be the only one to enter it; `None` where the
-/// kernel does not, or the thread has as many as it may.
+/// Registers a ring's descriptor with this thread, which must be the only one to enter it. Returns `None` if
+/// the kernel does not support that, or if the thread already has the maximum number.
 fn register(ring: RawFd) -> Option<u32> {
     let mut update = RingFd { index: u32::MAX, resv: 0, fd: ring as u64 };
     // SAFETY: the update is readable and writable; the kernel writes the index it has found.
@@ -365,7 +368,7 @@ fn register(ring: RawFd) -> Option<u32> {
     (done == 1).then_some(update.index)
 }
 
-/// The thread lets go of a ring, which it would keep open else for as long as it lives.
+/// Unregisters a ring from the thread, which would otherwise keep it open until the thread ends.
 fn unregister(ring: RawFd, index: u32) -> io::Result<()> {
     let update = RingFd { index, resv: 0, fd: 0 };
     // SAFETY: the update is readable.

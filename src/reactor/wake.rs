@@ -9,11 +9,11 @@ use std::task::Waker;
 #[must_use = "a panic goes on from here"]
 pub(super) struct Woken(Option<Box<dyn Any + Send>>);
 
-/// Wakes all, also those behind one that panics. Nothing may be borrowed.
+/// Wakes all tasks, including those after one that panics. Nothing may be borrowed.
 pub(super) fn wake_all(wakers: &mut Vec<Waker>) -> Woken {
     let mut panic = None;
     for waker in wakers.drain(..) {
-        // Safe to go on after: a waker is used up by being woken.
+        // Safe to continue: waking consumes the waker.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
             panic.get_or_insert(payload);
         }
@@ -22,12 +22,12 @@ pub(super) fn wake_all(wakers: &mut Vec<Waker>) -> Woken {
 }
 
 impl Woken {
-    /// The first panic of both.
+    /// Returns the first panic of both.
     pub(super) fn or(self, later: Self) -> Self {
         Self(self.0.or(later.0))
     }
 
-    /// Goes on with the first panic, if there was one: everybody is woken, and everything is in its place.
+    /// Resumes the first panic, if there was one. By then all tasks are woken and the state is consistent.
     pub(super) fn go_on(self) {
         if let Some(payload) = self.0 {
             resume_unwind(payload);

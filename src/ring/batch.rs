@@ -1,4 +1,4 @@
-//! A batch: what one lease yields, the same type whatever it was leased from.
+//! A batch: the packets of one lease, of the same type for every kind of ring.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -15,15 +15,15 @@ use super::umem::{ChunkLease, ChunkPlace};
 use crate::packet::PacketMeta;
 use crate::packet::{Packet, Timestamp};
 
-/// Packets that the kernel handed over together, in memory it shares with us.
+/// Packets that the kernel handed over together, in memory shared with it.
 ///
-/// A batch owns its lease: it borrows nothing, may be kept, sent to another thread, and dropped in
-/// any order with others; it outlives its socket. Dropping it gives the memory back to the kernel,
-/// without a system call. While it is held, the kernel has one block less to fill, so hold few, or
-/// [`detach`](Self::detach) what is to be kept long.
+/// A batch owns its lease and borrows nothing: it may be kept, sent to another thread, and dropped in any
+/// order with others, and it may outlive its socket. Dropping it returns the memory to the kernel without a
+/// system call. While it is held, the kernel has one block less to fill, so hold few batches, or
+/// [`detach`](Self::detach) a batch that is kept for long.
 ///
-/// A batch that outlives its socket keeps its bytes in private memory; the socket itself is gone
-/// and out of its fanout group at once (unless memory was too short for that copy).
+/// A batch that outlives its socket keeps its bytes in private memory; the socket itself closes and leaves
+/// its fanout group at once (unless there was too little memory for that copy).
 ///
 /// ```
 /// # fn main() {
@@ -47,18 +47,18 @@ enum Memory {
     Arena(Arena),
 }
 
-/// What an AF_XDP socket knows of all packets of a batch.
+/// An AF_XDP socket's information about all packets of a batch.
 #[cfg(feature = "af-xdp")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    /// When the batch was taken.
+    /// The time at which the batch was taken.
     pub(crate) time: Timestamp,
     /// The kind of interface (`ARPHRD_*`).
     pub(crate) hardware: u16,
     pub(crate) interface_index: u32,
 }
 
-/// The body of a block, in memory of its own.
+/// The body of a block, in its own memory.
 struct Arena {
     body: Box<[u8]>,
     status: u32,
@@ -81,7 +81,7 @@ impl PacketBatch {
         Self { memory: Memory::Chunks(lease, seen) }
     }
 
-    /// The lease of an AF_XDP socket's batch; any other comes back.
+    /// Returns the lease of an AF_XDP socket's batch, or any other batch unchanged.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn into_chunks(self) -> Result<ChunkLease, Self> {
         match self.memory {
@@ -90,8 +90,8 @@ impl PacketBatch {
         }
     }
 
-    /// Packets in this batch. May be 0: the kernel retires an empty block when a packet was too
-    /// large for it.
+    /// Returns the number of packets in this batch. It may be 0: the kernel retires an empty block if a
+    /// packet was too large for it.
     #[inline]
     pub fn len(&self) -> usize {
         match &self.memory {
@@ -103,13 +103,13 @@ impl PacketBatch {
         }
     }
 
-    /// Whether the batch holds no packet.
+    /// Returns whether the batch holds no packets.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The packets, in the order in which the kernel saw them.
+    /// Returns an iterator over the packets, in the order in which the kernel saw them.
     #[inline]
     pub fn iter(&self) -> Packets<'_> {
         let source = match &self.memory {
@@ -124,12 +124,13 @@ impl PacketBatch {
         Packets { source, memory: &self.memory }
     }
 
-    /// The packets, each with the `len` bytes before it: where an XDP program of one's own has left its metadata
-    /// (`bpf_xdp_adjust_meta`), which the kernel copies along. There is no telling whether it did: what was not
-    /// written is what was there before.
+    /// Returns an iterator over the packets, each with the `len` bytes before it, where a custom XDP program
+    /// may have left its metadata (`bpf_xdp_adjust_meta`). The kernel copies these bytes along. There is no
+    /// way to tell whether the program wrote them: bytes that were not written hold whatever was there
+    /// before.
     ///
-    /// `None` beside packets of other sockets, those that took several frames of the UMEM, those that were
-    /// detached, and where there are not so many bytes: the kernel leaves 256, and
+    /// The bytes are `None` for packets of other sockets, for packets that took several frames of the UMEM,
+    /// for detached packets, and if there are fewer than `len` bytes: the kernel leaves 256, plus the
     /// [`headroom`](crate::xdp::XdpSocketBuilder::headroom).
     #[cfg(feature = "af-xdp")]
     pub fn iter_with_metadata(
@@ -146,7 +147,7 @@ impl PacketBatch {
         })
     }
 
-    /// The packets from a place on that an iterator over this batch had come to.
+    /// Returns an iterator that starts at a place reached by another iterator over this batch.
     pub(crate) fn iter_from(&self, place: Place) -> Packets<'_> {
         let mut packets = self.iter();
         match (&mut packets.source, place) {
@@ -159,8 +160,8 @@ impl PacketBatch {
         packets
     }
 
-    /// The batch's number, counted from 1 without gaps: drops leave none. Blocks are numbered by the
-    /// kernel, runs of frames by the capture.
+    /// Returns the batch's number, counted from 1 without gaps: drops leave none. The kernel numbers blocks;
+    /// the capture numbers runs of frames.
     #[inline]
     pub fn seq_num(&self) -> u64 {
         match &self.memory {
@@ -172,21 +173,22 @@ impl PacketBatch {
         }
     }
 
-    /// Whether packets had been dropped, and statistics not been read, when the batch was filled.
+    /// Returns whether, when the batch was filled, packets had been dropped and the statistics had not been
+    /// read since.
     #[inline]
     pub fn is_losing(&self) -> bool {
         self.status() & libc::TP_STATUS_LOSING != 0
     }
 
-    /// Whether a block was handed over because its time was up, not because it was full.
+    /// Returns whether the block was handed over because its timeout expired, not because it was full.
     #[inline]
     pub fn timed_out(&self) -> bool {
         matches!(self.memory, Memory::Block(_) | Memory::Arena(_))
             && self.status() & libc::TP_STATUS_BLK_TMO != 0
     }
 
-    /// When the kernel opened the block, shortly before its first packet; of a run of frames, when
-    /// the first one was stamped.
+    /// Returns the time at which the kernel opened the block, shortly before its first packet; for a run of
+    /// frames, the timestamp of the first frame.
     pub fn ts_first(&self) -> Timestamp {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).first_time,
@@ -197,7 +199,7 @@ impl PacketBatch {
         }
     }
 
-    /// When the last packet was stamped.
+    /// Returns the timestamp of the last packet.
     pub fn ts_last(&self) -> Timestamp {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).last_time,
@@ -208,8 +210,8 @@ impl PacketBatch {
         }
     }
 
-    /// Moves the packets out of the ring: one allocation and one copy for the whole batch, and its
-    /// memory goes back to the kernel. What is detached already is returned as it is.
+    /// Moves the packets out of the ring: one allocation and one copy for the whole batch, and its memory
+    /// returns to the kernel. A batch that is already detached is returned unchanged.
     #[must_use]
     pub fn detach(self) -> Self {
         match &self.memory {
@@ -218,7 +220,7 @@ impl PacketBatch {
         }
     }
 
-    /// A copy of the packets, in memory of their own: one allocation for the whole batch.
+    /// Copies the packets into their own memory: one allocation for the whole batch.
     #[must_use]
     pub fn to_detached(&self) -> Self {
         let (body, extras) = match &self.memory {
@@ -234,13 +236,13 @@ impl PacketBatch {
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
 
-    /// A batch of a block's body.
+    /// Creates a batch from a block's body.
     #[cfg(feature = "pcap")]
     pub(super) fn of_body(body: Box<[u8]>) -> Self {
         Self { memory: Memory::Arena(Arena { body, status: 0, extras: Extras::default() }) }
     }
 
-    /// Bytes of memory that it takes, detached.
+    /// Returns the bytes of memory that the batch takes when detached.
     #[cfg(feature = "pcap")]
     pub(crate) fn memory(&self) -> usize {
         match &self.memory {
@@ -250,12 +252,12 @@ impl PacketBatch {
         }
     }
 
-    /// Whether the packets are in memory of their own, not in the ring.
+    /// Returns whether the packets are in their own memory, not in the ring.
     pub fn is_detached(&self) -> bool {
         matches!(self.memory, Memory::Arena(_))
     }
 
-    /// The packets as a block's body.
+    /// Lays the packets out as a block's body.
     fn lay_out(&self) -> Box<[u8]> {
         let bytes = self.iter().map(|packet| packet.len()).sum();
         let mut image = BlockImage::with_room(self.len(), bytes);
@@ -306,7 +308,7 @@ impl fmt::Debug for PacketBatch {
     }
 }
 
-/// How far an iterator over a batch has come; for who keeps the batch, but not the iterator.
+/// The position of an iterator over a batch, for code that keeps the batch but not the iterator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place {
     Block {
@@ -318,7 +320,7 @@ pub(crate) enum Place {
     Chunk(ChunkPlace),
 }
 
-/// Iterates over the packets of a [`PacketBatch`].
+/// An iterator over the packets of a [`PacketBatch`].
 #[derive(Clone)]
 pub struct Packets<'a> {
     source: Walked<'a>,
@@ -385,7 +387,7 @@ impl<'a> Iterator for Packets<'a> {
 impl FusedIterator for Packets<'_> {}
 
 impl Packets<'_> {
-    /// Where [`PacketBatch::iter_from`] would go on.
+    /// Returns the place at which [`PacketBatch::iter_from`] would go on.
     pub(crate) fn place(&self) -> Place {
         match &self.source {
             Walked::Block(walk) => Place::Block { at: walk.at(), left: walk.left() },
@@ -395,12 +397,12 @@ impl Packets<'_> {
         }
     }
 
-    /// Goes on by a packet: the place from which an iterator begins with it.
+    /// Advances by one packet and returns the place at which an iterator would start with that packet.
     pub(crate) fn next_place(&mut self) -> Option<Place> {
         let before = self.place();
         self.next()?;
         Some(match self.place() {
-            Place::Frame(next) => Place::Frame(next - 1), // frames before it may have been left out
+            Place::Frame(next) => Place::Frame(next - 1), // earlier frames may have been left out
             _ => before,
         })
     }
@@ -415,7 +417,7 @@ impl Packets<'_> {
         }
     }
 
-    /// Counts what a header that does not hold together left out, once.
+    /// Counts, once, the packets left out because of an inconsistent header.
     #[cold]
     fn give_up(&self, left: u64) {
         if let Memory::Block(lease) = self.memory {

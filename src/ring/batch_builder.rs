@@ -1,10 +1,10 @@
-//! Batches of packets that no ring has delivered: of a file, say.
+//! Batches of packets that no ring delivered, for example packets from a file.
 
 use super::batch::PacketBatch;
 use super::block_writer::BlockImage;
 use crate::packet::{Packet, Timestamp};
 
-/// A batch made of packets from elsewhere than a ring.
+/// A batch made of packets from a source other than a ring.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     image: BlockImage,
@@ -32,7 +32,7 @@ impl BatchBuilder {
         self.len() == 0
     }
 
-    /// Bytes of memory it has come to.
+    /// Returns the bytes of memory used so far.
     pub(crate) fn bytes(&self) -> usize {
         self.image.len()
     }
@@ -46,7 +46,7 @@ impl BatchBuilder {
 }
 
 impl PacketBatch {
-    /// A batch of packets from elsewhere.
+    /// Creates a batch of packets from another source.
     pub(crate) fn of_packets(packets: &[Packet<'_>]) -> Self {
         let mut batch = BatchBuilder::default();
         packets.iter().for_each(|packet| batch.push(packet));

@@ -1,10 +1,10 @@
-//! The TPACKET_V3 block ring: who owns a block, taking it, giving it back.
+//! The TPACKET_V3 block ring: who owns a block, taking it, and giving it back.
 //!
-//! A block belongs to the kernel or to us, as its status word says; [`lease`](super::lease) has the
-//! protocol. A block's bytes after its status word are read only between take and return, when the
-//! kernel does not write them; the status word itself is only ever touched as an atomic.
+//! A block belongs to the kernel or to us, as its status word says; [`lease`](super::lease) describes the
+//! protocol. The bytes after a block's status word are read only between take and return, when the kernel
+//! does not write them. The status word itself is only ever accessed as an atomic.
 //!
-//! The kernel fills blocks strictly in order and stops at the first it does not own, and so does the
+//! The kernel fills blocks strictly in order and stops at the first one it does not own, and so does the
 //! cursor; leases come back in any order.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
@@ -23,20 +23,20 @@ use super::rx_features::Extras;
 use super::vlan_reinsert::retag_block;
 use crate::sys::Mapping;
 
-/// Bytes before the status word of a block (`struct tpacket_block_desc`): version, offset_to_priv.
+/// Bytes before a block's status word (`struct tpacket_block_desc`): version, offset_to_priv.
 const STATUS_AT: usize = 8;
-/// Where what we read of a block begins: right behind the status word.
+/// Offset of the readable part of a block: right after the status word.
 pub(crate) const BODY_AT: usize = 12;
 
 /// The reader's half of a block ring.
 #[derive(Debug)]
 pub(crate) struct BlockRing {
     shared: Arc<Shared>,
-    /// The block the kernel will retire next, as far as we have read.
+    /// The block that the kernel will retire next, as far as we have read.
     cursor: usize,
 }
 
-/// What the ring and its leases share, and the last of them frees.
+/// The state shared by the ring and its leases, freed by the last of them.
 #[derive(Debug)]
 struct Shared {
     mapping: Mapping,
@@ -47,10 +47,10 @@ struct Shared {
 }
 
 impl BlockRing {
-    /// A ring of `mapping.len() / block_size` blocks.
+    /// Creates a ring of `mapping.len() / block_size` blocks.
     ///
-    /// `extras` is what the kernel was asked to add; `malformed` counts packets
-    /// that iteration had to leave out.
+    /// `extras` is what the kernel was asked to add to packets; `malformed` counts packets that iteration had
+    /// to leave out.
     pub(crate) fn new(
         mapping: Mapping,
         block_size: usize,
@@ -81,12 +81,12 @@ impl BlockRing {
         Some(lease)
     }
 
-    /// Whether [`take`](Self::take) would find a block.
+    /// Returns whether [`take`](Self::take) would find a block.
     pub(crate) fn is_ready(&self) -> bool {
         self.shared.leases.is_ready(self.cursor, self.shared.status(self.cursor))
     }
 
-    /// Whether any lease is out.
+    /// Returns whether any lease is out.
     pub(crate) fn has_leases(&self) -> bool {
         Arc::strong_count(&self.shared) > 1
     }
@@ -102,8 +102,8 @@ impl BlockRing {
 }
 
 impl Drop for BlockRing {
-    /// Lets go of the socket although leases are out: they keep their bytes in private memory. Its
-    /// owner has closed the intake before.
+    /// Releases the socket even if leases are out: they keep their bytes in private memory. The owner has
+    /// closed the intake before.
     fn drop(&mut self) {
         if !self.has_leases() {
             return;
@@ -111,7 +111,7 @@ impl Drop for BlockRing {
         let size = self.shared.block_size;
         let kept =
             self.shared.leases.held().map(|index| index * size + BODY_AT..(index + 1) * size);
-        // Where memory is too short for the copy, the leases go on pinning the socket: documented
+        // If there is too little memory for the copy, the leases go on pinning the socket; this is documented
         // on `PacketBatch`, and nothing else can be done here.
         let _ = self.shared.mapping.detach(kept);
     }
@@ -137,7 +137,7 @@ impl Shared {
     }
 }
 
-/// One block, ours until dropped, in whatever thread.
+/// One block, ours until dropped, on any thread.
 #[derive(Debug)]
 pub(crate) struct BlockLease {
     shared: Arc<Shared>,
@@ -148,27 +148,27 @@ pub(crate) struct BlockLease {
 }
 
 impl BlockLease {
-    /// The block from behind its status word to its end.
+    /// Returns the block from after its status word to its end.
     #[inline]
     pub(crate) fn body(&self) -> &[u8] {
         // SAFETY: a block is longer than `BODY_AT`, as `BlockRing::new` asserts.
         let body = unsafe { self.shared.block(self.index).add(BODY_AT) };
-        // SAFETY: the stretch lies inside the mapping, which `shared` keeps alive. The status word
-        // was USER when this block was taken, with acquire, and only our drop sets it back, so the
-        // kernel writes nothing here meanwhile; nor does any code of ours. `Mapping::detach` may
-        // swap the pages for private ones with the same bytes.
+        // SAFETY: the stretch lies inside the mapping, which `shared` keeps alive. The status word was USER
+        // when this block was taken, with acquire, and only our drop sets it back, so the kernel writes
+        // nothing here meanwhile; nor does any code of ours. `Mapping::detach` may replace the pages with
+        // private ones that hold the same bytes.
         unsafe { std::slice::from_raw_parts(body.as_ptr(), self.shared.block_size - BODY_AT) }
     }
 
-    /// The same, to change it.
+    /// Returns the bytes of [`body`](Self::body) for writing.
     fn body_mut(&mut self) -> &mut [u8] {
         // SAFETY: a block is longer than `BODY_AT`, as `BlockRing::new` asserts.
         let body = unsafe { self.shared.block(self.index).add(BODY_AT) };
-        // SAFETY: as in `body`; and this is the one lease of this block, borrowed exclusively.
+        // SAFETY: as in `body`; and this is the only lease of this block, borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), self.shared.block_size - BODY_AT) }
     }
 
-    /// The block's status word as it was taken: USER, and LOSING and TMO flags.
+    /// Returns the block's status word at the time it was taken: USER, and the LOSING and TMO flags.
     #[inline]
     pub(crate) fn status(&self) -> u32 {
         self.status
@@ -179,7 +179,7 @@ impl BlockLease {
         self.shared.extras
     }
 
-    /// Counts packets that a walk had to leave out, once however often the block is walked.
+    /// Counts packets that a walk had to leave out, only once however often the block is walked.
     pub(crate) fn count_malformed(&self, packets: u64) {
         // Relaxed: statistics.
         if !self.is_counted.swap(true, Ordering::Relaxed) {
@@ -195,7 +195,7 @@ impl Drop for BlockLease {
     }
 }
 
-/// What the kernel does to a ring, for [`peer`](super::fake_kernel).
+/// The kernel's operations on a ring, for [`peer`](super::fake_kernel).
 #[cfg(any(test, feature = "testing"))]
 #[derive(Debug)]
 pub(super) struct KernelHalf {
@@ -222,8 +222,8 @@ impl KernelHalf {
         // SAFETY: a block is longer than `BODY_AT`.
         let target = unsafe { self.shared.block(index).add(BODY_AT) };
         let source = NonNull::from(body).cast::<u8>();
-        // SAFETY: the body fits, as asserted; the block is the kernel's, whom we play with
-        // `&mut self`, so nobody else reads or writes it; and `body` is not in the mapping.
+        // SAFETY: the body fits, as asserted; the block belongs to the kernel, which we play with
+        // `&mut self`, so nothing else reads or writes it; and `body` is not in the mapping.
         unsafe { source.copy_to_nonoverlapping(target, body.len()) };
         self.shared.status(index).store(STATUS_USER | status, Ordering::Release);
         true

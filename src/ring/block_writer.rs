@@ -1,37 +1,37 @@
 //! Lays packets out as a block's body, as `tpacket_rcv` does.
 //!
-//! Batches of other origin than a block ring are detached into this form, so that whatever is read
-//! from memory of its own is read by [`walk`](super::tpacket_v3).
+//! Batches that do not come from a block ring are detached into this form, so that all packets in detached
+//! memory are read by [`walk`](super::tpacket_v3).
 
 use super::block::BODY_AT;
 use super::tpacket_v3::{BLOCK_HEADER_LEN, HEADER_LEN, LINK_AT};
 use crate::packet::{Offload, PacketMeta};
 
-/// Where packets start in a block: behind the 48 bytes of `struct tpacket_block_desc`.
+/// Offset of the first packet in a block: after the 48 bytes of `struct tpacket_block_desc`.
 const FIRST_AT: usize = 48;
-/// Where a packet's bytes start behind its header: as the kernel places an Ethernet frame, with its
-/// network header 16-aligned. An offload, if there is one, stands right before.
+/// Offset of a packet's bytes from its header: where the kernel places an Ethernet frame, with its network
+/// header 16-aligned. An offload, if there is one, is right before them.
 const DATA_AT: usize = 82;
 
-/// The body of a block under construction: what lies behind the status word.
+/// The body of a block under construction: the part after the status word.
 #[derive(Debug)]
 pub(crate) struct BlockImage {
     body: Vec<u8>,
     capacity: usize,
     packets: u32,
-    /// Where the last packet's header starts.
+    /// Offset of the last packet's header.
     last_at: Option<usize>,
 }
 
 impl BlockImage {
-    /// An image of at most `block_size` bytes.
+    /// Creates an image of at most `block_size` bytes.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn new(block_size: usize) -> Self {
         let capacity = block_size - BODY_AT;
         Self { body: vec![0; FIRST_AT - BODY_AT], capacity, packets: 0, last_at: None }
     }
 
-    /// An image with room for `packets` packets of `bytes` bytes in all, made in one allocation.
+    /// Creates an image with room for `packets` packets with `bytes` bytes in total, in one allocation.
     pub(crate) fn with_room(packets: usize, bytes: usize) -> Self {
         let capacity = FIRST_AT - BODY_AT + bytes + packets * (DATA_AT + 8);
         let mut body = Vec::with_capacity(capacity);
@@ -39,28 +39,28 @@ impl BlockImage {
         Self { body, capacity, packets: 0, last_at: None }
     }
 
-    /// An image with room for whatever comes.
+    /// Creates an image without a size limit.
     #[cfg(feature = "pcap")]
     pub(crate) fn growing() -> Self {
         let capacity = usize::MAX;
         Self { body: vec![0; FIRST_AT - BODY_AT], capacity, packets: 0, last_at: None }
     }
 
-    /// Bytes of it so far.
+    /// Returns the length so far in bytes.
     #[cfg(feature = "pcap")]
     pub(crate) fn len(&self) -> usize {
         self.body.len()
     }
 
-    /// Packets in it so far.
+    /// Returns the number of packets so far.
     #[cfg(feature = "pcap")]
     pub(crate) fn packets(&self) -> usize {
         self.packets as usize
     }
 
-    /// Adds a packet; false where the block is full.
+    /// Adds a packet; returns false if the block is full.
     pub(crate) fn push(&mut self, data: &[u8], meta: &PacketMeta) -> bool {
-        // Packets are 8-aligned from the block's start, as TOTAL_PKT_LEN_INCL_ALIGN makes them.
+        // Packets are 8-aligned from the block's start, as TOTAL_PKT_LEN_INCL_ALIGN aligns them.
         let at = self.body.len();
         let step = (DATA_AT + data.len()).next_multiple_of(8);
         if at + step > self.capacity {
@@ -93,7 +93,7 @@ impl BlockImage {
         self.body
     }
 
-    /// Notes when the block was opened and when its last packet was stamped.
+    /// Records the time at which the block was opened and the timestamp of its last packet.
     pub(crate) fn set_times(
         body: &mut [u8],
         first: crate::packet::Timestamp,

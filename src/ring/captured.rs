@@ -1,4 +1,4 @@
-//! A packet that keeps its batch.
+//! A packet that keeps its batch alive.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::batch::{PacketBatch, Place};
 use crate::packet::{OwnedPacket, Packet, Timestamp};
 
-/// A packet that owns a share of its batch, so it needs no lifetime. From [`Capture::packets`](crate::Capture::packets).
+/// A packet that owns a share of its batch, so it needs no lifetime. From
+/// [`Capture::packets`](crate::Capture::packets).
 ///
-/// The bytes stay in the ring, and the kernel gets the block back when the last packet of it is dropped: copy what you keep
-/// for long ([`to_owned`](Self::to_owned)).
+/// The bytes stay in the ring, and the kernel gets the block back when its last packet is dropped: copy
+/// packets that you keep for long ([`to_owned`](Self::to_owned)).
 #[derive(Clone)]
 pub struct CapturedPacket {
     batch: Arc<PacketBatch>,
@@ -17,37 +18,37 @@ pub struct CapturedPacket {
 }
 
 impl CapturedPacket {
-    /// The packet, with everything that is known of it.
+    /// Returns the packet, with all its metadata.
     pub fn packet(&self) -> Packet<'_> {
         self.batch.iter_from(self.place).next().expect("it was there when it was captured")
     }
 
-    /// The captured bytes, from the link-layer header on, without a stripped VLAN tag.
+    /// Returns the captured bytes, from the link-layer header on, without a stripped VLAN tag.
     pub fn data(&self) -> &[u8] {
         self.packet().data()
     }
 
-    /// Number of captured bytes.
+    /// Returns the number of captured bytes.
     pub fn len(&self) -> usize {
         self.data().len()
     }
 
-    /// Whether no byte was captured.
+    /// Returns whether no bytes were captured.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// When the packet was received.
+    /// Returns the time at which the packet was received.
     pub fn timestamp(&self) -> Timestamp {
         self.packet().timestamp()
     }
 
-    /// A copy that keeps nothing in the ring.
+    /// Copies the packet into memory outside of the ring.
     pub fn to_owned(&self) -> OwnedPacket {
         self.packet().to_owned()
     }
 
-    /// The batch that the packet is in.
+    /// Returns the batch that contains the packet.
     pub fn batch(&self) -> &PacketBatch {
         &self.batch
     }
@@ -59,7 +60,7 @@ impl fmt::Debug for CapturedPacket {
     }
 }
 
-/// How far the packets of a batch were handed out.
+/// An iterator that hands out the packets of a batch.
 #[derive(Debug)]
 pub(crate) struct HandingOut {
     batch: Arc<PacketBatch>,

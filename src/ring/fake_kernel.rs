@@ -1,7 +1,7 @@
-//! Plays the kernel's half of a ring, over plain memory.
+//! The kernel's half of a ring, played over plain memory.
 //!
-//! [`Peer`] retires [`BlockImage`]s into a block ring as `prb_close_block` does. Tests, Miri and
-//! users' own tests (feature `testing`) read them through the same code that reads the kernel's.
+//! [`Peer`] retires [`BlockImage`]s into a block ring as `prb_close_block` does. Tests, Miri, and users' own
+//! tests (feature `testing`) read them with the same code that reads the kernel's blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +15,7 @@ use crate::packet::Offload;
 use crate::packet::PacketMeta;
 use crate::sys::Mapping;
 
-/// A block ring in plain memory, read like a kernel's.
+/// A block ring in plain memory, read like one of the kernel's.
 #[derive(Debug)]
 pub struct TestRing {
     ring: BlockRing,
@@ -30,11 +30,11 @@ pub struct Peer {
 }
 
 impl TestRing {
-    /// A ring of `block_count` blocks of `block_size` bytes (a multiple of 8, at least 256), and
-    /// the peer that fills it.
+    /// Creates a ring of `block_count` blocks of `block_size` bytes (a multiple of 8, at least 256), and the
+    /// peer that fills it.
     ///
     /// # Panics
-    /// Where the sizes are not as said.
+    /// Panics if the sizes do not meet these conditions.
     pub fn new(block_size: usize, block_count: usize) -> (Self, Peer) {
         assert!(block_size >= 256 && block_size.is_multiple_of(8) && block_count >= 1);
         let malformed = Arc::new(AtomicU64::new(0));
@@ -49,15 +49,15 @@ impl TestRing {
         (Self { ring }, peer)
     }
 
-    /// The next batch, if the peer has retired one.
+    /// Returns the next batch, if the peer has retired one.
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
         self.ring.take().map(PacketBatch::from_block)
     }
 }
 
 impl Peer {
-    /// Retires one block holding as many of `packets` as fit: how many that were, or `None` where
-    /// the next block is still the reader's (the kernel would drop the packets).
+    /// Retires one block with as many of `packets` as fit and returns their number. Returns `None` if the
+    /// reader still holds the next block (the kernel would drop the packets).
     pub fn retire<'a>(&mut self, packets: impl IntoIterator<Item = &'a [u8]>) -> Option<usize> {
         let mut image = BlockImage::new(self.kernel.block_size());
         let fitted = packets
@@ -74,7 +74,7 @@ impl Peer {
     }
 }
 
-/// A frame as `tpacket_rcv` writes it into a slot, from behind the status word on.
+/// Returns a frame as `tpacket_rcv` writes it into a slot, starting after the status word.
 #[cfg(test)]
 pub(super) fn frame_image(data: &[u8], meta: &PacketMeta) -> Vec<u8> {
     let data_at = 76;

@@ -1,12 +1,12 @@
-//! What the headers of both versions of packets have in common.
+//! The parts that the packet headers of both TPACKET versions have in common.
 
-/// Where in memory a packet's header has what changes with the tag.
+/// The positions in a packet's header of the fields that change with the tag.
 pub(super) struct Fields {
     pub(super) wire_len: usize,
     pub(super) captured: usize,
     pub(super) data_at: usize,
     /// Bytes of the header.
     pub(super) header_len: usize,
-    /// How far behind the place that `data_at` counts from the memory begins.
+    /// The distance from the point where `data_at` counts from to the start of the memory.
     pub(super) origin: usize,
 }

@@ -1,7 +1,7 @@
-//! A kernel that writes any bytes at all into a ring: what a fuzzer gives the code that reads it.
+//! A kernel that writes arbitrary bytes into a ring: fuzzer input for the code that reads it.
 //!
-//! Memory that the kernel shares can be written by a forked child as well. Whatever stands there, reading it panics nowhere
-//! and stays inside of the ring.
+//! A forked child can write to the memory that the kernel shares, too. Whatever the bytes are, reading them
+//! never panics and stays inside the ring.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,17 +13,17 @@ use super::{tpacket_v2, vlan_reinsert};
 use crate::packet::Packet;
 use crate::sys::Mapping;
 
-/// Bytes of a block's status word and what stands before it.
+/// Bytes of a block's status word and of the fields before it.
 const BEFORE_BODY: usize = 16;
 
 fn extras(bits: u8) -> Extras {
     Extras { rxhash: bits & 1 != 0, offload: bits & 2 != 0, retag: bits & 4 != 0 }
 }
 
-/// Reads a block that has these bytes behind its status word; the first one says what the ring was asked for.
+/// Reads a block that has these bytes after its status word; the first byte selects the options of the ring.
 ///
 /// # Panics
-/// Where a packet lies outside of the block, or its copy is another packet.
+/// Panics if a packet lies outside of the block, or if its copy differs from it.
 pub fn block(bytes: &[u8]) {
     let Some((&bits, body)) = bytes.split_first() else { return };
     let size = (body.len() + BEFORE_BODY).next_multiple_of(8).max(256);
@@ -42,10 +42,11 @@ pub fn block(bytes: &[u8]) {
     detached.iter().for_each(|packet| look(&packet, size));
 }
 
-/// Reads a slot that has this status word and these bytes behind it; the first one says what the ring was asked for.
+/// Reads a slot that has this status word followed by these bytes; the first byte selects the options of the
+/// ring.
 ///
 /// # Panics
-/// Where the packet lies outside of the slot.
+/// Panics if the packet lies outside of the slot.
 pub fn slot(bytes: &[u8]) {
     let Some((&[bits, a, b, c, d], body)) = bytes.split_first_chunk::<5>() else { return };
     let (mut body, extras) = (body.to_vec(), extras(bits));
@@ -60,7 +61,7 @@ pub fn slot(bytes: &[u8]) {
     }
 }
 
-/// Asks a packet all that it can be asked.
+/// Calls all accessors of a packet.
 fn look(packet: &Packet<'_>, most: usize) {
     assert!(packet.len() <= most, "{} bytes of {most}", packet.len());
     let _ = (packet.original_len(), packet.timestamp(), packet.clock(), packet.direction());
@@ -72,11 +73,11 @@ fn look(packet: &Packet<'_>, most: usize) {
     }
 }
 
-/// Receives and completes whatever a kernel says over AF_XDP's rings: runs of 13 bytes, each an operation, an address, a
-/// length and options.
+/// Receives and completes arbitrary input from a kernel over AF_XDP's rings: records of 13 bytes, each with
+/// an operation, an address, a length and options.
 ///
 /// # Panics
-/// Where a chunk has two owners, is lost, or a frame lies outside of it.
+/// Panics if a chunk has two owners or is lost, or if a frame lies outside of its chunk.
 #[cfg(feature = "af-xdp")]
 pub fn descriptors(bytes: &[u8]) {
     use super::umem::{Completions, Holder, Lending, Umem};
@@ -95,7 +96,7 @@ pub fn descriptors(bytes: &[u8]) {
     let mut leases = Vec::new();
     for run in bytes.chunks_exact(13) {
         let address = u64::from_le_bytes(run[1..9].try_into().expect("8 of 13"));
-        // Most addresses at random would be far outside.
+        // Most random addresses would be far outside.
         let address = if run[0] & 8 != 0 { address } else { address % u64::from(CHUNKS * CHUNK) };
         let len = u32::from_le_bytes(run[9..13].try_into().expect("4 of 13"));
         let len = if run[0] & 16 != 0 { len } else { len % (CHUNK + 64) };

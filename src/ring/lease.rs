@@ -1,15 +1,15 @@
-//! Who may read a block or a frame: taking it, giving it back.
+//! The right to read a block or a frame: taking it, and giving it back.
 //!
-//! Each belongs to the kernel or to us, as its status word says. We add one word of our own, `leased`:
-//! the kernel's word alone cannot tell what waits to be read from what a lease still holds, and the
-//! cursor must not lend anything twice.
+//! Each block or frame belongs to the kernel or to us, as its status word says. We add one word of our own,
+//! `leased`: the kernel's word alone does not distinguish a block that waits to be read from one that a lease
+//! still holds, and the cursor must not lend anything twice.
 //!
 //! ```text
 //!   kernel owns ──retire──► ready ──take──► leased ──drop──► kernel owns
 //!     status 0              USER             USER, leased 1    status 0, then leased 0
 //! ```
 //!
-//! Only the thread with `&mut` of the ring takes; any thread may return.
+//! Only the thread with a `&mut` to the ring takes; any thread may give back.
 
 #[cfg(all(test, not(miri)))]
 mod model;
@@ -29,7 +29,7 @@ pub(crate) trait LeaseOrders {
     const END_LEASE: Ordering;
 }
 
-/// The orderings we use. `model.rs` has weaker ones that must fail.
+/// The orderings in use. `model.rs` has weaker ones that must fail.
 #[derive(Debug)]
 pub(crate) struct Sound;
 
@@ -40,11 +40,11 @@ impl LeaseOrders for Sound {
     const END_LEASE: Ordering = Ordering::Release;
 }
 
-/// Takes a block or frame if it is ready and not leased: its status word then.
+/// Takes a block or frame if it is ready and not leased; returns its status word at that time.
 #[inline]
 fn try_take<O: LeaseOrders>(status: &impl Word, leased: &impl Word) -> Option<u32> {
-    // In this order: a thread that returns one frees the status first and the lease last, so
-    // whoever sees the lease ended sees no stale USER.
+    // In this order: a thread that gives one back frees the status first and ends the lease last, so a thread
+    // that sees the lease ended sees no stale USER.
     if leased.load(O::CHECK_LEASE) != 0 {
         return None;
     }
@@ -79,26 +79,26 @@ impl Leases {
         self.words.len()
     }
 
-    /// Takes entry `index` if it is ready and not leased: its status word then.
+    /// Takes entry `index` if it is ready and not leased; returns its status word at that time.
     #[inline]
     pub(super) fn try_take(&self, index: usize, status: &AtomicU32) -> Option<u32> {
         try_take::<Sound>(status, &self.words[index])
     }
 
-    /// Gives entry `index`, which was taken, back to the kernel.
+    /// Gives entry `index`, which must have been taken, back to the kernel.
     #[inline]
     pub(super) fn give_back(&self, index: usize, status: &AtomicU32) {
         give_back::<Sound>(status, &self.words[index]);
     }
 
-    /// Whether [`try_take`](Self::try_take) would succeed.
+    /// Returns whether [`try_take`](Self::try_take) would succeed.
     pub(super) fn is_ready(&self, index: usize, status: &AtomicU32) -> bool {
         // Relaxed: a hint; `try_take` looks again.
         self.words[index].load(Ordering::Relaxed) == 0
             && status.load(Ordering::Relaxed) & STATUS_USER != 0
     }
 
-    /// Which entries are leased now. Those that end after this look are named in vain.
+    /// Returns the entries that are leased now. An entry whose lease ends after this check is still included.
     pub(super) fn held(&self) -> impl Iterator<Item = usize> {
         // Acquire: pairs with END_LEASE.
         let held = |word: &AtomicU32| word.load(Ordering::Acquire) != 0;

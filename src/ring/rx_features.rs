@@ -1,20 +1,21 @@
-//! What a receive ring holds beside packets, as the kernel was asked.
+//! The data that the kernel was asked to add to the packets of a receive ring.
 
 use crate::packet::Offload;
 
-/// What else there is with each packet.
+/// Additional data stored with each packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Extras {
-    /// Its hash, in blocks only.
+    /// The packet's hash, in blocks only.
     pub(crate) rxhash: bool,
-    /// Its offload, right before its bytes.
+    /// The packet's offload, right before its bytes.
     pub(crate) offload: bool,
-    /// Tags are put back into frames when they are taken ([`retag`](super::vlan_reinsert)).
+    /// Whether tags are put back into frames when these are taken ([`retag`](super::vlan_reinsert)).
     pub(crate) retag: bool,
 }
 
 impl Extras {
-    /// The offload of the packet whose bytes begin at `data_at`; `header_len` bytes before are header.
+    /// Returns the offload of the packet whose bytes begin at `data_at`; the first `header_len` bytes are the
+    /// header.
     #[inline]
     pub(crate) fn offload(
         self,

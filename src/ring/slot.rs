@@ -8,9 +8,9 @@
 //!                  └── reclaim           └── moved up ◄── WRONG_FORMAT
 //! ```
 //!
-//! Slots are used strictly in order. The kernel stops at the first slot that is not SEND_REQUEST, and
-//! a frame it refuses stays at the head of its line until that very slot holds a better one: so the
-//! frames behind a refused one move up by a slot each, and the refused one is counted.
+//! Slots are used strictly in order. The kernel stops at the first slot that is not SEND_REQUEST, and a
+//! refused frame stays at the head of its line until that very slot holds a better one. So the frames behind
+//! a refused one each move up by one slot, and the refused one is counted.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
@@ -24,10 +24,10 @@ pub(crate) use self::receive::{FrameLease, FrameRing};
 pub(crate) use self::transmit::{Progress, TxRing};
 use crate::sys::Mapping;
 
-/// Where what we read of a slot begins: right behind the status word.
+/// Offset of the readable part of a slot: right after the status word.
 pub(super) const SLOT_BODY_AT: usize = 4;
 
-/// How slots lie in a mapping: a block holds whole slots, and what is left of it is not used.
+/// The layout of slots in a mapping: a block holds whole slots, and the rest of it is unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SlotLayout {
     pub(crate) block_size: usize,
@@ -40,9 +40,9 @@ pub(crate) struct SlotLayout {
 struct Slots {
     mapping: Mapping,
     layout: SlotLayout,
-    /// Whole slots a block.
+    /// Number of whole slots per block.
     a_block: usize,
-    /// Whether nothing is left of a block: a slot's place takes no division then.
+    /// Whether the slots fill a block exactly, so that locating a slot takes no division.
     is_dense: bool,
 }
 
@@ -73,15 +73,15 @@ impl Slots {
     #[inline]
     fn slot(&self, index: usize) -> NonNull<u8> {
         assert!(index < self.layout.frame_count, "slot index within the ring");
-        // SAFETY: the index is below the count, as just asserted, and the mapping holds all slots,
-        // as `new` asserts.
+        // SAFETY: the index is below the count, as just asserted, and the mapping holds all slots, as `new`
+        // asserts.
         unsafe { self.mapping.base().add(self.offset(index)) }
     }
 
     #[inline]
     fn status(&self, index: usize) -> &AtomicU32 {
-        // SAFETY: the word is the first of a slot, which is 16-aligned and lives as long as the
-        // mapping, that is as `self`; it is only ever accessed atomically, by us and by the kernel.
+        // SAFETY: the word is the first of a slot, which is 16-aligned and lives as long as the mapping, and
+        // so as long as `self`; it is only ever accessed atomically, by us and by the kernel.
         unsafe { AtomicU32::from_ptr(self.slot(index).as_ptr().cast()) }
     }
 
@@ -91,6 +91,6 @@ impl Slots {
     }
 }
 
-/// Three slots of 1360 bytes a block: a block that the slots do not fill.
+/// Three slots of 1360 bytes per block, which do not fill the block.
 #[cfg(test)]
 const TEST_LAYOUT: SlotLayout = SlotLayout { block_size: 4096, frame_size: 1360, frame_count: 6 };

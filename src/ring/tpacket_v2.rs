@@ -7,10 +7,10 @@ use super::rx_features::Extras;
 use super::slot::SLOT_BODY_AT;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
-/// `struct tpacket2_hdr` (32 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
+/// `struct tpacket2_hdr` (32 bytes) and the `struct sockaddr_ll` (20 bytes) after it.
 const HEADER_LEN: usize = 52;
 const LINK_AT: usize = 32;
-/// What is left of the header behind the status word.
+/// Length of the header after the status word.
 pub(super) const BODY_HEADER_LEN: usize = HEADER_LEN - SLOT_BODY_AT;
 
 pub(super) const FIELDS: Fields = Fields {
@@ -24,8 +24,8 @@ pub(super) const FIELDS: Fields = Fields {
 const _: () = assert!(size_of::<libc::tpacket2_hdr>() == LINK_AT);
 const _: () = assert!(libc::TPACKET2_HDRLEN == HEADER_LEN);
 
-/// The packet in a slot, given its status word and its bytes from behind that word on; `None` where
-/// the header does not hold together.
+/// Reads the packet in a slot from its status word and the bytes after that word. Returns `None` if the
+/// header is inconsistent.
 #[inline]
 pub(super) fn read(status: u32, body: &[u8], extras: Extras) -> Option<Packet<'_>> {
     let header: &[u8; BODY_HEADER_LEN] = body.first_chunk()?;
@@ -56,7 +56,7 @@ pub(super) fn read(status: u32, body: &[u8], extras: Extras) -> Option<Packet<'_
     Some(Packet::new(data, meta))
 }
 
-/// Reads at an offset of the whole header, status word included.
+/// Reads at an offset into the whole header, including the status word.
 #[inline]
 fn u32_at(header: &[u8; BODY_HEADER_LEN], at: usize) -> u32 {
     let at = at - SLOT_BODY_AT;

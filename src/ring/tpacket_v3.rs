@@ -1,19 +1,19 @@
 //! The packets of one block: safe code over the bytes of a lease.
 //!
-//! The kernel is trusted to write sound headers, and still every length is checked: a forked child
-//! can write to the same mapping, and a sniffer must not be crashed by its own input. A header that
-//! does not hold together ends the walk, and what it left out is counted.
+//! The kernel is trusted to write sound headers, and still every length is checked: a forked child can write
+//! to the same mapping, and a sniffer must not be crashed by its own input. An inconsistent header ends the
+//! walk, and the packets left out are counted.
 
 use super::block::BODY_AT;
 use super::header::Fields;
 use super::rx_features::Extras;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
 
-/// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) behind it.
+/// `struct tpacket3_hdr` (48 bytes) and the `struct sockaddr_ll` (20 bytes) after it.
 pub(super) const HEADER_LEN: usize = 68;
 pub(super) const LINK_AT: usize = 48;
 
-/// Where a packet's header has its status word.
+/// Offset of the status word in a packet's header.
 pub(super) const STATUS_AT: usize = 20;
 pub(super) const FIELDS: Fields =
     Fields { wire_len: 16, captured: 12, data_at: 24, header_len: HEADER_LEN, origin: 0 };
@@ -22,7 +22,7 @@ const _: () = assert!(size_of::<libc::tpacket3_hdr>() == LINK_AT);
 const _: () = assert!(LINK_AT + size_of::<libc::sockaddr_ll>() == HEADER_LEN);
 const _: () = assert!(libc::TPACKET3_HDRLEN == HEADER_LEN);
 
-/// What a block says of itself (`struct tpacket_hdr_v1`, less the status word).
+/// A block's header (`struct tpacket_hdr_v1`, without the status word).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockHeader {
     pub(crate) packets: u32,
@@ -33,14 +33,14 @@ pub(crate) struct BlockHeader {
     pub(crate) last_time: Timestamp,
 }
 
-/// Bytes of a block's body that [`BlockHeader`] takes.
+/// Bytes of a block's body that the [`BlockHeader`] takes.
 pub(super) const BLOCK_HEADER_LEN: usize = 36;
 
 impl BlockHeader {
     /// Reads the header at the start of a block's body.
     #[inline]
     pub(crate) fn read(body: &[u8]) -> Self {
-        // Offsets are those of `tpacket_block_desc` less BODY_AT.
+        // Offsets are those of `tpacket_block_desc` minus BODY_AT.
         let header: &[u8; BLOCK_HEADER_LEN] = body.first_chunk().expect("a block has a header");
         Self {
             packets: u32_at(header, 0),
@@ -52,13 +52,13 @@ impl BlockHeader {
         }
     }
 
-    /// Bytes of `body`, whose header this is, that hold something (`blk_len`).
+    /// Returns the number of bytes in use (`blk_len`) of `body`, the block that this header is from.
     pub(crate) fn used_len(&self, body: &[u8]) -> usize {
         (self.used as usize).saturating_sub(BODY_AT).clamp(BLOCK_HEADER_LEN, body.len())
     }
 }
 
-/// Walks the packets of a block.
+/// A walk over the packets of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct Walk<'a> {
     body: &'a [u8],
@@ -72,34 +72,33 @@ impl<'a> Walk<'a> {
     #[inline]
     pub(crate) fn new(body: &'a [u8], extras: Extras) -> Self {
         let header = BlockHeader::read(body);
-        // An offset inside the status word and before wraps to one far outside: caught below.
+        // An offset into or before the status word wraps to one far outside, which is caught below.
         let at = (header.first_at as usize).wrapping_sub(BODY_AT);
         Self { body, rest: body.get(at..).unwrap_or_default(), left: header.packets, extras }
     }
 
-    /// Packets the block announces and the walk has not come to yet.
+    /// Returns the number of packets that the block announces and the walk has not reached yet.
     #[inline]
     pub(crate) fn left(&self) -> u32 {
         self.left
     }
 
-    /// Where the next packet is.
+    /// Returns the offset of the next packet.
     pub(crate) fn at(&self) -> usize {
         self.body.len() - self.rest.len()
     }
 
-    /// Goes on where another walk of this block, which has said so, would.
+    /// Continues where another walk of this block, which returned these values, would.
     pub(crate) fn go_to(&mut self, at: usize, left: u32) {
         (self.rest, self.left) = (self.body.get(at..).unwrap_or_default(), left);
     }
 
-    /// Ends the walk: how many announced packets it leaves out.
+    /// Ends the walk and returns the number of announced packets left out.
     pub(crate) fn abandon(&mut self) -> u32 {
         std::mem::take(&mut self.left)
     }
 
-    /// The next packet; `None` at the end, or where a header does not hold together ([`left`] is
-    /// then not 0).
+    /// Returns the next packet, or `None` at the end or at an inconsistent header ([`left`] is then not 0).
     ///
     /// [`left`]: Self::left
     #[inline]
@@ -119,7 +118,8 @@ impl<'a> Walk<'a> {
         meta.offload = self.extras.offload(rest, data_at, HEADER_LEN);
         let packet = Packet::new(data, meta);
         self.left -= 1;
-        // 0 is right only behind the last packet, and would walk on the spot: it is outside as well.
+        // 0 is valid only after the last packet; elsewhere the walk would not advance, so 0 counts as
+        // outside, too.
         let step = u32_at(header, 0) as usize;
         match behind.get(step.wrapping_sub(HEADER_LEN)..) {
             Some(next) => self.rest = next,
@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
             tpid: if status.contains(PacketStatus::VLAN_TPID_VALID) {
                 u16_at(header, 36)
             } else {
-                libc::ETH_P_8021Q as u16 // kernels before 3.14 stripped this one only
+                libc::ETH_P_8021Q as u16 // kernels before 3.14 stripped only this one
             },
         });
         PacketMeta {
@@ -151,8 +151,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What is left behind the last packet.
-#[cold] // once a block: no conditional moves for each packet
+/// Returns the empty rest after the last packet.
+#[cold] // once per block: avoids conditional moves for each packet
 fn nothing_of(rest: &[u8]) -> &[u8] {
     &rest[..0]
 }

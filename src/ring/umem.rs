@@ -1,16 +1,18 @@
-//! The UMEM: chunks of memory that packets are received into and sent from, and who has each.
+//! The UMEM: chunks of memory that packets are received into and sent from, and the owner of each.
 //!
 //! ```text
 //!   free ──► fill ring ──► kernel ──► RX ring ──► leased ──drop, any thread──► returned ──► free
 //!   free ──► reserved ──► TX ring ──► kernel ──► completion ring ──► free
 //! ```
 //!
-//! A [`Chunk`] cannot be copied: whoever has it has the memory. The kernel is given its number and gives it
-//! back, which is where chunks are made of numbers again; those are checked. What is leased comes back on a
-//! stack that any thread may push to and that its owner takes as a whole, so it needs no bound of its own.
+//! A [`Chunk`] cannot be copied: the owner of a chunk owns its memory. The kernel is given a chunk's number
+//! and gives the number back; only at that point are chunks created from numbers again, and the numbers are
+//! checked. Leased chunks come back on a stack that any thread may push to and that its owner takes as a
+//! whole, so the stack needs no bound of its own.
 //!
-//! Several sockets may use one UMEM: each has a share of the chunks, and a stack for those to come back on.
-//! So a frame that one has received can be sent by another where it lies: its chunk goes home when it is sent.
+//! Several sockets may use one UMEM: each has a share of the chunks, and a stack on which these come back. So
+//! one socket can send a frame that another has received without moving it: its chunk goes home (back to its
+//! own share) once it has been sent.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
@@ -35,51 +37,51 @@ pub(crate) use self::lending::Lending;
 use self::stack::{NONE, Sound, push, take_all};
 use crate::sys::Mapping;
 
-/// A chunk that is ours: nobody else knows it.
+/// A chunk that is ours: nothing else knows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Chunk(u32);
 
-/// What is known of a chunk that was received: written by the socket's thread before it is lent.
+/// Information about a received chunk, written by the socket's thread before it is lent.
 #[derive(Debug)]
 struct Slot {
     /// The next chunk of the same lease, or of the stack.
     next: AtomicU32,
     offset: AtomicU32,
     len: AtomicU32,
-    /// Which ring the kernel was given the chunk by, [`NOBODY`] while it is ours.
+    /// The ring by which the chunk was given to the kernel; [`NOBODY`] while the chunk is ours.
     given: AtomicU32,
 }
 
-/// In a slot's offset: the frame was gathered from several chunks, and lies in the lease's own memory.
+/// Flag in a slot's offset: the frame was gathered from several chunks, and lies in the lease's own memory.
 const GATHERED: u32 = 1 << 31;
 
-/// The memory and what is known of it.
+/// The memory and the state of its chunks.
 #[derive(Debug)]
 pub(crate) struct Umem {
     mapping: Mapping,
     chunk_size: u32,
-    /// Its logarithm: addresses are taken apart by shifts.
+    /// Base-2 logarithm of the chunk size: addresses are split by shifts.
     chunk_shift: u32,
-    /// Bytes of a chunk before a frame that is sent.
+    /// Bytes of a chunk before a frame to send.
     prefix: u32,
-    /// Chunks of a share.
+    /// Number of chunks per share.
     share_len: u32,
     shares_taken: AtomicU32,
     /// Shares that were taken and given back unused.
     spare: Mutex<Vec<Share>>,
     slots: Box<[Slot]>,
-    /// What has come back of each share.
+    /// The chunks of each share that have come back.
     returned: Box<[AtomicU32]>,
-    /// The completion rings of its sockets.
+    /// The completion rings of the sockets that use this UMEM.
     completions: Mutex<Vec<Weak<Completions>>>,
 }
 
-/// What one socket has of a UMEM, from [`Umem::take_share`].
+/// One socket's part of a UMEM, from [`Umem::take_share`].
 #[derive(Debug)]
 pub(crate) struct Share {
     pub(crate) number: u32,
     pub(crate) chunks: Vec<Chunk>,
-    /// Of its fill ring.
+    /// The holder of the share's fill ring.
     pub(crate) holder: FillHolder,
 }
 
@@ -90,8 +92,8 @@ impl Chunk {
 }
 
 impl Umem {
-    /// Chunks of `chunk_size` bytes, a power of two, as many as `mapping` holds, in so many equal shares. Frames
-    /// that are sent begin `prefix` bytes into their chunk.
+    /// Creates a UMEM with as many chunks of `chunk_size` bytes (a power of two) as `mapping` holds, divided
+    /// into `shares` equal shares. Frames to send begin `prefix` bytes into their chunk.
     pub(crate) fn new(mapping: Mapping, chunk_size: u32, prefix: u32, shares: u32) -> Self {
         assert!(chunk_size.is_power_of_two() && prefix < chunk_size, "validated by the geometry");
         let count = u32::try_from(mapping.len() / chunk_size as usize).expect("bounded by it");
@@ -124,13 +126,13 @@ impl Umem {
         }
     }
 
-    /// The next share, if one is left.
+    /// Returns the next share, if one is left.
     pub(crate) fn take_share(&self) -> Option<Share> {
         if let Some(spare) = self.spare().pop() {
             return Some(spare);
         }
         let shares = self.returned.len() as u32;
-        // Relaxed: a number; what it stands for was there before the UMEM was.
+        // Relaxed: only a number; the share it stands for has existed as long as the UMEM.
         let number =
             self.shares_taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 (taken < shares).then_some(taken + 1)
@@ -143,7 +145,7 @@ impl Umem {
 
     /// Makes a share that no socket uses available again.
     pub(crate) fn return_share(&self, mut share: Share) {
-        share.chunks.sort_by_key(Chunk::number); // as it was taken
+        share.chunks.sort_by_key(Chunk::number); // in the order in which it was taken
         self.spare().push(share);
     }
 
@@ -151,7 +153,8 @@ impl Umem {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes back all that a fill ring was given. Its socket was never bound, so the kernel has none of it.
+    /// Takes back all chunks that a fill ring was given. Its socket was never bound, so the kernel has none
+    /// of them.
     pub(crate) fn take_unseen(&self, share: u32, holder: &mut FillHolder, free: &mut Vec<Chunk>) {
         let first = share * self.share_len;
         for index in first..first + self.share_len {
@@ -165,17 +168,17 @@ impl Umem {
         self.chunk_size
     }
 
-    /// Bytes of a chunk before a frame that is sent.
+    /// Returns the bytes of a chunk before a frame to send.
     pub(crate) fn prefix(&self) -> u32 {
         self.prefix
     }
 
-    /// Chunks of a share.
+    /// Returns the number of chunks per share.
     pub(crate) fn share_len(&self) -> u32 {
         self.share_len
     }
 
-    /// The address of the first byte, for the kernel.
+    /// Returns the address of the first byte, for the kernel.
     pub(crate) fn base(&self) -> u64 {
         self.mapping.base().as_ptr() as u64
     }
@@ -184,23 +187,24 @@ impl Umem {
         self.mapping.len()
     }
 
-    /// Where in its chunk an address is.
+    /// Returns the offset of an address in its chunk.
     #[inline]
     pub(crate) fn offset_of(&self, address: u64) -> u32 {
         address as u32 & (self.chunk_size - 1)
     }
 
-    /// Gives a chunk away by a ring: where it begins, from the start of the UMEM.
+    /// Gives a chunk away by a ring; returns the chunk's offset from the start of the UMEM.
     #[inline]
     pub(crate) fn give(&self, chunk: Chunk, holder: Holder) -> u64 {
         let slot = &self.slots[chunk.0 as usize];
         Returned { umem: self, chunk, slot }.give(holder)
     }
 
-    /// Takes back a chunk that was given away by a TX ring, of which the kernel names any byte; `None` where it is
-    /// none of ours, or was not given away like that: the kernel can name a frame twice that it did not send.
+    /// Takes back a chunk that was given away by a TX ring and that the kernel names by the address of any of
+    /// its bytes. Returns `None` if the chunk is not one of ours or was not given away by that ring: the
+    /// kernel can name a frame twice if it did not send it.
     ///
-    /// Any thread may ask, and several at once: one of them gets the chunk.
+    /// Any thread may call this, and several at once: one of them gets the chunk.
     #[inline]
     pub(crate) fn take_back(&self, address: u64, holder: Holder) -> Option<Chunk> {
         let (index, slot) = self.slot_at(address)?;
@@ -213,21 +217,23 @@ impl Umem {
         self.receive(address, holder).map(|(chunk, _)| chunk)
     }
 
-    /// As [`take_received`](Self::take_received), with what is known of the chunk.
+    /// Does what [`take_received`](Self::take_received) does, and also returns the information about the
+    /// chunk.
     #[inline]
     fn receive(&self, address: u64, holder: &mut FillHolder) -> Option<(Chunk, &Slot)> {
         let (index, slot) = self.slot_at(address)?;
         holder.claim(&slot.given).then_some((Chunk(index), slot))
     }
 
-    /// The chunk that an address is in.
+    /// Returns the chunk that contains an address.
     #[inline]
     fn slot_at(&self, address: u64) -> Option<(u32, &Slot)> {
         let index = usize::try_from(address >> self.chunk_shift).ok()?;
-        self.slots.get(index).map(|slot| (index as u32, slot)) // there are less than 2^32
+        self.slots.get(index).map(|slot| (index as u32, slot)) // there are fewer than 2^32
     }
 
-    /// Sends home what a socket's TX ring still has of other shares' chunks: the kernel has let go of it.
+    /// Sends home the chunks of other shares that a socket's TX ring still has: the kernel has let go of
+    /// them.
     pub(crate) fn bring_home(&self, share: u32) {
         for index in self.foreign(share) {
             if let Some(chunk) =
@@ -236,18 +242,19 @@ impl Umem {
                 self.put_back(chunk);
             }
         }
-        // Of its own share: what it received itself. It has nobody to come home to.
+        // Chunks of the socket's own share are ones that it received itself: no socket is left to send them
+        // home to.
     }
 
-    /// Whether a socket's TX ring has chunks of other shares.
+    /// Returns whether a socket's TX ring has chunks of other shares.
     pub(crate) fn has_foreign(&self, share: u32) -> bool {
         let holder = Holder::tx(share);
-        // Relaxed: the caller owns the socket that gave them.
+        // Relaxed: the caller owns the socket that gave these chunks away.
         self.foreign(share)
             .any(|index| holder.has(self.slots[index as usize].given.load(Ordering::Relaxed)))
     }
 
-    /// Whether more than one socket can use it.
+    /// Returns whether more than one socket can use this UMEM.
     pub(crate) fn is_shared(&self) -> bool {
         self.returned.len() > 1
     }
@@ -257,13 +264,13 @@ impl Umem {
         (0..self.slots.len() as u32).filter(move |index| index / share_len != share)
     }
 
-    /// Whether a chunk has such bytes.
+    /// Returns whether these bytes lie inside a chunk.
     #[inline]
     pub(crate) fn holds(&self, from: u32, len: u32) -> bool {
         u64::from(from) + u64::from(len) <= u64::from(self.chunk_size)
     }
 
-    /// Some bytes of a chunk; `None` where they are not inside of it.
+    /// Returns some bytes of a chunk, or `None` if they are not inside of it.
     #[inline]
     pub(crate) fn bytes<'a>(&'a self, chunk: &'a Chunk, from: u32, len: u32) -> Option<&'a [u8]> {
         if !self.holds(from, len) {
@@ -271,38 +278,39 @@ impl Umem {
         }
         assert!((chunk.0 as usize) < self.slots.len(), "a chunk of this UMEM");
         let at = chunk.0 as usize * self.chunk_size as usize + from as usize;
-        // SAFETY: chunks are made by `take_share` and `take_back`, inside the mapping; the rest was checked.
+        // SAFETY: chunks are created by `take_share` and `take_back`, inside the mapping; the rest was
+        // checked.
         let bytes = unsafe { self.mapping.base().add(at) };
-        // SAFETY: the stretch lies inside the mapping, which `self` owns; and whoever has the chunk has its
+        // SAFETY: the stretch lies inside the mapping, which `self` owns; and the owner of the chunk owns its
         // bytes: neither the kernel nor a lease knows it.
         Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), len as usize) })
     }
 
-    /// A chunk's bytes, to be written.
+    /// Returns a chunk's bytes for writing.
     #[inline]
     pub(crate) fn bytes_mut<'a>(&'a self, chunk: &'a mut Chunk) -> &'a mut [u8] {
         assert!((chunk.0 as usize) < self.slots.len(), "a chunk of this UMEM");
         let at = chunk.0 as usize * self.chunk_size as usize;
-        // SAFETY: chunks are made by `take_share` and `take_back`, inside the mapping.
+        // SAFETY: chunks are created by `take_share` and `take_back`, inside the mapping.
         let bytes = unsafe { self.mapping.base().add(at) };
-        // SAFETY: the stretch lies inside the mapping, which `self` owns; and whoever has the chunk has its
+        // SAFETY: the stretch lies inside the mapping, which `self` owns; and the owner of the chunk owns its
         // bytes: neither the kernel nor a lease knows it, and the borrow of it keeps any other away.
         unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr(), self.chunk_size as usize) }
     }
 
-    /// Sends a chunk home, to whichever share that is.
+    /// Sends a chunk home, whichever share it belongs to.
     pub(crate) fn put_back(&self, chunk: Chunk) {
         let next = &self.slots[chunk.0 as usize].next;
         // Relaxed: ordered by the push that makes it visible.
         push::<Sound>(self.home(chunk.0), chunk.0, |head| next.store(head, Ordering::Relaxed));
     }
 
-    /// Where a chunk comes back.
+    /// Returns the stack on which a chunk comes back.
     fn home(&self, index: u32) -> &AtomicU32 {
         &self.returned[(index / self.share_len) as usize]
     }
 
-    /// Takes the chunks of a share that have come back since this was last asked.
+    /// Takes the chunks of a share that have come back since the last call.
     #[inline]
     pub(crate) fn take_returned(&self, share: u32, mut put: impl FnMut(Returned<'_>)) {
         let mut next = take_all::<Sound>(&self.returned[share as usize]);
@@ -315,7 +323,7 @@ impl Umem {
     }
 }
 
-/// A chunk that has come back, and what is known of it.
+/// A chunk that has come back, and the information about it.
 #[derive(Debug)]
 pub(crate) struct Returned<'a> {
     umem: &'a Umem,
@@ -324,10 +332,10 @@ pub(crate) struct Returned<'a> {
 }
 
 impl Returned<'_> {
-    /// As [`Umem::give`].
+    /// Does what [`Umem::give`] does.
     #[inline]
     pub(crate) fn give(self, holder: Holder) -> u64 {
-        // Relaxed: whoever takes it back has heard of it by the ring.
+        // Relaxed: a thread that takes the chunk back has learned of it through the ring.
         self.slot.given.store(holder.number(), Ordering::Relaxed);
         u64::from(self.chunk.0) << self.umem.chunk_shift
     }

@@ -1,9 +1,10 @@
-//! Puts VLAN tags that the kernel took out of frames back into them, where they lie in the ring.
+//! Puts VLAN tags that the kernel took out of frames back into them, in place in the ring.
 //!
-//! Room is there without asking for it (`PACKET_RESERVE`): the kernel aligns a frame's network header to 16 bytes
-//! and keeps at least 16 before it free of its own header, so before an Ethernet frame at least 10 bytes are unused,
-//! behind the offload if there is one (`tpacket_rcv`, net/packet/af_packet.c). A frame without that room, or of fewer
-//! bytes than the addresses, keeps its tag beside it.
+//! There is room for this without asking for it (`PACKET_RESERVE`). The kernel aligns a frame's network
+//! header to 16 bytes and keeps at least 16 bytes before it free of its own header. So before an Ethernet
+//! frame, and before its offload if there is one, at least 10 bytes are unused (`tpacket_rcv`,
+//! net/packet/af_packet.c). A frame without that room, or shorter than the addresses, keeps its tag in the
+//! header.
 
 use super::header::Fields;
 use super::rx_features::Extras;
@@ -11,13 +12,13 @@ use super::tpacket_v2;
 use super::tpacket_v3::{self, Walk};
 use crate::packet::{Offload, PacketStatus, VlanTag};
 
-/// Bytes of the addresses, which stand before the tag.
+/// Bytes of the addresses, which precede the tag.
 const ADDRESSES: usize = 12;
 const TAG: usize = VlanTag::LEN;
-/// What says in a status word that the tag is beside the frame.
+/// The bits of a status word that say that the tag is in the header, not in the frame.
 pub(super) const BESIDE: u32 = PacketStatus::VLAN_VALID.union(PacketStatus::VLAN_TPID_VALID).bits();
 
-/// Does so for the packets of a block, given from behind its status word.
+/// Puts tags back into the packets of a block, whose bytes start after the status word.
 pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
     let walk = Walk::new(body, extras);
     let (mut at, mut left) = (walk.at(), walk.left());
@@ -36,13 +37,15 @@ pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
     }
 }
 
-/// Does so for the packet of a slot, given from behind its status word: whether it did.
+/// Puts the tag back into the packet of a slot, whose bytes start after the status word; returns whether it
+/// did.
 pub(super) fn retag_frame(status: u32, body: &mut [u8], extras: Extras) -> bool {
     let tag = tpacket_v2::read(status, body, extras).and_then(|packet| packet.stripped_vlan());
     tag.is_some_and(|tag| insert(body, tag, &tpacket_v2::FIELDS, extras))
 }
 
-/// Puts `tag` into the frame whose header `packet` begins with: false where there is no room.
+/// Inserts `tag` into the frame whose header starts at the beginning of `packet`; returns false if there is
+/// no room.
 fn insert(packet: &mut [u8], tag: VlanTag, fields: &Fields, extras: Extras) -> bool {
     let at = fields.data_at;
     let data_at = usize::from(u16::from_ne_bytes([packet[at], packet[at + 1]])) - fields.origin;

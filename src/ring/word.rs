@@ -1,5 +1,5 @@
-//! The one atomic type that ring protocols are written against, so that the same code runs over
-//! shared memory and under loom.
+//! The one atomic type that ring protocols are written against, so that the same code runs over shared memory
+//! and under loom.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

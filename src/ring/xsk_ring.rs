@@ -1,13 +1,13 @@
-//! The AF_XDP rings: entries between two indices, one side's each (fill, completion, RX, TX).
+//! The AF_XDP rings (fill, completion, RX, TX): entries between two indices, one owned by each side.
 //!
 //! ```text
 //!             consumer                producer
 //!   … free … ├──── published ────────┤ … free …       indices count on for ever, wrapping at 2^32
 //! ```
 //!
-//! Whoever produces writes entries and then publishes its index; whoever consumes reads them and then
-//! publishes its own. Each keeps a copy of the other's index and looks again only when that says there is
-//! nothing to do. Our two halves are each other's mirror, so in tests each plays the kernel for the other.
+//! The producer writes entries and then publishes its index; the consumer reads them and then publishes its
+//! own. Each keeps a copy of the other's index, and looks again only if the copy says that there is nothing
+//! to do. Our two halves mirror each other, so in tests each plays the kernel for the other.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
@@ -30,7 +30,7 @@ pub(crate) trait IndexOrders {
     const OBSERVE: Ordering;
 }
 
-/// The orderings we use. `model.rs` has weaker ones that must fail.
+/// The orderings in use. `model.rs` has weaker ones that must fail.
 #[derive(Debug)]
 pub(crate) struct Sound;
 
@@ -42,38 +42,38 @@ impl IndexOrders for Sound {
 /// One side's view of the two indices.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
-    /// How far this side has come, published or not.
+    /// The index of this side, published or not.
     own: u32,
-    /// How far the other side had come at the last look.
+    /// The index of the other side at the last look.
     other: u32,
 }
 
 impl Cursor {
     fn new(own: &impl Word, other: &impl Word) -> Self {
-        // Relaxed: nothing was written yet.
+        // Relaxed: nothing has been written yet.
         Self { own: own.load(Ordering::Relaxed), other: other.load(Ordering::Relaxed) }
     }
 
-    /// Looks how far the other side has come.
+    /// Updates the copy of the other side's index.
     #[inline]
     fn observe<O: IndexOrders>(&mut self, other: &impl Word) {
         self.other = other.load(O::OBSERVE);
     }
 
-    /// Tells the other side how far this one has come.
+    /// Publishes this side's index to the other side.
     #[inline]
     fn publish<O: IndexOrders>(self, own: &impl Word) {
         own.store(self.own, O::PUBLISH);
     }
 
-    /// Entries that a producer may write.
+    /// Returns the number of entries that a producer may write.
     #[inline]
     fn vacant(self, size: u32) -> u32 {
-        // A consumer ahead of its producer is no consumer: nothing is vacant then.
+        // A consumer ahead of its producer is not valid: nothing is vacant then.
         size.saturating_sub(self.own.wrapping_sub(self.other))
     }
 
-    /// Entries that a consumer may read.
+    /// Returns the number of entries that a consumer may read.
     #[inline]
     fn filled(self, size: u32) -> u32 {
         let filled = self.other.wrapping_sub(self.own);
@@ -81,20 +81,20 @@ impl Cursor {
     }
 }
 
-/// What an entry of a ring is: plain data of which every bit pattern is a value.
+/// An entry of a ring: plain data for which every bit pattern is valid.
 ///
 /// # Safety
-/// Integers, and `repr(C)` structs of integers without padding.
+/// Only for integers, and `repr(C)` structs of integers without padding.
 pub(crate) unsafe trait Entry: Copy + 'static {}
 
 // SAFETY: an integer: the address of a chunk.
 unsafe impl Entry for u64 {}
 
-/// Where a frame lies in the UMEM (`struct xdp_desc`, linux/if_xdp.h).
+/// The position of a frame in the UMEM (`struct xdp_desc`, linux/if_xdp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub(crate) struct Descriptor {
-    /// From the start of the UMEM.
+    /// Offset from the start of the UMEM.
     pub(crate) address: u64,
     pub(crate) len: u32,
     pub(crate) options: u32,
@@ -105,14 +105,14 @@ unsafe impl Entry for Descriptor {}
 
 const _: () = assert!(size_of::<Descriptor>() == size_of::<libc::xdp_desc>());
 
-/// Where the parts of a ring lie in its mapping (`struct xdp_ring_offset`).
+/// The positions of a ring's parts in its mapping (`struct xdp_ring_offset`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexLayout {
     pub(crate) producer: usize,
     pub(crate) consumer: usize,
     pub(crate) flags: usize,
     pub(crate) entries: usize,
-    /// Entries: a power of two.
+    /// Number of entries: a power of two.
     pub(crate) size: u32,
 }
 
@@ -121,7 +121,7 @@ pub(crate) struct IndexLayout {
 pub(crate) struct IndexRing<T> {
     mapping: Mapping,
     layout: IndexLayout,
-    /// One less than the size.
+    /// One less than the number of entries.
     mask: u32,
     entry: PhantomData<T>,
 }
@@ -142,8 +142,8 @@ impl<T: Entry> IndexRing<T> {
     fn word(&self, at: usize) -> &AtomicU32 {
         // SAFETY: `at` is one of the three offsets that `new` has checked to lie inside the mapping.
         let word = unsafe { self.mapping.base().add(at) };
-        // SAFETY: aligned, as `new` has checked; it lives as long as the mapping, that is as `self`; and it
-        // is only ever accessed atomically, by us and by the kernel.
+        // SAFETY: aligned, as `new` has checked; it lives as long as the mapping, and so as long as `self`;
+        // and it is only ever accessed atomically, by us and by the kernel.
         unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) }
     }
 
@@ -152,14 +152,14 @@ impl<T: Entry> IndexRing<T> {
         let at = (index & self.mask) as usize;
         // SAFETY: the array of `size` entries lies inside the mapping, as `new` has checked.
         let entries = unsafe { self.mapping.base().add(self.layout.entries) }.cast::<T>();
-        // SAFETY: masked, so below `size`.
+        // SAFETY: masked, and so below `size`.
         unsafe { entries.add(at) }
     }
 
-    /// Whether the kernel sleeps, and has to be told of new entries (`XDP_RING_NEED_WAKEUP`).
+    /// Returns whether the kernel sleeps and must be told of new entries (`XDP_RING_NEED_WAKEUP`).
     pub(crate) fn needs_wakeup(&self) -> bool {
-        // The caller's publish must be seen before this is looked at, as the kernel sets this before it looks
-        // at the ring again: else both could see the other's old value.
+        // The caller's publish must be visible before this flag is read, just as the kernel sets the flag
+        // before it looks at the ring again: otherwise both could see the other's old value.
         fence(Ordering::SeqCst);
         self.word(self.layout.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
@@ -173,7 +173,7 @@ impl<T: Entry> IndexRing<T> {
     }
 }
 
-/// The side that writes entries: fill and TX.
+/// The side that writes entries, for the fill and TX rings.
 #[derive(Debug)]
 pub(crate) struct Producer<T> {
     ring: Arc<IndexRing<T>>,
@@ -186,7 +186,7 @@ impl<T: Entry> Producer<T> {
         Self { ring, cursor }
     }
 
-    /// Entries that may be pushed; at least `want`, if there is room for so many.
+    /// Returns the number of entries that may be pushed: at least `want`, if there is that much room.
     #[inline]
     pub(crate) fn vacant(&mut self, want: u32) -> u32 {
         let size = self.ring.layout.size;
@@ -196,21 +196,21 @@ impl<T: Entry> Producer<T> {
         self.cursor.vacant(size)
     }
 
-    /// Room for up to `want` entries, as far as there is so much: the other side is looked at once.
+    /// Returns room for up to `want` entries, limited by the room there is; looks at the other side once.
     #[inline]
     pub(crate) fn places(&mut self, want: u32) -> Places<'_, T> {
         let room = self.vacant(want).min(want);
         Places { producer: self, room }
     }
 
-    /// Writes the next entry, for which there is room. The other side sees it with the next
+    /// Writes the next entry, for which there must be room. The other side sees it after the next
     /// [`publish`](Self::publish).
     #[inline]
     pub(crate) fn push(&mut self, entry: T) {
         self.places(1).another().expect("asked before").fill(entry);
     }
 
-    /// How many entries were ever pushed, modulo 2^32.
+    /// Returns the number of entries ever pushed, modulo 2^32.
     #[inline]
     pub(crate) fn pushed(&self) -> u32 {
         self.cursor.own
@@ -221,12 +221,12 @@ impl<T: Entry> Producer<T> {
         self.cursor.publish::<Sound>(self.ring.producer());
     }
 
-    /// As [`outstanding`](Self::outstanding), as of the last look.
+    /// Returns the value of [`outstanding`](Self::outstanding) as of the last look.
     pub(crate) fn known_outstanding(&self) -> u32 {
         self.cursor.own.wrapping_sub(self.cursor.other)
     }
 
-    /// Entries that the other side has not taken yet, published or not.
+    /// Returns the number of entries, published or not, that the other side has not taken yet.
     pub(crate) fn outstanding(&mut self) -> u32 {
         self.cursor.observe::<Sound>(self.ring.consumer());
         self.cursor.own.wrapping_sub(self.cursor.other)
@@ -238,7 +238,8 @@ impl<T: Entry> Producer<T> {
 }
 
 impl Producer<Descriptor> {
-    /// Frames that the other side has not taken whole yet, published or not; a frame of several pieces is one.
+    /// Returns the number of frames, published or not, that the other side has not taken completely yet; a
+    /// frame of several pieces counts once.
     pub(crate) fn outstanding_frames(&mut self) -> u32 {
         let left = self.outstanding().min(self.ring.layout.size);
         let is_last = |back: &u32| {
@@ -260,8 +261,8 @@ impl<T: Entry> Place<'_, T> {
     #[inline]
     pub(crate) fn fill(self, entry: T) {
         let Producer { ring, cursor } = self.0;
-        // SAFETY: the entry lies between producer and consumer, the latter seen with acquire: the other
-        // side has read what was there and looks at it again only when it is published.
+        // SAFETY: the entry lies between producer and consumer, the latter seen with acquire: the other side
+        // has read its old content and looks at it again only once it is published.
         unsafe { ring.entry(cursor.own).write(entry) };
         cursor.own = cursor.own.wrapping_add(1);
     }
@@ -275,7 +276,7 @@ pub(crate) struct Places<'a, T> {
 }
 
 impl<T: Entry> Places<'_, T> {
-    /// Room for one more, unless it is used up.
+    /// Returns room for one more entry, unless the room is used up.
     #[inline]
     pub(crate) fn another(&mut self) -> Option<Place<'_, T>> {
         self.room = self.room.checked_sub(1)?;
@@ -283,7 +284,7 @@ impl<T: Entry> Places<'_, T> {
     }
 }
 
-/// The side that reads entries: RX and completion.
+/// The side that reads entries, for the RX and completion rings.
 #[derive(Debug)]
 pub(crate) struct Consumer<T> {
     ring: Arc<IndexRing<T>>,
@@ -296,8 +297,8 @@ impl<T: Entry> Consumer<T> {
         Self { ring, cursor }
     }
 
-    /// Takes the next entries, as many as there are and no more than `most`. The other side may write over them
-    /// after the next [`release`](Self::release).
+    /// Takes the available entries, at most `most`. The other side may overwrite them after the next
+    /// [`release`](Self::release).
     #[inline]
     pub(crate) fn pop_each(&mut self, most: u32, mut take: impl FnMut(T)) {
         let size = self.ring.layout.size;
@@ -306,14 +307,14 @@ impl<T: Entry> Consumer<T> {
         }
         for _ in 0..self.cursor.filled(size).min(most) {
             // SAFETY: the entry lies between consumer and producer, the latter seen with acquire: the other
-            // side has written it, and does so again only when it is released.
+            // side has written it, and does so again only once it is released.
             let entry = unsafe { self.ring.entry(self.cursor.own).read() };
             self.cursor.own = self.cursor.own.wrapping_add(1);
             take(entry);
         }
     }
 
-    /// The next entry, if there is one.
+    /// Returns the next entry, if there is one.
     #[cfg(test)]
     pub(crate) fn pop(&mut self) -> Option<T> {
         let mut popped = None;
@@ -326,13 +327,13 @@ impl<T: Entry> Consumer<T> {
         self.cursor.publish::<Sound>(self.ring.consumer());
     }
 
-    /// Entries that there are to pop.
+    /// Returns the number of entries available to pop.
     pub(crate) fn filled(&mut self) -> u32 {
         self.cursor.observe::<Sound>(self.ring.producer());
         self.cursor.filled(self.ring.layout.size)
     }
 
-    /// Whether [`pop_each`](Self::pop_each) would find something.
+    /// Returns whether [`pop_each`](Self::pop_each) would find an entry.
     pub(crate) fn is_ready(&self) -> bool {
         // Relaxed: a hint; `pop_each` looks again.
         let other = self.ring.producer().load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What is left in the hands of whoever started the shards.
+//! Handles for the program that started the shards.
 
 use std::fmt;
 use std::thread::JoinHandle;
@@ -13,14 +13,14 @@ use crate::reactor::ReactorStatsHandle;
 use crate::stats::{CaptureStats, ReactorStats};
 use crate::wait::StopHandle;
 
-/// Reads one shard's statistics.
+/// Reads the statistics of one shard.
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
     pub(super) ports: Vec<ReadStats>,
     pub(super) reactor: ReactorStatsHandle,
 }
 
-/// Reads one socket's statistics.
+/// Reads the statistics of one socket.
 #[derive(Debug, Clone)]
 pub(super) enum ReadStats {
     Capture(StatsHandle, FilterHandle),
@@ -46,9 +46,9 @@ impl ReadStats {
     }
 }
 
-/// Captures on every core, running: from [`Shards::builder`]. Watch them, stop them, join them.
+/// Running captures on several cores, from [`Shards::builder`]. They can be watched, stopped and joined.
 ///
-/// Dropping this stops the shards and waits for their end.
+/// Dropping this stops the shards and waits for them to end.
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
@@ -81,41 +81,41 @@ pub struct Shards {
     stop: StopHandle,
 }
 
-/// One shard's statistics.
+/// Statistics of one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShardStats {
-    /// Which shard, and where.
+    /// The shard's number and core.
     pub spec: ShardSpec,
-    /// Its sockets' totals, added up; see `XdpStats::as_capture` for those of AF_XDP.
+    /// Totals of its sockets, added up. For those of AF_XDP, see `XdpStats::as_capture`.
     pub capture: CaptureStats,
-    /// Its reactor's totals.
+    /// Totals of its reactor.
     pub reactor: ReactorStats,
 }
 
-/// Every shard's statistics.
+/// Statistics of all shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllShardStats {
     shards: Vec<ShardStats>,
 }
 
-/// How shards ended.
+/// The outcome of all shards.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ShardsReport {
-    /// How each ended, by number.
+    /// The result of each shard, by number.
     pub outcomes: Vec<Result<()>>,
-    /// Their last statistics.
+    /// The final statistics.
     pub stats: AllShardStats,
 }
 
 impl AllShardStats {
-    /// The shards, by number.
+    /// Returns the statistics of each shard, by number.
     pub fn shards(&self) -> &[ShardStats] {
         &self.shards
     }
 
-    /// All captures added up.
+    /// Returns the totals of all captures, added up.
     pub fn total(&self) -> CaptureStats {
         self.shards.iter().map(|shard| shard.capture).sum()
     }
@@ -131,20 +131,20 @@ impl Shards {
         Self { threads, specs, readers, stop }
     }
 
-    /// How many shards were started.
+    /// Returns the number of shards.
     pub fn len(&self) -> usize {
         self.specs.len()
     }
 
-    /// Whether there are none; there always are.
+    /// Returns whether there are no shards, which is never the case.
     pub fn is_empty(&self) -> bool {
         self.specs.is_empty()
     }
 
-    /// Every shard's statistics now, read without disturbing their data paths.
+    /// Reads the current statistics of all shards without disturbing their data paths.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses to tell.
+    /// [`Error::Os`] if the kernel refuses to report them.
     pub fn stats(&self) -> Result<AllShardStats> {
         let shards = self.specs.iter().zip(&self.readers).map(|(&spec, readers)| {
             let ports = readers.ports.iter().map(ReadStats::stats);
@@ -154,21 +154,21 @@ impl Shards {
         Ok(AllShardStats { shards: shards.collect::<Result<_>>()? })
     }
 
-    /// Has every capture of every shard take only these packets from now on; see
-    /// [`Capture::set_filter`](crate::Capture::set_filter). One after the other: for a moment some take what others
-    /// do not.
+    /// Sets the filter of every capture of every shard; see
+    /// [`Capture::set_filter`](crate::Capture::set_filter). The captures change one after the other, so for a
+    /// moment some accept packets that others do not.
     ///
     /// # Errors
-    /// As there, of the first that refuses; the others have the new filter. [`Error::Other`] on AF_XDP, where the
-    /// program decides.
+    /// As for [`Capture::set_filter`](crate::Capture::set_filter), from the first capture that refuses; the
+    /// others have the new filter. [`Error::Other`] on AF_XDP, where the XDP program decides.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.each_filter(|handle| handle.set(filter))
     }
 
-    /// Has them take all packets again.
+    /// Removes the filter from every capture.
     ///
     /// # Errors
-    /// As [`set_filter`](Self::set_filter).
+    /// As for [`set_filter`](Self::set_filter).
     pub fn clear_filter(&self) -> Result<()> {
         self.each_filter(FilterHandle::clear)
     }
@@ -185,38 +185,38 @@ impl Shards {
         outcome
     }
 
-    /// Asks all shards to drain and end: no further packet gets in, what their rings hold is
-    /// delivered, then their streams end.
+    /// Asks all shards to drain and end. No further packets come in, the packets in the rings are delivered,
+    /// and then the streams end.
     pub fn stop(&self) {
         self.stop.stop();
     }
 
-    /// A handle to stop the shards from elsewhere, for a signal handler's thread.
+    /// Returns a handle that stops the shards from elsewhere, such as the thread of a signal handler.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// Whether every shard has ended.
+    /// Returns whether every shard has ended.
     pub fn is_finished(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits until every shard has ended, and returns their last statistics. Stops none: call
+    /// Waits until every shard has ended, and returns the final statistics. This does not stop any shard; call
     /// [`stop`](Self::stop) first.
     ///
     /// # Errors
-    /// [`Error::Shard`] or [`Error::ShardPanicked`] of the lowest-numbered shard that failed;
-    /// [`join_each`](Self::join_each) has all of them, and the statistics too.
+    /// [`Error::Shard`] or [`Error::ShardPanicked`] of the failed shard with the lowest number. To get all of
+    /// them and the statistics as well, use [`join_each`](Self::join_each).
     pub fn join(self) -> Result<AllShardStats> {
         let report = self.join_each()?;
         report.outcomes.into_iter().collect::<Result<()>>()?;
         Ok(report.stats)
     }
 
-    /// Waits until every shard has ended: how each of them ended, and their last statistics.
+    /// Waits until every shard has ended, and returns the result of each shard and the final statistics.
     ///
     /// # Errors
-    /// [`Error::Os`] where the kernel refuses to tell the statistics.
+    /// [`Error::Os`] if the kernel refuses to report the statistics.
     pub fn join_each(mut self) -> Result<ShardsReport> {
         let outcomes = self.join_threads();
         Ok(ShardsReport { outcomes, stats: self.stats()? })
@@ -225,7 +225,7 @@ impl Shards {
     fn join_threads(&mut self) -> Vec<Result<()>> {
         let joined = self.threads.drain(..).enumerate().map(|(index, thread)| {
             thread.join().unwrap_or_else(|_| {
-                // The shard's own panics are caught in its thread: this one was a destructor's.
+                // Panics of the shard itself are caught in its thread, so this one came from a destructor.
                 Err(Error::ShardPanicked { index, message: "while ending".to_owned() })
             })
         });

@@ -1,34 +1,33 @@
-//! Which shard runs where: a pure function of what is asked and what there is.
+//! Assigns shards to cores: a pure function of the options and the available cores.
 
 use crate::error::{Error, Result, Step};
 use crate::options::Cores;
 use crate::sys::thread;
 
-/// The most sockets a fanout group takes (`PACKET_FANOUT_MAX` of kernels before 5.9, and the
-/// default of later ones).
+/// The most sockets in a fanout group (`PACKET_FANOUT_MAX` of kernels before 5.9, and the default of later
+/// ones).
 const MAX_SHARDS: usize = 256;
 
-/// A shard's number and place.
+/// Number and core of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShardSpec {
-    /// Which shard, from 0.
+    /// Number of the shard, from 0.
     pub index: usize,
-    /// The core it is pinned to, if it is.
+    /// Core that the shard is pinned to, if any.
     pub core: Option<usize>,
 }
 
-/// Every shard's number and place.
+/// Numbers and cores of all shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShardPlan {
     specs: Vec<ShardSpec>,
 }
 
 impl ShardPlan {
-    /// Plans `count` shards (one a core where it is `None`) on `cores`, of which this process may
-    /// use `allowed`.
+    /// Plans `count` shards (`None`: one per core) on `cores`. This process may use the cores in `allowed`.
     ///
     /// # Errors
-    /// [`Error::ShardPlan`] where the cores asked for are not there, or the count is 0 or above 256.
+    /// [`Error::ShardPlan`] if the requested cores are not available, or the count is 0 or above 256.
     fn new(cores: &Cores, allowed: &[usize], count: Option<usize>) -> Result<Self> {
         let places: Vec<Option<usize>> = match cores {
             Cores::All => allowed.iter().copied().map(Some).collect(),
@@ -59,7 +58,7 @@ impl ShardPlan {
         Ok(Self { specs: specs.map(|(index, &core)| ShardSpec { index, core }).collect() })
     }
 
-    /// [`new`](Self::new) with the cores that this thread may use.
+    /// As [`new`](Self::new), with the cores that this thread may use.
     pub(super) fn for_this_machine(cores: &Cores, count: Option<usize>) -> Result<Self> {
         let allowed =
             thread::allowed_cores().map_err(|source| Error::os(Step::PinThread, source))?;

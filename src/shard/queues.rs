@@ -1,4 +1,4 @@
-//! Shards on an interface's queues: one AF_XDP socket each, one program for all.
+//! Shards on an interface's queues: one AF_XDP socket each, and one XDP program for all.
 
 use std::future::Future;
 use std::ops::Range;
@@ -14,20 +14,20 @@ use crate::error::{Error, Result};
 use crate::io::AsyncXdpSocket;
 use crate::wait::StopHandle;
 
-/// Which receive queues of an interface have a shard.
+/// The receive queues of an interface that get a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Queues {
-    /// All that are in use when the shards start (`ethtool -l`).
+    /// All queues that are in use when the shards start (`ethtool -l`).
     #[default]
     Auto,
-    /// This one.
+    /// A single queue.
     One(u32),
-    /// These.
+    /// A range of queues.
     Range(Range<u32>),
 }
 
-/// Options of [`Shards`](crate::Shards) on the queues of an interface; from [`ShardsBuilder::xdp`].
+/// Options of [`Shards`](crate::Shards) on the queues of an interface; returned by [`ShardsBuilder::xdp`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `spawn`"]
 pub struct XdpShardsBuilder<R> {
@@ -54,8 +54,8 @@ impl<R> ShardsBuilder<R> {
 }
 
 impl<R: Runtime> ShardsBuilder<R> {
-    /// Shards that receive, and send, through AF_XDP: one a queue, with a socket of these options. Cores,
-    /// failure policy, runtime and interface apply to them too; options of captures are refused.
+    /// Makes shards that receive and send through AF_XDP, one per queue, each with a socket of these options.
+    /// The cores, failure policy, runtime and interface of this builder apply; options of captures are refused.
     ///
     /// ```no_run
     /// use ringtap::{Shards, XdpSocket};
@@ -81,15 +81,16 @@ impl<R: Runtime> ShardsBuilder<R> {
 }
 
 impl<R: Runtime> XdpShardsBuilder<R> {
-    /// Starts the shards, and returns when all of them receive; see [`ShardsBuilder::spawn`].
+    /// Starts the shards, and returns once all of them receive; see [`ShardsBuilder::spawn`].
     ///
-    /// The program is attached first and detached when the last shard has ended. Packets of other queues, and of
-    /// these once the shards are stopped, pass to the stack.
+    /// The XDP program is attached first, and detached when the last shard has ended. Packets of other queues
+    /// go to the network stack, and once the shards are stopped, so do those of these queues.
     ///
     /// # Errors
-    /// As [`ShardsBuilder::spawn`]; [`Error::ShardPlan`] for options that only captures have, for a `queue_id`, or if the
-    /// interface has no receive queue; [`Error::NotReceiving`]; [`Error::NoSuchQueue`]; what [`XdpProgram::redirect_all`] says, and in
-    /// [`Error::Shard`] what [`XdpSocketBuilder::build`] does.
+    /// As for [`ShardsBuilder::spawn`]. [`Error::ShardPlan`] for options that only captures have, for a
+    /// `queue_id`, or if the interface has no receive queue. [`Error::NotReceiving`]; [`Error::NoSuchQueue`];
+    /// the errors of [`XdpProgram::redirect_all`]; and within [`Error::Shard`] those of
+    /// [`XdpSocketBuilder::build`].
     pub fn spawn<F, Fut>(self, work: F) -> Result<Shards>
     where
         F: Fn(Shard<AsyncXdpSocket>) -> Fut + Send + Sync + 'static,
@@ -137,7 +138,7 @@ impl<R: Runtime> XdpShardsBuilder<R> {
     }
 }
 
-/// Sockets of the queues of one interface.
+/// Sockets on the queues of one interface.
 #[derive(Debug)]
 struct QueueSockets {
     socket: XdpSocketBuilder,
@@ -156,7 +157,7 @@ impl Intake for QueueSockets {
     ) -> Result<Option<Opened<AsyncXdpSocket>>> {
         let queue = self.queues.start + spec.index as u32;
         let options = self.socket.clone().queue_id(queue).program(self.program.clone());
-        let mut socket = options.build()?; // in no order: queues are numbered already
+        let mut socket = options.build()?; // in any order, because queues already have numbers
         socket.share_stop(stop.clone())?;
         let readers = vec![ReadStats::Xdp(socket.stats_handle())];
         let ports = vec![AsyncXdpSocket::new(socket)?];

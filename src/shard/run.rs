@@ -1,4 +1,4 @@
-//! The life of a shard's thread.
+//! The lifetime of a shard's thread.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -18,16 +18,16 @@ use crate::sys::thread;
 use crate::trace;
 use crate::wait::StopHandle;
 
-/// What every shard is to do.
+/// The job that all shards carry out.
 pub(super) struct Job<I, R, F> {
-    /// Where their packets come from.
+    /// The source of their packets.
     pub(super) intake: I,
     pub(super) on_failure: FailurePolicy,
     pub(super) runtime: R,
     pub(super) work: F,
 }
 
-/// What the shards of one job have in common.
+/// State shared by the shards of one job.
 struct Common<I, R, F> {
     job: Job<I, R, F>,
     count: usize,
@@ -36,10 +36,10 @@ struct Common<I, R, F> {
     stop: StopHandle,
 }
 
-/// A shard's report that it is ready to start, or why it is not.
+/// A shard's report that it is ready to start, or its error.
 type Report = (usize, Result<Readers>);
 
-/// Starts the threads and waits until all capture, or none does.
+/// Starts the threads and waits until all of them capture, or none.
 pub(super) fn spawn<I, R, F, Fut>(plan: &ShardPlan, job: Job<I, R, F>) -> Result<Shards>
 where
     I: Intake,
@@ -84,7 +84,7 @@ where
         Err(error) => {
             common.lineup.decide(Verdict::Abort);
             for thread in threads {
-                // What it says was reported already, or is the echo of another's failure.
+                // Its result was reported already, or follows from another shard's failure.
                 let _ = thread.join();
             }
             Err(error)
@@ -92,7 +92,7 @@ where
     }
 }
 
-/// Waits for every shard's report, or for the first that failed.
+/// Waits for every shard's report, or for the first error.
 fn collect(reports: &Receiver<Report>, count: usize) -> Result<Vec<Readers>> {
     let mut readers: Vec<Option<Readers>> = (0..count).map(|_| None).collect();
     for _ in 0..count {
@@ -115,7 +115,7 @@ fn collect(reports: &Receiver<Report>, count: usize) -> Result<Vec<Readers>> {
     }
 }
 
-/// A shard's thread, from pinning to leaving the group.
+/// The main function of a shard's thread, from pinning to leaving the group.
 fn shard_main<I, R, F, Fut>(
     common: &Common<I, R, F>,
     spec: ShardSpec,
@@ -138,7 +138,7 @@ where
             anchors.set(held);
             let readers = Readers { ports: readers, reactor: Reactor::current()?.stats_handle() };
             has_reported.set(true);
-            // A receiver that is gone has heard of another shard's failure: the verdict tells.
+            // If the receiver is gone, another shard has failed, and the verdict will say so.
             let _ = report.send((index, Ok(readers)));
             if common.lineup.wait_for_verdict() == Verdict::Abort {
                 return Ok(());
@@ -164,18 +164,19 @@ where
     if let Err(error) = &outcome {
         trace::shard_failed(index, error);
     }
-    // Whoever fails, or ends of his own accord, leaves the group now: the others get his packets.
+    // A shard that fails, or ends without being stopped, leaves the group now, so that the others get its
+    // packets.
     let was_stopped = outcome.is_ok() && common.stop.is_stopped();
     let anchors = if was_stopped { anchors.take() } else { Vec::new() };
     for anchor in &anchors {
-        // It has done so already, unless its future ended without draining.
+        // Already closed, unless the future ended without draining.
         let _ = anchor.close_intake();
     }
     common.exit.leave(index, anchors);
     match outcome {
         Err(error) if !has_reported.get() => {
             let _ = report.send((index, Err(error)));
-            return Ok(()); // that was its report
+            return Ok(()); // the error has been reported
         }
         Err(_) if common.job.on_failure == FailurePolicy::Stop => common.stop.stop(),
         _ => {}

@@ -1,4 +1,4 @@
-//! What a shard needs of a runtime: one method.
+//! The one method that shards need from a runtime.
 
 use std::future::Future;
 
@@ -6,28 +6,28 @@ use crate::error::Result;
 use crate::executor::Executor;
 use crate::options::ReactorOptions;
 
-/// Runs a shard's future on the thread it is called on.
+/// Runs a shard's future on the calling thread.
 ///
-/// Adapters to other runtimes implement it in crates of their own.
+/// Adapters for other runtimes implement this trait in separate crates.
 pub trait Runtime: Clone + Send + Sync + 'static {
-    /// Runs `future` to its end on this thread, with a reactor attached; by the time this returns,
-    /// the reactor is detached and its sockets are closed.
+    /// Runs `future` to completion on this thread with a reactor attached. By the time this returns, the
+    /// reactor is detached and its sockets are closed.
     ///
-    /// The thread is pinned to `core` already, where that is not `None`.
+    /// If `core` is not `None`, the thread is already pinned to it.
     ///
     /// # Errors
-    /// Where the runtime cannot be started.
+    /// Fails if the runtime cannot be started.
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> Result<F::Output>;
 }
 
-/// The built-in executor, as a [`Runtime`].
+/// The built-in executor as a [`Runtime`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BuiltIn {
     options: ReactorOptions,
 }
 
 impl BuiltIn {
-    /// The built-in executor with a reactor of these sizes.
+    /// Creates the built-in executor with these reactor options.
     pub fn new(options: ReactorOptions) -> Self {
         Self { options }
     }

@@ -1,4 +1,4 @@
-//! Where a shard's packets come from: sockets of fanout groups, or of an interface's queues.
+//! The source of a shard's packets: sockets of fanout groups, or of an interface's queues.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::error::Result;
 use crate::io::AsyncCapture;
 use crate::wait::StopHandle;
 
-/// What all shards of a job have in common of their sockets.
+/// The socket setup shared by all shards of a job.
 pub(super) trait Intake: Send + Sync + 'static {
-    /// A socket as the shard's future has it.
+    /// A socket as the shard's future sees it.
     type Port: 'static;
 
-    /// A shard's sockets, their intakes closed, in their places in their groups; `None` where the start was
+    /// Opens a shard's sockets in their places in their groups, with closed intakes; `None` if the start was
     /// aborted meanwhile.
     fn open(
         &self,
@@ -25,20 +25,20 @@ pub(super) trait Intake: Send + Sync + 'static {
         stop: &StopHandle,
     ) -> Result<Option<Opened<Self::Port>>>;
 
-    /// Has packets come in.
+    /// Lets packets come in.
     fn open_intake(port: &mut Self::Port) -> Result<()>;
 }
 
-/// What a shard has opened.
+/// The sockets that a shard has opened.
 pub(super) struct Opened<P> {
     /// At least one.
     pub(super) ports: Vec<P>,
     pub(super) readers: Vec<ReadStats>,
-    /// What is to stay in its group until all shards have ended.
+    /// Sockets that must stay in their group until all shards have ended.
     pub(super) anchors: Vec<Arc<Socket>>,
 }
 
-/// Sockets of fanout groups, one of each group a shard.
+/// Sockets of fanout groups: each shard has one in every group.
 #[derive(Debug)]
 pub(super) struct Fanouts(pub(super) Vec<CaptureBuilder>);
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::afpacket::Socket;
 
-/// Where shards wait for each other while they start.
+/// The place where shards wait for each other while they start.
 #[derive(Debug, Default)]
 pub(super) struct Lineup {
     state: Mutex<State>,
@@ -14,14 +14,14 @@ pub(super) struct Lineup {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The shard whose turn it is to open its socket.
+    /// Number of the shard that opens its socket next.
     next_to_open: usize,
-    /// The shard whose turn it is to join the group.
+    /// Number of the shard that joins the group next.
     next_to_join: usize,
-    /// The groups that shard 0 has made, one for each of a shard's captures.
+    /// The groups that shard 0 has created, one for each capture of a shard.
     groups: Vec<Option<u16>>,
     verdict: Option<Verdict>,
-    /// Shards that have opened their intake, or failed at it.
+    /// Number of shards that have opened their intake, or failed to.
     under_way: usize,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Verdict {
 }
 
 impl Lineup {
-    /// Opens shard `index`'s socket when it is its turn; `None` where the start was aborted.
+    /// Opens shard `index`'s socket when it is its turn; `None` if the start was aborted.
     pub(super) fn in_turn<T>(&self, index: usize, open: impl FnOnce() -> T) -> Option<T> {
         let mut state =
             self.wait_until(|state| state.next_to_open == index || state.verdict.is_some());
@@ -46,8 +46,8 @@ impl Lineup {
         Some(opened)
     }
 
-    /// Waits for shard `index`'s turn to join: the groups that shard 0 has made, if it is not 0.
-    /// `Err` where the start was aborted.
+    /// Waits for shard `index`'s turn to join. Returns the groups that shard 0 has created (empty for shard 0),
+    /// or `Err` if the start was aborted.
     pub(super) fn wait_to_join(&self, index: usize) -> Result<Vec<Option<u16>>, Verdict> {
         let state = self.wait_until(|state| state.next_to_join == index || state.verdict.is_some());
         match state.verdict {
@@ -56,7 +56,7 @@ impl Lineup {
         }
     }
 
-    /// Shard after shard says that it has joined `groups`.
+    /// Reports that the next shard in order has joined `groups`.
     pub(super) fn joined(&self, groups: Vec<Option<u16>>) {
         let mut state = self.lock();
         state.next_to_join += 1;
@@ -69,13 +69,13 @@ impl Lineup {
         self.wait_until(|state| state.verdict.is_some()).verdict.expect("waited for it")
     }
 
-    /// Says whether the shards start; the first word counts.
+    /// Sets whether the shards start; only the first call counts.
     pub(super) fn decide(&self, verdict: Verdict) {
         self.lock().verdict.get_or_insert(verdict);
         self.changed.notify_all();
     }
 
-    /// A shard says that its packets come in.
+    /// Reports that a shard's packets come in.
     pub(super) fn under_way(&self) {
         self.lock().under_way += 1;
         self.changed.notify_all();
@@ -93,13 +93,13 @@ impl Lineup {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps the sockets of shards that have ended in their group until the last one ends: a member
-/// that leaves early would move the flows of those that still drain.
+/// Keeps the sockets of ended shards in their group until the last shard ends. A member that leaves early would
+/// move the flows of those that still drain.
 #[derive(Debug)]
 pub(super) struct Exit {
     anchors: Mutex<Vec<Vec<Arc<Socket>>>>,
@@ -111,14 +111,14 @@ impl Exit {
         Self { anchors: Mutex::new(vec![Vec::new(); shards]), left: AtomicUsize::new(shards) }
     }
 
-    /// Shard `index` has ended; `sockets` are what is to stay until all have.
+    /// Reports that shard `index` has ended; `sockets` stay open until all shards have.
     pub(super) fn leave(&self, index: usize, sockets: Vec<Arc<Socket>>) {
         self.anchors.lock().unwrap_or_else(PoisonError::into_inner)[index] = sockets;
-        // AcqRel: the last one sees the anchors of all.
+        // AcqRel: the last shard sees the anchors of all.
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut anchors = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(anchor) = anchors.pop() {
-                drop(anchor); // last member first: none is moved into a hole
+                drop(anchor); // last member first, so that none moves into a gap
             }
         }
     }

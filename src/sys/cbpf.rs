@@ -1,4 +1,4 @@
-//! Classic BPF programs on a socket (bpf(2) programs come with AF_XDP).
+//! Classic BPF programs on a socket; bpf(2) programs come with AF_XDP.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -9,43 +9,43 @@ use crate::error::{Error, ProgramFault, Result, Step};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct BpfInsn {
-    /// Operation.
+    /// The operation code.
     pub code: u16,
-    /// Instructions to skip where a comparison holds.
+    /// Number of instructions to skip if a comparison is true.
     pub jt: u8,
-    /// Instructions to skip where it does not.
+    /// Number of instructions to skip if a comparison is false.
     pub jf: u8,
-    /// Operand.
+    /// The operand.
     pub k: u32,
 }
 
 impl BpfInsn {
-    /// `ret #bytes`: accept so many bytes of the packet; 0 drops it.
+    /// Creates `ret #bytes`, which accepts that many bytes of the packet; 0 drops it.
     pub(crate) const fn ret(bytes: u32) -> Self {
         Self { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: bytes }
     }
 }
 
-/// The most instructions a classic program may have (`BPF_MAXINSNS`).
+/// Maximum number of instructions of a classic program (`BPF_MAXINSNS`).
 pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
 
-/// Makes `program` the socket's filter, replacing the one before without a gap.
+/// Sets the socket's filter to `program`, replacing the previous one without a gap.
 pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {
     load(socket, sockopt::ATTACH_FILTER, program, Step::SetFilter)
 }
 
-/// Makes a loaded program the socket's filter.
+/// Sets the socket's filter to a loaded program.
 pub(crate) fn attach_extended(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
     sockopt::try_set(socket, sockopt::ATTACH_BPF, &program.as_raw_fd())
         .map_err(|source| Error::os(Step::SetFilter, source))
 }
 
-/// Keeps the filter from being changed.
+/// Locks the filter against changes.
 pub(crate) fn lock(socket: BorrowedFd<'_>) -> Result<()> {
     sockopt::set(socket, sockopt::LOCK_FILTER, &1_i32)
 }
 
-/// Removes the socket's filter; removing none is not an error.
+/// Removes the socket's filter; it is not an error if there is none.
 pub(crate) fn detach(socket: BorrowedFd<'_>) -> Result<()> {
     match sockopt::try_set(socket, sockopt::DETACH_FILTER, &0_i32) {
         Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
@@ -55,12 +55,12 @@ pub(crate) fn detach(socket: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// Gives a `Cbpf` fanout group its program.
+/// Sets the program of a `Cbpf` fanout group.
 pub(crate) fn fanout_classic(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {
     load(socket, sockopt::FANOUT_DATA, program, Step::SetOption("PACKET_FANOUT_DATA"))
 }
 
-/// Gives an `Ebpf` fanout group its program, a loaded `BPF_PROG_TYPE_SOCKET_FILTER`.
+/// Sets the program of an `Ebpf` fanout group, a loaded `BPF_PROG_TYPE_SOCKET_FILTER`.
 pub(crate) fn fanout_extended(socket: BorrowedFd<'_>, program: &OwnedFd) -> Result<()> {
     sockopt::set(socket, sockopt::FANOUT_DATA, &program.as_raw_fd())
 }
@@ -71,7 +71,7 @@ fn load(socket: BorrowedFd<'_>, option: Opt, program: &[BpfInsn], step: Step) ->
     }
     let program = libc::sock_fprog {
         len: program.len() as u16,
-        // The kernel only reads; the pointer is mutable because C has no better word.
+        // The kernel only reads; the pointer is mutable because that is how C declares it.
         filter: program.as_ptr().cast_mut().cast(),
     };
     sockopt::try_set(socket, option, &program).map_err(|source| Error::os(step, source))

@@ -1,4 +1,4 @@
-//! Loading and attaching an XDP program (bpf(2)): what AF_XDP needs of it, and no more.
+//! Loading and attaching an XDP program (bpf(2)): the part that AF_XDP needs, and no more.
 
 #![allow(unsafe_code, reason = "system calls with pointers")]
 
@@ -15,7 +15,7 @@ const LINK_CREATE: i32 = 28;
 const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
-/// Lets the stack have the packet (`enum xdp_action`).
+/// Passes the packet to the network stack (`enum xdp_action`).
 const XDP_PASS: i32 = 2;
 
 /// One instruction (`struct bpf_insn`, linux/bpf.h).
@@ -23,7 +23,7 @@ const XDP_PASS: i32 = 2;
 #[repr(C)]
 pub(crate) struct Insn {
     code: u8,
-    /// Destination in the low half, source in the high one.
+    /// Destination register in the low half, source register in the high half.
     registers: u8,
     pub(crate) offset: i16,
     immediate: i32,
@@ -40,9 +40,11 @@ const _: () = assert!(size_of::<Insn>() == 8);
 /// Makes the system call with the first bytes of `union bpf_attr`; the rest counts as zero.
 ///
 /// # Safety
-/// `T` must be a `repr(C)` prefix of the attributes of `command`, and what it points to valid for it.
+/// `T` must be a `repr(C)` prefix of the attributes of `command`, and everything it points to must be valid
+/// for that command.
 unsafe fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the attributes are readable for their size; what they point to is the caller's promise.
+    // SAFETY: the attributes are readable for their size; the caller promises that what they point to is
+    // valid.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>() as u32)
     };
@@ -50,11 +52,11 @@ unsafe fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
 }
 
 fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: a fresh descriptor that the kernel has just returned, which nobody else owns.
+    // SAFETY: a fresh descriptor that the kernel has just returned, which nothing else owns.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Makes a map of AF_XDP sockets by queue.
+/// Creates a map from queues to AF_XDP sockets.
 pub(crate) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
@@ -79,18 +81,18 @@ struct Element {
     flags: u64,
 }
 
-/// Puts a socket into a map.
+/// Adds a socket to a map.
 pub(crate) fn register(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
     let value = socket.as_raw_fd() as u32;
     let (key, value) = (std::ptr::from_ref(&queue) as u64, std::ptr::from_ref(&value) as u64);
-    /// Not where one is already.
+    /// Fails if the queue already has a socket.
     const NOEXIST: u64 = 1;
     let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value, flags: NOEXIST };
     // SAFETY: the attributes of this command; key and value have four bytes each, as the map's do.
     unsafe { bpf(MAP_UPDATE_ELEM, &element) }.map(drop)
 }
 
-/// Takes whatever is at `queue` out of a map.
+/// Removes the entry at `queue` from a map.
 pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     let key = std::ptr::from_ref(&queue) as u64;
     let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value: 0, flags: 0 };
@@ -98,8 +100,8 @@ pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     unsafe { bpf(MAP_DELETE_ELEM, &element) }.map(drop)
 }
 
-/// Sends a packet to the socket of its queue in a map, and on to the stack where there is none
-/// (`bpf_redirect_map`, bpf-helpers(7)): with the context in r1, to the end.
+/// Returns the instructions that send a packet to the socket of its queue in a map, or on to the stack if
+/// there is none (`bpf_redirect_map`, bpf-helpers(7)). They expect the context in r1 and end the program.
 pub(crate) fn redirect(map: i32) -> [Insn; 6] {
     const REDIRECT_MAP: i32 = 51;
     [
@@ -112,8 +114,8 @@ pub(crate) fn redirect(map: i32) -> [Insn; 6] {
     ]
 }
 
-/// Loads an XDP program; with `has_frags` it gets packets of several buffers too. The error has the verifier's
-/// last words.
+/// Loads an XDP program; with `has_frags` it also gets packets of several buffers. The error contains the
+/// last words of the verifier.
 pub(crate) fn load(program: &[Insn], has_frags: bool) -> io::Result<OwnedFd> {
     load_with_log(program, has_frags, &mut []).or_else(|error| {
         if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EACCES | libc::E2BIG)) {
@@ -126,14 +128,15 @@ pub(crate) fn load(program: &[Insn], has_frags: bool) -> io::Result<OwnedFd> {
             let mut lines = log.lines().rev().filter(|line| !line.starts_with("processed "));
             match lines.next() {
                 Some(words) => io::Error::new(error.kind(), format!("{error}: {words}")),
-                None => error, // the verifier was not asked
+                None => error, // the verifier did not run
             }
         })
     })
 }
 
-/// Whether the kernel knows programs that get packets of several buffers (Linux 5.18). Tried once per process, with a
-/// program that lets all packets pass; what prevents any program from being loaded is left to the real one.
+/// Returns whether the kernel knows programs that get packets of several buffers (Linux 5.18). This is tested
+/// once per process with a program that passes all packets; a problem that prevents any program from loading
+/// is left for the real one to report.
 pub(crate) fn knows_frags() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
@@ -143,7 +146,7 @@ pub(crate) fn knows_frags() -> bool {
     })
 }
 
-/// `log` gets the verifier's reasoning, as text; nothing where it is empty.
+/// Loads a program; `log` receives the verifier's reasoning as text, unless it is empty.
 fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Result<OwnedFd> {
     /// `BPF_F_XDP_HAS_FRAGS`, linux/bpf.h.
     const HAS_FRAGS: u32 = 1 << 5;
@@ -179,8 +182,8 @@ fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Resul
     unsafe { bpf(PROG_LOAD, &attributes) }.map(owned)
 }
 
-/// Attaches a program to an interface, for as long as the link's descriptor is open: also when the process
-/// is killed.
+/// Attaches a program to an interface for as long as the link's descriptor is open; it is detached even if
+/// the process is killed.
 pub(crate) fn attach(program: BorrowedFd<'_>, index: u32, flags: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {

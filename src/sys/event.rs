@@ -20,7 +20,7 @@ impl EventFd {
         Self::with(EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
     }
 
-    /// One whose reader waits, as a host's ring that reads it needs.
+    /// Creates an eventfd whose reads block, as needed by a host's ring that reads it.
     pub(crate) fn blocking() -> Result<Self> {
         Self::with(EventfdFlags::CLOEXEC)
     }
@@ -29,7 +29,7 @@ impl EventFd {
         rustix::event::eventfd(0, flags).map(Self).map_err(|errno| Error::os(Step::EventFd, errno))
     }
 
-    /// Makes the descriptor readable and wakes whoever polls it.
+    /// Makes the descriptor readable and wakes all threads that poll it.
     pub(crate) fn signal(&self) {
         // EAGAIN means that the counter is full: the waiter has been woken 2^64 - 2 times already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
@@ -48,11 +48,11 @@ impl AsFd for EventFd {
     }
 }
 
-/// A signal that is given once, and seen by whoever polls for it then or later.
+/// A one-time signal, seen by all that poll for it then or later.
 ///
-/// A pipe, not an eventfd: an eventfd whose write completes a poll of an io_uring cannot signal that ring's
-/// own eventfd, a host's, in the same call (`eventfd_signal_allowed`); the kernel puts it off by some
-/// milliseconds, and from 6.10 on does so only once in a ring's life (`__io_eventfd_signal`,
+/// This is a pipe, not an eventfd. An eventfd whose write completes a poll of an io_uring cannot signal that
+/// ring's own eventfd, that of a host, in the same call (`eventfd_signal_allowed`). The kernel defers the
+/// signal by some milliseconds, and from 6.10 on does so only once in a ring's life (`__io_eventfd_signal`,
 /// io_uring/eventfd.c, never clears `IO_EVENTFD_OP_SIGNAL_BIT`).
 #[derive(Debug)]
 pub(crate) struct Beacon {
@@ -67,9 +67,9 @@ impl Beacon {
         Ok(Self { seen, lit })
     }
 
-    /// Makes the descriptor readable for good.
+    /// Makes the descriptor readable permanently.
     pub(crate) fn light(&self) {
-        // It fails where the pipe is full, of earlier bytes.
+        // This fails if the pipe is full, but then it is readable already.
         let _ = rustix::io::write(&self.lit, &[1]);
     }
 }
@@ -80,7 +80,7 @@ impl AsFd for Beacon {
     }
 }
 
-/// A pipe to oneself: readable from a write to a drain.
+/// A pipe from and to this process: readable after a write until it is drained.
 #[derive(Debug)]
 pub(crate) struct SignalPipe(Beacon);
 
@@ -89,12 +89,12 @@ impl SignalPipe {
         Beacon::new().map(Self)
     }
 
-    /// Makes it readable.
+    /// Makes the pipe readable.
     pub(crate) fn write(&self) {
         self.0.light();
     }
 
-    /// Makes it unreadable again.
+    /// Makes the pipe unreadable again.
     pub(crate) fn drain(&self) {
         let mut bytes = [0; 16];
         let _ = rustix::io::read(&self.0.seen, &mut bytes);
@@ -107,26 +107,26 @@ impl AsFd for SignalPipe {
     }
 }
 
-/// What a descriptor turned out to be ready for.
+/// The events that a descriptor is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Polled {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) error: bool,
-    /// Whether the wait was ended by a signal.
+    /// Whether a signal ended the wait.
     pub(crate) interrupted: bool,
 }
 
-/// What to wait for on a descriptor.
+/// The event to wait for on a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Interest<'a> {
-    /// Nothing: it is left out.
+    /// No event: the entry is left out.
     Not,
-    /// That it becomes readable, or an error.
+    /// Readability, or an error.
     Readable(BorrowedFd<'a>),
-    /// That it becomes writable, or an error.
+    /// Writability, or an error.
     Writable(BorrowedFd<'a>),
-    /// An error only.
+    /// Only an error.
     Error(BorrowedFd<'a>),
 }
 
@@ -136,14 +136,14 @@ impl<'a> Interest<'a> {
             Self::Not => None,
             Self::Readable(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::IN)),
             Self::Writable(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::OUT)),
-            // POLLERR is reported unasked.
+            // POLLERR is always reported.
             Self::Error(fd) => Some(PollFd::from_borrowed_fd(fd, PollFlags::empty())),
         }
     }
 }
 
-/// Waits until one of two descriptors is ready, for at most `limit`. A signal ends the wait, too: the caller
-/// looks at its clock and comes back.
+/// Waits until one of two descriptors is ready, for at most `limit`. A signal also ends the wait: the caller
+/// looks at its clock and calls again.
 pub(crate) fn poll(
     [first, second]: [Interest<'_>; 2],
     limit: Option<Duration>,
@@ -169,12 +169,12 @@ fn poll_these<const N: usize>(
     }
 }
 
-/// A descriptor among others that are polled for.
+/// One of several descriptors to poll.
 #[repr(transparent)]
 pub(crate) struct Watched(libc::pollfd);
 
 impl Watched {
-    /// Waits for these `POLL*` bits. A descriptor that is closed meanwhile is ready with `POLLNVAL`.
+    /// Waits for these `POLL*` bits. A descriptor that is closed meanwhile becomes ready with `POLLNVAL`.
     pub(crate) fn new(fd: RawFd, events: i16) -> Self {
         Self(libc::pollfd { fd, events, revents: 0 })
     }
@@ -183,7 +183,7 @@ impl Watched {
         self.0.fd
     }
 
-    /// What it turned out to be ready for.
+    /// Returns the events that the descriptor is ready for.
     pub(crate) fn ready(&self) -> i16 {
         self.0.revents
     }
@@ -195,7 +195,8 @@ impl std::fmt::Debug for Watched {
     }
 }
 
-/// Waits until one of any number of descriptors is ready or `deadline` has passed; interrupted waits go on.
+/// Waits until one of any number of descriptors is ready or `deadline` has passed; interrupted waits
+/// continue.
 pub(crate) fn poll_all(watched: &mut [Watched], deadline: Option<Instant>) -> io::Result<()> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -219,7 +220,7 @@ pub(crate) fn poll_all(watched: &mut [Watched], deadline: Option<Instant>) -> io
     }
 }
 
-/// Makes an eventfd unreadable, of which only the number is known.
+/// Makes an eventfd unreadable, given only its number.
 pub(crate) fn clear_fd(fd: RawFd) {
     let mut count = 0_u64;
     // SAFETY: eight writable bytes.

@@ -1,7 +1,7 @@
-//! Notices that the process forked.
+//! Detects that the process has forked.
 //!
-//! A child that enters its parent's io_uring breaks it for the parent, so a reactor remembers how
-//! many forks there had been when it was made, and refuses to work once there was another.
+//! A child that enters its parent's io_uring breaks it for the parent. So a reactor remembers the number of
+//! forks at its creation, and refuses to work once that number has changed.
 
 #![allow(unsafe_code, reason = "registers a fork handler")]
 
@@ -12,11 +12,11 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 static WATCH: Once = Once::new();
 
 extern "C" fn in_child() {
-    // Relaxed: the child has one thread, which also makes the comparison.
+    // Relaxed: the child has a single thread, which also makes the comparison.
     FORKS.store(FORKS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// How many forks lie between this process and the one that first called this.
+/// Returns the number of forks between this process and the one that first called this.
 pub(crate) fn generation() -> u32 {
     WATCH.call_once(|| {
         // SAFETY: the handler touches one atomic, which is async-signal-safe.

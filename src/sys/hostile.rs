@@ -1,8 +1,8 @@
-//! What a fuzzer gives the code that reads the kernel's messages.
+//! Fuzzer input for the code that reads the kernel's messages.
 
 use super::{netlink, tx_timestamp};
 
-/// Reads an answer of rtnetlink, or of generic netlink.
+/// Reads an answer of rtnetlink or generic netlink.
 ///
 /// # Panics
 /// Never: a panic is a bug.

@@ -1,15 +1,15 @@
-//! Waiting for memory that is on its way back.
+//! Waiting for memory that the kernel is about to free.
 
 use std::io;
 use std::time::Duration;
 
-/// How often, and how long at first: 127 ms in all.
+/// The number of retries, and the first wait: 127 ms in total.
 const RETRIES: u32 = 7;
 const WAIT: Duration = Duration::from_millis(1);
 
-/// Tries again a bounded time where memory that may be locked is short.
+/// Retries for a bounded time if lockable memory is short.
 ///
-/// What a closed io_uring or UMEM had counts against RLIMIT_MEMLOCK until a worker of the kernel has freed it
+/// The memory of a closed io_uring or UMEM counts against RLIMIT_MEMLOCK until a kernel worker has freed it
 /// (`io_ring_exit_work`, io_uring/io_uring.c; `xdp_umem_release_deferred`, net/xdp/xdp_umem.c).
 pub(crate) fn patiently<T>(
     short: i32,

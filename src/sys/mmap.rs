@@ -1,4 +1,4 @@
-//! A stretch of memory shared with the kernel, or a heap stand-in for tests and Miri.
+//! A stretch of memory shared with the kernel, or a heap substitute for tests and Miri.
 
 #![allow(unsafe_code, reason = "maps memory and swaps its pages")]
 
@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-/// Memory that somebody else may write: reached by pointer, never by reference.
+/// Memory that others may write: accessed by pointer, never by reference.
 ///
-/// It is `Send` and `Sync` because it only hands out a base address; whoever dereferences it
+/// It is `Send` and `Sync` because it only hands out a base address; code that dereferences the address
 /// states why that is sound (see `ring/block.rs`).
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -27,38 +27,38 @@ enum Kind {
     Heap,
 }
 
-// SAFETY: the mapping is process-wide memory, not tied to the thread that made it.
+// SAFETY: the mapping is process-wide memory, not tied to the thread that created it.
 unsafe impl Send for Mapping {}
 // SAFETY: `&Mapping` gives an address and a length only; both are constant.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the ring of a packet socket, `len` bytes.
+    /// Maps `len` bytes of the ring of a packet socket.
     pub(crate) fn of_ring(socket: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         mmap(len, libc::MAP_SHARED, socket.as_raw_fd(), 0)
     }
 
-    /// Maps `len` bytes of what a descriptor has at `offset`.
+    /// Maps `len` bytes at `offset` of a descriptor.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn of_file(fd: BorrowedFd<'_>, len: usize, offset: i64) -> io::Result<Self> {
         mmap(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
     }
 
-    /// `len` zeroed bytes of memory of this process, in huge pages if so asked.
+    /// Maps `len` zeroed bytes of private memory, in huge pages if requested.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
         let huge = if huge { libc::MAP_HUGETLB } else { 0 };
         mmap(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge, -1, 0)
     }
 
-    /// Has its pages, none of which is in use yet, taken from a NUMA node (mbind(2), `MPOL_BIND`).
+    /// Binds its pages, none of which may be in use yet, to a NUMA node (mbind(2), `MPOL_BIND`).
     #[cfg(feature = "af-xdp")]
     pub(crate) fn bind_to_node(&self, node: u32) -> io::Result<()> {
         const MPOL_BIND: i32 = 2;
         let mut mask = [0_u64; 16];
         let word = mask.get_mut(node as usize / 64);
         *word.ok_or(io::Error::from_raw_os_error(libc::EINVAL))? = 1 << (node % 64);
-        // SAFETY: the stretch is our own mapping; the mask is readable for as many bits as are named.
+        // SAFETY: the stretch is our own mapping; the mask is readable for the number of bits passed.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_mbind,
@@ -73,7 +73,7 @@ impl Mapping {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// `len` zeroed bytes of the heap, aligned to a page: a ring without a kernel.
+    /// Allocates `len` zeroed, page-aligned bytes on the heap: a ring without a kernel.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn heap(len: usize) -> Self {
         let layout = heap_layout(len);
@@ -83,7 +83,7 @@ impl Mapping {
         Self { base, len, kind: Kind::Heap }
     }
 
-    /// The first byte. Valid for `len` bytes as long as `self` lives.
+    /// Returns the address of the first byte, valid for `len` bytes as long as `self` lives.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -92,16 +92,16 @@ impl Mapping {
         self.len
     }
 
-    /// Replaces the shared pages by private ones at the same address, keeping the bytes of the
-    /// `kept` ranges; the rest reads as zero.
+    /// Replaces the shared pages with private ones at the same address, keeping the bytes of the `kept`
+    /// ranges; the rest reads as zero.
     ///
-    /// A mapping of a packet ring pins its socket: it would stay in its fanout group and swallow
-    /// packets for as long as one lease lives. After this, leases keep their bytes and the socket
-    /// is free to go. Where there is no memory for the private pages, or the kernel refuses to move them (close
-    /// to `vm.max_map_count`; seccomp), nothing has changed.
+    /// A mapping of a packet ring pins its socket, which would stay in its fanout group and swallow packets
+    /// for as long as a single lease lives. After this call, leases keep their bytes and the socket can go.
+    /// If there is no memory for the private pages, or if the kernel refuses to move them (close to
+    /// `vm.max_map_count`; seccomp), nothing has changed.
     ///
-    /// The caller promises that the kernel fills no block any more, and that nobody else writes the
-    /// kept ranges.
+    /// The caller promises that the kernel fills no more blocks, and that nothing else writes the kept
+    /// ranges.
     pub(crate) fn detach(&self, kept: impl Iterator<Item = Range<usize>>) -> io::Result<()> {
         if self.kind != Kind::Mmap {
             return Ok(());
@@ -114,8 +114,8 @@ impl Mapping {
             let from = unsafe { self.base.add(range.start) };
             // SAFETY: `private` has the same length.
             let to = unsafe { private.base.add(range.start) };
-            // SAFETY: both stretches are valid for that many bytes and belong to different
-            // mappings; nobody writes the source, as the caller promises.
+            // SAFETY: both stretches are valid for that many bytes and belong to different mappings; nothing
+            // writes the source, as the caller promises.
             unsafe { from.copy_to_nonoverlapping(to, range.end - range.start) };
         }
         // SAFETY: the target is exactly our own mapping, which stays valid memory throughout: the
@@ -133,20 +133,20 @@ impl Mapping {
         if moved == libc::MAP_FAILED {
             let refusal = io::Error::last_os_error();
             if !self.check_mapped() {
-                // The kernel unmaps the target before it moves (`mremap_to`, mm/mremap.c), and then found no
-                // memory. Leases read there.
+                // The kernel unmapped the target before the move (`mremap_to`, mm/mremap.c), and then found
+                // no memory. Leases read there.
                 eprintln!("ringtap: moving a ring's pages failed: {refusal}");
                 std::process::abort();
             }
             return Err(refusal);
         }
-        std::mem::forget(private); // its pages live at `self.base` now
+        std::mem::forget(private); // its pages are now at `self.base`
         Ok(())
     }
 
-    /// Whether all of its pages are still mapped.
+    /// Returns whether all of its pages are still mapped.
     fn check_mapped(&self) -> bool {
-        // SAFETY: the range is our own; MS_ASYNC writes nothing and fails with ENOMEM where a page is not mapped
+        // SAFETY: the range is our own; MS_ASYNC writes nothing and fails with ENOMEM if a page is not mapped
         // (msync(2)).
         unsafe { libc::msync(self.base.as_ptr().cast(), self.len, libc::MS_ASYNC) == 0 }
     }
@@ -171,7 +171,7 @@ impl Drop for Mapping {
 
 fn mmap(len: usize, flags: i32, fd: i32, offset: i64) -> io::Result<Mapping> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nobody.
+    // SAFETY: a fresh mapping at an address chosen by the kernel disturbs nothing.
     let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -185,7 +185,7 @@ fn heap_layout(len: usize) -> Layout {
     Layout::from_size_align(len.max(1), 4096).expect("a ring's length fits a layout")
 }
 
-/// The page size of this machine, in bytes.
+/// Returns the page size of this machine in bytes.
 pub(crate) fn page_size() -> usize {
     // Not rustix's, which looks for the vDSO in the auxiliary vector and finds none under valgrind.
     // SAFETY: plain call without pointers.

@@ -1,5 +1,5 @@
-//! What the kernel knows of a network interface, by ioctl: sysfs would show the interfaces of the
-//! network namespace it was mounted in, not of ours.
+//! The kernel's information about a network interface, read by ioctl: sysfs would show the interfaces of the
+//! network namespace it was mounted in, not those of ours.
 
 #![allow(unsafe_code, reason = "ioctls with pointers and unions")]
 
@@ -13,19 +13,20 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::netlink;
 
-/// Longest interface name, in bytes (`IFNAMSIZ` less the terminator).
+/// Maximum length of an interface name in bytes (`IFNAMSIZ` without the terminator).
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
-/// Longest alternative name (`ALTIFNAMSIZ`), which no ioctl takes.
+/// Maximum length of an alternative name (`ALTIFNAMSIZ`), which no ioctl accepts.
 const MAX_ALTERNATIVE: usize = 127;
-/// An Ethernet header with a tag; hardly any link has a longer header outside of its MTU.
+/// An Ethernet header with a tag; hardly any link has a longer header outside its MTU.
 const LONGEST_HEADER: usize = 18;
 
-/// Asks about interfaces, on any socket of the network namespace in question.
+/// Queries about interfaces, made on any socket of the network namespace in question.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Netdev<'a>(pub(crate) BorrowedFd<'a>);
 
-/// Receive and transmit queues in use, as sysfs has them; `None` where it has not this interface: it may be mounted for
-/// another network namespace, where another interface has the name.
+/// Returns the receive and transmit queues in use according to sysfs. Returns `None` if sysfs does not have
+/// this interface: it may be mounted for another network namespace, where a different interface has this
+/// name.
 pub(crate) fn queues_in_sysfs(name: &str, index: u32, address: &[u8]) -> Option<(u32, u32)> {
     let folder = std::path::Path::new("/sys/class/net").join(name);
     let read = |file| std::fs::read_to_string(folder.join(file)).ok();
@@ -50,24 +51,24 @@ impl Netdev<'_> {
         Ok(rustix::net::netdevice::name_to_index(self.0, &canonical(name)?)?)
     }
 
-    /// Whether there is an interface with this index.
+    /// Returns whether an interface with this index exists.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn exists(&self, index: u32) -> bool {
         rustix::net::netdevice::index_to_name(self.0, index).is_ok()
     }
 
-    /// Whether the interface with this index is set up, whatever its name is now.
+    /// Returns whether the interface with this index is up, whatever its name is now.
     pub(crate) fn is_up(&self, index: u32) -> bool {
         let name = rustix::net::netdevice::index_to_name(self.0, index);
         name.is_ok_and(|name| self.flags(&name).is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0))
     }
 
-    /// The MTU of the interface with this index, whatever its name is now.
+    /// Returns the MTU of the interface with this index, whatever its name is now.
     pub(crate) fn mtu_of(&self, index: u32) -> io::Result<u32> {
         self.mtu(&rustix::net::netdevice::index_to_name(self.0, index)?)
     }
 
-    /// `IFF_*` flags.
+    /// Returns the interface's `IFF_*` flags.
     pub(crate) fn flags(&self, name: &str) -> io::Result<u32> {
         let answer = self.ask(name, libc::SIOCGIFFLAGS as libc::Ioctl)?;
         // SAFETY: SIOCGIFFLAGS fills this member.
@@ -82,7 +83,7 @@ impl Netdev<'_> {
         Ok(mtu as u32)
     }
 
-    /// The kind of interface (`ARPHRD_*`, linux/if_arp.h).
+    /// Returns the kind of interface (`ARPHRD_*`, linux/if_arp.h).
     pub(crate) fn hardware(&self, name: &str) -> io::Result<u16> {
         let answer = self.ask(name, libc::SIOCGIFHWADDR as libc::Ioctl)?;
         // SAFETY: SIOCGIFHWADDR fills this member.
@@ -90,7 +91,7 @@ impl Netdev<'_> {
         Ok(address.sa_family)
     }
 
-    /// The hardware address, of six bytes.
+    /// Returns the six-byte hardware address.
     pub(crate) fn address(&self, name: &str) -> io::Result<[u8; 6]> {
         let answer = self.ask(name, libc::SIOCGIFHWADDR as libc::Ioctl)?;
         // SAFETY: SIOCGIFHWADDR fills this member.
@@ -98,41 +99,42 @@ impl Netdev<'_> {
         Ok(std::array::from_fn(|at| data[at] as u8))
     }
 
-    /// The driver's name, from `ETHTOOL_GDRVINFO`.
+    /// Returns the driver's name, from `ETHTOOL_GDRVINFO`.
     pub(crate) fn driver(&self, name: &str) -> io::Result<String> {
         let info = self.ethtool(name, DriverInfo { cmd: ETHTOOL_GDRVINFO, ..DriverInfo::EMPTY })?;
         let name = CStr::from_bytes_until_nul(&info.driver).unwrap_or_default();
         Ok(name.to_string_lossy().into_owned())
     }
 
-    /// Receive and transmit queues in use, from `ETHTOOL_GCHANNELS`; combined ones count in both.
+    /// Returns the receive and transmit queues in use, from `ETHTOOL_GCHANNELS`; combined queues count as
+    /// both.
     pub(crate) fn queues(&self, name: &str) -> io::Result<(u32, u32)> {
         let channels =
             self.ethtool(name, Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::EMPTY })?;
         Ok((channels.rx + channels.combined, channels.tx + channels.combined))
     }
 
-    /// Mbit/s, from `ETHTOOL_GSET`; `None` where the driver does not know.
+    /// Returns the speed in Mbit/s, from `ETHTOOL_GSET`; `None` if the driver does not know it.
     pub(crate) fn speed(&self, name: &str) -> io::Result<Option<u32>> {
         let settings = self.ethtool(name, Settings { cmd: ETHTOOL_GSET, ..Settings::EMPTY })?;
         let speed = u32::from(settings.speed_high) << 16 | u32::from(settings.speed);
         Ok((speed != 0 && speed != u32::MAX && speed != u32::from(u16::MAX)).then_some(speed))
     }
 
-    /// Whether received packets are put together before anyone sees them (`ETHTOOL_GGRO`).
+    /// Returns whether received packets are merged before any socket sees them (`ETHTOOL_GGRO`).
     pub(crate) fn is_gro_on(&self, name: &str) -> io::Result<bool> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GGRO, data: 0 })?.data != 0)
     }
 
-    /// Whether large sends are left to the card to be split (`ETHTOOL_GTSO`).
+    /// Returns whether large sends are left for the card to split (`ETHTOOL_GTSO`).
     pub(crate) fn is_tso_on(&self, name: &str) -> io::Result<bool> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GTSO, data: 0 })?.data != 0)
     }
 
-    /// Bytes of the longest packet that a packet socket may be given here: by the MTU, or, where segments are put
-    /// together or split only later, as long as IP allows.
+    /// Returns the length in bytes of the longest packet that a packet socket may be given here: limited by
+    /// the MTU or, if segments are merged, or split only later, by the maximum size of an IP packet.
     pub(crate) fn longest_packet(&self, name: &str) -> io::Result<usize> {
-        // A driver that does not answer has none of these.
+        // A driver that does not answer has none of these features.
         let is_on =
             |cmd| self.ethtool(name, Value { cmd, data: 0 }).is_ok_and(|value| value.data != 0);
         let is_whole = [ETHTOOL_GGRO, ETHTOOL_GTSO, ETHTOOL_GGSO].into_iter().any(is_on)
@@ -141,12 +143,13 @@ impl Netdev<'_> {
         Ok(if is_whole { by_mtu.max(usize::from(u16::MAX) + LONGEST_HEADER) } else { by_mtu })
     }
 
-    /// `ETH_FLAG_*`, from `ETHTOOL_GFLAGS`.
+    /// Returns the `ETH_FLAG_*` flags, from `ETHTOOL_GFLAGS`.
     pub(crate) fn offload_flags(&self, name: &str) -> io::Result<u32> {
         Ok(self.ethtool(name, Value { cmd: ETHTOOL_GFLAGS, data: 0 })?.data)
     }
 
-    /// Whether the driver stamps received packets by the card's clock, and in software, from `ETHTOOL_GET_TS_INFO`.
+    /// Returns whether the driver stamps received packets with the card's clock, and in software, from
+    /// `ETHTOOL_GET_TS_INFO`.
     pub(crate) fn rx_stamps(&self, name: &str) -> io::Result<(bool, bool)> {
         let command = Timestamping { cmd: ETHTOOL_GET_TS_INFO, ..Timestamping::EMPTY };
         let abilities = self.ethtool(name, command)?.abilities;
@@ -154,18 +157,20 @@ impl Netdev<'_> {
         Ok((has(libc::SOF_TIMESTAMPING_RX_HARDWARE), has(libc::SOF_TIMESTAMPING_RX_SOFTWARE)))
     }
 
-    /// The name of the interface with this index.
+    /// Returns the name of the interface with this index.
     pub(crate) fn name_of(&self, index: u32) -> io::Result<String> {
         Ok(rustix::net::netdevice::index_to_name(self.0, index)?)
     }
 
-    /// Entries of the card's receive ring, and how many there could be, from `ETHTOOL_GRINGPARAM`.
+    /// Returns the current and the maximum number of entries of the card's receive ring, from
+    /// `ETHTOOL_GRINGPARAM`.
     pub(crate) fn rx_entries(&self, name: &str) -> io::Result<(u32, u32)> {
         let rings = self.ethtool(name, Rings { cmd: ETHTOOL_GRINGPARAM, ..Rings::EMPTY })?;
         Ok((rings.rx, rings.rx_max))
     }
 
-    /// The number of the card's clock (`/dev/ptp*`), from `ETHTOOL_GET_TS_INFO`; `None` where it has none.
+    /// Returns the number of the card's clock (`/dev/ptp*`), from `ETHTOOL_GET_TS_INFO`; `None` if it has
+    /// none.
     pub(crate) fn hardware_clock(&self, name: &str) -> io::Result<Option<u32>> {
         let command = Timestamping { cmd: ETHTOOL_GET_TS_INFO, ..Timestamping::EMPTY };
         Ok(u32::try_from(self.ethtool(name, command)?.clock).ok())
@@ -184,8 +189,8 @@ impl Netdev<'_> {
         Ok(command)
     }
 
-    /// As [`ethtool`](Self::ethtool), for commands that have no fixed size: the kernel reads and writes as much as
-    /// the command's own fields say, which must be no more than there is.
+    /// Does what [`ethtool`](Self::ethtool) does for commands without a fixed size: the kernel reads and
+    /// writes as many bytes as the command's own fields say, which must not exceed its length.
     #[cfg(feature = "af-xdp")]
     pub(crate) fn ethtool_bytes(&self, name: &str, command: &mut [u8]) -> io::Result<()> {
         let mut ifreq = named(name)?;
@@ -194,31 +199,32 @@ impl Netdev<'_> {
     }
 
     fn ioctl(&self, request: libc::Ioctl, ifreq: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: every request passed here takes an `ifreq`, whose data pointer, where used, is to an ethtool
-        // struct of the size its command has, or bytes of the size its fields say, alive in the callers above.
+        // SAFETY: every request passed here takes an `ifreq`, whose data pointer, if used, points to an
+        // ethtool struct of the size its command has, or to bytes of the size its fields say, alive in the
+        // callers above.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, std::ptr::from_mut(ifreq)) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 
-/// A socket for questions where there is no other.
+/// Opens a socket for queries if there is no other.
 pub(crate) fn question_socket() -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
     Ok(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// The names of all interfaces of the calling thread's namespace.
+/// Returns the names of all interfaces in the calling thread's namespace.
 pub(crate) fn names() -> io::Result<Vec<String>> {
-    // SAFETY: takes nothing; what it returns is freed below.
+    // SAFETY: takes no arguments; the returned list is freed below.
     let list = unsafe { libc::if_nameindex() };
     if list.is_null() {
         return Err(io::Error::last_os_error());
     }
     let mut names = Vec::new();
     for at in 0.. {
-        // SAFETY: the list ends with an entry of index 0, behind which this does not go.
+        // SAFETY: the list ends with an entry of index 0, and this does not go beyond it.
         let entry = unsafe { list.add(at) };
-        // SAFETY: an entry of the list, which nobody writes.
+        // SAFETY: an entry of the list, which nothing writes.
         let entry = unsafe { *entry };
         if entry.if_index == 0 {
             break;
@@ -227,12 +233,12 @@ pub(crate) fn names() -> io::Result<Vec<String>> {
         let name = unsafe { CStr::from_ptr(entry.if_name) };
         names.push(name.to_string_lossy().into_owned());
     }
-    // SAFETY: got from `if_nameindex`, and freed once.
+    // SAFETY: returned by `if_nameindex`, and freed once.
     unsafe { libc::if_freenameindex(list) };
     Ok(names)
 }
 
-/// A name that ioctls take: the same, or the interface's own where this is an alternative one that is longer.
+/// Returns a name that ioctls accept: the given one or, for a longer alternative name, the interface's own.
 fn canonical(name: &str) -> io::Result<Cow<'_, str>> {
     if name.is_empty() || name.len() > MAX_ALTERNATIVE || name.contains(['\0', '/']) {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
@@ -264,11 +270,11 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GET_TS_INFO: u32 = 0x41;
 
-/// Of [`Netdev::offload_flags`]: tags are put in by the card.
+/// Flag of [`Netdev::offload_flags`]: the card inserts tags.
 pub(crate) const ETH_FLAG_TXVLAN: u32 = 1 << 7;
-/// Of [`Netdev::offload_flags`]: tags are stripped by the card.
+/// Flag of [`Netdev::offload_flags`]: the card strips tags.
 pub(crate) const ETH_FLAG_RXVLAN: u32 = 1 << 8;
-/// Of [`Netdev::offload_flags`]: the card puts packets together.
+/// Flag of [`Netdev::offload_flags`]: the card merges packets.
 pub(crate) const ETH_FLAG_LRO: u32 = 1 << 15;
 
 #[derive(Clone, Copy)]

@@ -1,5 +1,5 @@
-//! Questions by netlink that no ioctl answers: whose a long alternative name is, which end a veth pair's other end is
-//! (rtnetlink(7)), and what there is of XDP.
+//! Netlink queries that no ioctl answers: the interface with a long alternative name, the other end of a veth
+//! pair (rtnetlink(7)), and the XDP state.
 
 use std::io;
 
@@ -18,9 +18,9 @@ pub(crate) use self::xdp::{
 
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
-/// A netlink message's header.
+/// Length of a netlink message's header.
 const HEADER: usize = 16;
-/// In an attribute's type: there are attributes in it.
+/// Flag in an attribute's type: the attribute contains other attributes.
 const NESTED: u16 = 1 << 15;
 
 const RTM_NEWLINK: u16 = 16;
@@ -31,10 +31,10 @@ const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_ALT_IFNAME: u16 = 53;
-/// The header of a link message, behind the other.
+/// Length of the header of a link message, which follows the netlink header.
 const LINK_HEADER: usize = 16;
 
-/// The far end of a veth pair, by its index; `None` where it is in another namespace.
+/// Returns the index of the far end of a veth pair; `None` if that end is in another namespace.
 pub(crate) fn peer(index: u32) -> io::Result<Option<u32>> {
     let mut link = vec![0; LINK_HEADER];
     link[4..8].copy_from_slice(&index.to_ne_bytes()); // any family, any type; no flags
@@ -53,7 +53,8 @@ fn parse_peer(message: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(peer.get(..4)?.try_into().ok()?))
 }
 
-/// Receive and transmit queues that an interface was made with, of which not all need be in use.
+/// Returns the receive and transmit queues that an interface was created with, not all of which need be in
+/// use.
 pub(crate) fn queues(index: u32) -> io::Result<Option<(u32, u32)>> {
     let mut link = vec![0; LINK_HEADER];
     link[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -72,7 +73,7 @@ fn parse_queues(message: &[u8]) -> Option<(u32, u32)> {
     Some((number(IFLA_NUM_RX_QUEUES)?, number(IFLA_NUM_TX_QUEUES)?))
 }
 
-/// The own name of the interface that has this alternative one (5.5), in the calling thread's namespace.
+/// Returns the own name of the interface with this alternative name (5.5), in the calling thread's namespace.
 pub(crate) fn own_name(alternative: &str) -> io::Result<String> {
     let mut link = vec![0; LINK_HEADER];
     let name: Vec<u8> = alternative.bytes().chain([0]).collect();
@@ -80,7 +81,7 @@ pub(crate) fn own_name(alternative: &str) -> io::Result<String> {
     let no_such = || io::Error::from_raw_os_error(libc::ENODEV);
     match ask(None, RTM_GETLINK, &link) {
         Ok(answer) => parse_name(&answer).ok_or_else(no_such),
-        // Kernels without such names take the request for one without any.
+        // Kernels without alternative names treat the request as one without any name.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(no_such()),
         Err(error) => Err(error),
     }
@@ -95,7 +96,8 @@ fn parse_name(message: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
-/// Sends one request and returns the answer's bytes; without a protocol it is about routes and links.
+/// Sends one request and returns the bytes of the answer; without a protocol, the request concerns routes and
+/// links.
 fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     let (family, cloexec) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
     let socket = rustix::net::socket_with(family, SocketType::RAW, cloexec, protocol)?;
@@ -116,7 +118,7 @@ fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>
     }
 }
 
-/// Reads a message as each of the answers that are asked for.
+/// Parses a message as each of the answers that this module requests.
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn read_any(message: &[u8]) {
     let _ = (parse_name(message), parse_peer(message), refusal(message));
@@ -125,7 +127,7 @@ pub(super) fn read_any(message: &[u8]) {
     xdp::read_any(message);
 }
 
-/// Why the kernel does not answer (`struct nlmsgerr`).
+/// Returns the reason for which the kernel refuses a request (`struct nlmsgerr`).
 fn refusal(message: &[u8]) -> Option<io::Error> {
     if message.get(4..6)? != NLMSG_ERROR.to_ne_bytes() {
         return None;
@@ -141,7 +143,7 @@ fn push(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     to.resize(to.len().next_multiple_of(4), 0);
 }
 
-/// The value of the first attribute of this type.
+/// Returns the value of the first attribute of this type.
 fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let len = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));

@@ -1,11 +1,11 @@
-//! Being in another network namespace for a while.
+//! Running code in another network namespace.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// What `work` returns when a thread does it that is in this namespace. The calling thread stays where it is.
+/// Runs `work` on a thread in this namespace and returns its result. The calling thread stays in its own.
 pub(crate) fn within<T: Send>(
     namespace: BorrowedFd<'_>,
     work: impl FnOnce() -> T + Send,

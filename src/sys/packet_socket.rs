@@ -1,4 +1,4 @@
-//! AF_PACKET sockets: open, bind, and what they are bound to.
+//! AF_PACKET sockets: opening, binding, and querying the binding.
 
 #![allow(unsafe_code, reason = "system calls with pointers")]
 
@@ -11,15 +11,15 @@ use crate::error::{Error, Result, Step};
 
 /// Opens a raw packet socket that receives nothing yet.
 ///
-/// Protocol 0: with `ETH_P_ALL` here, packets of every interface would queue, unfiltered, before
-/// `bind` names one.
+/// The protocol is 0: with `ETH_P_ALL`, unfiltered packets of all interfaces would be queued until `bind`
+/// names one.
 pub(crate) fn open() -> Result<OwnedFd> {
     // SAFETY: plain system call without pointers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(Error::os(Step::OpenSocket, io::Error::last_os_error()));
     }
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a fresh descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -57,32 +57,32 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
     if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a packet waits in the queue of a socket without a ring.
+/// Returns whether a packet waits in the queue of a socket without a ring.
 pub(crate) fn has_packet(socket: BorrowedFd<'_>) -> bool {
     let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
     // SAFETY: no byte is written.
     unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), 0, flags) >= 0 }
 }
 
-/// Tells the kernel to look at the transmit ring. Never waits; the result says why the kernel went no
+/// Tells the kernel to look at the transmit ring. Never blocks; the result says why the kernel went no
 /// further, not how far it got.
 pub(crate) fn kick(socket: BorrowedFd<'_>) -> io::Result<()> {
     kick_fd(socket.as_raw_fd())
 }
 
-/// The same, where only the descriptor's number is known; one that is closed is `EBADF`.
+/// Does what [`kick`] does, given only the descriptor's number; a closed descriptor yields `EBADF`.
 pub(crate) fn kick_fd(socket: RawFd) -> io::Result<()> {
-    // SAFETY: a send of no bytes, to nobody.
+    // SAFETY: a send of no bytes, without an address.
     let sent = unsafe {
         libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
     };
     if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether the interface that the socket was bound to is gone.
+/// Returns whether the interface that the socket was bound to is gone.
 ///
-/// `packet_notifier` sets the socket's index to -1 when the interface unregisters; that is the only
-/// trace of it if the interface was down before (net/packet/af_packet.c).
+/// `packet_notifier` sets the socket's index to -1 when the interface is unregistered; if the interface was
+/// down before, that is the only trace of it (net/packet/af_packet.c).
 pub(crate) fn is_orphaned(socket: BorrowedFd<'_>) -> bool {
     let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
     let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -94,7 +94,7 @@ pub(crate) fn is_orphaned(socket: BorrowedFd<'_>) -> bool {
     result == 0 && address.sll_ifindex == -1
 }
 
-/// Takes the pending error off the socket: `None` if there is none.
+/// Takes the pending error from the socket; returns `None` if there is none.
 pub(crate) fn take_error(socket: BorrowedFd<'_>) -> Result<Option<io::Error>> {
     let errno: i32 = sockopt::get(socket, sockopt::SOCKET_ERROR)?;
     Ok((errno != 0).then(|| io::Error::from_raw_os_error(errno)))

@@ -1,4 +1,4 @@
-//! `setsockopt` and `getsockopt` with the names errors are reported under.
+//! `setsockopt` and `getsockopt`, with the option names that errors report.
 
 #![allow(unsafe_code, reason = "system calls with pointers")]
 
@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::error::{Error, Result, Step};
 use crate::options::BusyPoll;
 
-/// A socket option: where it lives, its number, and its name for errors.
+/// A socket option: its level, its number, and its name for errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opt {
     level: i32,
@@ -65,11 +65,10 @@ options! {
     XDP_MAX_TX_SKB_BUDGET = libc::SOL_XDP, 9, "XDP_MAX_TX_SKB_BUDGET";
 }
 
-/// A plain C value that the kernel may read or fill bytewise.
+/// A plain C value that the kernel may read or write bytewise.
 ///
 /// # Safety
-/// Every bit pattern must be a valid value: integers, and `repr(C)` structs of integers and raw
-/// pointers.
+/// Every bit pattern must be a valid value: integers, and `repr(C)` structs of integers and raw pointers.
 pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: integers take every bit pattern.
@@ -106,7 +105,7 @@ mod xdp {
     unsafe impl Plain for libc::xdp_options {}
 }
 
-/// Sets what is asked for of busy polling; see [`BusyPoll`].
+/// Sets the busy polling options that are given; see [`BusyPoll`].
 pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, options: &BusyPoll) -> Result<()> {
     if let Some(us) = options.us {
         set(socket, BUSY_POLL, &us)?;
@@ -120,10 +119,10 @@ pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, options: &BusyPoll) -> Resul
     Ok(())
 }
 
-/// Sets an option; the raw error, for callers that tell errnos apart.
+/// Sets an option; returns the raw error, for callers that distinguish errnos.
 pub(crate) fn try_set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) -> io::Result<()> {
-    // SAFETY: the value is readable for its size, and the kernel copies it before it returns. What
-    // a `sock_fprog` points to is kept alive by its caller in `sys/cbpf.rs`.
+    // SAFETY: the value is readable for its size, and the kernel copies it before it returns. The caller in
+    // `sys/cbpf.rs` keeps alive what a `sock_fprog` points to.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -136,13 +135,13 @@ pub(crate) fn try_set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sets an option; an error names it.
+/// Sets an option; the error names the option.
 pub(crate) fn set<T: Plain>(socket: BorrowedFd<'_>, option: Opt, value: &T) -> Result<()> {
     try_set(socket, option, value)
         .map_err(|source| Error::os(Step::SetOption(option.label), source))
 }
 
-/// Reads an option of fixed size; an error names it.
+/// Reads an option of fixed size; the error names the option.
 pub(crate) fn get<T: Plain>(socket: BorrowedFd<'_>, option: Opt) -> Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut len = size_of::<T>() as libc::socklen_t;

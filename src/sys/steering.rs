@@ -1,4 +1,4 @@
-//! Receive hash keys and flow rules, by ethtool's ioctl (include/uapi/linux/ethtool.h).
+//! Receive hash keys and flow rules, accessed by ethtool's ioctl (include/uapi/linux/ethtool.h).
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -12,25 +12,26 @@ const DELETE_RULE: u32 = 0x31;
 const INSERT_RULE: u32 = 0x32;
 const TCP_V4: u32 = 0x01;
 const UDP_V4: u32 = 0x02;
-/// The driver chooses (`RX_CLS_LOC_ANY`).
+/// Lets the driver choose the location (`RX_CLS_LOC_ANY`).
 const ANYWHERE: u32 = u32::MAX;
-/// Leave the indirection table as it is (`ETH_RXFH_INDIR_NO_CHANGE`).
+/// Leaves the indirection table unchanged (`ETH_RXFH_INDIR_NO_CHANGE`).
 const KEEP_TABLE: u32 = u32::MAX;
 
-/// Bytes of `struct ethtool_rxfh`, before the table and the key.
+/// Length of `struct ethtool_rxfh` before the table and the key.
 const HASH_LEN: usize = 24;
-/// Where the function and the transformation of the input stand in it, a byte each.
+/// Offset in it of the hash function and the input transformation, one byte each.
 const FUNCTION: usize = 16;
 
-/// A receive hash's key, and how it is used.
+/// The key of a receive hash, and its function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HashKey {
     pub(crate) key: Vec<u8>,
-    /// Handed back as the driver said them: 0 may mean none.
+    /// The hash function and the input transformation, returned to the driver as it reported them: 0 may mean
+    /// none.
     pub(crate) function: [u8; 2],
 }
 
-/// The receive hash's key.
+/// Returns the key of the receive hash.
 pub(crate) fn hash_key(socket: BorrowedFd<'_>, name: &str) -> io::Result<HashKey> {
     let asker = Netdev(socket);
     let mut sizes = bytes(&[GET_HASH, 0, 0, 0, 0, 0]);
@@ -46,7 +47,7 @@ pub(crate) fn hash_key(socket: BorrowedFd<'_>, name: &str) -> io::Result<HashKey
     Ok(HashKey { key: all.split_off(key_at), function: [all[FUNCTION], all[FUNCTION + 1]] })
 }
 
-/// Sets the receive hash's key, and nothing else.
+/// Sets the key of the receive hash, and nothing else.
 pub(crate) fn set_hash_key(socket: BorrowedFd<'_>, name: &str, hash: &HashKey) -> io::Result<()> {
     let mut command = bytes(&[SET_HASH, 0, KEEP_TABLE, hash.key.len() as u32, 0, 0]);
     command[FUNCTION..][..2].copy_from_slice(&hash.function);
@@ -54,7 +55,7 @@ pub(crate) fn set_hash_key(socket: BorrowedFd<'_>, name: &str, hash: &HashKey) -
     Netdev(socket).ethtool_bytes(name, &mut command)
 }
 
-/// Which packets, and where to.
+/// The packets that a rule matches, and their destination queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowSpec {
     kind: u32,
@@ -80,7 +81,7 @@ impl FlowSpec {
     }
 }
 
-/// Bytes of `struct ethtool_rxnfc`, and where in it the queue and the rule's location stand.
+/// Length of `struct ethtool_rxnfc`, and the offsets in it of the queue and the rule's location.
 const RULE_LEN: usize = 192;
 const COOKIE: usize = 168;
 const LOCATION: usize = 176;
@@ -101,7 +102,7 @@ fn rule(cmd: u32, spec: &FlowSpec, location: u32) -> Vec<u8> {
     set(10, spec.destination_port.map(u16::to_be_bytes).as_ref().map(|port| port.as_slice()));
     let mut bytes = Vec::with_capacity(RULE_LEN);
     bytes.extend_from_slice(&cmd.to_ne_bytes());
-    bytes.extend_from_slice(&[0; 4 + 8]); // the flow type and data of other commands
+    bytes.extend_from_slice(&[0; 4 + 8]); // the flow type and the data of other commands
     bytes.extend_from_slice(&spec.kind.to_ne_bytes());
     bytes.extend_from_slice(&value);
     bytes.extend_from_slice(&[0; 20]);
@@ -113,7 +114,7 @@ fn rule(cmd: u32, spec: &FlowSpec, location: u32) -> Vec<u8> {
     bytes
 }
 
-/// Inserts a rule: where the driver has put it.
+/// Inserts a rule and returns the location that the driver chose for it.
 pub(crate) fn insert_rule(socket: BorrowedFd<'_>, name: &str, spec: &FlowSpec) -> io::Result<u32> {
     let mut command = rule(INSERT_RULE, spec, ANYWHERE);
     Netdev(socket).ethtool_bytes(name, &mut command)?;

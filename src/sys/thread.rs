@@ -1,10 +1,10 @@
-//! Cores: which there are, and pinning a thread to one.
+//! CPU cores: listing them, and pinning a thread to one.
 
 use std::io;
 
 use rustix::thread::CpuSet;
 
-/// The cores this thread may run on, in ascending order.
+/// Returns the cores this thread may run on, in ascending order.
 pub(crate) fn allowed_cores() -> io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())

@@ -1,4 +1,4 @@
-//! When the kernel sent a frame: software transmit timestamps, read from the error queue.
+//! The time at which the kernel sent a frame: software transmit timestamps, read from the error queue.
 
 #![allow(unsafe_code, reason = "a system call with pointers, and control messages")]
 
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::packet::Timestamp;
 
-/// Flags for `SO_TIMESTAMPING`: stamp what is sent, number it, and send back the stamp only.
+/// Flags for `SO_TIMESTAMPING`: stamp and number sent frames, and return only the stamp.
 pub(crate) const SOFTWARE: u32 = libc::SOF_TIMESTAMPING_TX_SOFTWARE
     | libc::SOF_TIMESTAMPING_SOFTWARE
     | libc::SOF_TIMESTAMPING_OPT_ID
@@ -16,17 +16,17 @@ pub(crate) const SOFTWARE: u32 = libc::SOF_TIMESTAMPING_TX_SOFTWARE
 
 const CONTROL_LEN: usize = 256;
 
-/// Room for control messages, aligned as they are.
+/// A buffer for control messages, with their alignment.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_LEN]);
 
-/// The next timestamp and the number of the frame it belongs to; `None` where there is none yet.
+/// Reads the next timestamp and the number of the frame it belongs to; returns `None` if there is none yet.
 pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, Timestamp)>> {
     let mut control = Control([0; CONTROL_LEN]);
     // SAFETY: a C struct of integers and pointers; all zero is valid.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_LEN as _; // of 32 bits with musl
+    message.msg_controllen = CONTROL_LEN as _; // 32 bits wide with musl
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
     // SAFETY: the message has no data buffers, and its control buffer is writable for its length.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
@@ -42,7 +42,7 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, Timestamp)
     Ok(parse(&control.0[..filled.min(CONTROL_LEN)]))
 }
 
-/// Finds stamp and number among the control messages (the kernel's `struct cmsghdr` each, 8-aligned).
+/// Finds the timestamp and the number among the control messages (each a kernel `struct cmsghdr`, 8-aligned).
 pub(super) fn parse(mut control: &[u8]) -> Option<(u32, Timestamp)> {
     let header_len = size_of::<libc::cmsghdr>();
     let (mut number, mut timestamp) = (None, None);
@@ -56,7 +56,7 @@ pub(super) fn parse(mut control: &[u8]) -> Option<(u32, Timestamp)> {
                 let nanos = i64::from_ne_bytes(data.get(8..16)?.try_into().ok()?);
                 timestamp = Some(Timestamp { secs: secs as u32, nanos: nanos as u32 });
             }
-            // struct sock_extended_err: ee_data, at 12, is the number.
+            // In struct sock_extended_err, the number is ee_data, at offset 12.
             (libc::SOL_PACKET, libc::PACKET_TX_TIMESTAMP) => {
                 number = Some(i32_at(data, 12)? as u32);
             }

@@ -1,4 +1,4 @@
-//! AF_XDP sockets: the UMEM, the rings, binding, statistics (Documentation/networking/af_xdp.rst).
+//! AF_XDP sockets: UMEM, rings, binding, and statistics (Documentation/networking/af_xdp.rst).
 
 #![allow(unsafe_code, reason = "system calls with pointers")]
 
@@ -17,28 +17,28 @@ pub(crate) fn open() -> Result<OwnedFd> {
     if fd < 0 {
         return Err(Error::os(Step::OpenXdpSocket, io::Error::last_os_error()));
     }
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a fresh descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What the kernel is told of a UMEM.
+/// The description of a UMEM for the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UmemSpec {
     pub(crate) base: u64,
     pub(crate) len: u64,
     pub(crate) chunk_size: u32,
-    /// Bytes that are left free before a packet, beyond the 256 that always are.
+    /// Bytes kept free before a packet, in addition to the 256 that always are.
     pub(crate) headroom: u32,
-    /// Bytes of metadata before a frame that is sent; 0 for none.
+    /// Bytes of metadata before a frame to send; 0 for none.
     pub(crate) metadata: u32,
-    /// Whether checksums are computed by the kernel, not by the card.
+    /// Whether the kernel computes checksums instead of the card.
     pub(crate) software_checksums: bool,
 }
 
-/// Registers memory as the socket's UMEM. It must stay mapped as long as the socket lives.
+/// Registers memory as the socket's UMEM. It must stay mapped for as long as the socket lives.
 pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<()> {
     let &UmemSpec { base: addr, len, chunk_size, headroom, metadata, software_checksums } = spec;
-    // The first version of the structure, without transmit metadata: every kernel takes it.
+    // The first version of the structure, without transmit metadata, which every kernel accepts.
     let plain = || {
         let umem = libc::xdp_umem_reg_v1 { addr, len, chunk_size, headroom };
         sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
@@ -52,8 +52,8 @@ pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<(
         let umem = libc::xdp_umem_reg { addr, len, chunk_size, headroom, flags, tx_metadata_len };
         sockopt::try_set(socket, sockopt::XDP_UMEM_REG, &umem)
     };
-    // Kernels from 6.8 on read the length unasked, and know no flag for it; later ones want it
-    // (Documentation/networking/xsk-tx-metadata.rst). Earlier ones do not look at it, whatever it is.
+    // Kernels from 6.8 on always read the length, without knowing a flag for it; later ones require the flag
+    // (Documentation/networking/xsk-tx-metadata.rst). Earlier ones ignore the length, whatever it is.
     let with_metadata = || match set(libc::XDP_UMEM_TX_METADATA_LEN | software, metadata) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             let no_length = metadata + 4; // it has to be a multiple of 8
@@ -76,13 +76,13 @@ pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<(
     })
 }
 
-/// Has a kick send as many frames as the TX ring has entries, where the kernel knows how (6.17).
+/// Lets a kick send as many frames as the TX ring has entries, if the kernel supports it (6.17).
 pub(crate) fn raise_budget(socket: BorrowedFd<'_>, entries: u32) {
-    // Without it a kick sends 32 and says EAGAIN, which is dealt with.
+    // Otherwise a kick sends 32 frames and returns EAGAIN, which is handled.
     let _ = sockopt::try_set(socket, sockopt::XDP_MAX_TX_SKB_BUDGET, &entries);
 }
 
-/// Which of the four rings.
+/// One of the four rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
     Fill,
@@ -111,13 +111,13 @@ impl Which {
     }
 }
 
-/// Makes a ring of `entries` entries, which is not mapped.
+/// Creates a ring of `entries` entries without mapping it.
 pub(crate) fn set_ring(socket: BorrowedFd<'_>, which: Which, entries: u32) -> Result<()> {
     sockopt::set(socket, which.option(), &entries)
 }
 
-/// Makes a ring of `entries` entries of `entry_size` bytes, and maps it: its memory, and where its parts
-/// are.
+/// Creates a ring of `entries` entries of `entry_size` bytes and maps it; returns its memory and the offsets
+/// of its parts.
 pub(crate) fn create_ring(
     socket: BorrowedFd<'_>,
     which: Which,
@@ -138,7 +138,7 @@ pub(crate) fn create_ring(
     Ok((mapping, offset))
 }
 
-/// Binds to a queue of an interface, with the UMEM of another socket if that is given.
+/// Binds to a queue of an interface, with the UMEM of another socket if one is given.
 pub(crate) fn bind(
     socket: BorrowedFd<'_>,
     (index, queue): (u32, u32),
@@ -164,20 +164,20 @@ pub(crate) fn bind(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The kernel's counters.
+/// Returns the kernel's counters.
 pub(crate) fn statistics(socket: BorrowedFd<'_>) -> Result<libc::xdp_statistics> {
     sockopt::get(socket, sockopt::XDP_STATISTICS)
 }
 
-/// Whether frames are received and sent without being copied.
+/// Returns whether frames are received and sent without being copied.
 pub(crate) fn is_zerocopy(socket: BorrowedFd<'_>) -> Result<bool> {
     let options: libc::xdp_options = sockopt::get(socket, sockopt::XDP_OPTIONS)?;
     Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
 }
 
-/// Tells a sleeping driver that there is something in the fill ring.
+/// Tells a sleeping driver that the fill ring has entries.
 pub(crate) fn wake_fill(socket: BorrowedFd<'_>) {
-    // SAFETY: no bytes, from nobody.
+    // SAFETY: a receive of no bytes, without an address.
     unsafe {
         libc::recvfrom(
             socket.as_raw_fd(),

@@ -1,32 +1,32 @@
-//! Why frames are left after a kick, and how long to wait for better.
+//! Why frames are left after a kick, and how long to wait before the next one.
 
 use std::time::Duration;
 
-/// Why frames are left after a kick.
+/// The reason why frames are left after a kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stall {
-    /// None are.
+    /// No frames are left.
     Done,
-    /// The kernel took a part: kick again.
+    /// The kernel took some of the frames: kick again.
     Again,
     /// The socket's send buffer is full: wait until it is writable.
     Buffer,
-    /// The interface's queue is full, which nothing will report the end of: wait a while.
+    /// The interface's queue is full, and nothing reports when that ends: wait a while.
     Queue,
-    /// The interface is down: the frames go with the first kick after it is up.
+    /// The interface is down: the frames are sent with the first kick after it is up.
     Link,
 }
 
-/// What a kick came to.
+/// The outcome of a kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KickOutcome {
     /// Why frames are left.
     pub stall: Stall,
-    /// Whether the kernel took, or refused, any frame.
+    /// Whether the kernel took or refused any frame.
     pub has_progressed: bool,
 }
 
-/// How long to wait where nothing reports an end: longer each time.
+/// The time to wait if nothing reports when a stall ends: longer each time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff(Duration);
 
@@ -37,7 +37,7 @@ impl Backoff {
         Self(Duration::from_micros(20))
     }
 
-    /// The next wait.
+    /// Returns the next wait and doubles it, up to the longest.
     pub(crate) fn next(&mut self) -> Duration {
         let now = self.0;
         self.0 = (2 * now).min(Self::LONGEST);

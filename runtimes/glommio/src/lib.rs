@@ -1,6 +1,6 @@
-//! ringtap on glommio.
+//! An adapter that runs ringtap on glommio.
 //!
-//! [`attach`] once in an executor, and every async socket of ringtap works in it.
+//! Call [`attach`] once in an executor, and every async socket of ringtap works in it.
 //!
 //! ```no_run
 //! # async fn f() -> ringtap::Result<()> {
@@ -12,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! Keep to glommio's default task queue and preempt timer: with a `Latency::Matters` queue, or a timer of a
-//! millisecond, its executor may sleep for ever although tasks are runnable, with or without ringtap.
+//! Use glommio's default task queue and preempt timer. With a `Latency::Matters` queue, or a timer of one
+//! millisecond, its executor may sleep forever although tasks are runnable, with or without ringtap.
 
 use std::future::Future;
 use std::io;
@@ -32,15 +32,16 @@ use ringtap::{Error, Result};
 /// Attaches a reactor with default options to this executor; see [`attach_with`].
 ///
 /// # Errors
-/// As [`attach_with`].
+/// As for [`attach_with`].
 pub fn attach() -> Result<Attached> {
     attach_with(ReactorOptions::default())
 }
 
-/// Attaches a reactor to this executor, for as long as the guard lives.
+/// Attaches a reactor to this executor for as long as the guard lives.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]. As all of glommio, it panics outside of an executor.
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]. Like all of glommio, this panics outside of an
+/// executor.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
@@ -51,8 +52,9 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     Ok(Attached { hosted, driver })
 }
 
-/// Keeps the reactor attached. Dropping it cancels what is in flight, and waits a bounded time until the
-/// kernel has let go. Prefer [`shutdown`](Self::shutdown): an executor that ends leaks tasks that have not.
+/// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time
+/// for the kernel to finish with them. Prefer [`shutdown`](Self::shutdown): an executor that ends leaks its
+/// unfinished tasks.
 #[derive(Debug)]
 pub struct Attached {
     hosted: Hosted,
@@ -60,10 +62,10 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Detaches, and waits until the driver task has ended.
+    /// Detaches the reactor, and waits until the driver task has ended.
     ///
     /// # Errors
-    /// What had ended the driver before.
+    /// The error that had ended the driver earlier, if any.
     pub async fn shutdown(self) -> Result<()> {
         let Self { hosted, driver } = self;
         drop(hosted);
@@ -73,7 +75,7 @@ impl Attached {
 
 type Read = Pin<Box<dyn Future<Output = Result<ReadResult, glommio::GlommioError<()>>>>>;
 
-/// The reactor's eventfd, read again and again: glommio has no way to watch a descriptor.
+/// The reactor's eventfd, which is read repeatedly because glommio cannot watch a descriptor.
 struct Event {
     file: Rc<BufferedFile>,
     read: Option<Read>,
@@ -92,14 +94,14 @@ impl Watch for Event {
     }
 }
 
-/// Runs shards on glommio: each thread has an executor of its own, fixed to the shard's core.
+/// A runtime that runs each shard's thread with its own glommio executor, pinned to the shard's core.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Glommio {
     options: ReactorOptions,
 }
 
 impl Glommio {
-    /// With a reactor of these options.
+    /// Creates the runtime with these reactor options.
     pub fn new(options: ReactorOptions) -> Self {
         Self { options }
     }
@@ -111,7 +113,7 @@ impl Runtime for Glommio {
         let executor = LocalExecutorBuilder::new(placement).make();
         let executor = executor.map_err(|error| Error::other(error.to_string()))?;
         executor.run(async {
-            // Its first sleep takes some 12 ms: before sockets are open, not after.
+            // The first sleep of an executor takes about 12 ms, so do it before sockets are open.
             glommio::timer::sleep(Duration::from_millis(2)).await;
             let attached = attach_with(self.options)?;
             let output = future.await;

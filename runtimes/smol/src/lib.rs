@@ -1,7 +1,8 @@
-//! ringtap on smol: its I/O (`async-io`) and its executor of one thread (`async-executor`).
+//! An adapter that runs ringtap on smol: its I/O (`async-io`) and its single-threaded executor
+//! (`async-executor`).
 //!
-//! [`attach`] once on a thread, with the [`LocalExecutor`] that runs there, and every async socket of ringtap
-//! works on it.
+//! Call [`attach`] once on a thread, with the [`LocalExecutor`] that runs there, and every async socket of
+//! ringtap works on that thread.
 //!
 //! ```no_run
 //! # fn main() -> ringtap::Result<()> {
@@ -37,25 +38,26 @@ pub use self::running::spawn_local;
 /// Attaches a reactor with default options to this thread; see [`attach_with`].
 ///
 /// # Errors
-/// As [`attach_with`].
+/// As for [`attach_with`].
 pub fn attach(executor: &LocalExecutor<'_>) -> Result<Attached> {
     attach_with(executor, ReactorOptions::default())
 }
 
-/// Attaches a reactor to this thread, for as long as the guard lives. Its driver is a task of `executor`.
+/// Attaches a reactor to this thread for as long as the guard lives. Its driver is a task of `executor`.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; or what keeps `async-io` from watching.
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; or the error of `async-io` if it cannot watch the
+/// eventfd.
 pub fn attach_with(executor: &LocalExecutor<'_>, options: ReactorOptions) -> Result<Attached> {
     let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
-    // It may block: who reads it has heard that it is readable, and nobody else reads it.
+    // The descriptor may be blocking: it is read only after it was reported readable, and only here.
     let event = Async::new_nonblocking(File::from(event)).map_err(Error::other)?;
     Ok(Attached { driver: executor.spawn(driver.drive(Event(event))), hosted })
 }
 
-/// Keeps the reactor attached. Dropping it cancels what is in flight, and waits a bounded time until the
-/// kernel has let go.
+/// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time
+/// for the kernel to finish with them.
 #[derive(Debug)]
 pub struct Attached {
     hosted: Hosted,
@@ -63,10 +65,10 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Detaches, and waits until the driver task has ended.
+    /// Detaches the reactor, and waits until the driver task has ended.
     ///
     /// # Errors
-    /// What had ended the driver before.
+    /// The error that had ended the driver earlier, if any.
     pub async fn shutdown(self) -> Result<()> {
         let Self { hosted, driver } = self;
         drop(hosted);
@@ -74,7 +76,7 @@ impl Attached {
     }
 }
 
-/// The reactor's eventfd. `async-io` watches levels, so that it has to be read.
+/// The reactor's eventfd. It must be read, because `async-io` is level-triggered.
 struct Event(Async<File>);
 
 impl Watch for Event {
@@ -84,14 +86,14 @@ impl Watch for Event {
     }
 }
 
-/// Runs shards on smol: each thread has an executor of its own.
+/// A runtime that runs each shard's thread with its own smol executor.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Smol {
     options: ReactorOptions,
 }
 
 impl Smol {
-    /// With a reactor of these options.
+    /// Creates the runtime with these reactor options.
     pub fn new(options: ReactorOptions) -> Self {
         Self { options }
     }

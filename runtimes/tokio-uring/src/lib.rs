@@ -1,8 +1,8 @@
-//! ringtap on tokio-uring.
+//! An adapter that runs ringtap on tokio-uring.
 //!
-//! [`attach`] once on a thread, inside of `tokio_uring::start`, and every async socket of ringtap works on
-//! it. The reactor has a ring of its own: nothing is submitted on tokio-uring's, which underneath is tokio,
-//! so that this is [`ringtap_tokio`]'s guard.
+//! Call [`attach`] once on a thread, inside `tokio_uring::start`, and every async socket of ringtap works on
+//! that thread. The reactor has its own ring and submits nothing on tokio-uring's. Since tokio-uring is built
+//! on tokio, the guard is that of [`ringtap_tokio`].
 //!
 //! ```no_run
 //! # fn main() -> ringtap::Result<()> {
@@ -22,14 +22,14 @@ use ringtap::shard::Runtime;
 use ringtap::{Error, Result};
 pub use ringtap_tokio::{Attached, attach, attach_with};
 
-/// Runs shards on tokio-uring, each thread with a runtime of its own.
+/// A runtime that runs each shard's thread with its own tokio-uring runtime.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokioUring {
     options: ReactorOptions,
 }
 
 impl TokioUring {
-    /// With a reactor of these options.
+    /// Creates the runtime with these reactor options.
     pub fn new(options: ReactorOptions) -> Self {
         Self { options }
     }

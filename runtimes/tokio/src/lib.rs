@@ -1,7 +1,7 @@
-//! ringtap on tokio.
+//! An adapter that runs ringtap on tokio.
 //!
-//! [`attach`] once on a thread, inside a `LocalSet`, and every async socket of ringtap works on it. Batches
-//! are `Send`: hand them to tasks on any other thread of a multi-thread runtime.
+//! Call [`attach`] once on a thread, inside a `LocalSet`, and every async socket of ringtap works on that
+//! thread. Batches are `Send`: they can be handed to tasks on any other thread of a multi-thread runtime.
 //!
 //! ```no_run
 //! # async fn f() -> ringtap::Result<()> {
@@ -33,15 +33,16 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 /// Attaches a reactor with default options to this thread; see [`attach_with`].
 ///
 /// # Errors
-/// As [`attach_with`].
+/// As for [`attach_with`].
 pub fn attach() -> Result<Attached> {
     attach_with(ReactorOptions::default())
 }
 
-/// Attaches a reactor to this thread, for as long as the guard lives.
+/// Attaches a reactor to this thread for as long as the guard lives.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; and one that says so outside of a `LocalSet`.
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; [`Error::Other`] outside of a tokio runtime or a
+/// `LocalSet`, or on a runtime without I/O.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     if Handle::try_current().is_err() {
         return Err(Error::other("no tokio here: attach inside of it, or of `tokio_uring::start`"));
@@ -53,7 +54,7 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
         let event = AsyncFd::new(event)?;
         Ok(spawn_local(driver.drive(Event(event))))
     };
-    // tokio has no way to ask whether there is a LocalSet, or an I/O driver.
+    // tokio has no way to check for a LocalSet or an I/O driver.
     match catch_unwind(AssertUnwindSafe(spawn)) {
         Ok(spawned) => Ok(Attached { driver: spawned.map_err(Error::other)?, hosted }),
         Err(_) => Err(Error::other(
@@ -62,8 +63,8 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     }
 }
 
-/// Keeps the reactor attached. Dropping it cancels what is in flight, and waits a bounded time until the
-/// kernel has let go.
+/// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time
+/// for the kernel to finish with them.
 #[derive(Debug)]
 pub struct Attached {
     hosted: Hosted,
@@ -71,22 +72,22 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Detaches, and waits until the driver task has ended.
+    /// Detaches the reactor, and waits until the driver task has ended.
     ///
     /// # Errors
-    /// What had ended the driver before.
+    /// The error that had ended the driver earlier, if any.
     pub async fn shutdown(self) -> Result<()> {
         let Self { hosted, driver } = self;
         drop(hosted);
         match driver.await {
             Ok(ended) => ended,
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            Err(_) => Ok(()), // the runtime is ending, and the reactor has
+            Err(_) => Ok(()), // the runtime is ending, and the reactor has ended too
         }
     }
 }
 
-/// The reactor's eventfd: its edges are watched, and it is never read.
+/// The reactor's eventfd. It is watched edge-triggered and never read.
 struct Event(AsyncFd<OwnedFd>);
 
 impl Watch for Event {
@@ -96,14 +97,14 @@ impl Watch for Event {
     }
 }
 
-/// Runs shards on tokio: each thread has a current-thread runtime and a `LocalSet` of its own.
+/// A runtime that runs each shard's thread with its own current-thread runtime and `LocalSet`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tokio {
     options: ReactorOptions,
 }
 
 impl Tokio {
-    /// With a reactor of these options.
+    /// Creates the runtime with these reactor options.
     pub fn new(options: ReactorOptions) -> Self {
         Self { options }
     }

@@ -7,7 +7,7 @@ use crate::filter::ast::{Family, HostScope, Network, Side, Transport, Width};
 use crate::filter::tree::{Compare, Condition, Value};
 
 impl Layout {
-    /// Any of some addresses, which are all of one family.
+    /// Matches any of the given addresses, which are all of one family.
     pub(super) fn host(&self, scope: HostScope, side: Side, sought: &[Network]) -> Lowered {
         if let Some(Network::V6(..)) = sought.first() {
             return self.host6(side, sought);
@@ -57,7 +57,7 @@ impl Layout {
         Ok(sides(side, || one(8), || one(24)))
     }
 
-    /// Any of some ranges of ports.
+    /// Matches any of the given ranges of ports.
     pub(super) fn ports(
         &self,
         family: Family,
@@ -68,7 +68,7 @@ impl Layout {
         let network = self.network();
         let port = |offset: u32| {
             let value = match family {
-                // Behind a header of any length.
+                // The ports follow a header of variable length.
                 Family::V4 => {
                     Value::Beyond(Width::Half, Rc::new(Value::HeaderLen(network)), network + offset)
                 }
@@ -107,7 +107,7 @@ impl Layout {
         Ok(self.link_type(link)?.and(found))
     }
 
-    /// The first fragment of an IPv4 packet, or all of it: only that has the transport's header.
+    /// Tests for a whole IPv4 packet or its first fragment; only these have the transport header.
     pub(super) fn is_no_later_fragment(&self) -> Condition {
         let fragment = at(Width::Half, self.network() + 6);
         Condition::test(fragment, Compare::Set, number(0x1fff)).negated()

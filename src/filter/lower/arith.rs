@@ -7,11 +7,11 @@ use crate::error::FilterError;
 use crate::filter::ast::{Arith, ArithOp, Protocol, Relation, Width};
 use crate::filter::tree::{Compare, Condition, Value};
 
-/// The largest fixed offset. Far larger ones stand for what the kernel knows of a packet.
+/// The largest fixed offset. Much larger ones stand for the kernel's metadata of the packet.
 const MAX_OFFSET: u32 = 0xffff;
 
 impl Layout {
-    /// A comparison, behind the conditions under which its values are what they say.
+    /// Lowers a comparison, preceded by the conditions under which its values are meaningful.
     pub(super) fn compare(&mut self, relation: Relation, left: &Arith, right: &Arith) -> Lowered {
         let mut guards = Vec::new();
         let (left, right) = (self.arith(left, &mut guards)?, self.arith(right, &mut guards)?);
@@ -105,7 +105,7 @@ impl Layout {
     }
 }
 
-/// `left == right`, with numbers brought to the right.
+/// `left == right`, with constants moved to the right.
 fn equal(left: Rc<Value>, right: Rc<Value>) -> Condition {
     match (left.number(), right.number()) {
         (Some(_), None) => Condition::equal(right, left),

@@ -1,4 +1,5 @@
-//! What stands before the network layer and moves it: tags, labels, sessions; and which way a packet went.
+//! Everything before the network layer that moves it: VLAN tags, MPLS labels and PPPoE sessions. Also the
+//! direction of a packet.
 
 use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, masked};
 use crate::error::FilterError;
@@ -13,7 +14,7 @@ impl Layout {
             return Err(FilterError::whole("no `vlan` behind `mpls` or `pppoes`"));
         }
         if std::mem::take(&mut self.is_beside) {
-            // The kernel has taken the tag out of the frame, and nothing has moved.
+            // The kernel has removed the tag from the frame, so no offset moves.
             let is_tagged = is(Width::Byte, VLAN_PRESENT, 0).negated();
             return Ok(match id {
                 Some(id) => is_tagged.and(masked(Width::Half, VLAN_TAG, id.into(), 0x0fff)),
@@ -30,13 +31,13 @@ impl Layout {
         Ok(found)
     }
 
-    /// Whether a tag is in the bytes, where the type stands.
+    /// Whether there is a tag in the frame at the position of the type.
     fn is_tagged(&self) -> Condition {
         let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, self.type_at, kind));
         Condition::Any(kinds.into_iter().collect())
     }
 
-    /// What is said, of what is behind so many tags at most.
+    /// Matches the expression behind at most `tags` tags.
     pub(super) fn behind(mut self, tags: u32, expr: &Expr) -> Lowered {
         if tags == 0 {
             return self.expr(expr);
@@ -50,7 +51,7 @@ impl Layout {
     pub(super) fn mpls(&mut self, label: Option<u32>) -> Lowered {
         let is_label = match self.labels {
             0 => self.link_type(0x8847)?,
-            // Another label follows where this one is not the last.
+            // Another label follows unless this one is the last.
             _ => masked(Width::Byte, self.network() - 2, 0, 1),
         };
         let found = match label {

@@ -1,4 +1,4 @@
-//! Numbers computed from packets, and their comparison.
+//! Numbers computed from packets, and their comparisons.
 
 use super::{MAX_HEIGHT, Parsed, Parser, protocol_of};
 use crate::filter::ast::{Arith, ArithOp, Expr, Protocol, Relation, Width};
@@ -6,7 +6,7 @@ use crate::filter::lex::Token;
 use crate::filter::names;
 
 impl Parser<'_> {
-    /// `a < b`, if that is what follows.
+    /// Parses a comparison such as `a < b`, if one follows.
     pub(super) fn comparison(&mut self) -> Parsed<Option<Expr>> {
         let start = self.at;
         if !self.may_be_arith() {
@@ -16,7 +16,7 @@ impl Parser<'_> {
         let depth = self.depth;
         let Ok(left) = self.arith() else {
             (self.at, self.depth) = (start, depth);
-            // An offset in brackets can be nothing else, nor can a length: its fault is the one to tell of.
+            // A load with brackets, or a length, can be nothing but a comparison, so report the error of that.
             let is_load = matches!(self.lexemes.get(start + 1), Some(lexeme) if lexeme.token == Token::Sign("["));
             return if is_load || matches!(self.peek_word(), Some("len" | "length")) {
                 self.arith().map(|_| None)
@@ -62,7 +62,7 @@ impl Parser<'_> {
         self.binary(0)
     }
 
-    /// Operators of this level and those that bind tighter, from the left.
+    /// Parses operators of this level and of those that bind tighter, from the left.
     fn binary(&mut self, level: usize) -> Parsed<Arith> {
         const LEVELS: &[&[(&str, ArithOp)]] = &[
             &[("|", ArithOp::Or)],

@@ -1,4 +1,4 @@
-//! Addresses, ports and protocols, as their qualifiers say.
+//! Addresses, ports and protocols, interpreted by their qualifiers.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use crate::filter::lex::Token;
 use crate::filter::names;
 
 impl Parser<'_> {
-    /// One address or number, or several in parentheses.
+    /// Parses one address or number, or several in parentheses.
     pub(super) fn ids(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
         if self.eat_word("not") || self.eat_sign("!") {
             let (inner, height) = self.nested(|parser| parser.ids(qualifiers))?;
@@ -169,7 +169,7 @@ impl Parser<'_> {
         }
     }
 
-    /// An IPv4 address of which so many bits were written, and its mask.
+    /// Converts an IPv4 address of which `bits` bits were given, and its mask.
     fn v4(&mut self, value: u32, bits: u32, kind: Kind) -> Parsed<Network> {
         let full = value.checked_shl(32 - bits).unwrap_or(0);
         let written = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
@@ -185,7 +185,7 @@ impl Parser<'_> {
                 _ => return Err(self.expected("a mask, such as 255.255.0.0")),
             }
         } else if kind == Kind::Net {
-            // A network of fewer bytes, as in `net 10`: as many of them as there are.
+            // A network with fewer than four bytes, as in `net 10`: the mask covers the given bytes.
             let (mut address, mut mask) = (value, u32::MAX);
             while address != 0 && address & 0xff00_0000 == 0 {
                 (address, mask) = (address << 8, mask << 8);

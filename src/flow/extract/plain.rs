@@ -1,4 +1,4 @@
-//! The extractor of nearly everybody, with a short way for nearly every packet.
+//! The default extractor, with a fast path for common packets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
@@ -8,39 +8,41 @@ use flowscope::{Extracted, FlowExtractor, L4Proto, Orientation, PacketView, TcpF
 
 use crate::flow::frames::{self, Upper};
 
-/// Tells flows apart by protocol, addresses and ports.
+/// Identifies flows by protocol, addresses and ports.
 ///
-/// As flowscope's, of which it is the same key, and a quarter of the instructions: whole segments of TCP and datagrams
-/// of UDP, straight in IPv4 without options or in IPv6, are read here; all else is flowscope's to look at. Unlike
-/// flowscope's, the key has the ports of SCTP, DCCP and UDP-Lite (RFC 9260, 4340, 3828), and IP packets with a length of
-/// 0, as hosts write them that leave segmentation to the card, are as long as their frame.
+/// It produces the same key as flowscope's extractor with a quarter of the instructions: complete TCP segments
+/// and UDP datagrams that directly follow an IPv4 header without options, or an IPv6 header, are read here; all
+/// other packets are left to flowscope. Unlike flowscope's, the key contains the ports of SCTP, DCCP and
+/// UDP-Lite (RFC 9260, 4340, 3828), and IP packets with a length of 0, as hosts write them that leave
+/// segmentation to the card, are taken to be as long as their frame.
 ///
-/// The kernel's fanout hash takes the ports of the same protocols. It also takes the SPI of ESP and AH, which the key does
-/// not contain: several security associations between two hosts are one flow here, and may be on several shards.
+/// The kernel's fanout hash uses the ports of the same protocols. It also uses the SPI of ESP and AH, which the
+/// key does not contain: several security associations between two hosts are one flow here, and may be on
+/// several shards.
 #[derive(Debug, Clone, Copy)]
 pub struct FiveTuple {
     whole: theirs::FiveTuple,
 }
 
 impl FiveTuple {
-    /// Each direction is a flow.
+    /// Treats each direction as a separate flow.
     pub const fn directional() -> Self {
         Self { whole: theirs::FiveTuple::directional() }
     }
 
-    /// Both directions are one flow; the key has the lesser end first.
+    /// Treats both directions as one flow; the key has the lesser endpoint first.
     pub const fn bidirectional() -> Self {
         Self { whole: theirs::FiveTuple::bidirectional() }
     }
 
-    /// Whether both directions are one flow.
+    /// Returns whether both directions are one flow.
     pub const fn is_bidirectional(&self) -> bool {
         self.whole.is_bidirectional()
     }
 }
 
 impl Default for FiveTuple {
-    /// Of both directions.
+    /// Creates a bidirectional extractor.
     fn default() -> Self {
         Self::bidirectional()
     }
@@ -58,7 +60,7 @@ impl FlowExtractor for FiveTuple {
 }
 
 impl FiveTuple {
-    /// What flowscope says, with the ports that it leaves out.
+    /// Uses flowscope's result, adding the ports that it leaves out.
     #[cold]
     fn extract_other(&self, view: PacketView<'_>) -> Option<Extracted<FiveTupleKey>> {
         let extracted = self.whole.extract(view)?;
@@ -70,7 +72,7 @@ impl FiveTuple {
         }
     }
 
-    /// `None` where the ports are not in the frame, or it is a later fragment.
+    /// Returns `None` if the ports are not in the frame, or if it is a later fragment.
     fn with_ports(&self, frame: &[u8], l4: L4Proto) -> Option<Extracted<FiveTupleKey>> {
         let Upper { protocol, at, is_whole } = frames::upper(frame)?;
         let is_it = match l4 {
@@ -104,7 +106,7 @@ const SCTP: u8 = 132;
 const DCCP: u8 = 33;
 const UDP_LITE: u8 = 136;
 
-/// A packet as most are.
+/// A packet of the common form.
 struct Plain {
     source: SocketAddr,
     destination: SocketAddr,
@@ -113,7 +115,8 @@ struct Plain {
 }
 
 impl Plain {
-    /// `None` for whatever is not one, or does not hold together: somebody else is to say what that means.
+    /// Returns `None` for any packet that does not have the common form or is inconsistent; it is left to
+    /// flowscope.
     #[inline]
     fn read(frame: &[u8]) -> Option<Self> {
         match (frame.get(12..14)?, frame.get(14)?) {
@@ -127,7 +130,7 @@ impl Plain {
     fn v4(frame: &[u8]) -> Option<Self> {
         let ip: &[u8; 20] = frame.get(14..34)?.first_chunk()?;
         let is_fragment = number(ip, 6)? & 0x3fff != 0;
-        // Of none: longer than it can say, or left to the card.
+        // Length 0: longer than the field can express, or segmentation was left to the card.
         let end = match number(ip, 2)? {
             0 => frame.len(),
             len => 14 + usize::from(len),
@@ -152,7 +155,7 @@ impl Plain {
         Self::transport(ip[6], rest, 54, address(8)?, address(24)?)
     }
 
-    /// What is in an IP packet, which begins at a place of the frame.
+    /// Reads the transport header of an IP packet's payload, which begins at `at` in the frame.
     #[inline]
     fn transport(protocol: u8, rest: &[u8], at: usize, from: IpAddr, to: IpAddr) -> Option<Self> {
         let (l4, tcp) = match protocol {
@@ -166,10 +169,10 @@ impl Plain {
     }
 }
 
-/// What a segment of TCP says of itself.
+/// Reads the header of a TCP segment.
 #[inline]
 fn segment(segment: &[u8], at: usize) -> Option<TcpInfo> {
-    // flowscope's type is made by flowscope only; what was made can be changed.
+    // Only flowscope can construct this type, but an existing value can be changed.
     static ANY: LazyLock<TcpInfo> = LazyLock::new(|| {
         let view = PacketView::new(&SEGMENT, flowscope::Timestamp::default());
         let extracted = theirs::FiveTuple::bidirectional().extract(view);
@@ -187,7 +190,7 @@ fn segment(segment: &[u8], at: usize) -> Option<TcpInfo> {
     Some(info)
 }
 
-/// A frame with nothing but headers.
+/// A frame with headers only.
 const SEGMENT: [u8; 54] = {
     let mut frame = [0; 54];
     (frame[12], frame[14], frame[17], frame[23], frame[46]) = (0x08, 0x45, 40, 6, 0x50);
@@ -206,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the short way was taken; what comes of it must be flowscope's either way.
+    /// Returns whether the fast path was taken; the result must equal flowscope's either way.
     fn same(frame: &[u8]) -> bool {
         let view = || PacketView::new(frame, flowscope::Timestamp::default());
         let told = |extracted: Option<Extracted<FiveTupleKey>>| format!("{extracted:?}");
@@ -255,7 +258,7 @@ mod tests {
             let ports = if kind & 8 == 0 { (7, 80) } else { (80, 7) };
             let mut frame = frame(is_v6, is_tcp, ports, payload);
             assert!(same(&frame));
-            frame.extend([0; 6]); // Ethernet's padding
+            frame.extend([0; 6]); // padding of Ethernet
             assert!(same(&frame));
         }
     }

@@ -1,74 +1,74 @@
-//! What goes into a direction of a connection, and what comes out of it.
+//! The input and output types of one direction of a TCP connection.
 
-/// Whose bytes stand where two segments that both wait for an earlier one have different ones for the same place.
+/// Policy for two waiting segments that contain different bytes for the same position.
 ///
-/// What has been passed on stays so.
+/// Bytes that were already passed on are never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overlap {
-    /// Those of the segment that came first.
+    /// Keeps the bytes of the segment that arrived first.
     #[default]
     First,
-    /// Those of the segment that came last.
+    /// Keeps the bytes of the segment that arrived last.
     Last,
 }
 
-/// What comes out of a [`HalfStream`](super::HalfStream).
+/// A piece of the output of a [`HalfStream`](super::HalfStream).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// The next bytes, of the segment that was just given: without a copy.
+    /// The next bytes, from the segment just processed, without a copy.
     Fresh {
-        /// Where in its payload they begin.
+        /// Offset of the bytes in the segment's payload.
         at: usize,
-        /// They.
+        /// The bytes.
         bytes: &'a [u8],
     },
-    /// The next bytes, of a segment that came earlier.
+    /// The next bytes, from a segment that arrived earlier.
     Kept(Vec<u8>),
-    /// So many bytes are missing here, and will not come.
+    /// Number of bytes that are missing here and will not come.
     Gap(u64),
-    /// The sender has ended the stream, and all before was passed on.
+    /// The sender has ended the stream, and everything before was passed on.
     Fin,
 }
 
-/// What became of segments.
+/// Counters of the segments of a [`HalfStream`](super::HalfStream).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct HalfStats {
-    /// Segments with bytes.
+    /// Segments with payload.
     pub segments: u64,
-    /// Of them, those that came before an earlier one.
+    /// Segments with payload that arrived out of order.
     pub out_of_order: u64,
-    /// Of them, those with nothing new.
+    /// Segments with payload that contained nothing new.
     pub retransmits: u64,
-    /// Overlaps whose bytes differ; told where both still waited.
+    /// Overlaps with differing bytes, detected if both segments were still waiting.
     pub inconsistencies: u64,
-    /// Gaps.
+    /// Number of gaps.
     pub gaps: u64,
-    /// Bytes that they are of.
+    /// Total bytes in gaps.
     pub gap_bytes: u64,
-    /// Bytes that were passed on.
+    /// Bytes passed on.
     pub bytes: u64,
-    /// The most bytes that waited at a time, with what keeping them costs.
+    /// Maximum number of bytes waiting at a time, including overhead.
     pub high_watermark: u64,
 }
 
-/// A segment, as a header of TCP has it.
+/// A TCP segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
     /// The sequence number.
     pub seq: u32,
-    /// Whether it begins the stream.
+    /// Whether the segment has the SYN flag, which begins the stream.
     pub syn: bool,
-    /// Whether it ends the stream.
+    /// Whether the segment has the FIN flag, which ends the stream.
     pub fin: bool,
-    /// How many bytes it has. More than there are here where the frame was cut.
+    /// Length of the payload on the wire; more than `payload` has if the frame was cut.
     pub len: usize,
-    /// Its bytes.
+    /// Captured bytes of the payload.
     pub payload: &'a [u8],
 }
 
 impl<'a> Segment<'a> {
-    /// One with bytes, that is not cut.
+    /// Creates a segment with a complete payload.
     pub fn new(seq: u32, payload: &'a [u8]) -> Self {
         Self { seq, syn: false, fin: false, len: payload.len(), payload }
     }

@@ -1,4 +1,4 @@
-//! The same, as flowscope's drivers take it.
+//! A [`HalfStream`] as a reassembler of flowscope's drivers.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use flowscope::{Reassembler, Timestamp as FlowTime};
 
 use super::{HalfStream, Piece, Segment};
 
-/// A [`HalfStream`] as a [`flowscope::Reassembler`], for those who drive flowscope by themselves; what comes out is given to
-/// a function.
+/// A [`HalfStream`] as a [`flowscope::Reassembler`], for code that drives flowscope directly. The output is
+/// passed to a function.
 ///
-/// flowscope tells neither SYNs nor acknowledgements: the first segment begins the stream, and what is missing is given up
-/// where too much waits, or at the end.
+/// flowscope passes on neither SYNs nor acknowledgements. Therefore the first segment begins the stream, and
+/// missing bytes are given up only if too many bytes wait, or at the end.
 ///
 /// ```
 /// use std::sync::mpsc;
@@ -42,12 +42,12 @@ pub struct HalfReassembler<F> {
 }
 
 impl<F: FnMut(Piece<'_>)> HalfReassembler<F> {
-    /// Gives what comes out to a function.
+    /// Creates a reassembler that passes the output of `half` to `out`.
     pub fn new(half: HalfStream, out: F) -> Self {
         Self { half, out }
     }
 
-    /// The stream, for what became of segments.
+    /// Returns the stream, for its counters.
     pub fn half(&self) -> &HalfStream {
         &self.half
     }
@@ -68,7 +68,7 @@ impl<F: FnMut(Piece<'_>) + Send + 'static> Reassembler for HalfReassembler<F> {
     }
 
     fn dropped_segments(&self) -> u64 {
-        0 // what is out of order waits
+        0 // segments out of order wait instead
     }
 
     fn high_watermark(&self) -> u64 {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What came out, in short: bytes as they are, a gap as `[n]`, the end as `.`.
+/// Formats the output: bytes as they are, a gap as `[n]`, the end as `.`.
 fn told(pieces: &mut Vec<u8>) -> impl FnMut(Piece<'_>) + '_ {
     |piece| match piece {
         Piece::Fresh { bytes, .. } => pieces.extend_from_slice(bytes),
@@ -181,8 +181,8 @@ fn one_segment_far_away_is_not_believed_and_a_stream_that_goes_on_there_is() {
 }
 
 proptest! {
-    /// A stream in segments, some again, some with more, in any order: it comes out as it is, or with gaps of the right
-    /// length where they are missing.
+    /// Splits a stream into segments, some repeated, some longer, in any order. The stream comes out unchanged,
+    /// or with gaps of the right length for missing segments.
     #[test]
     fn whatever_the_order_the_stream_comes_out(
         start in any::<u32>(),

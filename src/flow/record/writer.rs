@@ -1,4 +1,4 @@
-//! Records of flows as text: NDJSON, CSV, Suricata's EVE, Zeek's `conn.log`.
+//! Flow records as text: NDJSON, CSV, Suricata's EVE, Zeek's `conn.log`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,21 +9,21 @@ use flowscope::{EndReason, KeyFields, L4Proto, Orientation};
 use super::FlowRecord;
 use crate::packet::{Calendar, Timestamp};
 
-/// How records are written.
+/// Format of flow records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecordFormat {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// Values with commas between, under a line of names.
+    /// Comma-separated values after a header line.
     Csv,
     /// `flow` events as Suricata writes them (`eve.json`).
     Eve,
-    /// Lines as Zeek writes them (`conn.log`), with its header.
+    /// Lines as Zeek writes them (`conn.log`), after its header.
     Zeek,
 }
 
-/// Writes records of flows, a line each; see [`RecordFormat`].
+/// Writes flow records, one per line; see [`RecordFormat`].
 #[derive(Debug)]
 pub struct RecordWriter<W> {
     out: W,
@@ -51,10 +51,10 @@ const ZEEK: [(&str, &str); 15] = [
 ];
 
 impl<W: Write> RecordWriter<W> {
-    /// Writes the header, where the format has one.
+    /// Creates a writer, and writes the header if the format has one.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn new(mut out: W, format: RecordFormat) -> io::Result<Self> {
         match format {
             RecordFormat::Ndjson | RecordFormat::Eve => {}
@@ -75,7 +75,7 @@ impl<W: Write> RecordWriter<W> {
     /// Writes a record.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of the output.
     pub fn write<K: KeyFields>(&mut self, record: &FlowRecord<K>) -> io::Result<()> {
         let line = Line::new(record);
         match self.format {
@@ -88,22 +88,22 @@ impl<W: Write> RecordWriter<W> {
         Ok(())
     }
 
-    /// Records written.
+    /// Returns the number of records written.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Has all that was written on its way, and gives the writer below back.
+    /// Flushes the output and returns it.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;
         Ok(self.out)
     }
 }
 
-/// A record, with its ends in the order of who began.
+/// A record with its endpoints in the order initiator, responder.
 struct Line<'a, K> {
     record: &'a FlowRecord<K>,
     from: (Option<IpAddr>, Option<u16>),
@@ -112,7 +112,7 @@ struct Line<'a, K> {
     community_id: Option<String>,
 }
 
-/// Writes something, or what stands where nothing is.
+/// Displays a value, or a placeholder if there is none.
 struct Or<T>(Option<T>, &'static str);
 
 impl<T: fmt::Display> fmt::Display for Or<T> {
@@ -124,7 +124,7 @@ impl<T: fmt::Display> fmt::Display for Or<T> {
     }
 }
 
-/// A time, by the calendar.
+/// A timestamp in ISO 8601 format.
 struct Iso(Timestamp, usize, &'static str);
 
 impl fmt::Display for Iso {
@@ -156,7 +156,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         Self { record, from, to, proto, community_id: key.community_id() }
     }
 
-    /// JSON's fields of the ends, with these names.
+    /// Writes the JSON fields of both endpoints, with the given names.
     fn ends(&self, out: &mut impl Write, names: [&str; 4]) -> io::Result<()> {
         let ends = [(self.from, names[0], names[1]), (self.to, names[2], names[3])];
         for ((ip, port), ip_name, port_name) in ends {
@@ -205,7 +205,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         )
     }
 
-    /// As Suricata's `output-json-flow.c`; what it calls bytes are IP's here.
+    /// Follows Suricata's `output-json-flow.c`, but the byte counts are those of IP.
     fn eve(&self, out: &mut impl Write) -> io::Result<()> {
         let FlowRecord { sent, received, start, end, reason, .. } = self.record;
         write!(out, "{{\"timestamp\":\"{}\",\"event_type\":\"flow\"", Iso(*end, 6, "+0000"))?;
@@ -262,7 +262,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         )
     }
 
-    /// Zeek's name for how a connection went, by what was said (`conn.log`'s `conn_state`).
+    /// Returns Zeek's state of the connection, derived from the history (`conn_state` of `conn.log`).
     fn state(&self) -> &'static str {
         let FlowRecord { history, sent, received, l4, .. } = self.record;
         if *l4 != Some(L4Proto::Tcp) {
@@ -292,7 +292,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         }
     }
 
-    /// Suricata's name of the protocol.
+    /// Returns Suricata's name of the protocol.
     fn suricatas(&self) -> String {
         match self.record.l4 {
             Some(L4Proto::IcmpV6) => "IPv6-ICMP".to_owned(),
@@ -301,7 +301,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         }
     }
 
-    /// Zeek's.
+    /// Returns Zeek's name of the protocol.
     fn zeeks(&self) -> &'static str {
         match self.record.l4 {
             Some(L4Proto::Tcp) => "tcp",

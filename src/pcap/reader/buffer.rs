@@ -1,21 +1,21 @@
-//! Bytes of a file, as many as are looked at.
+//! A sliding buffer over the bytes of a file.
 
 use std::io::Read;
 
 use crate::error::{FileError, FileFault};
 
-/// How much is read at once.
+/// Number of bytes read at once.
 const CHUNK: usize = 256 << 10;
 
 pub(super) struct Buffer {
     reader: Box<dyn Read + Send>,
     bytes: Vec<u8>,
-    /// What is in use of it.
+    /// The part of `bytes` in use.
     start: usize,
     end: usize,
-    /// Where in the file `start` is.
+    /// Offset of `start` in the file.
     offset: u64,
-    /// Bytes that were handed out, and go when the next are asked for.
+    /// Bytes that were handed out; they are released when the next are requested.
     held: usize,
 }
 
@@ -24,13 +24,13 @@ impl Buffer {
         Self { reader, bytes: Vec::new(), start: 0, end: 0, offset: 0, held: 0 }
     }
 
-    /// Has so many bytes at hand: false where the file ends before.
+    /// Buffers at least `len` bytes. Returns false if the file ends earlier.
     pub(super) fn fill(&mut self, len: usize) -> Result<bool, FileError> {
         while self.end - self.start < len {
             if self.bytes.len() - self.start < len.max(CHUNK / 2) {
                 self.bytes.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
-                // No more than the file has to show for it.
+                // Do not allocate much more than the file has delivered so far.
                 let wanted = len.min(2 * self.end.max(CHUNK / 2)).max(CHUNK);
                 if self.bytes.len() < wanted {
                     self.bytes.resize(wanted, 0);
@@ -40,7 +40,7 @@ impl Buffer {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // Compressed data that is cut off, say.
+                // For example, truncated compressed data.
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                     return Err(self.fault(FileFault::CutShort));
                 }
@@ -50,7 +50,7 @@ impl Buffer {
         Ok(true)
     }
 
-    /// As [`fill`](Self::fill), where an end before is a fault, and an end at once is the end.
+    /// Like [`fill`](Self::fill), but a partial rest is a fault. Returns false at the end of the file.
     pub(super) fn fill_or_end(&mut self, len: usize) -> Result<bool, FileError> {
         match self.fill(len)? {
             true => Ok(true),
@@ -59,7 +59,7 @@ impl Buffer {
         }
     }
 
-    /// As [`fill`](Self::fill), where an end is a fault.
+    /// Like [`fill`](Self::fill), but the end of the file is a fault.
     pub(super) fn need(&mut self, len: usize) -> Result<(), FileError> {
         match self.fill(len)? {
             true => Ok(()),
@@ -71,23 +71,23 @@ impl Buffer {
         FileError::new(self.offset, fault)
     }
 
-    /// What is at hand.
+    /// Returns the buffered bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// What is at hand behind what was handed out.
+    /// Returns the buffered bytes after those that were handed out.
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.start + self.held..self.end]
     }
 
-    /// Goes on behind so many bytes at once.
+    /// Advances by `len` bytes at once.
     pub(super) fn consume(&mut self, len: usize) {
         self.start += len;
         self.offset += len as u64;
     }
 
-    /// Goes on behind so many bytes when the next are asked for.
+    /// Advances by `len` bytes when the next bytes are requested.
     pub(super) fn hold(&mut self, len: usize) {
         self.held = len;
     }

@@ -1,4 +1,4 @@
-//! The classic format: a header, and packets.
+//! The classic format: a file header followed by packets.
 
 use super::buffer::{Buffer, half, word};
 use super::{Found, FoundPacket, meta};
@@ -14,12 +14,12 @@ pub(super) struct Classic {
     is_swapped: bool,
     has_nanos: bool,
     record_header: usize,
-    /// The number behind the version's point, which says in which order lengths are.
+    /// The minor version, which determines the order of the length fields.
     minor: u16,
 }
 
 impl Classic {
-    /// Reads a file's header, or as much of it as there is.
+    /// Reads the file header, or as much of it as there is.
     pub(super) fn read(bytes: &[u8]) -> Result<(Self, FileInterface), FileError> {
         let magic: [u8; 4] = std::array::from_fn(|at| bytes[at]);
         let known = |is_swapped| {
@@ -42,18 +42,18 @@ impl Classic {
         if major != 2 {
             return Err(FileError::new(4, FileFault::Version { major, minor }));
         }
-        // Above the number are the length of a frame check sequence, and flags.
+        // The upper bits hold the length of the frame check sequence, and flags.
         let mut interface = FileInterface::new(LinkType(word(bytes, 20, is_swapped) as u16));
         interface.snap_len = word(bytes, 16, is_swapped);
         Ok((Self { is_swapped, has_nanos, record_header, minor }, interface))
     }
 
-    /// Whether it is in this machine's byte order, and without peculiarities.
+    /// Returns whether the file is in this machine's byte order and in the standard layout.
     pub(super) fn is_plain(&self) -> bool {
         !self.is_swapped && self.record_header == RECORD_HEADER && self.minor == 4
     }
 
-    /// Bytes of the packet that these begin with, headers included, as far as that can be told.
+    /// Returns the length of the first packet in `bytes`, headers included, as far as it can be determined.
     pub(super) fn len_of(&self, bytes: &[u8]) -> Option<usize> {
         if bytes.len() < self.record_header {
             return None;
@@ -76,7 +76,7 @@ impl Classic {
         }
         let field = |at| buffer.word(at, self.is_swapped);
         let (secs, fraction, mut len, mut wire_len) = (field(0), field(4), field(8), field(12));
-        // Before version 2.3 the lengths stood the other way round, and in some programs' 2.3.
+        // Before version 2.3, and in version 2.3 of some programs, the two lengths are in the opposite order.
         if self.minor < 3 || (self.minor == 3 && len > wire_len) {
             std::mem::swap(&mut len, &mut wire_len);
         }
@@ -86,7 +86,7 @@ impl Classic {
         let data = self.record_header..self.record_header + len as usize;
         buffer.need(data.end)?;
         let nanos = u64::from(fraction) * if self.has_nanos { 1 } else { 1000 };
-        // A fraction of more than a second counts as what it is.
+        // A fraction of more than one second carries over into the seconds.
         let timestamp = Timestamp {
             secs: secs.saturating_add((nanos / 1_000_000_000) as u32),
             nanos: (nanos % 1_000_000_000) as u32,

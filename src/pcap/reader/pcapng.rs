@@ -1,4 +1,4 @@
-//! pcapng: blocks, in sections, each with interfaces of its own.
+//! pcapng: blocks in sections, each section with its own interfaces.
 
 use std::ops::Range;
 
@@ -11,21 +11,21 @@ use crate::pcap::layout::{FileInterface, MAX_BLOCK, block, option};
 
 /// Bytes of a block besides its body: its type, and its length twice.
 const FRAME: usize = 12;
-/// Where a body begins.
+/// Offset of the body within a block.
 const BODY: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Pcapng {
     is_swapped: bool,
-    /// The number that the first interface of this section has among all.
+    /// Index of this section's first interface among the interfaces of all sections.
     first: usize,
-    /// Of every interface.
+    /// The time unit of each interface.
     units: Vec<Unit>,
-    /// Bytes of the interfaces' texts that are remembered.
+    /// Bytes of interface texts that are held in memory.
     text: usize,
 }
 
-/// An option: its code and its value.
+/// An iterator over options, each with its code and value.
 struct Options<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -34,7 +34,8 @@ struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// The next one's code, and where its value is; an error has the code of the one that does not fit.
+    /// Returns the next option's code and the range of its value. An error holds the code of the option that
+    /// does not fit.
     fn next(&mut self) -> Result<Option<(u16, Range<usize>)>, u16> {
         if self.at == self.end {
             return Ok(None);
@@ -56,7 +57,7 @@ impl Options<'_> {
     }
 }
 
-/// A packet's block, of any kind.
+/// A packet block of any type.
 struct PacketBlock {
     interface: u32,
     count: Option<u64>,
@@ -65,13 +66,13 @@ struct PacketBlock {
     options: usize,
 }
 
-/// The most interfaces that are remembered.
+/// Maximum number of interfaces held in memory.
 const MAX_INTERFACES: usize = 1 << 16;
-/// The most bytes of their texts, in all: each might have three of 64 KiB.
+/// Maximum total bytes of interface texts: each interface might have three of 64 KiB.
 const MAX_TEXT: usize = 16 << 20;
 
 impl Pcapng {
-    /// Bytes of the block that these begin with, as far as that can be told.
+    /// Returns the length of the first block in `bytes`, as far as it can be determined.
     pub(super) fn len_of(&self, bytes: &[u8]) -> Option<usize> {
         if bytes.len() < FRAME {
             return None;
@@ -186,7 +187,7 @@ impl Pcapng {
                 (option::INTERFACE_OFFSET, value) if value.len() == 8 => {
                     unit.offset = double(value, is_swapped) as i64;
                 }
-                // Behind a byte that says what it is: text, or a program.
+                // The first byte tells whether the filter is text or a program.
                 (option::INTERFACE_FILTER, [0, filter @ ..]) => interface.filter = text(filter),
                 _ => {}
             }
@@ -204,7 +205,7 @@ impl Pcapng {
         let field = |at| word(bytes, BODY + at, self.is_swapped);
         let interface = match kind {
             block::PACKET => field(0),
-            // Beside it is a count of drops.
+            // The other half of the word is a drop count.
             _ => half(bytes, BODY, self.is_swapped).into(),
         };
         let data = BODY + 20..(BODY + 20).saturating_add(field(12) as usize);
@@ -216,7 +217,8 @@ impl Pcapng {
         Ok(PacketBlock { interface, count, wire_len: field(16), data, options })
     }
 
-    /// A packet without more than its length on the wire, of the section's first interface.
+    /// Reads a simple packet, which has only its length on the wire and belongs to the section's first
+    /// interface.
     fn simple_packet(
         &self,
         bytes: &[u8],
@@ -280,7 +282,7 @@ impl Pcapng {
         })
     }
 
-    /// The number among all of an interface of this section.
+    /// Converts an interface id of this section into an index among all interfaces.
     fn number(&self, id: u32, interfaces: &[FileInterface]) -> Result<usize, FileFault> {
         let number = self.first.saturating_add(id as usize);
         if number < interfaces.len() { Ok(number) } else { Err(FileFault::NoInterface { id }) }
@@ -309,7 +311,7 @@ fn double(bytes: &[u8], is_swapped: bool) -> u64 {
     if is_swapped { double.swap_bytes() } else { double }
 }
 
-/// The kernel's word for a packet's direction, from its flags.
+/// Returns the kernel's value for the direction of a packet, from its flags.
 fn pkttype(flags: u32) -> Option<u8> {
     match (flags & 3, flags >> 2 & 7) {
         (2, _) => Some(libc::PACKET_OUTGOING),

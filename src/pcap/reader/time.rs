@@ -1,13 +1,13 @@
-//! What a pcapng timestamp counts in.
+//! The time unit of pcapng timestamps.
 
 use crate::packet::Timestamp;
 
-/// An interface's unit, and what is added.
+/// The time unit of an interface, and its offset.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unit {
-    /// Units a second; `None` where they are finer than can be told from none.
+    /// Units per second; `None` if the unit is so fine that every count is practically zero.
     a_second: Option<u128>,
-    /// Seconds (`if_tsoffset`).
+    /// Offset in seconds (`if_tsoffset`).
     pub(super) offset: i64,
 }
 
@@ -18,7 +18,7 @@ impl Default for Unit {
 }
 
 impl Unit {
-    /// Of an `if_tsresol`: a negative power of 10, or of 2 where the highest bit is set.
+    /// Sets the unit from an `if_tsresol`: a negative power of 10, or of 2 if the highest bit is set.
     pub(super) fn set_resolution(&mut self, resolution: u8) {
         let power = u32::from(resolution & 0x7f);
         self.a_second = match resolution & 0x80 {
@@ -27,15 +27,16 @@ impl Unit {
         };
     }
 
-    /// Times that do not fit are the nearest that do.
+    /// Converts a count of units into a timestamp. Times out of range become the nearest one in range.
     pub(super) fn timestamp(self, count: u64) -> Timestamp {
         let count = u128::from(count);
         let (secs, nanos) = match self.a_second {
-            // 64 bits of units so fine are less than a second.
+            // With units this fine, 64 bits hold less than a second.
             None => (0, 0),
             Some(a_second) => {
                 let rest = count % a_second;
-                // Of units finer than that the product would not fit; nothing of them is lost in nanoseconds.
+                // With finer units the product would overflow; dividing instead loses nothing at nanosecond
+                // precision.
                 let nanos = match a_second.checked_mul(1_000_000_000) {
                     Some(_) => rest * 1_000_000_000 / a_second,
                     None => rest / (a_second / 1_000_000_000),

@@ -1,4 +1,4 @@
-//! What the files of a series are called, and which of them are removed.
+//! Names of the files in a series, and removal of the oldest.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{FileError, Result};
 use crate::packet::Calendar;
 
-/// A file that is closed.
+/// A closed file.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) path: PathBuf,
@@ -20,14 +20,14 @@ pub(super) struct Names {
     directory: PathBuf,
     prefix: String,
     extension: &'static str,
-    /// The last number given.
+    /// The last number used.
     number: u64,
-    /// The oldest first.
+    /// Closed files, oldest first.
     written: VecDeque<Written>,
 }
 
 impl Names {
-    /// Goes on behind the files that are there.
+    /// Continues after the existing files of the series.
     pub(super) fn read(directory: &Path, prefix: &str, extension: &'static str) -> Result<Self> {
         let of = |error: std::io::Error| FileError::io(0, error).of(directory);
         let mut found = Vec::new();
@@ -35,7 +35,7 @@ impl Names {
             let entry = entry.map_err(of)?;
             let name = entry.file_name();
             if let Some(number) = name.to_str().and_then(|name| number(name, prefix, extension)) {
-                // One that is gone meanwhile is of no bytes.
+                // A file that has disappeared meanwhile counts as empty.
                 let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
                 found.push((number, Written { path: entry.path(), bytes }));
             }
@@ -58,7 +58,8 @@ impl Names {
         self.written.push_back(written);
     }
 
-    /// Removes the oldest until so many are left, of so many bytes: how many were removed, and how many could not be.
+    /// Removes the oldest files until at most `files` files with at most `bytes` bytes are left. Returns how
+    /// many were removed, and how many could not be removed.
     pub(super) fn keep(&mut self, files: Option<usize>, bytes: Option<u64>) -> (u64, u64) {
         let mut all: u64 = self.written.iter().map(|written| written.bytes).sum();
         let (mut removed, mut failed) = (0, 0);
@@ -72,7 +73,7 @@ impl Names {
             all -= oldest.bytes;
             match fs::remove_file(&oldest.path) {
                 Ok(()) => removed += 1,
-                // It is no longer ours to remove, and not tried again.
+                // The file may no longer be ours; it is not tried again.
                 Err(_) => failed += 1,
             }
         }
@@ -80,18 +81,18 @@ impl Names {
     }
 }
 
-/// The number in a name of ours.
+/// Returns the number in a name of this series.
 fn number(name: &str, prefix: &str, extension: &str) -> Option<u64> {
     let rest = name.strip_prefix(prefix)?.strip_prefix('_')?;
     let (number, time) = rest.strip_suffix(extension)?.strip_suffix('.')?.split_once('_')?;
     let is_time = time.len() == 15 && time.as_bytes()[8] == b'T';
     let is_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
-    // One so large is nobody's, and the next would have no number.
+    // Only a foreign file has a number this large, and it would leave no number for the next file.
     let number: u64 = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
     (is_time && is_number).then_some(number)
 }
 
-/// A time of UTC, as `20260131T235959`.
+/// Formats a UTC time as `20260131T235959`.
 fn text(secs: u64) -> String {
     let Calendar { year, month, day, hour, minute, second } = Calendar::of(secs);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}")

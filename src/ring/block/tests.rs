@@ -1,4 +1,4 @@
-//! Leases over plain memory: order, overlap, threads, the end of the ring. Runs under Miri.
+//! Leases over plain memory: order, overlap, threads, and the end of the ring. Runs under Miri.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +126,7 @@ fn what_a_broken_header_leaves_out_is_counted_once() {
         assert!(image.push(&[1; 60], &PacketMeta::plain(60)));
     }
     let mut body = image.finish(1);
-    body[..4].copy_from_slice(&9_u32.to_ne_bytes()); // nine announced, three there
+    body[..4].copy_from_slice(&9_u32.to_ne_bytes()); // nine announced, three present
     assert!(ring.kernel_half().retire(0, &body, 0));
     let batch = PacketBatch::from_block(ring.take().unwrap());
     assert_eq!(batch.iter().count(), 3);

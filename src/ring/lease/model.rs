@@ -1,7 +1,7 @@
-//! The lease protocol under loom: sound as it is, broken with any one ordering weakened.
+//! The lease protocol under loom: sound as it is, broken if any one ordering is weakened.
 //!
-//! Three parties: the kernel fills a block twice, the reader takes it, a third thread returns it.
-//! loom's cell stands for the block's bytes and reports any access that is not ordered.
+//! There are three parties: the kernel fills a block twice, the reader takes it, and a third thread gives it
+//! back. loom's cell stands for the block's bytes and reports any unordered access.
 
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ struct Block {
     status: AtomicU32,
     leased: AtomicU32,
     bytes: UnsafeCell<()>,
-    /// How often the kernel has filled the block; orders nothing.
+    /// How often the kernel has filled the block; provides no ordering.
     fills: AtomicU32,
 }
 
@@ -24,7 +24,7 @@ const ROUNDS: u32 = 2;
 
 fn kernel(block: &Block) {
     for _ in 0..ROUNDS {
-        // As `prb_curr_blk_in_use` and `prb_open_block` look, and `prb_close_block` publishes.
+        // Looks as `prb_curr_blk_in_use` and `prb_open_block` do, and publishes as `prb_close_block` does.
         while block.status.load(Ordering::Acquire) != STATUS_KERNEL {
             thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! Receiving into a frame ring: a lease is a run of frames.
+//! Receiving into a frame ring; a lease is a run of frames.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
@@ -21,9 +21,9 @@ use crate::sys::Mapping;
 pub(crate) struct FrameRing {
     shared: Arc<RxShared>,
     cursor: usize,
-    /// The most frames a lease takes.
+    /// Maximum number of frames per lease.
     batch_limit: usize,
-    /// Leases taken: the kernel numbers blocks, but not runs of frames.
+    /// Number of leases taken: the kernel numbers blocks, but not runs of frames.
     sequence: u64,
 }
 
@@ -36,7 +36,7 @@ struct RxShared {
 }
 
 impl FrameRing {
-    /// A ring over `mapping`; a lease takes `batch_limit` frames at most, 1 to 64.
+    /// Creates a ring over `mapping`; a lease takes at most `batch_limit` frames, 1 to 64.
     pub(crate) fn new(
         mapping: Mapping,
         layout: SlotLayout,
@@ -96,7 +96,7 @@ impl FrameRing {
 }
 
 impl Drop for FrameRing {
-    /// Lets go of the socket although leases are out, as a block ring does.
+    /// Releases the socket even if leases are out, as a block ring does.
     fn drop(&mut self) {
         if !self.has_leases() {
             return;
@@ -110,16 +110,16 @@ impl Drop for FrameRing {
     }
 }
 
-/// A run of frames, ours until dropped, in whatever thread.
+/// A run of frames, ours until dropped, on any thread.
 #[derive(Debug)]
 pub(crate) struct FrameLease {
     shared: Arc<RxShared>,
     first: usize,
     count: usize,
-    /// The status words of all frames, put together.
+    /// The combined status words of all frames.
     flags: u32,
     sequence: u64,
-    /// A bit for each frame that could not be read and was counted.
+    /// One bit per frame that could not be read and has been counted.
     counted: AtomicU64,
 }
 
@@ -144,24 +144,24 @@ impl FrameLease {
         self.sequence
     }
 
-    /// Frame `number` of this run: its status word, and its slot from behind that word on.
+    /// Returns frame `number` of this run: its status word, and its slot after that word.
     #[inline]
     pub(crate) fn frame(&self, number: usize) -> (u32, &[u8]) {
         let index = self.index(number);
         let slots = &self.shared.slots;
-        // Relaxed: taken with acquire, and nobody writes it until this lease ends.
+        // Relaxed: taken with acquire, and nothing writes it until this lease ends.
         let status = slots.status(index).load(Ordering::Relaxed);
         // SAFETY: a slot is longer than its status word.
         let body = unsafe { slots.slot(index).add(SLOT_BODY_AT) };
         let len = slots.layout.frame_size - SLOT_BODY_AT;
-        // SAFETY: the stretch lies inside the mapping, which `shared` keeps alive. The status word
-        // was USER when this frame was taken, with acquire, and only our drop sets it back, so the
-        // kernel writes nothing here meanwhile; nor does any code of ours. `Mapping::detach` may
-        // swap the pages for private ones with the same bytes.
+        // SAFETY: the stretch lies inside the mapping, which `shared` keeps alive. The status word was USER
+        // when this frame was taken, with acquire, and only our drop sets it back, so the kernel writes
+        // nothing here meanwhile; nor does any code of ours. `Mapping::detach` may replace the pages with
+        // private ones that hold the same bytes.
         (status, unsafe { std::slice::from_raw_parts(body.as_ptr(), len) })
     }
 
-    /// Puts the tag of frame `number` back into it.
+    /// Puts the tag of frame `number` back into the frame.
     fn retag(&mut self, number: usize) {
         let index = self.index(number);
         let slots = &self.shared.slots;
@@ -170,15 +170,15 @@ impl FrameLease {
         // SAFETY: a slot is longer than its status word.
         let body = unsafe { slots.slot(index).add(SLOT_BODY_AT) };
         let len = slots.layout.frame_size - SLOT_BODY_AT;
-        // SAFETY: as in `frame`; and this is the one lease of this slot, borrowed exclusively.
+        // SAFETY: as in `frame`; and this is the only lease of this slot, borrowed exclusively.
         let body = unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), len) };
         if retag_frame(status, body, self.shared.extras) {
-            // Relaxed: the slot stays ours; the kernel asks for no more than whether it is.
+            // Relaxed: the slot stays ours, and the kernel only checks whether it is.
             slots.status(index).store(status & !BESIDE, Ordering::Relaxed);
         }
     }
 
-    /// Counts frame `number`, which could not be read, once however often it is tried.
+    /// Counts frame `number`, which could not be read, only once however often it is tried.
     pub(crate) fn count_malformed(&self, number: usize) {
         let bit = 1 << number;
         // Relaxed: statistics.
@@ -206,7 +206,7 @@ impl Drop for FrameLease {
     }
 }
 
-/// What the kernel does to a receive ring, for tests.
+/// The kernel's operations on a receive ring, for tests.
 #[cfg(test)]
 #[derive(Debug)]
 pub(super) struct FrameKernelHalf {
@@ -215,7 +215,7 @@ pub(super) struct FrameKernelHalf {
 
 #[cfg(test)]
 impl FrameKernelHalf {
-    /// Fills a slot from behind its status word and hands it over, if the kernel owns it.
+    /// Fills a slot after its status word and hands it over, if the kernel owns it.
     pub(super) fn retire(&mut self, index: usize, body: &[u8], status: u32) -> bool {
         let slots = &self.shared.slots;
         assert!(body.len() <= slots.layout.frame_size - SLOT_BODY_AT, "the body fits the slot");
@@ -226,8 +226,8 @@ impl FrameKernelHalf {
         // SAFETY: a slot is longer than its status word.
         let target = unsafe { slots.slot(index).add(SLOT_BODY_AT) };
         let source = NonNull::from(body).cast::<u8>();
-        // SAFETY: the body fits, as asserted; the slot is the kernel's, whom we play with
-        // `&mut self`; and `body` is not in the mapping.
+        // SAFETY: the body fits, as asserted; the slot belongs to the kernel, which we play with `&mut self`;
+        // and `body` is not in the mapping.
         unsafe { source.copy_to_nonoverlapping(target, body.len()) };
         slots.status(index).store(crate::ring::lease::STATUS_USER | status, Ordering::Release);
         true

@@ -1,4 +1,4 @@
-//! Sending from a frame ring: fill, commit, reclaim, and what to do about a refused frame.
+//! Sending from a frame ring: fill, commit, reclaim, and the handling of refused frames.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
@@ -14,17 +14,17 @@ use super::super::word::Word;
 use super::{SlotLayout, Slots};
 use crate::sys::Mapping;
 
-/// `struct tpacket2_hdr` is 32 bytes, its first word the status; a sent frame follows right behind
-/// (`tpacket_parse_header`, net/packet/af_packet.c).
+/// `struct tpacket2_hdr` is 32 bytes long, and its first word is the status; a frame to send follows right
+/// after it (`tpacket_parse_header`, net/packet/af_packet.c).
 const TX_DATA_AT: usize = 32;
-/// Where a frame's length stands in its header.
+/// Offset of a frame's length in its header.
 const LEN_AT: usize = 4;
 
 const AVAILABLE: u32 = libc::TP_STATUS_AVAILABLE;
 const SEND_REQUEST: u32 = libc::TP_STATUS_SEND_REQUEST;
 const SENDING: u32 = libc::TP_STATUS_SENDING;
 const WRONG_FORMAT: u32 = libc::TP_STATUS_WRONG_FORMAT;
-/// The bits that say whose a sent slot is; a timestamp flag may stand beside them.
+/// The bits that say who owns a slot; a timestamp flag may be set as well.
 const TX_STATE: u32 = SEND_REQUEST | SENDING | WRONG_FORMAT;
 
 /// The orderings of the transmit protocol; see the table in `ring.rs`.
@@ -33,7 +33,7 @@ pub(crate) trait TxOrders {
     const RECLAIM: Ordering;
 }
 
-/// The orderings we use. `transmit/model.rs` has weaker ones that must fail.
+/// The orderings in use. `transmit/model.rs` has weaker ones that must fail.
 #[derive(Debug)]
 pub(crate) struct Sound;
 
@@ -48,7 +48,7 @@ fn commit<O: TxOrders>(status: &impl Word) {
     status.store(SEND_REQUEST, O::COMMIT);
 }
 
-/// Whose a slot is.
+/// Returns the bits that say who owns a slot.
 #[inline]
 fn tx_state<O: TxOrders>(status: &impl Word) -> u32 {
     status.load(O::RECLAIM) & TX_STATE
@@ -56,8 +56,8 @@ fn tx_state<O: TxOrders>(status: &impl Word) -> u32 {
 
 /// The sender's half of a frame ring.
 ///
-/// Three counters, each at most the one before: `committed` ≥ `handed` ≥ `completed`; `refused` and `discarded`
-/// beside them. Between `completed` and `committed` lie the slots in use.
+/// Three counters, each at most the one before: `committed` ≥ `handed` ≥ `completed`; `refused` and
+/// `discarded` are separate. The slots in use lie between `completed` and `committed`.
 #[derive(Debug)]
 pub(crate) struct TxRing {
     slots: Slots,
@@ -68,7 +68,7 @@ pub(crate) struct TxRing {
     discarded: u64,
 }
 
-/// How far the kernel has come with a ring, in frames since it was made.
+/// The kernel's progress with a ring, in frames since the ring was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Progress {
     pub(crate) handed: u64,
@@ -81,12 +81,12 @@ impl TxRing {
         Self { slots, committed: 0, handed: 0, completed: 0, refused: 0, discarded: 0 }
     }
 
-    /// Bytes of a slot for frames of `longest` bytes.
+    /// Returns the size in bytes of a slot for frames of up to `longest` bytes.
     pub(crate) fn slot_size(longest: usize) -> usize {
         (TX_DATA_AT + longest).next_multiple_of(libc::TPACKET_ALIGNMENT)
     }
 
-    /// The most bytes a frame may have.
+    /// Returns the maximum length of a frame in bytes.
     #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.slots.layout.frame_size - TX_DATA_AT
@@ -97,32 +97,34 @@ impl TxRing {
         self.slots.layout.frame_count
     }
 
-    /// Frames committed so far, refused and discarded ones not counted.
+    /// Returns the number of frames committed so far, without refused and discarded ones.
     pub(crate) fn committed(&self) -> u64 {
         self.committed
     }
 
-    /// Frames the kernel has refused.
+    /// Returns the number of frames that the kernel has refused.
     pub(crate) fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Frames taken back before the kernel took them.
+    /// Returns the number of frames taken back before the kernel took them.
     pub(crate) fn discarded(&self) -> u64 {
         self.discarded
     }
 
-    /// Frames committed that the kernel has not begun to send, as of the last [`look`](Self::look).
+    /// Returns the number of committed frames that the kernel has not begun to send, as of the last
+    /// [`look`](Self::look).
     pub(crate) fn pending(&self) -> usize {
         (self.committed - self.handed) as usize
     }
 
-    /// How far the kernel has come, as of the last [`look`](Self::look).
+    /// Returns the kernel's progress as of the last [`look`](Self::look).
     pub(crate) fn progress(&self) -> Progress {
         Progress { handed: self.handed, completed: self.completed }
     }
 
-    /// Frames committed that are not sent yet, as of the last [`look`](Self::look).
+    /// Returns the number of committed frames that have not been sent yet, as of the last
+    /// [`look`](Self::look).
     #[inline]
     pub(crate) fn in_use(&self) -> usize {
         (self.committed - self.completed) as usize
@@ -133,7 +135,7 @@ impl TxRing {
         self.frame_count() - self.in_use()
     }
 
-    /// The bytes of the next free slot, for a frame to be written into; `None` where none is free.
+    /// Returns the bytes of the next free slot, to write a frame into; `None` if no slot is free.
     #[inline]
     pub(crate) fn vacant(&mut self) -> Option<&mut [u8]> {
         if self.available() == 0 {
@@ -143,7 +145,7 @@ impl TxRing {
         Some(self.bytes(index))
     }
 
-    /// The same bytes, to look at.
+    /// Returns the bytes of the next free slot for reading only.
     #[inline]
     pub(crate) fn vacant_ref(&self) -> Option<&[u8]> {
         if self.available() == 0 {
@@ -164,10 +166,10 @@ impl TxRing {
         self.committed += 1;
     }
 
-    /// Looks how far the kernel has come: frames it has begun to send, frames it has sent, and
-    /// whether it refused the one it stands at, which is then taken out of the line.
+    /// Updates the kernel's progress: frames it has begun to send, frames it has sent, and whether it refused
+    /// its current frame, which is then taken out of the line.
     ///
-    /// The kernel must not be at work on the ring: it is only inside a kick, which is over.
+    /// The kernel must not be at work on the ring; it is only during a kick, so no kick may be in progress.
     pub(crate) fn look(&mut self) {
         while self.handed < self.committed {
             match tx_state::<Sound>(self.slots.status(self.index(self.handed))) {
@@ -185,8 +187,8 @@ impl TxRing {
         }
     }
 
-    /// The first bytes of the frame that the kernel is to take next, as many as are asked for, if it has
-    /// been committed.
+    /// Returns up to `len` of the first bytes of the frame that the kernel will take next, if one has been
+    /// committed.
     pub(crate) fn head(&self, len: usize) -> Option<&[u8]> {
         if self.handed == self.committed {
             return None;
@@ -197,37 +199,38 @@ impl TxRing {
         Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), len.min(self.capacity())) })
     }
 
-    /// Bytes of that frame.
+    /// Returns the length in bytes of the frame that the kernel will take next.
     pub(crate) fn head_len(&self) -> Option<usize> {
         (self.handed < self.committed).then(|| self.len(self.index(self.handed)) as usize)
     }
 
-    /// Refuses the frame that the kernel is to take next, and has not taken, in its place.
+    /// Refuses, in the kernel's place, the frame that the kernel would take next.
     pub(crate) fn refuse_head(&mut self) {
         if self.handed < self.committed {
             self.move_up();
         }
     }
 
-    /// Takes back all frames that the kernel has not taken: how many those were. It must not be inside a kick.
+    /// Takes back all frames that the kernel has not taken and returns their number. The kernel must not be
+    /// inside a kick.
     pub(crate) fn discard(&mut self) -> u64 {
         let discarded = self.abandon();
         self.discarded += discarded;
         discarded
     }
 
-    /// As [`discard`](Self::discard), where the count is the caller's.
+    /// Does what [`discard`](Self::discard) does, but leaves the counting to the caller.
     pub(crate) fn abandon(&mut self) -> u64 {
         let discarded = self.committed - self.handed;
         for position in self.handed..self.committed {
-            // Relaxed: nobody but us looks at it before it is committed again.
+            // Relaxed: only we look at it before it is committed again.
             self.slots.status(self.index(position)).store(AVAILABLE, Ordering::Relaxed);
         }
         self.committed = self.handed;
         discarded
     }
 
-    /// Takes the refused frame at `handed` out: each frame behind it moves one slot up.
+    /// Removes the refused frame at `handed`; each frame behind it moves up by one slot.
     fn move_up(&mut self) {
         self.refused += 1;
         self.committed -= 1;
@@ -236,22 +239,22 @@ impl TxRing {
             let len = self.len(from);
             self.copy(from, to, len as usize);
             self.set_len(to, len);
-            // In line order: the kernel, kicked only later, finds no hole.
+            // In line order: the kernel, which is kicked only later, finds no hole.
             commit::<Sound>(self.slots.status(to));
         }
-        // Relaxed: nobody but us looks at it before it is committed again.
+        // Relaxed: only we look at it before it is committed again.
         self.slots.status(self.index(self.committed)).store(AVAILABLE, Ordering::Relaxed);
     }
 
     #[inline]
     fn index(&self, position: u64) -> usize {
         let count = self.slots.layout.frame_count as u64;
-        // Usually a power of two: a division would cost more than all the rest of a commit.
+        // Usually a power of two: a division would cost more than the rest of a commit.
         let index = if count.is_power_of_two() { position & (count - 1) } else { position % count };
         index as usize
     }
 
-    /// A slot's bytes for a frame. The slot must be ours.
+    /// Returns a slot's bytes for a frame. The slot must be ours.
     #[inline]
     fn bytes(&mut self, index: usize) -> &mut [u8] {
         let (data, capacity) = (self.data(index), self.capacity());
@@ -261,7 +264,7 @@ impl TxRing {
         unsafe { std::slice::from_raw_parts_mut(data.as_ptr(), capacity) }
     }
 
-    /// Where a slot's bytes for a frame begin.
+    /// Returns the start of a slot's bytes for a frame.
     #[inline]
     fn data(&self, index: usize) -> NonNull<u8> {
         // SAFETY: a slot is longer than its header.
@@ -271,8 +274,8 @@ impl TxRing {
     fn copy(&mut self, from: usize, to: usize, len: usize) {
         let len = len.min(self.capacity());
         let (source, target) = (self.data(from), self.data(to));
-        // SAFETY: both stretches lie in different slots of our mapping. The kernel stands at or
-        // before them, outside of any kick, so it neither reads the target nor writes the source.
+        // SAFETY: both stretches lie in different slots of our mapping. The kernel stands at or before them,
+        // outside of any kick, so it neither reads the target nor writes the source.
         unsafe { source.copy_to_nonoverlapping(target, len) };
     }
 
@@ -289,7 +292,7 @@ impl TxRing {
 
     #[inline]
     fn set_len(&mut self, index: usize, len: u32) {
-        // SAFETY: inside our mapping; the slot is ours, so nobody reads the word meanwhile.
+        // SAFETY: inside our mapping; the slot is ours, so nothing reads the word meanwhile.
         unsafe { self.len_word(index).write(len) };
     }
 
@@ -301,7 +304,7 @@ impl TxRing {
         }
         let len = self.len(index) as usize;
         let data = self.data(index);
-        // SAFETY: a committed slot is the kernel's, whom the test plays on the owner's thread.
+        // SAFETY: a committed slot belongs to the kernel, which the test plays on the owner's thread.
         let frame = unsafe { std::slice::from_raw_parts(data.as_ptr(), len) }.to_vec();
         status.store(state, Ordering::Release);
         Some(frame)

@@ -1,8 +1,8 @@
-//! What has been sent comes back, for whoever needs it first.
+//! Sent chunks come back to whichever socket needs them first.
 //!
-//! A frame that was received by one socket and sent on by another comes back on the completion ring of the
-//! latter, which may have nothing to do for long, while the former runs out of chunks to receive into. So any
-//! socket of a UMEM can empty every completion ring of it.
+//! A frame that one socket received and another sent on comes back on the completion ring of the second. That
+//! socket may have nothing to do for a long time, while the first runs out of chunks to receive into. So any
+//! socket of a UMEM can empty all of its completion rings.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::ring::xsk_ring::Consumer;
 /// A socket's completion ring.
 #[derive(Debug)]
 pub(crate) struct Completions {
-    /// The numbers of the socket's own chunks to send from; others go home.
+    /// The numbers of the socket's own chunks for sending; other chunks go home.
     own: Range<u32>,
     holder: Holder,
     state: Mutex<State>,
@@ -25,18 +25,18 @@ struct State {
     came_back: CameBack,
 }
 
-/// What has come back since the socket last asked.
+/// The chunks that have come back since the socket last asked.
 #[derive(Debug, Default)]
 struct CameBack {
     own: Vec<Chunk>,
     counts: CompletionCounts,
 }
 
-/// How many entries have come back.
+/// Counts of the entries that have come back.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct CompletionCounts {
     pub(crate) entries: u32,
-    /// Those that name no chunk of ours that is out.
+    /// Entries that do not name a chunk of ours that is out.
     pub(crate) malformed: u64,
 }
 
@@ -46,12 +46,12 @@ impl Completions {
         Self { own, holder, state: Mutex::new(State { ring, came_back: CameBack::default() }) }
     }
 
-    /// The numbers of the socket's own chunks.
+    /// Returns the numbers of the socket's own chunks.
     pub(crate) fn own(&self) -> &Range<u32> {
         &self.own
     }
 
-    /// Empties the ring; what has come back of the socket's own is added to `free`.
+    /// Empties the ring; the socket's own chunks that have come back are added to `free`.
     pub(crate) fn take(&self, umem: &Umem, free: &mut Vec<Chunk>) -> CompletionCounts {
         let mut state = self.lock();
         self.empty(umem, &mut state);
@@ -78,14 +78,14 @@ impl Completions {
 }
 
 impl Umem {
-    /// Has others empty this completion ring too.
+    /// Registers a completion ring, so that other sockets empty it too.
     pub(crate) fn register(&self, completions: &Arc<Completions>) {
         let mut all = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| known.strong_count() > 0);
         all.push(Arc::downgrade(completions));
     }
 
-    /// Sends home what has come back on any socket's completion ring.
+    /// Sends home the chunks that have come back on any socket's completion ring.
     pub(crate) fn gather_completions(&self) {
         let all = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
         for completions in all.iter().filter_map(std::sync::Weak::upgrade) {

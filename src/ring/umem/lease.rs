@@ -1,4 +1,4 @@
-//! Received frames while somebody has them.
+//! Received frames while they are leased.
 
 #![allow(unsafe_code, reason = "shared memory, reached by pointer; each use names its invariant")]
 
@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::stack::{Sound, push};
 use super::{Chunk, GATHERED, Umem};
 
-/// A run of received frames, ours until dropped, in whatever thread.
+/// A run of received frames, ours until dropped, on any thread.
 #[derive(Debug)]
 pub(crate) struct ChunkLease {
     pub(super) umem: Arc<Umem>,
@@ -19,7 +19,7 @@ pub(crate) struct ChunkLease {
     pub(super) sequence: u64,
 }
 
-/// How far one has come in a lease.
+/// A position in a lease.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChunkPlace {
     next: u32,
@@ -39,7 +39,7 @@ impl ChunkLease {
         ChunkPlace { next: self.first, left: self.count }
     }
 
-    /// The frame at `place`, which goes on to the next one.
+    /// Returns the frame at `place` and advances `place` to the next one.
     #[inline]
     pub(crate) fn frame(&self, place: &mut ChunkPlace) -> Option<&[u8]> {
         if place.left == 0 {
@@ -47,7 +47,7 @@ impl ChunkLease {
         }
         let index = place.next as usize;
         let slot = &self.umem.slots[index];
-        // Relaxed: written before the lease was made, and not again until it ends.
+        // Relaxed: written before the lease was created, and not again until it ends.
         let offset = slot.offset.load(Ordering::Relaxed) as usize;
         let len = slot.len.load(Ordering::Relaxed) as usize;
         *place = ChunkPlace { next: slot.next.load(Ordering::Relaxed), left: place.left - 1 };
@@ -55,30 +55,32 @@ impl ChunkLease {
             return Some(&self.gathered[offset & !(GATHERED as usize)..][..len]);
         }
         let at = (index << self.umem.chunk_shift) + offset;
-        // SAFETY: `push` has checked that the frame lies inside its chunk, and that inside the mapping.
+        // SAFETY: `push` has checked that the frame lies inside its chunk, and that the chunk lies inside the
+        // mapping.
         let bytes = unsafe { self.umem.mapping.base().add(at) };
-        // SAFETY: the stretch lies inside the mapping, which `umem` keeps alive. The kernel gave this chunk to
-        // us and gets it back only when this lease has ended, nor does any code of ours write it meanwhile.
+        // SAFETY: the stretch lies inside the mapping, which `umem` keeps alive. The kernel gave this chunk
+        // to us and gets it back only when this lease has ended, nor does any code of ours write it
+        // meanwhile.
         Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), len) })
     }
 }
 
 impl ChunkLease {
-    /// The `len` bytes before the frame at `place`; `None` where its chunk has not so many, and for a frame that
-    /// was gathered from several.
+    /// Returns the `len` bytes before the frame at `place`. Returns `None` if its chunk does not have that
+    /// many, or if the frame was gathered from several chunks.
     pub(crate) fn before(&self, place: ChunkPlace, len: usize) -> Option<&[u8]> {
         if place.left == 0 {
             return None;
         }
         let index = place.next as usize;
-        // Relaxed: as in `frame`. One that was gathered is in no chunk.
+        // Relaxed: as in `frame`. A gathered frame is in no chunk.
         let offset = self.umem.slots[index].offset.load(Ordering::Relaxed);
         if offset & GATHERED != 0 {
             return None;
         }
         let from = (offset as usize).checked_sub(len)?;
         let at = (index << self.umem.chunk_shift) + from;
-        // SAFETY: before a frame that lies in its chunk, and not before the chunk.
+        // SAFETY: before a frame that lies in its chunk, and not before the chunk itself.
         let bytes = unsafe { self.umem.mapping.base().add(at) };
         // SAFETY: as in `frame`: all of the chunk is ours.
         Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), len) })
@@ -88,7 +90,7 @@ impl ChunkLease {
         Arc::ptr_eq(&self.umem, umem)
     }
 
-    /// The bytes of the first frame, to be read and changed.
+    /// Returns the bytes of the first frame for reading and writing.
     pub(crate) fn first_mut(&mut self) -> Option<&mut [u8]> {
         if self.count == 0 {
             return None;
@@ -103,11 +105,11 @@ impl ChunkLease {
         let at = self.first as usize * self.umem.chunk_size as usize + offset;
         // SAFETY: as in `frame`.
         let bytes = unsafe { self.umem.mapping.base().add(at) };
-        // SAFETY: as in `frame`; and the lease is borrowed exclusively, so nobody else looks at it.
+        // SAFETY: as in `frame`; and the lease is borrowed exclusively, so nothing else accesses it.
         Some(unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr(), len) })
     }
 
-    /// Takes the first frame out of the lease, to be sent as it is or put back.
+    /// Takes the first frame out of the lease, to be sent unchanged or put back.
     pub(crate) fn take_first(&mut self) -> Option<Taken> {
         if self.count == 0 {
             return None;
@@ -121,7 +123,7 @@ impl ChunkLease {
         Some(Taken { chunk: Chunk(index), offset, len })
     }
 
-    /// Whether the first frame lies not in its chunk, but in this lease's memory.
+    /// Returns whether the first frame lies in this lease's memory instead of in its chunk.
     pub(crate) fn is_first_gathered(&self) -> bool {
         // Relaxed: as in `frame`.
         self.count > 0
@@ -152,7 +154,7 @@ impl Drop for ChunkLease {
     #[inline]
     fn drop(&mut self) {
         if self.count == 0 {
-            return; // all was taken out
+            return; // all frames were taken out
         }
         let last = &self.umem.slots[self.last as usize].next;
         // Relaxed: ordered by the push that makes it visible.

@@ -1,4 +1,4 @@
-//! How a lease is made, frame by frame.
+//! The construction of a lease, frame by frame.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::stack::NONE;
 use super::{Chunk, ChunkLease, FillHolder, GATHERED, Slot, Umem};
 
-/// Received frames under construction to a lease.
+/// Received frames under construction into a lease.
 #[derive(Debug)]
 pub(crate) struct Lending {
     umem: Arc<Umem>,
@@ -30,8 +30,8 @@ impl Lending {
         self.count
     }
 
-    /// Takes back the chunk of a frame, and adds it; see [`Umem::take_received`]. The chunk comes back where it has
-    /// no such bytes.
+    /// Takes back the chunk of a frame, and adds the frame; see [`Umem::take_received`]. Returns the chunk as
+    /// an error if it does not contain these bytes.
     #[inline]
     pub(crate) fn receive(
         &mut self,
@@ -50,7 +50,7 @@ impl Lending {
         Ok(())
     }
 
-    /// Adds a frame that was gathered from several chunks, under the name of one of them.
+    /// Adds a frame that was gathered from several chunks, under the number of one of them.
     pub(crate) fn push_gathered(&mut self, chunk: Chunk, frame: &[u8]) {
         let offset = self.gathered.len() as u32 | GATHERED;
         self.gathered.extend_from_slice(frame);
@@ -69,7 +69,7 @@ impl Lending {
         self.count += 1;
     }
 
-    /// A lease of what was pushed, if anything was.
+    /// Returns a lease of the frames added, if there are any.
     pub(crate) fn lend(self, sequence: u64) -> Option<ChunkLease> {
         let Self { umem, first, last, count, gathered } = self;
         if count > 0 {
@@ -81,10 +81,10 @@ impl Lending {
 }
 
 impl Slot {
-    /// Notes where in the chunk the frame is.
+    /// Records the frame's position in the chunk.
     #[inline]
     fn hold(&self, offset: u32, len: u32) {
-        // Relaxed: whoever reads them has got the lease from this thread.
+        // Relaxed: a reader of these values got the lease from this thread.
         self.offset.store(offset, Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! The stack of returned chunks and the claim of a sent one under loom: sound as they are, broken when weakened.
+//! The stack of returned chunks and the claim of a sent one under loom: sound as they are, broken if
+//! weakened.
 
 use std::sync::atomic::Ordering;
 
@@ -26,7 +27,7 @@ impl Head for AtomicU32 {
 
 struct Stack {
     head: AtomicU32,
-    /// The links, and with them the chunks' bytes: loom reports any access that is not ordered.
+    /// The links, which stand for the chunks' bytes as well: loom reports any unordered access.
     next: [UnsafeCell<u32>; 2],
 }
 
@@ -49,7 +50,7 @@ fn run<O: ReturnOrders + 'static>() {
             let (mut taken, mut next) = (0, take_all::<O>(&stack.head));
             while next != NONE {
                 taken += 1;
-                // SAFETY: loom reports an access beside a write.
+                // SAFETY: loom reports an access concurrent with a write.
                 next = stack.next[next as usize].with_mut(|link| unsafe { *link });
             }
             taken
@@ -111,7 +112,7 @@ impl Word for LoadedAndStored {
     }
 }
 
-/// A socket has ended; its chunk is named by its completion ring and found by the sweep.
+/// A socket has ended; its chunk is named by its completion ring and found by the sweep at the same time.
 fn claimed_by_two<W: Word + Send + Sync + 'static>(word: fn(AtomicU32) -> W) {
     loom::model(move || {
         let holder = Holder::tx(1);

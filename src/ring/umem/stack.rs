@@ -1,4 +1,4 @@
-//! The stack that chunks come back on: any thread pushes a chain, its owner takes all.
+//! The stack on which chunks come back: any thread pushes a chain, its owner takes all.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,7 +11,7 @@ pub(in crate::ring) trait ReturnOrders {
     const TAKE: Ordering;
 }
 
-/// The orderings we use. `model.rs` has weaker ones that must fail.
+/// The orderings in use. `model.rs` has weaker ones that must fail.
 #[derive(Debug)]
 pub(in crate::ring) struct Sound;
 
@@ -24,7 +24,7 @@ impl ReturnOrders for Sound {
 pub(in crate::ring) trait Head {
     fn look(&self) -> u32;
     fn swap(&self, value: u32, ordering: Ordering) -> u32;
-    /// Replaces `current`; the head that was there instead, if it was another.
+    /// Replaces `current`, or returns the head found instead.
     fn replace(&self, current: u32, new: u32, ordering: Ordering) -> Result<u32, u32>;
 }
 
@@ -43,10 +43,10 @@ impl Head for AtomicU32 {
     }
 }
 
-/// Pushes a chain that begins with `first`; `link` has its last one point to the chunk it is given.
+/// Pushes a chain that begins with `first`; `link` makes its last chunk point to the chunk passed in.
 ///
-/// A head that comes back between look and replace does no harm: the chain is linked to it, whatever has
-/// been taken meanwhile.
+/// If the head changes and returns to the same value between look and replace, that does no harm: the chain
+/// is linked to it, whatever has been taken meanwhile.
 pub(super) fn push<O: ReturnOrders>(head: &impl Head, first: u32, link: impl Fn(u32)) {
     let mut current = head.look();
     loop {
@@ -58,7 +58,7 @@ pub(super) fn push<O: ReturnOrders>(head: &impl Head, first: u32, link: impl Fn(
     }
 }
 
-/// Takes all that was pushed: the first of a chain.
+/// Takes everything that was pushed; returns the first chunk of a chain.
 pub(super) fn take_all<O: ReturnOrders>(head: &impl Head) -> u32 {
     head.swap(NONE, O::TAKE)
 }

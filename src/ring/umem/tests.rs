@@ -1,4 +1,4 @@
-//! Chunks over plain memory: nobody has one twice, and none is lost. Runs under Miri.
+//! Chunks over plain memory: none has two owners, and none is lost. Runs under Miri.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn umem(chunks: usize) -> (Arc<Umem>, Share) {
     (umem, share)
 }
 
-/// Plays the kernel: receives `bytes` into a chunk it was given, and says where.
+/// Plays the kernel: receives `bytes` into a chunk it was given, and returns their address.
 fn receive(umem: &Umem, mut chunk: Chunk, fill: &FillHolder, headroom: usize, bytes: &[u8]) -> u64 {
     umem.bytes_mut(&mut chunk)[headroom..headroom + bytes.len()].copy_from_slice(bytes);
     let address = umem.give(chunk, fill.holder()) + headroom as u64;
@@ -188,14 +188,14 @@ fn what_was_sent_comes_home_once_whoever_looks_and_whatever_the_kernel_says() {
     let mut own = second.chunks.into_iter();
     give(foreign, 2); // named twice
     give(own.next().unwrap(), 1);
-    umem.gather_completions(); // by anybody
+    umem.gather_completions(); // by any socket
     let mut back = Vec::new();
     umem.take_returned(first.number, |chunk| back.push(chunk.keep().number()));
     assert_eq!(back, [1], "home, once");
     let mut free = Vec::new();
     let counts = completions.take(&umem, &mut free);
     assert_eq!((counts.entries, counts.malformed, free.len()), (3, 1, 1));
-    // A socket that goes takes nothing with it.
+    // A socket that ends keeps no chunk.
     give(Chunk(1), 0);
     umem.bring_home(second.number);
     umem.take_returned(first.number, |chunk| back.push(chunk.keep().number()));
@@ -216,7 +216,7 @@ fn a_socket_that_ends_beside_one_that_receives_gives_no_chunk_to_two() {
         let layout = IndexLayout { producer: 0, consumer: 64, flags: 128, entries: 192, size };
         let ring = Arc::new(IndexRing::<u64>::new(Mapping::heap(4096), layout));
         let mut kernel = Producer::new(Arc::clone(&ring));
-        // All were sent on by the second socket, and are back.
+        // All chunks were sent on by the second socket, and have come back.
         for chunk in first.chunks {
             kernel.push(umem.give(chunk, Holder::tx(second.number)));
         }

@@ -1,7 +1,7 @@
-//! The index protocol under loom: sound as it is, broken with either ordering weakened.
+//! The index protocol under loom: sound as it is, broken if either ordering is weakened.
 //!
-//! A producer and a consumer over a ring of two, three entries, the indices wrapping. loom's cells stand for
-//! the entries and report any access that is not ordered.
+//! A producer and a consumer use a ring of two for three entries, with wrapping indices. loom's cells stand
+//! for the entries and report any unordered access.
 
 use std::sync::atomic::Ordering;
 
@@ -46,7 +46,7 @@ fn consume<O: IndexOrders>(ring: &Ring) {
             thread::yield_now();
         }
         ring.entries[(cursor.own % SIZE) as usize].with(|entry| {
-            // SAFETY: loom reports an access beside a write.
+            // SAFETY: loom reports an access concurrent with a write.
             assert_eq!(unsafe { *entry }, number);
         });
         cursor.own = cursor.own.wrapping_add(1);

@@ -5,7 +5,7 @@ use super::*;
 const LAYOUT: IndexLayout =
     IndexLayout { producer: 0, consumer: 64, flags: 128, entries: 192, size: 4 };
 
-/// Both halves of a ring whose indices start at `start`.
+/// Creates both halves of a ring whose indices start at `start`.
 fn halves<T: Entry>(start: u32) -> (Producer<T>, Consumer<T>) {
     let ring = Arc::new(IndexRing::new(Mapping::heap(4096), LAYOUT));
     ring.producer().store(start, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What there is of XDP: which program an interface has (rtnetlink(7)), and what its driver does for XDP
+//! The XDP state: the program of an interface (rtnetlink(7)), and its driver's support for XDP
 //! (Documentation/netlink/specs/netdev.yaml).
 
 use std::io;
@@ -10,27 +10,27 @@ use super::{HEADER, LINK_HEADER, RTM_GETLINK, RTM_NEWLINK, ask, attribute, push}
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_PROG_ID: u16 = 4;
 
-/// The family that knows of families (linux/genetlink.h).
+/// The generic netlink family that describes the other families (linux/genetlink.h).
 const CONTROL: u16 = 16;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
-/// The header of a generic message, behind the other.
+/// Length of the header of a generic message, which follows the netlink header.
 const GENERIC_HEADER: usize = 4;
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 
-/// Of [`xdp_features`]: programs run in the driver (`enum netdev_xdp_act`, linux/netdev.h).
+/// Flag of [`xdp_features`]: programs run in the driver (`enum netdev_xdp_act`, linux/netdev.h).
 pub(crate) const XDP_ACT_BASIC: u64 = 1;
-/// Of [`xdp_features`]: they can redirect to AF_XDP sockets.
+/// Flag of [`xdp_features`]: programs can redirect to AF_XDP sockets.
 pub(crate) const XDP_ACT_REDIRECT: u64 = 2;
-/// Of [`xdp_features`]: AF_XDP sockets are served without copying.
+/// Flag of [`xdp_features`]: AF_XDP sockets are served without copying.
 pub(crate) const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
-/// Of [`xdp_features`]: packets may come in several buffers.
+/// Flag of [`xdp_features`]: packets may come in several buffers.
 pub(crate) const XDP_ACT_RX_SG: u64 = 32;
 
-/// The id of the XDP program attached to an interface, if there is one.
+/// Returns the id of the XDP program attached to an interface, if there is one.
 pub(crate) fn xdp_program_id(index: u32) -> io::Result<Option<u32>> {
     let mut link = vec![0; LINK_HEADER];
     link[4..8].copy_from_slice(&index.to_ne_bytes()); // any family, any type; no flags
@@ -46,7 +46,7 @@ fn parse_link(message: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(id.get(..4)?.try_into().ok()?))
 }
 
-/// What an interface's driver does for XDP; `None` where the kernel does not tell (before 6.3).
+/// Returns the XDP features of an interface's driver; `None` if the kernel does not report them (before 6.3).
 pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
     let mut family = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     push(&mut family, CTRL_ATTR_FAMILY_NAME, b"netdev\0");
@@ -61,12 +61,12 @@ pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
     Ok(generic(&answer, NETDEV_A_DEV_XDP_FEATURES).map(u64::from_ne_bytes))
 }
 
-/// An attribute of a generic message.
+/// Returns an attribute of a generic message.
 fn generic<const N: usize>(message: &[u8], wanted: u16) -> Option<[u8; N]> {
     attribute(message.get(HEADER + GENERIC_HEADER..)?, wanted)?.get(..N)?.try_into().ok()
 }
 
-/// Reads a message as each of the answers that are asked for.
+/// Parses a message as each of the answers that this module requests.
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn read_any(message: &[u8]) {
     let _ = parse_link(message);

@@ -1,6 +1,6 @@
-//! The transmit protocol under loom: sound as it is, broken with either ordering weakened.
+//! The transmit protocol under loom: sound as it is, broken if either ordering is weakened.
 //!
-//! One slot, used twice: the sender fills and commits it, the kernel reads it and says it is sent.
+//! One slot is used twice: the sender fills and commits it, the kernel reads it and reports it sent.
 
 use std::sync::atomic::Ordering;
 
@@ -25,7 +25,7 @@ fn run<O: TxOrders + 'static>() {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
                 for _ in 0..ROUNDS {
-                    // As `packet_current_frame` looks and `tpacket_destruct_skb` says.
+                    // Looks as `packet_current_frame` does, and reports as `tpacket_destruct_skb` does.
                     while slot.status.load(Ordering::Acquire) != SEND_REQUEST {
                         thread::yield_now();
                     }

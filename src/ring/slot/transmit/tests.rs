@@ -26,7 +26,7 @@ fn frames_are_sent_in_order_and_slots_come_back_when_they_are_sent() {
     }
     ring.look();
     assert_eq!((ring.pending(), ring.in_use(), ring.available()), (3, 6, 0));
-    // Completions may overtake each other; slots are used again in order.
+    // Completions may overtake each other; slots are reused in order.
     ring.slots.status(1).store(AVAILABLE, Ordering::Release);
     ring.look();
     assert_eq!(ring.available(), 0);
@@ -60,7 +60,7 @@ fn a_refused_frame_is_counted_and_those_behind_it_move_up() {
         assert!(ring.play_kernel((at + 1) % 6, WRONG_FORMAT).is_some());
         ring.look();
         assert_eq!((ring.refused(), ring.pending()), (u64::from(round) + 1, 2));
-        // The kernel stands at the slot it refused, and finds the next frame there.
+        // The kernel stays at the slot it refused, and finds the next frame there.
         assert_eq!(ring.play_kernel((at + 1) % 6, AVAILABLE), Some(vec![values[2]; 60]));
         assert_eq!(ring.play_kernel((at + 2) % 6, AVAILABLE), Some(vec![values[3]; 60]));
         assert_eq!(ring.play_kernel((at + 3) % 6, AVAILABLE), None);
