@@ -1,6 +1,4 @@
-//! An adapter that runs ringtap on glommio.
-//!
-//! Call [`attach`] once in an executor, and every async socket of ringtap works in it.
+//! An adapter that runs ringtap on glommio: call [`attach`] once in an executor, and every async socket works in it.
 //!
 //! ```no_run
 //! # async fn f() -> ringtap::Result<()> {
@@ -12,8 +10,8 @@
 //! # }
 //! ```
 //!
-//! Use glommio's default task queue and preempt timer. With a `Latency::Matters` queue, or a timer of one
-//! millisecond, its executor may sleep forever although tasks are runnable, with or without ringtap.
+//! Use glommio's default task queue and preempt timer: with a `Latency::Matters` queue or a timer of one millisecond, its
+//! executor may sleep forever although tasks are runnable, with or without ringtap.
 
 use std::future::Future;
 use std::io;
@@ -40,8 +38,7 @@ pub fn attach() -> Result<Attached> {
 /// Attaches a reactor to this executor for as long as the guard lives.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]. Like all of glommio, this panics outside of an
-/// executor.
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]. Like all of glommio, this panics outside of an executor.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     let (hosted, driver) = Hosted::attach(options)?;
     let event = hosted.event().try_clone_to_owned().map_err(Error::other)?;
@@ -52,9 +49,8 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     Ok(Attached { hosted, driver })
 }
 
-/// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time
-/// for the kernel to finish with them. Prefer [`shutdown`](Self::shutdown): an executor that ends leaks its
-/// unfinished tasks.
+/// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time for the
+/// kernel. Prefer [`shutdown`](Self::shutdown): an executor that ends leaks its unfinished tasks.
 #[derive(Debug)]
 pub struct Attached {
     hosted: Hosted,
@@ -110,8 +106,7 @@ impl Glommio {
 impl Runtime for Glommio {
     fn run<F: Future>(&self, core: Option<usize>, future: F) -> Result<F::Output> {
         let placement = core.map_or(Placement::Unbound, Placement::Fixed);
-        let executor = LocalExecutorBuilder::new(placement).make();
-        let executor = executor.map_err(|error| Error::other(error.to_string()))?;
+        let executor = LocalExecutorBuilder::new(placement).make().map_err(Error::other)?;
         executor.run(async {
             // The first sleep of an executor takes about 12 ms, so do it before sockets are open.
             glommio::timer::sleep(Duration::from_millis(2)).await;

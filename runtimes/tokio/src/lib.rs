@@ -1,7 +1,5 @@
-//! An adapter that runs ringtap on tokio.
-//!
-//! Call [`attach`] once on a thread, inside a `LocalSet`, and every async socket of ringtap works on that
-//! thread. Batches are `Send`: they can be handed to tasks on any other thread of a multi-thread runtime.
+//! An adapter that runs ringtap on tokio: call [`attach`] once on a thread, inside a `LocalSet`, and every async socket
+//! works on that thread. Batches are `Send`, so tasks on other threads of a multi-thread runtime can take them.
 //!
 //! ```no_run
 //! # async fn f() -> ringtap::Result<()> {
@@ -41,8 +39,7 @@ pub fn attach() -> Result<Attached> {
 /// Attaches a reactor to this thread for as long as the guard lives.
 ///
 /// # Errors
-/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; [`Error::Other`] outside of a tokio runtime or a
-/// `LocalSet`, or on a runtime without I/O.
+/// [`Error::AlreadyAttached`]; [`Error::IoUringRefused`]; [`Error::Other`] outside of a `LocalSet`, or without tokio's I/O.
 pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     if Handle::try_current().is_err() {
         return Err(Error::other("no tokio here: attach inside of it, or of `tokio_uring::start`"));
@@ -63,8 +60,7 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     }
 }
 
-/// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time
-/// for the kernel to finish with them.
+/// A guard that keeps the reactor attached. Dropping it cancels operations, and waits a bounded time for the kernel.
 #[derive(Debug)]
 pub struct Attached {
     hosted: Hosted,
