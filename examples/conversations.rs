@@ -14,7 +14,7 @@ use ringtap_lab::Stage;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
+        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
         let mut capture = AsyncCapture::new(options.ignore_outgoing(true).build()?)?;
         let stop = capture.stop_handle()?;
         let talk = stage.talk(1000);

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let interface = interface.unwrap_or_else(|| "lo".to_owned());
     executor::block_on(async {
-        let options = Capture::builder().interface(&interface).block_timeout_ms(5);
+        let options = Capture::builder().interface(&interface).block_timeout_ms(50);
         let capture = options.filter("udp".parse()?).build()?;
         // `Dedup::loopback()` remembers packets for 1 ms, as long as a fast machine takes.
         let dedup = Dedup::new(DedupMode::Loopback, Duration::from_millis(100), 1 << 16);

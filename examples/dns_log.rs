@@ -11,7 +11,7 @@ use ringtap_lab::Stage;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
+        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
         // The kernel leaves all else out.
         let options = options.filter(BpfFilter::parse("udp port 53")?).ignore_outgoing(true);
         let mut capture = AsyncCapture::new(options.build()?)?;

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     let text = std::env::args().nth(2).unwrap_or_else(|| "tcp or udp port 53".to_owned());
     let filter: BpfFilter = text.parse()?;
-    let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
+    let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
     let mut capture = options.filter(filter).vlan_reinsert(true).build()?;
     let wait = if stage.is_real() { Duration::from_secs(10) } else { say_something(&stage)? };
     let mut spoken: BTreeMap<&str, u64> = BTreeMap::new();

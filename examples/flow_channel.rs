@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let [(first, first_worker), (second, second_worker)] = workers;
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
+        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
         let mut capture = AsyncCapture::new(options.ignore_outgoing(true).build()?)?;
         let stop = capture.stop_handle()?;
         let talk = stage.talk(1000);

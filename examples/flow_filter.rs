@@ -10,7 +10,7 @@ use ringtap_lab::Stage;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
+        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
         // The cheapest: what the kernel leaves out costs nothing here.
         let options = options.filter(BpfFilter::parse("tcp port 443 or tcp port 80")?);
         let mut capture = AsyncCapture::new(options.ignore_outgoing(true).build()?)?;

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;
     let records = Arc::new(Mutex::new(RecordWriter::new(Vec::new(), RecordFormat::Ndjson)?));
     let into = Arc::clone(&records);
-    let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
+    let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
     let shards = Shards::builder()
         .capture(options.ignore_outgoing(true))
         .cores(if stage.is_real() { Cores::All } else { Cores::Unpinned })

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = FlowTrackerConfig::default();
     config.idle_timeout_udp = Duration::from_secs(if stage.is_real() { 60 } else { 1 });
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(10);
+        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
         let mut capture = AsyncCapture::new(options.build()?)?;
         let stop = capture.stop_handle()?;
         let traffic = stage.pace(Duration::from_secs(1), 20_000);

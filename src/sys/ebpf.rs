@@ -178,8 +178,20 @@ fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Resul
         flags: if has_frags { HAS_FRAGS } else { 0 },
         name,
     };
-    // SAFETY: a prefix of the attributes of this command; instructions, licence and log live until it returns.
-    unsafe { bpf(PROG_LOAD, &attributes) }.map(owned)
+    // The verifier gives up with EAGAIN if a signal is pending (`do_check`, kernel/bpf/verifier.c), as one for another
+    // thread's end may be.
+    const ATTEMPTS: u32 = 10;
+    let mut attempt = 1;
+    loop {
+        // SAFETY: a prefix of the attributes of this command; instructions, licence and log live until it returns.
+        match unsafe { bpf(PROG_LOAD, &attributes) } {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempt < ATTEMPTS => {
+                attempt += 1;
+                std::thread::yield_now();
+            }
+            loaded => return loaded.map(owned),
+        }
+    }
 }
 
 /// Attaches a program to an interface for as long as the link's descriptor is open; it is detached even if
