@@ -443,9 +443,7 @@ impl Injector {
     fn link_down(&self) -> Error {
         Error::LinkDown { name: self.name.clone() }
     }
-}
 
-impl Injector {
     /// Kicks once, if there is anything to hand over, and returns the outcome.
     pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
         self.ring.look();

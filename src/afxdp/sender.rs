@@ -409,40 +409,7 @@ impl XdpSender {
         chunks.tx_kernel = self.completions.own().len() as u32 - chunks.tx_free;
         chunks.tx_under_way = self.under_way;
     }
-}
 
-impl Drop for XdpSender {
-    fn drop(&mut self) {
-        // Before 6.17 one kick copies 32 frames, or 16 (`xsk_generic_xmit`). An error shows in the count of
-        // abandoned frames.
-        for _ in 0..=self.tx.outstanding() {
-            match self.kick() {
-                Ok(KickOutcome { stall: Stall::Again, .. }) => {}
-                _ => break,
-            }
-        }
-        let left = self.pending() as u64;
-        self.bound.figures.abandoned.add(left);
-        trace::abandoned(&self.bound.name, left);
-    }
-}
-
-impl AsFd for XdpSender {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bound.fd()
-    }
-}
-
-impl fmt::Debug for XdpSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("XdpSender")
-            .field("interface", &self.bound.name)
-            .field("queue_id", &self.bound.queue)
-            .finish_non_exhaustive()
-    }
-}
-
-impl XdpSender {
     /// Kicks once, if there is anything to hand over, and returns the outcome.
     pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
         if self.tx.outstanding() == 0 {
@@ -521,6 +488,37 @@ impl XdpSender {
             }
         }
         Ok(true)
+    }
+}
+
+impl Drop for XdpSender {
+    fn drop(&mut self) {
+        // Before 6.17 one kick copies 32 frames, or 16 (`xsk_generic_xmit`). An error shows in the count of
+        // abandoned frames.
+        for _ in 0..=self.tx.outstanding() {
+            match self.kick() {
+                Ok(KickOutcome { stall: Stall::Again, .. }) => {}
+                _ => break,
+            }
+        }
+        let left = self.pending() as u64;
+        self.bound.figures.abandoned.add(left);
+        trace::abandoned(&self.bound.name, left);
+    }
+}
+
+impl AsFd for XdpSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bound.fd()
+    }
+}
+
+impl fmt::Debug for XdpSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdpSender")
+            .field("interface", &self.bound.name)
+            .field("queue_id", &self.bound.queue)
+            .finish_non_exhaustive()
     }
 }
 

@@ -295,84 +295,7 @@ where
             flows.get(key).is_some_and(|connection| connection.waits == Some(since))
         });
     }
-}
 
-impl<E, S, C> Intake for Connections<E, S, C>
-where
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-    C: Consumer<E::Key>,
-{
-    type Event = C::Event;
-
-    fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
-        self.table.catch_up(packet, &mut self.told);
-        self.go_on(None, None, events);
-        let (mut look, acks) = (None, self.heeding > 0);
-        let find = |extractor: &E, frame: Frame<'_>, time, noted| {
-            look = Look::at(extractor, frame, time, noted, acks);
-        };
-        self.table.take(packet, &mut self.told, Some(find));
-        self.go_on(look.as_ref(), Some((packet, lend)), events);
-        self.tick(TICKS_A_PACKET, events);
-        self.tidy(SLACK, events);
-    }
-
-    fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<C::Event>) -> bool {
-        let has_more = self.table.advance(now, most, &mut self.told);
-        self.go_on(None, None, events);
-        self.tick(most, events);
-        has_more || self.ticks.front().is_some_and(|(due, ..)| *due <= now)
-    }
-
-    fn next_due(&self) -> Option<u64> {
-        let tick = self.ticks.front().map(|(due, ..)| *due);
-        self.table.next_due().into_iter().chain(tick).min()
-    }
-
-    fn finish(&mut self, most: usize, events: &mut VecDeque<C::Event>) -> bool {
-        let has_more = self.table.finish(most, &mut self.told);
-        self.go_on(None, None, events);
-        if !has_more {
-            self.tidy(0, events);
-        }
-        has_more
-    }
-
-    fn wants_time(&self) -> bool {
-        self.table.may_be_asked()
-    }
-
-    fn wants_turn(&self) -> bool {
-        self.consumer.wants_turn()
-    }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.consumer.poll_ready(cx)
-    }
-
-    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.consumer.poll_done(cx)
-    }
-
-    fn batch_done(&mut self) {
-        self.consumer.batch_done();
-    }
-}
-
-fn new_halves(config: &ReassemblyConfig) -> Box<[HalfStream; 2]> {
-    let half = || HalfStream::new().with_cap(config.side_cap).with_overlap(config.overlap);
-    Box::new([half(), half()])
-}
-
-impl<E, S, C> Connections<E, S, C>
-where
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-    C: Consumer<E::Key>,
-{
     /// Makes room if too many bytes wait in all flows together.
     #[cold]
     fn relieve(
@@ -452,4 +375,73 @@ where
         let gone: Vec<E::Key> = self.flows.keys().filter(is_gone).cloned().collect();
         gone.iter().for_each(|key| self.end_unknown(key, events));
     }
+}
+
+impl<E, S, C> Intake for Connections<E, S, C>
+where
+    E: FlowExtractor,
+    E::Key: KeyFields,
+    S: Send + 'static,
+    C: Consumer<E::Key>,
+{
+    type Event = C::Event;
+
+    fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
+        self.table.catch_up(packet, &mut self.told);
+        self.go_on(None, None, events);
+        let (mut look, acks) = (None, self.heeding > 0);
+        let find = |extractor: &E, frame: Frame<'_>, time, noted| {
+            look = Look::at(extractor, frame, time, noted, acks);
+        };
+        self.table.take(packet, &mut self.told, Some(find));
+        self.go_on(look.as_ref(), Some((packet, lend)), events);
+        self.tick(TICKS_A_PACKET, events);
+        self.tidy(SLACK, events);
+    }
+
+    fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<C::Event>) -> bool {
+        let has_more = self.table.advance(now, most, &mut self.told);
+        self.go_on(None, None, events);
+        self.tick(most, events);
+        has_more || self.ticks.front().is_some_and(|(due, ..)| *due <= now)
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let tick = self.ticks.front().map(|(due, ..)| *due);
+        self.table.next_due().into_iter().chain(tick).min()
+    }
+
+    fn finish(&mut self, most: usize, events: &mut VecDeque<C::Event>) -> bool {
+        let has_more = self.table.finish(most, &mut self.told);
+        self.go_on(None, None, events);
+        if !has_more {
+            self.tidy(0, events);
+        }
+        has_more
+    }
+
+    fn wants_time(&self) -> bool {
+        self.table.may_be_asked()
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.consumer.wants_turn()
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.consumer.poll_ready(cx)
+    }
+
+    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.consumer.poll_done(cx)
+    }
+
+    fn batch_done(&mut self) {
+        self.consumer.batch_done();
+    }
+}
+
+fn new_halves(config: &ReassemblyConfig) -> Box<[HalfStream; 2]> {
+    let half = || HalfStream::new().with_cap(config.side_cap).with_overlap(config.overlap);
+    Box::new([half(), half()])
 }

@@ -374,6 +374,41 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         expiry.rebuild(self.tracker.flows().map(due));
         self.expiry = expiry;
     }
+
+    /// Connects the table to the queries of its shard.
+    pub(super) fn set_responder(&mut self, responder: ShardResponder<E::Key>) {
+        self.responder = Some(responder);
+    }
+
+    /// Returns whether the table may be queried while no packets arrive.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.responder.is_some()
+    }
+
+    /// Leaves a final answer for later queries.
+    fn stand_up(&mut self) {
+        if let Some(responder) = self.responder.take() {
+            responder.answer(self.count(Vec::new()), true);
+        }
+    }
+
+    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> FlowSnapshot<E::Key> {
+        let (active, tracker) = (self.tracker.flow_count(), self.stats());
+        FlowSnapshot { active, tracker, late_packets: self.closed.late(), top }
+    }
+
+    #[inline]
+    fn answer(&mut self) {
+        if let Some(responder) = &mut self.responder
+            && let Some(most) = responder.question()
+        {
+            let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
+            let top = shard_query::top(flows, most);
+            if let Some(responder) = &self.responder {
+                responder.answer(self.count(top), false);
+            }
+        }
+    }
 }
 
 /// Returns how long a flow may be idle, in nanoseconds.
@@ -420,42 +455,5 @@ fn nanos(time: FlowTime) -> u64 {
 impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowTable").field("clock", &self.clock).finish_non_exhaustive()
-    }
-}
-
-impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
-    /// Connects the table to the queries of its shard.
-    pub(super) fn set_responder(&mut self, responder: ShardResponder<E::Key>) {
-        self.responder = Some(responder);
-    }
-
-    /// Returns whether the table may be queried while no packets arrive.
-    pub(super) fn may_be_asked(&self) -> bool {
-        self.responder.is_some()
-    }
-
-    /// Leaves a final answer for later queries.
-    fn stand_up(&mut self) {
-        if let Some(responder) = self.responder.take() {
-            responder.answer(self.count(Vec::new()), true);
-        }
-    }
-
-    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> FlowSnapshot<E::Key> {
-        let (active, tracker) = (self.tracker.flow_count(), self.stats());
-        FlowSnapshot { active, tracker, late_packets: self.closed.late(), top }
-    }
-
-    #[inline]
-    fn answer(&mut self) {
-        if let Some(responder) = &mut self.responder
-            && let Some(most) = responder.question()
-        {
-            let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
-            let top = shard_query::top(flows, most);
-            if let Some(responder) = &self.responder {
-                responder.answer(self.count(top), false);
-            }
-        }
     }
 }

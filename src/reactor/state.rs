@@ -349,9 +349,7 @@ impl State {
             self.wakers.extend(entry.waker);
         }
     }
-}
 
-impl State {
     /// Handles a failed engine: goes on with another, or fails all waiters.
     pub(super) fn fail(&mut self, fault: Fault) {
         let wake = self.wake.and_then(|wake| self.ops.get(wake)).map(|entry| entry.fd);
@@ -432,18 +430,7 @@ impl State {
         self.wake = None;
         std::mem::take(&mut self.wakers)
     }
-}
 
-/// Maximum number of ops, not counting the reactor's own, up to which waiting tasks are woken on suspicion.
-const FEW: usize = 8;
-
-/// Deadlines at least this far away are left to the ring's timer.
-const FAR: Duration = Duration::from_millis(2);
-
-/// The longest sleep that a silent kick is submitted with.
-const KICK_CHECK: Duration = Duration::from_millis(2);
-
-impl State {
     /// Passes queued requests to the engine, and enters it if needed.
     pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
         let (is_oneshot, wake) = (self.is_moderated, self.wake);
@@ -633,6 +620,15 @@ impl State {
         }
     }
 }
+
+/// Maximum number of ops, not counting the reactor's own, up to which waiting tasks are woken on suspicion.
+const FEW: usize = 8;
+
+/// Deadlines at least this far away are left to the ring's timer.
+const FAR: Duration = Duration::from_millis(2);
+
+/// The longest sleep that a silent kick is submitted with.
+const KICK_CHECK: Duration = Duration::from_millis(2);
 
 /// Returns the answer to pass to the port of a kick.
 fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {

@@ -196,9 +196,7 @@ impl Inner {
         }
         panic.go_on();
     }
-}
 
-impl Inner {
     /// Tells ports the outcome of their kicks, and adds the tasks to wake for it.
     pub(super) fn deliver(&self, answers: &mut Vec<Answer>, wakers: &mut Vec<Waker>) {
         for Answer { token, port, errno } in answers.drain(..) {
@@ -217,9 +215,7 @@ impl Inner {
             }
         }
     }
-}
 
-impl Inner {
     /// Turns until there is nothing to do, or for long enough; returns whether there is more.
     pub(super) fn hosted_turn(&self) -> bool {
         let (mut came, mut has_more) = (0, true);
