@@ -53,10 +53,10 @@ const MAX_CAPACITY: usize = 1 << 24;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DedupMode {
-    /// The same packet was seen before, in either direction.
+    /// A packet is a duplicate if it was seen before, in either direction.
     Content,
-    /// The same packet was seen in the other direction. On loopback, each packet is seen once as it goes out
-    /// and once as it comes in. A packet that is sent twice counts twice.
+    /// A packet is a duplicate if it was seen in the other direction. On loopback, each packet is seen once as it
+    /// goes out and once as it comes in. A packet that is sent twice counts twice.
     Loopback,
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn register_umem(socket: BorrowedFd<'_>, spec: &UmemSpec) -> Result<(
     memlock_retry::patiently(libc::ENOBUFS, with_metadata).map_err(|source| {
         let is_metadata = match source.raw_os_error() {
             Some(libc::EOPNOTSUPP) => true,
+            // If this succeeds, the metadata was at fault. The caller drops the socket either way.
             Some(libc::EINVAL) => plain().is_ok(),
             _ => false,
         };
