@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringtap::bridge::{BridgeAction, BridgeDirection, BridgeFrame, BridgeLaneStats};
 use ringtap::{Bridge, Packet, executor, time};
-use ringtap_lab::Pair;
+use ringtap_lab_wire::Pair;
 
 const ASKED: usize = 20;
 // Where these stand in an Ethernet frame of IPv4 without options.

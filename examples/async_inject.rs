@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream;
 use ringtap::inject::Pacer;
 use ringtap::{AsyncInjector, executor, time};
-use ringtap_lab::{Stage, link};
+use ringtap_lab_wire::{Stage, link};
 
 const RATE: u64 = 50_000;
 const COUNT: u64 = 2 * RATE;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ringtap::Capture;
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

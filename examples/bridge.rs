@@ -3,7 +3,7 @@
 
 use ringtap::Bridge;
 use ringtap::bridge::BridgeAction;
-use ringtap_lab::Pair;
+use ringtap_lab_wire::Pair;
 
 const ASKED: usize = 10_000;
 

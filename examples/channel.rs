@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringtap::Capture;
 use ringtap::channel::{ChannelCapture, Overflow};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

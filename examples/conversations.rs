@@ -9,7 +9,7 @@ use ringtap::executor::{self, spawn_local};
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{FlowChunk, FlowExt};
 use ringtap::{AsyncCapture, Capture};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

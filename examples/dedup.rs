@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use ringtap::dedup::{Dedup, DedupExt, DedupMode};
 use ringtap::{AsyncCapture, Capture, executor, time};
-use ringtap_lab::{Namespace, bootstrap};
+use ringtap_lab_wire::{Namespace, bootstrap};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let interface = std::env::args().nth(1);

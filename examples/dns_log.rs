@@ -6,7 +6,7 @@ use ringtap::flow::dns::{DnsMessage, DnsUdpParser};
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{FlowExt, Protocols, SessionEvent};
 use ringtap::{AsyncCapture, BpfFilter, Capture, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use etherparse::{PacketBuilder, SlicedPacket};
 use ringtap::{BpfFilter, Capture, Injector};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

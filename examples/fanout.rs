@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringtap::capture::CaptureBuilder;
 use ringtap::fanout::FanoutMode;
 use ringtap::{Capture, StopHandle};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

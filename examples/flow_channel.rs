@@ -9,7 +9,7 @@ use ringtap::executor::{self, spawn_local};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{BacklogPolicy, Conversation, FlowChunk, FlowExt, FlowSide, channel_factory};
 use ringtap::{AsyncCapture, Capture, time};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 /// One direction of a connection.
 type Direction = Conversation<(FiveTupleKey, FlowSide)>;

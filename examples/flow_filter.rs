@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EndReason, FlowEvent, FlowExt};
 use ringtap::{AsyncCapture, BpfFilter, Capture, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{FlowEvent, FlowExt, L4Proto};
 use ringtap::{AsyncCapture, Capture, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

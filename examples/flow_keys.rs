@@ -9,7 +9,7 @@ use ringtap::flow::{FlowEvent, FlowExt, FlowExtractor};
 use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource};
 use ringtap::{Packet, executor};
-use ringtap_lab::talk;
+use ringtap_lab_wire::talk;
 
 fn source() -> ringtap::Result<PcapSource> {
     if let Some(path) = std::env::args().nth(1) {

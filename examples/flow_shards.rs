@@ -9,7 +9,7 @@ use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{RecordFormat, RecordWriter};
 use ringtap::shard::Cores;
 use ringtap::{Capture, Shards};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

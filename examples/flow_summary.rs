@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{FlowEvent, FlowExt, FlowStats};
 use ringtap::{AsyncCapture, Capture, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn bytes(stats: &FlowStats) -> u64 {
     stats.bytes_initiator + stats.bytes_responder

@@ -8,7 +8,7 @@ use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{FlowEvent, FlowExt, FlowTrackerConfig};
 use ringtap::pcap::PcapSource;
 use ringtap::{AsyncCapture, Capture, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let argument = std::env::args().nth(1);

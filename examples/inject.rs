@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ringtap::Injector;
-use ringtap_lab::{Stage, link};
+use ringtap_lab_wire::{Stage, link};
 
 const COUNT: u64 = 100_000;
 

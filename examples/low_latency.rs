@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use ringtap::capture::{CaptureBuilder, RingLayout};
 use ringtap::{AsyncCapture, Capture, StopHandle, executor};
-use ringtap_lab::{Mark, Stage, traffic};
+use ringtap_lab_wire::{Mark, Stage, traffic};
 
 const RATE: u64 = 10_000;
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ringtap::reactor::{Hosted, ReactorOptions, Watch};
 use ringtap::shard::Runtime;
 use ringtap::{AsyncCapture, Shards, time};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 /// What the runtime knows of the eventfd: whether a read of it has returned.
 struct Event(Rc<Cell<bool>>);

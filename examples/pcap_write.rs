@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringtap::Capture;
 use ringtap::pcap::{BackgroundWriter, CaptureReader, CaptureWriter, FileInterface, PacketSink};
-use ringtap_lab::{Directory, Stage};
+use ringtap_lab_wire::{Directory, Stage};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

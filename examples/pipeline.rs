@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use ringtap::{AsyncCapture, Capture, PacketBatch, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 /// Batches a worker may have waiting: they are blocks that the kernel cannot fill meanwhile.
 const QUEUED: usize = 8;

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureWriter, PcapSource, Speed};
 use ringtap::{AsyncInjector, Packet, executor};
-use ringtap_lab::{Directory, Stage, Traffic, link};
+use ringtap_lab_wire::{Directory, Stage, Traffic, link};
 
 fn record(path: &Path) -> ringtap::Result<()> {
     let traffic = Traffic { len: 600, varied: true, flows: 16, ..Traffic::default() };

@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use ringtap::fanout::FanoutMode;
 use ringtap::shard::{AllShardStats, Cores, Shard, Source};
 use ringtap::{Capture, Shards};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 /// What a shard measures by itself.
 struct Meter {

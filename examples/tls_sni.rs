@@ -8,7 +8,7 @@ use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::tls::{TlsMessage, TlsParser};
 use ringtap::flow::{FlowExt, Protocols, SessionEvent};
 use ringtap::{AsyncCapture, Capture, executor};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -3,7 +3,7 @@
 //! the lab, one of which asks the other through the bridge. It takes root.
 
 use ringtap::bridge::XdpBridge;
-use ringtap_lab::Pair;
+use ringtap_lab_wire::Pair;
 
 const ASKED: usize = 10_000;
 

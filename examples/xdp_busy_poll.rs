@@ -8,7 +8,7 @@ use ringtap::executor::Executor;
 use ringtap::reactor::{Coalesce, Reactor, ReactorOptions};
 use ringtap::xdp::{AsyncXdpSocket, XdpMode};
 use ringtap::{XdpSocket, time};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringtap::XdpSocket;
 use ringtap::xdp::XdpMode;
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringtap::XdpSocket;
 use ringtap::xdp::{Attach, XdpMode, XdpProgram};
-use ringtap_lab::{Stage, xdp};
+use ringtap_lab_wire::{Stage, xdp};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

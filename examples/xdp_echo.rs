@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringtap::reactor::Reactor;
 use ringtap::xdp::AsyncXdpSocket;
 use ringtap::{XdpSocket, executor, time};
-use ringtap_lab::{Stage, link};
+use ringtap_lab_wire::{Stage, link};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringtap::xdp::{Attach, XdpMode, XdpProgram};
 use ringtap::{BpfFilter, Capture, XdpSocket};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringtap::XdpSocket;
 use ringtap::xdp::XdpMode;
-use ringtap_lab::{Stage, link};
+use ringtap_lab_wire::{Stage, link};
 
 const COUNT: u64 = 1_000_000;
 

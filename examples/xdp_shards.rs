@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use ringtap::shard::{Cores, Queues};
 use ringtap::xdp::XdpMode;
 use ringtap::{Shards, XdpSocket};
-use ringtap_lab::Stage;
+use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stage = Stage::from_args()?;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::Result;
+use crate::arch::Arch;
 use crate::cells::Card;
 use crate::image::Programs;
 use crate::packages::Kernel;
@@ -58,9 +59,12 @@ pub(crate) struct Boot {
 /// What a boot needs besides the kernel.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
+    pub(crate) arch: Arch,
     pub(crate) programs: &'a Programs,
     pub(crate) initrd: &'a Path,
     pub(crate) log: &'a Path,
+    /// A folder for what only this boot needs.
+    pub(crate) scratch: &'a Path,
     pub(crate) card: Option<&'a Card>,
     /// The cells of its script.
     pub(crate) cells: &'a [String],
@@ -101,35 +105,39 @@ impl Machine<'_> {
             let _ = fs::remove_file(file);
         }
         let share = |name: &str| self.programs.folder.join("usr/share").join(name);
-        let mut qemu = self.programs.bounded("usr/bin/qemu-system-x86_64", self.limit);
+        let wires = self.card.filter(|card| card.queues > 1);
+        let mut qemu = match wires {
+            Some(_) => self.programs.wired(self.arch.emulator(), self.scratch, self.limit)?,
+            None => self.programs.bounded(self.arch.emulator(), self.limit),
+        };
         for folder in ["qemu", "seabios"].map(share) {
             qemu.arg("-L").arg(folder);
         }
-        // No KVM: the machines that this runs on are guests themselves.
-        qemu.args([
-            "-machine",
-            "q35",
-            "-cpu",
-            "max",
-            "-accel",
-            "tcg,thread=multi",
-            "-m",
-            "3G",
-            "-smp",
-            "2",
-        ]);
+        qemu.args(self.arch.machine());
+        // XDP wants a queue for each processor, and drivers have no more queues than processors.
+        let processors = if wires.is_some() { "4" } else { "2" };
+        qemu.args(["-accel", "tcg,thread=multi", "-m", "3G", "-smp", processors]);
         qemu.args(["-nodefaults", "-nographic", "-no-reboot"]);
         for file in [self.log, &results] {
             qemu.arg("-serial").arg(format!("file:{}", file.display()));
         }
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(self.initrd);
-        qemu.args(["-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off nokaslr"]);
+        let [console, line] = self.arch.lines();
+        // The kernel hands what it does not know on to the guest's init.
+        qemu.arg("-append").arg(format!(
+            "console={console} RINGTAP_RESULTS=/dev/{line} panic=-1 loglevel=4 mitigations=off nokaslr"
+        ));
         if let Some(card) = self.card {
-            qemu.args(["-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=0"]);
-            qemu.arg("-device")
-                .arg(format!("{},netdev=n0,mac=52:54:00:00:00:01,romfile=", card.device));
             // The other end sends what the card under test receives, and the other way round.
-            qemu.arg("-device").arg("e1000e,netdev=n1,mac=52:54:00:00:00:02,romfile=");
+            for (end, device, queues) in [(1, card.device, card.queues), (2, "e1000e", 1)] {
+                let net = match wires {
+                    None => format!("hubport,id=n{end},hubid=0"),
+                    Some(_) => self.programs.tap(self.scratch, end, queues),
+                };
+                qemu.arg("-netdev").arg(net);
+                qemu.arg("-device")
+                    .arg(format!("{device},netdev=n{end},mac=52:54:00:00:00:0{end},romfile="));
+            }
         }
         qemu.stdin(Stdio::null());
         let complaint = qemu.output()?.stderr;

@@ -5,9 +5,33 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::Result;
+use crate::arch::Arch;
 
-/// The kernels: the long-term ones that distributions ship, and the newest.
-pub(crate) const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "newest"];
+/// The kernels: the long-term ones that distributions ship, the newest, and one for another processor.
+pub(crate) const SERIES: &[Series] = &[
+    Series { name: "5.10", version: "5.10", arch: Arch::X86_64 },
+    Series { name: "6.1", version: "6.1", arch: Arch::X86_64 },
+    Series { name: "6.12", version: "6.12", arch: Arch::X86_64 },
+    Series { name: "6.18", version: "6.18", arch: Arch::X86_64 },
+    Series { name: "newest", version: "newest", arch: Arch::X86_64 },
+    Series { name: "aarch64", version: "6.12", arch: Arch::Aarch64 },
+];
+
+/// Kernels of one line, for one processor.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    /// What its versions begin with; `newest` for the newest of all.
+    pub(crate) version: &'static str,
+    pub(crate) arch: Arch,
+}
+
+impl Series {
+    /// Whether a card is tried there: drivers are the same on every processor, so one is enough on another.
+    pub(crate) fn has_card(&self, card: &Card) -> bool {
+        self.arch == Arch::X86_64 || card.name == "igb"
+    }
+}
 
 /// What runs where time is short: those kernels on which it has found most.
 pub(crate) const QUICK: &[(&str, Part)] = &[
@@ -79,12 +103,19 @@ pub(crate) const CARDS: &[Card] = &[
     Card {
         name: "virtio_net",
         device: "virtio-net-pci,mq=on,vectors=10,guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off,guest_csum=off,iommu_platform=on,disable-legacy=on",
+        queues: 1,
     },
     // The same without that API: the driver offers zero-copy and refuses each queue.
-    Card { name: "virtio_net-without-iommu", device: "virtio-net-pci,mq=on,vectors=10" },
-    Card { name: "igb", device: "igb" },
-    Card { name: "e1000e", device: "e1000e" },
-    Card { name: "vmxnet3", device: "vmxnet3" },
+    Card { name: "virtio_net-without-iommu", device: "virtio-net-pci,mq=on,vectors=10", queues: 1 },
+    // XDP takes a transmit queue for each processor, beside one for each receive queue.
+    Card {
+        name: "virtio_net-rss",
+        device: "virtio-net-pci,mq=on,rss=on,vectors=18,guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off,guest_csum=off,iommu_platform=on,disable-legacy=on",
+        queues: 8,
+    },
+    Card { name: "igb", device: "igb", queues: 1 },
+    Card { name: "e1000e", device: "e1000e", queues: 1 },
+    Card { name: "vmxnet3", device: "vmxnet3", queues: 1 },
 ];
 
 /// A group of test binaries.
@@ -102,6 +133,8 @@ pub(crate) struct Card {
     pub(crate) name: &'static str,
     /// Its `-device`.
     pub(crate) device: &'static str,
+    /// How many pairs of queues the emulator has for it. More than one takes a tap of this machine's.
+    pub(crate) queues: u32,
 }
 
 /// Tests that are left out in an emulator. Some need super-frames, which TCP makes on a fast machine only, and one reads the
@@ -163,6 +196,7 @@ pub(crate) fn file_name(test: &str) -> String {
 /// optimized takes up to fourteen times as long in an emulator.
 pub(crate) fn build(
     tests: &BTreeSet<String>,
+    arch: Arch,
 ) -> Result<(BTreeMap<String, PathBuf>, BTreeMap<String, PathBuf>)> {
     let (mut built, mut examples) = (BTreeMap::new(), BTreeMap::new());
     // As `.ci/run` builds them: the sensor takes minutes, and is not asked for.
@@ -177,9 +211,17 @@ pub(crate) fn build(
     for arguments in builds {
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(arguments).arg("--message-format=json-render-diagnostics");
+        build.args(arch.target().map(|target| format!("--target={target}")));
+        build.envs(arch.environment().iter().copied());
         let output = build.stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
-            return Err("the tests and examples do not build".into());
+            let wants = match arch {
+                Arch::X86_64 => "",
+                Arch::Aarch64 => {
+                    "; `rustup target add aarch64-unknown-linux-gnu`, and Debian's gcc-aarch64-linux-gnu and libc6-dev-arm64-cross, are needed"
+                }
+            };
+            return Err(format!("the tests and examples do not build{wants}").into());
         }
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let message: serde_json::Value = serde_json::from_str(line)?;

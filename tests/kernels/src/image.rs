@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::arch::Arch;
 use crate::packages::Kernel;
 use crate::{Result, run, text};
 
@@ -62,6 +63,39 @@ impl Programs {
         command
     }
 
+    /// As [`bounded`](Self::bounded), in a network of its own with a bridge, which ends with it.
+    pub(crate) fn wired(&self, program: &str, scratch: &Path, limit: Duration) -> Result<Command> {
+        let busybox = self.folder.join("bin/busybox");
+        let attach = scratch.join("attach");
+        // Called by the emulator with a tap's name. Its queue holds a burst of the other end's.
+        let text = format!(
+            "#!{0} sh\n{0} ip link set \"$1\" qlen 10000 up && {0} brctl addif wires \"$1\"\n",
+            busybox.display()
+        );
+        fs::write(&attach, text)?;
+        fs::set_permissions(&attach, fs::Permissions::from_mode(0o755))?;
+        let inner = self.bounded(program, limit);
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--net"]).arg(&busybox).args([
+            "sh",
+            "-ec",
+            "busybox=$1; shift; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
+            $busybox brctl addbr wires; $busybox ip link set wires up; exec \"$@\"",
+            "sh",
+        ]);
+        command.arg(&busybox).arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ok(command)
+    }
+
+    /// The emulator's end `number` of the bridge that [`wired`](Self::wired) made.
+    pub(crate) fn tap(&self, scratch: &Path, number: u32, queues: u32) -> String {
+        let attach = scratch.join("attach");
+        let script = format!("script={},downscript=no,vhost=off", attach.display());
+        let queues = if queues > 1 { format!(",queues={queues}") } else { String::new() };
+        format!("tap,id=n{number},ifname=tap{number},{script}{queues}")
+    }
+
     /// Writes a folder as an archive that the kernel unpacks.
     fn pack(&self, folder: &Path, archive: &Path) -> Result<()> {
         let mut names = Vec::new();
@@ -78,6 +112,8 @@ impl Programs {
 /// Writes the part of the guest's files that all kernels share to `archive`.
 pub(crate) fn base(
     programs: &Programs,
+    arch: Arch,
+    busybox: &Path,
     folder: &Path,
     binaries: &[(PathBuf, PathBuf)],
     archive: &Path,
@@ -87,15 +123,18 @@ pub(crate) fn base(
     }
     fs::write(folder.join("init"), INIT)?;
     fs::set_permissions(folder.join("init"), fs::Permissions::from_mode(0o755))?;
-    fs::copy(programs.folder.join("bin/busybox"), folder.join("bin/busybox"))?;
+    fs::copy(busybox, folder.join("bin/busybox"))?;
     symlink("bin", folder.join("sbin"))?;
     fs::write(folder.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(folder.join("modules"), MODULES.join("\n") + "\n")?;
     let mut libraries = BTreeSet::new();
     for (binary, place) in binaries {
         let place = folder.join(place);
-        run(Command::new("strip").arg("-o").arg(&place).arg(binary))?;
-        libraries.extend(libraries_of(binary)?);
+        run(Command::new(arch.strip()).arg("-o").arg(&place).arg(binary))?;
+        // What is built for another processor is static.
+        if arch.target().is_none() {
+            libraries.extend(libraries_of(binary)?);
+        }
     }
     for library in libraries {
         let place = folder.join(library.strip_prefix("/").unwrap_or(&library));

@@ -17,7 +17,7 @@ ip link set lo up
 ulimit -l unlimited
 ulimit -n 65536
 # The kernel writes to the first console: nothing of it gets in between here.
-exec >/dev/ttyS1 2>&1
+exec >"$RINGTAP_RESULTS" 2>&1
 echo "@@ booted $(uname -r) after $(cut -d' ' -f1 /proc/uptime) s"
 
 # cell NAME SECONDS COMMAND...

@@ -3,6 +3,7 @@
 //! Kernels and QEMU are Debian's packages, in a cache outside of the tree. A guest's file system is in memory: BusyBox, this
 //! tree's test binaries, and the examples.
 
+mod arch;
 mod boot;
 mod cells;
 mod image;
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use self::arch::Arch;
 use self::boot::{Machine, Scratch};
-use self::cells::{CARDS, Card, Part, SERIES, SUITES, Suite};
+use self::cells::{CARDS, Card, Part, SERIES, SUITES, Series, Suite};
 use self::image::Programs;
 use self::packages::Packages;
 use self::table::Row;
@@ -26,10 +28,10 @@ const HELP: &str = "\
 Boots other kernels and network cards in QEMU and runs ringtap's tests there.
 
   --quick           what fits into CI: 5.10 and 6.12 with every runtime, igb on 6.18
-  --kernel SERIES   only this one: 5.10, 6.1, 6.12, 6.18, newest; again for more
+  --kernel SERIES   only this one: 5.10, 6.1, 6.12, 6.18, newest, aarch64; again for more
   --suite NAME      only this one: conformance, reactor, capture, inject, xdp, examples
   --test NAME       only this test binary, as ringtap/capture
-  --card NAME       only this one: virtio_net, igb, e1000e, vmxnet3
+  --card NAME       only this one: virtio_net, virtio_net-without-iommu, virtio_net-rss, igb, e1000e, vmxnet3
   --no-cards        none
   --cards-only      no suite
   --minutes N       the longest that one boot may take (30)
@@ -88,11 +90,14 @@ fn plan() -> Result<Plan> {
     if let [unknown, ..] = arguments.finish().as_slice() {
         return Err(format!("unknown argument {}", unknown.display()).into());
     }
+    let known_series: Vec<&str> = SERIES.iter().map(|series| series.name).collect();
     let known_suites: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
     let known_cards: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
-    for (named, known) in
-        [(&plan.series, SERIES), (&plan.suites, &known_suites[..]), (&plan.cards, &known_cards)]
-    {
+    for (named, known) in [
+        (&plan.series, &known_series[..]),
+        (&plan.suites, &known_suites[..]),
+        (&plan.cards, &known_cards),
+    ] {
         if let Some(unknown) = named.iter().find(|name| !known.contains(&name.as_str())) {
             return Err(format!("no {unknown}; there are {}", known.join(", ")).into());
         }
@@ -154,34 +159,51 @@ impl Plan {
         let begun = Instant::now();
         let scratch = Scratch::new()?;
         let packages = Packages::open(&cache()?)?;
-        let programs = Programs { folder: packages.programs()? };
-        let base = scratch.path("base.cpio");
-        image::base(&programs, &scratch.path("base"), &self.binaries()?, &base)?;
         let mut rows = Vec::new();
-        for &series in SERIES {
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            if SERIES.iter().any(|series| series.arch == arch && !self.loads(series).is_empty()) {
+                rows.extend(self.boot_each(arch, &scratch, &packages)?);
+            }
+        }
+        println!("\n{}\nin {} s", table::markdown(&rows), begun.elapsed().as_secs());
+        Ok(!rows.is_empty() && rows.iter().all(|row| row.boot.is_good()))
+    }
+
+    /// What is wanted on a processor.
+    fn boot_each(&self, arch: Arch, scratch: &Scratch, packages: &Packages) -> Result<Vec<Row>> {
+        let programs = Programs { folder: packages.programs(arch)? };
+        let base = scratch.path(&format!("base-{}.cpio", arch.debian()));
+        let folder = scratch.path(&format!("base-{}", arch.debian()));
+        let busybox = packages.busybox(arch)?;
+        image::base(&programs, arch, &busybox, &folder, &self.binaries(arch)?, &base)?;
+        let mut rows = Vec::new();
+        for series in SERIES.iter().filter(|series| series.arch == arch) {
             let loads = self.loads(series);
             if loads.is_empty() {
                 continue;
             }
-            let kernel = packages.kernel(series)?;
-            let modules = scratch.path(&format!("modules-{series}.cpio"));
-            image::modules(
-                &programs,
-                &kernel,
-                &scratch.path(&format!("modules-{series}")),
-                &modules,
-            )?;
+            let kernel = packages.kernel(series.version, arch)?;
+            let modules = scratch.path(&format!("modules-{}.cpio", series.name));
+            let folder = scratch.path(&format!("modules-{}", series.name));
+            image::modules(&programs, &kernel, &folder, &modules)?;
             for load in loads {
-                let name = format!("{series}-{}", load.name);
+                let name = format!("{}-{}", series.name, load.name);
                 let script = scratch.path(&format!("{name}.cpio"));
-                image::script(&programs, &scratch.path(&name), &load.text, &script)?;
+                let folder = scratch.path(&name);
+                image::script(&programs, &folder, &load.text, &script)?;
                 let initrd = scratch.path(&format!("{name}.initrd"));
                 join(&[&base, &modules, &script], &initrd)?;
-                let log = self.log(&scratch, &name)?;
-                let limit = self.limit;
-                let (programs, initrd, cells) = (&programs, &initrd, &load.cells());
-                let card = load.card;
-                let machine = Machine { programs, initrd, log: &log, card, cells, limit };
+                let log = self.log(scratch, &name)?;
+                let machine = Machine {
+                    arch,
+                    programs: &programs,
+                    initrd: &initrd,
+                    log: &log,
+                    scratch: &folder,
+                    card: load.card,
+                    cells: &load.cells(),
+                    limit: self.limit,
+                };
                 let mut boot = machine.boot(&kernel)?;
                 if self.is_quick && !boot.is_good() {
                     report(&load, &boot, &log);
@@ -193,20 +215,19 @@ impl Plan {
                 rows.push(load.row(boot));
             }
         }
-        println!("\n{}\nin {} s", table::markdown(&rows), begun.elapsed().as_secs());
-        Ok(!rows.is_empty() && rows.iter().all(|row| row.boot.is_good()))
+        Ok(rows)
     }
 
     /// The boots that a kernel is in for.
-    fn loads(&self, series: &str) -> Vec<Load> {
+    fn loads(&self, series: &Series) -> Vec<Load> {
         let is_named = |wanted: &[String], name: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
         };
         let is_wanted = |part: Part| match self.is_quick {
-            true => cells::QUICK.contains(&(series, part)),
+            true => cells::QUICK.contains(&(series.name, part)),
             false => true,
         };
-        if !is_named(&self.series, series) {
+        if !is_named(&self.series, series.name) {
             return Vec::new();
         }
         let mut loads = Vec::new();
@@ -219,7 +240,8 @@ impl Plan {
                 loads.push(Load { name: "tests", text, card: None });
             }
         }
-        let cards = CARDS.iter().filter(|card| is_wanted(Part::Card(card.name)));
+        let cards = CARDS.iter().filter(|card| series.has_card(card));
+        let cards = cards.filter(|card| is_wanted(Part::Card(card.name)));
         if self.has_cards {
             loads.extend(cards.filter(|card| is_named(&self.cards, card.name)).map(Load::card));
         }
@@ -227,11 +249,12 @@ impl Plan {
     }
 
     /// What goes into the guest, and where.
-    fn binaries(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let loads = SERIES.iter().flat_map(|series| self.loads(series));
+    fn binaries(&self, arch: Arch) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let loads = SERIES.iter().filter(|series| series.arch == arch);
+        let loads = loads.flat_map(|series| self.loads(series));
         let loads = loads.filter(|load| load.card.is_none());
         let wanted: BTreeSet<String> = loads.flat_map(|load| load.cells()).collect();
-        let (mut tests, examples) = cells::build(&wanted)?;
+        let (mut tests, examples) = cells::build(&wanted, arch)?;
         let mut binaries = Vec::new();
         for test in &wanted {
             let binary = tests.remove(test).ok_or_else(|| format!("there is no test {test}"))?;
@@ -264,8 +287,9 @@ fn recorded(logs: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for series in SERIES {
         let suites = SUITES.iter().map(|suite| Load::suite(suite, false));
-        for load in suites.chain(CARDS.iter().map(Load::card)) {
-            let results = logs.join(format!("{series}-{}.results", load.name));
+        let cards = CARDS.iter().filter(|card| series.has_card(card)).map(Load::card);
+        for load in suites.chain(cards) {
+            let results = logs.join(format!("{}-{}.results", series.name, load.name));
             rows.extend(boot::Boot::read(&results, &load.cells())?.map(|boot| load.row(boot)));
         }
     }

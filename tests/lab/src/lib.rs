@@ -3,13 +3,8 @@
 //! It does not use ringtap: it is the independent witness of what was sent and what arrived.
 //!
 //! ```text
-//!   bootstrap   a user and network namespace for the whole process, where it is not root
-//!   namespace   a network namespace for one test, gone with it, even if the process is killed
 //!   host        another namespace, with a protocol stack that talks
-//!   link        veth pairs and what can befall them, by rtnetlink
-//!   traffic     frames that can be told apart and rebuilt from their number
 //!   tun         an interface without a link-layer header
-//!   generator   sends them: flood, burst, paced
 //!   seccomp     refusing system calls
 //!   directory   a place for a test's files
 //!   runner      runs the tests, and says what was not run and why
@@ -17,43 +12,35 @@
 //!   tally       exactly once, in order, unchanged
 //! ```
 //!
-//! A test binary that makes namespaces has, at its top level, [`test_binary!`]; an example calls
-//! [`bootstrap::enter`] first thing in `main`.
+//! Namespaces, veth pairs and traffic are in `ringtap-lab-wire`, which the runner of the examples has too.
+//!
+//! A test binary that makes namespaces has, at its top level, [`test_binary!`].
 
-pub mod bootstrap;
 pub mod bpf;
 pub mod child;
 pub mod directory;
-pub mod generator;
 pub mod host;
-pub mod limits;
-pub mod link;
-pub mod namespace;
 pub mod pair;
 pub mod pcap;
 pub mod runner;
 pub mod seccomp;
-pub mod stage;
-pub mod talk;
 pub mod tally;
 pub mod tool;
-pub mod traffic;
 pub mod tun;
 pub mod xdp;
 pub mod xsk;
 
 pub use self::directory::Directory;
-pub use self::generator::{Generator, Pace, frames};
 pub use self::host::Host;
-pub use self::link::Veth;
-pub use self::namespace::Namespace;
 pub use self::pair::Pair;
-pub use self::stage::Stage;
 pub use self::tally::Tally;
-pub use self::traffic::{Mark, Protocol, Traffic};
 pub use self::tun::Tun;
 
 pub use ringtap_lab_macros::test;
+pub use ringtap_lab_wire::{
+    Generator, Mark, Namespace, Pace, Protocol, Stage, Traffic, Veth, bootstrap, frames, generator,
+    limits, link, namespace, talk, traffic,
+};
 
 /// Set to `1`, a test that cannot run fails instead of being skipped.
 pub const REQUIRE: &str = "RINGTAP_REQUIRE_KERNEL";

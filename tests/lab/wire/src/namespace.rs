@@ -69,12 +69,12 @@ impl Drop for Namespace {
 }
 
 /// The calling thread's namespace.
-pub(crate) fn current() -> io::Result<File> {
+pub fn current() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")
 }
 
 /// Puts the calling thread into a new namespace, in which IPv6 is off.
-pub(crate) fn unshare() -> Result<(), String> {
+pub fn unshare() -> Result<(), String> {
     // SAFETY: affects the calling thread only.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         let error = io::Error::last_os_error();
@@ -93,7 +93,7 @@ pub(crate) fn unshare() -> Result<(), String> {
 }
 
 /// Puts the calling thread into a namespace that there is.
-pub(crate) fn enter(namespace: &File) -> io::Result<()> {
+pub fn enter(namespace: &File) -> io::Result<()> {
     // SAFETY: affects the calling thread only.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
         0 => Ok(()),

@@ -245,12 +245,12 @@ pub fn add_name(name: &str, other: &str) -> io::Result<()> {
 }
 
 /// Moves an interface into the namespace of this descriptor. It is down there.
-pub(crate) fn move_to(name: &str, namespace: RawFd) -> io::Result<()> {
+pub fn move_to(name: &str, namespace: RawFd) -> io::Result<()> {
     change(name, vec![LinkAttribute::NetNsFd(namespace)], None)
 }
 
 /// Gives an interface an address.
-pub(crate) fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
+pub fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = prefix_len;
@@ -276,7 +276,7 @@ pub fn add_ifb(name: &str, queues: u32) -> io::Result<()> {
 }
 
 /// Makes a VXLAN interface over another one, to one remote host.
-pub(crate) fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
+pub fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
     const PORT: u16 = 4789;
     let mut message = named(name);
     let data = vec![
