@@ -150,7 +150,7 @@ mod tests {
             })
             .collect();
         if modes.is_empty() {
-            return; // no io_uring here: `tests/refused.rs` covers that
+            return; // no io_uring here: `tests/reactor/refused.rs` covers that
         }
         let pipe = SignalPipe::new().unwrap();
         let try_mode = |work, wakes: bool| {

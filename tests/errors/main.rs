@@ -1,6 +1,7 @@
 //! What every error says: each is provoked, and its text compared, word by word.
 #![cfg(all(feature = "af-xdp", feature = "channel", feature = "pcap"))]
 
+mod bad_luck;
 mod coverage;
 mod filters;
 mod geometry;

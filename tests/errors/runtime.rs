@@ -217,14 +217,14 @@ fn io_uring_that_is_refused() {
 #[ringtap_lab::test]
 fn a_socket_that_cannot_be_polled() {
     if namespace().is_some() {
-        process::run_in(module_path!(), "not_pollable");
+        process::run(module_path!(), "not_pollable", "");
     }
 }
 
 /// What runs in a process of its own; as an ordinary test it does nothing.
 #[ringtap_lab::test]
 fn a_host_that_no_completion_signals() {
-    process::run_in(module_path!(), "unsignalled");
+    process::run(module_path!(), "unsignalled", "");
 }
 
 mod child {

@@ -193,7 +193,7 @@ fn programs_that_load() {
 
 #[ringtap_lab::test]
 fn a_queue_that_is_refused_with_multi_buffer_packets() {
-    process::run_in(module_path!(), "multi_buffer");
+    process::run(module_path!(), "multi_buffer", "");
 }
 
 mod child {

@@ -46,7 +46,7 @@ macro_rules! suite {
         #[ringtap_lab::test]
         fn cancels_anywhere_and_leaks_nothing() {
             if ringtap_lab::namespace().is_some() {
-                ringtap_lab::child::run_in(module_path!(), "cancels_anywhere_and_leaks_nothing");
+                ringtap_lab::child::run(module_path!(), "cancels_anywhere_and_leaks_nothing", "");
             }
         }
 

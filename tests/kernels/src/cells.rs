@@ -56,45 +56,25 @@ pub(crate) const SUITES: &[Suite] = &[
             "ringtap-smol/conformance",
             "ringtap-glommio/conformance",
             "ringtap-tokio-uring/conformance",
-            "ringtap/builtin",
+            "ringtap/reactor/conformance",
         ],
     },
     Suite {
         name: "reactor",
         tests: &[
-            "ringtap/executor",
-            "ringtap/asynchronous",
-            "ringtap/hosted",
-            "ringtap/refused",
-            "ringtap/wakers",
-            "ringtap/watched",
-            "ringtap/signals",
+            "ringtap/reactor/executor",
+            "ringtap/reactor/captures",
+            "ringtap/reactor/hosted",
+            "ringtap/reactor/refused",
+            "ringtap/reactor/wakers",
+            "ringtap/reactor/prometheus",
+            "ringtap/reactor/signals",
         ],
     },
-    Suite {
-        name: "capture",
-        tests: &[
-            "ringtap/capture",
-            "ringtap/leases",
-            "ringtap/options",
-            "ringtap/links",
-            "ringtap/shards",
-            "ringtap/channel",
-        ],
-    },
-    Suite { name: "inject", tests: &["ringtap/inject", "ringtap/inject_async", "ringtap/bridge"] },
-    Suite {
-        name: "xdp",
-        tests: &[
-            "ringtap/xdp",
-            "ringtap/xdp_async",
-            "ringtap/xdp_rings",
-            "ringtap/xdp_faults",
-            "ringtap/xdp_shards",
-            "ringtap/xdp_suite",
-        ],
-    },
-    Suite { name: "examples", tests: &["ringtap/examples", "ringtap/doctor"] },
+    Suite { name: "capture", tests: &["ringtap/capture"] },
+    Suite { name: "transmit", tests: &["ringtap/transmit"] },
+    Suite { name: "xdp", tests: &["ringtap/xdp"] },
+    Suite { name: "programs", tests: &["ringtap/programs"] },
 ];
 
 /// The cards: a row each in their table, received and sent with every mode.
@@ -122,7 +102,7 @@ pub(crate) const CARDS: &[Card] = &[
 #[derive(Debug)]
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
-    /// Package and test.
+    /// Package and test, and the test's module if only that one is meant.
     pub(crate) tests: &'static [&'static str],
 }
 
@@ -146,8 +126,8 @@ const LEFT_OUT: &[&str] = &[
     "none_is_left_out",
 ];
 
-/// The longest that one test binary may take in an emulator.
-const SECONDS: u32 = 300;
+/// The longest that one cell may take in an emulator.
+const SECONDS: u32 = 600;
 
 impl Suite {
     /// The lines of the guest's script.
@@ -176,20 +156,29 @@ impl Card {
 }
 
 /// Of suites that run the same tests in several ways, the one to run where time is short.
-const PLAINEST: &[(&str, &str)] =
-    &[("ringtap-tokio/conformance", "plain::"), ("ringtap/builtin", "with_io_uring::")];
+const PLAINEST: &[(&str, &str)] = &[
+    ("ringtap-tokio/conformance", "plain::"),
+    ("ringtap/reactor/conformance", "conformance::with_io_uring::"),
+];
 
-/// The line of the guest's script that runs a test binary; only the plainest of its ways, if the time `is_short`.
+/// The line of the guest's script that runs tests; only the plainest of their ways, if the time `is_short`.
 pub(crate) fn line(test: &str, is_short: bool) -> String {
+    let module = test.split('/').nth(2).map(|module| format!("{module}::"));
     let plainest = PLAINEST.iter().find(|(name, _)| is_short && *name == test);
-    let filter = plainest.map_or(String::new(), |(_, filter)| format!(" {filter}"));
+    let filter = plainest.map(|(_, filter)| (*filter).to_owned()).or(module);
+    let filter = filter.map_or(String::new(), |filter| format!(" {filter}"));
     let skips: String = LEFT_OUT.iter().map(|name| format!(" --skip {name}")).collect();
     format!("cell {test} {SECONDS} /tests/{}{filter}{skips}\n", file_name(test))
 }
 
-/// What a test binary is called in the guest.
+/// The package and name of the program that has a test.
+pub(crate) fn program(test: &str) -> String {
+    test.split('/').take(2).collect::<Vec<_>>().join("/")
+}
+
+/// What the program that has a test is called in the guest.
 pub(crate) fn file_name(test: &str) -> String {
-    test.replace('/', "--")
+    program(test).replace('/', "--")
 }
 
 /// Builds tests, and the examples that are wanted: by package and name the ones, by name the others. Both in release, since what is not
@@ -205,7 +194,7 @@ pub(crate) fn build(
         tests.iter().filter_map(|test| Some(test.split_once('/')?.1)).collect();
     let names: Vec<&str> = names.into_iter().flat_map(|name| ["--test", name]).collect();
     // Cards are tried by the doctor alone.
-    let mut builds = vec![match tests.contains("ringtap/examples") {
+    let mut builds = vec![match tests.contains("ringtap/programs") {
         true => [&["build", "--examples"][..], &all].concat(),
         false => {
             let doctor = ["--example", "doctor", "--all-features", "--release"];

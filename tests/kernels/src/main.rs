@@ -29,8 +29,8 @@ Boots other kernels and network cards in QEMU and runs ringtap's tests there.
 
   --quick           what fits into CI: 5.10 and 6.12 with every runtime, igb on 6.18
   --kernel SERIES   only this one: 5.10, 6.1, 6.12, 6.18, newest, aarch64; again for more
-  --suite NAME      only this one: conformance, reactor, capture, inject, xdp, examples
-  --test NAME       only this test binary, as ringtap/capture
+  --suite NAME      only this one: conformance, reactor, capture, transmit, xdp, programs
+  --test NAME       only this test program, as ringtap/capture, or one of its modules, as ringtap/capture/leases
   --card NAME       only this one: virtio_net, virtio_net-without-iommu, virtio_net-rss, igb, e1000e, vmxnet3
   --no-cards        none
   --cards-only      no suite
@@ -253,7 +253,8 @@ impl Plan {
         let loads = SERIES.iter().filter(|series| series.arch == arch);
         let loads = loads.flat_map(|series| self.loads(series));
         let loads = loads.filter(|load| load.card.is_none());
-        let wanted: BTreeSet<String> = loads.flat_map(|load| load.cells()).collect();
+        let wanted = loads.flat_map(|load| load.cells());
+        let wanted: BTreeSet<String> = wanted.map(|test| cells::program(&test)).collect();
         let (mut tests, examples) = cells::build(&wanted, arch)?;
         let mut binaries = Vec::new();
         for test in &wanted {

@@ -4,36 +4,23 @@ use std::process::{Child, Command, Stdio};
 
 const VARIABLE: &str = "RINGTAP_TEST_CHILD";
 
-/// Runs the test named `child::{test}` of this binary in a process of its own, which finds `value`
-/// by [`value`].
+/// Runs a test in a process of its own, which finds `value` by [`value`]. It is the test of this name in the module `child`
+/// of the module whose `module_path!()` is given.
 ///
 /// # Panics
 /// Where that process fails.
 #[track_caller]
-pub fn run(test: &str, value: &str) {
-    run_named(&format!("child::{test}"), value);
+pub fn run(module_path: &str, test: &str, value: &str) {
+    let status = command(module_path, test, value).status().expect("a test can be run");
+    assert!(status.success(), "{test}: {status}");
 }
 
-/// As [`run`], of a test in the module `child` of the module whose `module_path!()` is given.
-///
-/// # Panics
-/// Where that process fails.
-#[track_caller]
-pub fn run_in(module_path: &str, test: &str) {
+fn command(module_path: &str, test: &str, value: &str) -> Command {
     let module =
         module_path.split_once("::").map_or(String::new(), |(_, rest)| format!("{rest}::"));
-    run_named(&format!("{module}child::{test}"), "");
-}
-
-#[track_caller]
-fn run_named(name: &str, value: &str) {
-    let status = command(name, value).status().expect("a test can be run");
-    assert!(status.success(), "{name}: {status}");
-}
-
-fn command(name: &str, value: &str) -> Command {
+    let name = format!("{module}child::{test}");
     let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(VARIABLE, value);
+    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(VARIABLE, value);
     command
 }
 
@@ -41,11 +28,8 @@ fn command(name: &str, value: &str) -> Command {
 ///
 /// # Panics
 /// Where there can be no process.
-pub fn start(test: &str, value: &str) -> Child {
-    command(&format!("child::{test}"), value)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a test can be run")
+pub fn start(module_path: &str, test: &str, value: &str) -> Child {
+    command(module_path, test, value).stdout(Stdio::piped()).spawn().expect("a test can be run")
 }
 
 /// The value that [`run`] gave this process; `None` where it is an ordinary test process, in which

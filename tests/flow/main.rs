@@ -1,0 +1,16 @@
+//! Flows, their streams, messages and records.
+
+mod conversations;
+#[cfg(feature = "flow-protocols")]
+mod edges;
+#[cfg(feature = "flow-protocols")]
+mod faults;
+#[cfg(feature = "flow-protocols")]
+mod messages;
+#[cfg(feature = "flow-records")]
+mod records;
+mod replay;
+mod table;
+mod tcp_vs_tshark;
+
+ringtap_lab::test_binary!();

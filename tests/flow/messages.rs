@@ -1,0 +1,197 @@
+//! What flows say, as tshark reads it: DNS, HTTP, TLS; and parsers that go wrong.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use futures_util::StreamExt;
+use ringtap::executor;
+use ringtap::flow::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
+use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerVxlan};
+use ringtap::flow::http::{HttpMessage, HttpParser};
+use ringtap::flow::tls::{TlsMessage, TlsParser};
+use ringtap::flow::{
+    FlowExt, FlowExtractor, FlowSide, FlowSource, Protocols, SessionEvent, Swapped,
+};
+use ringtap::pcap::PcapSource;
+use ringtap_lab::{pcap, skip};
+
+#[derive(Debug)]
+enum Said {
+    Dns(DnsMessage),
+    Http(HttpMessage),
+    Tls(TlsMessage),
+}
+
+fn is_request(bytes: &[u8]) -> bool {
+    let methods: [&[u8]; 7] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"CONNECT "];
+    methods.iter().any(|method| bytes.starts_with(method))
+}
+
+fn protocols() -> Protocols<FiveTupleKey, Said> {
+    use FlowSide::{Initiator, Responder};
+    let is_response = |bytes: &[u8]| bytes.starts_with(b"HTTP/1.");
+    let is_http = move |side, bytes: &[u8]| match side {
+        Initiator => is_request(bytes),
+        Responder => is_response(bytes),
+    };
+    let is_answered_first = move |side, bytes: &[u8]| match side {
+        Initiator => is_response(bytes),
+        Responder => is_request(bytes),
+    };
+    let is_tls = |_, bytes: &[u8]| bytes.starts_with(&[22, 3]);
+    Protocols::new()
+        .udp_ports([53], DnsUdpParser::default(), Said::Dns)
+        .tcp_ports([53], DnsTcpParser::default(), Said::Dns)
+        .tcp_bytes(is_http, HttpParser::default(), Said::Http)
+        .tcp_bytes(is_answered_first, Swapped(HttpParser::default()), Said::Http)
+        .tcp_bytes(is_tls, TlsParser::default(), Said::Tls)
+}
+
+/// How many messages of each kind there are, and the names that are asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Talk {
+    counts: BTreeMap<&'static str, u64>,
+    names: Vec<String>,
+}
+
+async fn talk<B: FlowSource + Unpin>(
+    stream: impl futures_util::Stream<Item = ringtap::Result<B>> + Unpin,
+    extractor: impl FlowExtractor<Key = FiveTupleKey> + Unpin,
+) -> ringtap::Result<Talk> {
+    let mut sessions = stream.flow_stream(extractor).protocol_stream(protocols());
+    let mut talk = Talk::default();
+    while let Some(event) = sessions.next().await {
+        let SessionEvent::Application { message, .. } = event? else { continue };
+        let kind = match message {
+            Said::Dns(DnsMessage::Query(_)) => "dns_queries",
+            Said::Dns(DnsMessage::Response(_)) => "dns_responses",
+            Said::Http(HttpMessage::Request(_)) => "http_requests",
+            Said::Http(HttpMessage::Response(_)) => "http_responses",
+            Said::Tls(TlsMessage::ClientHello(hello)) => {
+                talk.names.extend(hello.sni);
+                "tls_client_hello"
+            }
+            Said::Tls(TlsMessage::ServerHello(_)) => "tls_server_hello",
+            _ => continue,
+        };
+        *talk.counts.entry(kind).or_default() += 1;
+    }
+    talk.names.sort_unstable();
+    talk.names.dedup();
+    Ok(talk)
+}
+
+fn offline(path: &Path) -> Option<Talk> {
+    let (source, plain) = (PcapSource::open(path).ok()?, FiveTuple::bidirectional());
+    let is_vxlan = path.to_str().is_some_and(|path| path.contains("vxlan-encapsulated"));
+    match is_vxlan {
+        true => executor::block_on(talk(source, InnerVxlan::new(plain))),
+        false => executor::block_on(talk(source, AutoDetectEncap::new(plain))),
+    }
+    .ok()
+}
+
+/// Counts in which we say otherwise than tshark: of which file, what, how many, and why.
+const OTHERWISE: [(&str, &str, u64, &str); 18] = [
+    ("tcpreplay-flows-test.pcap", "http_responses", 7, NO_LENGTH),
+    ("zeek-flows-wikipedia.pcap", "http_responses", 9, NO_LENGTH),
+    ("pcappp-flows-650HttpResponses.pcap", "http_responses", 357, NO_LENGTH),
+    ("pcappp-linktype-raw_ip.pcap", "http_responses", 5, NO_LENGTH),
+    ("zeek-tls-hrr.pcap", "tls_client_hello", 1, RETRIED),
+    ("pcap-parser-format-err-buffertoosmall.pcapng", "tls_client_hello", 1, RETRIED),
+    ("pcap-parser-format-err-buffertoosmall.pcapng", "tls_server_hello", 1, RETRIED),
+    ("zeek-quic-curl-8.1.2-dev-http3-www-google-de.pcap", "tls_client_hello", 0, "in QUIC"),
+    ("zeek-quic-curl-8.1.2-dev-http3-www-google-de.pcap", "tls_server_hello", 0, "in QUIC"),
+    ("zeek-vlan-pppoe-over-qinq.pcap", "tls_client_hello", 0, NO_EXTRACTOR),
+    ("zeek-vlan-pppoe-over-qinq.pcap", "tls_server_hello", 0, NO_EXTRACTOR),
+    ("arkime-tunnel-gre-erspan-vxlan.pcap", "http_requests", 0, NO_EXTRACTOR),
+    ("arkime-tunnel-gre-erspan-vxlan.pcap", "http_responses", 0, NO_EXTRACTOR),
+    ("zeek-mpls-mixed-vlan-mpls.pcap", "http_requests", 1, "in a protocol of F5's"),
+    ("arkime-sctp-sctp-www.pcap", "http_requests", 0, "over SCTP"),
+    ("arkime-sctp-sctp-www.pcap", "http_responses", 0, "over SCTP"),
+    ("zeek-icmp-icmp6.pcap", "dns_responses", 0, "quoted by ICMP"),
+    ("zeek-icmp-icmp-destunreach-udp.pcap", "dns_responses", 0, "quoted by ICMP"),
+];
+/// flowscope's parser takes a response without a length (304) for one that lasts as long as its connection, and tells it
+/// when it is whole.
+const NO_LENGTH: &str = "a response without a length";
+const RETRIED: &str = "flowscope's parser reads one hello of a side";
+const NO_EXTRACTOR: &str = "in PPPoE or ERSPAN, which have no extractor";
+
+#[ringtap_lab::test]
+fn messages_are_those_that_tshark_reads() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let oracle = std::fs::read_to_string(directory.join("ORACLE.tsv")).unwrap();
+    let header: Vec<&str> = oracle.lines().next().unwrap().split('\t').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name).unwrap();
+    let kinds = [
+        "dns_queries",
+        "dns_responses",
+        "http_requests",
+        "http_responses",
+        "tls_client_hello",
+        "tls_server_hello",
+    ];
+    let (mut equal, mut differ) = (0, Vec::new());
+    for line in oracle.lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let name = columns[column("file")];
+        let Some(ours) = offline(&directory.join(name)) else { continue };
+        for kind in kinds {
+            let own = ours.counts.get(kind).copied().unwrap_or(0);
+            let known = OTHERWISE.iter().find(|(of, what, ..)| (*of, *what) == (name, kind));
+            let count: u64 = columns[column(kind)].parse().unwrap();
+            if let Some((.., expected, why)) = known {
+                assert_eq!(own, *expected, "{name} {kind}: {why}");
+            } else if own == count {
+                equal += usize::from(count > 0);
+            } else {
+                differ.push(format!("{name} {kind}: {own}, not {count}"));
+            }
+        }
+        let names = columns[column("tls_sni")];
+        let is_hidden = name.contains("quic") || name.contains("pppoe");
+        let ours = ours.names.join(",");
+        match ours == names || is_hidden {
+            true => equal += usize::from(!names.is_empty()),
+            false => differ.push(format!("{name} tls_sni: {ours}, not {names}")),
+        }
+    }
+    println!("{equal} equal");
+    assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
+    assert!(equal >= 70);
+}
+
+#[ringtap_lab::test]
+fn shards_hear_the_same_messages_as_one_offline() {
+    let Some(captures) = crate::replay::captures() else { return };
+    let plain = FiveTuple::bidirectional;
+    let (mut files, mut messages) = (0, 0);
+    for (path, counts) in captures {
+        let offline = executor::block_on(talk(PcapSource::open(&path).unwrap(), plain()));
+        let Ok(offline) = offline else { continue };
+        if offline.counts.is_empty() {
+            continue;
+        }
+        (files, messages) = (files + 1, messages + offline.counts.values().sum::<u64>());
+        for &count in counts {
+            let hear = move |capture| talk(capture, plain());
+            let Some(shards) = crate::replay::onto_shards(&path, count, hear) else { return };
+            let mut all = Talk::default();
+            for of_shard in shards {
+                for (kind, count) in of_shard.counts {
+                    *all.counts.entry(kind).or_default() += count;
+                }
+                all.names.extend(of_shard.names);
+            }
+            all.names.sort_unstable();
+            all.names.dedup();
+            assert_eq!(all, offline, "{} {count}", path.display());
+        }
+    }
+    println!("{files} captures, {messages} messages");
+    assert!(files >= 25 && messages > 2_500, "{files} captures, {messages} messages");
+}
