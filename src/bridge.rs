@@ -33,6 +33,7 @@ use crate::afpacket::{Capture, Injector};
 use crate::error::{Error, Result};
 use crate::executor;
 use crate::packet::Packet;
+use crate::port::Receive;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::wait::StopHandle;
 

@@ -5,7 +5,6 @@
 //! dropping a wait at any point loses nothing either.
 
 mod pacer;
-mod port;
 mod transmit;
 #[cfg(feature = "af-xdp")]
 mod xdp;
@@ -18,13 +17,14 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 pub use self::pacer::Pacer;
-pub use self::port::{RxPort, TxPort};
+
 pub use self::transmit::{AsyncInjector, AsyncSender, AsyncTxSlot, TxRef};
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::afpacket::{Capture, FilterHandle, StatsHandle};
 use crate::error::{Error, Result};
 use crate::filter::BpfFilter;
+use crate::port::RxPort;
 use crate::reactor::{Reactor, Registration};
 use crate::ring::batch::PacketBatch;
 use crate::stats::CaptureStats;

@@ -94,6 +94,7 @@ pub mod packet;
 pub mod parse;
 #[cfg(feature = "pcap")]
 pub mod pcap;
+mod port;
 pub mod reactor;
 mod ring;
 pub mod shard;
@@ -121,8 +122,9 @@ pub mod capture {
         Batches, CaptureBuilder, CapturedPackets, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout,
         RingProfile, StatsHandle, TimestampSource,
     };
-    pub use crate::io::{AsyncReceiver, RxPort};
+    pub use crate::io::AsyncReceiver;
     pub use crate::multi::MultiCapture;
+    pub use crate::port::RxPort;
     pub use crate::ring::batch::Packets;
     pub use crate::ring::captured::CapturedPacket;
 }
@@ -135,7 +137,8 @@ pub mod fanout {
 /// Sending: options of an [`Injector`], its slots, its async form.
 pub mod inject {
     pub use crate::afpacket::{InjectorBuilder, InjectorStatsHandle, TxSlot};
-    pub use crate::io::{AsyncSender, AsyncTxSlot, Pacer, TxPort, TxRef};
+    pub use crate::io::{AsyncSender, AsyncTxSlot, Pacer, TxRef};
+    pub use crate::port::TxPort;
 }
 
 /// AF_XDP: sockets that bypass the kernel's network stack.

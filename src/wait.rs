@@ -97,7 +97,7 @@ impl Deadline {
 
 /// What a reader must do after it found its ring empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Empty {
+pub(crate) enum Empty {
     /// Wait for the socket.
     Wait,
     /// Wait for the socket, but look again after this long.

@@ -14,6 +14,7 @@ use super::socket::{FilterHandle, Link, Socket, StatsHandle};
 use crate::error::{Error, Result, Step};
 use crate::filter::BpfFilter;
 use crate::packet::LinkType;
+use crate::port::{Receive, RxPort};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
 use crate::ring::captured::{CapturedPacket, HandingOut};
@@ -241,83 +242,12 @@ impl Capture {
         self.stop = Some(stop);
     }
 
-    pub(crate) fn known_stop(&self) -> Option<&StopHandle> {
-        self.stop.as_ref()
-    }
-
-    pub(crate) fn has_ready_batch(&self) -> bool {
-        self.ring.is_ready()
-    }
-
-    /// Returns what a reader must do after it found the ring empty.
-    pub(crate) fn when_empty(&mut self) -> Result<Empty> {
-        if !self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
-            return Ok(match self.link {
-                Link::Up => Empty::Wait,
-                Link::Down => Empty::WaitAtMost(LINK_CHECK),
-            });
-        }
-        self.heed_stop()?;
-        let (until, seemed_over) = match self.phase {
-            Phase::Settling(until, seemed_over) => (until, seemed_over),
-            Phase::Ended => return Ok(Empty::End),
-            Phase::Running | Phase::Draining => (Instant::now() + self.drain_time(), false),
-        };
-        // Check twice, a moment apart: a packet that had passed the old filter when the intake was closed may still
-        // be counted.
-        let seems_over = self.stats()?.pending() == 0;
-        if (seems_over && seemed_over) || Instant::now() >= until {
-            self.phase = Phase::Ended;
-            return Ok(Empty::End);
-        }
-        self.phase = Phase::Settling(until, seems_over);
-        let step = if seems_over { RETRY } else { self.block_timeout.clamp(RETRY, LINK_CHECK) };
-        Ok(Empty::WaitAtMost(step))
-    }
-
-    /// Takes the next batch. If a stop was requested, the intake is closed first, so a reader that always finds
-    /// work ends too.
-    pub(crate) fn take(&mut self) -> Result<Option<PacketBatch>> {
-        self.heed_stop()?;
-        Ok(self.take_ready())
-    }
-
     fn heed_stop(&mut self) -> Result<()> {
         if self.phase == Phase::Running && self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
             self.socket.close_intake()?;
             self.phase = Phase::Draining;
         }
         Ok(())
-    }
-
-    /// Checks the link: after an error was reported, and from time to time while the link is down.
-    ///
-    /// A missing interface is an error only once its last packets are delivered; the kernel needs a little time for
-    /// that.
-    pub(crate) fn check_link(&mut self) -> Result<()> {
-        match self.socket.check_link() {
-            Ok(link) if link != self.link => {
-                trace::link(self.interface(), link == Link::Up);
-                self.link = link;
-            }
-            Ok(_) => {}
-            Err(error @ Error::InterfaceGone { .. }) => {
-                if self.gone.is_none() {
-                    trace::gone(self.interface());
-                }
-                let until = *self.gone.get_or_insert(Instant::now() + self.drain_time());
-                if self.stats()?.pending() == 0 || Instant::now() >= until {
-                    return Err(error);
-                }
-                self.link = Link::Down;
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    pub(crate) fn is_link_down(&self) -> bool {
-        self.link == Link::Down
     }
 
     /// The time that the kernel's timer needs to retire a partial block: one to two timeouts.
@@ -435,6 +365,89 @@ impl Capture {
     /// owns the capture.
     pub fn filter_handle(&self) -> FilterHandle {
         FilterHandle::new(&self.socket)
+    }
+}
+
+impl RxPort for Capture {}
+
+impl Receive for Capture {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    /// Takes the next batch. If a stop was requested, the intake is closed first, so a reader that always finds
+    /// work ends too.
+    fn take(&mut self) -> Result<Option<PacketBatch>> {
+        self.heed_stop()?;
+        Ok(self.take_ready())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ring.is_ready()
+    }
+
+    /// Returns what a reader must do after it found the ring empty.
+    fn when_empty(&mut self) -> Result<Empty> {
+        if !self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
+            return Ok(match self.link {
+                Link::Up => Empty::Wait,
+                Link::Down => Empty::WaitAtMost(LINK_CHECK),
+            });
+        }
+        self.heed_stop()?;
+        let (until, seemed_over) = match self.phase {
+            Phase::Settling(until, seemed_over) => (until, seemed_over),
+            Phase::Ended => return Ok(Empty::End),
+            Phase::Running | Phase::Draining => (Instant::now() + self.drain_time(), false),
+        };
+        // Check twice, a moment apart: a packet that had passed the old filter when the intake was closed may still
+        // be counted.
+        let seems_over = self.stats()?.pending() == 0;
+        if (seems_over && seemed_over) || Instant::now() >= until {
+            self.phase = Phase::Ended;
+            return Ok(Empty::End);
+        }
+        self.phase = Phase::Settling(until, seems_over);
+        let step = if seems_over { RETRY } else { self.block_timeout.clamp(RETRY, LINK_CHECK) };
+        Ok(Empty::WaitAtMost(step))
+    }
+
+    /// Checks the link: after an error was reported, and from time to time while the link is down.
+    ///
+    /// A missing interface is an error only once its last packets are delivered; the kernel needs a little time for
+    /// that.
+    fn check_link(&mut self) -> Result<()> {
+        match self.socket.check_link() {
+            Ok(link) if link != self.link => {
+                trace::link(self.interface(), link == Link::Up);
+                self.link = link;
+            }
+            Ok(_) => {}
+            Err(error @ Error::InterfaceGone { .. }) => {
+                if self.gone.is_none() {
+                    trace::gone(self.interface());
+                }
+                let until = *self.gone.get_or_insert(Instant::now() + self.drain_time());
+                if self.stats()?.pending() == 0 || Instant::now() >= until {
+                    return Err(error);
+                }
+                self.link = Link::Down;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn is_link_down(&self) -> bool {
+        self.link == Link::Down
+    }
+
+    fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.stop_handle()
+    }
+
+    fn known_stop(&self) -> Option<&StopHandle> {
+        self.stop.as_ref()
     }
 }
 

@@ -12,6 +12,7 @@ use std::{fmt, io};
 use super::head_patience::HeadPatience;
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload, TxTimestamp};
+use crate::port::{Transmit, TxPort};
 use crate::ring::slot::TxRing;
 use crate::stats::InjectorStats;
 use crate::sys::event::{self, Interest};
@@ -314,32 +315,6 @@ impl Injector {
         Ok(stall)
     }
 
-    pub(crate) fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
-        self.check(frame, frame.len())
-    }
-
-    /// Returns the first `len` bytes of the next free slot, which must exist.
-    #[inline]
-    pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
-        let prefix = self.prefix();
-        &mut self.ring.vacant().expect("allocated")[prefix..][..len]
-    }
-
-    /// Returns the first `len` bytes of the next free slot for reading.
-    #[inline]
-    pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
-        &self.ring.vacant_ref().expect("allocated")[self.prefix()..][..len]
-    }
-
-    /// Commits the next free slot, which holds a frame of `len` bytes.
-    #[inline]
-    pub(crate) fn commit(&mut self, len: usize, offload: Offload) -> Result<()> {
-        if !self.has_offloads {
-            return self.commit_plain(len, offload);
-        }
-        self.commit_offloaded(len, offload)
-    }
-
     fn commit_offloaded(&mut self, len: usize, offload: Offload) -> Result<()> {
         let frame = self.vacant_bytes(len);
         let (header, wire_len) = (offload.for_sending(frame), offload.wire_len(frame));
@@ -444,40 +419,6 @@ impl Injector {
         Error::LinkDown { name: self.name.clone() }
     }
 
-    /// Kicks once, if there is anything to hand over, and returns the outcome.
-    pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
-        self.ring.look();
-        if self.ring.pending() == 0 {
-            return Ok(KickOutcome { stall: Stall::Done, has_progressed: false });
-        }
-        let answer = packet_socket::kick(self.socket.as_fd());
-        self.judge(answer)
-    }
-
-    /// Returns the outcome of a kick: the ring shows how far the kernel got, `answer` only why it got no further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
-        self.stats.kicks += 1;
-        let (before, refused) = (self.ring.pending(), self.ring.refused());
-        self.ring.look();
-        if self.ring.refused() > refused {
-            self.learn_mtu();
-            self.patience.forget();
-        }
-        let has_given_up = self.gave_up(&answer, before);
-        let mut has_progressed = has_given_up || self.ring.pending() < before;
-        let mut stall = match self.ring.pending() {
-            0 => Stall::Done,
-            _ => self.stall_of(answer, has_progressed)?,
-        };
-        if stall == Stall::Link && self.drops_when_down {
-            self.ring.discard();
-            self.patience.forget();
-            (stall, has_progressed) = (Stall::Done, true);
-        }
-        self.share_stats();
-        Ok(KickOutcome { stall, has_progressed })
-    }
-
     /// Returns whether the frame at the head was just given up, because the kernel would not take it for too long,
     /// or never will.
     ///
@@ -541,6 +482,100 @@ impl Injector {
 /// Returns whether an offload's header asks for nothing.
 fn is_plain(header: [u8; Offload::LEN]) -> bool {
     Offload::read(&header) == Offload::NONE
+}
+
+impl TxPort for Injector {}
+
+impl Transmit for Injector {
+    type Extra = Offload;
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    /// Kicks once, if there is anything to hand over, and returns the outcome.
+    fn kick(&mut self) -> Result<KickOutcome> {
+        self.ring.look();
+        if self.ring.pending() == 0 {
+            return Ok(KickOutcome { stall: Stall::Done, has_progressed: false });
+        }
+        let answer = packet_socket::kick(self.socket.as_fd());
+        self.judge(answer)
+    }
+
+    /// Returns the outcome of a kick: the ring shows how far the kernel got, `answer` only why it got no further.
+    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
+        self.stats.kicks += 1;
+        let (before, refused) = (self.ring.pending(), self.ring.refused());
+        self.ring.look();
+        if self.ring.refused() > refused {
+            self.learn_mtu();
+            self.patience.forget();
+        }
+        let has_given_up = self.gave_up(&answer, before);
+        let mut has_progressed = has_given_up || self.ring.pending() < before;
+        let mut stall = match self.ring.pending() {
+            0 => Stall::Done,
+            _ => self.stall_of(answer, has_progressed)?,
+        };
+        if stall == Stall::Link && self.drops_when_down {
+            self.ring.discard();
+            self.patience.forget();
+            (stall, has_progressed) = (Stall::Done, true);
+        }
+        self.share_stats();
+        Ok(KickOutcome { stall, has_progressed })
+    }
+
+    fn pending(&mut self) -> usize {
+        self.pending()
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.available_slots() == self.frame_count()
+    }
+
+    fn capacity(&self) -> usize {
+        self.frame_capacity()
+    }
+
+    fn has_room(&mut self, _len: usize) -> bool {
+        self.has_vacant()
+    }
+
+    fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
+        self.check(frame, frame.len())
+    }
+
+    fn copy(&mut self, frame: &[u8]) -> Result<()> {
+        self.send(frame)
+    }
+
+    fn most(&self) -> usize {
+        self.frame_capacity()
+    }
+
+    /// Returns the first `len` bytes of the next free slot for reading.
+    #[inline]
+    fn vacant_ref(&self, len: usize) -> &[u8] {
+        &self.ring.vacant_ref().expect("allocated")[self.prefix()..][..len]
+    }
+
+    /// Returns the first `len` bytes of the next free slot, which must exist.
+    #[inline]
+    fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
+        let prefix = self.prefix();
+        &mut self.ring.vacant().expect("allocated")[prefix..][..len]
+    }
+
+    /// Commits the next free slot, which holds a frame of `len` bytes.
+    #[inline]
+    fn commit(&mut self, len: usize, offload: Offload) -> Result<()> {
+        if !self.has_offloads {
+            return self.commit_plain(len, offload);
+        }
+        self.commit_offloaded(len, offload)
+    }
 }
 
 impl Drop for Injector {

@@ -105,7 +105,7 @@ pub(super) fn write(
 
 /// A checksum that is left to the kernel or the card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checksum {
+pub(crate) struct Checksum {
     pub(super) start: u16,
     pub(super) offset: u16,
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::bound::{Bound, XdpStatsHandle};
 use super::chunks::XdpChunks;
 use crate::error::{Result, Step};
+use crate::port::{Receive, RxPort};
 use crate::ring::batch::PacketBatch;
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};
 use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
@@ -181,7 +182,7 @@ impl XdpReceiver {
             if let Some(batch) = self.next_batch() {
                 return Ok(Some(batch));
             }
-            let step = match self.when_empty() {
+            let step = match self.when_empty()? {
                 Empty::End => return Ok(None),
                 Empty::Wait => None,
                 Empty::WaitAtMost(step) => Some(step),
@@ -297,43 +298,6 @@ impl XdpReceiver {
     pub(crate) fn share_stop(&mut self, stop: StopHandle) {
         self.stop = Some(stop);
     }
-
-    pub(crate) fn known_stop(&self) -> Option<&StopHandle> {
-        self.stop.as_ref()
-    }
-
-    pub(crate) fn has_ready_batch(&self) -> bool {
-        self.rx.is_ready()
-    }
-
-    /// Returns what a reader must do after it found the ring empty.
-    pub(crate) fn when_empty(&mut self) -> Empty {
-        if let Some(closed) = self.closed {
-            let left = LATE.saturating_sub(closed.elapsed());
-            return if left.is_zero() { Empty::End } else { Empty::WaitAtMost(left) };
-        }
-        if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
-            return Empty::WaitAtMost(Duration::ZERO); // requested since the last check
-        }
-        if self.fill.ring().needs_wakeup() {
-            // Also set after a driver found no memory, or a wake-up was lost.
-            xdp::wake_fill(self.bound.fd());
-        }
-        if !self.is_short() {
-            return Empty::WaitAtMost(LIVENESS);
-        }
-        self.short = (2 * self.short).min(LONGEST);
-        Empty::WaitAtMost(self.short)
-    }
-
-    /// Checks from time to time whether the interface still exists.
-    pub(crate) fn check_link(&mut self) -> Result<()> {
-        if self.checked.elapsed() < LIVENESS {
-            return Ok(());
-        }
-        self.checked = Instant::now();
-        self.bound.check_link()
-    }
 }
 
 impl Intake {
@@ -378,6 +342,64 @@ impl Intake {
                 self.free.push(first);
             }
         }
+    }
+}
+
+impl RxPort for XdpReceiver {}
+
+impl Receive for XdpReceiver {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn take(&mut self) -> Result<Option<PacketBatch>> {
+        Ok(self.next_batch())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.rx.is_ready()
+    }
+
+    /// Returns what a reader must do after it found the ring empty.
+    fn when_empty(&mut self) -> Result<Empty> {
+        if let Some(closed) = self.closed {
+            let left = LATE.saturating_sub(closed.elapsed());
+            return Ok(if left.is_zero() { Empty::End } else { Empty::WaitAtMost(left) });
+        }
+        if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
+            return Ok(Empty::WaitAtMost(Duration::ZERO)); // requested since the last check
+        }
+        if self.fill.ring().needs_wakeup() {
+            // Also set after a driver found no memory, or a wake-up was lost.
+            xdp::wake_fill(self.bound.fd());
+        }
+        if !self.is_short() {
+            return Ok(Empty::WaitAtMost(LIVENESS));
+        }
+        self.short = (2 * self.short).min(LONGEST);
+        Ok(Empty::WaitAtMost(self.short))
+    }
+
+    /// Checks from time to time whether the interface still exists.
+    fn check_link(&mut self) -> Result<()> {
+        if self.checked.elapsed() < LIVENESS {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        self.bound.check_link()
+    }
+
+    /// Always true: nothing reports that an interface is gone, so it is checked with every wait.
+    fn is_link_down(&self) -> bool {
+        true
+    }
+
+    fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.stop_handle()
+    }
+
+    fn known_stop(&self) -> Option<&StopHandle> {
+        self.stop.as_ref()
     }
 }
 

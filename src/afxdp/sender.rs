@@ -10,6 +10,7 @@ use super::chunks::XdpChunks;
 use super::metadata::{self, Asks, Checksum, Stamps};
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, TxTimestamp};
+use crate::port::{Transmit, TxPort};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
 use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
 use crate::stats::XdpStats;
@@ -169,11 +170,6 @@ impl XdpSender {
         most.min(self.completions.own().len()) * self.frame_capacity()
     }
 
-    /// Returns the most bytes of a frame with a tag.
-    pub(crate) fn most(&self) -> usize {
-        self.most_in_chunks().min(self.framing.longest_tagged(self.mtu as usize))
-    }
-
     /// Returns the running totals of both halves. Makes one system call and resets nothing.
     ///
     /// # Errors
@@ -203,23 +199,6 @@ impl XdpSender {
         // Linux 5.10 updates its position in the ring only once it has taken everything, but the frames it has sent
         // are back.
         self.tx.outstanding_frames().min(self.under_way) as usize
-    }
-
-    /// Returns whether everything that was committed has come back.
-    pub(crate) fn is_drained(&mut self) -> bool {
-        self.reclaim();
-        self.under_way == 0
-    }
-
-    /// Returns whether there is room now for a frame of `len` bytes.
-    #[inline]
-    pub(crate) fn has_room(&mut self, len: usize) -> bool {
-        let capacity = self.frame_capacity();
-        let pieces = if len <= capacity { 1 } else { len.div_ceil(capacity) };
-        if self.free.len() < pieces {
-            self.reclaim();
-        }
-        self.free.len() >= pieces && self.has_entries(pieces)
     }
 
     /// Returns whether the TX ring has `count` free entries.
@@ -299,33 +278,6 @@ impl XdpSender {
             self.push_vacant(frame.len(), options);
         }
         is_kept
-    }
-
-    #[inline]
-    pub(crate) fn vacant_ref(&self, len: usize) -> &[u8] {
-        let chunk = self.free.last().expect("reserved");
-        self.umem.bytes(chunk, self.umem.prefix(), len as u32).expect("within the capacity")
-    }
-
-    #[inline]
-    pub(crate) fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
-        let chunk = self.free.last_mut().expect("reserved");
-        &mut self.umem.bytes_mut(chunk)[self.umem.prefix() as usize..][..len]
-    }
-
-    /// Commits the frame that was reserved.
-    #[inline]
-    pub(crate) fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
-        if !self.fits(len) {
-            self.check_len(len)?;
-        }
-        let options = match checksum {
-            None if self.stamps.is_none() => 0,
-            _ => self.ask_for(len, checksum)?,
-        };
-        self.push_vacant(len, options);
-        self.publish();
-        Ok(())
     }
 
     /// Writes requests like [`ask`](Self::ask), for a frame of `len` bytes whose request may be invalid.
@@ -410,8 +362,50 @@ impl XdpSender {
         chunks.tx_under_way = self.under_way;
     }
 
+    pub(crate) fn count_kick(&self) {
+        self.bound.figures.kicks.add(1);
+    }
+
+    /// Kicks and waits until `is_so` holds. Returns whether it holds in time.
+    pub(super) fn press(
+        &mut self,
+        is_so: impl Fn(&mut Self) -> bool,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
+        let mut backoff = Backoff::new();
+        while !is_so(self) {
+            let KickOutcome { stall, has_progressed } = self.kick()?;
+            if has_progressed {
+                backoff = Backoff::new();
+            }
+            if is_so(self) {
+                break;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            match stall {
+                Stall::Link => return Err(Error::LinkDown { name: self.bound.name.clone() }),
+                Stall::Again => {}
+                // Nothing reports a completion.
+                Stall::Done | Stall::Buffer | Stall::Queue => backoff.sleep(),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl TxPort for XdpSender {}
+
+impl Transmit for XdpSender {
+    type Extra = Option<Checksum>;
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
     /// Kicks once, if there is anything to hand over, and returns the outcome.
-    pub(crate) fn kick(&mut self) -> Result<KickOutcome> {
+    fn kick(&mut self) -> Result<KickOutcome> {
         if self.tx.outstanding() == 0 {
             let has_progressed = self.reclaim() > 0;
             return Ok(KickOutcome { stall: Stall::Done, has_progressed });
@@ -425,12 +419,8 @@ impl XdpSender {
         self.judge(answer)
     }
 
-    pub(crate) fn count_kick(&self) {
-        self.bound.figures.kicks.add(1);
-    }
-
     /// Returns the outcome of a kick: the rings show how far the kernel got, `answer` only why it got no further.
-    pub(crate) fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
+    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
         let before = self.tx.known_outstanding();
         let left = self.tx.outstanding();
         let has_moved = left < before;
@@ -462,32 +452,71 @@ impl XdpSender {
         Ok(KickOutcome { stall, has_progressed })
     }
 
-    /// Kicks and waits until `is_so` holds. Returns whether it holds in time.
-    pub(super) fn press(
-        &mut self,
-        is_so: impl Fn(&mut Self) -> bool,
-        deadline: Option<Instant>,
-    ) -> Result<bool> {
-        let mut backoff = Backoff::new();
-        while !is_so(self) {
-            let KickOutcome { stall, has_progressed } = self.kick()?;
-            if has_progressed {
-                backoff = Backoff::new();
-            }
-            if is_so(self) {
-                break;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
-            }
-            match stall {
-                Stall::Link => return Err(Error::LinkDown { name: self.bound.name.clone() }),
-                Stall::Again => {}
-                // Nothing reports a completion.
-                Stall::Done | Stall::Buffer | Stall::Queue => backoff.sleep(),
-            }
+    fn pending(&mut self) -> usize {
+        self.pending()
+    }
+
+    /// Returns whether everything that was committed has come back.
+    fn is_drained(&mut self) -> bool {
+        self.reclaim();
+        self.under_way == 0
+    }
+
+    fn capacity(&self) -> usize {
+        self.frame_capacity()
+    }
+
+    /// Returns whether there is room now for a frame of `len` bytes.
+    #[inline]
+    fn has_room(&mut self, len: usize) -> bool {
+        let capacity = self.frame_capacity();
+        let pieces = if len <= capacity { 1 } else { len.div_ceil(capacity) };
+        if self.free.len() < pieces {
+            self.reclaim();
         }
-        Ok(true)
+        self.free.len() >= pieces && self.has_entries(pieces)
+    }
+
+    fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
+        self.check_len(frame.len())
+    }
+
+    fn copy(&mut self, frame: &[u8]) -> Result<()> {
+        self.copy(frame);
+        self.publish();
+        Ok(())
+    }
+
+    /// Returns the most bytes of a frame with a tag.
+    fn most(&self) -> usize {
+        self.most_in_chunks().min(self.framing.longest_tagged(self.mtu as usize))
+    }
+
+    #[inline]
+    fn vacant_ref(&self, len: usize) -> &[u8] {
+        let chunk = self.free.last().expect("reserved");
+        self.umem.bytes(chunk, self.umem.prefix(), len as u32).expect("within the capacity")
+    }
+
+    #[inline]
+    fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
+        let chunk = self.free.last_mut().expect("reserved");
+        &mut self.umem.bytes_mut(chunk)[self.umem.prefix() as usize..][..len]
+    }
+
+    /// Commits the frame that was reserved.
+    #[inline]
+    fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
+        if !self.fits(len) {
+            self.check_len(len)?;
+        }
+        let options = match checksum {
+            None if self.stamps.is_none() => 0,
+            _ => self.ask_for(len, checksum)?,
+        };
+        self.push_vacant(len, options);
+        self.publish();
+        Ok(())
     }
 }
 

@@ -19,10 +19,10 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::pacer::Pacer;
-use super::port::TxPort;
 use crate::afpacket::Injector;
 use crate::error::{Error, Result};
 use crate::packet::{Offload, TxTimestamp};
+use crate::port::TxPort;
 use crate::reactor::{AfterKick, Kicker, Next, OnKick, Reactor, Registration};
 use crate::stats::InjectorStats;
 use crate::time::{self, Sleep};

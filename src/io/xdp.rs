@@ -1,16 +1,14 @@
 //! An AF_XDP socket on a reactor: the generic receiver and the generic sender, side by side.
 
+use std::fmt;
 use std::future::poll_fn;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use std::{fmt, io};
 
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use super::port::{RxPort, Sealed, SealedTx, TxPort};
 use super::transmit::{AsyncSender, AsyncTxSlot};
 use super::{AsyncReceiver, Pacer};
 use crate::afxdp::{
@@ -21,7 +19,7 @@ use crate::packet::TxTimestamp;
 use crate::ring::batch::PacketBatch;
 use crate::stats::XdpStats;
 use crate::time;
-use crate::wait::{Empty, KickOutcome, StopHandle};
+use crate::wait::StopHandle;
 
 /// The receiving half of an [`AsyncXdpSocket`]: a `Stream` of batches, like an
 /// [`AsyncCapture`](crate::AsyncCapture).
@@ -289,104 +287,6 @@ impl AsyncTxSlot<'_, XdpSender> {
     /// [`XdpTxSlot::set_checksum`](crate::xdp::XdpTxSlot::set_checksum).
     pub fn set_checksum(&mut self, start: u16, offset: u16) {
         *self.extra_mut() = Some(Checksum::new(start, offset));
-    }
-}
-
-impl RxPort for XdpReceiver {}
-
-impl Sealed for XdpReceiver {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn take(&mut self) -> Result<Option<PacketBatch>> {
-        Ok(self.next_batch())
-    }
-
-    fn is_ready(&self) -> bool {
-        self.has_ready_batch()
-    }
-
-    fn when_empty(&mut self) -> Result<Empty> {
-        Ok(self.when_empty())
-    }
-
-    fn check_link(&mut self) -> Result<()> {
-        XdpReceiver::check_link(self)
-    }
-
-    /// Always true: nothing reports that an interface is gone, so it is checked with every wait.
-    fn is_link_down(&self) -> bool {
-        true
-    }
-
-    fn stop_handle(&mut self) -> Result<StopHandle> {
-        self.stop_handle()
-    }
-
-    fn known_stop(&self) -> Option<&StopHandle> {
-        self.known_stop()
-    }
-}
-
-impl TxPort for XdpSender {}
-
-impl SealedTx for XdpSender {
-    type Extra = Option<Checksum>;
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn kick(&mut self) -> Result<KickOutcome> {
-        self.kick()
-    }
-
-    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
-        self.count_kick();
-        self.judge(answer)
-    }
-
-    fn pending(&mut self) -> usize {
-        self.pending()
-    }
-
-    fn is_drained(&mut self) -> bool {
-        self.is_drained()
-    }
-
-    fn capacity(&self) -> usize {
-        self.frame_capacity()
-    }
-
-    fn has_room(&mut self, len: usize) -> bool {
-        self.has_room(len)
-    }
-
-    fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
-        self.check_len(frame.len())
-    }
-
-    fn copy(&mut self, frame: &[u8]) -> Result<()> {
-        self.copy(frame);
-        self.publish();
-        Ok(())
-    }
-
-    fn most(&self) -> usize {
-        self.most()
-    }
-
-    fn vacant_ref(&self, len: usize) -> &[u8] {
-        self.vacant_ref(len)
-    }
-
-    fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
-        self.vacant_bytes(len)
-    }
-
-    fn commit(&mut self, len: usize, checksum: Option<Checksum>) -> Result<()> {
-        self.commit(len, checksum)
     }
 }
 

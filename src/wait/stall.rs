@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The reason why frames are left after a kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stall {
+pub(crate) enum Stall {
     /// No frames are left.
     Done,
     /// The kernel took some of the frames: kick again.
@@ -19,11 +19,11 @@ pub enum Stall {
 
 /// The outcome of a kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KickOutcome {
+pub(crate) struct KickOutcome {
     /// Why frames are left.
-    pub stall: Stall,
+    pub(crate) stall: Stall,
     /// Whether the kernel took or refused any frame.
-    pub has_progressed: bool,
+    pub(crate) has_progressed: bool,
 }
 
 /// The time to wait if nothing reports when a stall ends: longer each time.

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "packet", "stats", "options", "trace"],
     &["sys"],
     &["ring", "wait", "interface", "filter"],
+    &["port"],
     &["afpacket", "afxdp", "reactor"],
     &["executor", "time"],
     &["io"],

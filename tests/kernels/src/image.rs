@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -67,16 +67,21 @@ impl Programs {
     pub(crate) fn wired(&self, program: &str, scratch: &Path, limit: Duration) -> Result<Command> {
         let busybox = self.folder.join("bin/busybox");
         let attach = scratch.join("attach");
-        // Called by the emulator with a tap's name. Its queue holds a burst of the other end's.
+        // Called by the emulator with a tap's name. Its queue holds a burst of the other end's, where we may say so.
         let text = format!(
-            "#!{0} sh\n{0} ip link set \"$1\" qlen 10000 up && {0} brctl addif wires \"$1\"\n",
+            "#!{0} sh\n{0} ip link set \"$1\" qlen 10000 2>/dev/null\n\
+             {0} ip link set \"$1\" up && {0} brctl addif wires \"$1\"\n",
             busybox.display()
         );
         fs::write(&attach, text)?;
         fs::set_permissions(&attach, fs::Permissions::from_mode(0o755))?;
         let inner = self.bounded(program, limit);
         let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--net"]).arg(&busybox).args([
+        // This process's own folder belongs to its user.
+        if fs::metadata("/proc/self")?.uid() != 0 {
+            command.arg("--map-root-user");
+        }
+        command.arg("--net").arg(&busybox).args([
             "sh",
             "-ec",
             "busybox=$1; shift; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6

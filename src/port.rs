@@ -1,19 +1,26 @@
-//! The interface between the async layer and its sockets.
+//! The interface between the async layer and the sockets, which implement it beside themselves.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use crate::afpacket::{Capture, Injector};
 use crate::error::Result;
-use crate::packet::Offload;
 use crate::ring::batch::PacketBatch;
 use crate::wait::{Empty, KickOutcome, StopHandle};
 
-/// A bound socket as [`AsyncReceiver`](super::AsyncReceiver) sees it. Sealed: implemented by this crate's sockets.
-pub trait RxPort: Sealed {}
+/// A bound socket as [`AsyncReceiver`](crate::capture::AsyncReceiver) sees it.
+///
+/// Sealed: only this crate's sockets implement it, and its methods cannot be called from outside:
+///
+/// ```compile_fail
+/// fn take<P: ringtap::capture::RxPort>(port: &mut P) {
+///     let _ = port.take();
+/// }
+/// ```
+#[expect(private_bounds, reason = "only sockets of this crate are ports")]
+pub trait RxPort: Receive {}
 
-/// The private methods of [`RxPort`].
-pub trait Sealed: Unpin + 'static {
+/// What the async layer asks of a [`RxPort`].
+pub(crate) trait Receive: Unpin + 'static {
     /// Returns the descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
     /// Takes the next batch; if a stop was requested, the intake is closed first.
@@ -32,48 +39,14 @@ pub trait Sealed: Unpin + 'static {
     fn known_stop(&self) -> Option<&StopHandle>;
 }
 
-impl RxPort for Capture {}
+/// A bound sending socket as [`AsyncSender`](crate::inject::AsyncSender) sees it.
+///
+/// Sealed, like [`RxPort`](crate::capture::RxPort).
+#[expect(private_bounds, reason = "only sockets of this crate are ports")]
+pub trait TxPort: Transmit {}
 
-impl Sealed for Capture {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn take(&mut self) -> Result<Option<PacketBatch>> {
-        self.take()
-    }
-
-    fn is_ready(&self) -> bool {
-        self.has_ready_batch()
-    }
-
-    fn when_empty(&mut self) -> Result<Empty> {
-        self.when_empty()
-    }
-
-    fn check_link(&mut self) -> Result<()> {
-        self.check_link()
-    }
-
-    fn is_link_down(&self) -> bool {
-        self.is_link_down()
-    }
-
-    fn stop_handle(&mut self) -> Result<StopHandle> {
-        self.stop_handle()
-    }
-
-    fn known_stop(&self) -> Option<&StopHandle> {
-        self.known_stop()
-    }
-}
-
-/// A bound sending socket as [`AsyncSender`](super::AsyncSender) sees it. Sealed: implemented by this crate's
-/// sockets.
-pub trait TxPort: SealedTx {}
-
-/// The private methods of [`TxPort`].
-pub trait SealedTx: Unpin + 'static {
+/// What the async layer asks of a [`TxPort`].
+pub(crate) trait Transmit: Unpin + 'static {
     /// Options of a frame beside its bytes.
     type Extra: Copy + Default;
 
@@ -104,62 +77,4 @@ pub trait SealedTx: Unpin + 'static {
     fn vacant_bytes(&mut self, len: usize) -> &mut [u8];
     /// Commits the next free slot.
     fn commit(&mut self, len: usize, extra: Self::Extra) -> Result<()>;
-}
-
-impl TxPort for Injector {}
-
-impl SealedTx for Injector {
-    type Extra = Offload;
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn kick(&mut self) -> Result<KickOutcome> {
-        self.kick()
-    }
-
-    fn judge(&mut self, answer: io::Result<()>) -> Result<KickOutcome> {
-        self.judge(answer)
-    }
-
-    fn pending(&mut self) -> usize {
-        self.pending()
-    }
-
-    fn is_drained(&mut self) -> bool {
-        self.available_slots() == self.frame_count()
-    }
-
-    fn capacity(&self) -> usize {
-        self.frame_capacity()
-    }
-
-    fn has_room(&mut self, _len: usize) -> bool {
-        self.has_vacant()
-    }
-
-    fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
-        self.check_frame(frame)
-    }
-
-    fn copy(&mut self, frame: &[u8]) -> Result<()> {
-        self.send(frame)
-    }
-
-    fn most(&self) -> usize {
-        self.frame_capacity()
-    }
-
-    fn vacant_ref(&self, len: usize) -> &[u8] {
-        self.vacant_ref(len)
-    }
-
-    fn vacant_bytes(&mut self, len: usize) -> &mut [u8] {
-        self.vacant_bytes(len)
-    }
-
-    fn commit(&mut self, len: usize, offload: Offload) -> Result<()> {
-        self.commit(len, offload)
-    }
 }
