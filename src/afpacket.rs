@@ -21,7 +21,7 @@ pub use self::builder::{CaptureBuilder, TimestampSource};
 pub use self::capture::{Batches, Capture, CapturedPackets};
 pub use self::fanout::{FanoutFlags, FanoutMode, ParseFanoutModeError};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
-pub use self::injector::{Injector, InjectorStatsHandle, TxSlot};
+pub use self::injector::{Injector, TxSlot};
 pub use self::injector_builder::InjectorBuilder;
 pub use self::netns::NetNs;
 pub use self::socket::FilterHandle;

@@ -24,9 +24,8 @@ mod sender;
 mod socket;
 mod steering;
 
-pub(crate) use self::bound::Shared;
-pub use self::bound::XdpStatsHandle;
-pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpMode, XdpSocketBuilder};
+pub use self::bound::{XdpStatsHandle, XdpUmem};
+pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
 pub use self::chunks::XdpChunks;
 pub(crate) use self::forward::Forwarding;
 pub(crate) use self::metadata::Checksum;

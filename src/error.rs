@@ -116,10 +116,6 @@ pub enum Error {
         /// The interface of the socket.
         socket: String,
     },
-    /// An AF_XDP socket that was opened for sending only was asked to receive.
-    NotReceiving,
-    /// An AF_XDP socket that was opened for receiving only was asked to send.
-    NotSending,
     /// An interface does not have the requested queue.
     NoSuchQueue {
         /// The interface's name.

@@ -136,9 +136,10 @@ pub mod fanout {
 
 /// Sending: options of an [`Injector`], its slots, its async form.
 pub mod inject {
-    pub use crate::afpacket::{InjectorBuilder, InjectorStatsHandle, TxSlot};
+    pub use crate::afpacket::{InjectorBuilder, TxSlot};
     pub use crate::io::{AsyncSender, AsyncTxSlot, Pacer, TxRef};
     pub use crate::port::TxPort;
+    pub use crate::stats::InjectorStatsHandle;
 }
 
 /// AF_XDP: sockets that bypass the kernel's network stack.
@@ -146,7 +147,7 @@ pub mod inject {
 pub mod xdp {
     pub use crate::afxdp::{
         Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
-        XdpMode, XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot,
+        XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot, XdpUmem,
     };
     pub use crate::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 }

@@ -32,6 +32,8 @@ use self::source::Fanouts;
 #[cfg(feature = "flow")]
 use crate::afpacket::FanoutFlags;
 use crate::afpacket::{Capture, CaptureBuilder, FanoutMode};
+#[cfg(feature = "af-xdp")]
+use crate::afxdp::XdpSocketBuilder;
 use crate::error::Result;
 use crate::io::AsyncCapture;
 pub use crate::options::Cores;
@@ -59,7 +61,7 @@ pub enum FailurePolicy {
 }
 
 impl Shards {
-    /// Returns a builder with the default options.
+    /// Returns a builder for shards with captures, with the default options.
     pub fn builder() -> ShardsBuilder<BuiltIn> {
         ShardsBuilder {
             capture: None,
@@ -71,6 +73,12 @@ impl Shards {
             on_failure: FailurePolicy::default(),
             runtime: BuiltIn::default(),
         }
+    }
+
+    /// Returns a builder for shards on an interface's queues, each with an AF_XDP socket of these options.
+    #[cfg(feature = "af-xdp")]
+    pub fn xdp(socket: XdpSocketBuilder) -> XdpShardsBuilder<BuiltIn> {
+        XdpShardsBuilder::new(socket)
     }
 }
 

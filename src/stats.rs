@@ -1,6 +1,7 @@
 //! Statistics, as u64 totals that are not reset by reading.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Statistics of a capture socket since it was opened.
 ///
@@ -86,6 +87,25 @@ pub struct InjectorStats {
     pub buffer_full: u64,
     /// Kicks that ended because the interface's queue was full.
     pub queue_full: u64,
+}
+
+/// Reads an injector's statistics from any thread, even after the injector is gone.
+#[derive(Debug, Clone)]
+pub struct InjectorStatsHandle(Arc<Mutex<InjectorStats>>);
+
+impl InjectorStatsHandle {
+    pub(crate) fn new(stats: InjectorStats) -> Self {
+        Self(Arc::new(Mutex::new(stats)))
+    }
+
+    /// Returns the running totals, as of the injector's last kick or of its end.
+    pub fn stats(&self) -> InjectorStats {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, stats: InjectorStats) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
 }
 
 /// Statistics of an AF_XDP socket since it was opened: those of this crate, and the kernel's six

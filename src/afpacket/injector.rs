@@ -5,7 +5,6 @@
 //! of the frames first.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -14,7 +13,7 @@ use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload, TxTimestamp};
 use crate::port::{Transmit, TxPort};
 use crate::ring::slot::TxRing;
-use crate::stats::InjectorStats;
+use crate::stats::{InjectorStats, InjectorStatsHandle};
 use crate::sys::event::{self, Interest};
 use crate::sys::netdev::Netdev;
 use crate::sys::{packet_socket, tx_timestamp};
@@ -60,18 +59,7 @@ pub struct Injector {
     /// Counts of kicks and their results; the ring counts frames.
     pub(super) stats: InjectorStats,
     /// A copy of the statistics for other threads, once a handle exists.
-    shared: Option<Arc<Mutex<InjectorStats>>>,
-}
-
-/// Reads an injector's statistics from any thread, even after the injector is gone.
-#[derive(Debug, Clone)]
-pub struct InjectorStatsHandle(Arc<Mutex<InjectorStats>>);
-
-impl InjectorStatsHandle {
-    /// Returns the running totals, as of the injector's last kick or of its end.
-    pub fn stats(&self) -> InjectorStats {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    shared: Option<InjectorStatsHandle>,
 }
 
 /// A bound socket, with its interface.
@@ -192,8 +180,7 @@ impl Injector {
     /// Returns a handle to read the statistics from other threads, even after the injector is gone.
     pub fn stats_handle(&mut self) -> InjectorStatsHandle {
         let stats = self.stats();
-        let shared = self.shared.get_or_insert_with(|| Arc::new(Mutex::new(stats)));
-        InjectorStatsHandle(Arc::clone(shared))
+        self.shared.get_or_insert_with(|| InjectorStatsHandle::new(stats)).clone()
     }
 
     /// Takes back and counts committed frames that will not be sent: no kick comes after this.
@@ -205,7 +192,7 @@ impl Injector {
 
     pub(super) fn share_stats(&self) {
         if let Some(shared) = &self.shared {
-            *shared.lock().unwrap_or_else(PoisonError::into_inner) = self.stats();
+            shared.set(self.stats());
         }
     }
 

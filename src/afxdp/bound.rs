@@ -49,6 +49,10 @@ pub(super) struct Bound {
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
     pub(super) figures: Arc<Figures>,
+    /// The requests that frames may make, in bytes that precede them.
+    pub(super) asks: Asks,
+    /// Whether packets may span several frames.
+    pub(super) multi_buffer: bool,
     /// Keeps the interface promiscuous.
     pub(super) _membership: Option<OwnedFd>,
 }
@@ -66,6 +70,8 @@ pub(super) struct Parts {
     pub(super) receives: bool,
     pub(super) has_huge_pages: bool,
     pub(super) program: Option<XdpProgram>,
+    pub(super) asks: Asks,
+    pub(super) multi_buffer: bool,
     pub(super) membership: Option<OwnedFd>,
     pub(super) probe: Option<QueueProbe>,
 }
@@ -93,8 +99,14 @@ impl Bound {
             has_huge_pages,
             program: parts.program,
             figures: Arc::default(),
+            asks: parts.asks,
+            multi_buffer: parts.multi_buffer,
             _membership: parts.membership,
         }
+    }
+
+    pub(super) fn umem(&self) -> Arc<Umem> {
+        Arc::clone(&self.umem)
     }
 
     pub(super) fn keep(&self, completions: &Arc<Completions>) {
@@ -260,19 +272,12 @@ impl Bound {
     }
 }
 
-/// The state with which a socket was opened.
+/// The UMEM of a socket, for sockets of other queues or interfaces to share; see
+/// [`XdpSocketBuilder::shared_umem`](crate::xdp::XdpSocketBuilder::shared_umem).
+///
+/// Holding it does not keep the socket open. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    pub(super) umem: Arc<Umem>,
-    pub(super) bound: Arc<Bound>,
-    pub(super) orphans: Arc<Orphans>,
-    pub(super) asks: Asks,
-    pub(super) multi_buffer: bool,
-}
-
-/// The state of `Shared` as a builder holds it, without keeping the socket open.
-#[derive(Debug, Clone)]
-pub(super) struct SharedUmem {
+pub struct XdpUmem {
     pub(super) umem: Arc<Umem>,
     pub(super) bound: Weak<Bound>,
     pub(super) orphans: Arc<Orphans>,
@@ -280,25 +285,67 @@ pub(super) struct SharedUmem {
     pub(super) multi_buffer: bool,
 }
 
-impl Shared {
-    pub(crate) fn stats(&self) -> Result<XdpStats> {
-        self.bound.stats()
-    }
+/// The properties that a socket and each of its halves have of the queue they are bound to.
+macro_rules! of_its_queue {
+    ($socket:ident, $($bound:ident).+) => {
+        impl $socket {
+            /// Returns the running totals of the socket. Makes one system call and resets nothing.
+            ///
+            /// # Errors
+            /// [`Os`](crate::Error::Os) if the kernel refuses `XDP_STATISTICS`.
+            pub fn stats(&self) -> $crate::error::Result<$crate::stats::XdpStats> {
+                self.$($bound).+.stats()
+            }
 
-    pub(crate) fn stats_handle(&self) -> XdpStatsHandle {
-        XdpStatsHandle::new(&self.bound)
-    }
+            /// Returns a handle to read the statistics from other threads.
+            pub fn stats_handle(&self) -> $crate::afxdp::XdpStatsHandle {
+                $crate::afxdp::XdpStatsHandle::new(&self.$($bound).+)
+            }
 
-    pub(crate) fn interface(&self) -> &str {
-        &self.bound.name
-    }
+            /// Returns the name of the interface, as it was when the socket was opened.
+            pub fn interface(&self) -> &str {
+                &self.$($bound).+.name
+            }
 
-    pub(crate) fn queue_id(&self) -> u32 {
-        self.bound.queue
-    }
+            /// Returns the number of the queue.
+            pub fn queue_id(&self) -> u32 {
+                self.$($bound).+.queue
+            }
 
-    pub(super) fn lend(&self) -> SharedUmem {
-        let Self { umem, bound, orphans, asks, multi_buffer } = self.clone();
-        SharedUmem { umem, bound: Arc::downgrade(&bound), orphans, asks, multi_buffer }
+            /// Returns the type of header that packets begin with; `None` if it is not known.
+            pub fn link_type(&self) -> Option<$crate::packet::LinkType> {
+                $crate::packet::LinkType::of_hardware(self.$($bound).+.hardware)
+            }
+
+            /// Returns whether packets are passed between the driver and the UMEM without being copied.
+            pub fn is_zerocopy(&self) -> bool {
+                self.$($bound).+.is_zerocopy
+            }
+
+            /// Returns whether the UMEM is in huge pages.
+            pub fn has_huge_pages(&self) -> bool {
+                self.$($bound).+.has_huge_pages
+            }
+
+            /// Returns the program that redirects packets here, for sockets of other queues to share. A socket that
+            /// only sends has none, unless one was set.
+            pub fn program(&self) -> Option<&$crate::afxdp::XdpProgram> {
+                self.$($bound).+.program.as_ref()
+            }
+
+            /// Returns the UMEM, for other sockets to share.
+            pub fn umem(&self) -> $crate::afxdp::XdpUmem {
+                self.$($bound).+.lend_umem()
+            }
+        }
+    };
+}
+pub(super) use of_its_queue;
+
+impl Bound {
+    pub(super) fn lend_umem(self: &Arc<Self>) -> XdpUmem {
+        let (umem, orphans) = (Arc::clone(&self.umem), Arc::clone(&self.orphans));
+        let (asks, multi_buffer) = (self.asks, self.multi_buffer);
+        XdpUmem { umem, bound: Arc::downgrade(self), orphans, asks, multi_buffer }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::bound::SharedUmem;
+use super::bound::XdpUmem;
 use super::metadata::Asks;
 use super::nic::queue_count;
 use super::program::{Attach, XdpProgram};
@@ -10,40 +10,12 @@ use super::socket::XdpSocket;
 use crate::error::{Error, GeometryError, Result};
 use crate::options::BusyPoll;
 
-/// The direction in which a socket works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum XdpMode {
-    /// Receiving only: it gets all frames of the UMEM.
+/// The halves that a socket has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Halves {
     Rx,
-    /// Sending only: it gets all frames of the UMEM.
-    ///
-    /// This needs no privilege but `CAP_NET_RAW`. It needs no program, except for drivers that send without copies
-    /// only while one is attached; a `program` that is set is kept attached.
     Tx,
-    /// Receiving and sending, with half of the frames each.
-    #[default]
-    RxTx,
-    /// Receiving and sending, with these numbers of frames instead of
-    /// [`frame_count`](XdpSocketBuilder::frame_count).
-    Custom {
-        /// Frames to receive into.
-        rx_frames: u32,
-        /// Frames to send from.
-        tx_frames: u32,
-    },
-}
-
-impl XdpMode {
-    /// Returns how many of `count` frames are for receiving, and how many for sending.
-    fn share_out(self, count: u32) -> (u32, u32) {
-        match self {
-            Self::Rx => (count, 0),
-            Self::Tx => (0, count),
-            Self::RxTx => (count / 2, count / 2),
-            Self::Custom { rx_frames, tx_frames } => (rx_frames, tx_frames),
-        }
-    }
+    Both,
 }
 
 /// Whether packets are copied between the driver and the UMEM.
@@ -118,7 +90,9 @@ pub struct XdpSocketBuilder {
     pub(super) frame_size: u32,
     frame_count: u32,
     pub(super) headroom: u32,
-    mode: XdpMode,
+    pub(super) halves: Halves,
+    /// Frames of each half, if they are not shared out evenly.
+    custom: Option<(u32, u32)>,
     pub(super) copy_mode: CopyMode,
     pub(super) need_wakeup: bool,
     pub(super) attach: Attach,
@@ -131,7 +105,7 @@ pub struct XdpSocketBuilder {
     pub(super) tx_checksum: TxChecksum,
     tx_timestamps: bool,
     pub(super) shares: u32,
-    pub(super) shared: Option<SharedUmem>,
+    pub(super) shared: Option<XdpUmem>,
     /// Whether no packets come in until the owner opens the intake.
     pub(super) is_closed: bool,
 }
@@ -144,7 +118,8 @@ impl XdpSocketBuilder {
             frame_size: 4096,
             frame_count: 4096,
             headroom: 0,
-            mode: XdpMode::default(),
+            halves: Halves::Both,
+            custom: None,
             copy_mode: CopyMode::default(),
             need_wakeup: true,
             attach: Attach::default(),
@@ -182,6 +157,8 @@ impl XdpSocketBuilder {
 
     /// Sets the number of frames of the UMEM: a power of two from 64 to 65,536. Default: 4096, which is 16 MiB.
     ///
+    /// A socket with both halves has half of them for each, one with a single half all of them.
+    ///
     /// With [`shared_umem`](Self::shared_umem) this value is ignored: the number with which that UMEM's first
     /// socket was built applies.
     pub fn frame_count(mut self, frames: u32) -> Self {
@@ -189,9 +166,10 @@ impl XdpSocketBuilder {
         self
     }
 
-    /// Sets whether the socket receives, sends, or both. Default: both.
-    pub fn mode(mut self, mode: XdpMode) -> Self {
-        self.mode = mode;
+    /// Sets the numbers of frames to receive into and to send from, for a socket with both halves. Default: half of
+    /// [`frame_count`](Self::frame_count) each.
+    pub fn rx_tx_frames(mut self, rx_frames: u32, tx_frames: u32) -> Self {
+        self.custom = Some((rx_frames, tx_frames));
         self
     }
 
@@ -308,7 +286,7 @@ impl XdpSocketBuilder {
         self
     }
 
-    /// Uses the UMEM of another socket, on another queue or interface.
+    /// Uses the UMEM of another socket, on another queue or interface: [`XdpSocket::umem`].
     ///
     /// That socket must have been built for several sockets ([`umem_shares`](Self::umem_shares)), and must still be
     /// open. Its options determine the number of frames, their size, headroom, checksums, timestamps and memory,
@@ -316,8 +294,8 @@ impl XdpSocketBuilder {
     /// sockets can be sent by another without a copy ([`XdpSocket::send_batch`]).
     ///
     /// A share is used up by the socket that takes it, even after that socket is closed.
-    pub fn shared_umem(mut self, other: &XdpSocket) -> Self {
-        self.shared = Some(other.lend_umem());
+    pub fn shared_umem(mut self, umem: &XdpUmem) -> Self {
+        self.shared = Some(umem.clone());
         self
     }
 
@@ -342,11 +320,6 @@ impl XdpSocketBuilder {
         self.program.is_some()
     }
 
-    /// Returns whether there are frames to receive into.
-    pub(crate) fn receives(&self) -> bool {
-        self.frames().0 > 0
-    }
-
     /// Returns the number of receive queues of its interface; `None` if it is not known.
     pub(crate) fn queue_count(&self) -> Result<Option<u32>> {
         queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
@@ -364,7 +337,12 @@ impl XdpSocketBuilder {
     /// Returns the numbers of frames to receive into, and to send from.
     pub(super) fn frames(&self) -> (u32, u32) {
         let count = self.shared.as_ref().map_or(self.frame_count, |shared| shared.umem.share_len());
-        self.mode.share_out(count)
+        match (self.halves, self.custom) {
+            (Halves::Rx, _) => (count, 0),
+            (Halves::Tx, _) => (0, count),
+            (Halves::Both, Some(custom)) => custom,
+            (Halves::Both, None) => (count / 2, count / 2),
+        }
     }
 
     /// Returns the requests that frames may make, in bytes that precede them.
@@ -383,12 +361,15 @@ impl XdpSocketBuilder {
         if self.shared.as_ref().is_some_and(|shared| shared.bound.strong_count() == 0) {
             return Err(GeometryError::NoSharedSocket);
         }
-        let is_custom = matches!(self.mode, XdpMode::Custom { .. });
+        let is_custom = self.custom.is_some() && self.halves == Halves::Both;
         let is_even = is_custom || frame_count.is_power_of_two();
         let all = frame_count.saturating_mul(self.shares as usize);
         let is_in_bounds = |count: usize| u32::try_from(count).is_ok_and(|n| FRAMES.contains(&n));
         if !is_even || !is_in_bounds(frame_count) || !is_in_bounds(all) {
             return Err(GeometryError::ChunkCount { frame_count, shares: self.shares as usize });
+        }
+        if self.halves == Halves::Both && (rx == 0 || tx == 0) {
+            return Err(GeometryError::EmptyHalf);
         }
         if self.headroom > self.frame_size - NOT_HEADROOM {
             return Err(GeometryError::Headroom { headroom, frame_size });

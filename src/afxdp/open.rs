@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, Parts, Shared};
-use super::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
+use super::bound::{Bound, Parts};
+use super::builder::{CopyMode, Halves, HugePages, TxChecksum, XdpSocketBuilder};
 use super::nic::{asker, hardware_of, index_of, queue_count};
 use super::orphans::{self, Orphans, Place, QueueProbe};
 use super::program::XdpProgram;
@@ -26,17 +26,43 @@ use crate::trace;
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
 impl XdpSocketBuilder {
-    /// Opens the socket, and attaches a program if it receives.
+    /// Opens a socket that receives and sends, and attaches a program.
     ///
     /// # Errors
     /// [`Error::InterfaceMissing`], [`Error::Geometry`], [`Error::NoSuchInterface`], [`Error::NoSuchQueue`];
     /// [`Error::Os`] with the step that failed and its remedy: memory that may not be locked, a queue that is taken
     /// or absent, or zero-copy that the driver does not support; also the errors of [`XdpProgram::redirect_all`].
     pub fn build(self) -> Result<XdpSocket> {
+        let (receiver, sender) = self.open(Halves::Both)?;
+        let both = receiver.zip(sender).expect("there are frames for both, which was checked");
+        Ok(XdpSocket::join(both.0, both.1))
+    }
+
+    /// Opens a socket that only receives, and attaches a program. It gets all frames of the UMEM.
+    ///
+    /// # Errors
+    /// The errors of [`build`](Self::build).
+    pub fn build_receiver(self) -> Result<XdpReceiver> {
+        Ok(self.open(Halves::Rx)?.0.expect("all frames are for receiving"))
+    }
+
+    /// Opens a socket that only sends. It gets all frames of the UMEM.
+    ///
+    /// This needs no privilege but `CAP_NET_RAW`, and no program, except for drivers that send without copies only
+    /// while one is attached. A [`program`](Self::program) that is set is kept attached.
+    ///
+    /// # Errors
+    /// The errors of [`build`](Self::build).
+    pub fn build_sender(self) -> Result<XdpSender> {
+        Ok(self.open(Halves::Tx)?.1.expect("all frames are for sending"))
+    }
+
+    fn open(mut self, halves: Halves) -> Result<Opened> {
+        self.halves = halves;
         let opening = trace::opening("xdp", self.interface.as_deref());
-        let socket = open(&self).map_err(|error| error.of(self.object()))?;
+        let opened = open(&self).map_err(|error| error.of(self.object()))?;
         opening.done();
-        Ok(socket)
+        Ok(opened)
     }
 
     /// Returns the object that the builder's errors name.
@@ -45,13 +71,15 @@ impl XdpSocketBuilder {
     }
 }
 
-fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
-    let socket = open_once(options)?;
-    let Some(source) = refused_kick(options, &socket) else { return Ok(socket) };
+type Opened = (Option<XdpReceiver>, Option<XdpSender>);
+
+fn open(options: &XdpSocketBuilder) -> Result<Opened> {
+    let opened = open_once(options)?;
+    let Some(source) = refused_kick(&opened) else { return Ok(opened) };
     if options.copy_mode != CopyMode::Auto || options.shared.is_some() {
         return Err(Error::os(Step::KickWithoutProgram, source));
     }
-    drop(socket);
+    drop(opened);
     open_once(&options.clone().copy_mode(CopyMode::Copy))
 }
 
@@ -60,13 +88,14 @@ fn open(options: &XdpSocketBuilder) -> Result<XdpSocket> {
 ///
 /// Such drivers return EINVAL (`igb_xsk_wakeup`, `i40e_xsk_wakeup`, `ice_xsk_wakeup`) or ENXIO
 /// (`ixgbe_xsk_wakeup`). A driver whose link is down does not report this yet: the sender's own kicks will.
-fn refused_kick(options: &XdpSocketBuilder, socket: &XdpSocket) -> Option<io::Error> {
-    if options.receives() || !socket.is_zerocopy() {
+fn refused_kick(opened: &Opened) -> Option<io::Error> {
+    let (None, Some(sender)) = opened else { return None };
+    if !sender.is_zerocopy() {
         return None;
     }
     let give_up = Instant::now() + BUSY_FOR;
     loop {
-        let errno = packet_socket::kick(socket.as_fd()).err()?;
+        let errno = packet_socket::kick(sender.as_fd()).err()?;
         match errno.raw_os_error() {
             Some(libc::EINVAL | libc::ENXIO) => return Some(errno),
             Some(libc::EAGAIN) if Instant::now() < give_up => {
@@ -77,7 +106,7 @@ fn refused_kick(options: &XdpSocketBuilder, socket: &XdpSocket) -> Option<io::Er
     }
 }
 
-fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
+fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
     let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
     options.check()?;
     let (index, hardware, asker) = (index_of(name)?, hardware_of(name)?, asker()?);
@@ -109,6 +138,10 @@ fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
     let tag_taker = TagTaker::of(Netdev(asker.as_fd()), name, index);
     let (name, queue) = (name.to_owned(), options.queue);
+    let (asks, multi_buffer) = match &options.shared {
+        Some(shared) => (shared.asks, shared.multi_buffer),
+        None => (options.asks(), options.multi_buffer),
+    };
     let parts = Parts {
         socket,
         asker,
@@ -118,32 +151,28 @@ fn open_once(options: &XdpSocketBuilder) -> Result<XdpSocket> {
         hardware,
         tag_taker,
         is_zerocopy,
-        receives: options.receives(),
+        receives: rx.is_some(),
         has_huge_pages,
         program,
+        asks,
+        multi_buffer,
         membership,
         probe,
     };
-    let (asks, multi_buffer) = match &options.shared {
-        Some(shared) => (shared.asks, shared.multi_buffer),
-        None => (options.asks(), options.multi_buffer),
-    };
     let bound = Arc::new(Bound::new(parts, &umem, filled.share(), &orphans));
-    let shared = Shared { umem, bound, orphans, asks, multi_buffer };
     let number = filled.share();
-    let receiver = rx.map(|rx| {
-        XdpReceiver::new(rx, filled, Arc::clone(&shared.umem), Arc::clone(&shared.bound))
-    });
-    let sender = tx.map(|tx| sender(options, (tx, completion), (number, for_tx), &shared));
-    let socket = XdpSocket::new(receiver, sender.transpose()?, shared);
-    if options.receives() && socket.check_tags().is_err() {
-        trace::tags_are_lost(socket.interface());
+    let receiver = rx.map(|rx| XdpReceiver::new(rx, filled, Arc::clone(&umem), Arc::clone(&bound)));
+    let sender = tx.map(|tx| sender(options, (tx, completion), (number, for_tx), &bound));
+    let sender = sender.transpose()?;
+    if let Some(receiver) = &receiver {
+        if bound.check_tags().is_err() {
+            trace::tags_are_lost(&bound.name);
+        }
+        if !options.is_closed {
+            receiver.open_intake()?; // only now that there are frames to receive into
+        }
     }
-    match options.is_closed {
-        true => {}
-        false => socket.open_intake()?, // only now that there are frames to receive into
-    }
-    Ok(socket)
+    Ok((receiver, sender))
 }
 
 /// The four rings of a socket; the rings of an absent half are `None`.
@@ -313,14 +342,13 @@ fn sender(
     options: &XdpSocketBuilder,
     (tx, completion): (Producer<Descriptor>, Consumer<u64>),
     chunks: (u32, Vec<Chunk>),
-    shared: &Shared,
+    bound: &Arc<Bound>,
 ) -> Result<XdpSender> {
-    let Shared { umem, bound, asks, multi_buffer, .. } = shared;
     let options = TxOptions {
-        multi_buffer: *multi_buffer,
-        asks: *asks,
+        multi_buffer: bound.multi_buffer,
+        asks: bound.asks,
         is_told_to_kick: bound.is_zerocopy && options.need_wakeup,
     };
-    let parts = (Arc::clone(umem), Arc::clone(bound));
+    let parts = (bound.umem(), Arc::clone(bound));
     XdpSender::new(tx, completion, chunks, parts, options)
 }

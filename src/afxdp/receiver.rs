@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bound::{Bound, XdpStatsHandle};
+use super::bound::{Bound, of_its_queue};
 use super::chunks::XdpChunks;
 use crate::error::{Result, Step};
 use crate::port::{Receive, RxPort};
 use crate::ring::batch::PacketBatch;
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};
 use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
-use crate::stats::XdpStats;
 use crate::sys::event::{self, Interest};
 use crate::sys::xdp;
 use crate::wait::{Deadline, Empty, StopHandle};
@@ -35,7 +34,7 @@ pub struct XdpReceiver {
     fill: Producer<u64>,
     intake: Intake,
     umem: Arc<Umem>,
-    bound: Arc<Bound>,
+    pub(super) bound: Arc<Bound>,
     share: u32,
     /// Number of all chunks; `leased` counts the chunks held by leases that have not come back.
     total: u32,
@@ -214,29 +213,6 @@ impl XdpReceiver {
         Ok(self.stop.clone().expect("set just now"))
     }
 
-    /// Returns the running totals of both halves. Makes one system call and resets nothing.
-    ///
-    /// # Errors
-    /// [`Os`](crate::Error::Os) if the kernel refuses `XDP_STATISTICS`.
-    pub fn stats(&self) -> Result<XdpStats> {
-        self.bound.stats()
-    }
-
-    /// Returns a handle to read the statistics from other threads.
-    pub fn stats_handle(&self) -> XdpStatsHandle {
-        XdpStatsHandle::new(&self.bound)
-    }
-
-    /// Returns the name of the interface, as it was when the socket was opened.
-    pub fn interface(&self) -> &str {
-        &self.bound.name
-    }
-
-    /// Returns the number of the queue.
-    pub fn queue_id(&self) -> u32 {
-        self.bound.queue
-    }
-
     /// Gives all free chunks to the kernel.
     pub(super) fn refill(&mut self) {
         if self.is_short() {
@@ -279,6 +255,13 @@ impl XdpReceiver {
     /// Returns whether most chunks are leased, or forwarded from leases.
     fn is_short(&self) -> bool {
         2 * self.leased >= self.total
+    }
+
+    /// Returns how many of its frames are in each place.
+    pub fn chunks(&mut self) -> XdpChunks {
+        let mut chunks = XdpChunks::default();
+        self.count(&mut chunks);
+        chunks
     }
 
     /// Adds the receiving half's counts of chunks.
@@ -344,6 +327,8 @@ impl Intake {
         }
     }
 }
+
+of_its_queue!(XdpReceiver, bound);
 
 impl RxPort for XdpReceiver {}
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use super::bound::{Bound, Figures, XdpStatsHandle};
+use super::bound::{Bound, Figures, of_its_queue};
 use super::chunks::XdpChunks;
 use super::metadata::{self, Asks, Checksum, Stamps};
 use crate::error::{Error, Result, Step};
@@ -170,29 +170,6 @@ impl XdpSender {
         most.min(self.completions.own().len()) * self.frame_capacity()
     }
 
-    /// Returns the running totals of both halves. Makes one system call and resets nothing.
-    ///
-    /// # Errors
-    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS`.
-    pub fn stats(&self) -> Result<XdpStats> {
-        self.bound.stats()
-    }
-
-    /// Returns a handle to read the statistics from other threads.
-    pub fn stats_handle(&self) -> XdpStatsHandle {
-        XdpStatsHandle::new(&self.bound)
-    }
-
-    /// Returns the name of the interface, as it was when the socket was opened.
-    pub fn interface(&self) -> &str {
-        &self.bound.name
-    }
-
-    /// Returns the number of the queue.
-    pub fn queue_id(&self) -> u32 {
-        self.bound.queue
-    }
-
     /// Returns the number of committed frames that the kernel has not begun to send.
     pub fn pending(&mut self) -> usize {
         self.reclaim();
@@ -354,6 +331,30 @@ impl XdpSender {
         entries
     }
 
+    /// Returns how many of its frames are in each place.
+    pub fn chunks(&mut self) -> XdpChunks {
+        let mut chunks = XdpChunks::default();
+        self.count(&mut chunks);
+        chunks
+    }
+
+    /// Hands over committed frames, waits up to `timeout` until they have come back, closes this half and returns the
+    /// final statistics.
+    ///
+    /// Returns early on an error, such as a link that is down. [`abandoned`](XdpStats::abandoned) counts the frames
+    /// that the kernel had not taken. In contrast, dropping this half hands over only what the kernel takes at
+    /// once, and does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS`.
+    pub fn close(mut self, timeout: Duration) -> Result<XdpStats> {
+        // An error shows in the count of abandoned frames.
+        let _ = self.drain(timeout);
+        let stats = self.stats_handle();
+        drop(self);
+        stats.stats()
+    }
+
     /// Adds the sending half's counts of chunks.
     pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.reclaim();
@@ -394,6 +395,8 @@ impl XdpSender {
         Ok(true)
     }
 }
+
+of_its_queue!(XdpSender, bound);
 
 impl TxPort for XdpSender {}
 

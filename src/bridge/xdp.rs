@@ -73,17 +73,16 @@ impl XdpBridge {
     fn sockets(interface_a: &str, interface_b: &str) -> Result<(XdpSocket, XdpSocket)> {
         let options = XdpSocket::builder().promiscuous(true);
         let a = options.clone().interface(interface_a).umem_shares(2).build()?;
-        let b = options.interface(interface_b).shared_umem(&a).build()?;
+        let b = options.interface(interface_b).shared_umem(&a.umem()).build()?;
         Ok((a, b))
     }
 
-    /// Joins two sockets that both receive and send. To bridge several queues, run one bridge per queue, each
+    /// Joins two sockets. To bridge several queues, run one bridge per queue, each
     /// in its own thread.
     ///
     /// # Errors
     /// [`Error::SameInterface`], even if the sockets use different names of it; [`Error::DifferentLinks`];
-    /// [`Error::TagsStripped`]; [`Error::NotReceiving`], [`Error::NotSending`]; [`Error::Os`] if no file
-    /// descriptor is left.
+    /// [`Error::TagsStripped`]; [`Error::Os`] if no file descriptor is left.
     pub fn new(a: XdpSocket, b: XdpSocket) -> Result<Self> {
         a.check_tags()?;
         b.check_tags()?;
@@ -104,11 +103,8 @@ impl XdpBridge {
             let links = links.map(|link| link.map(|LinkType(number)| number));
             return Err(Error::DifferentLinks { names, links });
         }
-        if a.sender().is_none() || b.sender().is_none() {
-            return Err(Error::NotSending);
-        }
         let stop = a.stop_handle()?;
-        b.share_stop(stop.clone())?;
+        b.receiver().share_stop(stop.clone());
         Ok(Self { a, b, stop })
     }
 
@@ -141,8 +137,8 @@ impl XdpBridge {
         self,
         filter: impl FnMut(&mut [u8], BridgeDirection) -> bool,
     ) -> Result<()> {
-        let (rx_a, tx_a) = halves(self.a)?;
-        let (rx_b, tx_b) = halves(self.b)?;
+        let (rx_a, tx_a) = AsyncXdpSocket::new(self.a)?.into_split();
+        let (rx_b, tx_b) = AsyncXdpSocket::new(self.b)?.into_split();
         let filter = RefCell::new(filter);
         let mut a_to_b = pin!(lane(rx_a, tx_b, &filter, BridgeDirection::AtoB));
         let mut b_to_a = pin!(lane(rx_b, tx_a, &filter, BridgeDirection::BtoA));
@@ -165,11 +161,6 @@ fn ready_or_none(polled: Poll<Result<()>>) -> Result<Option<()>> {
         Poll::Ready(outcome) => outcome.map(Some),
         Poll::Pending => Ok(None),
     }
-}
-
-fn halves(socket: XdpSocket) -> Result<(AsyncXdpReceiver, AsyncXdpSender)> {
-    let (receiver, sender) = AsyncXdpSocket::new(socket)?.into_split();
-    Ok((receiver.ok_or(Error::NotReceiving)?, sender.ok_or(Error::NotSending)?))
 }
 
 async fn lane(

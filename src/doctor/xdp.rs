@@ -10,7 +10,7 @@ pub(super) fn look() -> Vec<Finding> {
         Err(error) => Finding::failed(subject, &error),
     };
     vec![
-        found("send", xdp::open().map(drop), "a socket opens (`XdpMode::Tx`)"),
+        found("send", xdp::open().map(drop), "a socket opens (`XdpSocketBuilder::build_sender`)"),
         found("receive", try_program(), "the kernel takes the program that redirects to sockets"),
     ]
 }

@@ -67,6 +67,8 @@ pub enum GeometryError {
         /// Number of sockets that share the UMEM.
         shares: usize,
     },
+    /// A socket with both halves has no frames for one of them.
+    EmptyHalf,
     /// The headroom leaves no room for a packet.
     Headroom {
         /// Requested headroom in bytes.
@@ -131,6 +133,10 @@ impl fmt::Display for GeometryError {
                 f,
                 "a UMEM has a power of two of frames, from 64 to 65536 for all of its sockets, not \
                  {frame_count} for each of {shares}"
+            ),
+            Self::EmptyHalf => f.write_str(
+                "a socket that receives and sends has frames for both; open one half with `build_receiver` or \
+                 `build_sender`",
             ),
             Self::Headroom { headroom, frame_size } => write!(
                 f,

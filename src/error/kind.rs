@@ -66,8 +66,6 @@ impl Error {
             | Self::OffloadsDisabled
             | Self::ChecksumOutside { .. }
             | Self::OtherInterface { .. }
-            | Self::NotReceiving
-            | Self::NotSending
             | Self::Geometry(_)
             | Self::Filter(_)
             | Self::Program(_)
@@ -145,7 +143,7 @@ mod tests {
         assert!(shard.remedy().unwrap().starts_with("needs CAP_NET_RAW"));
         assert_eq!(os(Step::BindMultiBuffer, libc::EINVAL).kind(), ErrorKind::Unsupported);
         assert_eq!(os(Step::CreateRing, libc::EINVAL).kind(), ErrorKind::Invalid);
-        assert_eq!(Error::NotSending.kind(), ErrorKind::Invalid);
+        assert_eq!(Error::OffloadsDisabled.kind(), ErrorKind::Invalid);
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Step {
                 "the queue can be bound without `multi_buffer(true)`, which needs Linux 6.6 and driver support"
             }
             (Self::KickWithoutProgram, _) => {
-                "this driver sends without copies only beside an XDP program: open with `XdpMode::RxTx`, \
+                "this driver sends without copies only beside an XDP program: open a socket with both halves, \
                  give a `program`, or copy (`CopyMode::Auto`, of the first socket if a UMEM is shared)"
             }
             (Self::SetHashKey, libc::EOPNOTSUPP) => {

@@ -101,12 +101,6 @@ impl fmt::Display for Error {
                 "the XDP program is attached to `{program}`, and the socket is of `{socket}`: its packets \
                  would not come; attach one there"
             ),
-            Self::NotReceiving => f.write_str(
-                "this AF_XDP socket only sends; open it with `XdpMode::Rx` or `XdpMode::RxTx`",
-            ),
-            Self::NotSending => f.write_str(
-                "this AF_XDP socket only receives; open it with `XdpMode::Tx` or `XdpMode::RxTx`",
-            ),
             Self::NoSuchQueue { name, queue, count } => write!(
                 f,
                 "interface `{name}` has no queue {queue}: it has {count}, from 0 on (`ethtool -l {name}`, and \

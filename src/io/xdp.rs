@@ -11,9 +11,7 @@ use futures_sink::Sink;
 
 use super::transmit::{AsyncSender, AsyncTxSlot};
 use super::{AsyncReceiver, Pacer};
-use crate::afxdp::{
-    Checksum, Forwarding, Shared, XdpReceiver, XdpSender, XdpSocket, XdpStatsHandle,
-};
+use crate::afxdp::{Checksum, Forwarding, XdpReceiver, XdpSender, XdpSocket, XdpStatsHandle};
 use crate::error::{Error, Result};
 use crate::packet::TxTimestamp;
 use crate::ring::batch::PacketBatch;
@@ -43,9 +41,8 @@ pub type AsyncXdpSender = AsyncSender<XdpSender>;
 /// The socket consists of two halves; [`into_split`](Self::into_split) returns them, for two tasks. Kicks are part
 /// of the turn's `io_uring_enter`, as for an injector.
 pub struct AsyncXdpSocket {
-    receiver: Option<AsyncXdpReceiver>,
-    sender: Option<AsyncXdpSender>,
-    shared: Shared,
+    receiver: AsyncXdpReceiver,
+    sender: AsyncXdpSender,
 }
 
 impl AsyncXdpSocket {
@@ -62,18 +59,16 @@ impl AsyncXdpSocket {
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].
     pub fn new(socket: XdpSocket) -> Result<Self> {
-        let (receiver, sender, shared) = socket.into_parts();
-        let receiver = receiver.map(AsyncReceiver::new).transpose()?;
-        let sender = sender.map(AsyncSender::new).transpose()?;
-        Ok(Self { receiver, sender, shared })
+        let (receiver, sender) = socket.into_split();
+        Ok(Self { receiver: AsyncReceiver::new(receiver)?, sender: AsyncSender::new(sender)? })
     }
 
     /// Waits for the next batch; see [`AsyncReceiver::next_batch`]. Cancel-safe.
     ///
     /// # Errors
-    /// The errors of [`AsyncReceiver::next_batch`]; [`Error::NotReceiving`].
+    /// The errors of [`AsyncReceiver::next_batch`].
     pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
-        self.receiver_mut()?.next_batch().await
+        self.receiver.next_batch().await
     }
 
     /// Waits until a batch is ready or receiving has ended, without taking anything. Cancel-safe.
@@ -81,59 +76,56 @@ impl AsyncXdpSocket {
     /// # Errors
     /// The errors of [`next_batch`](Self::next_batch).
     pub async fn readable(&mut self) -> Result<()> {
-        self.receiver_mut()?.readable().await
+        self.receiver.readable().await
     }
 
     /// Returns a handle that ends receiving from any thread; see [`XdpReceiver::stop_handle`].
     ///
     /// # Errors
-    /// The errors of [`AsyncReceiver::stop_handle`]; [`Error::NotReceiving`].
+    /// The errors of [`AsyncReceiver::stop_handle`].
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
-        self.receiver_mut()?.stop_handle()
+        self.receiver.stop_handle()
     }
 
     /// Commits a copy of `frame`; waits if there is no room. Cancel-safe.
     ///
     /// # Errors
-    /// The errors of [`AsyncSender::send`]; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::send`].
     pub async fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.sender_mut()?.send(frame).await
+        self.sender.send(frame).await
     }
 
     /// Waits for a free frame to write `len` bytes into. Cancel-safe.
     ///
     /// # Errors
-    /// The errors of [`AsyncSender::reserve`]; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::reserve`].
     pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, XdpSender>> {
-        self.sender_mut()?.reserve(len).await
+        self.sender.reserve(len).await
     }
 
     /// Forwards the packets of a batch for which `keep` returns true; see [`AsyncSender::send_batch`].
     ///
     /// # Errors
-    /// The errors of [`AsyncSender::send_batch`]; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::send_batch`].
     pub async fn send_batch(
         &mut self,
         batch: PacketBatch,
         keep: impl FnMut(&mut [u8]) -> bool,
     ) -> Result<u64> {
-        self.sender_mut()?.send_batch(batch, keep).await
+        self.sender.send_batch(batch, keep).await
     }
 
     /// Waits until every committed frame has been handed to the kernel. Cancel-safe.
     ///
     /// # Errors
-    /// The errors of [`AsyncSender::flush`]. Without a sending half there is nothing to flush.
+    /// The errors of [`AsyncSender::flush`].
     pub async fn flush(&mut self) -> Result<()> {
-        match &mut self.sender {
-            Some(sender) => sender.flush().await,
-            None => Ok(()),
-        }
+        self.sender.flush().await
     }
 
     /// Returns the next transmit timestamp, if one has arrived; see [`AsyncXdpSender::read_tx_timestamp`].
     pub fn read_tx_timestamp(&mut self) -> Option<TxTimestamp> {
-        self.sender.as_mut()?.read_tx_timestamp()
+        self.sender.read_tx_timestamp()
     }
 
     /// Waits until every committed frame has been sent. Cancel-safe.
@@ -141,22 +133,19 @@ impl AsyncXdpSocket {
     /// # Errors
     /// The errors of [`flush`](Self::flush).
     pub async fn drain(&mut self) -> Result<()> {
-        match &mut self.sender {
-            Some(sender) => sender.drain().await,
-            None => Ok(()),
-        }
+        self.sender.drain().await
     }
 
     /// Sends every frame of a stream; see [`AsyncSender::send_stream`].
     ///
     /// # Errors
-    /// The errors of [`AsyncSender::send_stream`]; [`Error::NotSending`].
+    /// The errors of [`AsyncSender::send_stream`].
     pub async fn send_stream<S>(&mut self, stream: S, pacer: Option<Pacer>) -> Result<u64>
     where
         S: Stream,
         S::Item: AsRef<[u8]>,
     {
-        self.sender_mut()?.send_stream(stream, pacer).await
+        self.sender.send_stream(stream, pacer).await
     }
 
     /// Returns the running totals of both halves. Makes one system call and resets nothing.
@@ -164,22 +153,22 @@ impl AsyncXdpSocket {
     /// # Errors
     /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS`.
     pub fn stats(&self) -> Result<XdpStats> {
-        self.shared.stats()
+        self.receiver.get_ref().stats()
     }
 
     /// Returns a handle to read the statistics from other threads.
     pub fn stats_handle(&self) -> XdpStatsHandle {
-        self.shared.stats_handle()
+        self.receiver.get_ref().stats_handle()
     }
 
     /// Returns the name of the interface, as it was when the socket was opened.
     pub fn interface(&self) -> &str {
-        self.shared.interface()
+        self.receiver.get_ref().interface()
     }
 
     /// Returns the number of the queue.
     pub fn queue_id(&self) -> u32 {
-        self.shared.queue_id()
+        self.receiver.get_ref().queue_id()
     }
 
     /// Hands over committed frames, waits up to `limit` until they have come back, and closes the socket; see
@@ -197,32 +186,26 @@ impl AsyncXdpSocket {
 
     /// Takes the socket back, for blocking use or for another thread's reactor.
     pub fn into_inner(self) -> XdpSocket {
-        let receiver = self.receiver.map(AsyncReceiver::into_inner);
-        let sender = self.sender.map(AsyncSender::into_inner);
-        XdpSocket::new(receiver, sender, self.shared)
+        XdpSocket::join(self.receiver.into_inner(), self.sender.into_inner())
     }
 
-    /// Returns the receiving half, if there is one.
-    pub fn receiver(&mut self) -> Option<&mut AsyncXdpReceiver> {
-        self.receiver.as_mut()
+    pub(crate) fn rx(&self) -> &XdpReceiver {
+        self.receiver.get_ref()
     }
 
-    /// Returns the sending half, if there is one.
-    pub fn sender(&mut self) -> Option<&mut AsyncXdpSender> {
-        self.sender.as_mut()
+    /// Returns the receiving half.
+    pub fn receiver(&mut self) -> &mut AsyncXdpReceiver {
+        &mut self.receiver
+    }
+
+    /// Returns the sending half.
+    pub fn sender(&mut self) -> &mut AsyncXdpSender {
+        &mut self.sender
     }
 
     /// Splits the socket into its halves, for two tasks of this thread.
-    pub fn into_split(self) -> (Option<AsyncXdpReceiver>, Option<AsyncXdpSender>) {
+    pub fn into_split(self) -> (AsyncXdpReceiver, AsyncXdpSender) {
         (self.receiver, self.sender)
-    }
-
-    fn receiver_mut(&mut self) -> Result<&mut AsyncXdpReceiver> {
-        self.receiver.as_mut().ok_or(Error::NotReceiving)
-    }
-
-    fn sender_mut(&mut self) -> Result<&mut AsyncXdpSender> {
-        self.sender.as_mut().ok_or(Error::NotSending)
     }
 }
 
@@ -263,6 +246,19 @@ impl AsyncSender<XdpSender> {
         self.port().read_tx_timestamp()
     }
 
+    /// Hands over committed frames, waits up to `limit` until they have come back, and closes this half; see
+    /// [`XdpSender::close`].
+    ///
+    /// Not cancel-safe: if the future is dropped, this half is dropped too.
+    ///
+    /// # Errors
+    /// The errors of [`XdpSender::close`].
+    pub async fn close(mut self, limit: Duration) -> Result<XdpStats> {
+        // Frames that an error keeps from being sent are counted.
+        let _ = time::timeout(limit, self.drain()).await;
+        self.into_inner().close(Duration::ZERO)
+    }
+
     /// Returns the running totals of both halves.
     ///
     /// # Errors
@@ -290,15 +286,12 @@ impl AsyncTxSlot<'_, XdpSender> {
     }
 }
 
-/// Yields batches until receiving is stopped; an error is the last item. Without a receiving half there are none.
+/// Yields batches until receiving is stopped; an error is the last item.
 impl Stream for AsyncXdpSocket {
     type Item = Result<PacketBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &mut self.receiver {
-            Some(receiver) => Pin::new(receiver).poll_next(cx),
-            None => Poll::Ready(None),
-        }
+        Pin::new(&mut self.receiver).poll_next(cx)
     }
 }
 
@@ -307,19 +300,19 @@ impl<F: AsRef<[u8]>> Sink<F> for AsyncXdpSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Sink::<F>::poll_ready(Pin::new(self.sender_mut()?), cx)
+        Sink::<F>::poll_ready(Pin::new(&mut self.sender), cx)
     }
 
     fn start_send(mut self: Pin<&mut Self>, frame: F) -> Result<()> {
-        Pin::new(self.sender_mut()?).start_send(frame)
+        Pin::new(&mut self.sender).start_send(frame)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Sink::<F>::poll_flush(Pin::new(self.sender_mut()?), cx)
+        Sink::<F>::poll_flush(Pin::new(&mut self.sender), cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Sink::<F>::poll_close(Pin::new(self.sender_mut()?), cx)
+        Sink::<F>::poll_close(Pin::new(&mut self.sender), cx)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Shards on an interface's queues: one AF_XDP socket each, and one XDP program for all.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::handle::ReadStats;
@@ -8,17 +9,18 @@ use super::plan::{ShardPlan, ShardSpec};
 use super::run::{self, Job};
 use super::source::{Intake, Opened};
 use super::startup::Lineup;
-use super::{Runtime, Shard, Shards, ShardsBuilder};
-use crate::afxdp::{XdpProgram, XdpSocketBuilder};
+use super::{BuiltIn, FailurePolicy, Runtime, Shard, Shards};
+use crate::afxdp::{XdpProgram, XdpReceiver, XdpSocketBuilder, XdpStatsHandle};
 use crate::error::{Error, Result};
-use crate::io::AsyncXdpSocket;
+use crate::io::{AsyncXdpReceiver, AsyncXdpSocket};
+use crate::options::Cores;
 use crate::wait::StopHandle;
 
 /// The receive queues of an interface that get a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Queues {
-    /// All queues that are in use when the shards start (`ethtool -l`).
+    /// All queues that are in use when the shards start (`ethtool -l`), with the program attached.
     #[default]
     Auto,
     /// A single queue.
@@ -27,85 +29,133 @@ pub enum Queues {
     Range(Range<u32>),
 }
 
-/// Options of [`Shards`](crate::Shards) on the queues of an interface; returned by [`ShardsBuilder::xdp`].
+/// Options of [`Shards`] on the queues of an interface; from [`Shards::xdp`].
+///
+/// Each shard has one queue, with an AF_XDP socket that receives and sends ([`spawn`](Self::spawn)) or only receives
+/// ([`spawn_receivers`](Self::spawn_receivers)).
+///
+/// ```no_run
+/// use ringtap::{Shards, XdpSocket};
+///
+/// # fn main() -> ringtap::Result<()> {
+/// let shards = Shards::xdp(XdpSocket::builder().interface("eth0")).spawn(|mut shard| async move {
+///     while let Some(batch) = shard.capture.next_batch().await? {
+///         shard.capture.send_batch(batch, |_frame| true).await?; // back out
+///     }
+///     Ok(())
+/// })?;
+/// # shards.stop();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `spawn`"]
 pub struct XdpShardsBuilder<R> {
-    shards: ShardsBuilder<R>,
-    queues: Queues,
     socket: XdpSocketBuilder,
+    queues: Queues,
+    cores: Cores,
+    on_failure: FailurePolicy,
+    runtime: R,
 }
 
-impl<R> ShardsBuilder<R> {
-    /// Refuses options that only captures have.
-    fn check_for_queues(&self) -> Result<()> {
-        let why = if !self.more.is_empty() {
-            "shards on queues have no captures: leave out `and_capture`"
-        } else if self.capture.is_some() {
-            "shards on queues have no capture: leave out `capture`; filter with `XdpProgram::filtered` in the socket's options; \
-             AF_XDP has no snap length"
-        } else if self.source.is_some() {
-            "shards on queues have no fanout group: leave out `source`"
-        } else {
-            return Ok(());
-        };
-        Err(Error::ShardPlan(why))
-    }
-}
-
-impl<R: Runtime> ShardsBuilder<R> {
-    /// Makes shards that receive and send through AF_XDP, one per queue, each with a socket of these options.
-    /// The cores, failure policy, runtime and interface of this builder apply; options of captures are refused.
-    ///
-    /// ```no_run
-    /// use ringtap::{Shards, XdpSocket};
-    /// use ringtap::shard::Queues;
-    ///
-    /// # fn main() -> ringtap::Result<()> {
-    /// let shards = Shards::builder()
-    ///     .interface("eth0")
-    ///     .xdp(Queues::Auto, XdpSocket::builder())
-    ///     .spawn(|mut shard| async move {
-    ///         while let Some(batch) = shard.capture.next_batch().await? {
-    ///             shard.capture.send_batch(batch, |_frame| true).await?; // back out
-    ///         }
-    ///         Ok(())
-    ///     })?;
-    /// # shards.stop();
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn xdp(self, queues: Queues, socket: XdpSocketBuilder) -> XdpShardsBuilder<R> {
-        XdpShardsBuilder { shards: self, queues, socket }
+impl XdpShardsBuilder<BuiltIn> {
+    pub(super) fn new(socket: XdpSocketBuilder) -> Self {
+        let (queues, cores) = (Queues::default(), Cores::All);
+        let (on_failure, runtime) = (FailurePolicy::default(), BuiltIn::default());
+        Self { socket, queues, cores, on_failure, runtime }
     }
 }
 
 impl<R: Runtime> XdpShardsBuilder<R> {
-    /// Starts the shards, and returns once all of them receive; see [`ShardsBuilder::spawn`].
+    /// Sets the interface. Required, here or in the socket's options.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.socket = self.socket.interface(name);
+        self
+    }
+
+    /// Sets the queues. Default: all.
+    pub fn queues(mut self, queues: Queues) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// Sets the cores that shards are pinned to; cores are reused round-robin. Default: all.
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Sets the effect of one shard's failure on the others. Default: all stop.
+    pub fn on_failure(mut self, choice: FailurePolicy) -> Self {
+        self.on_failure = choice;
+        self
+    }
+
+    /// Sets the runtime that runs each shard's future. Default: the built-in executor.
+    pub fn runtime<T: Runtime>(self, runtime: T) -> XdpShardsBuilder<T> {
+        let Self { socket, queues, cores, on_failure, runtime: _ } = self;
+        XdpShardsBuilder { socket, queues, cores, on_failure, runtime }
+    }
+
+    /// Starts the shards, and returns once all of them receive; see
+    /// [`ShardsBuilder::spawn`](super::ShardsBuilder::spawn).
     ///
     /// The XDP program is attached first, and detached when the last shard has ended. Packets of other queues
     /// go to the network stack, and once the shards are stopped, so do those of these queues.
     ///
     /// # Errors
-    /// As for [`ShardsBuilder::spawn`]. [`Error::ShardPlan`] for options that only captures have, for a
-    /// `queue_id`, or if the interface has no receive queue. [`Error::NotReceiving`]; [`Error::NoSuchQueue`];
-    /// the errors of [`XdpProgram::redirect_all`]; and within [`Error::Shard`] those of
-    /// [`XdpSocketBuilder::build`].
+    /// As for [`ShardsBuilder::spawn`](super::ShardsBuilder::spawn). [`Error::ShardPlan`] for a `queue_id`, or if the
+    /// interface has no receive queue; [`Error::NoSuchQueue`]; the errors of [`XdpProgram::redirect_all`]; and within
+    /// [`Error::Shard`] those of [`XdpSocketBuilder::build`].
     pub fn spawn<F, Fut>(self, work: F) -> Result<Shards>
     where
         F: Fn(Shard<AsyncXdpSocket>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,
     {
-        let Self { shards, queues, mut socket } = self;
-        shards.check_for_queues()?;
-        if let Some(interface) = shards.interface {
-            socket = socket.interface(interface);
+        self.spawn_on_queues(work)
+    }
+
+    /// Starts shards that only receive, each with all frames of its UMEM; see [`spawn`](Self::spawn).
+    ///
+    /// # Errors
+    /// The errors of [`spawn`](Self::spawn).
+    pub fn spawn_receivers<F, Fut>(self, work: F) -> Result<Shards>
+    where
+        F: Fn(Shard<AsyncXdpReceiver>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
+    {
+        self.spawn_on_queues(work)
+    }
+
+    fn spawn_on_queues<P, F, Fut>(self, work: F) -> Result<Shards>
+    where
+        P: QueuePort,
+        F: Fn(Shard<P>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
+    {
+        let Self { socket, queues, cores, on_failure, runtime } = self;
+        let mut numbers = queues.of(&socket)?;
+        let program = socket.attach_program()?;
+        if queues == Queues::Auto {
+            // virtio_net has more receive queues while a program is attached, and spreads packets over all of them.
+            numbers = queues.of(&socket)?;
         }
-        if !socket.receives() {
-            return Err(Error::NotReceiving);
-        }
+        let plan = ShardPlan::for_this_machine(&cores, Some(numbers.len()))?;
+        let intake = QueueSockets {
+            socket: socket.closed(),
+            queues: numbers,
+            program,
+            port: PhantomData::<fn(P)>,
+        };
+        run::spawn(&plan, Job { intake, on_failure, runtime, work })
+    }
+}
+
+impl Queues {
+    /// Returns the numbers of the queues, which the socket's interface has.
+    fn of(&self, socket: &XdpSocketBuilder) -> Result<Range<u32>> {
         if socket.names_a_queue() {
-            return Err(Error::ShardPlan("`Queues` says which queues: leave out `queue_id`"));
+            return Err(Error::ShardPlan("`queues` says which queues: leave out `queue_id`"));
         }
         let count = socket.queue_count()?;
         if count == Some(0) {
@@ -113,58 +163,83 @@ impl<R: Runtime> XdpShardsBuilder<R> {
                 "the interface has no receive queue now: nobody has opened the tun or tap, or its driver is stopped",
             ));
         }
-        let queues = match queues {
-            Queues::Auto => 0..count.ok_or(Error::ShardPlan(
+        let queues = match self {
+            Self::Auto => 0..count.ok_or(Error::ShardPlan(
                 "nobody says how many receive queues the interface has: name them with `Queues::Range`",
             ))?,
-            Queues::One(queue) => queue..queue.saturating_add(1),
-            Queues::Range(range) => range,
+            Self::One(queue) => *queue..queue.saturating_add(1),
+            Self::Range(range) => range.clone(),
         };
         if queues.is_empty() {
             return Err(Error::ShardPlan("`Queues::Range` is empty: name at least one queue"));
         }
-        if let Some(count) = count.filter(|&count| queues.end > count) {
-            let queue = queues.end.saturating_sub(1);
-            return Err(socket.no_such_queue(queue, count));
+        match count.filter(|&count| queues.end > count) {
+            Some(count) => Err(socket.no_such_queue(queues.end.saturating_sub(1), count)),
+            None => Ok(queues),
         }
-        if shards.count.is_some_and(|asked| asked != queues.len()) {
-            return Err(Error::ShardPlan("shards on queues are one a queue: leave out `shards`"));
-        }
-        let plan = ShardPlan::for_this_machine(&shards.cores, Some(queues.len()))?;
-        let program = socket.attach_program()?;
-        let intake = QueueSockets { socket: socket.closed(), queues, program };
-        let (on_failure, runtime) = (shards.on_failure, shards.runtime);
-        run::spawn(&plan, Job { intake, on_failure, runtime, work })
+    }
+}
+
+/// A socket of a shard on a queue.
+trait QueuePort: Sized + 'static {
+    /// Opens it, with a closed intake, to be ended by `stop`.
+    fn open(options: XdpSocketBuilder, stop: &StopHandle) -> Result<(Self, XdpStatsHandle)>;
+
+    fn receiver(&self) -> &XdpReceiver;
+}
+
+impl QueuePort for AsyncXdpSocket {
+    fn open(options: XdpSocketBuilder, stop: &StopHandle) -> Result<(Self, XdpStatsHandle)> {
+        let mut socket = options.build()?;
+        socket.receiver().share_stop(stop.clone());
+        let stats = socket.stats_handle();
+        Ok((Self::new(socket)?, stats))
+    }
+
+    fn receiver(&self) -> &XdpReceiver {
+        self.rx()
+    }
+}
+
+impl QueuePort for AsyncXdpReceiver {
+    fn open(options: XdpSocketBuilder, stop: &StopHandle) -> Result<(Self, XdpStatsHandle)> {
+        let mut receiver = options.build_receiver()?;
+        receiver.share_stop(stop.clone());
+        let stats = receiver.stats_handle();
+        Ok((Self::new(receiver)?, stats))
+    }
+
+    fn receiver(&self) -> &XdpReceiver {
+        self.get_ref()
     }
 }
 
 /// Sockets on the queues of one interface.
 #[derive(Debug)]
-struct QueueSockets {
+struct QueueSockets<P> {
     socket: XdpSocketBuilder,
     queues: Range<u32>,
     program: XdpProgram,
+    port: PhantomData<fn(P)>,
 }
 
-impl Intake for QueueSockets {
-    type Port = AsyncXdpSocket;
+impl<P: QueuePort> Intake for QueueSockets<P> {
+    type Port = P;
 
     fn open(
         &self,
         spec: ShardSpec,
         _lineup: &Lineup,
         stop: &StopHandle,
-    ) -> Result<Option<Opened<AsyncXdpSocket>>> {
+    ) -> Result<Option<Opened<P>>> {
         let queue = self.queues.start + spec.index as u32;
         let options = self.socket.clone().queue_id(queue).program(self.program.clone());
-        let mut socket = options.build()?; // in any order, because queues already have numbers
-        socket.share_stop(stop.clone())?;
-        let readers = vec![ReadStats::Xdp(socket.stats_handle())];
-        let ports = vec![AsyncXdpSocket::new(socket)?];
-        Ok(Some(Opened { ports, readers, anchors: Vec::new() }))
+        let (port, stats) = P::open(options, stop)?; // in any order, because queues already have numbers
+        let readers = vec![ReadStats::Xdp(stats)];
+        Ok(Some(Opened { ports: vec![port], readers, anchors: Vec::new() }))
     }
 
-    fn open_intake(port: &mut AsyncXdpSocket) -> Result<()> {
-        port.receiver().map_or(Ok(()), |receiver| receiver.get_ref().open_intake())
+    fn open_intake(port: &mut P) -> Result<()> {
+        port.receiver().open_intake()
     }
 }

@@ -116,7 +116,7 @@ fn where_packets_begin_with_what_nobody_knows_a_filter_may_ask_nothing_of_it() {
 #[ringtap_lab::test]
 fn before_the_stack_a_filter_means_the_same_packets_too() {
     use ringtap::XdpSocket;
-    use ringtap::xdp::{Attach, XdpMode, XdpProgram};
+    use ringtap::xdp::{Attach, XdpProgram};
 
     let Some(_net) = namespace() else { return };
     let Some(mut tun) = tun() else { return };
@@ -124,7 +124,7 @@ fn before_the_stack_a_filter_means_the_same_packets_too() {
         .map(|protocol| Traffic { protocol, ..Traffic::default() }.frame(1, 0)[HEADER..].to_vec());
     let program =
         XdpProgram::filtered(&tun.name, Attach::Generic, &"udp".parse().unwrap()).unwrap();
-    let options = XdpSocket::builder().interface(&tun.name).mode(XdpMode::Rx).frame_count(128);
+    let options = XdpSocket::builder().interface(&tun.name).frame_count(128);
     let mut socket = options.program(program).build().unwrap();
     tun.receive(&tcp);
     tun.receive(&udp);

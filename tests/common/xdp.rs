@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use ringtap::error::Step;
-use ringtap::xdp::{Attach, XdpMode, XdpProgram, XdpSocketBuilder};
+use ringtap::stats::XdpStats;
+use ringtap::xdp::{Attach, XdpChunks, XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder};
 use ringtap::{Error, XdpSocket};
 use ringtap_lab::{Generator, Namespace, Tally, bootstrap, namespace, skip_for_ordinary_users};
 
@@ -49,13 +50,34 @@ pub(crate) fn socket(interface: &str) -> XdpSocketBuilder {
 /// Frames of [`sender`].
 pub(crate) const FEW: u32 = 128;
 
-/// A socket that only sends, so small that an ordinary user may lock the memory of many.
+/// Options of a sender so small that an ordinary user may lock the memory of many.
 pub(crate) fn sender(interface: &str) -> XdpSocketBuilder {
-    socket(interface).mode(XdpMode::Tx).frame_count(FEW)
+    socket(interface).frame_count(FEW)
 }
 
+/// A socket or one half of it.
+pub(crate) trait Counted {
+    fn chunks(&mut self) -> XdpChunks;
+    fn stats(&self) -> ringtap::Result<XdpStats>;
+}
+
+macro_rules! counted {
+    ($($socket:ty),*) => { $(
+        impl Counted for $socket {
+            fn chunks(&mut self) -> XdpChunks {
+                self.chunks()
+            }
+
+            fn stats(&self) -> ringtap::Result<XdpStats> {
+                self.stats()
+            }
+        }
+    )* };
+}
+counted!(XdpSocket, XdpReceiver, XdpSender);
+
 /// All frames are accounted for, and once the socket is at rest nobody but the kernel has any.
-pub(crate) fn assert_conserved(socket: &mut XdpSocket, frames: u32) {
+pub(crate) fn assert_conserved(socket: &mut dyn Counted, frames: u32) {
     let chunks = socket.chunks();
     assert_eq!(chunks.total(), frames, "{chunks:?}");
     // Counted in the rings, not by what is missing elsewhere.
@@ -66,7 +88,7 @@ pub(crate) fn assert_conserved(socket: &mut XdpSocket, frames: u32) {
 
 /// Sends as fast as they come out, with no more under way than the ring takes.
 pub(crate) fn receive_all(
-    socket: &mut XdpSocket,
+    socket: &mut XdpReceiver,
     generator: &mut Generator,
     tally: &mut Tally,
     count: u64,

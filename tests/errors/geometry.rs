@@ -2,7 +2,6 @@
 
 use ringtap::capture::{CaptureBuilder, RingLayout};
 use ringtap::error::GeometryError;
-use ringtap::xdp::{XdpMode, XdpSocketBuilder};
 use ringtap::{Capture, Error, Injector};
 use ringtap_lab::namespace;
 
@@ -82,42 +81,45 @@ fn sizes_of_a_umem() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let tx = || sender(&veth.left);
-    let custom = |builder: XdpSocketBuilder, tx_frames| {
-        builder.mode(XdpMode::Custom { rx_frames: 0, tx_frames }).build()
-    };
     says!(
-        tx().frame_size(1000).build(),
+        tx().frame_size(1000).build_sender(),
         Error::Geometry(GeometryError::ChunkSize { frame_size: 1000 }),
         "ring geometry: frames of a UMEM have 2048 or 4096 bytes, not 1000"
     );
     says!(
-        custom(tx(), 63),
+        tx().rx_tx_frames(1, 62).build(),
         Error::Geometry(GeometryError::ChunkCount { frame_count: 63, shares: 1 }),
         "ring geometry: a UMEM has a power of two of frames, from 64 to 65536 for all of its sockets, not 63 for \
          each of 1"
     );
     says!(
-        tx().headroom(4000).build(),
+        tx().rx_tx_frames(64, 0).build(),
+        Error::Geometry(GeometryError::EmptyHalf),
+        "ring geometry: a socket that receives and sends has frames for both; open one half with `build_receiver` or \
+         `build_sender`"
+    );
+    says!(
+        tx().headroom(4000).build_sender(),
         Error::Geometry(GeometryError::Headroom { headroom: 4000, frame_size: 4096 }),
         "ring geometry: headroom 4000 leaves nothing of a frame of 4096 bytes; use less than 3073"
     );
     let other = net.veth();
-    let first = tx().umem_shares(2).build().unwrap();
+    let first = tx().umem_shares(2).build_sender().unwrap();
     says!(
-        custom(sender(&other.left).shared_umem(&first), 64),
+        sender(&other.left).rx_tx_frames(32, 32).shared_umem(&first.umem()).build(),
         Error::Geometry(GeometryError::ShareMismatch { frame_count: 64, share: 128 }),
         "ring geometry: 64 frames are asked for of a UMEM with shares of 128; ask for as many"
     );
-    let second = sender(&other.left).shared_umem(&first);
-    let _taken = second.clone().build().unwrap();
+    let second = sender(&other.left).shared_umem(&first.umem());
+    let _taken = second.clone().build_sender().unwrap();
     says!(
-        second.clone().interface(&net.veth().left).build(),
+        second.clone().interface(&net.veth().left).build_sender(),
         Error::Geometry(GeometryError::NoShareLeft),
         "ring geometry: the UMEM's shares are all taken; build its first socket with more `umem_shares`"
     );
     drop(first);
     says!(
-        second.build(),
+        second.build_sender(),
         Error::Geometry(GeometryError::NoSharedSocket),
         "ring geometry: the socket whose UMEM is to be shared is closed; keep it open until then"
     );

@@ -8,8 +8,8 @@ use crate::far_end::{FarEnd, PATIENCE};
 use crate::setup::{assert_conserved, privileged, sender, socket};
 use futures_util::{SinkExt, StreamExt};
 use ringtap::reactor::Reactor;
-use ringtap::xdp::{AsyncXdpSocket, XdpMode};
-use ringtap::{Error, PacketBatch, executor, time};
+use ringtap::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
+use ringtap::{PacketBatch, executor, time};
 use ringtap_lab::{Generator, Tally, Traffic, Veth, frames, namespace};
 
 #[ringtap_lab::test]
@@ -32,8 +32,8 @@ fn batches_come_back_from_another_thread_and_a_stop_ends_the_stream() {
         tally
     });
     let tally = executor::block_on(async {
-        let socket = socket(&veth.right).mode(XdpMode::Rx).build().unwrap();
-        let mut socket = AsyncXdpSocket::new(socket).unwrap();
+        let socket = socket(&veth.right).build_receiver().unwrap();
+        let mut socket = AsyncXdpReceiver::new(socket).unwrap();
         let mut taken = 0;
         while taken < count {
             let sent = generator.sent();
@@ -75,9 +75,8 @@ fn sending_waits_for_room_and_every_frame_arrives() {
     let traffic = Traffic { flows: 8, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, count));
     executor::block_on(async {
-        let socket = sender(&veth.left).frame_count(64).build().unwrap();
-        let mut tx = AsyncXdpSocket::new(socket).unwrap();
-        assert!(matches!(tx.next_batch().await, Err(Error::NotReceiving)));
+        let socket = sender(&veth.left).frame_count(64).build_sender().unwrap();
+        let mut tx = AsyncXdpSender::new(socket).unwrap();
         for number in 0..count {
             let frame = traffic.frame(number, 0);
             match number % 3 {
@@ -113,9 +112,8 @@ fn an_echo_sends_on_what_it_received_without_a_copy_in_one_enter_a_turn() {
     let back = Veth { left: veth.right.clone(), right: veth.left.clone() };
     let far = FarEnd::new(&back, Tally::new(&traffic, COUNT));
     executor::block_on(async {
-        let mode = XdpMode::Custom { rx_frames: 1000, tx_frames: 24 };
-        let mut echo =
-            AsyncXdpSocket::new(socket(&veth.right).mode(mode).build().unwrap()).unwrap();
+        let socket = socket(&veth.right).rx_tx_frames(1000, 24).build().unwrap();
+        let mut echo = AsyncXdpSocket::new(socket).unwrap();
         let (mut answered, mut turns) = (0, 0);
         let before = Reactor::current().unwrap().stats();
         while answered < COUNT {
@@ -149,8 +147,7 @@ fn halves_serve_two_tasks_and_a_dropped_wait_takes_nothing() {
     let mut generator = Generator::new(&veth.left, &traffic);
     let tally = executor::block_on(async {
         let socket = AsyncXdpSocket::new(socket(&veth.right).build().unwrap()).unwrap();
-        let (receiver, sender) = socket.into_split();
-        let (mut receiver, mut sender) = (receiver.unwrap(), sender.unwrap());
+        let (mut receiver, mut sender) = socket.into_split();
         let sending = executor::spawn_local(async move {
             for number in 0..COUNT {
                 sender.send(&answers.frame(number, 0)).await.unwrap();

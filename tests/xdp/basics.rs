@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::far_end::{FarEnd, PATIENCE};
 use crate::setup::{FEW, assert_conserved, privileged, receive_all, sender, socket};
-use ringtap::XdpSocket;
-use ringtap::xdp::{Attach, XdpMode, XdpProgram};
+use ringtap::xdp::{Attach, XdpProgram, XdpReceiver, XdpSender};
 use ringtap_lab::{Generator, Tally, Traffic, frames, namespace};
 
 #[ringtap_lab::test]
@@ -14,8 +13,8 @@ fn a_million_frames_arrive_once_in_order_in_the_driver_and_in_the_stack() {
         let Some(net) = privileged() else { return };
         let veth = net.veth();
         let count = frames(1_000_000);
-        let options = socket(&veth.right).mode(XdpMode::Rx).attach(attach);
-        let mut socket = options.build().unwrap();
+        let options = socket(&veth.right).attach(attach);
+        let mut socket = options.build_receiver().unwrap();
         assert_eq!(socket.program().unwrap().is_generic(), attach == Attach::Generic);
         assert!(!socket.is_zerocopy());
         let traffic = Traffic { flows: 16, varied: false, ..Traffic::default() };
@@ -36,8 +35,8 @@ fn a_million_frames_are_sent_once_in_order_without_root() {
     let count = frames(1_000_000);
     let traffic = Traffic { flows: 16, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, count));
-    let mut socket = sender(&veth.left).build().unwrap();
-    assert!(socket.next_batch().is_none() && socket.program().is_none());
+    let mut socket = sender(&veth.left).build_sender().unwrap();
+    assert!(socket.program().is_none());
     for number in 0..count {
         socket.send(&traffic.frame(number, 0)).unwrap();
         if number % 50_000 == 0 {
@@ -59,15 +58,14 @@ fn every_queue_of_an_interface_has_its_socket_and_keeps_its_order() {
     let veth = net.veth_with_queues(4);
     let program = XdpProgram::redirect_all(&veth.right, Attach::Native).unwrap();
     let open = |queue| {
-        let options = socket(&veth.right).mode(XdpMode::Rx).program(program.clone());
-        options.queue_id(queue).build().unwrap()
+        let options = socket(&veth.right).program(program.clone());
+        options.queue_id(queue).build_receiver().unwrap()
     };
-    let mut sockets: Vec<XdpSocket> = (0..4).map(open).collect();
+    let mut sockets: Vec<XdpReceiver> = (0..4).map(open).collect();
     // Sent by queue: TX queue N of one end is RX queue N of the other.
     let traffic = Traffic { flows: 4, ..Traffic::default() };
-    let mut senders: Vec<XdpSocket> = (0..4)
-        .map(|queue| socket(&veth.left).mode(XdpMode::Tx).queue_id(queue).build().unwrap())
-        .collect();
+    let mut senders: Vec<XdpSender> =
+        (0..4).map(|queue| socket(&veth.left).queue_id(queue).build_sender().unwrap()).collect();
     let mut tallies: Vec<Tally> = (0..4).map(|_| Tally::new(&traffic, COUNT)).collect();
     for number in 0..COUNT {
         let queue = (number % 4) as usize;
@@ -88,7 +86,8 @@ fn every_queue_of_an_interface_has_its_socket_and_keeps_its_order() {
         all.merge(tally);
     }
     all.assert_complete();
-    sockets.iter_mut().chain(&mut senders).for_each(|socket| assert_conserved(socket, 1024));
+    sockets.iter_mut().for_each(|socket| assert_conserved(socket, 1024));
+    senders.iter_mut().for_each(|socket| assert_conserved(socket, 1024));
 }
 
 #[ringtap_lab::test]
@@ -123,7 +122,7 @@ fn an_echo_answers_every_frame_on_the_same_socket() {
 fn a_reader_that_keeps_everything_starves_the_ring_and_goes_on_when_it_lets_go() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
-    let mut socket = socket(&veth.right).mode(XdpMode::Rx).frame_count(64).build().unwrap();
+    let mut socket = socket(&veth.right).frame_count(64).build_receiver().unwrap();
     let traffic = Traffic::default();
     let mut generator = Generator::new(&veth.left, &traffic);
     generator.flood(200);

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::far_end::{FarEnd, PATIENCE};
 use crate::setup::{FEW, assert_conserved, had, privileged, sender, socket};
 use ringtap::error::{GeometryError, Step};
-use ringtap::xdp::{AsyncXdpSocket, Attach, CopyMode, XdpMode, XdpProgram, XdpSocketBuilder};
+use ringtap::xdp::{
+    AsyncXdpSender, AsyncXdpSocket, Attach, CopyMode, XdpProgram, XdpSender, XdpSocketBuilder,
+};
 use ringtap::{Error, XdpSocket, executor};
 use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, namespace, xdp};
 
@@ -27,8 +29,13 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     }
     let many = geometry(tx().umem_shares(1 << 10));
     assert_eq!(many, GeometryError::ChunkCount { frame_count: 128, shares: 1024 });
-    let few = geometry(tx().mode(XdpMode::Custom { rx_frames: 0, tx_frames: 63 }));
-    assert_eq!(few, GeometryError::ChunkCount { frame_count: 63, shares: 1 });
+    let custom = |rx, tx_frames| match tx().rx_tx_frames(rx, tx_frames).build().unwrap_err() {
+        Error::Geometry(error) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(custom(1, 62), GeometryError::ChunkCount { frame_count: 63, shares: 1 });
+    assert_eq!(custom(0, 64), GeometryError::EmptyHalf);
+    assert_eq!(custom(64, 0), GeometryError::EmptyHalf);
     let (headroom, frame_size) = (4096 - 1023, 4096);
     let error = geometry(tx().headroom(headroom as u32));
     assert_eq!(error, GeometryError::Headroom { headroom, frame_size });
@@ -36,16 +43,14 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     assert!(matches!(error, Error::InterfaceMissing));
     let error = socket("nowhere0").build().unwrap_err();
     assert!(matches!(error, Error::NoSuchInterface { .. }), "{error:?}");
-    let error = tx().queue_id(7).build().unwrap_err();
+    let error = tx().queue_id(7).build_sender().unwrap_err();
     assert!(matches!(error, Error::NoSuchQueue { queue: 7, count: 1, .. }), "{error:?}");
-    let error = tx().copy_mode(CopyMode::ZeroCopy).build().unwrap_err();
+    let error = tx().copy_mode(CopyMode::ZeroCopy).build_sender().unwrap_err();
     assert!(error.to_string().contains("zero-copy"), "{error}");
-    let mut first = tx().build().unwrap();
-    let error = tx().build().unwrap_err();
+    let mut first = tx().build_sender().unwrap();
+    let error = tx().build_sender().unwrap_err();
     assert!(matches!(error, Error::Os { step: Step::BindQueue, .. }), "{error:?}");
     assert!(error.to_string().contains("ss -f xdp"), "{error}");
-    let error = first.next_batch_timeout(PATIENCE).unwrap_err();
-    assert!(matches!(error, Error::NotReceiving), "{error:?}");
     for len in [0, 13, 1519, 5000] {
         let error = first.send(&vec![0xff; len]).unwrap_err();
         assert!(matches!(error, Error::FrameLength { .. }), "{error:?}");
@@ -53,8 +58,8 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     assert_conserved(&mut first, FEW);
 }
 
-/// The ways in which a socket ends, the last two after so long at most.
-const ENDS: [fn(XdpSocket, Duration); 3] = [
+/// The ways in which a sender ends, the last two after so long at most.
+const ENDS: [fn(XdpSender, Duration); 3] = [
     |socket, _| drop(socket),
     |socket, limit| {
         let handle = socket.stats_handle();
@@ -62,7 +67,7 @@ const ENDS: [fn(XdpSocket, Duration); 3] = [
     },
     |socket, limit| {
         let handle = socket.stats_handle();
-        let close = async { AsyncXdpSocket::new(socket).unwrap().close(limit).await };
+        let close = async { AsyncXdpSender::new(socket).unwrap().close(limit).await };
         assert_eq!(executor::block_on(close).unwrap(), handle.stats().unwrap());
     },
 ];
@@ -75,7 +80,7 @@ fn what_is_committed_goes_out_at_the_end_and_what_cannot_is_counted() {
     let veth = net.veth();
     let traffic = Traffic::default();
     let committed = || {
-        let mut socket = sender(&veth.left).build().unwrap();
+        let mut socket = sender(&veth.left).build_sender().unwrap();
         (0..COUNT).for_each(|number| socket.send(&traffic.frame(number, 0)).unwrap());
         socket
     };
@@ -153,18 +158,16 @@ fn a_frame_of_more_chunks_than_there_are_is_too_long() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     veth.set_mtu(9000);
-    let mode = XdpMode::Custom { rx_frames: 0, tx_frames: 64 };
-    let enough = socket(&veth.left).mode(mode).frame_size(2048).multi_buffer(true).build();
-    let Some(enough) = had(enough) else { return };
-    assert_eq!(enough.sender().unwrap().max_frame_len(), 9014);
+    let enough = socket(&veth.left).frame_count(64).frame_size(2048).multi_buffer(true);
+    let Some(enough) = had(enough.build_sender()) else { return };
+    assert_eq!(enough.max_frame_len(), 9014);
     drop(enough);
     let Some(net) = privileged() else { return };
     let veth = net.veth();
     veth.set_mtu(9000);
-    let mode = XdpMode::Custom { rx_frames: 62, tx_frames: 2 };
-    let options = socket(&veth.left).mode(mode).frame_size(2048).multi_buffer(true);
+    let options = socket(&veth.left).rx_tx_frames(62, 2).frame_size(2048).multi_buffer(true);
     let mut socket = options.build().unwrap();
-    assert_eq!(socket.sender().unwrap().max_frame_len(), 4096);
+    assert_eq!(socket.sender().max_frame_len(), 4096);
     assert!(matches!(socket.send(&[0xff; 9000]), Err(Error::FrameLength { most: 4096, .. })));
 }
 
@@ -193,7 +196,7 @@ fn what_the_far_end_does_not_take_is_counted_and_holds_up_nothing() {
     let veth = net.veth();
     let traffic = Traffic { len: 1400, varied: false, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, 40));
-    let mut tx = sender(&veth.left).build().unwrap();
+    let mut tx = sender(&veth.left).build_sender().unwrap();
     let mut send = |range: std::ops::Range<u64>| {
         range.for_each(|number| tx.send(&traffic.frame(number, 0)).unwrap());
         tx.flush().unwrap();
@@ -217,7 +220,7 @@ fn frames_wait_while_the_interface_is_down_and_go_when_it_is_up() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic::default();
-    let mut tx = sender(&veth.left).build().unwrap();
+    let mut tx = sender(&veth.left).build_sender().unwrap();
     veth.down(); // the far end: no carrier
     tx.send(&traffic.frame(99, 0)).unwrap();
     tx.flush().unwrap();
@@ -285,7 +288,7 @@ mod child {
         let veth = net.veth();
         limits::set(libc::RLIMIT_MEMLOCK, 2 << 20);
         limits::keep_capabilities(NET_RAW); // without CAP_IPC_LOCK, as any ordinary user
-        let tx = |frames| socket(&veth.left).mode(XdpMode::Tx).frame_count(frames).build();
+        let tx = |frames| socket(&veth.left).frame_count(frames).build_sender();
         let error = tx(4096).unwrap_err();
         assert!(matches!(error, Error::Os { step: Step::RegisterUmem, .. }), "{error:?}");
         assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");

@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::far_end::{FarEnd, PATIENCE};
-use crate::setup::{FEW, assert_conserved, had, privileged, receive_all, sender, socket};
+use crate::setup::{Counted, FEW, assert_conserved, had, privileged, receive_all, sender, socket};
 use ringtap::error::GeometryError;
 use ringtap::xdp::{
-    Attach, CopyMode, HugePages, TxChecksum, XdpMode, XdpProgram, XdpSocketBuilder,
+    Attach, CopyMode, HugePages, TxChecksum, XdpProgram, XdpReceiver, XdpSocketBuilder,
 };
-use ringtap::{Capture, Error, XdpSocket};
+use ringtap::{Capture, Error};
 use ringtap_lab::{Generator, Protocol, Tally, Traffic, Veth, link, namespace, xdp};
 
 const BOTH: [Attach; 2] = [Attach::Native, Attach::Generic];
@@ -19,8 +19,8 @@ fn backwards(veth: &Veth) -> Veth {
     Veth { left: veth.right.clone(), right: veth.left.clone() }
 }
 
-fn receive(options: XdpSocketBuilder, veth: &Veth, traffic: &Traffic, count: u64) -> XdpSocket {
-    let mut socket = options.build().unwrap();
+fn receive(options: XdpSocketBuilder, veth: &Veth, traffic: &Traffic, count: u64) -> XdpReceiver {
+    let mut socket = options.build_receiver().unwrap();
     let mut tally = Tally::new(traffic, count);
     let mut generator = Generator::new(&veth.left, traffic);
     receive_all(&mut socket, &mut generator, &mut tally, count);
@@ -36,7 +36,7 @@ fn frames_of_2048_bytes_and_any_headroom_hold_packets_and_one_alone_arrives() {
         {
             let Some(net) = privileged() else { return };
             let veth = net.veth();
-            let options = socket(&veth.right).mode(XdpMode::Rx).attach(attach);
+            let options = socket(&veth.right).attach(attach);
             let options = options.frame_size(frame_size).headroom(headroom);
             for count in [1, 5_000] {
                 let len = 1514.min(frame_size as usize - 256 - headroom as usize - 320);
@@ -72,7 +72,7 @@ fn a_full_ring_has_no_room_until_it_is_kicked() {
     let veth = net.veth();
     let traffic = Traffic::default();
     let far = FarEnd::new(&veth, Tally::new(&traffic, 64));
-    let mut tx = sender(&veth.left).frame_count(64).build().unwrap();
+    let mut tx = sender(&veth.left).frame_count(64).build_sender().unwrap();
     for number in 0..64 {
         let frame = traffic.frame(number, 0);
         let mut slot = tx.reserve(frame.len()).expect("there is room");
@@ -171,7 +171,7 @@ fn a_program_that_was_attached_elsewhere_is_named_and_can_be_used() {
     assert!(error.to_string().contains("from_map"), "{error}");
     let program = XdpProgram::from_map(&veth.right, false, map).unwrap();
     let traffic = Traffic { flows: 1, ..Traffic::default() };
-    let options = socket(&veth.right).program(program).mode(XdpMode::Rx);
+    let options = socket(&veth.right).program(program);
     let mut socket = receive(options, &veth, &traffic, 500);
     assert_conserved(&mut socket, 1024);
 }
@@ -184,11 +184,11 @@ fn two_queues_share_a_umem_and_frames_go_out_where_they_came_in() {
     let program = XdpProgram::redirect_all(&veth.right, Attach::Native).unwrap();
     let options = socket(&veth.right).program(program).frame_count(256);
     let mut first = options.clone().umem_shares(2).build().unwrap();
-    let second = options.clone().queue_id(1).shared_umem(&first);
+    let second = options.clone().queue_id(1).shared_umem(&first.umem());
     let mut second = second.build().unwrap();
     let traffic = Traffic { flows: 2, ..Traffic::default() };
     let far = FarEnd::new(&backwards(&veth), Tally::new(&traffic, COUNT));
-    let mut sender = socket(&veth.left).mode(XdpMode::Tx).build().unwrap();
+    let mut sender = socket(&veth.left).build_sender().unwrap();
     let mut number = 0;
     while number < COUNT {
         first.chunks(); // what has come back is received into again
@@ -223,9 +223,9 @@ fn what_is_sent_on_can_be_changed_left_out_and_come_from_elsewhere() {
     let Some(net) = privileged() else { return };
     let (veth, other) = (net.veth(), net.veth());
     let mut receiver = socket(&veth.right).build().unwrap();
-    let mut sender = socket(&other.left).mode(XdpMode::Tx).build().unwrap();
+    let mut sender = socket(&other.left).build_sender().unwrap();
     let traffic = Traffic { flows: 2, varied: false, ..Traffic::default() };
-    let mut far = socket(&other.right).mode(XdpMode::Rx).build().unwrap();
+    let mut far = socket(&other.right).build_receiver().unwrap();
     Generator::new(&veth.left, &traffic).flood(40);
     let mut passed = 0;
     while let Some(batch) = receiver.next_batch_timeout(Duration::from_millis(50)).unwrap() {
@@ -251,7 +251,8 @@ fn what_is_sent_on_can_be_changed_left_out_and_come_from_elsewhere() {
     }
     assert_eq!(seen, 20);
     assert!(sender.drain(PATIENCE).unwrap());
-    for socket in [&mut receiver, &mut sender, &mut far] {
+    let all: [&mut dyn Counted; 3] = [&mut receiver, &mut sender, &mut far];
+    for socket in all {
         assert_conserved(socket, 1024);
     }
 }
@@ -267,7 +268,7 @@ fn packets_of_9000_bytes_take_several_frames_both_ways() {
             |name: &str| socket(name).frame_size(frame_size).multi_buffer(true).attach(attach);
         let traffic = Traffic { flows: 4, len: 9014, ..Traffic::default() };
         let Some(mut receiver) = had(open(&veth.right).build()) else { return };
-        let mut sender = open(&veth.left).mode(XdpMode::Tx).build().unwrap();
+        let mut sender = open(&veth.left).build_sender().unwrap();
         let back = FarEnd::new(&backwards(&veth), Tally::new(&traffic, COUNT));
         let mut tally = Tally::new(&traffic, COUNT);
         let mut longest = 0;
@@ -291,8 +292,9 @@ fn packets_of_9000_bytes_take_several_frames_both_ways() {
         tally.assert_complete();
         back.finish().assert_complete();
         assert!(longest > 2 * frame_size as usize, "{longest}");
-        for socket in [&mut receiver, &mut sender] {
-            assert!(socket.drain(PATIENCE).unwrap());
+        assert!(receiver.drain(PATIENCE).unwrap() && sender.drain(PATIENCE).unwrap());
+        let both: [&mut dyn Counted; 2] = [&mut receiver, &mut sender];
+        for socket in both {
             assert_conserved(socket, 1024);
         }
     }
@@ -303,7 +305,7 @@ fn a_packet_beyond_a_frame_is_dropped_and_counted_without_multi_buffer() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
     veth.set_mtu(5000);
-    let options = socket(&veth.right).attach(Attach::Generic).mode(XdpMode::Rx);
+    let options = socket(&veth.right).attach(Attach::Generic);
     let mut socket = options.build().unwrap();
     Generator::new(&veth.left, &Traffic { len: 5000, varied: false, ..Traffic::default() })
         .flood(3);
@@ -398,7 +400,7 @@ fn memory_options_do_what_they_say_or_say_that_they_cannot() {
 fn an_interface_is_promiscuous_as_long_as_the_socket_lives() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let socket = sender(&veth.left).promiscuous(true).build().unwrap();
+    let socket = sender(&veth.left).promiscuous(true).build_sender().unwrap();
     assert_eq!(link::promiscuity(&veth.left).unwrap(), 1);
     drop(socket);
     assert_eq!(link::promiscuity(&veth.left).unwrap(), 0);
@@ -408,7 +410,7 @@ fn an_interface_is_promiscuous_as_long_as_the_socket_lives() {
 fn busy_polling_is_accepted_and_receives() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
-    let options = socket(&veth.right).mode(XdpMode::Rx);
+    let options = socket(&veth.right);
     let options = options.busy_poll_us(20).prefer_busy_poll(true).busy_poll_budget(64);
     let Some(_) = had(options.clone().build()) else { return };
     let mut socket = receive(options, &veth, &Traffic::default(), 2_000);
@@ -416,7 +418,7 @@ fn busy_polling_is_accepted_and_receives() {
 }
 
 /// Waits until the kernel has let go of closed sockets, and all frames are back.
-fn come_home(receiver: &mut XdpSocket) {
+fn come_home(receiver: &mut XdpReceiver) {
     let start = Instant::now();
     while receiver.chunks().rx_leased > 0 {
         assert!(start.elapsed() < PATIENCE, "{:?}", receiver.chunks());
@@ -430,13 +432,13 @@ fn sockets_that_end_in_another_thread_beside_one_that_receives_give_no_frame_to_
     let Some(net) = privileged() else { return };
     let (veth, other) = (net.veth(), net.veth());
     let frames = 64;
-    let options = socket(&veth.right).frame_count(frames).mode(XdpMode::Rx);
-    let mut receiver = options.umem_shares(ENDS as u32 + 1).build().unwrap();
+    let options = socket(&veth.right).frame_count(frames);
+    let mut receiver = options.umem_shares(ENDS as u32 + 1).build_receiver().unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic::default());
     let far = Capture::builder().interface(&other.right).ignore_outgoing(true).build().unwrap();
     for _ in 0..ENDS {
-        let sender = socket(&other.left).frame_count(frames).mode(XdpMode::Tx);
-        let mut sender = sender.shared_umem(&receiver).build().unwrap();
+        let sender = socket(&other.left).frame_count(frames);
+        let mut sender = sender.shared_umem(&receiver.umem()).build_sender().unwrap();
         generator.flood(48);
         let mut sent_on = 0;
         while sent_on < 48 {
@@ -457,11 +459,11 @@ fn the_frames_of_a_socket_that_goes_come_home_to_the_one_that_received_them() {
     let Some(net) = privileged() else { return };
     let (veth, other) = (net.veth(), net.veth());
     let options = || socket(&veth.right).frame_count(128);
-    let mut receiver = options().mode(XdpMode::Rx).umem_shares(2).build().unwrap();
-    let sender = socket(&other.left).frame_count(128).mode(XdpMode::Tx).shared_umem(&receiver);
+    let mut receiver = options().umem_shares(2).build_receiver().unwrap();
+    let sender = socket(&other.left).frame_count(128).shared_umem(&receiver.umem());
     let (zero_copy, again) = (sender.clone().copy_mode(CopyMode::ZeroCopy), sender.clone());
-    assert!(zero_copy.build().unwrap_err().to_string().contains("zero-copy"));
-    let mut sender = sender.build().unwrap();
+    assert!(zero_copy.build_sender().unwrap_err().to_string().contains("zero-copy"));
+    let mut sender = sender.build_sender().unwrap();
     link::set_up(&other.left, false).unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic::default());
     generator.flood(64);
@@ -473,10 +475,10 @@ fn the_frames_of_a_socket_that_goes_come_home_to_the_one_that_received_them() {
     assert_eq!(receiver.chunks().rx_leased, 64, "under way");
     drop(sender);
     come_home(&mut receiver);
-    assert!(matches!(again.build(), Err(Error::Geometry(GeometryError::NoShareLeft))));
-    let late = socket(&other.left).mode(XdpMode::Tx).shared_umem(&receiver);
+    assert!(matches!(again.build_sender(), Err(Error::Geometry(GeometryError::NoShareLeft))));
+    let late = socket(&other.left).shared_umem(&receiver.umem());
     drop(receiver);
-    assert!(matches!(late.build(), Err(Error::Geometry(GeometryError::NoSharedSocket))));
+    assert!(matches!(late.build_sender(), Err(Error::Geometry(GeometryError::NoSharedSocket))));
 }
 
 #[ringtap_lab::test]
@@ -507,9 +509,8 @@ fn a_dropped_half_lets_the_queues_packets_pass_or_the_other_half_go_on() {
     far.wait_until(20); // the stack's, as without the socket
     far.finish().assert_complete();
     drop(sender);
-    let (receiver, sender) = socket(&veth.right).build().unwrap().into_split();
+    let (mut receiver, sender) = socket(&veth.right).build().unwrap().into_split();
     drop(sender);
-    let mut receiver = receiver.unwrap();
     generator.flood(1);
     assert_eq!(receiver.next_batch_timeout(PATIENCE).unwrap().expect("a frame").len(), 1);
 }
@@ -518,7 +519,7 @@ fn a_dropped_half_lets_the_queues_packets_pass_or_the_other_half_go_on() {
 fn a_renamed_interface_and_another_namespace_are_no_end() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
-    let mut socket = socket(&veth.right).mode(XdpMode::Rx).build().unwrap();
+    let mut socket = socket(&veth.right).build_receiver().unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic::default());
     match link::rename(&veth.right, "renamed0") {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {

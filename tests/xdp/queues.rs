@@ -11,22 +11,21 @@ use crate::setup::{privileged, socket};
 use futures_util::StreamExt;
 use ringtap::bridge::{BridgeDirection, XdpBridge};
 use ringtap::error::Step;
-use ringtap::fanout::FanoutMode;
 use ringtap::filter::BpfInsn;
-use ringtap::shard::{BuiltIn, Cores, Queues, ShardsBuilder, Source};
-use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpMode, XdpProgram};
+use ringtap::shard::{Cores, Queues};
+use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpProgram, XdpSender};
 use ringtap::{BpfFilter, Capture, Error, Shards, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace, pcap};
 
 /// A sender for each queue of the left end: TX queue N of one end is RX queue N of the other.
-fn senders(veth: &Veth, queues: u32) -> Vec<XdpSocket> {
-    let open = |queue| socket(&veth.left).mode(XdpMode::Tx).queue_id(queue).build().unwrap();
+fn senders(veth: &Veth, queues: u32) -> Vec<XdpSender> {
+    let open = |queue| socket(&veth.left).queue_id(queue).build_sender().unwrap();
     (0..queues).map(open).collect()
 }
 
 /// Frame N goes to queue N modulo their number.
-fn send(senders: &mut [XdpSocket], traffic: &Traffic, numbers: std::ops::Range<u64>) {
+fn send(senders: &mut [XdpSender], traffic: &Traffic, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let queue = number as usize % senders.len();
         senders[queue].send(&traffic.frame(number, 0)).unwrap();
@@ -43,11 +42,9 @@ fn a_shard_a_queue_receives_each_frame_once_and_in_order() {
     let tallies: Arc<Vec<Mutex<Tally>>> =
         Arc::new((0..4).map(|_| Mutex::new(Tally::new(&traffic, COUNT))).collect());
     let shared = Arc::clone(&tallies);
-    let shards = Shards::builder()
-        .interface(&veth.right)
+    let shards = Shards::xdp(socket(&veth.right))
         .cores(Cores::Unpinned)
-        .xdp(Queues::Auto, XdpSocket::builder().frame_count(1024).mode(XdpMode::Rx))
-        .spawn(move |mut shard| {
+        .spawn_receivers(move |mut shard| {
             let tallies = Arc::clone(&shared);
             async move {
                 while let Some(batch) = shard.capture.next().await {
@@ -86,10 +83,10 @@ fn queues_can_be_named_and_those_that_are_not_there_are() {
     let Some(net) = privileged() else { return };
     let veth = net.veth_with_queues(2);
     let start = |queues, name: &str| {
-        Shards::builder()
+        Shards::xdp(XdpSocket::builder().frame_count(64))
             .interface(name)
+            .queues(queues)
             .cores(Cores::Unpinned)
-            .xdp(queues, XdpSocket::builder().frame_count(64))
             .spawn(|mut shard| async move {
                 while shard.capture.next().await.is_some() {}
                 Ok(())
@@ -108,7 +105,7 @@ fn queues_can_be_named_and_those_that_are_not_there_are() {
     let error = start(Queues::Auto, "nowhere0").unwrap_err();
     assert!(matches!(error, Error::NoSuchInterface { .. }), "{error:?}");
     // A queue that is taken: the start fails as a whole.
-    let busy = socket(&veth.right).mode(XdpMode::Tx).queue_id(1).build().unwrap();
+    let busy = socket(&veth.right).queue_id(1).build_sender().unwrap();
     let error = start(Queues::Auto, &veth.right).unwrap_err();
     assert!(matches!(&error, Error::Shard { index: 1, .. }), "{error:?}");
     drop(busy);
@@ -124,7 +121,7 @@ fn queues_are_counted_where_the_driver_does_not_say() {
     assert_eq!(ringtap::interface::interface_info("four").unwrap().rx_queues, Some(4));
     let start = |queues| {
         let socket = XdpSocket::builder().frame_count(64).attach(Attach::Generic);
-        Shards::builder().interface("four").cores(Cores::Unpinned).xdp(queues, socket).spawn(
+        Shards::xdp(socket).interface("four").queues(queues).cores(Cores::Unpinned).spawn(
             |mut shard| async move {
                 while shard.capture.next().await.is_some() {}
                 Ok(())
@@ -144,7 +141,7 @@ fn a_socket_that_cannot_be_bound_spends_no_share_and_says_what_was_found_out() {
     let first = socket(&veth.right).frame_count(64).umem_shares(2).build().unwrap();
     let program = first.program().unwrap().clone();
     let second = |queue| {
-        let second = socket(&veth.right).frame_count(64).shared_umem(&first);
+        let second = socket(&veth.right).frame_count(64).shared_umem(&first.umem());
         second.program(program.clone()).queue_id(queue)
     };
     for _ in 0..3 {
@@ -210,8 +207,6 @@ fn a_bridge_forwards_both_ways_with_one_umem_and_with_two() {
     bridge_both_ways(shared, (&a, &b), 20_000);
     let open = |veth: &Veth| socket(&veth.right).build().unwrap();
     bridge_both_ways(XdpBridge::new(open(&a), open(&b)).unwrap(), (&a, &b), 5_000);
-    let error = XdpBridge::new(open(&a), socket(&b.right).mode(XdpMode::Rx).build().unwrap());
-    assert!(matches!(error, Err(Error::NotSending)), "{error:?}");
 }
 
 #[ringtap_lab::test]
@@ -227,7 +222,7 @@ fn a_bridges_filter_drops_and_changes_frames_and_a_removed_side_ends_it() {
             frame[35] & 1 == 0 // the source port: flow 0 of two
         })
     });
-    let mut far = socket(&b.left).mode(XdpMode::Rx).build().unwrap();
+    let mut far = socket(&b.left).build_receiver().unwrap();
     let traffic = Traffic { flows: 2, varied: false, ..Traffic::default() };
     Generator::new(&a.left, &traffic).flood(40);
     let mut seen = 0;
@@ -253,7 +248,8 @@ fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_sto
         let bridge = match is_shared {
             true => {
                 let first = socket(&a.right).frame_count(128).umem_shares(2).build().unwrap();
-                let second = socket(&b.right).frame_count(128).shared_umem(&first).build().unwrap();
+                let second =
+                    socket(&b.right).frame_count(128).shared_umem(&first.umem()).build().unwrap();
                 XdpBridge::new(first, second).unwrap()
             }
             false => XdpBridge::new(open(&a), open(&b)).unwrap(),
@@ -274,7 +270,7 @@ fn a_bridge_drops_what_a_dead_side_does_not_take_goes_on_when_it_is_back_and_sto
         }
         link::set_up(&b.right, true).unwrap();
         b.up();
-        let mut far = socket(&b.left).mode(XdpMode::Rx).build().unwrap();
+        let mut far = socket(&b.left).build_receiver().unwrap();
         while far.next_batch_timeout(Duration::from_millis(20)).unwrap().is_none() {
             assert!(start.elapsed() < 2 * PATIENCE, "{:?} {:?}", from.stats(), to.stats());
             generator.flood(1);
@@ -368,8 +364,8 @@ fn a_filtered_program_redirects_what_the_filter_accepts_and_the_rest_passes() {
             }
             veth.write_tags();
             let program = XdpProgram::filtered(&veth.right, attach, &filter).unwrap();
-            let options = socket(&veth.right).mode(XdpMode::Rx).program(program);
-            let mut receiver = options.build().unwrap();
+            let options = socket(&veth.right).program(program);
+            let mut receiver = options.build_receiver().unwrap();
             let mut passed = Capture::builder().interface(&veth.right).block_timeout_ms(2);
             passed = passed.block_size(1 << 18).block_count(32);
             let mut passed = passed.build().unwrap();
@@ -451,23 +447,10 @@ fn a_driver_that_cannot_steer_says_so() {
 }
 
 #[ringtap_lab::test]
-fn capture_options_are_refused_and_an_error_that_all_share_names_no_shard() {
+fn a_queue_is_not_named_twice_and_an_error_that_all_share_names_no_shard() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let refused = |shards: ShardsBuilder<BuiltIn>| {
-        let shards = shards.interface(&veth.right).xdp(Queues::Auto, socket(&veth.right));
-        let error = shards.spawn(|_| async { Ok(()) }).unwrap_err();
-        assert!(matches!(error, Error::ShardPlan(_)), "{error}");
-        error.to_string()
-    };
-    let filter: BpfFilter = "udp".parse().unwrap();
-    let capture = Shards::builder().capture(Capture::builder().filter(filter).snap_len(96));
-    assert!(refused(capture).contains("XdpProgram::filtered"));
-    let source = Source::Fanout(FanoutMode::Hash);
-    assert!(refused(Shards::builder().source(source)).contains("`source`"));
-    assert!(refused(Shards::builder().and_capture(Capture::builder())).contains("`and_capture`"));
-    let queue = Shards::builder().interface(&veth.right);
-    let queue = queue.xdp(Queues::Auto, socket(&veth.right).queue_id(1));
+    let queue = Shards::xdp(socket(&veth.right).queue_id(1));
     let error = queue.spawn(|_| async { Ok(()) }).unwrap_err();
     assert!(error.to_string().contains("queue_id"), "{error}");
 

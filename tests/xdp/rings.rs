@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::far_end::{FarEnd, PATIENCE};
 use crate::setup::{FEW, assert_conserved, had, privileged, sender, socket};
 use ringtap::packet::Timestamp;
-use ringtap::xdp::{AsyncXdpSocket, Attach, TxChecksum, XdpMode, XdpProgram};
-use ringtap::{Capture, Error, XdpSocket, executor, time};
+use ringtap::xdp::{AsyncXdpSender, Attach, TxChecksum, XdpProgram, XdpReceiver, XdpSender};
+use ringtap::{Capture, Error, executor, time};
 use ringtap_lab::{Generator, Mark, Tally, Traffic, link, namespace, xdp, xsk};
 
 /// A second mapping of a ring, which 5.10 refuses once a socket is bound.
@@ -62,7 +62,7 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
     for checksum in [TxChecksum::Off, TxChecksum::Software] {
         let far = FarEnd::new(&veth, Tally::new(&traffic, 300));
         let options = sender(&veth.left).tx_timestamps(true).tx_checksum(checksum);
-        let Some(mut tx) = had(options.build()) else { return };
+        let Some(mut tx) = had(options.build_sender()) else { return };
         assert_eq!(tx.read_tx_timestamp(), None);
         let (mut next, mut last) = (0, Timestamp::default());
         for round in 0..3_u64 {
@@ -92,14 +92,14 @@ fn frames_are_told_when_they_were_sent_by_their_number() {
         far.finish().assert_complete();
     }
     // Of those that nobody reads, the newest are kept.
-    let mut tx = sender(&veth.left).tx_timestamps(true).build().unwrap();
+    let mut tx = sender(&veth.left).tx_timestamps(true).build_sender().unwrap();
     for number in 0..u64::from(FEW) + 50 {
         tx.send(&traffic.frame(number, 0)).unwrap();
         assert!(tx.drain(PATIENCE).unwrap());
     }
     let unread: Vec<u32> = std::iter::from_fn(|| tx.read_tx_timestamp()).map(|s| s.frame).collect();
     assert_eq!(unread, (50..FEW + 50).collect::<Vec<_>>());
-    let mut without = sender(&veth.right).build().unwrap();
+    let mut without = sender(&veth.right).build_sender().unwrap();
     without.send(&traffic.frame(0, 0)).unwrap();
     assert!(without.drain(PATIENCE).unwrap() && without.read_tx_timestamp().is_none());
 }
@@ -109,13 +109,13 @@ fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
     let Some(net) = privileged() else { return };
     let veth = net.veth();
     veth.set_mtu(9_000);
-    let numbers = |socket: &mut XdpSocket| {
+    let numbers = |socket: &mut XdpSender| {
         std::iter::from_fn(|| socket.read_tx_timestamp())
             .map(|stamp| stamp.frame)
             .collect::<Vec<_>>()
     };
     let small = Traffic::default().frame(0, 0);
-    let opened = sender(&veth.left).tx_timestamps(true).multi_buffer(true).build();
+    let opened = sender(&veth.left).tx_timestamps(true).multi_buffer(true).build_sender();
     let Some(mut tx) = had(opened) else { return };
     for _ in 0..5 {
         tx.send(&[[0xff; 4_000].as_slice(), &[1; 5_000]].concat()).unwrap();
@@ -138,7 +138,7 @@ fn frames_of_several_chunks_have_one_stamp_and_frames_sent_on_have_none() {
         echo.send(&small).unwrap();
     }
     assert!(echo.drain(PATIENCE).unwrap());
-    assert_eq!(numbers(&mut echo), [4, 9, 14], "they count all the same");
+    assert_eq!(numbers(echo.sender()), [4, 9, 14], "they count all the same");
     echo.next_batch();
     assert_conserved(&mut echo, 1024);
 }
@@ -150,7 +150,7 @@ fn there_is_no_metadata_before_packets_of_other_memory() {
     veth.set_mtu(9_000);
     let mut capture =
         Capture::builder().interface(&veth.right).block_timeout_ms(2).build().unwrap();
-    let Some(mut tx) = had(sender(&veth.left).multi_buffer(true).build()) else { return };
+    let Some(mut tx) = had(sender(&veth.left).multi_buffer(true).build_sender()) else { return };
     tx.send(&[0xff; 5_000]).unwrap();
     assert!(tx.drain(PATIENCE).unwrap());
     let batch = capture.next_batch_timeout(PATIENCE).unwrap().expect("a packet");
@@ -173,9 +173,9 @@ fn there_is_no_metadata_before_packets_of_other_memory() {
 fn an_async_sender_has_the_stamps_of_what_has_drained() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let Some(tx) = had(sender(&veth.left).tx_timestamps(true).build()) else { return };
+    let Some(tx) = had(sender(&veth.left).tx_timestamps(true).build_sender()) else { return };
     executor::block_on(async {
-        let mut tx = AsyncXdpSocket::new(tx).unwrap();
+        let mut tx = AsyncXdpSender::new(tx).unwrap();
         for number in 0..100 {
             tx.send(&Traffic::default().frame(number, 0)).await.unwrap();
         }
@@ -192,7 +192,7 @@ fn invalid_entries_of_the_tx_ring_are_counted_and_the_others_are_sent() {
     let veth = net.veth();
     let traffic = Traffic { varied: false, ..Traffic::default() };
     let far = FarEnd::new(&veth, Tally::new(&traffic, 8));
-    let mut tx = sender(&veth.left).build().unwrap();
+    let mut tx = sender(&veth.left).build_sender().unwrap();
     let Some(ring) = ring_of(tx.as_fd(), xsk::Which::Tx, FEW) else { return };
     for number in 0..8 {
         tx.send(&traffic.frame(number, 0)).unwrap();
@@ -223,12 +223,12 @@ fn packets_for_which_the_rx_ring_has_no_entry_are_counted_as_such() {
     const FRAMES: u32 = 64;
     let Some(net) = privileged() else { return };
     let veth = net.veth();
-    let options = socket(&veth.right).mode(XdpMode::Rx).frame_count(FRAMES);
-    let mut socket = options.build().unwrap();
+    let options = socket(&veth.right).frame_count(FRAMES);
+    let mut socket = options.build_receiver().unwrap();
     let Some(ring) = ring_of(socket.as_fd(), xsk::Which::Rx, FRAMES) else { return };
     let traffic = Traffic { varied: false, ..Traffic::default() };
     let mut generator = Generator::new(&veth.left, &traffic);
-    let receive = |socket: &mut XdpSocket, count: u64, generator: &mut Generator| {
+    let receive = |socket: &mut XdpReceiver, count: u64, generator: &mut Generator| {
         let before = socket.stats().unwrap().delivered;
         generator.flood(count);
         while socket.stats().unwrap().delivered < before + count {
@@ -257,8 +257,8 @@ fn a_wait_on_full_rings_ends_at_once_for_what_is_there_and_never_for_what_is_not
     let veth = net.veth();
     let traffic = Traffic { varied: false, ..Traffic::default() };
     // Receiving: more than there are frames for, and nobody has read.
-    let options = socket(&veth.right).mode(XdpMode::Rx).frame_count(FRAMES);
-    let mut full = options.build().unwrap();
+    let options = socket(&veth.right).frame_count(FRAMES);
+    let mut full = options.build_receiver().unwrap();
     let mut generator = Generator::new(&veth.left, &traffic);
     generator.flood(100);
     let stats = full.stats().unwrap();
@@ -273,10 +273,10 @@ fn a_wait_on_full_rings_ends_at_once_for_what_is_there_and_never_for_what_is_not
     assert_conserved(&mut full, FRAMES);
     drop(full);
     // Sending: the ring is full, and nothing leaves it while the link is down.
-    let tx = sender(&veth.left).build().unwrap();
+    let tx = sender(&veth.left).build_sender().unwrap();
     link::set_up(&veth.left, false).unwrap();
     executor::block_on(async {
-        let mut tx = AsyncXdpSocket::new(tx).unwrap();
+        let mut tx = AsyncXdpSender::new(tx).unwrap();
         for number in 0..FEW.into() {
             tx.send(&traffic.frame(number, 0)).await.unwrap();
         }
@@ -289,7 +289,7 @@ fn a_wait_on_full_rings_ends_at_once_for_what_is_there_and_never_for_what_is_not
         far.wait_until(u64::from(FEW) + 1);
         far.finish().assert_complete();
     });
-    let mut tx = sender(&veth.left).build().unwrap();
+    let mut tx = sender(&veth.left).build_sender().unwrap();
     link::set_up(&veth.left, false).unwrap();
     for number in 0..FEW.into() {
         tx.send(&traffic.frame(number, 0)).unwrap();

@@ -10,7 +10,7 @@ use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
 use ringtap::packet::Timestamp;
 use ringtap::testing::{Peer, TestRing};
-use ringtap::xdp::XdpMode;
+use ringtap::xdp::{XdpReceiver, XdpSender};
 use ringtap::{BpfFilter, Capture, Injector, Packet, PacketBatch, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
@@ -118,16 +118,16 @@ impl Path for Frames {
 }
 
 struct XdpReceive {
-    socket: XdpSocket,
-    sender: XdpSocket,
+    socket: XdpReceiver,
+    sender: XdpSender,
     frames: Vec<Vec<u8>>,
 }
 
 impl XdpReceive {
     fn open(veth: &Veth) -> Outcome<Self> {
-        let options = |name: &str, mode| XdpSocket::builder().interface(name).mode(mode);
-        let socket = options(&veth.right, XdpMode::Rx).frame_size(2048).frame_count(256).build()?;
-        let sender = options(&veth.left, XdpMode::Tx).frame_count(128).build()?;
+        let options = |name: &str| XdpSocket::builder().interface(name);
+        let socket = options(&veth.right).frame_size(2048).frame_count(256).build_receiver()?;
+        let sender = options(&veth.left).frame_count(128).build_sender()?;
         Ok(Self { socket, sender, frames: frames(1) })
     }
 }
@@ -181,13 +181,13 @@ impl Path for Commit {
 }
 
 struct XdpCommit {
-    sender: XdpSocket,
+    sender: XdpSender,
 }
 
 impl XdpCommit {
     fn open(veth: &Veth) -> Outcome<Self> {
-        let options = XdpSocket::builder().interface(&veth.left).mode(XdpMode::Tx);
-        Ok(Self { sender: options.frame_count(256).build()? })
+        let options = XdpSocket::builder().interface(&veth.left);
+        Ok(Self { sender: options.frame_count(256).build_sender()? })
     }
 }
 

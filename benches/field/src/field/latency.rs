@@ -7,7 +7,6 @@ use ringtap::{AsyncCapture, Capture, XdpSocket};
 use ringtap::capture::{RingLayout, RingProfile};
 use ringtap::reactor::{Coalesce, ReactorOptions};
 use ringtap::shard::{BuiltIn, Runtime};
-use ringtap::xdp::XdpMode;
 use ringtap_lab::generator::Sender;
 use ringtap_lab::traffic::now;
 use ringtap_lab::{Mark, Traffic, Veth};
@@ -41,7 +40,7 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
     }),
     ("ringtap, AF_XDP", Kind::Ours, |name, count| {
         let mut socket =
-            XdpSocket::builder().interface(name).mode(XdpMode::Rx).frame_count(512).build()?;
+            XdpSocket::builder().interface(name).frame_count(512).build_receiver()?;
         let mut times = no_times();
         while times.len() < count {
             if let Some(batch) = socket.next_batch_timeout(Duration::from_secs(2))? {

@@ -7,7 +7,6 @@ use ringtap::executor::{self, Executor};
 use ringtap::{AsyncInjector, Bridge, Injector, StopHandle, XdpSocket};
 use ringtap::bridge::BridgeAction;
 use ringtap::reactor::{Coalesce, ReactorOptions};
-use ringtap::xdp::XdpMode;
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Namespace, Traffic, Veth, link};
 
@@ -84,8 +83,8 @@ fn async_injector(name: &str, frame: &[u8]) -> Outcome<()> {
 }
 
 fn xdp(name: &str, frame: &[u8]) -> Outcome<()> {
-    let options = XdpSocket::builder().interface(name).mode(XdpMode::Tx);
-    let mut tx = options.frame_count(512).build()?;
+    let options = XdpSocket::builder().interface(name);
+    let mut tx = options.frame_count(512).build_sender()?;
     for number in 0..COUNT {
         tx.send(frame)?;
         if number % BATCH == BATCH - 1 {

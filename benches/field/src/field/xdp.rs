@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringtap::executor::Executor;
 use ringtap::XdpSocket;
 use ringtap::reactor::{Coalesce, ReactorOptions};
-use ringtap::xdp::{AsyncXdpSocket, XdpMode, XdpProgram};
+use ringtap::xdp::{AsyncXdpReceiver, XdpProgram, XdpReceiver};
 use ringtap_lab::{Traffic, Veth, link, xdp as programs};
 
 use crate::calls::Calls;
@@ -88,8 +88,8 @@ fn measure(veth: &Veth, way: Option<Receiver>) -> Outcome<Vec<f64>> {
     });
     pin(0);
     let traffic = Traffic { flows: 2, varied: false, ..Traffic::default() };
-    let options = XdpSocket::builder().interface(&veth.left).mode(XdpMode::Tx);
-    let mut sender = options.frame_count(FRAMES).build()?;
+    let options = XdpSocket::builder().interface(&veth.left);
+    let mut sender = options.frame_count(FRAMES).build_sender()?;
     std::thread::sleep(Duration::from_millis(30)); // the receiver opens its socket
     let frame = traffic.frame(u64::from(way.is_none()), 0);
     let (start, mut sent) = (Instant::now(), 0);
@@ -116,10 +116,10 @@ fn measure(veth: &Veth, way: Option<Receiver>) -> Outcome<Vec<f64>> {
     ])
 }
 
-fn ours(name: &str, map: OwnedFd) -> ringtap::Result<XdpSocket> {
+fn ours(name: &str, map: OwnedFd) -> ringtap::Result<XdpReceiver> {
     let program = XdpProgram::from_map(name, false, map)?;
-    let options = XdpSocket::builder().interface(name).program(program).mode(XdpMode::Rx);
-    options.frame_count(FRAMES).build()
+    let options = XdpSocket::builder().interface(name).program(program);
+    options.frame_count(FRAMES).build_receiver()
 }
 
 fn ringtap_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()> {
@@ -135,7 +135,7 @@ fn ringtap_blocking(name: &str, map: OwnedFd, progress: &Progress) -> Outcome<()
 fn ringtap_async(name: &str, map: OwnedFd, progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
     let socket = ours(name, map)?;
     Executor::new(ReactorOptions::new().coalesce(coalesce))?.block_on(async {
-        let mut socket = AsyncXdpSocket::new(socket)?;
+        let mut socket = AsyncXdpReceiver::new(socket)?;
         let (stop, watched) = (socket.stop_handle()?, progress.clone());
         let _watching = ringtap::executor::spawn_local(async move {
             while !watched.is_over() {
