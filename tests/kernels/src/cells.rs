@@ -185,6 +185,7 @@ pub(crate) fn file_name(test: &str) -> String {
 /// optimized takes up to fourteen times as long in an emulator.
 pub(crate) fn build(
     tests: &BTreeSet<String>,
+    has_cards: bool,
     arch: Arch,
 ) -> Result<(BTreeMap<String, PathBuf>, BTreeMap<String, PathBuf>)> {
     let (mut built, mut examples) = (BTreeMap::new(), BTreeMap::new());
@@ -193,14 +194,14 @@ pub(crate) fn build(
     let names: BTreeSet<&str> =
         tests.iter().filter_map(|test| Some(test.split_once('/')?.1)).collect();
     let names: Vec<&str> = names.into_iter().flat_map(|name| ["--test", name]).collect();
-    // Cards are tried by the doctor alone.
-    let mut builds = vec![match tests.contains("ringtap/programs") {
-        true => [&["build", "--examples"][..], &all].concat(),
-        false => {
-            let doctor = ["--example", "doctor", "--all-features", "--release"];
-            [&["build", "-p", "ringtap-examples"][..], &doctor].concat()
-        }
-    }];
+    let mut builds = Vec::new();
+    if tests.contains("ringtap/programs") {
+        builds.push([&["build", "--examples"][..], &all].concat());
+    } else if has_cards {
+        // They are tried by the doctor alone.
+        let doctor = ["--example", "doctor", "--all-features", "--release"];
+        builds.push([&["build", "-p", "ringtap-examples"][..], &doctor].concat());
+    }
     if !names.is_empty() {
         builds.push([&["test", "--no-run"][..], &all, &names].concat());
     }

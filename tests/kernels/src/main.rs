@@ -252,10 +252,10 @@ impl Plan {
     fn binaries(&self, arch: Arch) -> Result<Vec<(PathBuf, PathBuf)>> {
         let loads = SERIES.iter().filter(|series| series.arch == arch);
         let loads = loads.flat_map(|series| self.loads(series));
-        let loads = loads.filter(|load| load.card.is_none());
-        let wanted = loads.flat_map(|load| load.cells());
+        let (cards, suites): (Vec<Load>, Vec<Load>) = loads.partition(|load| load.card.is_some());
+        let wanted = suites.iter().flat_map(Load::cells);
         let wanted: BTreeSet<String> = wanted.map(|test| cells::program(&test)).collect();
-        let (mut tests, examples) = cells::build(&wanted, arch)?;
+        let (mut tests, examples) = cells::build(&wanted, !cards.is_empty(), arch)?;
         let mut binaries = Vec::new();
         for test in &wanted {
             let binary = tests.remove(test).ok_or_else(|| format!("there is no test {test}"))?;
