@@ -44,15 +44,17 @@ impl Steered {
 
     /// `None` on a card with one queue.
     fn run(self, card: &str, other: &str, count: u64) -> Result<Option<Spread>> {
-        let Some(queues @ 2..) = ringtap::interface::interface_info(card)?.rx_queues else {
+        let queues = || ringtap::interface::interface_info(card).map(|info| info.rx_queues);
+        if !matches!(queues()?, Some(2..)) {
             return Ok(None);
-        };
+        }
+        let program = XdpProgram::redirect_all(card, Attach::Auto)?;
+        let queues = queues()?.unwrap_or(1); // some drivers have more with a program
         let last = queues - 1;
         let symmetric = self == Self::SymmetricHash;
         let _hash = symmetric.then(|| SymmetricRss::set(card)).transpose()?;
         let rule = FlowRule::udp().dst_port(FIRST_PORT).to_queue(last);
         let _rule = (self == Self::Rule).then(|| rule.install(card)).transpose()?;
-        let program = XdpProgram::redirect_all(card, Attach::Auto)?;
         let socket = |queue| {
             let options = XdpSocket::builder().interface(card).mode(XdpMode::Rx).promiscuous(true);
             options.queue_id(queue).program(program.clone()).build()

@@ -29,6 +29,8 @@ pub(super) struct Bound {
     orphans: Arc<Orphans>,
     /// Present if the UMEM has more than one socket.
     probe: Option<QueueProbe>,
+    /// Present if the program must stay attached until the queue is free.
+    leaving: Option<QueueProbe>,
     /// A socket for queries in the same namespace: an AF_XDP socket cannot answer them itself.
     asker: OwnedFd,
     /// Whether the program redirects packets to this socket.
@@ -74,6 +76,7 @@ pub(super) struct Parts {
     pub(super) multi_buffer: bool,
     pub(super) membership: Option<OwnedFd>,
     pub(super) probe: Option<QueueProbe>,
+    pub(super) leaving: Option<QueueProbe>,
 }
 
 impl Bound {
@@ -86,6 +89,7 @@ impl Bound {
             share,
             orphans: Arc::clone(orphans),
             probe: parts.probe,
+            leaving: parts.leaving,
             asker,
             is_open: AtomicBool::new(false),
             name,
@@ -175,6 +179,9 @@ impl Drop for Bound {
         self.close_intake();
         self.figures.keep(self.kernel_stats().unwrap_or_default());
         self.orphans.leave(&self.umem, self.share, self.probe.take());
+        if let (Some(program), Some(probe)) = (&self.program, self.leaving.take()) {
+            program.outlive(probe);
+        }
     }
 }
 

@@ -136,6 +136,8 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
     }
     orphans::let_go(Place::new(socket.as_fd(), index, options.queue));
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
+    let leaves_slowly = is_zerocopy && program.as_ref().is_some_and(XdpProgram::is_attached_here);
+    let leaving = leaves_slowly.then(|| QueueProbe::new(index, options.queue)).transpose()?;
     let tag_taker = TagTaker::of(Netdev(asker.as_fd()), name, index);
     let (name, queue) = (name.to_owned(), options.queue);
     let (asks, multi_buffer) = match &options.shared {
@@ -158,6 +160,7 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
         multi_buffer,
         membership,
         probe,
+        leaving,
     };
     let bound = Arc::new(Bound::new(parts, &umem, filled.share(), &orphans));
     let number = filled.share();

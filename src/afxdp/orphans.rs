@@ -99,7 +99,7 @@ impl QueueProbe {
     }
 
     /// Returns whether no socket's pool is left at the queue.
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         match self.bind(libc::XDP_COPY) {
             Ok(()) => true,
             // The queue is gone with the interface (`xsk_notifier`).

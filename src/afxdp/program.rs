@@ -2,10 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::cbpf_to_ebpf::translate;
 use super::nic::{check_tags, index_of, link_of, queue_count};
+use super::orphans::QueueProbe;
 use crate::error::{Error, Result, Step};
 use crate::filter::{BpfFilter, FilterTarget};
 use crate::sys::ebpf::{self, Insn};
@@ -35,11 +37,44 @@ pub struct XdpProgram(Arc<Attached>);
 #[derive(Debug)]
 struct Attached {
     // In this order: no packet is redirected any more when the map is closed.
-    _link: Option<OwnedFd>,
+    link: Option<OwnedFd>,
     map: OwnedFd,
     interface: String,
     index: u32,
     is_generic: bool,
+    /// The queues of closed sockets that did not copy.
+    leaving: Mutex<Vec<QueueProbe>>,
+}
+
+/// How long the program stays attached for the sake of queues that are not free yet.
+const LEAVING: Duration = Duration::from_millis(500);
+
+impl Attached {
+    fn new(
+        link: Option<OwnedFd>,
+        map: OwnedFd,
+        interface: String,
+        index: u32,
+        is_generic: bool,
+    ) -> Self {
+        Self { link, map, interface, index, is_generic, leaving: Mutex::default() }
+    }
+}
+
+impl Drop for Attached {
+    /// Detaches the program once the queues are free.
+    ///
+    /// The kernel takes a closed socket's memory from its queue a little later. If the program was detached before,
+    /// virtio_net refuses that for the queues that it had for the program's sake, keeps a pointer to the memory, and
+    /// crashes the kernel when the next program is attached (`virtnet_xsk_pool_disable`, seen on 7.3.4).
+    fn drop(&mut self) {
+        let give_up = Instant::now() + LEAVING;
+        for probe in self.leaving.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            while !probe.is_free() && Instant::now() < give_up {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
 }
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`, linux/if_link.h.
@@ -148,7 +183,7 @@ impl XdpProgram {
     pub fn from_map(interface: &str, is_generic: bool, map: OwnedFd) -> Result<Self> {
         let index = index_of(interface)?;
         let interface = interface.to_owned();
-        Ok(Self(Arc::new(Attached { _link: None, map, interface, index, is_generic })))
+        Ok(Self(Arc::new(Attached::new(None, map, interface, index, is_generic))))
     }
 
     fn attach(
@@ -181,8 +216,17 @@ impl XdpProgram {
             },
             _ => Error::os(Step::AttachProgram, source).of(interface),
         })?;
-        let (_link, interface) = (Some(link), interface.to_owned());
-        Ok(Self(Arc::new(Attached { _link, map, interface, index, is_generic })))
+        Ok(Self(Arc::new(Attached::new(Some(link), map, interface.to_owned(), index, is_generic))))
+    }
+
+    /// Returns whether the program is detached with its last handle.
+    pub(super) fn is_attached_here(&self) -> bool {
+        self.0.link.is_some()
+    }
+
+    /// Keeps the program attached until a queue is free whose socket is about to be closed.
+    pub(super) fn outlive(&self, probe: QueueProbe) {
+        self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(probe);
     }
 
     /// Checks that the program is attached to this interface.

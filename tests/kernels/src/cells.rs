@@ -87,7 +87,7 @@ pub(crate) const CARDS: &[Card] = &[
     },
     // The same without that API: the driver offers zero-copy and refuses each queue.
     Card { name: "virtio_net-without-iommu", device: "virtio-net-pci,mq=on,vectors=10", queues: 1 },
-    // XDP takes a transmit queue for each processor, beside one for each receive queue.
+    // With more queues than processors: those beyond are used only while an XDP program is attached.
     Card {
         name: "virtio_net-rss",
         device: "virtio-net-pci,mq=on,rss=on,vectors=18,guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off,guest_csum=off,iommu_platform=on,disable-legacy=on",
