@@ -5,7 +5,6 @@
 
 #[cfg(feature = "pcap")]
 mod file;
-mod filter;
 mod geometry;
 mod kind;
 mod step;
@@ -16,10 +15,31 @@ use std::{fmt, io};
 
 #[cfg(feature = "pcap")]
 pub use self::file::{FileError, FileFault};
-pub use self::filter::{FilterError, ProgramFault};
 pub use self::geometry::GeometryError;
 pub use self::kind::ErrorKind;
 pub use self::step::Step;
+pub use ringtap_filter::{FilterError, ProgramFault};
+
+impl From<FilterError> for Error {
+    fn from(error: FilterError) -> Self {
+        Self::Filter(Box::new(error))
+    }
+}
+
+impl From<ProgramFault> for Error {
+    fn from(fault: ProgramFault) -> Self {
+        Self::Program(fault)
+    }
+}
+
+impl From<ringtap_filter::ListingError> for Error {
+    fn from(error: ringtap_filter::ListingError) -> Self {
+        match error {
+            ringtap_filter::ListingError::Text(error) => error.into(),
+            ringtap_filter::ListingError::Program(fault) => fault.into(),
+        }
+    }
+}
 
 /// The result of every operation in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -23,13 +23,13 @@ pub use self::transmit::{AsyncInjector, AsyncSender, AsyncTxSlot, TxRef};
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::afpacket::{Capture, FilterHandle, StatsHandle};
 use crate::error::{Error, Result};
-use crate::filter::BpfFilter;
 use crate::port::RxPort;
 use crate::reactor::{Reactor, Registration};
 use crate::ring::batch::PacketBatch;
 use crate::stats::CaptureStats;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};
+use ringtap_filter::BpfFilter;
 
 /// Number of batches a task may take before it yields once, so that a flood on one socket does not starve the
 /// thread's other tasks.

@@ -81,7 +81,6 @@ pub mod dedup;
 pub mod doctor;
 pub mod error;
 pub mod executor;
-pub mod filter;
 #[cfg(feature = "flow")]
 pub mod flow;
 pub mod interface;
@@ -109,12 +108,12 @@ pub use self::afpacket::{Capture, Injector};
 pub use self::afxdp::XdpSocket;
 pub use self::bridge::Bridge;
 pub use self::error::{Error, Result};
-pub use self::filter::BpfFilter;
 pub use self::io::{AsyncCapture, AsyncInjector};
 pub use self::packet::Packet;
 pub use self::ring::batch::PacketBatch;
 pub use self::shard::Shards;
 pub use self::wait::StopHandle;
+pub use ringtap_filter::BpfFilter;
 
 /// Receiving: options of a [`Capture`], its ring, its statistics, its async form.
 pub mod capture {
@@ -132,6 +131,13 @@ pub mod capture {
 /// Fanout groups: sockets that share an interface's packets (`PACKET_FANOUT`, packet(7)).
 pub mod fanout {
     pub use crate::afpacket::{FanoutFlags, FanoutMode, ParseFanoutModeError};
+}
+
+/// Packet filters: the crate `ringtap-filter`.
+pub mod filter {
+    pub use ringtap_filter::{
+        Ancillary, BpfFilterBuilder, BpfInsn, FilterTarget, ListingError, MAX_INSTRUCTIONS,
+    };
 }
 
 /// Sending: options of an [`Injector`], its slots, its async form.

@@ -8,65 +8,25 @@ mod calendar;
 mod link;
 mod offload;
 mod owned;
+mod tags;
 mod time;
-mod vlan;
 
 use std::fmt;
 
 use bitflags::bitflags;
+use ringtap_filter::{Ancillary, BpfFilter};
 
 #[cfg(feature = "pcap")]
 pub(crate) use self::calendar::Calendar;
+pub use self::link::LinkAddress;
 #[cfg(any(feature = "pcap", feature = "parse"))]
 pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};
 pub(crate) use self::link::{Framing, LinkLayer, NO_DIRECTION};
-pub use self::link::{LinkAddress, LinkType};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
+use self::tags::FIRST_TAG_AT;
 pub use self::time::{Clock, Timestamp, TxTimestamp};
-pub use self::vlan::VlanTag;
-
-/// The direction of a packet, and how it was addressed (`sll_pkttype`, packet(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PacketDirection {
-    /// Addressed to this host.
-    Host,
-    /// Link-layer broadcast.
-    Broadcast,
-    /// Link-layer multicast.
-    Multicast,
-    /// Addressed to another host and seen in promiscuous mode.
-    OtherHost,
-    /// Sent by this host.
-    Outgoing,
-    /// A kind that this version does not know, with its number.
-    Unknown(u8),
-}
-
-impl PacketDirection {
-    pub(crate) fn from_pkttype(pkttype: u8) -> Self {
-        match pkttype {
-            libc::PACKET_HOST => Self::Host,
-            libc::PACKET_BROADCAST => Self::Broadcast,
-            libc::PACKET_MULTICAST => Self::Multicast,
-            libc::PACKET_OTHERHOST => Self::OtherHost,
-            libc::PACKET_OUTGOING => Self::Outgoing,
-            other => Self::Unknown(other),
-        }
-    }
-
-    pub(crate) fn to_pkttype(self) -> u8 {
-        match self {
-            Self::Host => libc::PACKET_HOST,
-            Self::Broadcast => libc::PACKET_BROADCAST,
-            Self::Multicast => libc::PACKET_MULTICAST,
-            Self::OtherHost => libc::PACKET_OTHERHOST,
-            Self::Outgoing => libc::PACKET_OUTGOING,
-            Self::Unknown(other) => other,
-        }
-    }
-}
+pub use ringtap_filter::{LinkType, PacketDirection, VlanTag};
 
 bitflags! {
     /// The kernel's flags for a packet (`tp_status`, include/uapi/linux/if_packet.h).
@@ -251,15 +211,15 @@ impl<'a> Packet<'a> {
     /// Returns the outermost VLAN tag, whether it is in the bytes or was stripped from them.
     #[inline]
     pub fn vlan(&self) -> Option<VlanTag> {
-        self.meta.vlan.or_else(|| self.tag_at(vlan::FIRST_AT))
+        self.meta.vlan.or_else(|| self.tag_at(FIRST_TAG_AT))
     }
 
     /// Returns the tag behind the outermost one (802.1ad, QinQ), which is in the bytes.
     #[inline]
     pub fn inner_vlan(&self) -> Option<VlanTag> {
         match self.meta.vlan {
-            Some(_) => self.tag_at(vlan::FIRST_AT),
-            None => self.vlan().and_then(|_| self.tag_at(vlan::FIRST_AT + VlanTag::LEN)),
+            Some(_) => self.tag_at(FIRST_TAG_AT),
+            None => self.vlan().and_then(|_| self.tag_at(FIRST_TAG_AT + VlanTag::LEN)),
         }
     }
 
@@ -273,6 +233,28 @@ impl<'a> Packet<'a> {
 
     fn tag_at(&self, at: usize) -> Option<VlanTag> {
         if self.has_ethernet_header() { VlanTag::read(self.data.get(at..)?) } else { None }
+    }
+
+    /// Returns whether a filter matches this packet, as the kernel would decide, for any link type.
+    ///
+    /// If the packet's VLAN tag is in its bytes, because it came from AF_XDP or the tag was put back by
+    /// [`vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert), the result is that of
+    /// [`BpfFilter::matches`]: a filter that does not mention tags matches only untagged frames, unless it is
+    /// [`vlan_transparent`](BpfFilter::vlan_transparent).
+    pub fn matches(&self, filter: &BpfFilter) -> bool {
+        let mut known = Ancillary::of_len(self.meta.wire_len);
+        known.vlan = self.stripped_vlan();
+        known.direction = self.direction();
+        known.protocol = self.ll_protocol().unwrap_or_default();
+        known.rxhash = self.rxhash().unwrap_or_default();
+        known.ifindex = self.interface_index().unwrap_or_default();
+        match self.meta.link {
+            Some(link) => {
+                known.hatype = link.hardware;
+                filter.matches_on(self.link_type(), self.data, &known)
+            }
+            None => filter.matches_with(self.data, &known),
+        }
     }
 
     /// Offset of the IP packet, if it is known and no Ethernet header precedes it.

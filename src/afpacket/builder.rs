@@ -5,8 +5,8 @@ use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
 use crate::error::Result;
-use crate::filter::BpfFilter;
 use crate::options::BusyPoll;
+use ringtap_filter::BpfFilter;
 
 /// The clock that timestamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///

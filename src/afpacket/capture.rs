@@ -12,7 +12,6 @@ use super::gate::SocketFilter;
 use super::geometry::{RingLayout, RxGeometry};
 use super::socket::{FilterHandle, Link, Socket, StatsHandle};
 use crate::error::{Error, Result, Step};
-use crate::filter::BpfFilter;
 use crate::packet::LinkType;
 use crate::port::{Receive, RxPort};
 use crate::ring::batch::PacketBatch;
@@ -25,6 +24,7 @@ use crate::sys::event::{self, Interest};
 use crate::sys::{Mapping, cbpf};
 use crate::trace;
 use crate::wait::{Deadline, Empty, StopHandle};
+use ringtap_filter::BpfFilter;
 
 /// How often a waiting reader checks an interface that is down: its removal is not reported.
 const LINK_CHECK: Duration = Duration::from_millis(100);

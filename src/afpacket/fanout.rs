@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bitflags::bitflags;
 
 use crate::error::{Error, Result};
-use crate::filter::BpfFilter;
 use crate::packet::LinkType;
-use crate::sys::cbpf::{self, BpfInsn};
+use ringtap_filter::BpfFilter;
+use ringtap_filter::BpfInsn;
+
+use crate::sys::cbpf;
 use crate::sys::sockopt;
 
 /// How a fanout group chooses the member that gets a packet.

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::outgoing::without_outgoing;
 use crate::error::{Error, Result, Step};
-use crate::filter::{BpfFilter, FilterTarget};
 use crate::packet::LinkType;
-use crate::sys::cbpf::{self, BpfInsn};
+use ringtap_filter::BpfInsn;
+use ringtap_filter::{BpfFilter, FilterTarget};
+
+use crate::sys::cbpf;
 
 /// The filter that decides.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +27,7 @@ impl SocketFilter {
     /// Returns the filter compiled for packets with this link-layer header.
     fn on(self, link: Option<LinkType>) -> Result<Self> {
         match self {
-            Self::Classic(filter) => filter.on(link).map(Self::Classic),
+            Self::Classic(filter) => Ok(Self::Classic(filter.on(link)?)),
             other => Ok(other),
         }
     }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::gate::{Intake, SocketFilter};
 use crate::error::{Error, Result, Step};
-use crate::filter::BpfFilter;
 use crate::packet::LinkType;
 use crate::stats::CaptureStats;
 use crate::sys::netdev::Netdev;
 use crate::sys::{packet_socket, sockopt};
+use ringtap_filter::BpfFilter;
 
 /// A bound packet socket.
 ///

@@ -14,8 +14,8 @@
 
 use std::io;
 
-use crate::sys::cbpf::BpfInsn;
 use crate::sys::ebpf::{Insn, redirect};
+use ringtap_filter::BpfInsn;
 
 const A: u8 = 0;
 const POINTER: u8 = 1;

@@ -134,7 +134,7 @@ impl XdpSocket {
     /// once, and does not wait.
     ///
     /// # Errors
-    /// [`Error::Os`] if the kernel refuses `XDP_STATISTICS` for a socket that batches still keep open.
+    /// [`Os`](crate::Error::Os) if the kernel refuses `XDP_STATISTICS` for a socket that batches still keep open.
     pub fn close(mut self, timeout: Duration) -> Result<XdpStats> {
         // An error shows in the count of abandoned frames.
         let _ = self.drain(timeout);

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use super::BpfFilter;
 use super::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Side, Transport};
 use super::parse::{MAX_HEIGHT, MAX_PRIMITIVES};
-use crate::error::Result;
-use crate::packet::LinkType;
+use crate::error::FilterError;
+use crate::link_type::LinkType;
 
 /// A builder for a filter of terms, all of which must hold; returned by [`BpfFilter::builder`].
 ///
 /// ```
-/// use ringtap::BpfFilter;
+/// use ringtap_filter::BpfFilter;
 ///
 /// let filter = BpfFilter::builder().tcp().dst_port(443).or(|b| b.udp().dst_port(53)).build()?;
-/// # Ok::<(), ringtap::Error>(())
+/// # Ok::<(), ringtap_filter::FilterError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `build`"]
@@ -243,22 +243,21 @@ impl BpfFilterBuilder {
     /// Compiles the filter; without terms it matches all packets.
     ///
     /// # Errors
-    /// [`Error::Filter`](crate::Error::Filter) for a number out of range, an `or` or `negate` without terms,
+    /// An error for a number out of range, an `or` or `negate` without terms,
     /// more terms than the limit, or terms that no packet can match.
-    pub fn build(self) -> Result<BpfFilter> {
+    pub fn build(self) -> Result<BpfFilter, FilterError> {
         if let Some(fault) = self.fault {
-            return Err(super::FilterError::whole(fault).into());
+            return Err(FilterError::whole(fault));
         }
         let is_empty = self.terms.is_empty() && self.others.is_empty();
         if self.is_negated && is_empty {
-            return Err(super::FilterError::whole("at least one term with `negate`").into());
+            return Err(FilterError::whole("at least one term with `negate`"));
         }
         let filter = BpfFilter::of(Arc::new(self.expr()), LinkType::ETHERNET, false)?;
-        let is_never =
-            |program: &[crate::sys::cbpf::BpfInsn]| matches!(program, [only] if only.k == 0);
+        let is_never = |program: &[crate::BpfInsn]| matches!(program, [only] if only.k == 0);
         if !is_empty && is_never(filter.program(super::FilterTarget::Socket)) {
             let why = "terms that can hold together: these never do";
-            return Err(super::FilterError::whole(why).into());
+            return Err(FilterError::whole(why));
         }
         Ok(filter)
     }

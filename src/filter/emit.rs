@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use super::ast::{ArithOp, Width};
 use super::graph::{Goal, Graph, Node};
+use super::opcode as op;
 use super::tree::{Compare, Test, Value};
-use super::{FilterError, opcode as op};
-use crate::sys::cbpf::{BpfInsn, MAX_INSTRUCTIONS};
+use crate::error::FilterError;
+use crate::insn::{BpfInsn, MAX_INSTRUCTIONS};
 
 /// Cells of scratch memory (`BPF_MEMWORDS`).
 const CELLS: u32 = 16;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::FilterError;
 use super::tree::{Compare, Condition, Test};
-use crate::sys::cbpf::MAX_INSTRUCTIONS;
+use crate::error::FilterError;
+use crate::insn::MAX_INSTRUCTIONS;
 
 /// The largest graph that is optimized. Some tests turn out to be unnecessary, but not enough to fit a larger
 /// graph into a program.

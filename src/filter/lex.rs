@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::FilterError;
+use crate::error::FilterError;
 
 /// A word.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::opcode as op;
-use crate::sys::cbpf::BpfInsn;
+use crate::insn::BpfInsn;
 
 /// A program's instructions, one per line.
 pub(super) struct Listing<'a>(pub(super) &'a [BpfInsn]);

@@ -10,10 +10,11 @@ mod label;
 
 use std::rc::Rc;
 
+use super::FilterTarget;
 use super::ast::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
-use super::{FilterError, FilterTarget};
-use crate::packet::LinkType;
+use crate::error::FilterError;
+use crate::link_type::LinkType;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;

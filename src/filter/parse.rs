@@ -6,9 +6,9 @@
 mod arith;
 mod id;
 
-use super::FilterError;
 use super::ast::{Expr, Family, Primitive, Protocol, Side};
 use super::lex::{Lexeme, Token, split};
+use crate::error::FilterError;
 
 /// The longest text that is parsed, in bytes.
 const MAX_TEXT: usize = 64 << 10;

@@ -5,7 +5,7 @@ use crate::error::ProgramFault;
 
 fn error(text: &str) -> FilterError {
     match BpfFilter::parse(text) {
-        Err(Error::Filter(error)) => *error,
+        Err(error) => error,
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -286,11 +286,11 @@ fn a_program_is_shown_and_read_as_tcpdump_does() {
     assert_eq!(read.program(FilterTarget::Offline), filter.program(FilterTarget::Socket));
     assert!(BpfFilter::from_listing("1\n6 0 0 65535\n").unwrap().matches(&[]));
     for wrong in ["{ 1, 2 }", "6 0 0", "a b c d", "6 0 300 0"] {
-        assert!(matches!(BpfFilter::from_listing(wrong), Err(Error::Filter(_))), "{wrong}");
+        assert!(matches!(BpfFilter::from_listing(wrong), Err(ListingError::Text(_))), "{wrong}");
     }
     assert!(matches!(
         BpfFilter::from_listing(""),
-        Err(Error::Program(ProgramFault::Length { .. }))
+        Err(ListingError::Program(ProgramFault::Length { .. }))
     ));
 }
 
@@ -313,7 +313,7 @@ fn a_raw_program_is_refused_with_the_reason() {
     ];
     for (program, fault) in cases {
         match BpfFilter::new(program.to_vec()) {
-            Err(Error::Program(found)) => assert_eq!(found, *fault),
+            Err(found) => assert_eq!(found, *fault),
             other => panic!("{fault}: {other:?}"),
         }
     }

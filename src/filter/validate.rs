@@ -3,7 +3,7 @@
 use super::opcode as op;
 use super::vm::ANCILLARY;
 use crate::error::ProgramFault;
-use crate::sys::cbpf::{BpfInsn, MAX_INSTRUCTIONS};
+use crate::insn::{BpfInsn, MAX_INSTRUCTIONS};
 
 /// Offsets from `SKF_AD_OFF` that have a meaning.
 const KNOWN: &[u32] = &[0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60];

@@ -1,8 +1,9 @@
 //! An interpreter for classic BPF that behaves as the kernel's does. It terminates for any input.
 
 use super::opcode as op;
-use crate::packet::{PacketDirection, VlanTag};
-use crate::sys::cbpf::BpfInsn;
+use crate::direction::PacketDirection;
+use crate::insn::BpfInsn;
+use crate::vlan::VlanTag;
 
 /// First offset that stands for packet metadata of the kernel (`SKF_AD_OFF`, linux/filter.h).
 pub(super) const ANCILLARY: u32 = 0xffff_f000;

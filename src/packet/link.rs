@@ -2,47 +2,7 @@
 
 use std::fmt;
 
-/// A link type, by its number in capture files (<https://www.tcpdump.org/linktypes.html>).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LinkType(pub u16);
-
-impl LinkType {
-    /// BSD loopback: an address family, then the packet.
-    pub const NULL: Self = Self(0);
-    /// Ethernet.
-    pub const ETHERNET: Self = Self(1);
-    /// IPv4 or IPv6 without a link header, by BSD's number for it.
-    pub const RAW_BSD: Self = Self(12);
-    /// IPv4 or IPv6 without a link header.
-    pub const RAW: Self = Self(101);
-    /// Linux cooked capture.
-    pub const LINUX_SLL: Self = Self(113);
-    /// Linux cooked capture, version 2.
-    pub const LINUX_SLL2: Self = Self(276);
-    /// Stands for an unknown link type: a number that is reserved for private use.
-    pub(crate) const UNKNOWN: Self = Self(162);
-    /// The link types that filters can be compiled for in full, and the unknown one.
-    pub(crate) const COMPILED: [Self; 6] =
-        [Self::ETHERNET, Self::RAW, Self::NULL, Self::LINUX_SLL, Self::LINUX_SLL2, Self::UNKNOWN];
-
-    /// Returns the link type of an interface's packets as a packet socket delivers them, given the kernel's
-    /// hardware type (`ARPHRD_*`, linux/if_arp.h); `None` if it is not known.
-    pub fn of_hardware(kind: u16) -> Option<Self> {
-        /// `ARPHRD_RAWIP`.
-        const RAWIP: u16 = 519;
-        Some(match kind {
-            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Self::ETHERNET,
-            // Tunnels remove their outer headers before anyone sees a packet. ARPHRD_PPP is left out, because
-            // there it depends on the driver, and so is ARPHRD_CAN, whose bytes files store in another order.
-            libc::ARPHRD_NONE | RAWIP => Self::RAW,
-            libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT => Self::RAW,
-            libc::ARPHRD_IEEE80211 => Self(105),
-            libc::ARPHRD_IEEE80211_PRISM => Self(119),
-            libc::ARPHRD_IEEE80211_RADIOTAP => Self(127),
-            _ => return None,
-        })
-    }
-}
+use ringtap_filter::LinkType;
 
 /// The frame sizes that an interface accepts for sending, beyond its MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use crate::afpacket::{FilterHandle, StatsHandle};
 #[cfg(feature = "af-xdp")]
 use crate::afxdp::XdpStatsHandle;
 use crate::error::{Error, Result};
-use crate::filter::BpfFilter;
 use crate::reactor::ReactorStatsHandle;
 use crate::stats::{CaptureStats, ReactorStats};
 use crate::wait::StopHandle;
+use ringtap_filter::BpfFilter;
 
 /// Reads the statistics of one shard.
 #[derive(Debug, Clone)]

@@ -2,32 +2,10 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use ringtap_filter::{BpfInsn, MAX_INSTRUCTIONS, ProgramFault};
+
 use super::sockopt::{self, Opt};
-use crate::error::{Error, ProgramFault, Result, Step};
-
-/// One instruction of classic BPF (`struct sock_filter`, include/uapi/linux/filter.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct BpfInsn {
-    /// The operation code.
-    pub code: u16,
-    /// Number of instructions to skip if a comparison is true.
-    pub jt: u8,
-    /// Number of instructions to skip if a comparison is false.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
-}
-
-impl BpfInsn {
-    /// Creates `ret #bytes`, which accepts that many bytes of the packet; 0 drops it.
-    pub(crate) const fn ret(bytes: u32) -> Self {
-        Self { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: bytes }
-    }
-}
-
-/// Maximum number of instructions of a classic program (`BPF_MAXINSNS`).
-pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
+use crate::error::{Error, Result, Step};
 
 /// Sets the socket's filter to `program`, replacing the previous one without a gap.
 pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[BpfInsn]) -> Result<()> {

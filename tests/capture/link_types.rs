@@ -61,8 +61,8 @@ fn filters_mean_the_same_packets_on_a_link_without_a_header() {
     let packet = batch.iter().next().unwrap();
     assert_eq!(packet.data(), first);
     // What the kernel has decided is said again offline, and of what it would not take the contrary.
-    assert!(filter.matches_packet(&packet));
-    assert!(!BpfFilter::parse("tcp").unwrap().matches_packet(&packet));
+    assert!(packet.matches(&filter));
+    assert!(!packet.matches(&BpfFilter::parse("tcp").unwrap()));
     let mut packets: Vec<_> = batch.iter().map(|packet| packet.data().to_vec()).collect();
     drop(batch);
     if packets.len() < 2 {
@@ -109,7 +109,7 @@ fn where_packets_begin_with_what_nobody_knows_a_filter_may_ask_nothing_of_it() {
     };
     let packet = batch.iter().next().unwrap();
     assert_eq!(packet.data(), long);
-    assert!(filter.matches_packet(&packet), "as the kernel has decided");
+    assert!(packet.matches(&filter), "as the kernel has decided");
 }
 
 #[cfg(feature = "af-xdp")]

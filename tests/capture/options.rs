@@ -208,7 +208,7 @@ fn a_filter_splits_a_fanout_group_in_two() {
     let third = small(&veth.right).fanout(mode, 9).build().unwrap();
     Generator::new(&veth.left, &Traffic { flows: 5, ..Traffic::default() }).flood(50);
     let batch = second.next_batch_timeout(Duration::from_secs(2)).unwrap().unwrap();
-    assert!(batch.iter().all(|packet| filter.matches_packet(&packet)));
+    assert!(batch.iter().all(|packet| packet.matches(&filter)));
     let packets = [first, second, third].map(|capture| capture.stats().unwrap().packets);
     assert_eq!(packets, [30, 20, 0]);
     for text in ["vlan 5", "ether host 02:00:00:00:00:01"] {

@@ -36,7 +36,7 @@ fn every_error_is_provoked_by_name() {
         ("src/error.rs", "Error"),
         ("src/error/step.rs", "Step"),
         ("src/error/geometry.rs", "GeometryError"),
-        ("src/error/filter.rs", "ProgramFault"),
+        ("src/filter/error.rs", "ProgramFault"),
         ("src/error/file.rs", "FileFault"),
     ] {
         let found = variants(file, name);

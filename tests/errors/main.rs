@@ -24,12 +24,12 @@ const FORBIDDEN: &str = "a capability is missing, or a seccomp profile or securi
 
 /// The error is what `is_it` says, and says `expected`.
 #[track_caller]
-fn says<T: Debug>(
-    outcome: Result<T, Error>,
+fn says<T: Debug, E: Into<Error>>(
+    outcome: Result<T, E>,
     is_it: impl FnOnce(&Error) -> bool,
     expected: impl AsRef<str>,
 ) {
-    let error = outcome.expect_err("an error");
+    let error = outcome.map_err(Into::into).expect_err("an error");
     assert!(is_it(&error), "{error:?}");
     assert_eq!(error.to_string(), expected.as_ref());
 }

@@ -98,7 +98,7 @@ fn a_live_socket_takes_exactly_the_frames_that_our_machine_accepts() {
             let mut got = Vec::new();
             for batch in capture.batches() {
                 for packet in &batch.unwrap() {
-                    assert!(filter.matches_packet(&packet), "{expression}");
+                    assert!(packet.matches(&filter), "{expression}");
                     got.push((packet.data().to_vec(), packet.stripped_vlan()));
                 }
             }
@@ -143,7 +143,7 @@ fn tags_that_are_still_in_the_bytes_are_found_there() {
             for batch in capture.batches() {
                 for packet in &batch.unwrap() {
                     assert_eq!(packet.vlan().unwrap().id(), 100);
-                    assert!(filter.matches_packet(&packet), "{expression}");
+                    assert!(packet.matches(&filter), "{expression}");
                     count += 1;
                 }
             }

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::{ARP, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, RARP, at, is, masked, number, sides};
-use crate::filter::ast::{Family, HostScope, Network, Side, Transport, Width};
-use crate::filter::tree::{Compare, Condition, Value};
+use crate::ast::{Family, HostScope, Network, Side, Transport, Width};
+use crate::tree::{Compare, Condition, Value};
 
 impl Layout {
     /// Matches any of the given addresses, which are all of one family.

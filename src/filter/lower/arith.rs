@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::{IPV4, IPV6, IPV6_HEADER, Layout, Lowered, is, number};
+use crate::ast::{Arith, ArithOp, Protocol, Relation, Width};
 use crate::error::FilterError;
-use crate::filter::ast::{Arith, ArithOp, Protocol, Relation, Width};
-use crate::filter::tree::{Compare, Condition, Value};
+use crate::tree::{Compare, Condition, Value};
 
 /// The largest fixed offset. Much larger ones stand for the kernel's metadata of the packet.
 const MAX_OFFSET: u32 = 0xffff;

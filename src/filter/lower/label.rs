@@ -2,10 +2,11 @@
 //! direction of a packet.
 
 use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, masked};
+use crate::FilterTarget;
+use crate::ast::{Expr, Width};
 use crate::error::FilterError;
-use crate::filter::ast::{Expr, Width};
-use crate::filter::tree::Condition;
-use crate::filter::{FilterTarget, LinkType};
+use crate::link_type::LinkType;
+use crate::tree::Condition;
 
 impl Layout {
     pub(super) fn vlan(&mut self, id: Option<u16>) -> Lowered {

@@ -1,9 +1,9 @@
 //! Numbers computed from packets, and their comparisons.
 
 use super::{MAX_HEIGHT, Parsed, Parser, protocol_of};
-use crate::filter::ast::{Arith, ArithOp, Expr, Protocol, Relation, Width};
-use crate::filter::lex::Token;
-use crate::filter::names;
+use crate::ast::{Arith, ArithOp, Expr, Protocol, Relation, Width};
+use crate::lex::Token;
+use crate::names;
 
 impl Parser<'_> {
     /// Parses a comparison such as `a < b`, if one follows.

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::{Kind, Parsed, Parser, Qualifiers, Tree};
-use crate::filter::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
-use crate::filter::lex::Token;
-use crate::filter::names;
+use crate::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
+use crate::lex::Token;
+use crate::names;
 
 impl Parser<'_> {
     /// Parses one address or number, or several in parentheses.

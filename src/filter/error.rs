@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::Error;
-
 /// The reason why a text is not a valid filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterError {
@@ -56,12 +54,6 @@ impl fmt::Display for FilterError {
 }
 
 impl std::error::Error for FilterError {}
-
-impl From<FilterError> for Error {
-    fn from(error: FilterError) -> Self {
-        Self::Filter(Box::new(error))
-    }
-}
 
 /// The reason why a classic BPF program is refused. The kernel reports EINVAL for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,3 +135,23 @@ impl fmt::Display for ProgramFault {
 }
 
 impl std::error::Error for ProgramFault {}
+
+/// The reason why a listing of a program is not a filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListingError {
+    /// The text is not such a listing.
+    Text(FilterError),
+    /// The kernel would refuse the program.
+    Program(ProgramFault),
+}
+
+impl fmt::Display for ListingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(error) => error.fmt(f),
+            Self::Program(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ListingError {}

@@ -1,4 +1,16 @@
-//! Packet filters, given as text, by a builder or as a program, that run in the kernel and offline.
+//! Packet filters in the language of pcap-filter(7), compiled to classic BPF without libpcap: for sockets, for capture
+//! files, and to run offline.
+//!
+//! ```
+//! use ringtap_filter::{BpfFilter, FilterTarget};
+//!
+//! let filter = BpfFilter::parse("tcp port 443 and not net 10.0.0.0/8")?;
+//! println!("{}", filter.disassembly(FilterTarget::Socket)); // as `tcpdump -d` prints it
+//! assert!(!filter.matches(&[0; 60]));
+//! # Ok::<(), ringtap_filter::FilterError>(())
+//! ```
+//!
+//! The crate makes no system call and has no dependency. `ringtap` re-exports it as `ringtap::filter`.
 //!
 //! ```text
 //!   "tcp port 443" ── parse ──┐
@@ -7,12 +19,19 @@
 //!                                                a target
 //! ```
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 mod ast;
 mod builder;
+mod direction;
 mod display;
 mod emit;
+mod error;
 mod graph;
+mod insn;
 mod lex;
+mod link_type;
 mod listing;
 mod lower;
 mod names;
@@ -22,6 +41,7 @@ mod parse;
 mod tests;
 mod tree;
 mod validate;
+mod vlan;
 mod vm;
 
 use std::fmt;
@@ -30,12 +50,14 @@ use std::sync::{Arc, OnceLock};
 
 use self::ast::Expr;
 pub use self::builder::BpfFilterBuilder;
+pub use self::direction::PacketDirection;
+pub use self::error::{FilterError, ListingError, ProgramFault};
 use self::graph::Graph;
+pub use self::insn::{BpfInsn, MAX_INSTRUCTIONS};
+pub use self::link_type::LinkType;
 use self::listing::Listing;
+pub use self::vlan::VlanTag;
 pub use self::vm::Ancillary;
-use crate::error::{Error, FilterError, Result};
-use crate::packet::{LinkType, Packet};
-pub use crate::sys::cbpf::BpfInsn;
 
 /// The code of `ret #number`.
 const RETURN_NUMBER: u16 = opcode::RET | opcode::K;
@@ -56,14 +78,14 @@ pub enum FilterTarget {
 /// A compiled packet filter (pcap-filter syntax).
 ///
 /// ```
-/// use ringtap::BpfFilter;
+/// use ringtap_filter::BpfFilter;
 ///
 /// let filter: BpfFilter = "tcp port 443 and not net 10.0.0.0/8".parse()?;
 /// assert!(!filter.matches(&[0; 60]));
-/// # Ok::<(), ringtap::Error>(())
+/// # Ok::<(), ringtap_filter::FilterError>(())
 /// ```
 ///
-/// The language is that of pcap-filter(7); the differences are listed in `docs/FILTERS.md`. Each filter is
+/// The language is that of pcap-filter(7); the differences are listed in `docs/FILTERS.md` of ringtap. Each filter is
 /// compiled twice, once for sockets and once for frames in files, because the kernel strips VLAN tags:
 /// `vlan 100 and tcp` matches the same packets in both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +134,9 @@ impl BpfFilter {
     /// Compiles an expression of the pcap-filter language; an empty one matches all packets.
     ///
     /// # Errors
-    /// [`Error::Filter`] with the position of the fault and what was expected there.
-    pub fn parse(text: &str) -> Result<Self> {
-        let expr = parse::parse(text).map_err(Error::from)?;
+    /// The position of the fault and what was expected there.
+    pub fn parse(text: &str) -> Result<Self, FilterError> {
+        let expr = parse::parse(text)?;
         let mut filter = Self::of(Arc::new(expr), LinkType::ETHERNET, false)?;
         filter.text = Some(text.trim().into());
         Ok(filter)
@@ -128,10 +150,10 @@ impl BpfFilter {
     /// Creates a filter from a ready program, used both on sockets and offline.
     ///
     /// # Errors
-    /// [`Error::Program`] with the reason why the kernel would refuse the program.
-    pub fn new(program: impl Into<Vec<BpfInsn>>) -> Result<Self> {
+    /// The reason why the kernel would refuse the program.
+    pub fn new(program: impl Into<Vec<BpfInsn>>) -> Result<Self, ProgramFault> {
         let program: Arc<[BpfInsn]> = program.into().into();
-        validate::validate(&program).map_err(Error::Program)?;
+        validate::validate(&program)?;
         let (socket, offline) = (Arc::clone(&program), program);
         let (is_transparent, offline_fault) = (false, None);
         let (link, elsewhere) = (LinkType::ETHERNET, Elsewhere::default()); // the program may have been made for any link
@@ -142,14 +164,15 @@ impl BpfFilter {
     /// Creates a filter from a program as printed by `tcpdump -dd` or `-ddd`.
     ///
     /// # Errors
-    /// [`Error::Filter`] if the text is not such a listing. Otherwise as for [`new`](Self::new).
-    pub fn from_listing(text: &str) -> Result<Self> {
-        let program = listing::read(text)
-            .ok_or_else(|| FilterError::whole("rows of four numbers, as `tcpdump -dd` prints"))?;
-        Self::new(program)
+    /// [`ListingError::Text`] if the text is not such a listing; otherwise as for [`new`](Self::new).
+    pub fn from_listing(text: &str) -> Result<Self, ListingError> {
+        let program = listing::read(text).ok_or_else(|| {
+            ListingError::Text(FilterError::whole("rows of four numbers, as `tcpdump -dd` prints"))
+        })?;
+        Self::new(program).map_err(ListingError::Program)
     }
 
-    fn of(expr: Arc<Expr>, link: LinkType, is_transparent: bool) -> Result<Self> {
+    fn of(expr: Arc<Expr>, link: LinkType, is_transparent: bool) -> Result<Self, FilterError> {
         let compile = |target| compile(&expr, link, target, is_transparent);
         let socket = compile(FilterTarget::Socket)?;
         let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_direction();
@@ -167,9 +190,9 @@ impl BpfFilter {
     /// packet's direction (`inbound`). A filter that fails this check [`matches`](Self::matches) no frame.
     ///
     /// # Errors
-    /// [`Error::Filter`] with the reason.
-    pub fn check_offline(&self) -> Result<()> {
-        self.offline_fault.as_ref().map_or(Ok(()), |fault| Err(Error::Filter(fault.clone())))
+    /// The reason.
+    pub fn check_offline(&self) -> Result<(), FilterError> {
+        self.offline_fault.as_ref().map_or(Ok(()), |fault| Err((**fault).clone()))
     }
 
     /// Returns this filter extended to packets behind one or two VLAN tags.
@@ -179,18 +202,18 @@ impl BpfFilter {
     /// frame's first byte.
     ///
     /// ```
-    /// use ringtap::BpfFilter;
+    /// use ringtap_filter::BpfFilter;
     ///
     /// let filter = BpfFilter::parse("udp port 53")?.vlan_transparent()?;
-    /// # Ok::<(), ringtap::Error>(())
+    /// # Ok::<(), ringtap_filter::FilterError>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Filter`] if the filter mentions VLAN tags itself, or was made from a ready program.
-    pub fn vlan_transparent(&self) -> Result<Self> {
+    /// An error if the filter mentions VLAN tags itself, or was made from a ready program.
+    pub fn vlan_transparent(&self) -> Result<Self, FilterError> {
         let expr = self.spoken()?;
         if expr.speaks_of_tags() {
-            return Err(FilterError::whole("a filter that does not speak of `vlan` itself").into());
+            return Err(FilterError::whole("a filter that does not speak of `vlan` itself"));
         }
         Ok(Self { text: self.text.clone(), ..Self::of(Arc::clone(expr), self.link, true)? })
     }
@@ -206,10 +229,10 @@ impl BpfFilter {
     /// Compiles this filter for another link type. A socket does this by itself for the filters it is given.
     ///
     /// # Errors
-    /// [`Error::Filter`] if the filter asks for something that such links do not have, or was made from a ready
+    /// An error if the filter asks for something that such links do not have, or was made from a ready
     /// program. Failing to compile for offline use is not an error here; see
     /// [`check_offline`](Self::check_offline).
-    pub fn for_link(&self, link: LinkType) -> Result<Self> {
+    pub fn for_link(&self, link: LinkType) -> Result<Self, FilterError> {
         let of_link = Self::of(Arc::clone(self.spoken()?), link, self.is_transparent)?;
         Ok(Self { text: self.text.clone(), ..of_link })
     }
@@ -217,7 +240,10 @@ impl BpfFilter {
     /// Compiles this filter for an interface's link type. With `None` the link type is unknown, and only
     /// filters that do not look at the link header compile. A filter made from a ready program is returned
     /// unchanged.
-    pub(crate) fn on(&self, link: Option<LinkType>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The errors of [`for_link`](Self::for_link).
+    pub fn on(&self, link: Option<LinkType>) -> Result<Self, FilterError> {
         let link = link.unwrap_or(LinkType::UNKNOWN);
         if self.expr.is_none() || link == self.link {
             Ok(self.clone())
@@ -235,7 +261,7 @@ impl BpfFilter {
     }
 
     /// Returns the offline program, changed to return `value` for each packet that it accepts.
-    pub(crate) fn program_returning(&self, value: u32) -> Vec<BpfInsn> {
+    pub fn program_returning(&self, value: u32) -> Vec<BpfInsn> {
         let accept = |insn: &BpfInsn| match insn.code {
             RETURN_NUMBER if insn.k != 0 => BpfInsn { k: value, ..*insn },
             _ => *insn,
@@ -244,7 +270,7 @@ impl BpfFilter {
     }
 
     /// Returns the program for sockets, changed to accept at most `bytes` bytes of a packet.
-    pub(crate) fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
+    pub fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
         let cut = |insn: &BpfInsn| match insn.code {
             RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
             _ => *insn,
@@ -272,27 +298,16 @@ impl BpfFilter {
         vm::run(&self.socket, frame, known) != 0
     }
 
-    /// Returns whether the filter matches a captured packet, as the kernel would decide, for any link type.
+    /// Returns whether the filter matches a frame of any link type, as the kernel would decide. With `None` the link
+    /// type is unknown.
     ///
-    /// If the packet's VLAN tag is in its bytes, because it came from AF_XDP or the tag was put back by
-    /// [`vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert), the result is that of
-    /// [`matches`](Self::matches): a filter that does not mention tags matches only untagged frames, unless it
-    /// is [`vlan_transparent`](Self::vlan_transparent).
-    pub fn matches_packet(&self, packet: &Packet<'_>) -> bool {
-        let known = Ancillary {
-            wire_len: Some(packet.original_len() as u32),
-            vlan: packet.stripped_vlan(),
-            direction: packet.direction(),
-            protocol: packet.ll_protocol().unwrap_or_default(),
-            rxhash: packet.rxhash().unwrap_or_default(),
-            ifindex: packet.interface_index().unwrap_or_default(),
-            hatype: packet.meta().link.map_or(0, |link| link.hardware),
-            ..Ancillary::default()
-        };
-        let link = packet.link_type().unwrap_or(LinkType::UNKNOWN);
-        let is_same = self.expr.is_none() || link == self.link || packet.meta().link.is_none();
+    /// If the frame's VLAN tag is in its bytes, the result is that of [`matches`](Self::matches): a filter that does
+    /// not mention tags matches only untagged frames, unless it is [`vlan_transparent`](Self::vlan_transparent).
+    pub fn matches_on(&self, link: Option<LinkType>, frame: &[u8], known: &Ancillary) -> bool {
+        let link = link.unwrap_or(LinkType::UNKNOWN);
+        let is_same = self.expr.is_none() || link == self.link;
         let program = if is_same { Some(&self.socket) } else { self.elsewhere.program(self, link) };
-        program.is_some_and(|program| vm::run(program, packet.data(), &known) != 0)
+        program.is_some_and(|program| vm::run(program, frame, known) != 0)
     }
 
     /// Returns the program for `target` as `tcpdump -d` prints it, one instruction per line.
@@ -321,9 +336,9 @@ fn compile(
 }
 
 impl FromStr for BpfFilter {
-    type Err = Error;
+    type Err = FilterError;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, FilterError> {
         Self::parse(text)
     }
 }
@@ -333,9 +348,9 @@ impl FromStr for BpfFilter {
 /// written instead.
 ///
 /// ```
-/// let filter = ringtap::BpfFilter::builder().tcp().ports([80, 443]).build()?;
+/// let filter = ringtap_filter::BpfFilter::builder().tcp().ports([80, 443]).build()?;
 /// assert_eq!(filter.to_string(), "tcp and (tcp port 80 or tcp port 443)");
-/// # Ok::<(), ringtap::Error>(())
+/// # Ok::<(), ringtap_filter::FilterError>(())
 /// ```
 impl fmt::Display for BpfFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,52 @@
+//! The kinds of link-layer header that frames begin with.
+
+/// A link type, by its number in capture files (<https://www.tcpdump.org/linktypes.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkType(pub u16);
+
+impl LinkType {
+    /// BSD loopback: an address family, then the packet.
+    pub const NULL: Self = Self(0);
+    /// Ethernet.
+    pub const ETHERNET: Self = Self(1);
+    /// IPv4 or IPv6 without a link header, by BSD's number for it.
+    pub const RAW_BSD: Self = Self(12);
+    /// IPv4 or IPv6 without a link header.
+    pub const RAW: Self = Self(101);
+    /// Linux cooked capture.
+    pub const LINUX_SLL: Self = Self(113);
+    /// Linux cooked capture, version 2.
+    pub const LINUX_SLL2: Self = Self(276);
+    /// Stands for an unknown link type: a number that is reserved for private use.
+    pub const UNKNOWN: Self = Self(162);
+    /// The link types that filters can be compiled for in full, and the unknown one.
+    pub(crate) const COMPILED: [Self; 6] =
+        [Self::ETHERNET, Self::RAW, Self::NULL, Self::LINUX_SLL, Self::LINUX_SLL2, Self::UNKNOWN];
+
+    /// Returns the link type of an interface's packets as a packet socket delivers them, given the kernel's
+    /// hardware type (`ARPHRD_*`, linux/if_arp.h); `None` if it is not known.
+    pub fn of_hardware(kind: u16) -> Option<Self> {
+        // From include/uapi/linux/if_arp.h, so that this compiles everywhere.
+        const ETHER: u16 = 1;
+        const TUNNEL: u16 = 768;
+        const TUNNEL6: u16 = 769;
+        const LOOPBACK: u16 = 772;
+        const SIT: u16 = 776;
+        const IEEE80211: u16 = 801;
+        const IEEE80211_PRISM: u16 = 802;
+        const IEEE80211_RADIOTAP: u16 = 803;
+        const RAWIP: u16 = 519;
+        const NONE: u16 = 0xfffe;
+        Some(match kind {
+            ETHER | LOOPBACK => Self::ETHERNET,
+            // Tunnels remove their outer headers before anyone sees a packet. ARPHRD_PPP is left out, because
+            // there it depends on the driver, and so is ARPHRD_CAN, whose bytes files store in another order.
+            NONE | RAWIP => Self::RAW,
+            TUNNEL | TUNNEL6 | SIT => Self::RAW,
+            IEEE80211 => Self(105),
+            IEEE80211_PRISM => Self(119),
+            IEEE80211_RADIOTAP => Self(127),
+            _ => return None,
+        })
+    }
+}
