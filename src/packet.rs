@@ -3,7 +3,7 @@
 //! [`Packet`] borrows its bytes from the memory that the kernel wrote them to, and lives as long as its
 //! [`PacketBatch`](crate::PacketBatch). Values that a socket family does not know are `None`.
 
-#[cfg(feature = "pcap")]
+#[cfg(any(feature = "flow-records", feature = "pcap"))]
 mod calendar;
 mod link;
 mod offload;
@@ -16,7 +16,7 @@ use std::fmt;
 use bitflags::bitflags;
 use ringtap_filter::{Ancillary, BpfFilter};
 
-#[cfg(feature = "pcap")]
+#[cfg(any(feature = "flow-records", feature = "pcap"))]
 pub(crate) use self::calendar::Calendar;
 pub use self::link::LinkAddress;
 #[cfg(any(feature = "pcap", feature = "parse"))]
