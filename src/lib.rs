@@ -170,26 +170,37 @@ pub mod testing {
     }
 }
 
-#[cfg(doctest)]
+/// The guides of the repository, as pages.
+#[cfg(any(doc, doctest))]
+pub mod guides {
+    #[doc = include_str!("../docs/ASYNC_GUIDE.md")]
+    pub mod async_guide {}
+
+    #[cfg(any(not(doctest), feature = "af-xdp"))]
+    #[doc = include_str!("../docs/AF_XDP.md")]
+    pub mod af_xdp {}
+
+    #[doc = include_str!("../docs/FILTERS.md")]
+    pub mod filters {}
+
+    #[cfg(any(not(doctest), all(feature = "flow-dns", feature = "flow-http")))]
+    #[doc = include_str!("../docs/FLOWS.md")]
+    pub mod flows {}
+
+    #[cfg(any(not(doctest), feature = "pcap"))]
+    #[doc = include_str!("../docs/TOOLBOX.md")]
+    pub mod toolbox {}
+
+    // The doc tests of these two are `ringtap-tokio`'s.
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/MIGRATING_FROM_NETRING.md")]
+    pub mod migrating_from_netring {}
+
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/MIGRATING_FROM_PCAP.md")]
+    pub mod migrating_from_pcap {}
+}
+
+#[cfg(all(doctest, feature = "af-xdp", feature = "flow", feature = "pcap"))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/ASYNC_GUIDE.md")]
-struct GuideExamples;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/FILTERS.md")]
-struct FilterExamples;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/FLOWS.md")]
-struct FlowExamples;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/TOOLBOX.md")]
-struct ToolboxExamples;
-
-#[cfg(all(doctest, feature = "af-xdp"))]
-#[doc = include_str!("../docs/AF_XDP.md")]
-struct XdpExamples;

@@ -2,5 +2,6 @@
 
 mod in_step;
 mod layers;
+mod pasted;
 
 ringtap_lab::test_binary!();
