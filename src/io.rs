@@ -94,6 +94,11 @@ impl<S: RxPort> AsyncReceiver<S> {
         Self::attach(port).map_err(|lost| lost.0)
     }
 
+    /// Returns the stream of batches, which a receiver is itself: netring's name for it.
+    pub fn into_stream(self) -> Self {
+        self
+    }
+
     /// Registers a socket like [`new`](Self::new), but returns the socket on failure.
     pub(crate) fn attach(port: S) -> Result<Self, Box<(Error, S)>> {
         let register = || {

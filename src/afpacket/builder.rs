@@ -155,6 +155,11 @@ impl CaptureBuilder {
         self
     }
 
+    /// Sets the filter: [`filter`](Self::filter) by netring's name.
+    pub fn bpf_filter(self, filter: BpfFilter) -> Self {
+        self.filter(filter)
+    }
+
     /// Sets whether the interface accepts packets for other hosts while this socket is open. Default: false.
     pub fn promiscuous(mut self, on: bool) -> Self {
         self.promiscuous = on;

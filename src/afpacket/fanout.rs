@@ -96,6 +96,22 @@ impl fmt::Display for ParseFanoutModeError {
 
 impl std::error::Error for ParseFanoutModeError {}
 
+/// Writes the short name, which [`FromStr`] reads; `cbpf` and `ebpf` are only written, as they need a program.
+impl fmt::Display for FanoutMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hash => "hash",
+            Self::LoadBalance => "lb",
+            Self::Cpu => "cpu",
+            Self::Rollover => "rollover",
+            Self::Random => "random",
+            Self::QueueMapping => "qm",
+            Self::Cbpf(_) => "cbpf",
+            Self::Ebpf(_) => "ebpf",
+        })
+    }
+}
+
 impl FromStr for FanoutMode {
     type Err = ParseFanoutModeError;
 
@@ -184,5 +200,13 @@ mod tests {
         }
         let error = "cbpf".parse::<FanoutMode>().unwrap_err();
         assert!(error.to_string().contains("need a program"));
+    }
+
+    #[test]
+    fn a_mode_is_read_as_it_is_written() {
+        for name in ["hash", "lb", "cpu", "rollover", "random", "qm"] {
+            assert_eq!(name.parse::<FanoutMode>().unwrap().to_string(), name);
+        }
+        assert!("cbpf".parse::<FanoutMode>().is_err());
     }
 }
