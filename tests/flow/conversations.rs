@@ -2,14 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::{Cursor, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use etherparse::PacketBuilder;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ringtap::executor::{self, spawn_local};
@@ -18,10 +17,11 @@ use ringtap::flow::{
     AsyncReassembler, BacklogPolicy, Conversation, EndReason, FlowChunk, FlowEvent, FlowExt,
     FlowSide, Lagged, StreamBytes, channel_factory,
 };
-use ringtap::packet::Timestamp;
-use ringtap::pcap::{CaptureWriter, PcapSource};
-use ringtap::{AsyncCapture, Capture, Packet, time};
+use ringtap::pcap::PcapSource;
+use ringtap::{AsyncCapture, Capture, time};
 use ringtap_lab::namespace;
+
+use crate::made::{PORT, quick_file, tcp};
 
 /// Bytes that no two of so many streams have alike.
 fn bytes(of: u64, len: usize) -> Vec<u8> {
@@ -35,39 +35,16 @@ fn bytes(of: u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-const PORT: u16 = 7000;
 /// Bytes of a segment.
 const SEGMENT: usize = 1000;
 
 /// A file of connections that speak in turn, and close: of each, `segments` from either side.
 fn file(connections: u16, segments: usize) -> PcapSource {
-    let mut writer = CaptureWriter::builder().to(Vec::new()).unwrap();
-    let mut nanos = 0;
+    let mut frames = Vec::new();
     let mut add = |from: u16, side: usize, flags: &str, place: [usize; 2], payload: &[u8]| {
-        let client = 10_000 + from;
-        let (source, destination, from, to) = match side {
-            0 => (client, PORT, [10, 0, 0, 1], [10, 0, 0, 2]),
-            _ => (PORT, client, [10, 0, 0, 2], [10, 0, 0, 1]),
-        };
         let (seq, ack) = (1 + place[side] as u32, 1 + place[1 - side] as u32);
-        let mut tcp = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64).tcp(
-            source,
-            destination,
-            seq.wrapping_sub(u32::from(flags.contains('S'))),
-            60_000,
-        );
-        for flag in flags.chars() {
-            tcp = match flag {
-                'S' => tcp.syn(),
-                'F' => tcp.fin(),
-                _ => tcp.ack(ack),
-            };
-        }
-        let mut frame = Vec::new();
-        tcp.write(&mut frame, payload).unwrap();
-        nanos += 1000;
-        let time = Timestamp { secs: 1_700_000_000, nanos };
-        writer.write(&Packet::from_bytes(&frame, time)).unwrap();
+        let seq = seq.wrapping_sub(u32::from(flags.contains('S')));
+        frames.push(tcp(10_000 + from, side == 0, flags, seq, ack, payload));
     };
     for of in 0..connections {
         add(of, 0, "S", [0, 0], &[]);
@@ -91,7 +68,7 @@ fn file(connections: u16, segments: usize) -> PcapSource {
         // Each FIN takes a number.
         add(of, 0, "A", [end + 1, end + 1], &[]);
     }
-    PcapSource::from_reader(Cursor::new(writer.finish().unwrap())).unwrap()
+    quick_file(&frames)
 }
 
 /// The connection's number.

@@ -1,7 +1,6 @@
 //! Flows at their edges: what ends in the middle of something, who is gone, what was forgotten behind everybody's back.
 
 use std::cell::RefCell;
-use std::io::Cursor;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +8,6 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use etherparse::PacketBuilder;
 use futures_util::{Stream, StreamExt};
-use ringtap::Packet;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::http::HttpParser;
 use ringtap::flow::{
@@ -18,40 +16,19 @@ use ringtap::flow::{
     StreamBytes,
 };
 use ringtap::packet::Timestamp;
-use ringtap::pcap::{CaptureWriter, PcapSource};
+use ringtap::pcap::PcapSource;
+
+use crate::made::{self, tcp};
 
 /// A file of frames, at seconds.
 fn file(frames: &[(u32, Vec<u8>)]) -> PcapSource {
-    let mut writer = CaptureWriter::builder().to(Vec::new()).unwrap();
-    for (number, (secs, frame)) in frames.iter().enumerate() {
-        let time = Timestamp { secs: 1_700_000_000 + secs, nanos: number as u32 * 100 };
-        writer.write(&Packet::from_bytes(frame, time)).unwrap();
-    }
-    PcapSource::from_reader(Cursor::new(writer.finish().unwrap())).unwrap()
+    let time = |secs: u32, number: usize| Timestamp { secs, nanos: number as u32 * 100 };
+    let frames = frames.iter().enumerate();
+    made::file(frames.map(|(number, (secs, frame))| (time(*secs, number), frame.clone())))
 }
 
 fn at_once(frames: &[Vec<u8>]) -> PcapSource {
     file(&frames.iter().map(|frame| (0, frame.clone())).collect::<Vec<_>>())
-}
-
-fn tcp(client: u16, is_clients: bool, flags: &str, seq: u32, ack: u32, bytes: &[u8]) -> Vec<u8> {
-    let (from, to, source, destination) = match is_clients {
-        true => ([10, 0, 0, 1], [10, 0, 0, 2], client, 80),
-        false => ([10, 0, 0, 2], [10, 0, 0, 1], 80, client),
-    };
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64);
-    let mut tcp = builder.tcp(source, destination, seq, 60_000);
-    for flag in flags.chars() {
-        tcp = match flag {
-            'S' => tcp.syn(),
-            'F' => tcp.fin(),
-            'R' => tcp.rst(),
-            _ => tcp.ack(ack),
-        };
-    }
-    let mut frame = Vec::new();
-    tcp.write(&mut frame, bytes).unwrap();
-    frame
 }
 
 fn udp(port: u16) -> Vec<u8> {

@@ -22,34 +22,11 @@ use ringtap::pcap::{CaptureWriter, PcapSource};
 use ringtap::{AsyncCapture, Capture, Packet, executor, time};
 use ringtap_lab::{Generator, Traffic, namespace, pcap, skip};
 
-/// A file of frames, a microsecond apart.
-fn file(frames: &[Vec<u8>]) -> PcapSource {
-    let mut writer = CaptureWriter::builder().to(Vec::new()).unwrap();
-    for (number, frame) in frames.iter().enumerate() {
-        let time = Timestamp { secs: 1_700_000_000, nanos: number as u32 * 1000 };
-        writer.write(&Packet::from_bytes(frame, time)).unwrap();
-    }
-    PcapSource::from_reader(Cursor::new(writer.finish().unwrap())).unwrap()
-}
+use crate::made::{self, quick_file as file};
 
+/// A segment that acknowledges nothing new.
 fn tcp(client: u16, from_client: bool, flags: &str, seq: u32, payload: &[u8]) -> Vec<u8> {
-    let (from, to, source, destination) = match from_client {
-        true => ([10, 0, 0, 1], [10, 0, 0, 2], client, 80),
-        false => ([10, 0, 0, 2], [10, 0, 0, 1], 80, client),
-    };
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64);
-    let mut tcp = builder.tcp(source, destination, seq, 60_000);
-    for flag in flags.chars() {
-        tcp = match flag {
-            'S' => tcp.syn(),
-            'F' => tcp.fin(),
-            'R' => tcp.rst(),
-            _ => tcp.ack(1),
-        };
-    }
-    let mut frame = Vec::new();
-    tcp.write(&mut frame, payload).unwrap();
-    frame
+    made::tcp(client, from_client, flags, seq, 1, payload)
 }
 
 /// Says each byte it is fed; some make it go wrong.

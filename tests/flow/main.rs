@@ -5,6 +5,7 @@ mod conversations;
 mod edges;
 #[cfg(feature = "flow-protocols")]
 mod faults;
+mod made;
 #[cfg(feature = "flow-protocols")]
 mod messages;
 #[cfg(feature = "flow-records")]
