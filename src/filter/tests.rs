@@ -494,3 +494,59 @@ fn what_is_beside_a_packet_is_read_as_the_kernel_does() {
     // A ^ X, addressed by an offset.
     assert!(run(&[insn(0, 6), insn(1, 3), insn(0x20, 0xffff_f028), is(5), no, yes]));
 }
+
+/// An Ethernet frame with an IPv4 packet of this protocol.
+fn ipv4(protocol: u8) -> Vec<u8> {
+    let mut frame = vec![0; 60];
+    (frame[12], frame[14], frame[23]) = (8, 0x45, protocol);
+    frame
+}
+
+#[test]
+fn a_frame_is_judged_by_its_own_link_type_and_filters_stay_equal() {
+    let (udp, tcp) = (ipv4(17), ipv4(6));
+    let filter = BpfFilter::parse("udp").unwrap();
+    let known = Ancillary::default();
+    let on = |link, frame: &[u8]| filter.matches_on(link, frame, &known);
+    let (ethernet, raw) = (Some(LinkType::ETHERNET), Some(LinkType::RAW));
+    assert_eq!([on(ethernet, &udp), on(ethernet, &tcp)], [true, false]);
+    assert_eq!([on(raw, &udp[14..]), on(raw, &tcp[14..])], [true, false]);
+    assert_eq!([on(raw, &udp), on(ethernet, &udp[14..])], [false, false]);
+    assert!(!on(Some(LinkType(105)), &udp), "no program for that");
+    // What says nothing of the link's header can be asked of any.
+    let long = BpfFilter::parse("greater 50").unwrap();
+    assert!(long.matches_on(None, &udp, &known) && !long.matches_on(None, &udp[20..], &known));
+    assert_eq!(filter, BpfFilter::parse("udp").unwrap(), "though one has been used elsewhere");
+    assert_ne!(filter, long);
+}
+
+#[test]
+fn a_program_is_cut_and_made_to_return_a_value_where_it_accepts() {
+    let filter = BpfFilter::parse("udp").unwrap();
+    let returns = |program: &[BpfInsn]| {
+        let returns = program.iter().filter(|insn| insn.code == 6).map(|insn| insn.k);
+        let mut returns: Vec<u32> = returns.collect();
+        returns.sort_unstable();
+        returns
+    };
+    assert_eq!(returns(filter.program(FilterTarget::Socket)), [0, u32::MAX]);
+    assert_eq!(returns(&filter.cut_to(96)), [0, 96]);
+    assert_eq!(returns(&filter.program_returning(1)), [0, 1]);
+    assert_eq!(filter.cut_to(96).len(), filter.program(FilterTarget::Socket).len());
+    let shorter = BpfFilter::new([BpfInsn::ret(20)]).unwrap();
+    assert_eq!(returns(&shorter.cut_to(96)), [20], "what accepts less goes on doing so");
+}
+
+#[test]
+fn a_tag_is_in_the_bytes_offline_and_beside_them_on_a_socket() {
+    let plain = ipv4(17);
+    let tagged = [&plain[..12], &[0x81, 0, 0, 5], &plain[12..]].concat();
+    let filter = BpfFilter::parse("vlan 5 and udp").unwrap();
+    assert_eq!([filter.matches(&tagged), filter.matches(&plain)], [true, false]);
+    let tag = |tci| Some(VlanTag { tci, tpid: 0x8100 });
+    let beside = |vlan| filter.matches_with(&plain, &Ancillary { vlan, ..Ancillary::default() });
+    assert_eq!([beside(tag(5)), beside(tag(6)), beside(None)], [true, false, false]);
+    let through = BpfFilter::parse(" udp ").unwrap().vlan_transparent().unwrap();
+    assert_eq!(through.text(), Some("udp"));
+    assert_eq!(through.for_link(LinkType::RAW).unwrap().text(), Some("udp"));
+}
