@@ -516,6 +516,13 @@ fn a_frame_is_judged_by_its_own_link_type_and_filters_stay_equal() {
     // What says nothing of the link's header can be asked of any.
     let long = BpfFilter::parse("greater 50").unwrap();
     assert!(long.matches_on(None, &udp, &known) && !long.matches_on(None, &udp[20..], &known));
+    assert!(long.matches_offline(&udp[20..], &Ancillary::of_len(50)), "50 bytes on the wire");
+    assert!(!long.matches_offline(&udp, &Ancillary::of_len(49)));
+    let compiled = |link| filter.on(link).unwrap();
+    assert_eq!([compiled(raw).matches(&udp[14..]), compiled(ethernet).matches(&udp)], [true; 2]);
+    assert_eq!(filter.on(None).unwrap_err().position(), None, "`udp` looks at the link's header");
+    let ready = BpfFilter::new([BpfInsn::ret(20)]).unwrap();
+    assert_eq!(ready.on(raw).unwrap(), ready);
     assert_eq!(filter, BpfFilter::parse("udp").unwrap(), "though one has been used elsewhere");
     assert_ne!(filter, long);
 }
