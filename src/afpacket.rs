@@ -18,7 +18,7 @@ mod outgoing;
 mod socket;
 
 pub use self::builder::{CaptureBuilder, TimestampSource};
-pub use self::capture::{Batches, Capture, CapturedPackets};
+pub use self::capture::{Capture, CapturedPackets};
 pub use self::fanout::{FanoutFlags, FanoutMode, ParseFanoutModeError};
 pub use self::geometry::{MAX_RING_BYTES, RingLayout, RingProfile};
 pub use self::injector::{Injector, TxSlot};

@@ -204,7 +204,7 @@ mod tests {
         let finding = Finding::failed("link", &error);
         assert_eq!(finding.verdict, Verdict::Missing);
         assert_eq!(finding.detail, "no interface `eth7` in this network namespace");
-        assert_eq!(finding.remedy.as_deref(), Some("`ip link` lists those there are"));
+        assert_eq!(finding.remedy.as_deref(), Some("`ip link` lists the interfaces"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use futures_core::stream::FusedStream;
 
 pub use self::pacer::Pacer;
 
@@ -23,6 +24,7 @@ pub use self::transmit::{AsyncInjector, AsyncSender, AsyncTxSlot, TxRef};
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::afpacket::{Capture, FilterHandle, StatsHandle};
 use crate::error::{Error, Result};
+use crate::packet::LinkType;
 use crate::port::RxPort;
 use crate::reactor::{Reactor, Registration};
 use crate::ring::batch::PacketBatch;
@@ -49,6 +51,8 @@ pub struct AsyncReceiver<S: RxPort> {
     look_again: Option<Sleep>,
     budget: u32,
     has_failed: bool,
+    /// Whether the stream has yielded its end.
+    is_over: bool,
     port: S,
 }
 
@@ -94,7 +98,7 @@ impl<S: RxPort> AsyncReceiver<S> {
         Self::attach(port).map_err(|lost| lost.0)
     }
 
-    /// Returns the stream of batches, which a receiver is itself: netring's name for it.
+    /// Returns the receiver itself, which is already a stream of batches; the name is netring's.
     pub fn into_stream(self) -> Self {
         self
     }
@@ -112,8 +116,9 @@ impl<S: RxPort> AsyncReceiver<S> {
         };
         match register() {
             Ok((registration, stop)) => {
-                let (look_again, budget, has_failed) = (None, BUDGET, false);
-                Ok(Self { registration, stop, look_again, budget, has_failed, port })
+                let (look_again, budget) = (None, BUDGET);
+                let (has_failed, is_over) = (false, false);
+                Ok(Self { registration, stop, look_again, budget, has_failed, is_over, port })
             }
             Err(error) => Err(Box::new((error, port))),
         }
@@ -156,7 +161,7 @@ impl<S: RxPort> AsyncReceiver<S> {
     /// Returns a handle that ends this capture from any thread; see [`Capture::stop_handle`].
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) if no eventfd can be created,
+    /// [`Error::Os`](crate::Error::Os) if there is no descriptor left for it,
     /// [`Error::TooManyOps`](crate::Error::TooManyOps), [`Error::ReactorGone`](crate::Error::ReactorGone).
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         let handle = self.port.stop_handle()?;
@@ -313,6 +318,16 @@ impl AsyncReceiver<Capture> {
         self.port.clear_filter()
     }
 
+    /// Returns the name of the interface, as it was when the socket was opened.
+    pub fn interface(&self) -> &str {
+        self.port.interface()
+    }
+
+    /// Returns the type of header that packets begin with; `None` if it is not known.
+    pub fn link_type(&self) -> Option<LinkType> {
+        self.port.link_type()
+    }
+
     /// Returns a handle to change the filter from other threads, or after a stream has taken over this capture.
     pub fn filter_handle(&self) -> FilterHandle {
         self.port.filter_handle()
@@ -324,7 +339,15 @@ impl<S: RxPort> Stream for AsyncReceiver<S> {
     type Item = Result<PacketBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_next_batch(cx)
+        let next = self.poll_next_batch(cx);
+        self.is_over |= matches!(next, Poll::Ready(None));
+        next
+    }
+}
+
+impl<S: RxPort> FusedStream for AsyncReceiver<S> {
+    fn is_terminated(&self) -> bool {
+        self.is_over
     }
 }
 

@@ -117,13 +117,16 @@ pub use ringtap_filter::BpfFilter;
 
 /// Receiving: options of a [`Capture`], its ring, its statistics, its async form.
 pub mod capture {
+    #[doc(no_inline)]
+    pub use crate::{AsyncCapture, Capture};
+
     pub use crate::afpacket::{
-        Batches, CaptureBuilder, CapturedPackets, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout,
+        CaptureBuilder, CapturedPackets, FilterHandle, MAX_RING_BYTES, NetNs, RingLayout,
         RingProfile, StatsHandle, TimestampSource,
     };
     pub use crate::io::AsyncReceiver;
     pub use crate::multi::MultiCapture;
-    pub use crate::port::RxPort;
+    pub use crate::port::{Batches, RxPort};
     pub use crate::ring::batch::Packets;
     pub use crate::ring::captured::CapturedPacket;
 }
@@ -135,6 +138,11 @@ pub mod fanout {
 
 /// Packet filters: the crate `ringtap-filter`.
 pub mod filter {
+    #[doc(no_inline)]
+    pub use crate::BpfFilter;
+    #[doc(no_inline)]
+    pub use crate::error::{FilterError, ProgramFault};
+
     pub use ringtap_filter::{
         Ancillary, BpfFilterBuilder, BpfInsn, FilterTarget, ListingError, MAX_INSTRUCTIONS,
     };
@@ -142,6 +150,9 @@ pub mod filter {
 
 /// Sending: options of an [`Injector`], its slots, its async form.
 pub mod inject {
+    #[doc(no_inline)]
+    pub use crate::{AsyncInjector, Injector};
+
     pub use crate::afpacket::{InjectorBuilder, TxSlot};
     pub use crate::io::{AsyncSender, AsyncTxSlot, Pacer, TxRef};
     pub use crate::port::TxPort;
@@ -151,6 +162,9 @@ pub mod inject {
 /// AF_XDP: sockets that bypass the kernel's network stack.
 #[cfg(feature = "af-xdp")]
 pub mod xdp {
+    #[doc(no_inline)]
+    pub use crate::XdpSocket;
+
     pub use crate::afxdp::{
         Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
         XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot, XdpUmem,

@@ -12,6 +12,7 @@ mod tags;
 mod time;
 
 use std::fmt;
+use std::ops::Range;
 
 use bitflags::bitflags;
 use ringtap_filter::{Ancillary, BpfFilter};
@@ -318,11 +319,28 @@ impl<'a> Packet<'a> {
         self.meta.link.as_ref().map(|link| link.protocol)
     }
 
-    /// Returns the sender's link-layer address, 6 bytes on Ethernet; `None` if the link has none or the socket
-    /// was not told.
-    #[inline]
+    /// Returns the sender's link-layer address, 6 bytes on Ethernet; `None` if the link has none or the packet was cut
+    /// before it.
+    #[doc(alias = "mac")]
     pub fn source_ll_addr(&self) -> Option<LinkAddress> {
-        self.meta.link.filter(|link| link.address_len > 0).map(LinkAddress::new)
+        match self.meta.link.as_ref().map(LinkLayer::address) {
+            Some(address) if !address.is_empty() => Some(LinkAddress::new(address)),
+            _ => self.hardware_address(6..12),
+        }
+    }
+
+    /// Returns the receiver's link-layer address; `None` on other links than Ethernet.
+    #[doc(alias = "mac")]
+    pub fn destination_ll_addr(&self) -> Option<LinkAddress> {
+        self.hardware_address(0..6)
+    }
+
+    fn hardware_address(&self, place: Range<usize>) -> Option<LinkAddress> {
+        if self.has_ethernet_header() {
+            Some(LinkAddress::new(self.data.get(place)?))
+        } else {
+            None
+        }
     }
 
     /// Returns the index of the interface that the packet was seen on.

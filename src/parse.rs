@@ -1,11 +1,31 @@
-//! Parsing of packet headers with the `etherparse` crate.
+//! Parsing of packet headers with the `etherparse` crate (version 0.16), whose names are in this module.
+//!
+//! ```
+//! use ringtap::Packet;
+//! use ringtap::parse::{NetSlice, TransportSlice};
+//!
+//! fn describe(packet: &Packet<'_>) -> Option<String> {
+//!     let headers = packet.parse().ok()?;
+//!     let protocol = match headers.net? {
+//!         NetSlice::Ipv4(ip) => ip.payload_ip_number(),
+//!         NetSlice::Ipv6(ip) => ip.payload().ip_number,
+//!         _ => return None,
+//!     };
+//!     let port = match headers.transport? {
+//!         TransportSlice::Tcp(tcp) => tcp.destination_port(),
+//!         TransportSlice::Udp(udp) => udp.destination_port(),
+//!         _ => return Some(format!("protocol {}", protocol.0)),
+//!     };
+//!     Some(format!("protocol {}, port {port}", protocol.0))
+//! }
+//! ```
 
 pub use etherparse::*;
 
 use crate::packet::Packet;
 
 impl<'a> Packet<'a> {
-    /// Parses the headers of the packet. See [`crate::parse`], which re-exports the `etherparse` crate.
+    /// Parses the headers of the packet. The types are in [`crate::parse`], which has an example.
     ///
     /// Parsing starts at Ethernet, or at IP if the link has no header. A VLAN tag that was stripped is not part
     /// of the bytes: [`vlan`](Self::vlan) returns it.

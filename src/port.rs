@@ -1,6 +1,7 @@
 //! The interface between the async layer and the sockets, which implement it beside themselves.
 
 use std::io;
+use std::iter::FusedIterator;
 use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
@@ -78,3 +79,33 @@ pub(crate) trait Transmit: Unpin + 'static {
     /// Commits the next free slot.
     fn commit(&mut self, len: usize, extra: Self::Extra) -> Result<()>;
 }
+
+/// An iterator that waits for each batch of a socket, until a [`StopHandle`] ends it; an error is its last item. From
+/// [`Capture::batches`](crate::Capture::batches) and [`XdpReceiver::batches`](crate::xdp::XdpReceiver::batches).
+#[derive(Debug)]
+pub struct Batches<'a, P> {
+    port: &'a mut P,
+    wait: fn(&mut P) -> Result<Option<PacketBatch>>,
+    has_failed: bool,
+}
+
+impl<'a, P> Batches<'a, P> {
+    pub(crate) fn new(port: &'a mut P, wait: fn(&mut P) -> Result<Option<PacketBatch>>) -> Self {
+        Self { port, wait, has_failed: false }
+    }
+}
+
+impl<P> Iterator for Batches<'_, P> {
+    type Item = Result<PacketBatch>;
+
+    fn next(&mut self) -> Option<Result<PacketBatch>> {
+        if self.has_failed {
+            return None;
+        }
+        let next = (self.wait)(self.port).transpose();
+        self.has_failed = matches!(next, Some(Err(_)));
+        next
+    }
+}
+
+impl<P> FusedIterator for Batches<'_, P> {}

@@ -13,7 +13,7 @@ use super::geometry::{RingLayout, RxGeometry};
 use super::socket::{FilterHandle, Link, Socket, StatsHandle};
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;
-use crate::port::{Receive, RxPort};
+use crate::port::{Batches, Receive, RxPort};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
 use crate::ring::captured::{CapturedPacket, HandingOut};
@@ -133,8 +133,8 @@ impl Capture {
     /// Returns an iterator over batches that waits for each.
     ///
     /// It ends after a [`StopHandle`] has stopped the capture and all packets are delivered, or after an error.
-    pub fn batches(&mut self) -> Batches<'_> {
-        Batches { capture: self, failed: false }
+    pub fn batches(&mut self) -> Batches<'_, Self> {
+        Batches::new(self, |capture| capture.wait_for_batch(Deadline::never()))
     }
 
     /// Returns an iterator over packets that waits for each. It ends as [`batches`](Self::batches) does.
@@ -163,7 +163,7 @@ impl Capture {
     /// delivered or dropped: [`CaptureStats::pending`] is 0.
     ///
     /// # Errors
-    /// [`Error::Os`] if no eventfd can be created.
+    /// [`Error::Os`] if there is no descriptor left for it.
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         if self.stop.is_none() {
             self.stop = Some(StopHandle::new()?);
@@ -206,7 +206,7 @@ impl Capture {
         self.group
     }
 
-    /// Returns the bytes of the ring.
+    /// Returns the size of the ring in bytes.
     pub fn ring_len(&self) -> usize {
         self.ring.ring_len()
     }
@@ -484,7 +484,7 @@ impl fmt::Debug for Capture {
 /// An iterator that waits for each packet of a capture; from [`Capture::packets`].
 #[derive(Debug)]
 pub struct CapturedPackets<'a> {
-    batches: Batches<'a>,
+    batches: Batches<'a, Capture>,
     current: Option<HandingOut>,
 }
 
@@ -506,28 +506,6 @@ impl Iterator for CapturedPackets<'_> {
 }
 
 impl FusedIterator for CapturedPackets<'_> {}
-
-/// An iterator that waits for each batch of a capture; from [`Capture::batches`].
-#[derive(Debug)]
-pub struct Batches<'a> {
-    capture: &'a mut Capture,
-    failed: bool,
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Result<PacketBatch>;
-
-    fn next(&mut self) -> Option<Result<PacketBatch>> {
-        if self.failed {
-            return None;
-        }
-        let next = self.capture.wait_for_batch(Deadline::never()).transpose();
-        self.failed = matches!(next, Some(Err(_)));
-        next
-    }
-}
-
-impl FusedIterator for Batches<'_> {}
 
 /// The most frames that one batch lends.
 const BATCH_FRAMES: usize = 64;

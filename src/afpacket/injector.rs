@@ -229,7 +229,7 @@ impl Injector {
         self.frame_capacity().min(self.framing.longest(self.mtu))
     }
 
-    /// Returns the bytes of a slot that a frame may use.
+    /// Returns how many bytes of a slot a frame may use.
     #[inline]
     pub fn frame_capacity(&self) -> usize {
         self.ring.capacity() - self.prefix()

@@ -157,7 +157,7 @@ impl XdpSocketBuilder {
 
     /// Sets the number of frames of the UMEM: a power of two from 64 to 65,536. Default: 4096, which is 16 MiB.
     ///
-    /// A socket with both halves has half of them for each, one with a single half all of them.
+    /// A socket with both halves uses half of them for each; a socket with a single half uses all of them.
     ///
     /// With [`shared_umem`](Self::shared_umem) this value is ignored: the number with which that UMEM's first
     /// socket was built applies.

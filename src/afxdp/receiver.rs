@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::bound::{Bound, of_its_queue};
 use super::chunks::XdpChunks;
 use crate::error::{Result, Step};
-use crate::port::{Receive, RxPort};
+use crate::port::{Batches, Receive, RxPort};
 use crate::ring::batch::PacketBatch;
 use crate::ring::umem::{Chunk, FillHolder, Lending, Share, Umem};
 use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
@@ -176,7 +176,23 @@ impl XdpReceiver {
     /// [`InterfaceGone`](crate::Error::InterfaceGone) within a quarter of a second after the interface was removed;
     /// [`Os`](crate::Error::Os) if waiting failed.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
-        let mut deadline = Deadline::after(timeout);
+        self.wait_for_batch(Deadline::after(timeout))
+    }
+
+    /// Returns an iterator over batches that waits for each.
+    ///
+    /// It ends after a [`StopHandle`] has stopped this half and all packets are delivered, or after an error.
+    pub fn batches(&mut self) -> Batches<'_, Self> {
+        Batches::new(self, |receiver| receiver.wait_for_batch(Deadline::never()))
+    }
+
+    /// Returns whether a [`StopHandle`] has ended this half and all packets are delivered. Until then, `None` from
+    /// [`next_batch_timeout`](Self::next_batch_timeout) means that the time is up.
+    pub fn is_ended(&self) -> bool {
+        self.closed.is_some_and(|closed| closed.elapsed() >= LATE) && !self.rx.is_ready()
+    }
+
+    fn wait_for_batch(&mut self, mut deadline: Deadline) -> Result<Option<PacketBatch>> {
         loop {
             if let Some(batch) = self.next_batch() {
                 return Ok(Some(batch));

@@ -10,6 +10,7 @@ use super::receiver::XdpReceiver;
 use super::sender::{XdpSender, XdpTxSlot};
 use crate::error::Result;
 use crate::packet::TxTimestamp;
+use crate::port::Batches;
 use crate::ring::batch::PacketBatch;
 use crate::stats::XdpStats;
 use crate::wait::StopHandle;
@@ -19,8 +20,8 @@ use crate::wait::StopHandle;
 /// ```no_run
 /// # fn main() -> ringtap::Result<()> {
 /// let mut socket = ringtap::XdpSocket::open("eth0")?; // queue 0
-/// while let Some(batch) = socket.next_batch_timeout(std::time::Duration::from_secs(1))? {
-///     for packet in &batch {
+/// for batch in socket.batches() {
+///     for packet in &batch? {
 ///         println!("{} bytes", packet.len());
 ///     }
 /// }
@@ -58,6 +59,17 @@ impl XdpSocket {
     /// The errors of [`XdpReceiver::next_batch_timeout`].
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<PacketBatch>> {
         self.receiver.next_batch_timeout(timeout)
+    }
+
+    /// Returns an iterator over batches that waits for each; see [`XdpReceiver::batches`]. To send while it is in use,
+    /// [split](Self::into_split) the socket.
+    pub fn batches(&mut self) -> Batches<'_, XdpReceiver> {
+        self.receiver.batches()
+    }
+
+    /// Returns whether receiving was ended; see [`XdpReceiver::is_ended`].
+    pub fn is_ended(&self) -> bool {
+        self.receiver.is_ended()
     }
 
     /// Returns a handle that ends receiving from any thread; see [`XdpReceiver::stop_handle`].

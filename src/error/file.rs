@@ -113,7 +113,7 @@ impl fmt::Display for FileFault {
             Self::Io(error) => error.fmt(f),
             Self::NotACapture { magic: [a, b, c, d] } => write!(
                 f,
-                "no pcap or pcapng file: it begins with {a:02x} {b:02x} {c:02x} {d:02x} (compressed ones need the \
+                "not a pcap or pcapng file: it begins with {a:02x} {b:02x} {c:02x} {d:02x} (compressed ones need the \
                  features `gzip` or `lz4`)"
             ),
             Self::Version { major, minor } => {
@@ -135,7 +135,7 @@ impl fmt::Display for FileFault {
                 "names, descriptions and filters of interfaces take more than 16 MiB in all",
             ),
             Self::Differs => f.write_str(
-                "the file is of another format or kind of link than what is to be appended",
+                "the file's format or link type differs from that of the data to append",
             ),
         }
     }

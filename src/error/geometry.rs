@@ -131,7 +131,7 @@ impl fmt::Display for GeometryError {
             }
             Self::ChunkCount { frame_count, shares } => write!(
                 f,
-                "a UMEM has a power of two of frames, from 64 to 65536 for all of its sockets, not \
+                "a UMEM's frame count, over all of its sockets, is a power of two from 64 to 65536, not \
                  {frame_count} for each of {shares}"
             ),
             Self::EmptyHalf => f.write_str(
@@ -145,10 +145,10 @@ impl fmt::Display for GeometryError {
             ),
             Self::ShareMismatch { frame_count, share } => write!(
                 f,
-                "{frame_count} frames are asked for of a UMEM with shares of {share}; ask for as many"
+                "{frame_count} frames were requested of a UMEM whose shares have {share}; request {share}"
             ),
             Self::NoSharedSocket => f.write_str(
-                "the socket whose UMEM is to be shared is closed; keep it open until then",
+                "the socket whose UMEM is to be shared is closed; keep it open until this one is built",
             ),
             Self::NoShareLeft => f.write_str(
                 "the UMEM's shares are all taken; build its first socket with more `umem_shares`",

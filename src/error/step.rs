@@ -89,11 +89,11 @@ impl Step {
             (Self::EnterNamespace, libc::EPERM | libc::EACCES) => {
                 "needs CAP_SYS_ADMIN, in this user namespace and in that of the other one"
             }
-            (Self::EnterNamespace, libc::ENOENT) => "`ip netns` lists those that have a name",
+            (Self::EnterNamespace, libc::ENOENT) => "`ip netns` lists the named namespaces",
             (Self::EnterNamespace, libc::EINVAL) => "is it a network namespace?",
             (Self::SetFilter, libc::EOPNOTSUPP) => {
-                "before Linux 6.2 a filter leaves out what this host sends, in a group that ignores it: with a \
-                 filter of extended BPF, do that in it"
+                "before Linux 6.2, a group drops outgoing packets by a filter, which an eBPF filter would replace: drop \
+                 them in the eBPF filter instead, without `IGNORE_OUTGOING`"
             }
             (Self::SetFilter, libc::EPERM) => "the filter is locked (`lock_filter`), for good",
             (Self::LoadProgram, libc::EINVAL) => {
@@ -101,8 +101,8 @@ impl Step {
             }
             (Self::LoadProgram, libc::EACCES) => "the kernel's verifier refused the program",
             (Self::SetFilter, libc::ENOMEM) => {
-                "this filter, and the one it replaces, are more than a socket may have: raise \
-                 net.core.optmem_max, or filter by less"
+                "this filter, and the one it replaces, take more memory than a socket may use: raise \
+                 net.core.optmem_max, or shorten the filter"
             }
             (Self::SetOption(_), libc::ENOPROTOOPT) => "this kernel does not have that option",
             (Self::MapRing, libc::ENOMEM) => {

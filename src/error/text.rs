@@ -21,12 +21,12 @@ impl fmt::Display for Error {
                 f.write_str("no interface was named; call `interface(name)` on the builder")
             }
             Self::NoSuchInterface { name } if name == "any" => f.write_str(
-                "no interface `any`: there is no such thing here; open a capture of each (`interfaces()`), and join \
-                 them by `MultiCapture`",
+                "no interface `any`: it is not supported; open a capture on each interface (`interfaces()`), and join \
+                 them with `MultiCapture`",
             ),
             Self::NoSuchInterface { name } => write!(
                 f,
-                "no interface `{name}` in this network namespace; `ip link` lists those there are"
+                "no interface `{name}` in this network namespace; `ip link` lists the interfaces"
             ),
             Self::InterfaceGone { name } => write!(
                 f,
@@ -40,8 +40,8 @@ impl fmt::Display for Error {
             ),
             Self::FrameLength { len, least, most } => write!(
                 f,
-                "a frame of {len} bytes cannot be sent: from {least} to {most} can, as the \
-                 interface's MTU and the injector's `frame_size` are"
+                "a frame of {len} bytes cannot be sent: the interface's MTU and the \
+                 injector's `frame_size` allow {least} to {most} bytes"
             ),
             Self::AlreadyAttached => f.write_str(
                 "this thread has a reactor already; attach one once, and keep the guard as long as \
@@ -56,7 +56,7 @@ impl fmt::Display for Error {
             ),
             Self::ChecksumOutside { start, offset, len } => write!(
                 f,
-                "a checksum from byte {start} on, written {offset} bytes behind that, is not inside of a \
+                "a checksum from byte {start} on, written {offset} bytes after it, does not fit into a \
                  frame of {len} bytes"
             ),
             Self::DifferentLinks { names: [a, b], links: [of_a, of_b] } => {
@@ -98,8 +98,8 @@ impl fmt::Display for Error {
             }
             Self::OtherInterface { program, socket } => write!(
                 f,
-                "the XDP program is attached to `{program}`, and the socket is of `{socket}`: its packets \
-                 would not come; attach one there"
+                "the XDP program is attached to `{program}`, but the socket is on `{socket}`: no packets \
+                 would arrive; attach a program there"
             ),
             Self::NoSuchQueue { name, queue, count } => write!(
                 f,
@@ -166,7 +166,11 @@ fn write_attached(f: &mut fmt::Formatter<'_>, name: &str, id: Option<u32>) -> fm
     if let Some(id) = id {
         write!(f, ", id {id} (`bpftool prog show id {id}`; `bpftool link` shows its holder)")?;
     }
-    write!(f, "; end its holder, `ip link set {name} xdp off`, or use it: `XdpProgram::from_map`")
+    write!(
+        f,
+        "; end its holder, `ip link set {name} xdp off`, or use it: \
+         `XdpProgram::from_map`. Sockets of one process share a program: `XdpSocketBuilder::program`"
+    )
 }
 
 fn write_fanout(
@@ -181,7 +185,7 @@ fn write_fanout(
     }
     match source.raw_os_error() {
         Some(libc::EINVAL) if !interface_up => f.write_str(
-            "the interface is down, and this kernel lets only a socket on a running one join",
+            "the interface is down, and this kernel lets a socket join only while its interface is up",
         ),
         Some(libc::EINVAL) => f.write_str(
             "a group has one mode, one set of flags and one interface, and its members must all \

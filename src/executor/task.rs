@@ -153,7 +153,8 @@ impl<T> Drop for Report<T> {
     }
 }
 
-/// A handle to a spawned task; await it for the task's value.
+/// A handle to a spawned task. Awaiting it returns the task's value, or [`Error::TaskCancelled`] if the task ended without
+/// one: it panicked, or its executor is gone. A task that itself returns a `Result` is awaited with `task.await??`.
 ///
 /// Dropping the handle **cancels** the task: its future is dropped at once (or, if the task is dropping its
 /// own handle, once it next yields). [`detach`](Self::detach) lets the task run on.

@@ -123,11 +123,11 @@ impl fmt::Display for ProgramFault {
             Self::UnsetCell { at } => {
                 write!(
                     f,
-                    "instruction {at} reads a cell of scratch memory that may not be written yet"
+                    "instruction {at} reads a cell of scratch memory that may not have been written yet"
                 )
             }
             Self::UnknownAncillary { at } => {
-                write!(f, "instruction {at} loads from an offset that stands for nothing")
+                write!(f, "instruction {at} loads from an offset that has no meaning")
             }
             Self::NoReturn => f.write_str("the last instruction is not a `ret`"),
         }

@@ -14,7 +14,7 @@
 //!
 //! ```text
 //!   "tcp port 443" ── parse ──┐
-//!   BpfFilter::builder() ─────┴─► what it says ── lower ──► tests ── graph ──► emit ──► program ──► kernel, vm
+//!   BpfFilter::builder() ─────┴─► syntax tree ─── lower ──► tests ── graph ──► emit ──► program ──► kernel, vm
 //!                                (ast.rs)       for a link, (tree.rs)                   (validate.rs)
 //!                                                a target
 //! ```
@@ -88,7 +88,7 @@ pub enum FilterTarget {
 /// The language is that of pcap-filter(7); the differences are listed in `docs/FILTERS.md` of ringtap. Each filter is
 /// compiled twice, once for sockets and once for frames in files, because the kernel strips VLAN tags:
 /// `vlan 100 and tcp` matches the same packets in both.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BpfFilter {
     /// The parsed expression; `None` for a filter made from a ready program.
     expr: Option<Arc<Expr>>,
@@ -318,6 +318,12 @@ impl BpfFilter {
     /// Returns the text that the filter was parsed from, if any.
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
+    }
+}
+
+impl fmt::Debug for BpfFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BpfFilter").field(&format_args!("{self}")).finish()
     }
 }
 

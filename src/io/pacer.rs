@@ -6,7 +6,9 @@ use crate::time;
 
 /// Limits the rate of frames, and allows bursts up to a given size.
 ///
-/// It counts packets or bits, and is exact over time: a wait that ends late is made up for, up to the burst size.
+/// It counts packets or bits, and is exact over time: a wait that ends late is made up for, up to the burst size. Time that
+/// is lost beyond that is not made up for, so on a busy machine the burst should cover some 100 ms: a tenth of the rate. The
+/// bucket starts full: the first burst is sent at once. A burst of 0 counts as 1.
 #[derive(Debug, Clone)]
 pub struct Pacer {
     unit: Unit,

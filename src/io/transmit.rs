@@ -278,7 +278,8 @@ impl<T: TxPort> AsyncSender<T> {
     /// Sends every frame of a stream, at the rate of `pacer` if there is one, and waits until the kernel has taken
     /// them.
     ///
-    /// Returns the number of frames.
+    /// Returns the number of frames. While the interface is down this waits, as every async send does:
+    /// [`time::timeout`](crate::time::timeout) bounds it.
     ///
     /// # Errors
     /// The errors of [`send`](Self::send), at the first frame that cannot be sent; the frames before it are sent.

@@ -125,18 +125,26 @@ impl LinkLayer {
         }
     }
 
-    fn address(&self) -> &[u8] {
+    pub(super) fn address(&self) -> &[u8] {
         &self.address[..usize::from(self.address_len).min(self.address.len())]
     }
 }
 
-/// A link-layer address; dereferences to its bytes.
-#[derive(Clone, Copy)]
-pub struct LinkAddress(LinkLayer);
+/// A link-layer address, such as a MAC address; dereferences to its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkAddress {
+    /// Zero beyond `len`.
+    bytes: [u8; 8],
+    len: u8,
+}
 
 impl LinkAddress {
-    pub(super) fn new(link: LinkLayer) -> Self {
-        Self(link)
+    /// The address in these bytes, as far as there is room for it.
+    pub(super) fn new(address: &[u8]) -> Self {
+        let len = address.len().min(8);
+        let mut bytes = [0; 8];
+        bytes[..len].copy_from_slice(&address[..len]);
+        Self { bytes, len: len as u8 }
     }
 }
 
@@ -144,25 +152,24 @@ impl std::ops::Deref for LinkAddress {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.0.address()
+        &self.bytes[..usize::from(self.len)]
     }
 }
 
-impl PartialEq for LinkAddress {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
+/// Fails if the address has another length than 6.
+impl TryFrom<LinkAddress> for [u8; 6] {
+    type Error = std::array::TryFromSliceError;
+
+    fn try_from(address: LinkAddress) -> Result<Self, Self::Error> {
+        (&*address).try_into()
     }
 }
 
-impl Eq for LinkAddress {}
-
+/// Writes `02:00:00:00:00:01`, padded to the width that is asked for.
 impl fmt::Display for LinkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, byte) in self.iter().enumerate() {
-            let colon = if position == 0 { "" } else { ":" };
-            write!(f, "{colon}{byte:02x}")?;
-        }
-        Ok(())
+        let bytes: Vec<String> = self.iter().map(|byte| format!("{byte:02x}")).collect();
+        f.pad(&bytes.join(":"))
     }
 }
 
@@ -180,7 +187,11 @@ mod tests {
     fn an_address_longer_than_its_field_is_cut_not_read_past() {
         let link =
             LinkLayer { address_len: 32, address: [1, 2, 3, 4, 5, 6, 7, 8], ..LinkLayer::sample() };
-        assert_eq!(LinkAddress(link).len(), 8);
-        assert_eq!(LinkAddress(link).to_string(), "01:02:03:04:05:06:07:08");
+        let long = LinkAddress::new(link.address());
+        assert_eq!((long.len(), &*long.to_string()), (8, "01:02:03:04:05:06:07:08"));
+        assert!(<[u8; 6]>::try_from(long).is_err());
+        let mac = LinkAddress::new(&[2, 0, 0, 0, 0, 1]);
+        assert_eq!(<[u8; 6]>::try_from(mac).unwrap(), [2, 0, 0, 0, 0, 1]);
+        assert_eq!(format!("{mac:>20}|{mac:<18}|"), "   02:00:00:00:00:01|02:00:00:00:00:01 |");
     }
 }

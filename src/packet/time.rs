@@ -23,16 +23,19 @@ impl Timestamp {
         u64::from(self.secs) * 1_000_000_000 + u64::from(self.nanos)
     }
 
-    /// Converts nanoseconds since the epoch.
-    #[cfg(feature = "af-xdp")]
-    pub(crate) fn from_nanos(nanos: u64) -> Self {
+    /// Converts nanoseconds since the epoch, up to the year 2106.
+    pub fn from_nanos(nanos: u64) -> Self {
         Self { secs: (nanos / 1_000_000_000) as u32, nanos: (nanos % 1_000_000_000) as u32 }
     }
 
     /// Returns the current time of the kernel's clock.
     pub fn now() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { secs: now.as_secs() as u32, nanos: now.subsec_nanos() }
+        SystemTime::now().into()
+    }
+
+    /// Returns the time that has passed since `earlier`; zero if it is not earlier.
+    pub fn duration_since(self, earlier: Self) -> Duration {
+        self.as_duration().saturating_sub(earlier.as_duration())
     }
 
     /// Returns the time since the epoch.
@@ -62,9 +65,18 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
+/// Times before 1970 become 1970, and those after 2106 wrap around.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { secs: since.as_secs() as u32, nanos: since.subsec_nanos() }
+    }
+}
+
+/// Writes seconds and nanoseconds, `1700000000.000000001`, padded to the width that is asked for.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}", self.secs, self.nanos)
+        f.pad(&format!("{}.{:09}", self.secs, self.nanos))
     }
 }
 

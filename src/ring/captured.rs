@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ringtap_filter::BpfFilter;
+
 use super::batch::{PacketBatch, Place};
-use crate::packet::{OwnedPacket, Packet, Timestamp};
+use crate::packet::{LinkAddress, OwnedPacket, Packet, PacketDirection, Timestamp, VlanTag};
 
 /// A packet that owns a share of its batch, so it needs no lifetime. From
 /// [`Capture::packets`](crate::Capture::packets).
@@ -18,7 +20,7 @@ pub struct CapturedPacket {
 }
 
 impl CapturedPacket {
-    /// Returns the packet, with all its metadata.
+    /// Returns the packet, with everything that is known about it.
     pub fn packet(&self) -> Packet<'_> {
         self.batch.iter_from(self.place).next().expect("it was there when it was captured")
     }
@@ -26,6 +28,37 @@ impl CapturedPacket {
     /// Returns the captured bytes, from the link-layer header on, without a stripped VLAN tag.
     pub fn data(&self) -> &[u8] {
         self.packet().data()
+    }
+
+    /// Returns the length of the packet before it was cut to the snap length.
+    pub fn original_len(&self) -> usize {
+        self.packet().original_len()
+    }
+
+    /// Returns the outer VLAN tag; see [`Packet::vlan`].
+    pub fn vlan(&self) -> Option<VlanTag> {
+        self.packet().vlan()
+    }
+
+    /// Returns the direction of the packet; see [`Packet::direction`].
+    pub fn direction(&self) -> Option<PacketDirection> {
+        self.packet().direction()
+    }
+
+    /// Returns the protocol of the link layer's payload; see [`Packet::ll_protocol`].
+    pub fn ll_protocol(&self) -> Option<u16> {
+        self.packet().ll_protocol()
+    }
+
+    /// Returns the sender's link-layer address; see [`Packet::source_ll_addr`].
+    #[doc(alias = "mac")]
+    pub fn source_ll_addr(&self) -> Option<LinkAddress> {
+        self.packet().source_ll_addr()
+    }
+
+    /// Returns whether a filter matches the packet; see [`Packet::matches`].
+    pub fn matches(&self, filter: &BpfFilter) -> bool {
+        self.packet().matches(filter)
     }
 
     /// Returns the number of captured bytes.
@@ -51,6 +84,12 @@ impl CapturedPacket {
     /// Returns the batch that contains the packet.
     pub fn batch(&self) -> &PacketBatch {
         &self.batch
+    }
+}
+
+impl AsRef<[u8]> for CapturedPacket {
+    fn as_ref(&self) -> &[u8] {
+        self.data()
     }
 }
 

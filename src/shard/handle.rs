@@ -9,6 +9,8 @@ use crate::afpacket::{FilterHandle, StatsHandle};
 use crate::afxdp::XdpStatsHandle;
 use crate::error::{Error, Result};
 use crate::reactor::ReactorStatsHandle;
+#[cfg(feature = "af-xdp")]
+use crate::stats::XdpStats;
 use crate::stats::{CaptureStats, ReactorStats};
 use crate::wait::StopHandle;
 use ringtap_filter::BpfFilter;
@@ -34,6 +36,14 @@ impl ReadStats {
             Self::Capture(handle, _) => handle.stats(),
             #[cfg(feature = "af-xdp")]
             Self::Xdp(handle) => Ok(handle.stats()?.as_capture()),
+        }
+    }
+
+    #[cfg(feature = "af-xdp")]
+    fn xdp(&self) -> Option<Result<XdpStats>> {
+        match self {
+            Self::Capture(..) => None,
+            Self::Xdp(handle) => Some(handle.stats()),
         }
     }
 
@@ -89,6 +99,9 @@ pub struct ShardStats {
     pub spec: ShardSpec,
     /// Totals of its sockets, added up. For those of AF_XDP, see `XdpStats::as_capture`.
     pub capture: CaptureStats,
+    /// All counters of its AF_XDP socket, if it has one.
+    #[cfg(feature = "af-xdp")]
+    pub xdp: Option<XdpStats>,
     /// Totals of its reactor.
     pub reactor: ReactorStats,
 }
@@ -149,7 +162,13 @@ impl Shards {
         let shards = self.specs.iter().zip(&self.readers).map(|(&spec, readers)| {
             let ports = readers.ports.iter().map(ReadStats::stats);
             let capture = ports.sum::<Result<CaptureStats>>()?;
-            Ok(ShardStats { spec, capture, reactor: readers.reactor.stats() })
+            Ok(ShardStats {
+                spec,
+                capture,
+                #[cfg(feature = "af-xdp")]
+                xdp: readers.ports.iter().find_map(ReadStats::xdp).transpose()?,
+                reactor: readers.reactor.stats(),
+            })
         });
         Ok(AllShardStats { shards: shards.collect::<Result<_>>()? })
     }

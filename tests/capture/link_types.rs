@@ -60,7 +60,7 @@ fn filters_mean_the_same_packets_on_a_link_without_a_header() {
     let batch = built.next_batch_timeout(Duration::from_secs(20)).unwrap().expect("it comes");
     let packet = batch.iter().next().unwrap();
     assert_eq!(packet.data(), first);
-    // What the kernel has decided is said again offline, and of what it would not take the contrary.
+    // Offline, the accepted packet matches the same filter, and does not match a contrary one.
     assert!(packet.matches(&filter));
     assert!(!packet.matches(&BpfFilter::parse("tcp").unwrap()));
     let mut packets: Vec<_> = batch.iter().map(|packet| packet.data().to_vec()).collect();

@@ -109,7 +109,7 @@ fn check(cargo: &OsString, root: &Path, adds: &[String]) {
     let target = target.ancestors().nth(3).unwrap().join("pasted");
     let mut check = Command::new(cargo);
     check.args(["check", "--offline", "--quiet", "--target-dir"]).arg(target).current_dir(root);
-    // This build's own settings are none of a user's.
+    // A user does not have the settings of this build.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_HOME" {
             check.env_remove(name);

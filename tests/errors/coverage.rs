@@ -17,7 +17,7 @@ fn variants(file: &str, name: &str) -> BTreeSet<String> {
     names.map(|line| format!("{name}::{}", word(line))).collect()
 }
 
-/// What only a card provokes that this machine has not: `doctor --report` meets it on igb (`tests/kernels`).
+/// Errors that only a card which this machine lacks can provoke: `doctor --report` meets it on igb (`tests/kernels`).
 const ON_CARDS: &[&str] = &["Step::KickWithoutProgram"];
 
 #[ringtap_lab::test]

@@ -1,4 +1,4 @@
-//! Filters that are none, and files that are none.
+//! Invalid filters, and files that are not capture files.
 
 use std::path::PathBuf;
 
@@ -63,12 +63,12 @@ fn programs() {
         (
             &[insn(0x60, 0, 0, 3), end],
             ProgramFault::UnsetCell { at: 0 },
-            "instruction 0 reads a cell of scratch memory that may not be written yet",
+            "instruction 0 reads a cell of scratch memory that may not have been written yet",
         ),
         (
             &[insn(0x20, 0, 0, 0xffff_fff0), end],
             ProgramFault::UnknownAncillary { at: 0 },
-            "instruction 0 loads from an offset that stands for nothing",
+            "instruction 0 loads from an offset that has no meaning",
         ),
         (&[insn(0x00, 0, 0, 0)], ProgramFault::NoReturn, "the last instruction is not a `ret`"),
     ];
@@ -117,7 +117,7 @@ fn files() {
     fault(
         &[0x0102_0304_u32.to_be()],
         |fault| matches!(fault, FileFault::NotACapture { magic: [1, 2, 3, 4] }),
-        "0: no pcap or pcapng file: it begins with 01 02 03 04 (compressed ones need the features `gzip` or `lz4`)",
+        "0: not a pcap or pcapng file: it begins with 01 02 03 04 (compressed ones need the features `gzip` or `lz4`)",
     );
     fault(
         &[0xa1b2_c3d4, 9 | 1 << 16, 0, 0, 65_535, 1],
@@ -175,6 +175,6 @@ fn files() {
     says!(
         CaptureWriter::builder().format(FileFormat::PcapNanos).append(&path).map(drop),
         Error::File(error) if matches!(error.fault(), FileFault::Differs),
-        "capture file {shown}, byte 0: the file is of another format or kind of link than what is to be appended"
+        "capture file {shown}, byte 0: the file's format or link type differs from that of the data to append"
     );
 }

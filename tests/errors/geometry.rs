@@ -89,7 +89,7 @@ fn sizes_of_a_umem() {
     says!(
         tx().rx_tx_frames(1, 62).build(),
         Error::Geometry(GeometryError::ChunkCount { frame_count: 63, shares: 1 }),
-        "ring geometry: a UMEM has a power of two of frames, from 64 to 65536 for all of its sockets, not 63 for \
+        "ring geometry: a UMEM's frame count, over all of its sockets, is a power of two from 64 to 65536, not 63 for \
          each of 1"
     );
     says!(
@@ -108,7 +108,7 @@ fn sizes_of_a_umem() {
     says!(
         sender(&other.left).rx_tx_frames(32, 32).shared_umem(&first.umem()).build(),
         Error::Geometry(GeometryError::ShareMismatch { frame_count: 64, share: 128 }),
-        "ring geometry: 64 frames are asked for of a UMEM with shares of 128; ask for as many"
+        "ring geometry: 64 frames were requested of a UMEM whose shares have 128; request 128"
     );
     let second = sender(&other.left).shared_umem(&first.umem());
     let _taken = second.clone().build_sender().unwrap();
@@ -121,6 +121,6 @@ fn sizes_of_a_umem() {
     says!(
         second.build_sender(),
         Error::Geometry(GeometryError::NoSharedSocket),
-        "ring geometry: the socket whose UMEM is to be shared is closed; keep it open until then"
+        "ring geometry: the socket whose UMEM is to be shared is closed; keep it open until this one is built"
     );
 }

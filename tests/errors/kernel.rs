@@ -1,4 +1,4 @@
-//! What the kernel refuses, step by step: a filter of ours refuses it in its place.
+//! Refusals by the kernel, step by step; a seccomp filter in the test stands in for it.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ fn opening() {
         open(SETSOCKOPT, option(libc::SO_ATTACH_FILTER), libc::ENOMEM),
         Error::Os { step: Step::SetFilter, .. },
         "setting the socket filter ({v}): Cannot allocate memory (os error 12); this filter, and the one it replaces, \
-         are more than a socket may have: raise net.core.optmem_max, or filter by less"
+         take more memory than a socket may use: raise net.core.optmem_max, or shorten the filter"
     );
     says!(
         open(libc::SYS_bind, None, libc::EACCES),

@@ -24,12 +24,12 @@ fn names() {
     says!(Capture::builder().build(), Error::InterfaceMissing, "{missing}");
     says!(Injector::builder().build(), Error::InterfaceMissing, "{missing}");
     let nowhere =
-        "no interface `nowhere0` in this network namespace; `ip link` lists those there are";
+        "no interface `nowhere0` in this network namespace; `ip link` lists the interfaces";
     says!(ring("nowhere0").build(), Error::NoSuchInterface { .. }, "{nowhere}");
     says!(
         ring("any").build(),
         Error::NoSuchInterface { .. },
-        "no interface `any`: there is no such thing here; open a capture of each (`interfaces()`), and join them by \
+        "no interface `any`: it is not supported; open a capture on each interface (`interfaces()`), and join them with \
          `MultiCapture`"
     );
     says!(interface_info("nowhere0"), Error::NoSuchInterface { .. }, "{nowhere}");
@@ -43,7 +43,7 @@ fn names() {
         ring(&veth.left).netns(NetNs::name("ringtap-nowhere")).build(),
         Error::Os { step: Step::EnterNamespace, .. },
         "entering the network namespace (/run/netns/ringtap-nowhere): No such file or directory (os error 2); `ip \
-         netns` lists those that have a name"
+         netns` lists the named namespaces"
     );
 }
 
@@ -69,8 +69,8 @@ fn frames() {
     says!(
         tx.send(&[0; 5]),
         Error::FrameLength { len: 5, least: 14, most: 1514 },
-        "a frame of 5 bytes cannot be sent: from 14 to 1514 can, as the interface's MTU and the injector's \
-         `frame_size` are"
+        "a frame of 5 bytes cannot be sent: the interface's MTU and the injector's `frame_size` allow \
+         14 to 1514 bytes"
     );
     let mut slot = tx.allocate(60).unwrap();
     slot.set_offload(Offload::checksum(34, 6));

@@ -84,7 +84,7 @@ fn sockets_that_send() {
     says!(
         slot.send(),
         Error::ChecksumOutside { start: 50, offset: 20, len: 60 },
-        "a checksum from byte 50 on, written 20 bytes behind that, is not inside of a frame of 60 bytes"
+        "a checksum from byte 50 on, written 20 bytes after it, does not fit into a frame of 60 bytes"
     );
     first.send(&[0xff; 60]).unwrap();
     says!(
@@ -150,12 +150,12 @@ fn programs_that_load() {
         Err::<(), _>(error),
         Error::ProgramAttached { .. },
         "interface `{v}` has another XDP program, id {id} (`bpftool prog show id {id}`; `bpftool link` shows its \
-         holder); end its holder, `ip link set {v} xdp off`, or use it: `XdpProgram::from_map`"
+         holder); end its holder, `ip link set {v} xdp off`, or use it: `XdpProgram::from_map`. Sockets of one process share a program: `XdpSocketBuilder::program`"
     );
     says!(
         socket(&other.left).program(program.clone()).build(),
         Error::OtherInterface { .. },
-        "the XDP program is attached to `{v}`, and the socket is of `{}`: its packets would not come; attach one \
+        "the XDP program is attached to `{v}`, but the socket is on `{}`: no packets would arrive; attach a program \
          there",
         other.left
     );

@@ -1,4 +1,4 @@
-//! Flows at their edges: what ends in the middle of something, who is gone, what was forgotten behind everybody's back.
+//! Edge cases of flows: streams that end midway, consumers that are gone, flows that are forgotten unnoticed.
 
 use std::cell::RefCell;
 use std::rc::Rc;

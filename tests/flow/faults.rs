@@ -1,4 +1,4 @@
-//! Flows of what is cut, in fragments, malformed, or parsed by parsers that go wrong.
+//! Flows of packets that are cut, fragmented or malformed, and parsers that fail.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Cursor;
@@ -197,7 +197,7 @@ fn datagrams_in_fragments_are_heard_whole_in_any_order() {
         more.extend(fragments(is_v6, 2, 5000, 800));
         more.extend(fragments(is_v6, 3, 5000, 800).into_iter().skip(1));
         assert_eq!(lengths(&more), [3000, 3000, 5000]);
-        // What says something else at the same place is believed by nobody.
+        // A fragment that contradicts another one at the same offset spoils the datagram.
         let mut forged = fragments(is_v6, 4, 3000, 1000);
         let mut other = forged[1].clone();
         *other.last_mut().unwrap() ^= 1;

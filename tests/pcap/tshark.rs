@@ -1,5 +1,5 @@
-//! Capture files: read as tshark reads them, written so that other tools read what we wrote. In no namespace: tcpdump
-//! runs in none that has not all users.
+//! Capture files: read as tshark reads them, written so that other tools read what we wrote. Not in a namespace: tcpdump
+//! needs one that maps all users.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

@@ -143,7 +143,7 @@ fn a_file_is_gone_on_with_behind_its_last_whole_packet() {
     let text = directory.path().join("text");
     std::fs::write(&text, "no capture file").unwrap();
     let error = CaptureWriter::append(&text).unwrap_err();
-    assert!(error.to_string().contains("no pcap or pcapng file"), "{error}");
+    assert!(error.to_string().contains("not a pcap or pcapng file"), "{error}");
 }
 
 /// Takes some bytes now and then, and fails in between.

@@ -1,5 +1,5 @@
 //! What the kernel's own suite for AF_XDP tests (tools/testing/selftests/bpf/xskxceiver.c), in the driver and in
-//! the stack. What takes a hand in the rings for it is in `xdp_rings.rs`.
+//! the stack. The tests that write to the rings themselves are in `rings.rs`.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

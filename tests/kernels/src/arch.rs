@@ -1,4 +1,4 @@
-//! The processors that guests have, and what differs by them.
+//! The processors of the guests, and what depends on them.
 
 /// A guest's processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl Arch {
     pub(crate) fn machine(self) -> &'static [&'static str] {
         match self {
             Self::X86_64 => &["-machine", "q35", "-cpu", "max"],
-            // What the processor authenticates pointers by is slow to emulate.
+            // The architecture's own algorithm for pointer authentication is slow to emulate.
             Self::Aarch64 => &["-machine", "virt", "-cpu", "max,pauth-impdef=on"],
         }
     }

@@ -19,7 +19,7 @@ const MISSING: i32 = -1;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     pub(crate) cell: String,
-    /// Of the command; 124 where its time was up.
+    /// Exit status of the command; 124 if it timed out.
     pub(crate) code: i32,
     pub(crate) seconds: u64,
     pub(crate) passed: u32,
@@ -32,13 +32,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether it ran, did something, and all of that well.
+    /// Whether it ran something and nothing failed.
     pub(crate) fn is_good(&self) -> bool {
         let has_run = self.passed > 0 || !self.said.is_empty();
         has_run && self.code == 0 && self.failed.is_empty() && self.kernel.is_empty()
     }
 
-    /// A cell of which nothing was heard.
+    /// A cell that reported nothing.
     fn missing(cell: &str) -> Self {
         Self { cell: cell.to_owned(), code: MISSING, ..Self::default() }
     }

@@ -33,7 +33,7 @@ impl Series {
     }
 }
 
-/// What runs where time is short: those kernels on which it has found most.
+/// What to run when time is short: the parts in which the most faults were found.
 pub(crate) const QUICK: &[(&str, Part)] = &[
     ("5.10", Part::Suite("conformance")),
     ("6.12", Part::Suite("conformance")),
@@ -109,7 +109,7 @@ pub(crate) struct Suite {
 /// A network card of QEMU's.
 #[derive(Debug)]
 pub(crate) struct Card {
-    /// Its driver, and what is particular.
+    /// Its driver, and any peculiarity of this configuration.
     pub(crate) name: &'static str,
     /// Its `-device`.
     pub(crate) device: &'static str,
@@ -155,7 +155,7 @@ impl Card {
     }
 }
 
-/// Of suites that run the same tests in several ways, the one to run where time is short.
+/// For suites that run the same tests in several ways: the way to run when time is short.
 const PLAINEST: &[(&str, &str)] = &[
     ("ringtap-tokio/conformance", "plain::"),
     ("ringtap/reactor/conformance", "conformance::with_io_uring::"),
@@ -181,7 +181,7 @@ pub(crate) fn file_name(test: &str) -> String {
     program(test).replace('/', "--")
 }
 
-/// Builds tests, and the examples that are wanted: by package and name the ones, by name the others. Both in release, since what is not
+/// Builds tests (returned by package and name) and the wanted examples (by name), in release mode, since code that is not
 /// optimized takes up to fourteen times as long in an emulator.
 pub(crate) fn build(
     tests: &BTreeSet<String>,

@@ -14,7 +14,7 @@ use crate::{Result, run, text};
 
 const INIT: &str = include_str!("init.sh");
 
-/// Drivers and what tests ask of a kernel. What a kernel does not have as a module it has built in, or not at all.
+/// Modules of drivers, and of features that tests need. A kernel without such a module has it built in, or not at all.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_net",
@@ -149,7 +149,7 @@ pub(crate) fn base(
     programs.pack(folder, archive)
 }
 
-/// A kernel's modules, for which `depmod` says what needs what.
+/// Writes a kernel's modules, and those that they need according to `depmod`, to `archive`.
 pub(crate) fn modules(
     programs: &Programs,
     kernel: &Kernel,

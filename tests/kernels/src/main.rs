@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             println!("NOT RUN: {error}");
-            // So that a caller can tell what is nobody's fault here.
+            // Lets the caller recognize a failure that is not caused by the code.
             ExitCode::from(if error.is::<packages::Away>() { 3 } else { 2 })
         }
     }
@@ -102,7 +102,7 @@ fn plan() -> Result<Plan> {
             return Err(format!("no {unknown}; there are {}", known.join(", ")).into());
         }
     }
-    // Whoever names one kind wants that.
+    // Naming only suites excludes the cards, and the other way round.
     let (names_suites, names_cards) =
         (!plan.suites.is_empty() || !plan.tests.is_empty(), !plan.cards.is_empty());
     plan.has_cards &= names_cards || !names_suites;
@@ -169,7 +169,7 @@ impl Plan {
         Ok(!rows.is_empty() && rows.iter().all(|row| row.boot.is_good()))
     }
 
-    /// What is wanted on a processor.
+    /// Boots everything that is wanted on a processor.
     fn boot_each(&self, arch: Arch, scratch: &Scratch, packages: &Packages) -> Result<Vec<Row>> {
         let programs = Programs { folder: packages.programs(arch)? };
         let base = scratch.path(&format!("base-{}.cpio", arch.debian()));
@@ -218,7 +218,7 @@ impl Plan {
         Ok(rows)
     }
 
-    /// The boots that a kernel is in for.
+    /// The boots planned for a kernel.
     fn loads(&self, series: &Series) -> Vec<Load> {
         let is_named = |wanted: &[String], name: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)

@@ -235,7 +235,7 @@ impl Packages {
     }
 }
 
-/// Runs one of apt's commands that downloads; [`Away`] where nobody answers.
+/// Runs an apt command that downloads; fails with [`Away`] if the server cannot be reached.
 fn fetch(command: &mut Command) -> Result<()> {
     const SIGNS: [&str; 5] = [
         "Could not resolve",

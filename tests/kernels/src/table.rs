@@ -8,7 +8,7 @@ use crate::Result;
 use crate::boot::{Boot, Outcome};
 use crate::cells::SUITES;
 
-/// Between these lines a document's tables are ours.
+/// The tables between these lines of a document are generated.
 const BEGIN: &str = "<!-- written by `just kernels` -->";
 const END: &str = "<!-- end -->";
 
@@ -87,7 +87,7 @@ fn card_table(text: &mut String, card: &str, rows: &[&Row], reasons: &mut Vec<St
     _ = writeln!(text, "| seconds | {} |", seconds.join(" | "));
 }
 
-/// Why a mode is not had is long, and the same for many.
+/// Replaces the reason why a mode is not available, which is long and often repeated, by a number.
 fn shortened(outcome: &str, reasons: &mut Vec<String>) -> String {
     let Some(reason) = outcome.strip_prefix("not had: ") else { return outcome.to_owned() };
     let number = reasons.iter().position(|known| known == reason).unwrap_or_else(|| {
@@ -120,7 +120,7 @@ fn said(boot: &Boot) -> Vec<(String, String)> {
     said
 }
 
-/// What came of a suite's binaries.
+/// Summarizes the results of a suite's test binaries.
 fn cell(boots: &[&Boot], tests: &[&str]) -> String {
     let all = || boots.iter().flat_map(|boot| &boot.outcomes);
     let of = |test: &&str| all().find(|outcome| outcome.cell == **test);

@@ -65,7 +65,7 @@ pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
             }
         }
         line(&format!(
-            "\nThe middle half of a way's rounds lies within {:.0} % (the way in the middle).",
+            "\nThe middle half of a row's rounds spans {:.0} % (median over the rows).",
             100.0 * table.noise()
         ));
     }
