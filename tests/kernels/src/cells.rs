@@ -192,19 +192,19 @@ pub(crate) fn file_name(test: &str) -> String {
     test.replace('/', "--")
 }
 
-/// Builds tests, and all examples: by package and name the ones, by name the others. Both in release, since what is not
+/// Builds tests, and all examples with their runner: by package and name the ones, by name the others. Both in release, since what is not
 /// optimized takes up to fourteen times as long in an emulator.
 pub(crate) fn build(
     tests: &BTreeSet<String>,
     arch: Arch,
 ) -> Result<(BTreeMap<String, PathBuf>, BTreeMap<String, PathBuf>)> {
     let (mut built, mut examples) = (BTreeMap::new(), BTreeMap::new());
-    // As `.ci/run` builds them: the sensor takes minutes, and is not asked for.
+    // The sensor takes minutes to build, and is not asked for.
     let all = ["--workspace", "--exclude", "ringtap-sensor", "--all-features", "--release"];
     let names: BTreeSet<&str> =
         tests.iter().filter_map(|test| Some(test.split_once('/')?.1)).collect();
     let names: Vec<&str> = names.into_iter().flat_map(|name| ["--test", name]).collect();
-    let mut builds = vec![[&["build", "--examples"][..], &all].concat()];
+    let mut builds = vec![[&["build", "--examples", "--bin", "lab"][..], &all].concat()];
     if !names.is_empty() {
         builds.push([&["test", "--no-run"][..], &all, &names].concat());
     }
@@ -233,6 +233,7 @@ pub(crate) fn build(
                     built.insert(format!("{}/{name}", package_of(manifest)?), path);
                 }
                 Some("example") => _ = examples.insert(name, path),
+                Some("bin") if name == "lab" => _ = examples.insert(name, path),
                 _ => {}
             }
         }
