@@ -6,6 +6,10 @@ ci:
 test:
     cargo test --workspace --all-features
 
+# An example on generated traffic: `just lab capture`; `just lab --list`.
+lab *args:
+    cargo run --release --bin lab -- {{ args }}
+
 # The ring code under Miri.
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib ring::

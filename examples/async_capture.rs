@@ -1,40 +1,40 @@
-//! An async capture, batch by batch, beside a clock that ticks: `cargo run --example async_capture -- eth0`, or
-//! without arguments in the lab.
+//! Captures batch by batch in one task, while another task of its thread prints the rate.
+//!
+//! ```sh
+//! cargo run --release --example async_capture -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- async_capture` tries it on generated traffic, without root.
+//! It needs the crate `ctrlc` besides ringtap.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringtap::{AsyncCapture, Capture, executor, time};
-use ringtap_lab_wire::Stage;
+use ringtap::{AsyncCapture, executor, time};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    let mut capture =
-        Capture::builder().interface(stage.interface()).block_timeout_ms(10).build()?;
-    let stop = capture.stop_handle()?;
-    let traffic = stage.pace(Duration::from_secs(3), 10_000);
-    let packets = Rc::new(Cell::new(0_u64));
+    let interface = std::env::args().nth(1).ok_or("usage: async_capture INTERFACE")?;
     executor::block_on(async {
-        // Another task of the same thread: both share what they count without a lock.
+        let mut capture = AsyncCapture::open(&interface)?;
+        let stop = capture.stop_handle()?;
+        ctrlc::set_handler(move || stop.stop())?;
+        println!("capturing on {interface}");
+
+        // Both tasks run on this thread, so they share the count without a lock.
+        let packets = Rc::new(Cell::new(0_u64));
         let seen = Rc::clone(&packets);
-        let clock = executor::spawn_local(async move {
-            for second in 1..=3 {
+        let _clock = executor::spawn_local(async move {
+            loop {
                 let before = seen.get();
                 time::sleep(Duration::from_secs(1)).await;
-                println!("second {second}: {} packets", seen.get() - before);
+                println!("{} packets in the last second", seen.get() - before);
             }
-            stop.stop();
         });
-        let mut capture = AsyncCapture::new(capture)?;
         while let Some(batch) = capture.next_batch().await? {
             packets.set(packets.get() + batch.len() as u64);
         }
-        clock.await?;
-        let stats = capture.stats()?;
-        println!("{} packets, {} dropped", packets.get(), stats.drops);
-        Ok::<_, ringtap::Error>(())
-    })?;
-    drop(traffic);
-    Ok(())
+        println!("{} packets, {} dropped", packets.get(), capture.stats()?.drops);
+        Ok(())
+    })
 }

@@ -1,50 +1,47 @@
-//! Names that are asked for, and how long the answers take. `cargo run --features flow-dns --example dns_log -- eth0`, or
-//! without arguments in the lab.
+//! Prints the names that are looked up, and how long the answers take.
+//!
+//! ```sh
+//! cargo run --release --features flow-dns --example dns_log -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- dns_log` tries it on generated traffic, without root.
+//! It needs the crates `ctrlc` and `futures-util` besides ringtap.
 
 use futures_util::StreamExt;
 use ringtap::flow::dns::{DnsMessage, DnsUdpParser};
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{FlowExt, Protocols, SessionEvent};
-use ringtap::{AsyncCapture, BpfFilter, Capture, executor};
-use ringtap_lab_wire::Stage;
+use ringtap::{AsyncCapture, Capture, executor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
+    let interface = std::env::args().nth(1).ok_or("usage: dns_log INTERFACE")?;
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
-        // The kernel leaves all else out.
-        let options = options.filter(BpfFilter::parse("udp port 53")?).ignore_outgoing(true);
-        let mut capture = AsyncCapture::new(options.build()?)?;
+        // The kernel drops everything else.
+        let filter = "udp port 53".parse()?;
+        let capture = Capture::builder().interface(&interface).filter(filter).build()?;
+        let mut capture = AsyncCapture::new(capture)?;
         let stop = capture.stop_handle()?;
-        let talk = stage.talk(1000);
-        std::thread::spawn(move || {
-            talk.finish();
-            stop.stop();
-        });
-        let dns =
-            Protocols::new().udp_ports([53], DnsUdpParser::with_correlation(), |message| message);
-        let flows = capture.flow_stream(FiveTuple::bidirectional());
-        let mut sessions = flows.protocol_stream(dns);
-        let (mut asked, mut answered) = (0, 0);
+        ctrlc::set_handler(move || stop.stop())?;
+        println!("capturing on {interface}");
+
+        let parser = DnsUdpParser::with_correlation();
+        let dns = Protocols::new().udp_ports([53], parser, |message| message);
+        let mut sessions = capture.flow_stream(FiveTuple::bidirectional()).protocol_stream(dns);
+        let (mut queries, mut responses) = (0, 0);
         while let Some(event) = sessions.next().await {
-            match event? {
-                SessionEvent::Application { message: DnsMessage::Query(_), .. } => asked += 1,
-                SessionEvent::Application { message: DnsMessage::Response(response), .. } => {
-                    answered += 1;
-                    if answered <= 10 {
-                        let name =
-                            response.questions.first().map_or("?", |question| &question.name);
-                        let records = response.answers.len();
-                        println!(
-                            "{name}: {records} answers, {:?} after the question",
-                            response.elapsed
-                        );
-                    }
+            let SessionEvent::Application { message, .. } = event? else { continue };
+            match message {
+                DnsMessage::Query(_) => queries += 1,
+                DnsMessage::Response(response) => {
+                    responses += 1;
+                    let name = response.questions.first().map_or("?", |question| &question.name);
+                    let (records, elapsed) = (response.answers.len(), response.elapsed);
+                    println!("{name}: {records} answers, {elapsed:?} after the question");
                 }
                 _ => {}
             }
         }
-        println!("{asked} queries, {answered} responses");
+        println!("{queries} queries, {responses} responses");
         Ok(())
     })
 }

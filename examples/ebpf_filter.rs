@@ -1,32 +1,36 @@
-//! A loaded eBPF program as a capture's filter, as aya or libbpf load one: here one that takes even source ports.
-//! `cargo run --release --example ebpf_filter`, as root.
+//! Uses a loaded eBPF program as the filter of a capture.
+//!
+//! ```sh
+//! cargo run --release --features aya --example ebpf_filter -- eth0 /sys/fs/bpf/filter
+//! ```
+//!
+//! `cargo run --release --bin lab -- ebpf_filter` tries it on generated traffic, as root.
+//! It needs the crates `aya` and `ctrlc` besides ringtap; the feature `aya` belongs to this
+//! package alone.
 
-use std::time::Duration;
+use std::os::fd::AsFd;
 
+use aya::programs::SocketFilter;
 use ringtap::Capture;
-use ringtap_lab_wire::{Stage, bpf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    // A descriptor, wherever it comes from (with aya: `program.fd()?.as_fd().try_clone_to_owned()?`).
-    let Some(program) = bpf::socket_filter_of_even_ports() else { return Ok(()) };
-    let options = Capture::builder().interface(stage.interface()).block_timeout_ms(5);
-    let mut capture = options.build()?;
-    capture.attach_ebpf_filter(program)?;
-    // Nobody can change it any more, not even this program.
+    let mut arguments = std::env::args().skip(1);
+    let (Some(interface), Some(path)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: ebpf_filter INTERFACE PROGRAM".into());
+    };
+    // For instance one that `bpftool prog load filter.o /sys/fs/bpf/filter type socket` has loaded.
+    let program = SocketFilter::from_pin(path)?;
+    let mut capture = Capture::open(&interface)?;
+    capture.attach_ebpf_filter(program.fd()?.as_fd().try_clone_to_owned()?)?;
+    // From now on nobody can change the filter, not even this program.
     capture.lock_filter()?;
-
-    let traffic = (!stage.is_real()).then(|| stage.pace(Duration::from_secs(1), 20_000));
-    let (mut even, mut odd) = (0_u64, 0_u64);
-    while let Some(batch) = capture.next_batch_timeout(Duration::from_millis(500))? {
-        for packet in &batch {
-            match packet.data().get(35) {
-                Some(port) if port % 2 == 1 => odd += 1,
-                _ => even += 1,
-            }
-        }
+    let stop = capture.stop_handle()?;
+    ctrlc::set_handler(move || stop.stop())?;
+    println!("capturing on {interface}");
+    let mut packets = 0;
+    for batch in capture.batches() {
+        packets += batch?.len();
     }
-    println!("{even} packets from even ports, {odd} from odd ones");
-    drop(traffic);
+    println!("{packets} packets accepted by the program");
     Ok(())
 }

@@ -1,56 +1,52 @@
-//! A fanout group by hand, with blocking captures on threads (shards do this for you).
-//! `cargo run --example fanout -- eth0`, or without arguments in the lab.
+//! Sets up a fanout group of three captures by hand, each in a thread; shards do this for you.
+//!
+//! ```sh
+//! cargo run --release --example fanout -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- fanout` tries it on generated traffic, without root.
+//! It needs the crate `ctrlc` besides ringtap.
 
-use std::time::Duration;
+use std::sync::mpsc;
 
-use ringtap::capture::CaptureBuilder;
+use ringtap::Capture;
 use ringtap::fanout::FanoutMode;
-use ringtap::{Capture, StopHandle};
-use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    let ring: CaptureBuilder = Capture::builder()
-        .interface(stage.interface())
-        .block_size(1 << 18)
-        .block_count(32)
-        .block_timeout_ms(10);
-
-    // The first member has the kernel choose a group id that no other program uses …
-    let first = ring.clone().fanout_auto(FanoutMode::Hash).build()?;
-    let group = first.fanout_group().expect("it joined one");
-    println!("fanout group {group}");
-    // … which the others join.
+    let interface = std::env::args().nth(1).ok_or("usage: fanout INTERFACE")?;
+    let options = Capture::builder().interface(&interface).block_size(1 << 18).block_count(32);
+    // For the first member the kernel chooses the id of a group that no other program uses ...
+    let first = options.clone().fanout_auto(FanoutMode::Hash).build()?;
+    let group = first.fanout_group().ok_or("the capture is in no group")?;
+    // ... which the others join.
     let mut captures = vec![first];
     for _ in 0..2 {
-        captures.push(ring.clone().fanout(FanoutMode::Hash, group).build()?);
+        captures.push(options.clone().fanout(FanoutMode::Hash, group).build()?);
     }
 
-    let stops: Vec<StopHandle> =
-        captures.iter_mut().map(Capture::stop_handle).collect::<ringtap::Result<_>>()?;
-    let threads: Vec<_> = captures
-        .into_iter()
-        .enumerate()
-        .map(|(member, mut capture)| {
-            std::thread::spawn(move || -> ringtap::Result<u64> {
-                let mut packets = 0;
-                for batch in capture.batches() {
-                    packets += batch?.iter().count() as u64;
-                }
-                println!("member {member}: {packets} packets, {:?}", capture.stats()?);
-                Ok(packets)
-            })
-        })
-        .collect();
+    let mut members = Vec::new();
+    for mut capture in captures {
+        let stop = capture.stop_handle()?;
+        let thread = std::thread::spawn(move || -> ringtap::Result<usize> {
+            capture.batches().try_fold(0, |packets, batch| Ok(packets + batch?.len()))
+        });
+        members.push((stop, thread));
+    }
+    let (interrupt, interrupted) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        let _ = interrupt.send(());
+    })?;
+    println!("capturing on {interface} in fanout group {group}");
+    interrupted.recv()?;
 
-    let sent = stage.pace(Duration::from_secs(2), 100_000).finish();
-    // Last member first: the kernel fills the hole that a member leaves with the last one, which
-    // would move flows of those that still drain.
+    // The last member first: if another one left, the kernel would move the last one into its place, and flows with it.
     let mut packets = 0;
-    for (stop, thread) in stops.into_iter().zip(threads).rev() {
+    for (number, (stop, thread)) in members.into_iter().enumerate().rev() {
         stop.stop();
-        packets += thread.join().expect("no member panics")?;
+        let count = thread.join().expect("the thread does not panic")?;
+        println!("member {number}: {count} packets");
+        packets += count;
     }
-    println!("{packets} packets captured; {sent} sent in the lab");
+    println!("{packets} packets captured");
     Ok(())
 }

@@ -1,25 +1,26 @@
-//! How connections went: TCP's flags in Zeek's letters, the initiator's in capitals. `cargo run --features flow --example
-//! flow_history -- eth0`, or without arguments in the lab.
+//! Counts TCP connections by their history: the flags in Zeek's letters, in capitals for the initiator.
+//!
+//! ```sh
+//! cargo run --release --features flow --example flow_history -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- flow_history` tries it on generated traffic, without root.
+//! It needs the crates `ctrlc` and `futures-util` besides ringtap.
 
 use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{FlowEvent, FlowExt, L4Proto};
-use ringtap::{AsyncCapture, Capture, executor};
-use ringtap_lab_wire::Stage;
+use ringtap::{AsyncCapture, executor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
+    let interface = std::env::args().nth(1).ok_or("usage: flow_history INTERFACE")?;
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
-        let mut capture = AsyncCapture::new(options.ignore_outgoing(true).build()?)?;
+        let mut capture = AsyncCapture::open(&interface)?;
         let stop = capture.stop_handle()?;
-        let talk = stage.talk(1000);
-        std::thread::spawn(move || {
-            talk.finish();
-            stop.stop();
-        });
+        ctrlc::set_handler(move || stop.stop())?;
+        println!("capturing on {interface}");
         let mut flows = capture.flow_stream(FiveTuple::bidirectional());
         let mut histories = BTreeMap::new();
         while let Some(event) = flows.next().await {

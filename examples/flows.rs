@@ -1,40 +1,35 @@
-//! Connections as they begin and end. `cargo run --features flow --example flows -- eth0`, on a capture file
-//! (`-- a.pcap`), or without arguments in the lab.
+//! Prints connections as they end, live or from a capture file.
+//!
+//! ```sh
+//! cargo run --release --features flow --example flows -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- flows` tries it on generated traffic, without root.
+//! It needs the crates `ctrlc` and `futures-util` besides ringtap.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{FlowEvent, FlowExt, FlowTrackerConfig};
 use ringtap::pcap::PcapSource;
-use ringtap::{AsyncCapture, Capture, executor};
-use ringtap_lab_wire::Stage;
+use ringtap::{AsyncCapture, executor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let argument = std::env::args().nth(1);
-    if let Some(path) = argument.filter(|argument| std::path::Path::new(argument).is_file()) {
-        let source = PcapSource::open(path)?;
-        return executor::block_on(print(source.flow_stream(FiveTuple::bidirectional())));
+    let source = std::env::args().nth(1).ok_or("usage: flows INTERFACE-OR-FILE")?;
+    if Path::new(&source).is_file() {
+        let file = PcapSource::open(source)?;
+        return executor::block_on(print(file.flow_stream(FiveTuple::bidirectional())));
     }
-    let stage = Stage::from_args()?;
     let mut config = FlowTrackerConfig::default();
-    config.idle_timeout_udp = Duration::from_secs(if stage.is_real() { 60 } else { 1 });
+    config.idle_timeout_udp = Duration::from_secs(10);
     executor::block_on(async {
-        let options = Capture::builder().interface(stage.interface()).block_timeout_ms(50);
-        let mut capture = AsyncCapture::new(options.build()?)?;
+        let mut capture = AsyncCapture::open(&source)?;
         let stop = capture.stop_handle()?;
-        let traffic = stage.pace(Duration::from_secs(1), 20_000);
-        if !stage.is_real() {
-            // Long enough for the flows to be idle.
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_secs(3));
-                stop.stop();
-            });
-        }
-        let flows = capture.flow_stream(FiveTuple::bidirectional()).with_config(config);
-        print(flows).await?;
-        drop(traffic);
-        Ok(())
+        ctrlc::set_handler(move || stop.stop())?;
+        println!("capturing on {source}");
+        print(capture.flow_stream(FiveTuple::bidirectional()).with_config(config)).await
     })
 }
 

@@ -1,61 +1,51 @@
-//! Latency of frames (TPACKET_V2) beside that of blocks (TPACKET_V3) with a timeout of 1 ms, on the same
-//! traffic at the same time: `cargo run --release --example low_latency`, in the lab.
+//! Compares the latency of blocks (TPACKET_V3) and frames (TPACKET_V2) by receiving each packet with both.
+//!
+//! ```sh
+//! cargo run --release --example low_latency -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- low_latency` tries it on generated traffic, without root.
+//! It needs the crates `ctrlc` and `hdrhistogram` besides ringtap.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
-use ringtap::capture::{CaptureBuilder, RingLayout};
-use ringtap::{AsyncCapture, Capture, StopHandle, executor};
-use ringtap_lab_wire::{Mark, Stage, traffic};
-
-const RATE: u64 = 10_000;
-
-type Measuring = std::thread::JoinHandle<ringtap::Result<Histogram<u32>>>;
+use ringtap::Capture;
+use ringtap::capture::RingLayout;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::open(None)?;
-    let mut ratios = Vec::new();
-    println!("{RATE} frames a second   p50 µs   p90 µs   p99 µs  p99.9 µs");
-    for _round in 0..5 {
-        let ring = Capture::builder().interface(stage.interface()).block_size(1 << 18);
-        let (blocks, stop_blocks) = measure(ring.clone().block_timeout_ms(1).block_count(16))?;
-        let (frames, stop_frames) = measure(ring.layout(RingLayout::Frames).block_count(16))?;
-        stage.pace(Duration::from_secs(1), RATE).finish();
-        stop_blocks.stop();
-        stop_frames.stop();
-        let blocks = blocks.join().expect("no panic")?;
-        let frames = frames.join().expect("no panic")?;
-        for (name, latency) in [("blocks, 1 ms", &blocks), ("frames", &frames)] {
-            let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999]
-                .map(|quantile| latency.value_at_quantile(quantile) as f64 / 1e3);
-            println!("{name:<22} {p50:>8.1} {p90:>8.1} {p99:>8.1} {p999:>9.1}");
-        }
-        ratios.push(blocks.value_at_quantile(0.5) as f64 / frames.value_at_quantile(0.5) as f64);
+    let interface = std::env::args().nth(1).ok_or("usage: low_latency INTERFACE")?;
+    let ring = Capture::builder().interface(&interface).block_size(1 << 18).block_count(16);
+    let mut blocks = ring.clone().block_timeout_ms(1).build()?;
+    let mut frames = ring.layout(RingLayout::Frames).build()?;
+    let stops = [blocks.stop_handle()?, frames.stop_handle()?];
+    ctrlc::set_handler(move || stops.iter().for_each(|stop| stop.stop()))?;
+    println!("capturing on {interface}");
+    let threads = [blocks, frames].map(|capture| std::thread::spawn(move || measure(capture)));
+
+    println!("latency           p50 µs   p90 µs   p99 µs  p99.9 µs");
+    let mut medians = Vec::new();
+    for (name, thread) in ["blocks, 1 ms", "frames"].into_iter().zip(threads) {
+        let latency = thread.join().expect("the thread does not panic")?;
+        let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999]
+            .map(|quantile| latency.value_at_quantile(quantile) as f64 / 1e3);
+        println!("{name:<15} {p50:>8.1} {p90:>8.1} {p99:>8.1} {p999:>9.1}");
+        medians.push(p50);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "p50 of frames is {:.0} times lower ({:.0} to {:.0})",
-        ratios[2], ratios[0], ratios[4]
-    );
+    println!("the median of frames is {:.0} times lower", medians[0] / medians[1]);
     Ok(())
 }
 
-/// Captures on a thread of its own, and measures from the sender's stamp to here, in nanoseconds.
-fn measure(ring: CaptureBuilder) -> ringtap::Result<(Measuring, StopHandle)> {
-    let mut capture = ring.build()?;
-    let stop = capture.stop_handle()?;
-    let thread = std::thread::spawn(move || {
-        executor::block_on(async {
-            let mut capture = AsyncCapture::new(capture)?;
-            let mut latency = Histogram::new_with_bounds(1, 10_000_000_000, 3).expect("bounds");
-            while let Some(batch) = capture.next_batch().await? {
-                let now = traffic::now();
-                for mark in batch.iter().filter_map(|packet| Mark::find(packet.data())) {
-                    latency.saturating_record(now.saturating_sub(mark.stamp));
-                }
-            }
-            Ok(latency)
-        })
-    });
-    Ok((thread, stop))
+/// The nanoseconds from the kernel's time stamp of each packet to this thread.
+fn measure(mut capture: Capture) -> ringtap::Result<Histogram<u32>> {
+    let mut latency = Histogram::new_with_bounds(1, 10_000_000_000, 3).expect("valid bounds");
+    for batch in capture.batches() {
+        let batch = batch?;
+        let now = SystemTime::now();
+        for packet in &batch {
+            let age = now.duration_since(packet.timestamp().into()).unwrap_or_default();
+            latency.saturating_record(age.as_nanos() as u64);
+        }
+    }
+    Ok(latency)
 }

@@ -1,45 +1,43 @@
-//! Writes what it captures to a file, by a thread, so that a slow disk holds up nothing.
-//! `cargo run --features pcap --example pcap_write -- eth0 a.pcapng`, or without arguments in the lab.
-
-use std::time::{Duration, Instant};
+//! Writes packets to a file with a thread, so that a slow disk does not delay the capture.
+//!
+//! ```sh
+//! cargo run --release --features pcap --example pcap_write -- eth0 a.pcapng
+//! ```
+//!
+//! `cargo run --release --bin lab -- pcap_write` tries it on generated traffic, without root.
+//! It needs the crate `ctrlc` besides ringtap.
 
 use ringtap::Capture;
 use ringtap::pcap::{BackgroundWriter, CaptureReader, CaptureWriter, FileInterface, PacketSink};
-use ringtap_lab_wire::{Directory, Stage};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    let scratch = Directory::new();
-    let path = std::env::args().nth(2).map_or_else(|| scratch.path().join("a.pcapng"), Into::into);
-    let mut interface = FileInterface::ethernet(stage.interface());
-    interface.filter = Some("udp".to_owned());
-    let file = CaptureWriter::builder()
-        .interface(interface)
-        .comment("written by an example")
-        .create(&path)?;
-    let mut writer = BackgroundWriter::spawn(file, 64 << 20)?;
+    let mut arguments = std::env::args().skip(1);
+    let (Some(interface), Some(path)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: pcap_write INTERFACE FILE".into());
+    };
+    let mut description = FileInterface::ethernet(&interface);
+    description.filter = Some("udp".to_owned());
+    let file = CaptureWriter::builder().interface(description).comment("an example");
+    let mut writer = BackgroundWriter::spawn(file.create(&path)?, 64 << 20)?;
 
-    let options = Capture::builder().interface(stage.interface()).block_timeout_ms(10);
-    let mut capture = options.filter("udp".parse()?).build()?;
-    let traffic = stage.pace(Duration::from_secs(2), 100_000);
-    let end = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < end {
-        if let Some(batch) = capture.next_batch_timeout(Duration::from_millis(100))? {
-            writer.write_batch(&batch)?;
-        }
+    let mut capture = Capture::builder().interface(&interface).filter("udp".parse()?).build()?;
+    let stop = capture.stop_handle()?;
+    ctrlc::set_handler(move || stop.stop())?;
+    println!("capturing on {interface}");
+    for batch in capture.batches() {
+        writer.write_batch(&batch?)?;
     }
-    drop(traffic);
     let (mut file, stats) = writer.finish()?;
-    // Its last block says what was dropped, so that who reads it later knows.
+    // The last block of the file says how many packets were dropped.
     file.set_statistics(0, capture.stats()?.into());
     file.finish()?;
-    println!("{} packets written, {} dropped on the way", stats.written, stats.dropped);
+    println!("{} packets written, {} lost on the way", stats.written, stats.dropped);
 
     let mut reader = CaptureReader::open(&path)?;
     let mut packets = 0;
     while reader.next_record()?.is_some() {
         packets += 1;
     }
-    println!("{}: {packets} packets, {:?}", path.display(), reader.interfaces()[0].statistics);
+    println!("{path}: {packets} packets, {:?}", reader.interfaces()[0].statistics);
     Ok(())
 }

@@ -1,28 +1,27 @@
-//! Counts the packets of one queue through AF_XDP: `cargo run --release --features af-xdp --example xdp_capture
-//! -- eth0`, or without arguments in the lab. Receiving takes root.
-
-use std::time::{Duration, Instant};
+//! Counts the packets of one queue through AF_XDP.
+//!
+//! ```sh
+//! cargo run --release --features af-xdp --example xdp_capture -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- xdp_capture` tries it on generated traffic, as root.
+//! It needs the crate `ctrlc` besides ringtap.
 
 use ringtap::XdpSocket;
-use ringtap::xdp::XdpMode;
-use ringtap_lab_wire::Stage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    let mut socket = XdpSocket::builder().interface(stage.interface()).mode(XdpMode::Rx).build()?;
-    println!("queue 0, {}", if socket.is_zerocopy() { "zero copy" } else { "copied" });
-
-    let traffic = (!stage.is_real()).then(|| stage.flood(Duration::from_secs(2)));
-    let (mut packets, mut bytes) = (0_u64, 0_u64);
-    let end = Instant::now() + Duration::from_secs(if stage.is_real() { 10 } else { 2 });
-    while Instant::now() < end {
-        let Some(batch) = socket.next_batch_timeout(Duration::from_millis(100))? else { continue };
-        for packet in &batch {
-            packets += 1;
-            bytes += packet.len() as u64;
-        }
+    let interface = std::env::args().nth(1).ok_or("usage: xdp_capture INTERFACE")?;
+    let mut socket = XdpSocket::builder().interface(&interface).build_receiver()?;
+    let stop = socket.stop_handle()?;
+    ctrlc::set_handler(move || stop.stop())?;
+    let how = if socket.is_zerocopy() { "without copies" } else { "with copies" };
+    println!("capturing on {interface}, queue 0, {how}");
+    let (mut packets, mut bytes) = (0, 0);
+    for batch in socket.batches() {
+        let batch = batch?;
+        packets += batch.len();
+        bytes += batch.iter().map(|packet| packet.len()).sum::<usize>();
     }
     println!("{packets} packets, {bytes} bytes; {:?}", socket.stats()?);
-    drop(traffic);
     Ok(())
 }

@@ -1,35 +1,42 @@
-//! A program and a map made elsewhere, as by aya or libbpf: here one that drops UDP from odd source ports and
-//! redirects the rest. `cargo run --release --features af-xdp --example xdp_custom_program`, as root.
+//! Receives through AF_XDP with an XDP program and a map that were loaded elsewhere.
+//!
+//! ```sh
+//! cargo run --release --features af-xdp,aya --example xdp_custom_program -- eth0 /sys/fs/bpf/program /sys/fs/bpf/sockets
+//! ```
+//!
+//! `cargo run --release --bin lab -- xdp_custom_program` tries it on generated traffic, as root.
+//! It needs the crates `aya` and `ctrlc` besides ringtap; the feature `aya` belongs to this
+//! package alone.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
 
+use aya::maps::MapData;
+use aya::programs::ProgramInfo;
 use ringtap::XdpSocket;
-use ringtap::xdp::{Attach, XdpMode, XdpProgram};
-use ringtap_lab_wire::{Stage, xdp};
+use ringtap::xdp::{Attach, XdpProgram};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    // Two descriptors, wherever they come from: a loaded program, and the XSKMAP that it redirects by.
-    let map = xdp::xskmap(64).map_err(|error| format!("making a map: {error}; it takes root"))?;
-    let loaded = xdp::drop_odd_ports(map.as_fd())?;
+    let mut arguments = std::env::args().skip(1);
+    let (Some(interface), Some(program), Some(map)) =
+        (arguments.next(), arguments.next(), arguments.next())
+    else {
+        return Err("usage: xdp_custom_program INTERFACE PROGRAM MAP".into());
+    };
+    // A program, and the map of sockets (XSKMAP) that it redirects to. For instance,
+    // `bpftool prog load xdp.o /sys/fs/bpf/program type xdp pinmaps /sys/fs/bpf` loads and names both.
+    let program = ProgramInfo::from_pin(program)?.fd()?.as_fd().try_clone_to_owned()?;
+    let map = MapData::from_pin(map)?.fd().as_fd().try_clone_to_owned()?;
 
-    let program = XdpProgram::from_fds(stage.interface(), Attach::Auto, loaded, map)?;
-    let options = XdpSocket::builder().interface(stage.interface()).mode(XdpMode::Rx);
-    let mut socket = options.program(program).build()?;
-    let traffic = (!stage.is_real()).then(|| stage.pace(Duration::from_secs(1), 20_000));
-    let (mut even, mut odd) = (0_u64, 0_u64);
-    // The first may take a while, none of the others.
-    let patience = |seen| Duration::from_millis(if seen == 0 { 10_000 } else { 500 });
-    while let Some(batch) = socket.next_batch_timeout(patience(even + odd))? {
-        for packet in &batch {
-            match packet.data().get(35) {
-                Some(port) if port % 2 == 1 => odd += 1,
-                _ => even += 1,
-            }
-        }
+    let program = XdpProgram::from_fds(&interface, Attach::Auto, program, map)?;
+    let options = XdpSocket::builder().interface(&interface);
+    let mut socket = options.program(program).build_receiver()?;
+    let stop = socket.stop_handle()?;
+    ctrlc::set_handler(move || stop.stop())?;
+    println!("capturing on {interface}");
+    let mut packets = 0;
+    for batch in socket.batches() {
+        packets += batch?.len();
     }
-    println!("{even} packets from even ports, {odd} from odd ones");
-    drop(traffic);
+    println!("{packets} packets redirected by the program");
     Ok(())
 }

@@ -1,43 +1,37 @@
-//! Sends back every packet of a queue with its addresses exchanged, without copying it and with one system call
-//! a turn: `cargo run --release --features af-xdp --example xdp_echo -- eth0`, or without arguments in the lab.
-//! Receiving takes root.
-
-use std::time::Duration;
+//! Sends back every packet of a queue with its addresses exchanged, without copying it.
+//!
+//! ```sh
+//! cargo run --release --features af-xdp --example xdp_echo -- eth0
+//! ```
+//!
+//! `cargo run --release --bin lab -- xdp_echo` tries it on generated traffic, as root.
+//! It needs the crate `ctrlc` besides ringtap.
 
 use ringtap::reactor::Reactor;
 use ringtap::xdp::AsyncXdpSocket;
-use ringtap::{XdpSocket, executor, time};
-use ringtap_lab_wire::{Stage, link};
+use ringtap::{XdpSocket, executor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    let traffic = (!stage.is_real()).then(|| stage.pace(Duration::from_secs(2), 50_000));
+    let interface = std::env::args().nth(1).ok_or("usage: xdp_echo INTERFACE")?;
     executor::block_on(async {
-        let socket = XdpSocket::builder().interface(stage.interface()).build()?;
-        let mut socket = AsyncXdpSocket::new(socket)?;
+        let mut socket = AsyncXdpSocket::new(XdpSocket::open(&interface)?)?;
+        let stop = socket.stop_handle()?;
+        ctrlc::set_handler(move || stop.stop())?;
+        println!("echoing on {interface}");
         let before = Reactor::current()?.stats();
         let (mut turns, mut echoed) = (0_u64, 0);
-        let patience = Duration::from_millis(500);
-        while let Ok(batch) = time::timeout(patience, socket.next_batch()).await {
-            let Some(batch) = batch? else { break };
+        while let Some(batch) = socket.next_batch().await? {
             turns += 1;
             let swap = |frame: &mut [u8]| {
-                frame[..12].rotate_left(6);
+                frame[..12].rotate_left(6); // the hardware addresses
                 true
             };
             echoed += socket.send_batch(batch, swap).await?;
         }
         socket.drain().await?;
         let enters = Reactor::current()?.stats().delta_since(&before).enters;
-        println!("{echoed} packets sent back in {turns} turns, {enters} system calls");
         println!("{:?}", socket.stats()?);
-        if !stage.is_real() {
-            println!(
-                "the sender's end received {}",
-                link::stats(stage.sending_interface())?.received
-            );
-        }
-        drop(traffic);
+        println!("{echoed} packets sent back in {turns} turns with {enters} system calls");
         Ok(())
     })
 }

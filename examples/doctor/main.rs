@@ -1,11 +1,18 @@
-//! What works on this machine, what not, and what to do about it: `cargo run --features af-xdp --example doctor`,
-//! with an interface's name to examine that too, with `--json` for programs.
+//! Examines what works on this machine, what does not, and what to do about it.
 //!
-//! With `--report RX TX` it tries a card: ports that are connected to each other, of which the first is looked at in every
-//! mode. Frames of its own are sent, and those that arrive counted; whatever else uses the ports is disturbed. Needs root.
+//! ```sh
+//! cargo run --release --features af-xdp --example doctor -- eth0
+//! ```
+//!
+//! Without an interface it examines the machine alone; with `--json` it prints JSON. It needs the crates `libc` and
+//! `pico-args` besides ringtap.
+//!
+//! `--report RX TX` tries a card in every mode. RX and TX are ports that are connected to each other, and RX is the one that
+//! is examined. It sends frames of its own and counts those that arrive, disturbs all other traffic, and takes root.
 
 #[cfg(feature = "af-xdp")]
 mod queues;
+#[cfg(feature = "af-xdp")]
 mod report;
 
 use ringtap::doctor;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpMode, XdpProgram};
+use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpProgram};
 use ringtap::{Injector, PacketBatch, Result, XdpSocket};
 
 use crate::report::{PATIENCE, UNDER_WAY, is_not_had, settle};
@@ -56,8 +56,8 @@ impl Steered {
         let rule = FlowRule::udp().dst_port(FIRST_PORT).to_queue(last);
         let _rule = (self == Self::Rule).then(|| rule.install(card)).transpose()?;
         let socket = |queue| {
-            let options = XdpSocket::builder().interface(card).mode(XdpMode::Rx).promiscuous(true);
-            options.queue_id(queue).program(program.clone()).build()
+            let options = XdpSocket::builder().interface(card).promiscuous(true);
+            options.queue_id(queue).program(program.clone()).build_receiver()
         };
         let mut sockets = (0..queues).map(socket).collect::<Result<Vec<_>>>()?;
         let mut injector = Injector::open(other)?;

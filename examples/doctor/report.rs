@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::queues::Steered;
 use ringtap::capture::RingLayout;
 use ringtap::error::Step;
-use ringtap::xdp::{Attach, CopyMode, XdpMode};
+use ringtap::xdp::{Attach, CopyMode, XdpProgram};
 use ringtap::{Capture, Error, Injector, PacketBatch, Result, XdpSocket};
 
 /// Frames on their way at most: fewer than any card's ring has entries.
@@ -256,8 +256,8 @@ struct Options {
 
 impl Options {
     fn receive(&self, card: &str, other: &str, count: u64) -> Result<Outcome> {
-        let options = XdpSocket::builder().interface(card).mode(XdpMode::Rx).promiscuous(true);
-        let mut socket = options.attach(self.attach).copy_mode(self.copy_mode).build()?;
+        let options = XdpSocket::builder().interface(card).promiscuous(true);
+        let mut socket = options.attach(self.attach).copy_mode(self.copy_mode).build_receiver()?;
         let mut injector = Injector::open(other)?;
         settle([card, other])?;
         let tally = between(&mut injector, count, |wait| socket.next_batch_timeout(wait))?;
@@ -265,13 +265,13 @@ impl Options {
         let chunks = socket.chunks();
         let unseen = if socket.is_zerocopy() { 0 } else { chunks.rx_kernel - chunks.rx_rings };
         let missing = chunks.rx_leased + unseen;
-        Ok(Outcome { missing, ..tally.outcome(opened(&socket)) })
+        Ok(Outcome { missing, ..tally.outcome(opened(socket.is_zerocopy(), socket.program())) })
     }
 }
 
 fn send_xdp(card: &str, other: &str, copy_mode: CopyMode, count: u64) -> Result<Outcome> {
-    let options = XdpSocket::builder().interface(card).mode(XdpMode::Tx).copy_mode(copy_mode);
-    let mut socket = options.build()?;
+    let options = XdpSocket::builder().interface(card).copy_mode(copy_mode);
+    let mut socket = options.build_sender()?;
     let mut capture = capture(other, RingLayout::Blocks)?;
     settle([card, other])?;
     let shared = std::cell::RefCell::new(&mut socket);
@@ -280,12 +280,12 @@ fn send_xdp(card: &str, other: &str, copy_mode: CopyMode, count: u64) -> Result<
     let tally = exchange(count, send, flush, |wait| capture.next_batch_timeout(wait))?;
     socket.drain(PATIENCE)?;
     let missing = socket.chunks().tx_kernel;
-    Ok(Outcome { missing, ..tally.outcome(opened(&socket)) })
+    Ok(Outcome { missing, ..tally.outcome(opened(socket.is_zerocopy(), socket.program())) })
 }
 
-fn opened(socket: &XdpSocket) -> String {
-    let copies = if socket.is_zerocopy() { "without copies" } else { "copied" };
-    match socket.program() {
+fn opened(is_zerocopy: bool, program: Option<&XdpProgram>) -> String {
+    let copies = if is_zerocopy { "without copies" } else { "copied" };
+    match program {
         Some(program) if program.is_generic() => format!(" ({copies}, program in the stack)"),
         Some(_) => format!(" ({copies}, program in the driver)"),
         None => format!(" ({copies})"),

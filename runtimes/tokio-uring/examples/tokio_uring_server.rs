@@ -1,44 +1,45 @@
-//! Captures, and writes what it captures to a file through tokio-uring, on one thread:
-//! `cargo run --release -p ringtap-tokio-uring --example tokio_uring_server -- eth0 packets.bin`, or
-//! without arguments in the lab. Each record is the packet's length, four bytes, and its bytes.
+//! Writes packets to a file with tokio-uring, on the thread that captures them.
+//!
+//! ```sh
+//! cargo run --release -p ringtap-tokio-uring --example tokio_uring_server -- eth0 packets.bin
+//! ```
+//!
+//! `cargo run --release --bin lab -- tokio_uring_server` tries it on generated traffic, without root.
+//! It needs the crates `ctrlc`, `ringtap-tokio-uring` and `tokio-uring` besides ringtap.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringtap::{AsyncCapture, Capture, time};
-use ringtap_lab::Stage;
+use ringtap::{AsyncCapture, time};
 use tokio_uring::fs::File;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stage = Stage::from_args()?;
-    let path = std::env::args().nth(2).map_or_else(
-        || std::env::temp_dir().join(format!("ringtap-{}.bin", std::process::id())),
-        Into::into,
-    );
+    let mut arguments = std::env::args().skip(1);
+    let (Some(interface), Some(path)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: tokio_uring_server INTERFACE FILE".into());
+    };
     tokio_uring::start(async {
         let attached = ringtap_tokio_uring::attach()?;
-        let capture = Capture::builder().interface(stage.interface()).block_timeout_ms(10);
-        let mut capture = AsyncCapture::new(capture.build()?)?;
+        let mut capture = AsyncCapture::open(&interface)?;
         let stop = capture.stop_handle()?;
+        ctrlc::set_handler(move || stop.stop())?;
         let file = File::create(&path).await?;
-        let sending = stage.pace(Duration::from_secs(2), 20_000);
+        println!("capturing on {interface}");
 
-        // Beside the capture: the server's other work, with timers of either library.
+        // The other work of the server; timers of both libraries work.
         let written = Rc::new(Cell::new(0_u64));
         let progress = Rc::clone(&written);
-        tokio_uring::spawn(async move {
-            let mut ticks = time::interval(Duration::from_millis(500));
-            while sending.is_under_way() {
-                ticks.tick().await;
+        let ticking = tokio_uring::spawn(async move {
+            loop {
+                time::sleep(Duration::from_secs(1)).await;
                 println!("{} bytes written", progress.get());
             }
-            println!("{} frames were sent", sending.finish());
-            stop.stop();
         });
 
         let mut packets = 0;
         while let Some(batch) = capture.next_batch().await? {
+            // A record is the length of a packet, in four bytes, and the packet.
             let mut records = Vec::new();
             for packet in &batch {
                 records.extend_from_slice(&(packet.len() as u32).to_be_bytes());
@@ -50,15 +51,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             result?;
             written.set(written.get() + len);
         }
+        ticking.abort();
         file.sync_all().await?;
         file.close().await?;
-        println!("{packets} packets, {} bytes in {}", written.get(), path.display());
+        println!("{packets} packets, {} bytes in {path}", written.get());
         capture.close().await;
         attached.shutdown().await?;
-        Ok::<_, Box<dyn std::error::Error>>(())
-    })?;
-    if !stage.is_real() {
-        std::fs::remove_file(&path)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -189,14 +189,14 @@ pub(crate) fn build(
     arch: Arch,
 ) -> Result<(BTreeMap<String, PathBuf>, BTreeMap<String, PathBuf>)> {
     let (mut built, mut examples) = (BTreeMap::new(), BTreeMap::new());
-    // As `.ci/run` builds them: the sensor takes minutes, and is not asked for.
+    // The sensor takes minutes to build, and is not asked for.
     let all = ["--workspace", "--exclude", "ringtap-sensor", "--all-features", "--release"];
     let names: BTreeSet<&str> =
         tests.iter().filter_map(|test| Some(test.split_once('/')?.1)).collect();
     let names: Vec<&str> = names.into_iter().flat_map(|name| ["--test", name]).collect();
     let mut builds = Vec::new();
     if tests.contains("ringtap/programs") {
-        builds.push([&["build", "--examples"][..], &all].concat());
+        builds.push([&["build", "--examples", "--bin", "lab"][..], &all].concat());
     } else if has_cards {
         // They are tried by the doctor alone.
         let doctor = ["--example", "doctor", "--all-features", "--release"];
@@ -230,6 +230,7 @@ pub(crate) fn build(
                     built.insert(format!("{}/{name}", package_of(manifest)?), path);
                 }
                 Some("example") => _ = examples.insert(name, path),
+                Some("bin") if name == "lab" => _ = examples.insert(name, path),
                 _ => {}
             }
         }

@@ -1,7 +1,6 @@
 //! Loaded BPF programs, for tests that need one: only the machine's root may load them.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Whether this process was root before it entered any namespace.
 pub fn is_privileged() -> bool {
@@ -14,58 +13,18 @@ pub fn is_privileged() -> bool {
 /// # Panics
 /// Where root may not, and nothing may be skipped.
 pub fn socket_filter_returning(value: i32) -> Option<OwnedFd> {
-    // mov r0, value; exit
-    socket_filter(&[0xb7 | (value as u32 as u64) << 32, 0x95])
-}
-
-/// One that accepts frames whose source port, behind an IPv4 header without options, is even.
-///
-/// # Panics
-/// As [`socket_filter_returning`].
-pub fn socket_filter_of_even_ports() -> Option<OwnedFd> {
-    socket_filter(&[
-        0x16bf,              // r6 = r1, the context of what follows
-        0x28 | 34 << 32,     // r0 = the half word at 34
-        0x57 | 1 << 32,      // r0 &= 1
-        0x0002_0015,         // if it is 0, on two instructions further
-        0xb7,                // r0 = 0
-        0x95,                // return it
-        0xb7 | 0xffff << 32, // r0 = as much as there is
-        0x95,
-    ])
-}
-
-fn socket_filter(instructions: &[u64]) -> Option<OwnedFd> {
-    let licence = c"MIT";
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        licence: u64,
-        rest: [u64; 12],
-    }
-    let load = Load {
-        kind: 1, // BPF_PROG_TYPE_SOCKET_FILTER
-        count: instructions.len() as u32,
-        instructions: instructions.as_ptr() as u64,
-        licence: licence.as_ptr() as u64,
-        rest: [0; 12],
-    };
-    let (command, size) = (5, size_of::<Load>()); // BPF_PROG_LOAD
-    // SAFETY: the struct, the instructions and the licence are readable during the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const load, size) };
-    if fd < 0 {
-        let why = format!("loading BPF: {}; it needs root", io::Error::last_os_error());
-        if is_privileged() {
-            crate::skip(&why);
-        } else {
-            eprintln!("SKIPPED, as for any ordinary user: {why}");
+    match ringtap_lab_wire::bpf::returning(value) {
+        Ok(program) => Some(program),
+        Err(error) => {
+            let why = format!("loading BPF: {error}; it needs root");
+            if is_privileged() {
+                crate::skip(&why);
+            } else {
+                eprintln!("SKIPPED, as for any ordinary user: {why}");
+            }
+            None
         }
-        return None;
     }
-    // SAFETY: a fresh descriptor.
-    Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Whether the kernel takes a program of classic BPF, its instructions as `code, jt, jf, k`, as a socket's filter.

@@ -3,43 +3,36 @@
 //! It does not use ringtap: it is the independent witness of what was sent and what arrived.
 //!
 //! ```text
-//!   host        another namespace, with a protocol stack that talks
 //!   tun         an interface without a link-layer header
 //!   seccomp     refusing system calls
-//!   directory   a place for a test's files
+//!   directory   a disk of a test's own
 //!   runner      runs the tests, and says what was not run and why
 //!   child       a process of its own, for tests that cripple theirs
 //!   tally       exactly once, in order, unchanged
 //! ```
 //!
-//! Namespaces, veth pairs and traffic are in `ringtap-lab-wire`, which the runner of the examples has too.
+//! Namespaces, veth pairs, hosts, traffic and directories are in `ringtap-lab-wire`, which the runner of the examples has too.
 //!
 //! A test binary that makes namespaces has, at its top level, [`test_binary!`].
 
 pub mod bpf;
 pub mod child;
 pub mod directory;
-pub mod host;
-pub mod pair;
 pub mod pcap;
 pub mod runner;
 pub mod seccomp;
 pub mod tally;
 pub mod tool;
 pub mod tun;
-pub mod xdp;
 pub mod xsk;
 
-pub use self::directory::Directory;
-pub use self::host::Host;
-pub use self::pair::Pair;
 pub use self::tally::Tally;
 pub use self::tun::Tun;
 
 pub use ringtap_lab_macros::test;
 pub use ringtap_lab_wire::{
-    Generator, Mark, Namespace, Pace, Protocol, Stage, Traffic, Veth, bootstrap, frames, generator,
-    limits, link, namespace, talk, traffic,
+    Directory, Generator, Host, Mark, Namespace, Pace, Pair, Protocol, Stage, Traffic, Veth,
+    bootstrap, frames, generator, host, limits, link, namespace, talk, traffic, xdp,
 };
 
 /// Set to `1`, a test that cannot run fails instead of being skipped.

@@ -5,17 +5,15 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
-};
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
+use crate::netlink::{Answer, Request};
+
+/// Bytes of `struct ifinfomsg`.
+const LINK: usize = 16;
+/// Makes something new; an error if it exists.
+const CREATE: libc::c_int = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+// Of linux/if_link.h.
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
 
 /// A veth pair: what goes into one end comes out of the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +52,7 @@ impl Veth {
     /// Where the kernel refuses.
     pub fn set_mtu(&self, mtu: u32) {
         for name in [&self.left, &self.right] {
-            let attributes = vec![LinkAttribute::Mtu(mtu)];
-            change(name, attributes, None).unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
+            set_mtu(name, mtu).unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
         }
     }
 
@@ -64,8 +61,7 @@ impl Veth {
     /// # Panics
     /// Where the kernel refuses.
     pub fn set_mtu_of_right(&self, mtu: u32) {
-        change(&self.right, vec![LinkAttribute::Mtu(mtu)], None)
-            .unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
+        set_mtu(&self.right, mtu).unwrap_or_else(|error| panic!("MTU {mtu}: {error}"));
     }
 
     /// Has both ends write VLAN tags into the bytes; see [`write_tags`].
@@ -82,8 +78,8 @@ impl Veth {
     /// # Panics
     /// Where the kernel refuses.
     pub fn delete(&self) {
-        let message = RouteNetlinkMessage::DelLink(named(&self.right));
-        request(message, NLM_F_ACK).expect("a veth can be removed");
+        let request = link(libc::RTM_DELLINK, libc::NLM_F_ACK, &self.right);
+        request.send().expect("a veth can be removed");
     }
 
     /// Frames that went into the left end and were lost before the right one could see them.
@@ -111,20 +107,30 @@ pub struct LinkStats {
 }
 
 pub(crate) fn create_veth(veth: &Veth, queues: u32) -> io::Result<()> {
-    let end = |name: &str| {
-        let mut message = named(name);
-        message.attributes.push(LinkAttribute::NumRxQueues(queues));
-        message.attributes.push(LinkAttribute::NumTxQueues(queues));
-        message
+    const PEER: u16 = 1; // VETH_INFO_PEER
+    let with_queues = |request: Request| {
+        request
+            .with_number(libc::IFLA_NUM_RX_QUEUES, queues)
+            .with_number(libc::IFLA_NUM_TX_QUEUES, queues)
     };
-    let mut message = end(&veth.left);
-    let peer = InfoVeth::Peer(end(&veth.right));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(peer)),
-    ]));
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    request(RouteNetlinkMessage::NewLink(message), flags).map(drop)
+    let peer = |request: Request| {
+        request.with_nested(PEER, &[0; LINK], |request| {
+            with_queues(request.with_text(libc::IFLA_IFNAME, &veth.right))
+        })
+    };
+    let request = with_queues(link(libc::RTM_NEWLINK, CREATE, &veth.left));
+    with_info(request, "veth", peer).send().map(drop)
+}
+
+/// Adds the kind of a new interface.
+fn with_info(request: Request, kind: &str, data: impl FnOnce(Request) -> Request) -> Request {
+    request.with_nested(libc::IFLA_LINKINFO, &[], |request| {
+        request.with_text(INFO_KIND, kind).with_nested(INFO_DATA, &[], data)
+    })
+}
+
+fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
+    change(name).with_number(libc::IFLA_MTU, mtu).send().map(drop)
 }
 
 /// Sets an interface up or down.
@@ -132,7 +138,10 @@ pub(crate) fn create_veth(veth: &Veth, queues: u32) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn set_up(name: &str, up: bool) -> io::Result<()> {
-    change(name, Vec::new(), Some(up))
+    let up = if up { libc::IFF_UP as u32 } else { 0 };
+    let body = link_body(0, up, libc::IFF_UP as u32);
+    let request = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK, &body);
+    request.with_text(libc::IFLA_IFNAME, name).send().map(drop)
 }
 
 /// Counters of an interface.
@@ -141,16 +150,19 @@ pub fn set_up(name: &str, up: bool) -> io::Result<()> {
 /// The kernel's.
 pub fn stats(name: &str) -> io::Result<LinkStats> {
     let link = get(name)?;
-    let stats = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Stats64(stats) => Some(LinkStats {
-            sent: stats.tx_packets,
-            dropped: stats.tx_dropped,
-            received: stats.rx_packets,
-            missed: stats.rx_dropped,
-        }),
-        _ => None,
-    });
-    stats.ok_or_else(|| io::Error::other("the kernel sent no statistics"))
+    let stats = link.attribute(LINK, libc::IFLA_STATS64);
+    // struct rtnl_link_stats64: packets received and sent, bytes, errors, and dropped packets.
+    let number =
+        |at: usize| Some(u64::from_ne_bytes(stats?.get(8 * at..)?.get(..8)?.try_into().ok()?));
+    let stats = || {
+        Some(LinkStats {
+            sent: number(1)?,
+            dropped: number(7)?,
+            received: number(0)?,
+            missed: number(6)?,
+        })
+    };
+    stats().ok_or_else(|| io::Error::other("the kernel sent no statistics"))
 }
 
 /// The index of an interface.
@@ -158,7 +170,8 @@ pub fn stats(name: &str) -> io::Result<LinkStats> {
 /// # Errors
 /// The kernel's.
 pub fn index(name: &str) -> io::Result<u32> {
-    Ok(get(name)?.header.index)
+    let cut_off = || io::Error::other("an interface without an index");
+    get(name)?.number_at(4).ok_or_else(cut_off)
 }
 
 /// How many want the interface to be promiscuous.
@@ -167,11 +180,10 @@ pub fn index(name: &str) -> io::Result<u32> {
 /// The kernel's.
 pub fn promiscuity(name: &str) -> io::Result<u32> {
     let link = get(name)?;
-    let count = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Promiscuity(count) => Some(*count),
-        _ => None,
-    });
-    count.ok_or_else(|| io::Error::other("the kernel sent no promiscuity"))
+    let count =
+        link.attribute(LINK, libc::IFLA_PROMISCUITY).and_then(|value| value.try_into().ok());
+    let count = count.ok_or_else(|| io::Error::other("the kernel sent no promiscuity"))?;
+    Ok(u32::from_ne_bytes(count))
 }
 
 /// Limits the frames that an interface splits, or has split, to so many bytes.
@@ -179,8 +191,10 @@ pub fn promiscuity(name: &str) -> io::Result<u32> {
 /// # Errors
 /// The kernel's.
 pub fn limit_segments(name: &str, bytes: u32) -> io::Result<()> {
-    let attributes = [LinkAttribute::GsoMaxSize(bytes), LinkAttribute::GsoIpv4MaxSize(bytes)];
-    change(name, attributes.into(), None)
+    const GSO_MAX_SIZE: u16 = 41;
+    const GSO_IPV4_MAX_SIZE: u16 = 63;
+    let request = change(name).with_number(GSO_MAX_SIZE, bytes);
+    request.with_number(GSO_IPV4_MAX_SIZE, bytes).send().map(drop)
 }
 
 /// Renames an interface.
@@ -188,10 +202,9 @@ pub fn limit_segments(name: &str, bytes: u32) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn rename(name: &str, to: &str) -> io::Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index(name)?;
-    message.attributes = vec![LinkAttribute::IfName(to.to_owned())];
-    request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    let body = link_body(index(name)?, 0, 0);
+    let request = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK, &body);
+    request.with_text(libc::IFLA_IFNAME, to).send().map(drop)
 }
 
 /// Has the kernel compute the checksums of what is sent on an interface (`ETHTOOL_STXCSUM`).
@@ -237,28 +250,30 @@ fn ethtool(name: &str, mut command: [u32; 2]) -> io::Result<[u32; 2]> {
 /// # Errors
 /// The kernel's.
 pub fn add_name(name: &str, other: &str) -> io::Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index(name)?;
-    message.attributes = vec![LinkAttribute::PropList(vec![Prop::AltIfName(other.to_owned())])];
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    request(RouteNetlinkMessage::NewLinkProp(message), flags).map(drop)
+    const NEW_LINK_PROPERTY: u16 = 108;
+    const PROPERTIES: u16 = 52;
+    const OTHER_NAME: u16 = 53;
+    let request = Request::new(NEW_LINK_PROPERTY, CREATE, &link_body(index(name)?, 0, 0));
+    let names = |request: Request| request.with_text(OTHER_NAME, other);
+    request.with_nested(PROPERTIES, &[], names).send().map(drop)
 }
 
 /// Moves an interface into the namespace of this descriptor. It is down there.
 pub fn move_to(name: &str, namespace: RawFd) -> io::Result<()> {
-    change(name, vec![LinkAttribute::NetNsFd(namespace)], None)
+    change(name).with_number(libc::IFLA_NET_NS_FD, namespace as u32).send().map(drop)
 }
 
 /// Gives an interface an address.
 pub fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = prefix_len;
-    message.header.index = index(name)?;
-    message.attributes =
-        vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+    // struct ifaddrmsg: the family, bits of the network, flags, scope, the interface.
+    let mut body = [0; 8];
+    body[..2].copy_from_slice(&[libc::AF_INET as u8, prefix_len]);
+    body[4..].copy_from_slice(&index(name)?.to_ne_bytes());
+    Request::new(libc::RTM_NEWADDR, CREATE, &body)
+        .with(libc::IFA_LOCAL, &address.octets())
+        .with(libc::IFA_ADDRESS, &address.octets())
+        .send()
+        .map(drop)
 }
 
 /// Makes an interface whose driver does not say how many queues it has (an intermediate functional block).
@@ -266,31 +281,28 @@ pub fn add_address(name: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<
 /// # Errors
 /// Why the kernel does not.
 pub fn add_ifb(name: &str, queues: u32) -> io::Result<()> {
-    let mut message = named(name);
-    message.attributes.push(LinkAttribute::NumRxQueues(queues));
-    message.attributes.push(LinkAttribute::NumTxQueues(queues));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    request(RouteNetlinkMessage::NewLink(message), flags)?;
+    let request = link(libc::RTM_NEWLINK, CREATE, name)
+        .with_number(libc::IFLA_NUM_RX_QUEUES, queues)
+        .with_number(libc::IFLA_NUM_TX_QUEUES, queues);
+    with_info(request, "ifb", |request| request).send()?;
     set_up(name, true)
 }
 
 /// Makes a VXLAN interface over another one, to one remote host.
 pub fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
-    const PORT: u16 = 4789;
-    let mut message = named(name);
-    let data = vec![
-        InfoVxlan::Id(5),
-        InfoVxlan::Link(index(over)?),
-        InfoVxlan::Group(remote),
-        InfoVxlan::Port(PORT),
-    ];
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Vxlan),
-        LinkInfo::Data(InfoData::Vxlan(data)),
-    ]));
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    request(RouteNetlinkMessage::NewLink(message), flags).map(drop)
+    const ID: u16 = 1;
+    const GROUP: u16 = 2;
+    const OVER: u16 = 3;
+    const PORT: u16 = 15;
+    let over = index(over)?;
+    let data = |request: Request| {
+        request
+            .with_number(ID, 5)
+            .with_number(OVER, over)
+            .with(GROUP, &remote.octets())
+            .with(PORT, &4789_u16.to_be_bytes())
+    };
+    with_info(link(libc::RTM_NEWLINK, CREATE, name), "vxlan", data).send().map(drop)
 }
 
 /// Limits what an interface sends to `rate` bytes a second, `burst` bytes at once, with room for `queue`
@@ -309,18 +321,19 @@ pub fn limit_rate(name: &str, rate: u32, burst: u32, queue: u32) -> io::Result<(
     parameters[1] = 1; // TC_LINKLAYER_ETHERNET: no rate table is needed
     parameters[8..12].copy_from_slice(&rate.to_ne_bytes());
     parameters[24..28].copy_from_slice(&queue.to_ne_bytes());
-    let mut message = TcMessage::with_index(index(name)? as i32);
-    message.header.parent = TcHandle::ROOT;
-    message.header.handle = TcHandle { major: 1, minor: 0 };
-    message.attributes = vec![
-        TcAttribute::Kind("tbf".to_owned()),
-        TcAttribute::Options(vec![
-            TcOption::Other(DefaultNla::new(TCA_TBF_PARMS, parameters)),
-            TcOption::Other(DefaultNla::new(TCA_TBF_BURST, burst.to_ne_bytes().to_vec())),
-        ]),
-    ];
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    request(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+    // struct tcmsg: the interface, the discipline's handle, and where it is put.
+    let mut body = [0; 20];
+    body[4..8].copy_from_slice(&index(name)?.to_ne_bytes());
+    body[8..12].copy_from_slice(&(1_u32 << 16).to_ne_bytes());
+    body[12..16].copy_from_slice(&u32::MAX.to_ne_bytes()); // TC_H_ROOT
+    let options = |request: Request| {
+        request.with(TCA_TBF_PARMS, &parameters).with_number(TCA_TBF_BURST, burst)
+    };
+    Request::new(libc::RTM_NEWQDISC, CREATE, &body)
+        .with_text(libc::TCA_KIND, "tbf")
+        .with_nested(libc::TCA_OPTIONS, &[], options)
+        .send()
+        .map(drop)
 }
 
 /// Waits until an interface of this namespace has a carrier: before, what is sent is lost without a word.
@@ -336,49 +349,29 @@ pub fn wait_for_carrier(name: &str) {
 }
 
 fn has_carrier(name: &str) -> io::Result<bool> {
-    Ok(get(name)?.header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp))
+    const CARRIER: u32 = libc::IFF_RUNNING as u32 | libc::IFF_LOWER_UP as u32;
+    Ok(get(name)?.number_at(8).is_some_and(|flags| flags & CARRIER == CARRIER))
 }
 
-fn named(name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    message
-}
-
-fn change(name: &str, attributes: Vec<LinkAttribute>, up: Option<bool>) -> io::Result<()> {
-    let mut message = named(name);
-    message.attributes.extend(attributes);
-    if let Some(up) = up {
-        message.header.change_mask = LinkFlags::Up;
-        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+/// `struct ifinfomsg`.
+fn link_body(index: u32, flags: u32, mask: u32) -> [u8; LINK] {
+    let mut body = [0; LINK];
+    for (at, number) in [(4, index), (8, flags), (12, mask)] {
+        body[at..at + 4].copy_from_slice(&number.to_ne_bytes());
     }
-    request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    body
 }
 
-fn get(name: &str) -> io::Result<LinkMessage> {
-    match request(RouteNetlinkMessage::GetLink(named(name)), 0)? {
-        Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
-        other => Err(io::Error::other(format!("an answer that is no link: {other:?}"))),
-    }
+/// A request that concerns the interface of this name.
+fn link(kind: u16, flags: libc::c_int, name: &str) -> Request {
+    Request::new(kind, flags, &link_body(0, 0, 0)).with_text(libc::IFLA_IFNAME, name)
 }
 
-/// Sends one request and reads its answer: a message, or `None` for a bare acknowledgement.
-fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-        .map_err(|error| io::Error::other(format!("undecodable answer: {error}")))?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
-        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        _ => Ok(None),
-    }
+fn change(name: &str) -> Request {
+    link(libc::RTM_SETLINK, libc::NLM_F_ACK, name)
+}
+
+fn get(name: &str) -> io::Result<Answer> {
+    let answer = link(libc::RTM_GETLINK, 0, name).send()?;
+    answer.ok_or_else(|| io::Error::other("an answer that is no link"))
 }

@@ -39,20 +39,23 @@ impl Stage {
         if let Some(interface) = interface {
             return Ok(Self { interface, lab: None });
         }
-        bootstrap::enter()?;
-        let namespace = Namespace::enter()?;
-        let veth = namespace.veth_with_queues(4);
-        let interface = veth.right.clone();
-        println!("no interface named: capturing on {interface}, in a network namespace of my own");
-        Ok(Self { interface, lab: Some(Lab { veth, namespace }) })
+        let stage = Self::in_the_lab()?;
+        println!(
+            "no interface named: capturing on {}, in a network namespace of my own",
+            stage.interface
+        );
+        Ok(stage)
     }
 
-    /// The interface named by the first argument, or the lab.
+    /// A veth pair in a namespace of our own, which the calling thread is in until this is dropped.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn from_args() -> Result<Self, String> {
-        Self::open(std::env::args().nth(1))
+    pub fn in_the_lab() -> Result<Self, String> {
+        bootstrap::enter()?;
+        let namespace = Namespace::enter()?;
+        let veth = namespace.veth_with_queues(4);
+        Ok(Self { interface: veth.right.clone(), lab: Some(Lab { veth, namespace }) })
     }
 
     /// The interface to capture on.
@@ -157,6 +160,12 @@ impl Running {
     /// Frames sent so far; 0 on a real interface.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; frames sent.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish()
     }
 
     /// Waits for the end; frames sent.

@@ -28,6 +28,39 @@ pub fn visit(number: u32) -> Vec<Vec<u8>> {
     frames
 }
 
+/// Seven frames of different protocols, each the first that is said; two of them have a VLAN tag.
+///
+/// # Panics
+/// Never: a `Vec` takes everything.
+pub fn first_words() -> Vec<Vec<u8>> {
+    let ([client, server], mut frames) = ([[10, 0, 0, 1], [10, 0, 0, 2]], Vec::new());
+    let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let tcp: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        &[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3],
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"hello?",
+    ];
+    for (number, payload) in tcp.into_iter().enumerate() {
+        let ip = match number % 2 {
+            0 => link().ipv4(client, server, 64),
+            _ => link().single_vlan(7.try_into().expect("12 bits")).ipv4(client, server, 64),
+        };
+        let mut frame = Vec::new();
+        ip.tcp(40_000, 4_000, 1, 1_000).write(&mut frame, payload).expect("a Vec takes all");
+        frames.push(frame);
+    }
+    for port in [53, 5353] {
+        let question = b"\x12\x34\x01\x00\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01";
+        let mut frame = Vec::new();
+        let ip = link().ipv6([1; 16], [2; 16], 64).udp(40_000, port);
+        ip.write(&mut frame, question).expect("a Vec takes all");
+        frames.push(frame);
+    }
+    frames
+}
+
 fn frame(from: [u8; 4], to: [u8; 4]) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(from, to, 64)
 }

@@ -1,4 +1,4 @@
-//! Where the examples of the bridge play: two interfaces that are named, or two hosts in the lab.
+//! Two hosts, and two interfaces that are to be joined before either can reach the other.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::thread::JoinHandle;
@@ -9,49 +9,43 @@ use crate::{Host, Namespace, bootstrap};
 const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
-/// Two interfaces to join, and, in the lab, a host behind each.
+/// Two interfaces to join, with a host behind each.
 #[derive(Debug)]
 pub struct Pair {
     /// The interfaces.
     pub interfaces: [String; 2],
-    lab: Option<([Host; 2], Namespace)>,
+    hosts: [Host; 2],
+    _namespace: Namespace,
 }
 
 impl Pair {
-    /// The interfaces named by the first two arguments, or the lab. Call it first in `main`.
+    /// Makes them, in a namespace that the calling thread is in until this is dropped.
     ///
     /// # Errors
     /// Why there can be no namespace.
-    pub fn from_args() -> Result<Self, String> {
-        if let (Some(a), Some(b)) = (std::env::args().nth(1), std::env::args().nth(2)) {
-            return Ok(Self { interfaces: [a, b], lab: None });
-        }
+    pub fn new() -> Result<Self, String> {
         bootstrap::enter()?;
         let namespace = Namespace::enter()?;
         let cables = [namespace.veth(), namespace.veth()];
         let hosts = [Host::new(&cables[0].left, A), Host::new(&cables[1].left, B)];
-        println!("no interfaces named: joining two hosts, {A} and {B}, in namespaces of my own");
         let interfaces = cables.map(|cable| cable.right);
-        Ok(Self { interfaces, lab: Some((hosts, namespace)) })
+        Ok(Self { interfaces, hosts, _namespace: namespace })
     }
 
-    /// Has both hosts of the lab compute the checksums of what they send.
+    /// Has both hosts compute all checksums of their packets.
     ///
     /// # Panics
     /// Where the kernel refuses.
     pub fn finish_checksums(&self) {
-        if let Some((hosts, _)) = &self.lab {
-            hosts.iter().for_each(Host::finish_checksums);
-        }
+        self.hosts.iter().for_each(Host::finish_checksums);
     }
 
-    /// In the lab, one host asks the other `count` times, over UDP, and the times that took are returned;
-    /// `None` on real interfaces.
+    /// One host asks the other `count` times, over UDP; returns the time of each answer that came within a second.
     ///
     /// # Panics
     /// The thread does, where a host cannot open its socket.
-    pub fn ping(&self, count: usize) -> Option<JoinHandle<Vec<Duration>>> {
-        let ([asking, answering], _) = self.lab.as_ref()?;
+    pub fn ping(&self, count: usize) -> JoinHandle<Vec<Duration>> {
+        let [asking, answering] = &self.hosts;
         answering.run(move || {
             let socket = UdpSocket::bind((B, 7)).expect("a port");
             socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
@@ -60,7 +54,7 @@ impl Pair {
                 let _ = socket.send_to(&bytes[..len], from);
             }
         });
-        Some(asking.run(move || {
+        asking.run(move || {
             let socket = UdpSocket::bind((A, 0)).expect("a port");
             socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
             let mut times = Vec::new();
@@ -75,6 +69,6 @@ impl Pair {
                 }
             }
             times
-        }))
+        })
     }
 }

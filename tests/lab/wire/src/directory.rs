@@ -1,0 +1,68 @@
+//! A directory of temporary files.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A new directory, removed with all that is in it when this is dropped, also by a panic.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// Where there is no place for temporary files.
+    #[expect(clippy::new_without_default, reason = "it makes something")]
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringtap-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Mounts a file system without a device on it, which is unmounted when this is dropped. Only the calling thread sees
+    /// it, and the threads and processes that it starts afterwards.
+    ///
+    /// # Errors
+    /// The kernel's, and which step it was.
+    pub fn mount(&self, kind: &str, options: &str) -> Result<(), String> {
+        let last = |step: &str| format!("{step}: {}", std::io::Error::last_os_error());
+        // SAFETY: it takes no memory; only the view of this thread changes.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+            return Err(last("a mount namespace"));
+        }
+        let text = |text: &[u8]| CString::new(text).expect("no zero in it");
+        let (target, kind, options) =
+            (text(self.0.as_os_str().as_bytes()), text(kind.as_bytes()), text(options.as_bytes()));
+        let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        // SAFETY: the text is terminated, and the others may be null.
+        if unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) } != 0 {
+            return Err(last("mounts of its own"));
+        }
+        let data = options.as_ptr().cast();
+        // SAFETY: all texts are terminated, and live until it returns.
+        if unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) } != 0 {
+            return Err(last(&format!("a {}", kind.to_string_lossy())));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Ok(path) = CString::new(self.0.as_os_str().as_bytes()) {
+            // SAFETY: the text is terminated; where nothing is mounted it is an error.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
