@@ -13,6 +13,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -48,7 +49,8 @@ pub struct AsyncReceiver<S: RxPort> {
     registration: Registration,
     stop: Option<Registration>,
     /// Set while the ring must be checked without a notification: the link is down, or the socket drains.
-    look_again: Option<Sleep>,
+    /// When to look without being told, and the sleep until then.
+    look_again: Option<(Instant, Sleep)>,
     budget: u32,
     has_failed: bool,
     /// Whether the stream has yielded its end.
@@ -245,7 +247,11 @@ impl<S: RxPort> AsyncReceiver<S> {
             Empty::End => return Poll::Ready(Ok(Filled::End)),
             Empty::Wait => self.look_again = None,
             Empty::WaitAtMost(step) => {
-                self.look_again.get_or_insert_with(|| time::sleep(step));
+                // Never later than the port asks for now, whatever it asked for before.
+                let due = Instant::now() + step;
+                if self.look_again.as_ref().is_none_or(|(sooner, _)| due < *sooner) {
+                    self.look_again = Some((due, time::sleep(step)));
+                }
             }
         }
         let mut look = false;
@@ -261,7 +267,7 @@ impl<S: RxPort> AsyncReceiver<S> {
         {
             look |= stop.poll_ready(cx).map(|ready| ready.map(|_| ()))?.is_ready();
         }
-        if let Some(sleep) = &mut self.look_again
+        if let Some((_, sleep)) = &mut self.look_again
             && Pin::new(sleep).poll(cx).is_ready()
         {
             self.look_again = None;
@@ -354,5 +360,83 @@ impl<S: RxPort> FusedStream for AsyncReceiver<S> {
 impl<S: RxPort + fmt::Debug> fmt::Debug for AsyncReceiver<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncReceiver").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::executor::block_on;
+    use crate::port::Receive;
+
+    /// A port that has nothing, and is in more of a hurry each time.
+    struct Hurrying {
+        silent: std::os::unix::net::UnixStream,
+        _far: std::os::unix::net::UnixStream,
+        asked: Cell<u32>,
+    }
+
+    impl RxPort for Hurrying {}
+
+    impl Receive for Hurrying {
+        fn descriptor(&self) -> BorrowedFd<'_> {
+            self.silent.as_fd()
+        }
+
+        fn take(&mut self) -> Result<Option<PacketBatch>> {
+            Ok(None)
+        }
+
+        fn is_ready(&self) -> bool {
+            false
+        }
+
+        fn when_empty(&mut self) -> Result<Empty> {
+            self.asked.set(self.asked.get() + 1);
+            Ok(match self.asked.get() {
+                1 => Empty::WaitAtMost(Duration::from_secs(3600)),
+                2 => Empty::WaitAtMost(Duration::from_millis(1)),
+                _ => Empty::End,
+            })
+        }
+
+        fn check_link(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn is_link_down(&self) -> bool {
+            false
+        }
+
+        fn stop_handle(&mut self) -> Result<StopHandle> {
+            StopHandle::new()
+        }
+
+        fn known_stop(&self) -> Option<&StopHandle> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_port_that_wants_to_be_asked_sooner_than_before_is_asked_sooner() {
+        let (silent, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let port = Hurrying { silent, _far: far, asked: Cell::new(0) };
+        let ended = block_on(async {
+            let mut receiver = AsyncReceiver::new(port).unwrap();
+            let mut polls = 0;
+            let wait = poll_fn(|cx| {
+                polls += 1;
+                if polls == 1 {
+                    cx.waker().wake_by_ref();
+                }
+                receiver.poll_next_batch(cx)
+            });
+            time::timeout(Duration::from_secs(60), wait).await
+        });
+        assert!(matches!(ended, Ok(None)), "it slept on");
     }
 }

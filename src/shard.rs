@@ -34,12 +34,15 @@ use crate::afpacket::FanoutFlags;
 use crate::afpacket::{Capture, CaptureBuilder, FanoutMode};
 #[cfg(feature = "af-xdp")]
 use crate::afxdp::XdpSocketBuilder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::AsyncCapture;
 pub use crate::options::Cores;
 use crate::reactor::Reactor;
 use crate::stats::ReactorStats;
 use crate::wait::StopHandle;
+
+/// The most sockets in a fanout group (`PACKET_FANOUT_MAX` of kernels before 5.9, and the default of later ones).
+const MAX_MEMBERS: usize = 256;
 
 /// The source of the shards' packets.
 #[derive(Debug, Clone)]
@@ -151,9 +154,13 @@ impl<R: Runtime> ShardsBuilder<R> {
     }
 
     /// The plan that these options describe.
-    #[cfg(feature = "flow")]
     pub(crate) fn plan(&self) -> Result<ShardPlan> {
-        ShardPlan::for_this_machine(&self.cores, self.count)
+        if self.count.is_some_and(|count| count > MAX_MEMBERS) {
+            return Err(Error::ShardPlan(
+                "a fanout group has 1 to 256 members: ask for fewer shards",
+            ));
+        }
+        Ok(ShardPlan::for_this_machine(&self.cores, self.count)?.at_most(MAX_MEMBERS))
     }
 
     /// Sets the runtime that runs each shard's future. Default: the built-in executor.
@@ -177,12 +184,13 @@ impl<R: Runtime> ShardsBuilder<R> {
         F: Fn(Shard) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,
     {
-        let plan = ShardPlan::for_this_machine(&self.cores, self.count)?;
+        let plan = self.plan()?;
         let mut capture = self.capture.unwrap_or_else(Capture::builder);
         if let Some(interface) = self.interface.take() {
             capture = capture.interface(interface);
         }
         let mode = self.source.map(|Source::Fanout(mode)| mode);
+        let mode = mode.or_else(|| capture.effective_membership().map(|first| first.mode));
         let captures = std::iter::once(capture).chain(self.more);
         let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone()));
         let intake = Fanouts(captures.collect());

@@ -95,14 +95,19 @@ impl Capture {
         }
     }
 
-    /// Returns the next batch if one is ready; never waits.
+    /// Returns the next batch if one is ready; never waits. `None` does not mean the end: [`is_ended`](Self::is_ended)
+    /// tells.
     ///
-    /// This makes no system call, except one that closes the intake after a [`StopHandle`] was used.
+    /// This makes no system call until a [`StopHandle`] was used.
     #[inline]
     pub fn next_batch(&mut self) -> Option<PacketBatch> {
         // An error here recurs, and is reported, in the methods that wait.
         let _ = self.heed_stop();
-        self.take_ready()
+        let batch = self.take_ready();
+        if batch.is_none() && self.phase != Phase::Running {
+            let _ = self.when_empty(); // which notices the end
+        }
+        batch
     }
 
     #[inline]

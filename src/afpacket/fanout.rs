@@ -150,7 +150,7 @@ bitflags! {
 /// A fanout group to join, with its mode and flags.
 #[derive(Debug, Clone)]
 pub(crate) struct Membership {
-    pub(super) mode: FanoutMode,
+    pub(crate) mode: FanoutMode,
     /// The group's id. `None`: a new group whose id the kernel chooses.
     pub(super) group: Option<u16>,
     pub(super) flags: FanoutFlags,

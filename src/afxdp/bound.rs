@@ -55,6 +55,8 @@ pub(super) struct Bound {
     pub(super) asks: Asks,
     /// Whether packets may span several frames.
     pub(super) multi_buffer: bool,
+    /// Whether the driver may sleep until it is woken.
+    pub(super) need_wakeup: bool,
     /// Keeps the interface promiscuous.
     pub(super) _membership: Option<OwnedFd>,
 }
@@ -74,6 +76,7 @@ pub(super) struct Parts {
     pub(super) program: Option<XdpProgram>,
     pub(super) asks: Asks,
     pub(super) multi_buffer: bool,
+    pub(super) need_wakeup: bool,
     pub(super) membership: Option<OwnedFd>,
     pub(super) probe: Option<QueueProbe>,
     pub(super) leaving: Option<QueueProbe>,
@@ -105,6 +108,7 @@ impl Bound {
             figures: Arc::default(),
             asks: parts.asks,
             multi_buffer: parts.multi_buffer,
+            need_wakeup: parts.need_wakeup,
             _membership: parts.membership,
         }
     }
@@ -290,6 +294,7 @@ pub struct XdpUmem {
     pub(super) orphans: Arc<Orphans>,
     pub(super) asks: Asks,
     pub(super) multi_buffer: bool,
+    pub(super) need_wakeup: bool,
 }
 
 /// The properties that a socket and each of its halves have of the queue they are bound to.
@@ -353,6 +358,7 @@ impl Bound {
     pub(super) fn lend_umem(self: &Arc<Self>) -> XdpUmem {
         let (umem, orphans) = (Arc::clone(&self.umem), Arc::clone(&self.orphans));
         let (asks, multi_buffer) = (self.asks, self.multi_buffer);
-        XdpUmem { umem, bound: Arc::downgrade(self), orphans, asks, multi_buffer }
+        let (bound, need_wakeup) = (Arc::downgrade(self), self.need_wakeup);
+        XdpUmem { umem, bound, orphans, asks, multi_buffer, need_wakeup }
     }
 }

@@ -86,7 +86,7 @@ impl XdpSocket {
 #[must_use = "a builder does nothing until `build`"]
 pub struct XdpSocketBuilder {
     pub(super) interface: Option<String>,
-    pub(super) queue: u32,
+    queue: Option<u32>,
     pub(super) frame_size: u32,
     frame_count: u32,
     pub(super) headroom: u32,
@@ -114,7 +114,7 @@ impl XdpSocketBuilder {
     pub(super) fn new() -> Self {
         Self {
             interface: None,
-            queue: 0,
+            queue: None,
             frame_size: 4096,
             frame_count: 4096,
             headroom: 0,
@@ -145,7 +145,7 @@ impl XdpSocketBuilder {
 
     /// Sets the queue, counted from 0. Default: 0.
     pub fn queue_id(mut self, queue: u32) -> Self {
-        self.queue = queue;
+        self.queue = Some(queue);
         self
     }
 
@@ -310,7 +310,13 @@ impl XdpSocketBuilder {
         let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
         match &self.program {
             Some(program) => Ok(program.clone()),
-            None if self.multi_buffer => XdpProgram::redirect_multi_buffer(name, self.attach),
+            None if self
+                .shared
+                .as_ref()
+                .map_or(self.multi_buffer, |shared| shared.multi_buffer) =>
+            {
+                XdpProgram::redirect_multi_buffer(name, self.attach)
+            }
             None => XdpProgram::redirect_all(name, self.attach),
         }
     }
@@ -325,9 +331,14 @@ impl XdpSocketBuilder {
         queue_count(self.interface.as_deref().ok_or(Error::InterfaceMissing)?)
     }
 
-    /// Returns whether a queue other than the first was set.
+    /// Returns whether a queue was set.
     pub(crate) fn names_a_queue(&self) -> bool {
-        self.queue != 0
+        self.queue.is_some()
+    }
+
+    /// Returns the queue.
+    pub(super) fn queue(&self) -> u32 {
+        self.queue.unwrap_or(0)
     }
 
     pub(crate) fn no_such_queue(&self, queue: u32, count: u32) -> Error {

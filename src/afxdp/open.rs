@@ -67,7 +67,7 @@ impl XdpSocketBuilder {
 
     /// Returns the object that the builder's errors name.
     fn object(&self) -> String {
-        format!("{}, queue {}", self.interface.as_deref().unwrap_or_default(), self.queue)
+        format!("{}, queue {}", self.interface.as_deref().unwrap_or_default(), self.queue())
     }
 }
 
@@ -121,7 +121,7 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
         program.check(index, name)?;
     }
     // In the namespace of the socket.
-    let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue)).transpose()?;
+    let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue())).transpose()?;
     let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
     // The last step before binding, so that a socket that cannot be opened uses up no share.
     let mut share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
@@ -134,15 +134,15 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
         umem.return_share(share);
         return Err(error);
     }
-    orphans::let_go(Place::new(socket.as_fd(), index, options.queue));
+    orphans::let_go(Place::new(socket.as_fd(), index, options.queue()));
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
     let leaves_slowly = is_zerocopy && program.as_ref().is_some_and(XdpProgram::is_attached_here);
-    let leaving = leaves_slowly.then(|| QueueProbe::new(index, options.queue)).transpose()?;
+    let leaving = leaves_slowly.then(|| QueueProbe::new(index, options.queue())).transpose()?;
     let tag_taker = TagTaker::of(Netdev(asker.as_fd()), name, index);
-    let (name, queue) = (name.to_owned(), options.queue);
-    let (asks, multi_buffer) = match &options.shared {
-        Some(shared) => (shared.asks, shared.multi_buffer),
-        None => (options.asks(), options.multi_buffer),
+    let (name, queue) = (name.to_owned(), options.queue());
+    let (asks, multi_buffer, need_wakeup) = match &options.shared {
+        Some(shared) => (shared.asks, shared.multi_buffer, shared.need_wakeup),
+        None => (options.asks(), options.multi_buffer, options.need_wakeup),
     };
     let parts = Parts {
         socket,
@@ -158,6 +158,7 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
         program,
         asks,
         multi_buffer,
+        need_wakeup,
         membership,
         probe,
         leaving,
@@ -165,7 +166,7 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
     let bound = Arc::new(Bound::new(parts, &umem, filled.share(), &orphans));
     let number = filled.share();
     let receiver = rx.map(|rx| XdpReceiver::new(rx, filled, Arc::clone(&umem), Arc::clone(&bound)));
-    let sender = tx.map(|tx| sender(options, (tx, completion), (number, for_tx), &bound));
+    let sender = tx.map(|tx| sender((tx, completion), (number, for_tx), &bound));
     let sender = sender.transpose()?;
     if let Some(receiver) = &receiver {
         if bound.check_tags().is_err() {
@@ -296,7 +297,7 @@ fn bind(
     let shared = shared.as_ref().map(|bound| bound.fd());
     let give_up = Instant::now() + BUSY_FOR;
     loop {
-        match xdp::bind(socket.as_fd(), (index, options.queue), flags, shared) {
+        match xdp::bind(socket.as_fd(), (index, options.queue()), flags, shared) {
             Ok(()) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
                 std::thread::sleep(Duration::from_millis(5));
@@ -311,9 +312,9 @@ fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     let name = options.interface.clone().unwrap_or_default();
     if source.raw_os_error() == Some(libc::EINVAL)
         && let Ok(Some(count)) = queue_count(&name)
-        && options.queue >= count
+        && options.queue() >= count
     {
-        return options.no_such_queue(options.queue, count);
+        return options.no_such_queue(options.queue(), count);
     }
     let mode = match options.copy_mode {
         CopyMode::ZeroCopy => libc::XDP_ZEROCOPY,
@@ -321,7 +322,7 @@ fn unbound(options: &XdpSocketBuilder, index: u32, source: io::Error) -> Error {
     };
     let can = |flags| {
         options.shared.is_none()
-            && QueueProbe::new(index, options.queue).is_ok_and(|probe| probe.bind(flags).is_ok())
+            && QueueProbe::new(index, options.queue()).is_ok_and(|probe| probe.bind(flags).is_ok())
     };
     let step = if options.multi_buffer && can(mode) {
         Step::BindMultiBuffer
@@ -342,7 +343,6 @@ fn promiscuous(index: u32) -> Result<OwnedFd> {
 
 /// Creates the sending half, with its chunks.
 fn sender(
-    options: &XdpSocketBuilder,
     (tx, completion): (Producer<Descriptor>, Consumer<u64>),
     chunks: (u32, Vec<Chunk>),
     bound: &Arc<Bound>,
@@ -350,7 +350,7 @@ fn sender(
     let options = TxOptions {
         multi_buffer: bound.multi_buffer,
         asks: bound.asks,
-        is_told_to_kick: bound.is_zerocopy && options.need_wakeup,
+        is_told_to_kick: bound.is_zerocopy && bound.need_wakeup,
     };
     let parts = (bound.umem(), Arc::clone(bound));
     XdpSender::new(tx, completion, chunks, parts, options)

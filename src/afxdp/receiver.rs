@@ -203,15 +203,15 @@ impl XdpReceiver {
                 Empty::WaitAtMost(step) => Some(step),
             };
             let left = deadline.left();
-            if left == Some(Duration::ZERO) {
-                return Ok(None);
-            }
             let limit = [left, step].into_iter().flatten().min();
             let stop = StopHandle::interest(self.stop.as_ref(), self.closed.is_some());
             let [socket, _] = event::poll([Interest::Readable(self.bound.fd()), stop], limit)
                 .map_err(|source| self.bound.failed(Step::Wait, source))?;
             if !socket.readable {
                 self.check_link()?;
+            }
+            if left == Some(Duration::ZERO) {
+                return Ok(self.next_batch()); // even the shortest wait has checked the socket
             }
         }
     }

@@ -262,20 +262,16 @@ impl BpfFilter {
 
     /// Returns the offline program, changed to return `value` for each packet that it accepts.
     pub fn program_returning(&self, value: u32) -> Vec<BpfInsn> {
-        let accept = |insn: &BpfInsn| match insn.code {
-            RETURN_NUMBER if insn.k != 0 => BpfInsn { k: value, ..*insn },
-            _ => *insn,
-        };
-        self.offline.iter().map(accept).collect()
+        let accept = |number| if number == 0 { 0 } else { value };
+        // If A is 0, that, otherwise the value.
+        let by_a = [BpfInsn::jump(opcode::JEQ, 0), BpfInsn::ret(0), BpfInsn::ret(value)];
+        returning(&self.offline, accept, by_a)
     }
 
     /// Returns the program for sockets, changed to accept at most `bytes` bytes of a packet.
     pub fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
-        let cut = |insn: &BpfInsn| match insn.code {
-            RETURN_NUMBER => BpfInsn { k: insn.k.min(bytes), ..*insn },
-            _ => *insn,
-        };
-        self.socket.iter().map(cut).collect()
+        let by_a = [BpfInsn::jump(opcode::JGT, bytes), BpfInsn::ret(bytes), BpfInsn::RET_A];
+        returning(&self.socket, |number| number.min(bytes), by_a)
     }
 
     /// Returns whether the filter matches a frame as it is in a file or on the wire; see
@@ -304,7 +300,7 @@ impl BpfFilter {
     /// If the frame's VLAN tag is in its bytes, the result is that of [`matches`](Self::matches): a filter that does
     /// not mention tags matches only untagged frames, unless it is [`vlan_transparent`](Self::vlan_transparent).
     pub fn matches_on(&self, link: Option<LinkType>, frame: &[u8], known: &Ancillary) -> bool {
-        let link = link.unwrap_or(LinkType::UNKNOWN);
+        let link = link.unwrap_or(LinkType::UNKNOWN).compiled();
         let is_same = self.expr.is_none() || link == self.link;
         let program = if is_same { Some(&self.socket) } else { self.elsewhere.program(self, link) };
         program.is_some_and(|program| vm::run(program, frame, known) != 0)
@@ -319,6 +315,21 @@ impl BpfFilter {
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
+}
+
+/// Changes the numbers that a program returns. Where it returns A, it goes on with `by_a`, which is added to its end.
+fn returning(program: &[BpfInsn], number: impl Fn(u32) -> u32, by_a: [BpfInsn; 3]) -> Vec<BpfInsn> {
+    let end = program.len();
+    let changed = |(at, insn): (usize, &BpfInsn)| match insn.code {
+        RETURN_NUMBER => BpfInsn { k: number(insn.k), ..*insn },
+        code if code == BpfInsn::RET_A.code => BpfInsn::skip((end - at - 1) as u32),
+        _ => *insn,
+    };
+    let mut changed: Vec<BpfInsn> = program.iter().enumerate().map(changed).collect();
+    if program.iter().any(|insn| insn.code == BpfInsn::RET_A.code) {
+        changed.extend(by_a);
+    }
+    changed
 }
 
 impl fmt::Debug for BpfFilter {

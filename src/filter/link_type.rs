@@ -23,6 +23,15 @@ impl LinkType {
     pub(crate) const COMPILED: [Self; 6] =
         [Self::ETHERNET, Self::RAW, Self::NULL, Self::LINUX_SLL, Self::LINUX_SLL2, Self::UNKNOWN];
 
+    /// Returns the one among [`COMPILED`](Self::COMPILED) that frames of this type are filtered as.
+    pub(crate) fn compiled(self) -> Self {
+        match self {
+            Self::RAW_BSD => Self::RAW,
+            known if Self::COMPILED.contains(&known) => known,
+            _ => Self::UNKNOWN,
+        }
+    }
+
     /// Returns the link type of an interface's packets as a packet socket delivers them, given the kernel's
     /// hardware type (`ARPHRD_*`, linux/if_arp.h); `None` if it is not known.
     pub fn of_hardware(kind: u16) -> Option<Self> {

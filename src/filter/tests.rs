@@ -512,7 +512,15 @@ fn a_frame_is_judged_by_its_own_link_type_and_filters_stay_equal() {
     assert_eq!([on(ethernet, &udp), on(ethernet, &tcp)], [true, false]);
     assert_eq!([on(raw, &udp[14..]), on(raw, &tcp[14..])], [true, false]);
     assert_eq!([on(raw, &udp), on(ethernet, &udp[14..])], [false, false]);
-    assert!(!on(Some(LinkType(105)), &udp), "no program for that");
+    let monitor = Some(LinkType(105));
+    assert!(!on(monitor, &udp), "where its header ends is not known");
+    assert_eq!(
+        [on(Some(LinkType::RAW_BSD), &udp[14..]), on(Some(LinkType::RAW_BSD), &udp)],
+        [true, false]
+    );
+    for any in ["", "greater 10"] {
+        assert!(BpfFilter::parse(any).unwrap().matches_on(monitor, &udp, &known), "{any}");
+    }
     // What says nothing of the link's header can be asked of any.
     let long = BpfFilter::parse("greater 50").unwrap();
     assert!(long.matches_on(None, &udp, &known) && !long.matches_on(None, &udp[20..], &known));
@@ -542,6 +550,19 @@ fn a_program_is_cut_and_made_to_return_a_value_where_it_accepts() {
     assert_eq!(filter.cut_to(96).len(), filter.program(FilterTarget::Socket).len());
     let shorter = BpfFilter::new([BpfInsn::ret(20)]).unwrap();
     assert_eq!(returns(&shorter.cut_to(96)), [20], "what accepts less goes on doing so");
+    // `ld [0]; jeq #7; ret a; ret a`: as many bytes as the frame's first word says.
+    let insn = |code, jt, jf, k| BpfInsn { code, jt, jf, k };
+    let by_length =
+        [insn(0x20, 0, 0, 0), insn(0x15, 0, 1, 7), insn(0x16, 0, 0, 0), insn(0x16, 0, 0, 0)];
+    let by_length = BpfFilter::new(by_length).unwrap();
+    let accepted = |program: Vec<BpfInsn>, word: u32| {
+        BpfFilter::new(program.clone()).expect("the kernel takes it");
+        vm::run(&program, &[&word.to_be_bytes()[..], &[0; 60]].concat(), &Ancillary::default())
+    };
+    for (word, cut, value) in [(0, 0, 0), (7, 7, 1), (95, 95, 1), (97, 96, 1), (u32::MAX, 96, 1)] {
+        assert_eq!(accepted(by_length.cut_to(96), word), cut);
+        assert_eq!(accepted(by_length.program_returning(1), word), value);
+    }
 }
 
 #[test]

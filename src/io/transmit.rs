@@ -42,6 +42,7 @@ pub struct AsyncSender<T: TxPort> {
     kicker: Kicker,
     writable: Registration,
     look_again: Option<Sleep>,
+    /// How soon the waiting task looks again.
     backoff: Backoff,
     /// The port while a slot or a reference to it exists. If that was forgotten, the port is still here, and goes
     /// back at the next call.
@@ -58,8 +59,9 @@ struct TxCore<T> {
     missed: Cell<Option<i32>>,
     /// The task that a kick's answer wakes.
     waiter: Cell<Option<Waker>>,
+    /// How soon the reactor kicks again.
     backoff: Cell<Backoff>,
-    /// The error that ended the sender, for the next call to report.
+    /// An error of a kick that no call has reported yet.
     fault: Cell<Option<Error>>,
     /// Whether the next kick waits for its time: no other kick should come before.
     is_stalled: Cell<bool>,
@@ -95,7 +97,6 @@ impl<T> TxCore<T> {
                 return AfterKick { next: Next::Rest, waiter: self.waiter.take() };
             }
         };
-        self.fault.set(None);
         let mut backoff = self.backoff.get();
         if has_progressed {
             backoff = Backoff::new();
@@ -387,7 +388,7 @@ impl<T: TxPort> AsyncSender<T> {
         self.kicker.mark()
     }
 
-    /// Returns the error that ended the sender, if there is one.
+    /// Returns the error of a kick that was not reported yet, if there is one.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.core.fault.take().map_or(Ok(()), Err)
     }

@@ -4,10 +4,6 @@ use crate::error::{Error, Result, Step};
 use crate::options::Cores;
 use crate::sys::thread;
 
-/// The most sockets in a fanout group (`PACKET_FANOUT_MAX` of kernels before 5.9, and the default of later
-/// ones).
-const MAX_SHARDS: usize = 256;
-
 /// Number and core of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShardSpec {
@@ -27,7 +23,7 @@ impl ShardPlan {
     /// Plans `count` shards (`None`: one per core) on `cores`. This process may use the cores in `allowed`.
     ///
     /// # Errors
-    /// [`Error::ShardPlan`] if the requested cores are not available, or the count is 0 or above 256.
+    /// [`Error::ShardPlan`] if the requested cores are not available, or the count is 0.
     fn new(cores: &Cores, allowed: &[usize], count: Option<usize>) -> Result<Self> {
         let places: Vec<Option<usize>> = match cores {
             Cores::All => allowed.iter().copied().map(Some).collect(),
@@ -49,10 +45,8 @@ impl ShardPlan {
             return Err(Error::ShardPlan("no core to run on; name at least one"));
         }
         let count = count.unwrap_or(places.len());
-        if count == 0 || count > MAX_SHARDS {
-            return Err(Error::ShardPlan(
-                "a fanout group has 1 to 256 members; ask for so many shards",
-            ));
+        if count == 0 {
+            return Err(Error::ShardPlan("no shards: ask for one at least"));
         }
         let specs = places.iter().cycle().take(count).enumerate();
         Ok(Self { specs: specs.map(|(index, &core)| ShardSpec { index, core }).collect() })
@@ -63,6 +57,12 @@ impl ShardPlan {
         let allowed =
             thread::allowed_cores().map_err(|source| Error::os(Step::PinThread, source))?;
         Self::new(cores, &allowed, count)
+    }
+
+    /// Leaves out the shards beyond a number.
+    pub(super) fn at_most(mut self, count: usize) -> Self {
+        self.specs.truncate(count);
+        self
     }
 
     /// The shards, by number.
@@ -94,7 +94,6 @@ mod tests {
             (Cores::Unpinned, None, Some(vec![None; 3])),
             (Cores::Unpinned, Some(2), Some(vec![None; 2])),
             (Cores::All, Some(0), None),
-            (Cores::All, Some(257), None),
             (
                 Cores::All,
                 Some(256),

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringtap::capture::{CaptureBuilder, RingProfile, TimestampSource};
+use ringtap::capture::{CaptureBuilder, RingLayout, RingProfile, TimestampSource};
 use ringtap::error::{ProgramFault, Step};
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::interface::interface_info;
@@ -247,4 +247,21 @@ fn frames_of_low_latency_hold_what_the_interface_hands_over() {
     };
     assert_eq!(next(&mut whole), (9_000, false));
     assert!(next(&mut small).1, "as it was asked for");
+}
+
+#[ringtap_lab::test]
+fn a_reader_that_never_waits_notices_the_end() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    for layout in [RingLayout::Blocks, RingLayout::Frames] {
+        let mut capture = small(&veth.right).layout(layout).build().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(3);
+        capture.stop_handle().unwrap().stop();
+        let (start, mut packets) = (Instant::now(), 0);
+        while !capture.is_ended() {
+            packets += capture.next_batch().map_or(0, |batch| batch.len());
+            assert!(start.elapsed() < Duration::from_secs(60), "it goes on for ever");
+        }
+        assert_eq!(packets, 3, "{layout:?}");
+    }
 }

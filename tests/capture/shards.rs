@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use futures_util::StreamExt;
 use ringtap::capture::CaptureBuilder;
 use ringtap::fanout::FanoutMode;
 use ringtap::shard::{Cores, FailurePolicy, ShardsBuilder, Source};
-use ringtap::{Capture, Error, Shards};
-use ringtap_lab::{Generator, Pace, Tally, Traffic, frames, namespace};
+use ringtap::{AsyncCapture, Capture, Error, Shards};
+use ringtap_lab::{Generator, Pace, Tally, Traffic, Veth, frames, namespace};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -338,4 +339,36 @@ fn dropping_the_handle_ends_the_threads() {
         .unwrap();
     drop(shards);
     assert_eq!(Arc::strong_count(&ended), 1, "nobody holds it any more");
+}
+
+/// The mode of a socket's fanout group (`PACKET_FANOUT`, packet(7)).
+fn fanout_mode(socket: &impl AsFd) -> u32 {
+    let (mut value, mut len) = (0_u32, size_of::<u32>() as libc::socklen_t);
+    let at = (&raw mut value).cast();
+    let (level, option) = (libc::SOL_PACKET, libc::PACKET_FANOUT);
+    // SAFETY: the socket is open, and the value is as long as `len` says.
+    let done =
+        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, option, at, &raw mut len) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    value >> 16 & 0xff
+}
+
+#[ringtap_lab::test]
+fn the_other_captures_of_a_shard_are_spread_like_the_first() {
+    let Some(net) = namespace() else { return };
+    let (first, second) = (net.veth(), net.veth());
+    let ring =
+        |veth: &Veth| Capture::builder().interface(&veth.right).block_size(1 << 16).block_count(8);
+    let modes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&modes);
+    let capture = ring(&first).fanout_auto(FanoutMode::Cpu);
+    let shards = Shards::builder().capture(capture).and_capture(ring(&second)).shards(2);
+    let shards = shards.cores(Cores::Unpinned).spawn(move |shard| {
+        let mode = |capture: &AsyncCapture| fanout_mode(capture.get_ref());
+        let both = [mode(&shard.capture), mode(&shard.others[0])];
+        seen.lock().unwrap().push(both);
+        async { Ok(()) }
+    });
+    shards.unwrap().join().unwrap();
+    assert_eq!(*modes.lock().unwrap(), [[libc::PACKET_FANOUT_CPU; 2]; 2]);
 }

@@ -99,9 +99,10 @@ fn shards() {
     let plan = || Shards::builder().capture(ring(&veth.left));
     let nothing = |_| async { Ok(()) };
     for (built, text) in [
+        (plan().shards(0).spawn(nothing), "no shards: ask for one at least"),
         (
-            plan().shards(0).spawn(nothing),
-            "a fanout group has 1 to 256 members; ask for so many shards",
+            plan().shards(257).spawn(nothing),
+            "a fanout group has 1 to 256 members: ask for fewer shards",
         ),
         (
             plan().cores(Cores::First(5000)).spawn(nothing),

@@ -266,6 +266,22 @@ fn a_removed_interface_ends_a_wait_and_one_that_was_down_goes_on() {
     assert!(matches!(error, Error::InterfaceGone { .. }), "{error:?}");
 }
 
+#[ringtap_lab::test]
+fn even_a_wait_of_no_time_notices_removal() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    let mut receiver = socket(&veth.right).build_receiver().unwrap();
+    veth.delete();
+    let start = std::time::Instant::now();
+    loop {
+        match receiver.next_batch_timeout(Duration::ZERO) {
+            Ok(None) => assert!(start.elapsed() < PATIENCE, "it is never noticed"),
+            Err(Error::InterfaceGone { .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 mod child {
     use super::*;
 

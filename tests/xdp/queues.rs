@@ -450,9 +450,11 @@ fn a_driver_that_cannot_steer_says_so() {
 fn a_queue_is_not_named_twice_and_an_error_that_all_share_names_no_shard() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
-    let queue = Shards::xdp(socket(&veth.right).queue_id(1));
-    let error = queue.spawn(|_| async { Ok(()) }).unwrap_err();
-    assert!(error.to_string().contains("queue_id"), "{error}");
+    for queue in [0, 1] {
+        let queue = Shards::xdp(socket(&veth.right).queue_id(queue));
+        let error = queue.spawn(|_| async { Ok(()) }).unwrap_err();
+        assert!(error.to_string().contains("queue_id"), "{error}");
+    }
 
     let nowhere = Shards::builder().interface("nowhere0").cores(Cores::Unpinned).shards(2);
     let error = nowhere.spawn(|_| async { Ok(()) }).unwrap_err();
