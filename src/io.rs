@@ -271,7 +271,7 @@ impl<S: RxPort> AsyncReceiver<S> {
             && Pin::new(sleep).poll(cx).is_ready()
         {
             self.look_again = None;
-            if self.port.is_link_down() {
+            if self.port.must_check_link() {
                 self.port.check_link()?;
             }
             look = true;
@@ -408,7 +408,7 @@ mod tests {
             Ok(())
         }
 
-        fn is_link_down(&self) -> bool {
+        fn must_check_link(&self) -> bool {
             false
         }
 

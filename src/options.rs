@@ -148,7 +148,8 @@ impl ReactorOptions {
     }
 
     /// Sets the maximum number of sockets and signals registered at once (1 ..= 16384; other values are
-    /// clamped). A capture takes one op, and a second one if it has a stop handle.
+    /// clamped). A capture or an AF_XDP receiver takes one op, and a second one if
+    /// it has a stop handle; a sender takes two.
     #[must_use]
     pub fn max_ops(mut self, ops: u32) -> Self {
         self.max_ops = ops.clamp(1, 16_384);

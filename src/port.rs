@@ -33,7 +33,7 @@ pub(crate) trait Receive: Unpin + 'static {
     /// Checks the link.
     fn check_link(&mut self) -> Result<()>;
     /// Returns whether the link must be checked while waiting.
-    fn is_link_down(&self) -> bool;
+    fn must_check_link(&self) -> bool;
     /// Creates or returns the stop handle.
     fn stop_handle(&mut self) -> Result<StopHandle>;
     /// Returns the stop handle, if one was created.

@@ -1,6 +1,6 @@
 //! Shared-memory rings as data structures: no descriptor, no system call.
 //!
-//! Everything here also runs over a plain heap allocation, with [`peer`] playing the kernel's half, so Miri
+//! Everything here also runs over a plain heap allocation, with [`fake_kernel`] playing the kernel's half, so Miri
 //! checks the pointers and loom checks the orderings.
 //!
 //! ```text
@@ -17,13 +17,11 @@
 //! | `status` store, release | [`lease`]`::Sound::RETURN` | the load of `block_status` and `smp_rmb` in `prb_curr_blk_in_use` |
 //! | `leased` load, acquire | [`lease`]`::Sound::CHECK_LEASE` | `END_LEASE` of the thread that returned the block |
 //! | `leased` store, release | [`lease`]`::Sound::END_LEASE` | `CHECK_LEASE` of the reader |
-//!
 //! | sent slot's status store, release | `slot/transmit.rs` `Sound::COMMIT` | the load and `smp_rmb` of `__packet_get_status` in `tpacket_snd` |
 //! | sent slot's status load, acquire | `slot/transmit.rs` `Sound::RECLAIM` | the `smp_wmb` and store of `__packet_set_status` in `tpacket_destruct_skb` |
-//!
 //! | an AF_XDP index's store, release | `xsk_ring.rs` `Sound::PUBLISH` | `smp_load_acquire` in `__xskq_cons_read_ptr…`, `xskq_prod_is_full`, net/xdp/xsk_queue.h |
 //! | an AF_XDP index's load, acquire | `xsk_ring.rs` `Sound::OBSERVE` | `smp_store_release` in `__xskq_prod_submit`, `__xskq_cons_release` |
-//! | the head of returned chunks, release | `umem.rs` `Sound::PUSH` | `Sound::TAKE` of the socket's thread |
+//! | the head of returned chunks, release | `umem/stack.rs` `Sound::PUSH` | `Sound::TAKE` of the socket's thread |
 //!
 //! The loom tests in the `model.rs` files weaken each ordering in turn and expect the model to fail.
 

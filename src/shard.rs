@@ -177,8 +177,9 @@ impl<R: Runtime> ShardsBuilder<R> {
     ///
     /// # Errors
     /// [`Error::ShardPlan`](crate::Error::ShardPlan) if the options cannot be planned;
-    /// [`Error::Shard`](crate::Error::Shard) with the number of the first shard that could not start and the
-    /// cause, after the others were ended; [`Error::Os`](crate::Error::Os) if a thread cannot be started.
+    /// [`Error::Shard`](crate::Error::Shard) with the number of a shard that could not start and the cause, after the
+    /// others were ended; an error about the options, which all shards share, as it is
+    /// ([`Error::NoSuchInterface`](crate::Error::NoSuchInterface), [`Error::Filter`](crate::Error::Filter), …); [`Error::Os`](crate::Error::Os) if a thread cannot be started.
     pub fn spawn<F, Fut>(mut self, work: F) -> Result<Shards>
     where
         F: Fn(Shard) -> Fut + Send + Sync + 'static,
@@ -193,9 +194,9 @@ impl<R: Runtime> ShardsBuilder<R> {
         let mode = mode.or_else(|| capture.effective_membership().map(|first| first.mode));
         let captures = std::iter::once(capture).chain(self.more);
         let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone()));
-        let intake = Fanouts(captures.collect());
+        let sockets = Fanouts(captures.collect());
         let (on_failure, runtime) = (self.on_failure, self.runtime);
-        run::spawn(&plan, run::Job { intake, on_failure, runtime, work })
+        run::spawn(&plan, run::Job { sockets, on_failure, runtime, work })
     }
 }
 

@@ -118,8 +118,8 @@ impl CaptureBuilder {
 
     /// Sets the bytes of a frame: a multiple of 16.
     ///
-    /// Default: 2048 with blocks; with [`RingLayout::Frames`], enough for the interface's longest packet. A longer
-    /// packet is truncated (about 80 bytes of a frame are header).
+    /// With [`RingLayout::Frames`], longer packets are truncated (about 80 bytes of a frame are header); the default is
+    /// enough for the interface's longest packet. In blocks, packets lie one after the other, and this limits nothing.
     pub fn frame_size(mut self, bytes: usize) -> Self {
         self.sizes.frame_size = Some(bytes);
         self

@@ -330,7 +330,7 @@ impl Capture {
     /// # Errors
     /// The errors of [`set_filter`](Self::set_filter).
     pub fn clear_filter(&self) -> Result<()> {
-        self.socket.set_decider(SocketFilter::Nobody)
+        self.socket.set_decider(SocketFilter::AcceptAll)
     }
 
     /// Replaces the filter with a loaded eBPF program, which returns how many bytes to keep of each packet.
@@ -443,7 +443,7 @@ impl Receive for Capture {
         Ok(())
     }
 
-    fn is_link_down(&self) -> bool {
+    fn must_check_link(&self) -> bool {
         self.link == Link::Down
     }
 

@@ -17,7 +17,7 @@ use crate::sys::cbpf;
 pub(super) enum SocketFilter {
     /// No filter: all packets are accepted.
     #[default]
-    Nobody,
+    AcceptAll,
     Classic(BpfFilter),
     /// A loaded program of type `BPF_PROG_TYPE_SOCKET_FILTER`.
     Extended(Arc<OwnedFd>),
@@ -113,8 +113,8 @@ impl Intake {
             false => cbpf::attach(socket, program),
         };
         match (decider, self.snap_len) {
-            (SocketFilter::Nobody, None) if !self.skips_outgoing => cbpf::detach(socket),
-            (SocketFilter::Nobody, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
+            (SocketFilter::AcceptAll, None) if !self.skips_outgoing => cbpf::detach(socket),
+            (SocketFilter::AcceptAll, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
             (SocketFilter::Classic(filter), None) => attach(filter.program(FilterTarget::Socket)),
             (SocketFilter::Classic(filter), Some(bytes)) => attach(&filter.cut_to(bytes)),
             (SocketFilter::Extended(_), _) if self.skips_outgoing => {

@@ -27,7 +27,7 @@ pub enum RingProfile {
     HighThroughput,
     /// 16 blocks of 1 MiB, 100 ms: 16 MiB.
     LowMemory,
-    /// 64 blocks of 4 MiB, 60 ms: 256 MiB; with 64 KiB frames, for large MTUs and offloaded segments.
+    /// 64 blocks of 4 MiB, 60 ms: 256 MiB, for large MTUs and offloaded segments.
     JumboFrames,
     /// [`RingLayout::Frames`], 32 MiB: 16,384 frames of 2048 bytes, or about 480 frames of 64 KiB if an offload
     /// (GRO, LRO, TSO, GSO) is on.

@@ -414,7 +414,7 @@ impl Injector {
     /// (veth, if the far end's MTU is smaller); such a frame stays at the head (`tpacket_snd`,
     /// net/packet/af_packet.c). Some kernels (6.12.117) report EINVAL for a frame that does not match its offload,
     /// and also leave it there.
-    fn gave_up(&mut self, answer: &io::Result<()>, before: usize) -> bool {
+    fn give_up_head(&mut self, answer: &io::Result<()>, before: usize) -> bool {
         let errno = answer.as_ref().map_err(io::Error::raw_os_error).err().flatten();
         if self.patience.look(self.ring.progress()) || self.ring.pending() < before {
             return false;
@@ -499,7 +499,7 @@ impl Transmit for Injector {
             self.learn_mtu();
             self.patience.forget();
         }
-        let has_given_up = self.gave_up(&answer, before);
+        let has_given_up = self.give_up_head(&answer, before);
         let mut has_progressed = has_given_up || self.ring.pending() < before;
         let mut stall = match self.ring.pending() {
             0 => Stall::Done,

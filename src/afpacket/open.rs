@@ -35,11 +35,14 @@ impl CaptureBuilder {
     /// an interface join a fanout group.)
     ///
     /// # Errors
-    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing),
-    /// [`Error::NoSuchInterface`](crate::Error::NoSuchInterface), [`Error::Geometry`](crate::Error::Geometry)
-    /// before any request to the kernel; [`Error::RingTooLarge`](crate::Error::RingTooLarge) and
-    /// [`Error::Fanout`](crate::Error::Fanout) with their reasons; and [`Error::Os`](crate::Error::Os) with the
-    /// step that failed, most often opening the socket without `CAP_NET_RAW`.
+    /// [`Error::InterfaceMissing`](crate::Error::InterfaceMissing) and
+    /// [`Error::Geometry`](crate::Error::Geometry) before any request to the kernel, as far as sizes do not depend on
+    /// the interface; [`Error::Os`](crate::Error::Os) with the step that failed, most often opening the socket without
+    /// `CAP_NET_RAW`; [`Error::NoSuchInterface`](crate::Error::NoSuchInterface);
+    /// [`Error::Filter`](crate::Error::Filter) if the interface's packets lack what the filter tests;
+    /// [`Error::NoHardwareClock`](crate::Error::NoHardwareClock);
+    /// [`Error::RingTooLarge`](crate::Error::RingTooLarge) and [`Error::Fanout`](crate::Error::Fanout) with their
+    /// reasons.
     pub fn build(self) -> Result<Capture> {
         let opening = trace::opening("capture", self.interface.as_deref());
         Plan::new(&self)?; // invalid options are reported before any request to the kernel
@@ -125,7 +128,7 @@ impl<'a> Plan<'a> {
         set_version(fd.as_fd(), geometry.layout())?;
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
-        let decider = options.filter.clone().map_or(SocketFilter::Nobody, SocketFilter::Classic);
+        let decider = options.filter.clone().map_or(SocketFilter::AcceptAll, SocketFilter::Classic);
         let asks = options.effective_membership().is_some_and(|group| group.ignores_outgoing());
         let skips_outgoing = asks && !outgoing::are_left_out_by_groups();
         let link = link_of(fd.as_fd(), name)?;

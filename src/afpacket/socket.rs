@@ -229,7 +229,7 @@ impl FilterHandle {
     /// # Errors
     /// The errors of [`Capture::clear_filter`](crate::Capture::clear_filter).
     pub fn clear(&self) -> Result<()> {
-        self.change(SocketFilter::Nobody)
+        self.change(SocketFilter::AcceptAll)
     }
 
     fn change(&self, decider: SocketFilter) -> Result<()> {

@@ -32,7 +32,7 @@ pub struct XdpReceiver {
     // Dropped before the socket: a mapped ring keeps the socket and its queue in use.
     rx: Consumer<Descriptor>,
     fill: Producer<u64>,
-    intake: Intake,
+    entries: RxEntries,
     umem: Arc<Umem>,
     pub(super) bound: Arc<Bound>,
     share: u32,
@@ -50,7 +50,7 @@ pub struct XdpReceiver {
 
 /// Handles the entries of the RX ring.
 #[derive(Debug)]
-struct Intake {
+struct RxEntries {
     free: Vec<Chunk>,
     holder: FillHolder,
     /// A packet whose chunks have not all arrived yet.
@@ -120,11 +120,11 @@ impl XdpReceiver {
         let Share { number: share, chunks: free, holder } = share;
         let (leased, sequence) = Default::default();
         let (stop, closed) = (None, None);
-        let intake = Intake { free, holder, partial: None, malformed: 0 };
+        let entries = RxEntries { free, holder, partial: None, malformed: 0 };
         let mut receiver = Self {
             rx,
             fill,
-            intake,
+            entries,
             umem,
             bound,
             share,
@@ -149,14 +149,14 @@ impl XdpReceiver {
         }
         self.refill();
         let mut lending = Lending::new(&self.umem);
-        let Self { rx, intake, .. } = self;
+        let Self { rx, entries, .. } = self;
         // Repeat if only pieces of an incomplete packet came: no later wait would report the rest.
         while lending.len() == 0 && rx.is_ready() {
-            rx.pop_each(BATCH, |descriptor| intake.lend(&mut lending, descriptor));
+            rx.pop_each(BATCH, |descriptor| entries.lend(&mut lending, descriptor));
             rx.release();
         }
-        if self.intake.malformed > 0 {
-            self.bound.figures.rx_malformed.add(std::mem::take(&mut self.intake.malformed));
+        if self.entries.malformed > 0 {
+            self.bound.figures.rx_malformed.add(std::mem::take(&mut self.entries.malformed));
         }
         let count = lending.len();
         self.short = if count > 0 { SHORT } else { self.short };
@@ -235,7 +235,7 @@ impl XdpReceiver {
             self.umem.gather_completions(); // chunks that were forwarded may have come back
         }
         self.bound.bring_home();
-        let Self { intake: Intake { free, holder, .. }, leased, umem, fill, .. } = self;
+        let Self { entries: RxEntries { free, holder, .. }, leased, umem, fill, .. } = self;
         let before = fill.pushed();
         let mut places = fill.places(free.len() as u32 + *leased);
         while let Some(chunk) = free.pop() {
@@ -283,7 +283,7 @@ impl XdpReceiver {
     /// Adds the receiving half's counts of chunks.
     pub(super) fn count(&mut self, chunks: &mut XdpChunks) {
         self.refill();
-        chunks.rx_free = self.intake.free.len() as u32;
+        chunks.rx_free = self.entries.free.len() as u32;
         chunks.rx_leased = self.leased;
         chunks.rx_kernel = self.total - chunks.rx_free - self.leased;
         chunks.rx_rings = self.fill.outstanding() + self.rx.filled();
@@ -299,7 +299,7 @@ impl XdpReceiver {
     }
 }
 
-impl Intake {
+impl RxEntries {
     /// Adds the packet that a descriptor reports. If there is none, its chunk is free again at once.
     #[inline]
     fn lend(&mut self, lending: &mut Lending, descriptor: Descriptor) {
@@ -391,7 +391,7 @@ impl Receive for XdpReceiver {
     }
 
     /// Always true: nothing reports that an interface is gone, so it is checked with every wait.
-    fn is_link_down(&self) -> bool {
+    fn must_check_link(&self) -> bool {
         true
     }
 

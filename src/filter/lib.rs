@@ -360,7 +360,9 @@ impl FromStr for BpfFilter {
     }
 }
 
-/// Writes the expression with everything spelled out; parsing the result gives the same program. A filter made
+/// Writes the expression with everything spelled out. Parsing the result gives the same program, except for a filter that
+/// is [`vlan_transparent`](BpfFilter::vlan_transparent), and for a builder's `or` beside `vlan`: the text has no words for
+/// these. A filter made
 /// from a ready program has no expression, so its [`disassembly`](BpfFilter::disassembly) for sockets is
 /// written instead.
 ///

@@ -14,7 +14,7 @@ use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
 use super::dissect::Look;
 use super::frames::Frame;
 use super::half::{HalfStream, Piece};
-use super::pump::Intake;
+use super::pump::BatchConsumer;
 use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
 use super::table::FlowTable;
 use crate::packet::Packet;
@@ -377,7 +377,7 @@ where
     }
 }
 
-impl<E, S, C> Intake for Connections<E, S, C>
+impl<E, S, C> BatchConsumer for Connections<E, S, C>
 where
     E: FlowExtractor,
     E::Key: KeyFields,

@@ -115,20 +115,20 @@ pub(super) trait Consumer<K> {
     /// Called for each event of the tracker, before it is handled.
     fn told(&mut self, _: &FlowEvent<K>, _: &mut VecDeque<Self::Event>) {}
 
-    /// See [`Intake::batch_done`](super::pump::Intake::batch_done).
+    /// See [`BatchConsumer::batch_done`](super::pump::BatchConsumer::batch_done).
     fn batch_done(&mut self) {}
 
-    /// See [`Intake::wants_turn`](super::pump::Intake::wants_turn).
+    /// See [`BatchConsumer::wants_turn`](super::pump::BatchConsumer::wants_turn).
     fn wants_turn(&self) -> bool {
         false
     }
 
-    /// See [`Intake::poll_ready`](super::pump::Intake::poll_ready).
+    /// See [`BatchConsumer::poll_ready`](super::pump::BatchConsumer::poll_ready).
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// See [`Intake::poll_done`](super::pump::Intake::poll_done).
+    /// See [`BatchConsumer::poll_done`](super::pump::BatchConsumer::poll_done).
     fn poll_done(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }

@@ -54,7 +54,7 @@ impl<B: FlowSource> Held for Option<B> {
 }
 
 /// A destination for packets that produces events.
-pub(super) trait Intake {
+pub(super) trait BatchConsumer {
     type Event;
 
     /// Processes a packet; `lend` lends its bytes for longer than the call.
@@ -95,7 +95,7 @@ pub(super) trait Intake {
 }
 
 /// A stream of batches whose packets go into an intake.
-pub(super) struct Pump<St, B, I: Intake> {
+pub(super) struct Pump<St, B, I: BatchConsumer> {
     pub(super) stream: St,
     pub(super) intake: I,
     pub(super) dedup: Option<Dedup>,
@@ -110,7 +110,7 @@ pub(super) struct Pump<St, B, I: Intake> {
     has_ended: bool,
 }
 
-impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
+impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
     pub(super) fn new(stream: St, intake: I) -> Self {
         Self {
             stream,
@@ -126,7 +126,7 @@ impl<St, B: FlowSource, I: Intake> Pump<St, B, I> {
     }
 
     /// Replaces the intake, keeping the stream. Pending events are discarded.
-    pub(super) fn into<J: Intake>(self, change: impl FnOnce(I) -> J) -> Pump<St, B, J> {
+    pub(super) fn into<J: BatchConsumer>(self, change: impl FnOnce(I) -> J) -> Pump<St, B, J> {
         let Self { stream, intake, dedup, current, spare, tick, seen, has_ended, .. } = self;
         let (intake, events) = (change(intake), VecDeque::new());
         Pump { stream, intake, dedup, events, current, spare, tick, seen, has_ended }
@@ -213,7 +213,7 @@ impl<St, B, I> Pump<St, B, I>
 where
     St: Stream<Item = Result<B>> + Unpin,
     B: FlowSource,
-    I: Intake,
+    I: BatchConsumer,
 {
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<I::Event>>> {
         let mut budget = BUDGET;

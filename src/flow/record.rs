@@ -12,7 +12,7 @@ pub use self::writer::{RecordFormat, RecordWriter};
 use super::bytes::Lend;
 use super::dissect::Noted;
 use super::frames::{self, Frame};
-use super::pump::{FlowSource, Intake, Pump};
+use super::pump::{BatchConsumer, FlowSource, Pump};
 use super::stream::FlowStream;
 use super::table::FlowTable;
 use crate::packet::{Packet, Timestamp};
@@ -189,7 +189,7 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
     }
 }
 
-impl<E: FlowExtractor, S: Send + 'static> Intake for Recorder<E, S> {
+impl<E: FlowExtractor, S: Send + 'static> BatchConsumer for Recorder<E, S> {
     type Event = FlowRecord<E::Key>;
 
     fn packet(&mut self, packet: &Packet<'_>, _: Lend<'_>, events: &mut VecDeque<Self::Event>) {

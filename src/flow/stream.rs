@@ -8,7 +8,7 @@ use futures_core::Stream;
 
 use super::broadcast::Broadcast;
 use super::bytes::Lend;
-use super::pump::{FlowSource, Intake, Pump};
+use super::pump::{BatchConsumer, FlowSource, Pump};
 use super::table::FlowTable;
 use crate::dedup::Dedup;
 use crate::error::Result;
@@ -104,7 +104,7 @@ impl<St, B: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, B, E
 
 super::accessors!(FlowStream<St, B, E, S>, pump.intake);
 
-impl<E: FlowExtractor, S: Send + 'static> Intake for FlowTable<E, S> {
+impl<E: FlowExtractor, S: Send + 'static> BatchConsumer for FlowTable<E, S> {
     type Event = FlowEvent<E::Key>;
 
     fn packet(&mut self, packet: &Packet<'_>, _: Lend<'_>, events: &mut VecDeque<Self::Event>) {

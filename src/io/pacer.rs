@@ -52,7 +52,7 @@ impl Pacer {
         }
     }
 
-    /// Waits until a frame of `len` bytes may be sent.
+    /// Waits until a frame of `len` bytes may be sent. If this is dropped, the frame counts as sent all the same.
     ///
     /// # Panics
     /// As [`time::Sleep`] does, if it has to wait.

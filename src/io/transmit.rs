@@ -282,6 +282,8 @@ impl<T: TxPort> AsyncSender<T> {
     /// Returns the number of frames. While the interface is down this waits, as every async send does:
     /// [`time::timeout`](crate::time::timeout) bounds it.
     ///
+    /// Not cancel-safe: a frame that was taken from the stream and not committed is lost.
+    ///
     /// # Errors
     /// The errors of [`send`](Self::send), at the first frame that cannot be sent; the frames before it are sent.
     pub async fn send_stream<S>(&mut self, stream: S, mut pacer: Option<Pacer>) -> Result<u64>

@@ -54,7 +54,7 @@ impl AsyncXdpSocket {
         Self::new(XdpSocket::open(interface)?)
     }
 
-    /// Registers a socket with this thread's reactor. This uses up to three ops.
+    /// Registers a socket with this thread's reactor. This uses up to four ops.
     ///
     /// # Errors
     /// [`Error::NoReactor`], [`Error::IoUringRefused`], or [`Error::TooManyOps`].

@@ -12,7 +12,7 @@ use crate::sys::event::EventFd;
 #[derive(Debug)]
 pub(super) struct Host {
     event: EventFd,
-    /// The waker of the task that turns the reactor, while that task waits.
+    /// The waker of the task that turns the reactor, until it was woken for the next turn.
     pub(super) driver: RefCell<Option<Waker>>,
     /// The time at which something last arrived.
     pub(super) waits_since: Cell<Instant>,
@@ -34,7 +34,7 @@ impl Host {
         self.event.as_fd()
     }
 
-    /// Wakes the driver for a turn, unless it is taking one already.
+    /// Wakes the driver for a turn, unless it was woken since its last turn began.
     pub(super) fn wake_driver(&self) {
         let driver = self.driver.take();
         if let Some(driver) = driver {

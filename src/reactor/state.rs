@@ -55,7 +55,7 @@ pub(super) struct State {
     pub(super) fallback: Fallback,
     /// Set while everything is being cancelled: no new work begins.
     pub(super) is_ending: bool,
-    /// Kicks that are delayed. Few: at most one per port, and only for ports that stall.
+    /// Ops that are armed later: kicks of ports that stall, and polls that would spin. At most one per op.
     pub(super) delayed: Vec<(Instant, Token)>,
 }
 
@@ -456,7 +456,8 @@ impl State {
                     {
                         match entry.kind {
                             Kind::Poll(events) => {
-                                // The unparker's event stays readable: once reported, the poll is over.
+                                // Always multishot for the unparker: its eventfd is never read, so a one-shot poll
+                                // would complete again each time it is armed.
                                 let is_oneshot = is_oneshot && wake != Some(token);
                                 engine.push_poll(entry.fd, events, token, is_oneshot);
                             }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::handle::ReadStats;
 use super::plan::{ShardPlan, ShardSpec};
 use super::run::{self, Job};
-use super::source::{Intake, Opened};
+use super::source::{Opened, ShardSockets};
 use super::startup::Lineup;
 use super::{BuiltIn, FailurePolicy, Runtime, Shard, Shards};
 use crate::afxdp::{XdpProgram, XdpReceiver, XdpSocketBuilder, XdpStatsHandle};
@@ -141,13 +141,13 @@ impl<R: Runtime> XdpShardsBuilder<R> {
             numbers = queues.of(&socket)?;
         }
         let plan = ShardPlan::for_this_machine(&cores, Some(numbers.len()))?;
-        let intake = QueueSockets {
+        let sockets = QueueSockets {
             socket: socket.closed(),
             queues: numbers,
             program,
             port: PhantomData::<fn(P)>,
         };
-        run::spawn(&plan, Job { intake, on_failure, runtime, work })
+        run::spawn(&plan, Job { sockets, on_failure, runtime, work })
     }
 }
 
@@ -223,7 +223,7 @@ struct QueueSockets<P> {
     port: PhantomData<fn(P)>,
 }
 
-impl<P: QueuePort> Intake for QueueSockets<P> {
+impl<P: QueuePort> ShardSockets for QueueSockets<P> {
     type Port = P;
 
     fn open(

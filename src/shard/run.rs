@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::handle::{Readers, Shards};
 use super::plan::{ShardPlan, ShardSpec};
-use super::source::{Intake, Opened};
+use super::source::{Opened, ShardSockets};
 use super::startup::{Exit, Lineup, Verdict};
 use super::{FailurePolicy, Runtime, Shard};
 use crate::error::{Error, Result, Step};
@@ -21,7 +21,7 @@ use crate::wait::StopHandle;
 /// The job that all shards carry out.
 pub(super) struct Job<I, R, F> {
     /// The source of their packets.
-    pub(super) intake: I,
+    pub(super) sockets: I,
     pub(super) on_failure: FailurePolicy,
     pub(super) runtime: R,
     pub(super) work: F,
@@ -42,7 +42,7 @@ type Report = (usize, Result<Readers>);
 /// Starts the threads and waits until all of them capture, or none.
 pub(super) fn spawn<I, R, F, Fut>(plan: &ShardPlan, job: Job<I, R, F>) -> Result<Shards>
 where
-    I: Intake,
+    I: ShardSockets,
     R: Runtime,
     F: Fn(Shard<I::Port>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<()>> + 'static,
@@ -122,7 +122,7 @@ fn shard_main<I, R, F, Fut>(
     report: &Sender<Report>,
 ) -> Result<()>
 where
-    I: Intake,
+    I: ShardSockets,
     R: Runtime,
     F: Fn(Shard<I::Port>) -> Fut,
     Fut: Future<Output = Result<()>> + 'static,
@@ -133,7 +133,7 @@ where
         pin(spec)?;
         let (anchors, has_reported) = (&anchors, &has_reported);
         common.job.runtime.run(spec.core, async move {
-            let opened = common.job.intake.open(spec, &common.lineup, &common.stop)?;
+            let opened = common.job.sockets.open(spec, &common.lineup, &common.stop)?;
             let Some(Opened { mut ports, readers, anchors: held }) = opened else { return Ok(()) };
             anchors.set(held);
             let readers = Readers { ports: readers, reactor: Reactor::current()?.stats_handle() };

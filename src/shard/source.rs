@@ -12,7 +12,7 @@ use crate::io::AsyncCapture;
 use crate::wait::StopHandle;
 
 /// The socket setup shared by all shards of a job.
-pub(super) trait Intake: Send + Sync + 'static {
+pub(super) trait ShardSockets: Send + Sync + 'static {
     /// A socket as the shard's future sees it.
     type Port: 'static;
 
@@ -42,7 +42,7 @@ pub(super) struct Opened<P> {
 #[derive(Debug)]
 pub(super) struct Fanouts(pub(super) Vec<CaptureBuilder>);
 
-impl Intake for Fanouts {
+impl ShardSockets for Fanouts {
     type Port = AsyncCapture;
 
     fn open(
