@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::metadata::Asks;
-use super::orphans::{Orphans, QueueProbe};
+use super::orphans::{self, Orphans, Place, QueueProbe};
 use super::program::XdpProgram;
 use crate::error::{Error, Result, Step};
 use crate::interface::TagTaker;
@@ -181,6 +181,7 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         self.close_intake();
+        orphans::note_closed(Place::new(self.fd(), self.index, self.queue));
         self.figures.keep(self.kernel_stats().unwrap_or_default());
         self.orphans.leave(&self.umem, self.share, self.probe.take());
         if let (Some(program), Some(probe)) = (&self.program, self.leaving.take()) {

@@ -22,7 +22,7 @@ use crate::sys::xdp::{self, UmemSpec, Which};
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::trace;
 
-/// How long the queue of a socket that was just closed may stay busy.
+/// How long to try a queue that is busy: its socket may have been closed by another process just now.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
 impl XdpSocketBuilder {
@@ -296,10 +296,12 @@ fn bind(
     }
     let shared = shared.as_ref().map(|bound| bound.fd());
     let give_up = Instant::now() + BUSY_FOR;
+    let place = Place::new(socket.as_fd(), index, options.queue());
+    let may_wait = || Instant::now() < give_up || orphans::was_just_closed(place);
     loop {
         match xdp::bind(socket.as_fd(), (index, options.queue()), flags, shared) {
             Ok(()) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && may_wait() => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(source) => return Err(unbound(options, index, source)),

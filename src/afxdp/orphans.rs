@@ -35,6 +35,24 @@ pub(super) struct Orphans {
 /// The orphans of all UMEMs of this process: a successful bind to a queue proves that the kernel has released it.
 static ALL: Mutex<Vec<Weak<Orphans>>> = Mutex::new(Vec::new());
 
+/// The queues whose sockets this process has closed lately.
+static CLOSED: Mutex<Vec<(Place, Instant)>> = Mutex::new(Vec::new());
+
+/// How long the kernel may take to free the queue of a closed socket; it needs this much on a very busy machine only.
+const FREED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Notes that a socket at this queue is about to be closed.
+pub(super) fn note_closed(place: Place) {
+    let mut closed = lock(&CLOSED);
+    closed.retain(|(other, at)| *other != place && at.elapsed() < FREED_WITHIN);
+    closed.push((place, Instant::now()));
+}
+
+/// Returns whether the queue may be busy only because this process has just closed its socket.
+pub(super) fn was_just_closed(place: Place) -> bool {
+    lock(&CLOSED).iter().any(|(other, at)| *other == place && at.elapsed() < FREED_WITHIN)
+}
+
 /// A queue of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
