@@ -16,7 +16,7 @@ use ringtap::shard::{Cores, Queues};
 use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpProgram, XdpSender};
 use ringtap::{BpfFilter, Capture, Error, Shards, XdpSocket};
 use ringtap_lab::generator::Sender;
-use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace, pcap};
+use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, limits, link, namespace, pcap};
 
 /// A sender for each queue of the left end: TX queue N of one end is RX queue N of the other.
 fn senders(veth: &Veth, queues: u32) -> Vec<XdpSender> {
@@ -170,7 +170,12 @@ fn a_socket_that_cannot_be_bound_spends_no_share_and_says_what_was_found_out() {
 fn bridge_both_ways(bridge: XdpBridge, (a, b): (&Veth, &Veth), count: u64) {
     let traffic = Traffic { flows: 4, ..Traffic::default() };
     let (stop, handles) = (bridge.stop_handle(), bridge.stats_handles());
-    let running = std::thread::spawn(move || bridge.run(|_, _| true));
+    // A sender that moves to another core is overtaken by itself on veth.
+    limits::stay_on_this_core();
+    let running = std::thread::spawn(move || {
+        limits::stay_on_this_core();
+        bridge.run(|_, _| true)
+    });
     let inward = |veth: &Veth| Veth { left: veth.right.clone(), right: veth.left.clone() };
     let far_a = FarEnd::new(&inward(a), Tally::new(&traffic, count));
     let far_b = FarEnd::new(&inward(b), Tally::new(&traffic, count));
