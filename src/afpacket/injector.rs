@@ -102,6 +102,7 @@ impl Injector {
     /// [`frame_capacity`](Self::frame_capacity). Makes no system call. The slot still contains the bytes of its
     /// last frame.
     #[inline]
+    #[doc(alias = "reserve")]
     pub fn allocate(&mut self, len: usize) -> Option<TxSlot<'_>> {
         if len > self.frame_capacity() {
             return None;

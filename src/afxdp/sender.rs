@@ -93,6 +93,7 @@ impl XdpSender {
     /// Returns `None` if no frame is free (see [`flush`](Self::flush)), or if `len` exceeds
     /// [`frame_capacity`](Self::frame_capacity). Makes no system call. The frame still contains its previous bytes.
     #[inline]
+    #[doc(alias = "allocate")]
     pub fn reserve(&mut self, len: usize) -> Option<XdpTxSlot<'_>> {
         (len <= self.frame_capacity() && self.has_room(len)).then(|| XdpTxSlot::new(self, len))
     }

@@ -233,6 +233,7 @@ impl<T: TxPort> AsyncSender<T> {
     /// # Errors
     /// [`Error::FrameLength`] if `len` exceeds the socket's `frame_capacity`; otherwise the errors of
     /// [`send`](Self::send).
+    #[doc(alias = "allocate")]
     pub async fn reserve(&mut self, len: usize) -> Result<AsyncTxSlot<'_, T>> {
         let most = self.port().capacity();
         if len > most {
