@@ -244,6 +244,14 @@ fn the_builder_says_the_same_as_the_text() {
         (builder().eth_type(0x88cc).negate(), "not ether proto 0x88cc"),
         (builder().icmp().or(|b| b.ipv6().ip_proto(58)), "ip proto 1 or (ip6 and proto 58)"),
         (builder().host([0xfe80, 0, 0, 0, 0, 0, 0, 1]), "ip6 host fe80::1"),
+        (builder().dst_host(host), "ip dst host 10.1.2.3"),
+        (builder().src_net(host, 16), "ip src net 10.1.0.0/16"),
+        (builder().dst_net(host, 16), "ip dst net 10.1.0.0/16"),
+        (builder().udp().src_port(53), "udp and udp src port 53"),
+        (builder().port(53), "port 53"),
+        (builder().udp().port(53), "udp and udp port 53"),
+        (builder().vlan().udp(), "vlan and udp"),
+        (builder().vlan_id(4095), "vlan 4095"),
     ];
     for (builder, text) in pairs {
         let (built, parsed) = (builder.build().unwrap(), BpfFilter::parse(text).unwrap());
@@ -259,7 +267,10 @@ fn the_builder_says_the_same_as_the_text() {
         BpfFilter::parse("udp").unwrap().program(FilterTarget::Offline)
     );
     let wrong = |builder: BpfFilterBuilder| builder.build().unwrap_err().to_string();
-    assert!(wrong(builder().vlan_id(5000)).contains("0 to 4095"));
+    assert!(wrong(builder().vlan_id(4096)).contains("0 to 4095"));
+    let many = |count| (0..count).fold(builder(), |builder, _| builder.udp());
+    assert!(many(4096).build().is_ok());
+    assert!(wrong(many(4097)).contains("at most 4096 conditions"));
     assert!(wrong(builder().net(host, 40)).contains("at most 32 bits"));
     assert!(wrong(builder().tcp().or(|b| b)).contains("at least one term"));
     assert!(wrong(builder().ports([])).contains("at least one port"));
@@ -577,4 +588,77 @@ fn a_tag_is_in_the_bytes_offline_and_beside_them_on_a_socket() {
     let through = BpfFilter::parse(" udp ").unwrap().vlan_transparent().unwrap();
     assert_eq!(through.text(), Some("udp"));
     assert_eq!(through.for_link(LinkType::RAW).unwrap().text(), Some("udp"));
+}
+
+/// A TCP or UDP packet of IPv4 from and to these hosts (the last byte of 10.0.0.0/24) and ports.
+fn between(protocol: u8, hosts: [u8; 2], ports: [u16; 2]) -> Vec<u8> {
+    let mut frame = ipv4(protocol);
+    (frame[26], frame[29], frame[30], frame[33]) = (10, hosts[0], 10, hosts[1]);
+    frame[34..36].copy_from_slice(&ports[0].to_be_bytes());
+    frame[36..38].copy_from_slice(&ports[1].to_be_bytes());
+    frame
+}
+
+#[test]
+fn alternatives_that_share_a_side_or_not_take_what_each_would_take() {
+    let sides: Vec<(&str, [usize; 2])> = vec![("src", [0, 0]), ("dst", [1, 1]), ("", [0, 1])];
+    for (one, of_one) in &sides {
+        for (other, of_other) in &sides {
+            let filter = |what: &str, a: &str, b: &str| {
+                let text = format!("{one} {what} {a} or {other} {what} {b}");
+                BpfFilter::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+            };
+            let hosts = filter("host", "10.0.0.1", "10.0.0.2");
+            let ports = filter("port", "1", "2");
+            let ranges = filter("portrange", "1-1", "2-3");
+            for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
+                let has = |sides: &[usize; 2], number: u8| {
+                    sides.iter().any(|&at| [from, to][at] == number)
+                };
+                let frame = between(17, [from, to], [from.into(), to.into()]);
+                let expected = has(of_one, 1) || has(of_other, 2);
+                assert_eq!(hosts.matches(&frame), expected, "{hosts}: {from} {to}");
+                assert_eq!(ports.matches(&frame), expected, "{ports}: {from} {to}");
+                let in_range = expected || has(of_other, 3);
+                assert_eq!(ranges.matches(&frame), in_range, "{ranges}: {from} {to}");
+            }
+        }
+    }
+    let families = BpfFilter::parse("src host 10.0.0.1 or src host fe80::1").unwrap();
+    assert!(families.matches(&between(17, [1, 2], [0; 2])));
+    assert!(!families.matches(&between(17, [2, 1], [0; 2])));
+    let mut six = vec![0; 60];
+    (six[12], six[13], six[14], six[22], six[23], six[37]) = (0x86, 0xdd, 0x60, 0xfe, 0x80, 1);
+    assert!(families.matches(&six));
+    let transports = BpfFilter::parse("tcp src port 7 or udp src port 8").unwrap();
+    for (protocol, port, expected) in [(6, 7, true), (6, 8, false), (17, 7, false), (17, 8, true)] {
+        assert_eq!(transports.matches(&between(protocol, [1, 2], [port, 9])), expected);
+    }
+}
+
+#[test]
+fn directions_have_the_kernels_numbers() {
+    for number in 0..=255 {
+        assert_eq!(PacketDirection::from_pkttype(number).to_pkttype(), number);
+    }
+    let outbound = BpfFilter::parse("outbound").unwrap();
+    let gone = |direction| {
+        let known = Ancillary { direction: Some(direction), ..Ancillary::default() };
+        outbound.matches_with(&[0; 60], &known)
+    };
+    assert!(gone(PacketDirection::Outgoing) && !gone(PacketDirection::Host));
+}
+
+#[test]
+fn a_deep_operand_on_either_side_is_computed_with_cells_to_spare() {
+    // `len - (len - (len - …))`, nine deep, beside a shallow one.
+    let deep = (0..9).fold("len".to_owned(), |inner, _| format!("(len - ({inner} - 1))"));
+    let value = (0..9).fold(60_u32, |inner, _| 60_u32.wrapping_sub(inner.wrapping_sub(1)));
+    for text in [format!("{deep} = len - {}", 60 - value), format!("len - {} = {deep}", 60 - value)]
+    {
+        let filter = BpfFilter::parse(&text).unwrap();
+        assert!(filter.matches(&[0; 60]), "{text}");
+        let wrong = BpfFilter::parse(&text.replace(" = ", " != ")).unwrap();
+        assert!(!wrong.matches(&[0; 60]), "{text}");
+    }
 }
