@@ -41,6 +41,8 @@ mod parse;
 mod tests;
 mod tree;
 mod validate;
+#[cfg(test)]
+mod verdict_tests;
 mod vlan;
 mod vm;
 
