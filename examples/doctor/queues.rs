@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringtap::xdp::{Attach, FlowRule, SymmetricRss, XdpProgram};
 use ringtap::{Injector, PacketBatch, Result, XdpSocket};
 
-use crate::report::{PATIENCE, UNDER_WAY, is_not_had, settle};
+use crate::report::{PATIENCE, UNDER_WAY, is_unavailable, settle};
 
 /// Flows, by their ports; each in both directions.
 const FLOWS: u64 = 64;
@@ -33,9 +33,9 @@ impl Steered {
             Self::Rule => "XDP receive, every queue, a rule for a port",
         };
         let (has_failed, text) = match self.run(card, other, count) {
-            Ok(None) => (false, "not had: one queue".to_owned()),
+            Ok(None) => (false, "not available: one queue".to_owned()),
             Ok(Some(spread)) => (!spread.is_good(self, count), spread.to_string()),
-            Err(error) if is_not_had(&error) => (false, format!("not had: {error}")),
+            Err(error) if is_unavailable(&error) => (false, format!("not available: {error}")),
             Err(error) => (true, error.to_string()),
         };
         println!("@{what}: {}{text}", if has_failed { "FAILED " } else { "" });

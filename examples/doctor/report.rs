@@ -73,7 +73,7 @@ fn tell(what: &str, outcome: Result<Outcome>, count: u64) -> u32 {
     let (has_failed, text) = match outcome {
         Ok(outcome) if outcome.is_whole(count) => (false, outcome.to_string()),
         Ok(outcome) => (true, format!("{outcome} of {count}")),
-        Err(error) if is_not_had(&error) => (false, format!("not had: {error}")),
+        Err(error) if is_unavailable(&error) => (false, format!("not available: {error}")),
         Err(error) => (true, error.to_string()),
     };
     println!("@{what}: {}{text}", if has_failed { "FAILED " } else { "" });
@@ -91,7 +91,7 @@ pub(crate) fn hold(card: &str) -> std::result::Result<(), Box<dyn std::error::Er
 
 /// Whether a driver has not got what was asked for: a program in the driver, or a queue without copies. That a queue is
 /// busy, or that nothing works, is no such thing.
-pub(super) fn is_not_had(error: &Error) -> bool {
+pub(super) fn is_unavailable(error: &Error) -> bool {
     let Error::Os { step, source, .. } = error else { return false };
     match step {
         Step::KickWithoutProgram | Step::BindZeroCopy => true,

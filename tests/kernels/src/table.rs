@@ -52,7 +52,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
         card_table(&mut text, card, &rows, &mut reasons);
     }
     if !reasons.is_empty() {
-        text.push_str("\nNot had, since:\n\n");
+        text.push_str("\nNot available, because of:\n\n");
     }
     for (number, reason) in reasons.iter().enumerate() {
         _ = writeln!(text, "{}. {reason}", number + 1);
@@ -89,12 +89,12 @@ fn card_table(text: &mut String, card: &str, rows: &[&Row], reasons: &mut Vec<St
 
 /// Replaces the reason why a mode is not available, which is long and often repeated, by a number.
 fn shortened(outcome: &str, reasons: &mut Vec<String>) -> String {
-    let Some(reason) = outcome.strip_prefix("not had: ") else { return outcome.to_owned() };
+    let Some(reason) = outcome.strip_prefix("not available: ") else { return outcome.to_owned() };
     let number = reasons.iter().position(|known| known == reason).unwrap_or_else(|| {
         reasons.push(reason.to_owned());
         reasons.len() - 1
     });
-    format!("not had ({})", number + 1)
+    format!("not available ({})", number + 1)
 }
 
 /// What a guest said of its modes.
