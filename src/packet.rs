@@ -270,8 +270,8 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The link type of the bytes; `None` if it is not known.
-    pub(crate) fn link_type(&self) -> Option<LinkType> {
+    /// Returns the type of header that the bytes begin with; `None` if it is not known.
+    pub fn link_type(&self) -> Option<LinkType> {
         match self.meta.link.as_ref()?.hardware {
             #[cfg(any(feature = "pcap", feature = "parse"))]
             ADDRESS_FAMILY => Some(LinkType::NULL),
