@@ -17,9 +17,9 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
+use ringtap_filter::BpfFilter;
 
 pub use self::pacer::Pacer;
-
 pub use self::transmit::{AsyncInjector, AsyncSender, AsyncTxSlot, TxRef};
 #[cfg(feature = "af-xdp")]
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
@@ -32,7 +32,6 @@ use crate::ring::batch::PacketBatch;
 use crate::stats::CaptureStats;
 use crate::time::{self, Sleep};
 use crate::wait::{Empty, StopHandle};
-use ringtap_filter::BpfFilter;
 
 /// Number of batches a task may take before it yields once, so that a flood on one socket does not starve the
 /// thread's other tasks.

@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use bitflags::bitflags;
 use ringtap_filter::{Ancillary, BpfFilter};
+pub use ringtap_filter::{LinkType, PacketDirection, VlanTag};
 
 #[cfg(any(feature = "flow-records", feature = "pcap"))]
 pub(crate) use self::calendar::Calendar;
@@ -27,7 +28,6 @@ pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 use self::tags::FIRST_TAG_AT;
 pub use self::time::{Clock, Timestamp, TxTimestamp};
-pub use ringtap_filter::{LinkType, PacketDirection, VlanTag};
 
 bitflags! {
     /// The kernel's flags for a packet (`tp_status`, include/uapi/linux/if_packet.h).

@@ -10,7 +10,6 @@
 //!         └────── waker ◄── state ◄─────┴──────────── completions ◄──────────┘
 //! ```
 
-mod alarm;
 mod counters;
 mod engine;
 mod enter;
@@ -23,6 +22,7 @@ mod moderator;
 mod op;
 mod ops;
 mod registration;
+mod ring_timer;
 mod signals;
 mod state;
 mod timer;

@@ -1,12 +1,13 @@
 //! Options of a capture, with the names and defaults of netring.
 
+use ringtap_filter::BpfFilter;
+
 use super::capture::Capture;
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
 use crate::error::Result;
 use crate::options::BusyPoll;
-use ringtap_filter::BpfFilter;
 
 /// The clock that timestamps packets (`PACKET_TIMESTAMP`, packet(7)).
 ///

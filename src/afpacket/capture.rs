@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use ringtap_filter::BpfFilter;
+
 use super::fanout::{JoinError, Membership};
 use super::gate::SocketFilter;
 use super::geometry::{RingLayout, RxGeometry};
@@ -24,7 +26,6 @@ use crate::sys::event::{self, Interest};
 use crate::sys::{Mapping, cbpf};
 use crate::trace;
 use crate::wait::{Deadline, Empty, StopHandle};
-use ringtap_filter::BpfFilter;
 
 /// How often a waiting reader checks an interface that is down: its removal is not reported.
 const LINK_CHECK: Duration = Duration::from_millis(100);

@@ -6,12 +6,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bitflags::bitflags;
+use ringtap_filter::{BpfFilter, BpfInsn};
 
 use crate::error::{Error, Result};
 use crate::packet::LinkType;
-use ringtap_filter::BpfFilter;
-use ringtap_filter::BpfInsn;
-
 use crate::sys::cbpf;
 use crate::sys::sockopt;
 

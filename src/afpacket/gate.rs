@@ -4,12 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ringtap_filter::{BpfFilter, BpfInsn, FilterTarget};
+
 use super::outgoing::without_outgoing;
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;
-use ringtap_filter::BpfInsn;
-use ringtap_filter::{BpfFilter, FilterTarget};
-
 use crate::sys::cbpf;
 
 /// The filter that decides.

@@ -7,9 +7,9 @@
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use ringtap_filter::BpfInsn;
 
+use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use crate::sys::cbpf;
 use crate::sys::netdev::Netdev;
 use crate::sys::packet_socket;

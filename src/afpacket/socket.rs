@@ -4,13 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use ringtap_filter::BpfFilter;
+
 use super::gate::{Intake, SocketFilter};
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;
 use crate::stats::CaptureStats;
 use crate::sys::netdev::Netdev;
 use crate::sys::{packet_socket, sockopt};
-use ringtap_filter::BpfFilter;
 
 /// A bound packet socket.
 ///

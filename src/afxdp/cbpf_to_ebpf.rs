@@ -14,8 +14,9 @@
 
 use std::io;
 
-use crate::sys::ebpf::{Insn, redirect};
 use ringtap_filter::BpfInsn;
+
+use crate::sys::ebpf::{Insn, redirect};
 
 const A: u8 = 0;
 const POINTER: u8 = 1;

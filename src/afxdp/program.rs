@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringtap_filter::{BpfFilter, FilterTarget};
+
 use super::cbpf_to_ebpf::translate;
 use super::nic::{check_tags, index_of, link_of, queue_count};
 use super::orphans::QueueProbe;
 use crate::error::{Error, Result, Step};
 use crate::sys::ebpf::{self, Insn};
 use crate::sys::netlink;
-use ringtap_filter::{BpfFilter, FilterTarget};
 
 /// How an XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

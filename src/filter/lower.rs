@@ -13,6 +13,7 @@ use std::rc::Rc;
 use super::FilterTarget;
 use super::ast::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
+use super::vm::ANCILLARY;
 use crate::error::FilterError;
 use crate::link_type::LinkType;
 
@@ -22,8 +23,7 @@ const ARP: u16 = 0x0806;
 const RARP: u16 = 0x8035;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
-/// First offset that stands for packet metadata of the kernel (`SKF_AD_OFF`).
-const ANCILLARY: u32 = 0xffff_f000;
+/// Offsets of packet metadata.
 const PACKET_TYPE: u32 = ANCILLARY + 4;
 const VLAN_TAG: u32 = ANCILLARY + 44;
 const VLAN_PRESENT: u32 = ANCILLARY + 48;

@@ -3,10 +3,10 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::alarm::Setting;
 use super::enter::{Completion, Wait};
 use super::fallback::Poller;
 use super::fault::Fault;
+use super::ring_timer::Setting;
 use super::token::Token;
 use super::uring::Uring;
 
@@ -43,14 +43,14 @@ impl Engine {
     }
 
     /// Returns whether this engine has a timer that can be set.
-    pub(super) fn has_alarm(&self) -> bool {
+    pub(super) fn has_ring_timer(&self) -> bool {
         matches!(self, Self::Uring(_))
     }
 
     /// Queues the timer, or moves it to an earlier time. The queue must have room.
-    pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
+    pub(super) fn push_ring_timer(&mut self, setting: Setting, time: Duration) {
         match self {
-            Self::Uring(uring) => uring.push_alarm(setting, time),
+            Self::Uring(uring) => uring.push_ring_timer(setting, time),
             Self::Poll(_) => {} // it has no timer
         }
     }

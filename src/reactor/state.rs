@@ -9,7 +9,6 @@ use std::rc::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::alarm::RingTimer;
 use super::counters::Counters;
 use super::engine::Engine;
 use super::enter::{Completion, Wait};
@@ -17,6 +16,7 @@ use super::fallback::Poller;
 use super::fault::Fault;
 use super::op::{Completed, Readiness, Released, Restarted};
 use super::ops::{Answer, Entry, Kind, OnKick, Ops};
+use super::ring_timer::RingTimer;
 use super::timer::Timers;
 use super::token::{Answered, Token};
 use super::{Backend, signals, warning};
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) backlog: VecDeque<Request>,
     pub(super) timers: Timers,
     /// The ring's own timer.
-    pub(super) alarm: RingTimer,
+    pub(super) ring_timer: RingTimer,
     /// Whether another runtime does the sleeping, and is woken for timers by the ring alone.
     pub(super) is_hosted: bool,
     /// The op that watches the unparker's eventfd.
@@ -116,7 +116,7 @@ impl State {
             ops: Ops::new(limit),
             backlog: VecDeque::with_capacity(limit),
             timers: Timers::default(),
-            alarm: RingTimer::default(),
+            ring_timer: RingTimer::default(),
             is_hosted: event.is_some(),
             wake: None,
             is_moderated: event.is_some() && options.moderation() != Coalesce::Off,
@@ -324,7 +324,7 @@ impl State {
     /// Returns the maximum sleep before the next deadline. Returns `None` if there is none, or if the ring's
     /// own timer goes off by then, which is known without reading the clock.
     pub(super) fn limit(&self) -> Option<Duration> {
-        if self.next_deadline().is_some_and(|next| self.alarm.covers(next)) {
+        if self.next_deadline().is_some_and(|next| self.ring_timer.covers(next)) {
             return None;
         }
         self.time_left()
@@ -338,7 +338,7 @@ impl State {
     /// Returns whether a host's reactor needs a turn to make requests of the kernel.
     pub(super) fn needs_turn(&self) -> bool {
         self.engine.is_ok()
-            && (!self.backlog.is_empty() || self.alarm.needs(self.next_deadline()).is_some())
+            && (!self.backlog.is_empty() || self.ring_timer.needs(self.next_deadline()).is_some())
     }
 
     /// Frees a slot, and wakes the task that waited for that.
@@ -367,7 +367,7 @@ impl State {
         if let Ok(refused) = std::mem::replace(&mut self.engine, Ok(engine)) {
             refused.close();
         }
-        self.alarm.has_rung();
+        self.ring_timer.has_rung();
         // Queued requests still have to go to the engine, but cancels have nothing left to cancel.
         self.backlog.retain(|request| matches!(request, Request::Arm(_)));
         for token in self.ops.in_flight() {
@@ -385,7 +385,7 @@ impl State {
         if let Ok(engine) = std::mem::replace(&mut self.engine, Err(fault)) {
             engine.close();
         }
-        self.alarm.has_rung();
+        self.ring_timer.has_rung();
         self.backlog.clear();
         self.delayed.clear();
         let Self { ops, wakers, answers, .. } = self;
@@ -473,7 +473,7 @@ impl State {
                 }
             }
         }
-        let wait = self.set_alarm(wait);
+        let wait = self.set_ring_timer(wait);
         let Self { engine: Ok(engine), backlog, silent, .. } = self else { return Ok(()) };
         // Do not sleep while a request waits for room, nor for long with a silent kick: the kick may have
         // succeeded in part, and only its port can tell.
@@ -494,7 +494,7 @@ impl State {
     /// A reactor that sleeps itself uses the timer for distant deadlines. A limit on every sleep would make
     /// the kernel set a timer and cancel it again each time, and in a flood many sleeps end before a deadline
     /// arrives.
-    fn set_alarm(&mut self, wait: Wait) -> Wait {
+    fn set_ring_timer(&mut self, wait: Wait) -> Wait {
         let (is_asked, otherwise) = match wait {
             Wait::UntilDeadline(limit) => (limit >= FAR, Wait::AtMost(Some(limit))),
             wait => (self.is_hosted, wait),
@@ -503,18 +503,18 @@ impl State {
             return otherwise;
         }
         let next_deadline = self.next_deadline();
-        let Self { engine: Ok(engine), alarm, .. } = self else { return otherwise };
-        if !engine.has_alarm() || engine.is_full() {
+        let Self { engine: Ok(engine), ring_timer, .. } = self else { return otherwise };
+        if !engine.has_ring_timer() || engine.is_full() {
             return otherwise;
         }
-        if let Some((setting, deadline)) = alarm.needs(next_deadline)
+        if let Some((setting, deadline)) = ring_timer.needs(next_deadline)
             // A deadline that is already due is handled in this very turn.
             && let Some(time) = deadline.checked_duration_since(Instant::now())
         {
-            engine.push_alarm(setting, time);
-            alarm.set_for(deadline);
+            engine.push_ring_timer(setting, time);
+            ring_timer.set_for(deadline);
         }
-        let is_covered = next_deadline.is_some_and(|deadline| alarm.covers(deadline));
+        let is_covered = next_deadline.is_some_and(|deadline| ring_timer.covers(deadline));
         match wait {
             Wait::UntilDeadline(_) if is_covered => Wait::AtMost(None),
             _ => otherwise,
@@ -536,7 +536,7 @@ impl State {
             return None;
         }
         // Not the earliest deadline, which may have changed since the timer was set.
-        if self.alarm.is_due() {
+        if self.ring_timer.is_due() {
             return None; // most likely it was the timer
         }
         let Self { ops, wakers, wake, .. } = self;
@@ -553,7 +553,15 @@ impl State {
     /// Takes completions and processes them; returns the number of sockets that had something.
     pub(super) fn reap(&mut self, counters: &Counters) -> u64 {
         let Self {
-            engine: Ok(engine), ops, backlog, wakers, ended, answers, silent, alarm, ..
+            engine: Ok(engine),
+            ops,
+            backlog,
+            wakers,
+            ended,
+            answers,
+            silent,
+            ring_timer,
+            ..
         } = self
         else {
             return 0;
@@ -566,11 +574,11 @@ impl State {
         let wake = self.wake;
         for Completion { answered, result, more } in self.completions.drain(..) {
             match answered {
-                Answered::RingTimer => alarm.has_rung(),
+                Answered::RingTimer => ring_timer.has_rung(),
                 // The update failed: the timer has just gone off, which is reported as well, or does not
                 // exist.
-                Answered::AlarmUpdate if result < 0 => alarm.has_rung(),
-                Answered::AlarmUpdate => {}
+                Answered::RingTimerUpdate if result < 0 => ring_timer.has_rung(),
+                Answered::RingTimerUpdate => {}
                 Answered::Cancel(token) => {
                     if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {
                         backlog.push_back(Request::Cancel(token));

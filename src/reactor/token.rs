@@ -17,13 +17,13 @@ pub(crate) enum Answered {
     /// The ring's timer.
     RingTimer,
     /// The request to make the timer go off earlier.
-    AlarmUpdate,
+    RingTimerUpdate,
 }
 
 const CANCEL: u64 = 1 << 63;
 /// Values that no slot has.
-const ALARM: u64 = u64::MAX;
-const ALARM_UPDATE: u64 = u64::MAX - 1;
+const RING_TIMER: u64 = u64::MAX;
+const RING_TIMER_UPDATE: u64 = u64::MAX - 1;
 /// Generations wrap at 31 bits; the top bit of `user_data` distinguishes cancels from ops.
 const GENERATIONS: u32 = (1 << 31) - 1;
 
@@ -51,16 +51,16 @@ impl Answered {
         let (token, flag) = match self {
             Self::Op(token) => (token, 0),
             Self::Cancel(token) => (token, CANCEL),
-            Self::RingTimer => return ALARM,
-            Self::AlarmUpdate => return ALARM_UPDATE,
+            Self::RingTimer => return RING_TIMER,
+            Self::RingTimerUpdate => return RING_TIMER_UPDATE,
         };
         flag | u64::from(token.generation) << 32 | u64::from(token.slot)
     }
 
     pub(super) fn from_user_data(data: u64) -> Self {
         match data {
-            ALARM => return Self::RingTimer,
-            ALARM_UPDATE => return Self::AlarmUpdate,
+            RING_TIMER => return Self::RingTimer,
+            RING_TIMER_UPDATE => return Self::RingTimerUpdate,
             _ => {}
         }
         let token = Token::new(data as u32, (data >> 32) as u32);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_timer_is_nobodys_op() {
-        for answered in [Answered::RingTimer, Answered::AlarmUpdate] {
+        for answered in [Answered::RingTimer, Answered::RingTimerUpdate] {
             assert_eq!(Answered::from_user_data(answered.to_user_data()), answered);
         }
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use super::alarm::Setting;
 use super::enter::{Completion, Wait};
 use super::fault::{Fault, Fruitless};
+use super::ring_timer::Setting;
 use super::token::{Answered, Token};
 use super::warning;
 use crate::options::{IoUringFeatures, ReactorOptions};
@@ -27,7 +27,7 @@ pub(super) struct Uring {
     registered: Option<u32>,
     forks: u32,
     /// The duration of a timer that is being submitted. Its address stays the same until the ring is closed.
-    alarm: ManuallyDrop<Box<Timespec>>,
+    ring_timer: ManuallyDrop<Box<Timespec>>,
     /// Whether completions signal a host's eventfd, except those of our own enters.
     is_hosted: bool,
     /// How often in a row the kernel has refused an enter without doing anything.
@@ -99,10 +99,10 @@ impl Uring {
         let registers = options.allowed().contains(IoUringFeatures::REGISTERED_RING);
         let registered = if registers { register(ring.as_raw_fd()) } else { None };
         features.set(IoUringFeatures::REGISTERED_RING, registered.is_some());
-        let (ring, alarm) = (ManuallyDrop::new(ring), ManuallyDrop::default());
+        let (ring, ring_timer) = (ManuallyDrop::new(ring), ManuallyDrop::default());
         let (is_hosted, fruitless) = (event.is_some(), Fruitless::default());
         let features = features & options.allowed();
-        Ok(Self { ring, features, registered, forks, alarm, is_hosted, fruitless })
+        Ok(Self { ring, features, registered, forks, ring_timer, is_hosted, fruitless })
     }
 
     /// Returns the io_uring features in use.
@@ -153,14 +153,17 @@ impl Uring {
     }
 
     /// Queues the timer, or moves it to an earlier time. The submission ring must not be full.
-    pub(super) fn push_alarm(&mut self, setting: Setting, time: Duration) {
-        **self.alarm = Timespec::from(time);
-        let alarm = Answered::RingTimer.to_user_data();
+    pub(super) fn push_ring_timer(&mut self, setting: Setting, time: Duration) {
+        **self.ring_timer = Timespec::from(time);
+        let ring_timer = Answered::RingTimer.to_user_data();
         let entry = match setting {
-            Setting::New => opcode::Timeout::new(&raw const **self.alarm).build().user_data(alarm),
+            Setting::New => {
+                opcode::Timeout::new(&raw const **self.ring_timer).build().user_data(ring_timer)
+            }
             Setting::Earlier => {
-                let update = opcode::TimeoutUpdate::new(alarm, &raw const **self.alarm).build();
-                self.silent(update.user_data(Answered::AlarmUpdate.to_user_data()))
+                let update =
+                    opcode::TimeoutUpdate::new(ring_timer, &raw const **self.ring_timer).build();
+                self.silent(update.user_data(Answered::RingTimerUpdate.to_user_data()))
             }
         };
         self.push(&entry);
@@ -344,7 +347,7 @@ impl Uring {
             unsafe { ManuallyDrop::drop(&mut self.ring) };
             // SAFETY: neither is the box, which no request of a closed ring refers to: the kernel has copied
             // it.
-            unsafe { ManuallyDrop::drop(&mut self.alarm) };
+            unsafe { ManuallyDrop::drop(&mut self.ring_timer) };
         }
         // A child leaks the ring: it did not inherit the mapping, and another mapping may have its address
         // now.

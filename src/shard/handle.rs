@@ -3,6 +3,8 @@
 use std::fmt;
 use std::thread::JoinHandle;
 
+use ringtap_filter::BpfFilter;
+
 use super::plan::ShardSpec;
 use crate::afpacket::{FilterHandle, StatsHandle};
 #[cfg(feature = "af-xdp")]
@@ -13,7 +15,6 @@ use crate::reactor::ReactorStatsHandle;
 use crate::stats::XdpStats;
 use crate::stats::{CaptureStats, ReactorStats};
 use crate::wait::StopHandle;
-use ringtap_filter::BpfFilter;
 
 /// Reads the statistics of one shard.
 #[derive(Debug, Clone)]

@@ -58,12 +58,12 @@ impl FillHolder {
 }
 
 /// The operations on a chunk's word; loom has its own, and one that is too weak.
-pub(super) trait Word {
+pub(super) trait Claimable {
     /// Replaces `current` by `new`; returns whether the word was `current`.
     fn replace(&self, current: u32, new: u32) -> bool;
 }
 
-impl Word for AtomicU32 {
+impl Claimable for AtomicU32 {
     #[inline]
     fn replace(&self, current: u32, new: u32) -> bool {
         // Relaxed: the bytes are ordered by the ring, or by the lock of the list of closed sockets.
@@ -74,6 +74,6 @@ impl Word for AtomicU32 {
 /// Takes a chunk back by its word, on any thread; returns whether that ring had it and no other caller was
 /// first.
 #[inline]
-pub(super) fn claim(word: &impl Word, holder: Holder) -> bool {
+pub(super) fn claim(word: &impl Claimable, holder: Holder) -> bool {
     word.replace(holder.0, NOBODY)
 }

@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicU32;
 use loom::thread;
 
-use super::given::{Holder, Word, claim};
+use super::given::{Claimable, Holder, claim};
 use super::stack::{Head, NONE, ReturnOrders, Sound, push, take_all};
 
 impl Head for AtomicU32 {
@@ -94,7 +94,7 @@ fn taking_without_acquire_uses_what_is_still_read() {
 
 struct Exchanged(AtomicU32);
 
-impl Word for Exchanged {
+impl Claimable for Exchanged {
     fn replace(&self, current: u32, new: u32) -> bool {
         self.0.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -102,7 +102,7 @@ impl Word for Exchanged {
 
 struct LoadedAndStored(AtomicU32);
 
-impl Word for LoadedAndStored {
+impl Claimable for LoadedAndStored {
     fn replace(&self, current: u32, new: u32) -> bool {
         let is_there = self.0.load(Ordering::Relaxed) == current;
         if is_there {
@@ -113,7 +113,7 @@ impl Word for LoadedAndStored {
 }
 
 /// A socket has ended; its chunk is named by its completion ring and found by the sweep at the same time.
-fn claimed_by_two<W: Word + Send + Sync + 'static>(word: fn(AtomicU32) -> W) {
+fn claimed_by_two<W: Claimable + Send + Sync + 'static>(word: fn(AtomicU32) -> W) {
     loom::model(move || {
         let holder = Holder::tx(1);
         let word = Arc::new(word(AtomicU32::new(holder.number())));

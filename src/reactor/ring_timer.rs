@@ -65,20 +65,20 @@ mod tests {
     fn it_is_set_for_the_earliest_deadline_and_again_when_it_has_rung() {
         let now = Instant::now();
         let at = |secs: u64| now + Duration::from_secs(100 * secs);
-        let mut alarm = RingTimer::default();
-        assert_eq!(alarm.needs(None), None);
-        assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
-        alarm.set_for(at(10));
-        assert_eq!(alarm.needs(Some(at(20))), None);
-        assert_eq!(alarm.needs(Some(at(5))), Some((Setting::Earlier, at(5))));
-        alarm.set_for(at(5));
-        assert_eq!(alarm.needs(Some(at(10))), None, "it rings, and is set anew");
-        assert!(alarm.covers(at(10)) && alarm.covers(at(5)) && !alarm.covers(at(4)));
-        assert!(!alarm.is_due());
-        alarm.set_for(now);
-        assert!(alarm.is_due());
-        alarm.has_rung();
-        assert!(!alarm.is_due() && !alarm.covers(at(10)));
-        assert_eq!(alarm.needs(Some(at(10))), Some((Setting::New, at(10))));
+        let mut ring_timer = RingTimer::default();
+        assert_eq!(ring_timer.needs(None), None);
+        assert_eq!(ring_timer.needs(Some(at(10))), Some((Setting::New, at(10))));
+        ring_timer.set_for(at(10));
+        assert_eq!(ring_timer.needs(Some(at(20))), None);
+        assert_eq!(ring_timer.needs(Some(at(5))), Some((Setting::Earlier, at(5))));
+        ring_timer.set_for(at(5));
+        assert_eq!(ring_timer.needs(Some(at(10))), None, "it rings, and is set anew");
+        assert!(ring_timer.covers(at(10)) && ring_timer.covers(at(5)) && !ring_timer.covers(at(4)));
+        assert!(!ring_timer.is_due());
+        ring_timer.set_for(now);
+        assert!(ring_timer.is_due());
+        ring_timer.has_rung();
+        assert!(!ring_timer.is_due() && !ring_timer.covers(at(10)));
+        assert_eq!(ring_timer.needs(Some(at(10))), Some((Setting::New, at(10))));
     }
 }
