@@ -176,10 +176,10 @@ impl<R: Runtime> ShardsBuilder<R> {
     /// its capture ends after [`Shards::stop`].
     ///
     /// # Errors
-    /// [`Error::ShardPlan`](crate::Error::ShardPlan) if the options cannot be planned;
-    /// [`Error::Shard`](crate::Error::Shard) with the number of a shard that could not start and the cause, after the
+    /// [`Error::ShardPlan`] if the options cannot be planned;
+    /// [`Error::Shard`] with the number of a shard that could not start and the cause, after the
     /// others were ended; an error about the options, which all shards share, as it is
-    /// ([`Error::NoSuchInterface`](crate::Error::NoSuchInterface), [`Error::Filter`](crate::Error::Filter), …); [`Error::Os`](crate::Error::Os) if a thread cannot be started.
+    /// ([`Error::NoSuchInterface`], [`Error::Filter`], …); [`Error::Os`] if a thread cannot be started.
     pub fn spawn<F, Fut>(mut self, work: F) -> Result<Shards>
     where
         F: Fn(Shard) -> Fut + Send + Sync + 'static,
@@ -237,7 +237,7 @@ impl<C> Shard<C> {
     /// Returns the statistics of this shard's reactor.
     ///
     /// # Errors
-    /// [`Error::NoReactor`](crate::Error::NoReactor) on any thread but the shard's.
+    /// [`Error::NoReactor`] on any thread but the shard's.
     pub fn reactor_stats(&self) -> Result<ReactorStats> {
         Ok(Reactor::current()?.stats())
     }
