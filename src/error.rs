@@ -120,6 +120,8 @@ pub enum Error {
     /// A frame has an [`Offload`](crate::packet::Offload), or needs a checksum computed, but offloads are not
     /// enabled on this socket.
     OffloadsDisabled,
+    /// An AF_XDP socket was given a filter: there the XDP program decides.
+    FilteredByProgram,
     /// A checksum covers, or is to be written to, bytes outside the frame.
     ChecksumOutside {
         /// Offset at which the covered bytes begin.

@@ -64,6 +64,7 @@ impl Error {
             | Self::SameInterface { .. }
             | Self::DifferentLinks { .. }
             | Self::OffloadsDisabled
+            | Self::FilteredByProgram
             | Self::ChecksumOutside { .. }
             | Self::OtherInterface { .. }
             | Self::Geometry(_)

@@ -50,6 +50,9 @@ impl fmt::Display for Error {
             Self::SameInterface { name } => {
                 write!(f, "a bridge joins two interfaces, and both of its sides are `{name}`")
             }
+            Self::FilteredByProgram => f.write_str(
+                "AF_XDP sockets have no filter of their own; give them the program that `XdpProgram::filtered` returns",
+            ),
             Self::OffloadsDisabled => f.write_str(
                 "a frame whose checksum or segmentation is left to the kernel needs an injector \
                  that was built with `offloads(true)`, or an AF_XDP socket with `tx_checksum`",

@@ -180,7 +180,7 @@ impl Shards {
     ///
     /// # Errors
     /// As for [`Capture::set_filter`](crate::Capture::set_filter), from the first capture that refuses; the
-    /// others have the new filter. [`Error::Other`] on AF_XDP, where the XDP program decides.
+    /// others have the new filter. [`Error::FilteredByProgram`] on AF_XDP.
     pub fn set_filter(&self, filter: &BpfFilter) -> Result<()> {
         self.each_filter(|handle| handle.set(filter))
     }
@@ -198,7 +198,7 @@ impl Shards {
         for port in self.readers.iter().flat_map(|readers| &readers.ports) {
             let changed = match port.filter() {
                 Some(filter) => change(filter),
-                None => Err(Error::other("AF_XDP sockets have no filter: `XdpProgram::filtered`")),
+                None => Err(Error::FilteredByProgram),
             };
             outcome = outcome.and(changed);
         }

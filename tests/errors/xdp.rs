@@ -2,7 +2,7 @@
 
 use ringtap::error::Step;
 use ringtap::xdp::{Attach, CopyMode, FlowRule, HugePages, SymmetricRss, TxChecksum, XdpProgram};
-use ringtap::{BpfFilter, Error, XdpSocket};
+use ringtap::{BpfFilter, Error, Shards, XdpSocket};
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{child as process, namespace, xdp};
 
@@ -167,6 +167,17 @@ fn programs_that_load() {
         "entering the socket into the program's map ({v}, queue 0): File exists (os error 17); another socket has \
          this queue in the map; drop that first"
     );
+    let shards = Shards::xdp(socket(&net.veth().right)).spawn(|mut shard| async move {
+        while shard.capture.next_batch().await?.is_some() {}
+        Ok(())
+    });
+    let shards = shards.unwrap();
+    says!(
+        shards.set_filter(&"udp".parse().unwrap()),
+        Error::FilteredByProgram,
+        "AF_XDP sockets have no filter of their own; give them the program that `XdpProgram::filtered` returns"
+    );
+    drop(shards);
     let filter: BpfFilter = "vlan 5".parse().unwrap();
     says!(
         XdpProgram::filtered(&other.right, Attach::Auto, &filter),
