@@ -47,12 +47,12 @@ pub struct AsyncReceiver<S: RxPort> {
     // Dropped before the port: the poll is cancelled while its descriptor is still open.
     registration: Registration,
     stop: Option<Registration>,
-    /// Set while the ring must be checked without a notification: the link is down, or the socket drains.
-    /// When to look without being told, and the sleep until then.
+    /// Set while the ring must be checked without a notification (the link is down, or the socket drains): when, and the
+    /// sleep until then.
     look_again: Option<(Instant, Sleep)>,
     budget: u32,
     has_failed: bool,
-    /// Whether the stream has yielded its end.
+    /// Whether there are no more batches.
     is_over: bool,
     port: S,
 }
@@ -189,13 +189,18 @@ impl<S: RxPort> AsyncReceiver<S> {
     ///
     /// If this future is dropped before it completes, the socket is still closed, at the reactor's next turn.
     pub async fn close(self) {
+        drop(self.release().await);
+    }
+
+    /// Waits until the reactor has let go of the socket.
+    pub(crate) async fn release(self) -> S {
         let Self { registration, stop, port, .. } = self;
         let registrations: [Option<Registration>; 2] = [Some(registration), stop];
         registrations.iter().flatten().for_each(Registration::release);
         for registration in registrations.iter().flatten() {
             poll_fn(|cx| registration.poll_released(cx)).await;
         }
-        drop(port);
+        port
     }
 
     fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<PacketBatch>>> {
@@ -222,7 +227,10 @@ impl<S: RxPort> AsyncReceiver<S> {
             }
             match ready!(self.poll_filled(cx)) {
                 Ok(Filled::LookAgain) => {}
-                Ok(Filled::End) => return Poll::Ready(None),
+                Ok(Filled::End) => {
+                    self.is_over = true;
+                    return Poll::Ready(None);
+                }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
@@ -344,15 +352,13 @@ impl<S: RxPort> Stream for AsyncReceiver<S> {
     type Item = Result<PacketBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.poll_next_batch(cx);
-        self.is_over |= matches!(next, Poll::Ready(None));
-        next
+        self.poll_next_batch(cx)
     }
 }
 
 impl<S: RxPort> FusedStream for AsyncReceiver<S> {
     fn is_terminated(&self) -> bool {
-        self.is_over
+        self.is_over || self.has_failed
     }
 }
 

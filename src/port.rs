@@ -86,12 +86,12 @@ pub(crate) trait Transmit: Unpin + 'static {
 pub struct Batches<'a, P> {
     port: &'a mut P,
     wait: fn(&mut P) -> Result<Option<PacketBatch>>,
-    has_failed: bool,
+    is_over: bool,
 }
 
 impl<'a, P> Batches<'a, P> {
     pub(crate) fn new(port: &'a mut P, wait: fn(&mut P) -> Result<Option<PacketBatch>>) -> Self {
-        Self { port, wait, has_failed: false }
+        Self { port, wait, is_over: false }
     }
 }
 
@@ -99,11 +99,11 @@ impl<P> Iterator for Batches<'_, P> {
     type Item = Result<PacketBatch>;
 
     fn next(&mut self) -> Option<Result<PacketBatch>> {
-        if self.has_failed {
+        if self.is_over {
             return None;
         }
         let next = (self.wait)(self.port).transpose();
-        self.has_failed = matches!(next, Some(Err(_)));
+        self.is_over = !matches!(next, Some(Ok(_)));
         next
     }
 }

@@ -75,9 +75,9 @@ enum Phase {
     Running,
     /// The intake is closed; the ring has not been found empty yet.
     Draining,
-    /// The ring is empty. Holds the deadline for the kernel to hand over the last block, and whether all packets
-    /// seemed to be delivered at the last check.
-    Settling(Instant, bool),
+    /// The ring is empty. Holds the deadline for the kernel to hand over the last block, and since when all packets
+    /// seem to be delivered, if they do.
+    Settling(Instant, Option<Instant>),
     Ended,
 }
 
@@ -97,7 +97,7 @@ impl Capture {
     }
 
     /// Returns the next batch if one is ready; never waits. `None` does not mean the end: [`is_ended`](Self::is_ended)
-    /// tells.
+    /// tells. Errors are only reported by the methods that wait.
     ///
     /// This makes no system call until a [`StopHandle`] was used.
     #[inline]
@@ -401,19 +401,22 @@ impl Receive for Capture {
             });
         }
         self.heed_stop()?;
+        let now = Instant::now();
         let (until, seemed_over) = match self.phase {
-            Phase::Settling(until, seemed_over) => (until, seemed_over),
+            Phase::Settling(until, since) => (until, since),
             Phase::Ended => return Ok(Empty::End),
-            Phase::Running | Phase::Draining => (Instant::now() + self.drain_time(), false),
+            Phase::Running | Phase::Draining => (now + self.drain_time(), None),
         };
         // Check twice, a moment apart: a packet that had passed the old filter when the intake was closed may still
         // be counted.
         let seems_over = self.stats()?.pending() == 0;
-        if (seems_over && seemed_over) || Instant::now() >= until {
+        let since = seems_over.then(|| seemed_over.unwrap_or(now));
+        let is_over = since.is_some_and(|since| now.duration_since(since) >= RETRY);
+        if is_over || now >= until {
             self.phase = Phase::Ended;
             return Ok(Empty::End);
         }
-        self.phase = Phase::Settling(until, seems_over);
+        self.phase = Phase::Settling(until, since);
         let step = if seems_over { RETRY } else { self.block_timeout.clamp(RETRY, LINK_CHECK) };
         Ok(Empty::WaitAtMost(step))
     }

@@ -181,8 +181,8 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         self.close_intake();
-        orphans::note_closed(Place::new(self.fd(), self.index, self.queue));
         self.figures.keep(self.kernel_stats().unwrap_or_default());
+        orphans::note_closed(Place::new(self.fd(), self.index, self.queue));
         self.orphans.leave(&self.umem, self.share, self.probe.take());
         if let (Some(program), Some(probe)) = (&self.program, self.leaving.take()) {
             program.outlive(probe);

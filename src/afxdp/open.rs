@@ -122,6 +122,12 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
     }
     // In the namespace of the socket.
     let probe = umem.is_shared().then(|| QueueProbe::new(index, options.queue())).transpose()?;
+    // For sockets that may turn out not to copy.
+    let may_leave_slowly = options.copy_mode != CopyMode::Copy
+        && program
+            .as_ref()
+            .is_some_and(|program| program.is_attached_here() && !program.is_generic());
+    let leaving = may_leave_slowly.then(|| QueueProbe::new(index, options.queue())).transpose()?;
     let membership = options.promiscuous.then(|| promiscuous(index)).transpose()?;
     // The last step before binding, so that a socket that cannot be opened uses up no share.
     let mut share = umem.take_share().ok_or(GeometryError::NoShareLeft)?;
@@ -134,10 +140,13 @@ fn open_once(options: &XdpSocketBuilder) -> Result<Opened> {
         umem.return_share(share);
         return Err(error);
     }
-    orphans::let_go(Place::new(socket.as_fd(), index, options.queue()));
+    let place = Place::new(socket.as_fd(), index, options.queue());
+    orphans::let_go(place);
+    if let Some(program) = &program {
+        program.was_free(place);
+    }
     let is_zerocopy = xdp::is_zerocopy(socket.as_fd())?;
-    let leaves_slowly = is_zerocopy && program.as_ref().is_some_and(XdpProgram::is_attached_here);
-    let leaving = leaves_slowly.then(|| QueueProbe::new(index, options.queue())).transpose()?;
+    let leaving = leaving.filter(|_| is_zerocopy);
     let tag_taker = TagTaker::of(Netdev(asker.as_fd()), name, index);
     let (name, queue) = (name.to_owned(), options.queue());
     let (asks, multi_buffer, need_wakeup) = match &options.shared {

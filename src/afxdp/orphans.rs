@@ -38,8 +38,8 @@ static ALL: Mutex<Vec<Weak<Orphans>>> = Mutex::new(Vec::new());
 /// The queues whose sockets this process has closed lately.
 static CLOSED: Mutex<Vec<(Place, Instant)>> = Mutex::new(Vec::new());
 
-/// How long the kernel may take to free the queue of a closed socket; it needs this much on a very busy machine only.
-const FREED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the kernel may take to free the queue of a closed socket. It needs more than some ms on a very busy machine only.
+pub(super) const FREED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Notes that a socket at this queue is about to be closed.
 pub(super) fn note_closed(place: Place) {
@@ -116,12 +116,19 @@ impl QueueProbe {
         xdp::bind(self.socket.as_fd(), (self.place.index, self.place.queue), flags, None)
     }
 
-    /// Returns whether no socket's pool is left at the queue.
-    pub(super) fn is_free(&self) -> bool {
+    /// Returns the queue.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Takes the queue if no socket's pool is left there, and returns whether it was free. To be dropped then.
+    pub(super) fn try_take(&self) -> bool {
         match self.bind(libc::XDP_COPY) {
             Ok(()) => true,
-            // The queue is gone with the interface (`xsk_notifier`).
-            Err(error) => matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)),
+            // The queue is gone, with the interface (`xsk_notifier`) or because there are fewer now (EINVAL).
+            Err(error) => {
+                matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::EINVAL))
+            }
         }
     }
 }
@@ -158,7 +165,7 @@ impl Orphans {
                 if now < orphan.look_at {
                     return true;
                 }
-                if orphan.probe.is_free() {
+                if orphan.probe.try_take() {
                     umem.bring_home(orphan.share);
                     return false;
                 }
@@ -181,6 +188,7 @@ impl Orphans {
 ///
 /// If the kernel does not tell namespaces apart, this is left to the sockets' probes.
 pub(super) fn let_go(place: Place) {
+    lock(&CLOSED).retain(|(other, _)| *other != place);
     if place.namespace.is_none() {
         return;
     }

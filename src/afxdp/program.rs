@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringtap_filter::{BpfFilter, FilterTarget};
 
 use super::cbpf_to_ebpf::translate;
 use super::nic::{check_tags, index_of, link_of, queue_count};
-use super::orphans::QueueProbe;
+use super::orphans::{FREED_WITHIN, Place, QueueProbe};
 use crate::error::{Error, Result, Step};
 use crate::sys::ebpf::{self, Insn};
 use crate::sys::netlink;
@@ -47,9 +47,6 @@ struct Attached {
     leaving: Mutex<Vec<QueueProbe>>,
 }
 
-/// How long the program stays attached for the sake of queues that are not free yet.
-const LEAVING: Duration = Duration::from_millis(500);
-
 impl Attached {
     fn new(
         link: Option<OwnedFd>,
@@ -60,21 +57,33 @@ impl Attached {
     ) -> Self {
         Self { link, map, interface, index, is_generic, leaving: Mutex::default() }
     }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<QueueProbe>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Attached {
-    /// Detaches the program once the queues are free.
+    /// Detaches the program once the queues are free; on another thread if they are not yet.
     ///
     /// The kernel takes a closed socket's memory from its queue a little later. If the program was detached before,
     /// virtio_net refuses that for the queues that it had for the program's sake, keeps a pointer to the memory, and
     /// crashes the kernel when the next program is attached (`virtnet_xsk_pool_disable`, seen on 7.3.4).
     fn drop(&mut self) {
-        let give_up = Instant::now() + LEAVING;
-        for probe in self.leaving.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            while !probe.is_free() && Instant::now() < give_up {
+        let mut leaving = std::mem::take(&mut *self.leaving());
+        leaving.retain_mut(|probe| !probe.try_take());
+        let Some(link) = self.link.take().filter(|_| !leaving.is_empty()) else { return };
+        // Not here: this may be the thread whose reactor still has to let go of the sockets.
+        let wait = move || {
+            let give_up = Instant::now() + FREED_WITHIN;
+            while !leaving.is_empty() && Instant::now() < give_up {
                 std::thread::sleep(Duration::from_millis(1));
+                leaving.retain_mut(|probe| !probe.try_take());
             }
-        }
+            drop(link);
+        };
+        // Without a thread the closure is dropped, and the link with it.
+        let _ = std::thread::Builder::new().name("ringtap-detach".to_owned()).spawn(wait);
     }
 }
 
@@ -227,7 +236,14 @@ impl XdpProgram {
 
     /// Keeps the program attached until a queue is free whose socket is about to be closed.
     pub(super) fn outlive(&self, probe: QueueProbe) {
-        self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(probe);
+        let mut leaving = self.0.leaving();
+        leaving.retain(|other| other.place() != probe.place());
+        leaving.push(probe);
+    }
+
+    /// Notes that a socket was bound to a queue, which therefore was free.
+    pub(super) fn was_free(&self, place: Place) {
+        self.0.leaving().retain(|probe| probe.place() != place);
     }
 
     /// Checks that the program is attached to this interface.

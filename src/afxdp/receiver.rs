@@ -42,6 +42,8 @@ pub struct XdpReceiver {
     stop: Option<StopHandle>,
     /// Time at which the intake was closed.
     closed: Option<Instant>,
+    /// Whether it was stopped, and all packets have been delivered since.
+    is_over: bool,
     /// How soon to look again while chunks are scarce.
     short: Duration,
     checked: Instant,
@@ -132,6 +134,7 @@ impl XdpReceiver {
             leased,
             stop,
             closed,
+            is_over: false,
             short: SHORT,
             checked: Instant::now(),
             sequence,
@@ -160,6 +163,9 @@ impl XdpReceiver {
         }
         let count = lending.len();
         self.short = if count > 0 { SHORT } else { self.short };
+        if count == 0 {
+            self.is_over |= self.closed.is_some_and(|closed| closed.elapsed() >= LATE);
+        }
         let lease = lending.lend(self.sequence + 1)?;
         self.sequence += 1;
         self.leased += count;
@@ -189,7 +195,7 @@ impl XdpReceiver {
     /// Returns whether a [`StopHandle`] has ended this half and all packets are delivered. Until then, `None` from
     /// [`next_batch_timeout`](Self::next_batch_timeout) means that the time is up.
     pub fn is_ended(&self) -> bool {
-        self.closed.is_some_and(|closed| closed.elapsed() >= LATE) && !self.rx.is_ready()
+        self.is_over
     }
 
     fn wait_for_batch(&mut self, mut deadline: Deadline) -> Result<Option<PacketBatch>> {
@@ -365,7 +371,8 @@ impl Receive for XdpReceiver {
     fn when_empty(&mut self) -> Result<Empty> {
         if let Some(closed) = self.closed {
             let left = LATE.saturating_sub(closed.elapsed());
-            return Ok(if left.is_zero() { Empty::End } else { Empty::WaitAtMost(left) });
+            self.is_over |= left.is_zero();
+            return Ok(if self.is_over { Empty::End } else { Empty::WaitAtMost(left) });
         }
         if self.stop.as_ref().is_some_and(StopHandle::is_stopped) {
             return Ok(Empty::WaitAtMost(Duration::ZERO)); // requested since the last check

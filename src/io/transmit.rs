@@ -337,6 +337,14 @@ impl<T: TxPort> AsyncSender<T> {
         core.into_port()
     }
 
+    /// Waits until the reactor has let go of the socket.
+    pub(super) async fn release(mut self) -> T {
+        self.take_back();
+        self.writable.release();
+        poll_fn(|cx| self.writable.poll_released(cx)).await;
+        self.into_inner()
+    }
+
     /// Takes the socket out of its cell, for use inside this crate.
     pub(super) fn port(&mut self) -> Out<'_, T> {
         self.take_back();
@@ -602,9 +610,10 @@ impl AsyncSender<Injector> {
     ///
     /// Not cancel-safe: if the future is dropped, the injector is dropped too.
     pub async fn close(mut self, limit: Duration) -> InjectorStats {
-        // Frames that an error keeps from being sent are counted.
+        // Frames that an error keeps from being sent are counted. An older error keeps none.
+        let _ = self.check();
         let _ = time::timeout(limit, self.drain()).await;
-        self.into_inner().close(Duration::ZERO)
+        self.release().await.close(Duration::ZERO)
     }
 
     /// Returns the running totals.

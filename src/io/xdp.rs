@@ -178,10 +178,13 @@ impl AsyncXdpSocket {
     ///
     /// # Errors
     /// The errors of [`XdpSocket::close`].
-    pub async fn close(mut self, limit: Duration) -> Result<XdpStats> {
-        // Frames that an error keeps from being sent are counted.
-        let _ = time::timeout(limit, self.drain()).await;
-        self.into_inner().close(Duration::ZERO)
+    pub async fn close(self, limit: Duration) -> Result<XdpStats> {
+        let Self { receiver, sender } = self;
+        let receiver = receiver.release().await;
+        let stats = receiver.stats_handle();
+        sender.close(limit).await?;
+        drop(receiver);
+        stats.stats()
     }
 
     /// Takes the socket back, for blocking use or for another thread's reactor.
@@ -254,9 +257,10 @@ impl AsyncSender<XdpSender> {
     /// # Errors
     /// The errors of [`XdpSender::close`].
     pub async fn close(mut self, limit: Duration) -> Result<XdpStats> {
-        // Frames that an error keeps from being sent are counted.
+        // Frames that an error keeps from being sent are counted. An older error keeps none.
+        let _ = self.check();
         let _ = time::timeout(limit, self.drain()).await;
-        self.into_inner().close(Duration::ZERO)
+        self.release().await.close(Duration::ZERO)
     }
 
     /// Returns the running totals of both halves.

@@ -134,12 +134,12 @@ impl<R: Runtime> XdpShardsBuilder<R> {
         Fut: Future<Output = Result<()>> + 'static,
     {
         let Self { socket, queues, cores, on_failure, runtime } = self;
-        let mut numbers = queues.of(&socket)?;
-        let program = socket.attach_program()?;
-        if queues == Queues::Auto {
-            // virtio_net has more receive queues while a program is attached, and spreads packets over all of them.
-            numbers = queues.of(&socket)?;
+        if socket.names_a_queue() {
+            return Err(Error::ShardPlan("`queues` says which queues: leave out `queue_id`"));
         }
+        // First: virtio_net has more receive queues while a program is attached, and spreads packets over all of them.
+        let program = socket.attach_program()?;
+        let numbers = queues.of(&socket)?;
         let plan = ShardPlan::for_this_machine(&cores, Some(numbers.len()))?;
         let sockets = QueueSockets {
             socket: socket.closed(),
@@ -154,9 +154,6 @@ impl<R: Runtime> XdpShardsBuilder<R> {
 impl Queues {
     /// Returns the numbers of the queues, which the socket's interface has.
     fn of(&self, socket: &XdpSocketBuilder) -> Result<Range<u32>> {
-        if socket.names_a_queue() {
-            return Err(Error::ShardPlan("`queues` says which queues: leave out `queue_id`"));
-        }
         let count = socket.queue_count()?;
         if count == Some(0) {
             return Err(Error::ShardPlan(

@@ -194,3 +194,36 @@ fn a_socket_taken_off_a_reactor_can_be_used_again() {
         assert_conserved(&mut again, 1024);
     }
 }
+
+#[ringtap_lab::test]
+fn a_queue_is_opened_again_in_the_task_that_has_closed_it() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    executor::block_on(async {
+        for _ in 0..20 {
+            let mut socket = AsyncXdpSocket::open(&veth.right).unwrap();
+            generator.flood(1);
+            assert_eq!(socket.next_batch().await.unwrap().expect("a frame").len(), 1);
+            let stats = socket.close(PATIENCE).await.unwrap();
+            assert_eq!((stats.delivered, stats.abandoned), (1, 0));
+        }
+    });
+}
+
+#[ringtap_lab::test]
+fn batches_of_a_receiver_end_with_a_stop_and_stay_ended() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    let mut receiver = socket(&veth.right).build_receiver().unwrap();
+    let stop = receiver.stop_handle().unwrap();
+    let mut generator = Generator::new(&veth.left, &Traffic::default());
+    generator.flood(5);
+    assert!(receiver.next_batch_timeout(Duration::ZERO).unwrap().is_some() && !receiver.is_ended());
+    generator.flood(5);
+    stop.stop();
+    let packets: usize = receiver.batches().map(|batch| batch.unwrap().len()).sum();
+    assert!((1..=10).contains(&packets) && receiver.is_ended(), "{packets}");
+    generator.flood(5); // they pass to the stack
+    assert!(receiver.batches().next().is_none() && receiver.is_ended());
+}
