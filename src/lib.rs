@@ -142,6 +142,8 @@ pub mod filter {
     pub use crate::BpfFilter;
     #[doc(no_inline)]
     pub use crate::error::{FilterError, ProgramFault};
+    #[doc(no_inline)]
+    pub use crate::packet::{LinkType, PacketDirection, VlanTag};
 
     pub use ringtap_filter::{
         Ancillary, BpfFilterBuilder, BpfInsn, FilterTarget, ListingError, MAX_INSTRUCTIONS,

@@ -319,8 +319,8 @@ impl<'a> Packet<'a> {
         self.meta.link.as_ref().map(|link| link.protocol)
     }
 
-    /// Returns the sender's link-layer address, 6 bytes on Ethernet; `None` if the link has none or the packet was cut
-    /// before it.
+    /// Returns the sender's link-layer address, 6 bytes on Ethernet, at most 8; `None` if the link has none or the socket
+    /// was not told. On Ethernet it is then read from the packet's bytes.
     #[doc(alias = "mac")]
     pub fn source_ll_addr(&self) -> Option<LinkAddress> {
         match self.meta.link.as_ref().map(LinkLayer::address) {

@@ -262,7 +262,8 @@ impl BpfFilter {
         }
     }
 
-    /// Returns the offline program, changed to return `value` for each packet that it accepts.
+    /// Returns the offline program, changed to return `value` for each packet that it accepts. A program that returns the
+    /// accumulator becomes three instructions longer.
     pub fn program_returning(&self, value: u32) -> Vec<BpfInsn> {
         let accept = |number| if number == 0 { 0 } else { value };
         // If A is 0, that, otherwise the value.
@@ -270,7 +271,8 @@ impl BpfFilter {
         returning(&self.offline, accept, by_a)
     }
 
-    /// Returns the program for sockets, changed to accept at most `bytes` bytes of a packet.
+    /// Returns the program for sockets, changed to accept at most `bytes` bytes of a packet. A program that returns the
+    /// accumulator becomes three instructions longer.
     pub fn cut_to(&self, bytes: u32) -> Vec<BpfInsn> {
         let by_a = [BpfInsn::jump(opcode::JGT, bytes), BpfInsn::ret(bytes), BpfInsn::RET_A];
         returning(&self.socket, |number| number.min(bytes), by_a)
@@ -364,8 +366,7 @@ impl FromStr for BpfFilter {
 
 /// Writes the expression with everything spelled out. Parsing the result gives the same program, except for a filter that
 /// is [`vlan_transparent`](BpfFilter::vlan_transparent), and for a builder's `or` beside `vlan`: the text has no words for
-/// these. A filter made
-/// from a ready program has no expression, so its [`disassembly`](BpfFilter::disassembly) for sockets is
+/// these. A filter made from a ready program has no expression, so its [`disassembly`](BpfFilter::disassembly) for sockets is
 /// written instead.
 ///
 /// ```

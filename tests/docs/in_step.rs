@@ -57,6 +57,41 @@ fn the_index_of_examples_lists_each_once_with_its_features() {
     }
 }
 
+/// The files that a page names in code: `tests/docs/in_step.rs`, or `io.rs` for one in `src`.
+fn named_files(page: &str) -> Vec<String> {
+    let code = page.split('`').skip(1).step_by(2);
+    let is_path = |code: &&str| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || "_-/.".contains(c);
+        code.ends_with(".rs") && code.len() > 3 && code.chars().all(letters)
+    };
+    code.filter(is_path).map(str::to_owned).collect()
+}
+
+#[ringtap_lab::test]
+fn files_that_pages_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = BTreeSet::new();
+    let mut named = 0;
+    for page in [
+        "docs/ARCHITECTURE.md",
+        "docs/FLOWS.md",
+        "docs/FILTERS.md",
+        "docs/TOOLBOX.md",
+        "docs/SECURITY.md",
+        "CONTRIBUTING.md",
+    ] {
+        for file in named_files(&read(page)) {
+            named += 1;
+            let places = [root.join(&file), root.join("src").join(&file)];
+            if !places.iter().any(|place| place.exists()) {
+                missing.insert(format!("{page}: {file}"));
+            }
+        }
+    }
+    assert!(named > 20, "only {named} files were found: this test has gone blind");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 #[ringtap_lab::test]
 fn links_between_pages_lead_somewhere() {
     let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();

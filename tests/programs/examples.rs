@@ -1,7 +1,5 @@
 //! Every example runs on traffic of the lab, and ends with the line that it should.
 
-// The others are not built without.
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
