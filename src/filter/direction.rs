@@ -20,6 +20,7 @@ pub enum PacketDirection {
 
 impl PacketDirection {
     /// Returns the direction that the kernel means by this number.
+    #[inline]
     pub fn from_pkttype(pkttype: u8) -> Self {
         match pkttype {
             0 => Self::Host,
@@ -32,6 +33,7 @@ impl PacketDirection {
     }
 
     /// Returns the kernel's number.
+    #[inline]
     pub fn to_pkttype(self) -> u8 {
         match self {
             Self::Host => 0,

@@ -34,6 +34,7 @@ impl LinkType {
 
     /// Returns the link type of an interface's packets as a packet socket delivers them, given the kernel's
     /// hardware type (`ARPHRD_*`, linux/if_arp.h); `None` if it is not known.
+    #[inline]
     pub fn of_hardware(kind: u16) -> Option<Self> {
         // From include/uapi/linux/if_arp.h, so that this compiles everywhere.
         const ETHER: u16 = 1;

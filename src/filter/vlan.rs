@@ -14,21 +14,25 @@ impl VlanTag {
     pub const LEN: usize = 4;
 
     /// Returns the VLAN id, 0 ..= 4095.
+    #[inline]
     pub fn id(self) -> u16 {
         self.tci & 0x0fff
     }
 
     /// Returns the priority code point, 0 ..= 7.
+    #[inline]
     pub fn priority(self) -> u8 {
         (self.tci >> 13) as u8
     }
 
     /// Returns whether the frame may be dropped first under congestion.
+    #[inline]
     pub fn drop_eligible(self) -> bool {
         self.tci & 0x1000 != 0
     }
 
     /// Returns the tag as it is stored in a frame.
+    #[inline]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let ([a, b], [c, d]) = (self.tpid.to_be_bytes(), self.tci.to_be_bytes());
         [a, b, c, d]
