@@ -47,6 +47,32 @@ struct Attached {
     leaving: Mutex<Vec<QueueProbe>>,
 }
 
+/// The interfaces whose programs wait to be detached by this process, one entry for each program.
+static DETACHING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// An entry of [`DETACHING`].
+struct Detaching(u32);
+
+impl Detaching {
+    fn new(index: u32) -> Self {
+        detaching().push(index);
+        Self(index)
+    }
+}
+
+impl Drop for Detaching {
+    fn drop(&mut self) {
+        let mut all = detaching();
+        if let Some(at) = all.iter().position(|&index| index == self.0) {
+            all.swap_remove(at);
+        }
+    }
+}
+
+fn detaching() -> MutexGuard<'static, Vec<u32>> {
+    DETACHING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Attached {
     fn new(
         link: Option<OwnedFd>,
@@ -74,6 +100,7 @@ impl Drop for Attached {
         leaving.retain_mut(|probe| !probe.try_take());
         let Some(link) = self.link.take().filter(|_| !leaving.is_empty()) else { return };
         // Not here: this may be the thread whose reactor still has to let go of the sockets.
+        let detaching = Detaching::new(self.index);
         let wait = move || {
             let give_up = Instant::now() + FREED_WITHIN;
             while !leaving.is_empty() && Instant::now() < give_up {
@@ -81,6 +108,7 @@ impl Drop for Attached {
                 leaving.retain_mut(|probe| !probe.try_take());
             }
             drop(link);
+            drop(detaching);
         };
         // Without a thread the closure is dropped, and the link with it.
         let _ = std::thread::Builder::new().name("ringtap-detach".to_owned()).spawn(wait);
@@ -103,6 +131,27 @@ fn load(
     let map = ebpf::create_xskmap(queues).map_err(load)?;
     let program = program(map.as_raw_fd()).map_err(load)?;
     Ok((ebpf::load(&program, has_frags).map_err(load)?, map))
+}
+
+/// Attaches a program; also returns whether that was in the stack.
+fn link(program: BorrowedFd<'_>, index: u32, attach: Attach) -> (io::Result<OwnedFd>, bool) {
+    let in_mode = |flags| ebpf::attach(program, index, flags);
+    match attach {
+        Attach::Native => (in_mode(NATIVE), false),
+        Attach::Generic => (in_mode(GENERIC), true),
+        Attach::Auto => match in_mode(NATIVE) {
+            // The driver does not support this, or not with this MTU.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE)
+                ) =>
+            {
+                (in_mode(GENERIC), true)
+            }
+            link => (link, false),
+        },
+    }
 }
 
 /// Checks whether this kernel and this process can load the program that redirects everything; attaches nothing.
@@ -202,23 +251,16 @@ impl XdpProgram {
         program: OwnedFd,
         map: OwnedFd,
     ) -> Result<Self> {
-        let in_mode = |flags| ebpf::attach(program.as_fd(), index, flags);
-        let (link, is_generic) = match attach {
-            Attach::Native => (in_mode(NATIVE), false),
-            Attach::Generic => (in_mode(GENERIC), true),
-            Attach::Auto => match in_mode(NATIVE) {
-                // The driver does not support this, or not with this MTU.
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE)
-                    ) =>
-                {
-                    (in_mode(GENERIC), true)
-                }
-                link => (link, false),
-            },
+        let is_taken = |link: &io::Result<OwnedFd>| {
+            let errno = link.as_ref().err().and_then(io::Error::raw_os_error);
+            matches!(errno, Some(libc::EBUSY | libc::EEXIST))
         };
+        let (mut link, mut is_generic) = link(program.as_fd(), index, attach);
+        // An earlier program of this process goes in a moment.
+        while is_taken(&link) && detaching().contains(&index) {
+            std::thread::sleep(Duration::from_millis(1));
+            (link, is_generic) = self::link(program.as_fd(), index, attach);
+        }
         let link = link.map_err(|source| match source.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => Error::ProgramAttached {
                 name: interface.to_owned(),
