@@ -324,7 +324,7 @@ fn a_checksum_is_computed_for_frames_that_ask_for_it() {
     let options = sender(&veth.left);
     let traffic = Traffic { protocol: Protocol::Udp, varied: false, ..Traffic::default() };
     let mut far = Capture::builder().interface(&veth.right).block_timeout_ms(2).build().unwrap();
-    let tx = options.clone().tx_checksum(TxChecksum::Software).build();
+    let tx = options.clone().tx_checksum(TxChecksum::Software).build_sender();
     let Some(mut tx) = had(tx) else { return };
     for number in 0..10 {
         let mut frame = traffic.frame(number, 0);
@@ -352,7 +352,7 @@ fn a_checksum_is_computed_for_frames_that_ask_for_it() {
     }
     assert_conserved(&mut tx, FEW);
     drop(tx);
-    let mut without = options.build().unwrap();
+    let mut without = options.build_sender().unwrap();
     let mut slot = without.reserve(60).unwrap();
     slot.set_checksum(34, 6);
     assert!(matches!(slot.send(), Err(Error::OffloadsDisabled)));
@@ -376,22 +376,22 @@ fn memory_options_do_what_they_say_or_say_that_they_cannot() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let options = || sender(&veth.left);
-    let is_possible = match options().huge_pages(HugePages::Require).build() {
+    let is_possible = match options().huge_pages(HugePages::Require).build_sender() {
         Ok(socket) => socket.has_huge_pages(),
         Err(error) => {
             assert!(error.to_string().contains("vm.nr_hugepages"), "{error}");
             false
         }
     };
-    let tried = options().huge_pages(HugePages::Try).build().unwrap();
+    let tried = options().huge_pages(HugePages::Try).build_sender().unwrap();
     assert_eq!(tried.has_huge_pages(), is_possible);
     drop(tried);
-    let mut here = options().numa_node(0).build().unwrap();
+    let mut here = options().numa_node(0).build_sender().unwrap();
     here.send(&[0xff; 60]).unwrap();
     assert!(here.drain(PATIENCE).unwrap());
     drop(here);
     for node in [999, 5000] {
-        let error = options().numa_node(node).build().unwrap_err();
+        let error = options().numa_node(node).build_sender().unwrap_err();
         assert!(error.to_string().contains("NUMA node"), "{error}");
     }
 }
