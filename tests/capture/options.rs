@@ -188,11 +188,21 @@ fn a_loaded_program_is_changed_for_another_in_a_running_group() {
     let first = small(&veth.right).fanout(mode.clone(), 9).build().unwrap();
     let second = small(&veth.right).fanout(mode, 9).build().unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic::default());
+    let came = |count: u64| {
+        let began = Instant::now();
+        loop {
+            let packets = [&first, &second].map(|capture| capture.stats().unwrap().packets);
+            if packets[0] + packets[1] >= count || began.elapsed() > Duration::from_secs(10) {
+                return packets;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
     generator.flood(10);
+    assert_eq!(came(10), [0, 10]);
     second.attach_fanout_ebpf(&zero).unwrap();
     generator.flood(20);
-    let packets = [first, second].map(|capture| capture.stats().unwrap().packets);
-    assert_eq!(packets, [20, 10]);
+    assert_eq!(came(30), [20, 10]);
     let alone = small(&veth.right).build().unwrap();
     assert!(matches!(alone.attach_fanout_ebpf(&zero), Err(Error::Os { .. })));
 }
