@@ -9,7 +9,7 @@ use etherparse::PacketBuilder;
 use hdrhistogram::Histogram;
 use ringtap::Packet;
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowTracker, FlowTrackerConfig, PacketView};
+use ringtap::flow::{EventMask, FlowTable, FlowTracker, FlowConfig, PacketView};
 use ringtap::packet::Timestamp;
 
 const ROUNDS: usize = 7;
@@ -17,8 +17,8 @@ const PACKETS: u64 = 2_000_000;
 /// Packets of a turn.
 const TURN: u64 = 1024;
 
-fn config(flows: usize) -> FlowTrackerConfig {
-    let mut config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
+fn config(flows: usize) -> FlowConfig {
+    let mut config = FlowConfig::default().with_event_filter(EventMask::PACKET);
     config.max_flows = 2 * flows;
     config
 }
@@ -44,7 +44,7 @@ fn each(flows: u64, from: u64, count: u64, mut take: impl FnMut(&[u8], Timestamp
 fn flood() {
     println!("2,000,000 SYNs of as many flows, microseconds a turn of {TURN} packets:");
     for flows in [10_000, 100_000, 1_000_000] {
-        let mut config = FlowTrackerConfig::default();
+        let mut config = FlowConfig::default();
         (config.max_flows, config.suppress_events) = (flows, EventMask::all());
         let mut tracker: FlowTracker<FiveTuple> =
             FlowTracker::with_config(FiveTuple::bidirectional(), config.clone());

@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 {
                     closed += 1;
                     let bytes = stats.bytes_initiator + stats.bytes_responder;
-                    println!("{} - {}: {bytes} bytes", key.a, key.b);
+                    println!("{} - {}: {bytes} bytes", key.a(), key.b());
                 }
                 _ => {}
             }

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut histories = BTreeMap::new();
         while let Some(event) = flows.next().await {
             if let FlowEvent::Ended { l4: Some(L4Proto::Tcp), history, reason, .. } = event? {
-                *histories.entry((history.as_str().to_owned(), reason.as_str())).or_insert(0) += 1;
+                *histories.entry((history.to_string(), reason.as_str())).or_insert(0) += 1;
             }
         }
         for ((history, reason), count) in &histories {

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut talkers: Vec<_> = talkers.into_iter().collect();
         talkers.sort_by_key(|(_, bytes)| Reverse(*bytes));
         for (key, bytes) in talkers.iter().take(10) {
-            println!("{bytes:>12} bytes  {:?} {} - {}", key.proto, key.a, key.b);
+            println!("{bytes:>12} bytes  {:?} {} - {}", key.proto(), key.a(), key.b());
         }
         Ok(())
     })

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{FlowEvent, FlowExt, FlowTrackerConfig};
+use ringtap::flow::{FlowEvent, FlowExt, FlowConfig};
 use ringtap::pcap::PcapSource;
 use ringtap::{AsyncCapture, executor};
 
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let file = PcapSource::open(source)?;
         return executor::block_on(print(file.flow_stream(FiveTuple::bidirectional())));
     }
-    let mut config = FlowTrackerConfig::default();
+    let mut config = FlowConfig::default();
     config.idle_timeout_udp = Duration::from_secs(10);
     executor::block_on(async {
         let mut capture = AsyncCapture::open(&source)?;
@@ -44,9 +44,9 @@ async fn print(
                 ended += 1;
                 println!(
                     "{:?} {} - {}  {} + {} packets, {} + {} bytes, {history} {reason}",
-                    key.proto,
-                    key.a,
-                    key.b,
+                    key.proto(),
+                    key.a(),
+                    key.b(),
                     stats.packets_initiator,
                     stats.packets_responder,
                     stats.bytes_initiator,

@@ -15,14 +15,14 @@
 mod accessors;
 mod broadcast;
 mod bytes;
+mod config;
 mod connections;
 mod consumer;
 mod conversations;
-mod dissect;
-mod expiry;
+mod event;
 pub mod extract;
+mod finder;
 mod fragments;
-mod frames;
 mod half;
 mod parser;
 mod protocols;
@@ -30,7 +30,6 @@ mod pump;
 mod queue;
 mod reassemblers;
 mod reassembly;
-mod recently_closed;
 #[cfg(feature = "flow-records")]
 mod record;
 mod sessions;
@@ -50,16 +49,16 @@ pub use flowscope::icmp;
 #[cfg(feature = "flow-tls")]
 pub use flowscope::tls;
 pub use flowscope::{
-    AnomalyKind, DatagramParser, DatagramParserFactory, EndReason, EventMask, Extracted, FlowEntry,
-    FlowEvent, FlowExtractor, FlowSide, FlowState, FlowStats, FlowTracker, FlowTrackerConfig,
-    FlowTrackerStats, HistoryString, KeyFields, L4Proto, Orientation, OverflowPolicy, PacketView,
-    ParserKind, SessionParser, SessionParserFactory, TcpFlags, TcpInfo, TcpOverlapPolicy,
-    Timestamp as FlowTimestamp,
+    DatagramParser, DatagramParserFactory, EndReason, EventMask, Extracted, FlowExtractor,
+    FlowSide, FlowState, KeyFields, L4Proto, Orientation, PacketView, ParserKind, SessionParser,
+    SessionParserFactory, TcpFlags, TcpInfo, Timestamp as FlowTimestamp,
 };
 
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
+pub use self::config::{FlowConfig, FlowTableStats};
 pub use self::conversations::{Conversation, Conversations};
+pub use self::event::{FlowEvent, FlowHistory, FlowStats};
 pub use self::fragments::FragmentStats;
 pub use self::half::{HalfReassembler, HalfStats, HalfStream, Overlap, Piece, Segment};
 pub use self::parser::ParserFault;
@@ -76,4 +75,4 @@ pub use self::sessions::{SessionEvent, SessionStream};
 pub use self::shard_query::{FlowSnapshot, FlowSnapshots};
 pub use self::shards::{FlowShard, FlowShards, FlowShardsBuilder};
 pub use self::stream::{FlowExt, FlowStream};
-pub use self::table::FlowTable;
+pub use self::table::{FlowEntry, FlowTable};

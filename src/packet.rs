@@ -5,6 +5,7 @@
 
 #[cfg(any(feature = "flow-records", feature = "pcap"))]
 mod calendar;
+mod layers;
 mod link;
 mod offload;
 mod owned;
@@ -21,9 +22,13 @@ pub use ringtap_filter::{LinkType, PacketDirection, VlanTag};
 #[cfg(any(feature = "flow-records", feature = "pcap"))]
 pub(crate) use self::calendar::Calendar;
 pub use self::link::LinkAddress;
-#[cfg(any(feature = "pcap", feature = "parse"))]
-pub(crate) use self::link::{ADDRESS_FAMILY, COOKED, COOKED_2};
+#[cfg(any(feature = "pcap", test))]
+pub(crate) use self::link::hardware_of;
+use self::link::link_type_of;
 pub(crate) use self::link::{Framing, LinkLayer, NO_DIRECTION};
+#[cfg(feature = "flow")]
+pub(crate) use self::layers::{Family, Selector, dissect, dissect_ip};
+pub use self::layers::{Layers, TcpHeader, Tunnel, TunnelKind, Tunnels};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 use self::tags::FIRST_TAG_AT;
@@ -258,29 +263,9 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Offset of the IP packet, if it is known and no Ethernet header precedes it.
-    #[cfg(any(feature = "flow", feature = "parse"))]
-    pub(crate) fn network_at(&self) -> Option<usize> {
-        match self.link_type()? {
-            LinkType::NULL => Some(4),
-            LinkType::LINUX_SLL => Some(16),
-            LinkType::LINUX_SLL2 => Some(20),
-            LinkType::RAW => Some(0),
-            _ => None,
-        }
-    }
-
     /// Returns the type of header that the bytes begin with; `None` if it is not known.
     pub fn link_type(&self) -> Option<LinkType> {
-        match self.meta.link.as_ref()?.hardware {
-            #[cfg(any(feature = "pcap", feature = "parse"))]
-            ADDRESS_FAMILY => Some(LinkType::NULL),
-            #[cfg(any(feature = "pcap", feature = "parse"))]
-            COOKED => Some(LinkType::LINUX_SLL),
-            #[cfg(any(feature = "pcap", feature = "parse"))]
-            COOKED_2 => Some(LinkType::LINUX_SLL2),
-            kind => LinkType::of_hardware(kind),
-        }
+        link_type_of(self.meta.link.as_ref()?.hardware)
     }
 
     /// Whether the bytes begin with an Ethernet header. If the socket family does not tell, they do.

@@ -22,7 +22,7 @@
 
 pub use etherparse::*;
 
-use crate::packet::Packet;
+use crate::packet::{LinkType, Packet, Tunnels};
 
 impl<'a> Packet<'a> {
     /// Parses the headers of the packet. The types are in [`crate::parse`], which has an example.
@@ -35,10 +35,19 @@ impl<'a> Packet<'a> {
     /// IPv4 with a total length of 0, which hosts write if the card does the segmentation, is an error here;
     /// [`parse_lax`](Self::parse_lax) uses the length of the frame instead.
     pub fn parse(&self) -> Result<SlicedPacket<'a>, err::packet::SliceError> {
-        match self.network_at() {
+        match self.behind_link() {
             None => SlicedPacket::from_ethernet(self.data()),
-            Some(at) => SlicedPacket::from_ip(self.data().get(at..).unwrap_or_default()),
+            Some(packet) => SlicedPacket::from_ip(packet),
         }
+    }
+
+    /// The IP packet, if no Ethernet header precedes it. It is empty if there is none.
+    fn behind_link(&self) -> Option<&'a [u8]> {
+        let link = self.dissected_as();
+        let layers = self.layers(Tunnels::Outer).filter(|_| link != Some(LinkType::ETHERNET));
+        let at = layers.map_or(usize::MAX, |layers| layers.network_offset());
+        let is_ethernet = matches!(link, Some(LinkType::ETHERNET) | None);
+        (!is_ethernet).then(|| self.data().get(at..).unwrap_or_default())
     }
 
     /// Parses the headers up to the first that is truncated or invalid.
@@ -46,10 +55,9 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// Fails if even the first header is incomplete.
     pub fn parse_lax(&self) -> Result<LaxSlicedPacket<'a>, err::LenError> {
-        let Some(at) = self.network_at() else {
+        let Some(packet) = self.behind_link() else {
             return LaxSlicedPacket::from_ethernet(self.data());
         };
-        let packet = self.data().get(at..).unwrap_or_default();
         // Anything but version 4 or 6 has no known header.
         let ip_type = match packet.first().map(|first| first >> 4) {
             Some(6) => ether_type::IPV6,

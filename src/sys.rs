@@ -17,6 +17,8 @@ pub(crate) mod netdev;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod packet_socket;
+#[cfg(feature = "flow")]
+mod prefetch;
 pub(crate) mod sockopt;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod steering;
@@ -26,3 +28,5 @@ pub(crate) mod tx_timestamp;
 pub(crate) mod xdp;
 
 pub(crate) use self::mmap::Mapping;
+#[cfg(feature = "flow")]
+pub(crate) use self::prefetch::prefetch;

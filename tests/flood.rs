@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 use etherparse::PacketBuilder;
 use ringtap::Packet;
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
+use ringtap::flow::{EventMask, FlowTable, FlowConfig};
 use ringtap::packet::Timestamp;
 
 #[test]
 fn a_flood_of_flows_is_bounded_and_what_is_evicted_is_counted() {
-    let mut config = FlowTrackerConfig::default();
+    let mut config = FlowConfig::default();
     (config.max_flows, config.suppress_events) = (10_000, EventMask::all());
     let mut table = FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ());
     let mut events = VecDeque::new();
@@ -24,9 +24,9 @@ fn a_flood_of_flows_is_bounded_and_what_is_evicted_is_counted() {
         let time = Timestamp { secs: number / 100_000, nanos: number % 100_000 * 10_000 };
         table.packet(&Packet::from_bytes(&frame, time), &mut events);
     }
-    let stats = table.tracker().stats();
+    let stats = table.stats();
     assert_eq!((stats.flows_created, stats.flows_evicted), (2_000_000, 1_990_000));
-    assert_eq!((table.tracker().flow_count(), events.len()), (10_000, 0));
+    assert_eq!((table.len(), events.len()), (10_000, 0));
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes for 10,000 flows");
 }

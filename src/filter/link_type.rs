@@ -9,24 +9,50 @@ impl LinkType {
     pub const NULL: Self = Self(0);
     /// Ethernet.
     pub const ETHERNET: Self = Self(1);
+    /// PPP, with address and control (`ff 03`) or without.
+    pub const PPP: Self = Self(9);
     /// IPv4 or IPv6 without a link header, by BSD's number for it.
     pub const RAW_BSD: Self = Self(12);
+    /// IPv4 or IPv6 without a link header, by OpenBSD's number for it.
+    pub const RAW_OPENBSD: Self = Self(14);
+    /// PPP in the framing of HDLC.
+    pub const PPP_HDLC: Self = Self(50);
+    /// The session stage of PPPoE, without Ethernet.
+    pub const PPP_ETHER: Self = Self(51);
     /// IPv4 or IPv6 without a link header.
     pub const RAW: Self = Self(101);
+    /// Cisco HDLC, or PPP in the framing of HDLC.
+    pub const C_HDLC: Self = Self(104);
+    /// OpenBSD loopback: an address family in network byte order, then the packet.
+    pub const LOOP: Self = Self(108);
     /// Linux cooked capture.
     pub const LINUX_SLL: Self = Self(113);
+    /// IPv4 without a link header.
+    pub const IPV4: Self = Self(228);
+    /// IPv6 without a link header.
+    pub const IPV6: Self = Self(229);
     /// Linux cooked capture, version 2.
     pub const LINUX_SLL2: Self = Self(276);
     /// Stands for an unknown link type: a number that is reserved for private use.
     pub const UNKNOWN: Self = Self(162);
     /// The link types that filters can be compiled for in full, and the unknown one.
-    pub(crate) const COMPILED: [Self; 6] =
-        [Self::ETHERNET, Self::RAW, Self::NULL, Self::LINUX_SLL, Self::LINUX_SLL2, Self::UNKNOWN];
+    pub(crate) const COMPILED: [Self; 9] = [
+        Self::ETHERNET,
+        Self::RAW,
+        Self::NULL,
+        Self::LOOP,
+        Self::PPP,
+        Self::C_HDLC,
+        Self::LINUX_SLL,
+        Self::LINUX_SLL2,
+        Self::UNKNOWN,
+    ];
 
     /// Returns the one among [`COMPILED`](Self::COMPILED) that frames of this type are filtered as.
     pub(crate) fn compiled(self) -> Self {
         match self {
-            Self::RAW_BSD => Self::RAW,
+            Self::RAW_BSD | Self::RAW_OPENBSD | Self::IPV4 | Self::IPV6 => Self::RAW,
+            Self::PPP_HDLC => Self::PPP,
             known if Self::COMPILED.contains(&known) => known,
             _ => Self::UNKNOWN,
         }

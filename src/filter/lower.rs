@@ -53,8 +53,10 @@ enum Types {
     Ether,
     /// As a PPP protocol.
     Ppp,
-    /// As an address family in the host's byte order.
+    /// As an address family in network byte order.
     Family,
+    /// As an address family in the host's byte order.
+    HostFamily,
     /// As the first bits of the packet.
     Version,
     /// Not encoded.
@@ -114,12 +116,16 @@ fn sides(
 
 impl Layout {
     fn of(link: LinkType, target: FilterTarget) -> Self {
-        let (types, type_at, payload) = match link {
+        let (types, type_at, payload) = match link.compiled() {
             LinkType::ETHERNET => (Types::Ether, 12, 14),
             LinkType::LINUX_SLL => (Types::Ether, 14, 16),
             LinkType::LINUX_SLL2 => (Types::Ether, 0, 20),
-            LinkType::NULL => (Types::Family, 0, 4),
-            LinkType::RAW | LinkType::RAW_BSD => (Types::Version, 0, 0),
+            LinkType::NULL => (Types::HostFamily, 0, 4),
+            LinkType::LOOP => (Types::Family, 0, 4),
+            // Behind address and control, which are there in practice; as in libpcap.
+            LinkType::PPP => (Types::Ppp, 2, 4),
+            LinkType::C_HDLC => (Types::Ether, 2, 4),
+            LinkType::RAW => (Types::Version, 0, 0),
             _ => (Types::None, 0, 0),
         };
         let is_beside = target == FilterTarget::Socket;
@@ -255,15 +261,19 @@ impl Layout {
                 };
                 is(Width::Half, self.type_at, protocol.into())
             }
-            Types::Family => {
-                // The writing host uses its own byte order, assumed to be that of this host; each BSD has its
-                // own number for IPv6.
+            Types::Family | Types::HostFamily => {
+                // Each BSD has its own number for IPv6.
                 let families: &[u32] = match ether_type {
                     IPV4 => &[2],
                     IPV6 => &[30, 24, 28],
                     _ => return Ok(Condition::False),
                 };
-                let is_family = |family: &u32| is(Width::Word, self.type_at, family.to_be());
+                let is_family = |&family: &u32| {
+                    // The writing host uses its own byte order, assumed to be that of this host.
+                    let is_hosts = self.types == Types::HostFamily;
+                    let family = if is_hosts { family.to_be() } else { family };
+                    is(Width::Word, self.type_at, family)
+                };
                 Condition::Any(families.iter().map(is_family).collect())
             }
             Types::Version => {

@@ -20,18 +20,8 @@ macro_rules! accessors {
                 &mut self.$($table).+
             }
 
-            /// Returns flowscope's tracker, with the current flows.
-            pub fn tracker(&self) -> &flowscope::FlowTracker<E, S> {
-                self.table().tracker()
-            }
-
-            /// Returns flowscope's tracker, to change the states of flows.
-            pub fn tracker_mut(&mut self) -> &mut flowscope::FlowTracker<E, S> {
-                self.table_mut().tracker_mut()
-            }
-
             /// Returns how many flows began, ended and were evicted, and how many packets belong to no flow.
-            pub fn stats(&self) -> flowscope::FlowTrackerStats {
+            pub fn stats(&self) -> crate::flow::FlowTableStats {
                 self.table().stats()
             }
 
@@ -75,7 +65,6 @@ macro_rules! reassembling {
         where
             B: FlowSource,
             E: FlowExtractor,
-            E::Key: KeyFields,
             S: Send + 'static,
         {
             /// Sets how TCP streams are reassembled.
@@ -91,7 +80,7 @@ macro_rules! reassembling {
             }
         }
 
-        super::accessors!($stream<St, B, E, S $(, $more)*>, pump.intake.table, KeyFields);
+        super::accessors!($stream<St, B, E, S $(, $more)*>, pump.intake.table);
     };
 }
 

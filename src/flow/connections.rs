@@ -1,35 +1,28 @@
 //! The table of flows together with the reassembled streams of each flow and the consumer of their bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
-use ahash::RandomState;
-use flowscope::{
-    EndReason, FlowEvent, FlowExtractor, FlowSide, FlowStats, HistoryString, KeyFields, L4Proto,
-    Orientation, Timestamp as FlowTime,
-};
+use flowscope::{EndReason, FlowExtractor, FlowSide, L4Proto, Timestamp as FlowTime};
 
 use super::bytes::Lend;
 use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
-use super::dissect::Look;
-use super::frames::Frame;
+use super::event::FlowEvent;
 use super::half::{HalfStream, Piece};
 use super::pump::BatchConsumer;
 use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
-use super::table::FlowTable;
+use super::table::{FlowTable, Seen};
 use crate::packet::Packet;
 
 /// Interval at which the consumer is told the time for each flow, in nanoseconds.
 const TICK: u64 = 1_000_000_000;
 /// Maximum number of ticks per packet.
 const TICKS_A_PACKET: usize = 4;
-/// Number of flows kept here that the tracker has already forgotten, before they are cleaned up.
-const SLACK: usize = 1024;
 
 /// A flow that the consumer wants.
-struct Connection<F> {
+struct Connection<K, F> {
+    key: K,
     serial: u64,
-    initiator: Orientation,
     l4: Option<L4Proto>,
     /// `None` after the consumer ended it.
     flow: Option<F>,
@@ -39,8 +32,8 @@ struct Connection<F> {
     halves: Option<Box<[HalfStream; 2]>>,
     /// Serial number since which segments wait; `None` if none wait.
     waits: Option<u64>,
-    /// Whether pure acknowledgements matter to its streams.
-    heeds_acks: bool,
+    /// Memory that the consumer holds for the flow.
+    kept: usize,
 }
 
 /// Flows together with their streams.
@@ -48,35 +41,38 @@ pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     pub(super) table: FlowTable<E, S>,
     pub(super) consumer: C,
     pub(super) config: ReassemblyConfig,
-    flows: HashMap<E::Key, Connection<C::Flow>, RandomState>,
-    told: VecDeque<FlowEvent<E::Key>>,
-    waiting: Waiting<E::Key>,
-    /// Number of connections to which pure acknowledgements matter.
-    heeding: usize,
-    ticks: VecDeque<(u64, E::Key, u64)>,
+    /// The flows that the consumer wants, by their slot in the table.
+    flows: Vec<Option<Connection<E::Key, C::Flow>>>,
+    told: VecDeque<(u32, FlowEvent<E::Key>)>,
+    waiting: Waiting,
+    ticks: VecDeque<(u64, u32, u64)>,
     serial: u64,
     stats: ReassemblyStats,
+}
+
+/// A packet of a flow, with what its bytes are in.
+#[derive(Clone, Copy)]
+struct Arrived<'a> {
+    seen: &'a Seen,
+    packet: &'a Packet<'a>,
+    lend: Lend<'a>,
 }
 
 impl<E, S, C> Connections<E, S, C>
 where
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
     C: Consumer<E::Key>,
 {
     pub(super) fn new(mut table: FlowTable<E, S>, consumer: C) -> Self {
         table.tell_ends();
-        // Memory is only used when touched: reserving it here avoids moving it when the map grows.
-        let room = table.config().max_flows.min(1 << 20);
         Self {
             table,
             consumer,
             config: ReassemblyConfig::new(),
-            flows: HashMap::with_capacity_and_hasher(room, RandomState::new()),
+            flows: Vec::new(),
             told: VecDeque::new(),
             waiting: Waiting::new(),
-            heeding: 0,
             ticks: VecDeque::new(),
             serial: 0,
             stats: ReassemblyStats::default(),
@@ -87,117 +83,99 @@ where
         self.stats
     }
 
-    /// Handles the tracker's events, and passes the packet's bytes on in between: after the beginning of their
-    /// flow and before its end.
-    fn go_on(
-        &mut self,
-        mut look: Option<&Look<E::Key>>,
-        packet: Option<(&Packet<'_>, Lend<'_>)>,
-        events: &mut VecDeque<C::Event>,
-    ) {
-        while let Some(event) = self.told.pop_front() {
-            self.consumer.told(&event, events);
-            match &event {
-                FlowEvent::Started { key, side, orientation, ts, l4 } => {
-                    if self.flows.contains_key(key) {
-                        self.end_unknown(key, events);
-                    }
-                    let of = Of { key, side: FlowSide::Initiator, ts: *ts };
-                    let Some(flow) = self.consumer.begin(of, *l4, events) else { continue };
-                    let initiator = match side {
-                        FlowSide::Initiator => *orientation,
-                        FlowSide::Responder => orientation.flipped(),
-                    };
-                    self.insert(key.clone(), flow, initiator, *l4);
-                }
-                FlowEvent::Ended { key, reason, stats, history, l4 } => {
-                    let end = End {
-                        reason: *reason,
-                        stats: stats.clone(),
-                        history: *history,
-                        l4: *l4,
-                        ts: stats.last_seen,
-                    };
-                    if let Some(look) = look.take_if(|look| look.key == *key) {
-                        self.feed(look, packet, Some(&end), events);
-                    }
-                    self.end(key, end, events);
-                }
-                _ => {}
-            }
+    /// Handles the table's events, and passes the packet's bytes on in between: after the beginning of their flow
+    /// and before its end.
+    fn go_on(&mut self, arrived: Option<Arrived<'_>>, events: &mut VecDeque<C::Event>) {
+        let last = usize::from(arrived.is_some_and(|arrived| arrived.seen.has_ended));
+        while self.told.len() > last {
+            self.tell(None, events);
         }
-        if let Some(look) = look {
-            self.feed(look, packet, None, events);
+        match arrived {
+            Some(arrived) if last == 1 => self.tell(Some(arrived), events),
+            Some(arrived) => self.feed(arrived, None, events),
+            None => {}
         }
     }
 
-    fn insert(&mut self, key: E::Key, flow: C::Flow, initiator: Orientation, l4: Option<L4Proto>) {
+    /// Handles the next event of the table. If it is the end of a flow that the packet has ended, the packet's bytes
+    /// go before it.
+    fn tell(&mut self, arrived: Option<Arrived<'_>>, events: &mut VecDeque<C::Event>) {
+        let Some((slot, event)) = self.told.pop_front() else { return };
+        self.consumer.told(&event, events);
+        match event {
+            FlowEvent::Started { key, ts, l4, .. } => {
+                let of = Of { key: &key, side: FlowSide::Initiator, ts };
+                if let Some(flow) = self.consumer.begin(of, l4, events) {
+                    self.insert(slot, key, flow, l4);
+                }
+            }
+            FlowEvent::Ended { reason, stats, history, l4, .. } => {
+                let end = End { reason, stats, history, l4, ts: stats.last_seen };
+                if let Some(arrived) = arrived {
+                    self.feed(arrived, Some(&end), events);
+                }
+                self.end(slot, end, events);
+            }
+            _ => {}
+        }
+    }
+
+    fn insert(&mut self, slot: u32, key: E::Key, flow: C::Flow, l4: Option<L4Proto>) {
         self.serial += 1;
         let serial = self.serial;
         if C::TICKS {
-            self.ticks.push_back((self.table.clock() + TICK, key.clone(), serial));
-            if self.ticks.len() > 2 * self.flows.len() + 1024 {
+            self.ticks.push_back((self.table.clock() + TICK, slot, serial));
+            if self.ticks.len() > 2 * self.table.len() + 1024 {
                 let flows = &self.flows;
-                self.ticks.retain(|(_, of, begun)| {
-                    *begun == serial || flows.get(of).is_some_and(|flow| flow.serial == *begun)
-                });
+                let is_there = |slot: u32, begun: u64| {
+                    let flow = flows.get(slot as usize).and_then(Option::as_ref);
+                    begun == serial || flow.is_some_and(|flow| flow.serial == begun)
+                };
+                self.ticks.retain(|(_, slot, begun)| is_there(*slot, *begun));
             }
         }
-        let connection = Connection {
-            serial,
-            initiator,
-            l4,
-            flow: Some(flow),
-            is_silent: false,
-            halves: None,
-            waits: None,
-            heeds_acks: false,
-        };
-        self.flows.insert(key, connection);
+        let (is_silent, halves, waits, kept) = (false, None, None, 0);
+        let flow = Some(flow);
+        let connection = Connection { key, serial, l4, flow, is_silent, halves, waits, kept };
+        if self.flows.len() <= slot as usize {
+            self.flows.resize_with(slot as usize + 1, || None);
+        }
+        self.flows[slot as usize] = Some(connection);
     }
 
     fn feed(
         &mut self,
-        look: &Look<E::Key>,
-        packet: Option<(&Packet<'_>, Lend<'_>)>,
+        Arrived { seen, packet, lend }: Arrived<'_>,
         end: Option<&End>,
         events: &mut VecDeque<C::Event>,
     ) {
-        let Some((packet, lend)) = packet else { return };
-        let Some(connection) = self.flows.get_mut(&look.key) else { return };
+        let Some(Some(connection)) = self.flows.get_mut(seen.slot as usize) else { return };
         let Some(flow) = connection.flow.as_mut().filter(|_| !connection.is_silent) else {
             return;
         };
         let time = packet.timestamp();
-        let side = look.side(connection.initiator);
-        let of = Of { key: &look.key, side, ts: FlowTime::new(time.secs, time.nanos) };
-        let memory = if look.is_own { packet.data() } else { self.table.made_frame().bytes };
-        let payload = &memory[look.payload.clone()];
-        let lend = look.is_own.then_some((lend, look.payload.start));
-        let mut is_new = false;
-        let wanted = match &look.tcp {
+        let ts = FlowTime::new(time.secs, time.nanos);
+        let of = Of { key: &connection.key, side: seen.side, ts };
+        let memory = if seen.is_own { packet.data() } else { self.table.made() };
+        let payload = memory.get(seen.payload.clone()).unwrap_or_default();
+        let lend = seen.is_own.then_some((lend, seen.payload.start));
+        let wanted = match &seen.tcp {
             Some(tcp) => {
                 let halves = connection.halves.get_or_insert_with(|| new_halves(&self.config));
                 let before = halves[0].held() + halves[1].held();
                 let mut passing = Passing::new(&mut self.consumer, flow, events);
-                passing.segment(of, halves, tcp, payload, look.cut, lend);
+                passing.segment(of, halves, tcp, payload, seen.cut, lend);
                 let (wanted, bytes, gaps) = passing.done();
                 let now = halves[0].held() + halves[1].held();
                 self.stats.bytes += bytes;
                 self.stats.gap_bytes += gaps;
                 self.stats.held = self.stats.held + now as u64 - before as u64;
-                self.stats.high_watermark = self.stats.high_watermark.max(self.stats.held);
-                let heeds_acks = halves.iter().any(HalfStream::heeds_acks);
-                if heeds_acks != std::mem::replace(&mut connection.heeds_acks, heeds_acks) {
-                    self.heeding = if heeds_acks { self.heeding + 1 } else { self.heeding - 1 };
-                }
                 if now == 0 {
                     connection.waits = None;
                 } else if connection.waits.is_none() {
                     self.serial += 1;
                     connection.waits = Some(self.serial);
-                    self.waiting.push(look.key.clone(), self.serial);
-                    is_new = true;
+                    self.waiting.push(seen.slot, self.serial);
                 }
                 wanted
             }
@@ -208,19 +186,31 @@ where
                 self.consumer.data(of, flow, data, events)
             }
         };
-        if is_new {
+        let is_longest = self.waiting.len() > 2 * self.table.len() + 1024;
+        if is_longest {
             self.tidy_waiting();
         }
-        self.heed(&look.key, of.ts, wanted, end, events);
+        self.weigh(seen.slot);
+        self.stats.high_watermark = self.stats.high_watermark.max(self.stats.held);
+        self.heed(seen.slot, ts, wanted, end, events);
         if self.stats.held > self.config.memory_cap as u64 {
-            self.relieve(&look.key, of.ts, end, events);
+            self.relieve(seen.slot, ts, end, events);
         }
     }
 
-    /// Does what the consumer asked for. `end` is set if the tracker has already ended the flow.
+    /// Takes into account what the consumer holds for a flow now.
+    #[inline]
+    fn weigh(&mut self, slot: u32) {
+        let Some(Some(connection)) = self.flows.get_mut(slot as usize) else { return };
+        let now = connection.flow.as_ref().map_or(0, |flow| self.consumer.held(flow));
+        let before = std::mem::replace(&mut connection.kept, now);
+        self.stats.held = self.stats.held + now as u64 - before as u64;
+    }
+
+    /// Does what the consumer asked for. `end` is set if the table has already ended the flow.
     fn heed(
         &mut self,
-        key: &E::Key,
+        slot: u32,
         ts: FlowTime,
         wanted: Wanted,
         end: Option<&End>,
@@ -229,39 +219,39 @@ where
         if wanted == Wanted::More {
             return;
         }
-        let Some(connection) = self.flows.get_mut(key) else { return };
+        let Some(Some(connection)) = self.flows.get_mut(slot as usize) else { return };
         let held = connection.halves.take().map_or(0, |h| h[0].held() + h[1].held());
         self.stats.held -= held as u64;
         connection.waits = None;
-        self.heeding -= usize::from(std::mem::take(&mut connection.heeds_acks));
         let Wanted::Over(reason) = wanted else {
             connection.is_silent = true;
             return;
         };
         let Some(flow) = connection.flow.take() else { return };
-        let (stats, history) = match (self.table.tracker().get(key), end) {
-            (Some(entry), _) => (entry.stats.clone(), entry.history),
-            (None, Some(end)) => (end.stats.clone(), end.history),
-            (None, None) => (FlowStats::default(), HistoryString::new()),
+        let (stats, history) = match end {
+            Some(end) => (end.stats, end.history),
+            None => self.table.counters(slot),
         };
         let end = End { reason, stats, history, l4: connection.l4, ts };
-        self.consumer.end(key, flow, end, events);
+        self.consumer.end(&connection.key, flow, end, events);
+        self.weigh(slot);
     }
 
     /// Passes on everything that waits in a flow. At the end of the flow, bytes missing before a FIN are
     /// reported too.
     fn flush(
         &mut self,
-        key: &E::Key,
+        slot: u32,
         ts: FlowTime,
         end: Option<&End>,
         events: &mut VecDeque<C::Event>,
     ) {
-        let Some(connection) = self.flows.get_mut(key) else { return };
+        let Some(Some(connection)) = self.flows.get_mut(slot as usize) else { return };
         let (Some(flow), Some(halves)) = (&mut connection.flow, &mut connection.halves) else {
             return;
         };
         connection.waits = None;
+        let key = &connection.key;
         let before = halves[0].held() + halves[1].held();
         let mut passing = Passing::new(&mut self.consumer, flow, events);
         for (half, side) in halves.iter_mut().zip([FlowSide::Initiator, FlowSide::Responder]) {
@@ -275,24 +265,25 @@ where
         self.stats.bytes += bytes;
         self.stats.gap_bytes += gaps;
         self.stats.held -= before as u64;
-        self.heed(key, ts, wanted, end, events);
+        self.weigh(slot);
+        self.heed(slot, ts, wanted, end, events);
     }
 
-    fn end(&mut self, key: &E::Key, end: End, events: &mut VecDeque<C::Event>) {
-        self.flush(key, end.ts, Some(&end), events);
-        if let Some(connection) = self.flows.remove(key) {
-            self.heeding -= usize::from(connection.heeds_acks);
+    fn end(&mut self, slot: u32, end: End, events: &mut VecDeque<C::Event>) {
+        self.flush(slot, end.ts, Some(&end), events);
+        if let Some(connection) = self.flows.get_mut(slot as usize).and_then(Option::take) {
+            self.stats.held -= connection.kept as u64;
             if let Some(flow) = connection.flow {
-                self.consumer.end(key, flow, end, events);
+                self.consumer.end(&connection.key, flow, end, events);
             }
         }
-        self.tidy_waiting();
     }
 
     fn tidy_waiting(&mut self) {
         let Self { waiting, flows, .. } = self;
-        waiting.tidy(flows.len(), |key, since| {
-            flows.get(key).is_some_and(|connection| connection.waits == Some(since))
+        waiting.tidy(|slot, since| {
+            let flow = flows.get(slot as usize).and_then(Option::as_ref);
+            flow.is_some_and(|connection| connection.waits == Some(since))
         });
     }
 
@@ -300,7 +291,7 @@ where
     #[cold]
     fn relieve(
         &mut self,
-        key: &E::Key,
+        slot: u32,
         ts: FlowTime,
         end: Option<&End>,
         events: &mut VecDeque<C::Event>,
@@ -308,40 +299,33 @@ where
         match self.config.policy {
             MemoryPolicy::EndFlow => {
                 self.stats.short_of_memory += 1;
-                let over = Wanted::Over(EndReason::BufferOverflow);
-                self.heed(key, ts, over, end, events);
+                self.heed(slot, ts, Wanted::Over(EndReason::BufferOverflow), end, events);
             }
             MemoryPolicy::PassThrough => {
                 self.stats.short_of_memory += 1;
-                self.flush(key, ts, None, events);
+                self.flush(slot, ts, None, events);
             }
             MemoryPolicy::GiveUpOldest => {
                 while self.stats.held > self.config.memory_cap as u64 {
-                    let Some((key, since)) = self.waiting.pop() else { return };
-                    if self.waits(&key, since) {
+                    let Some((slot, since)) = self.waiting.pop() else { break };
+                    if self.waits(slot, since) {
                         self.stats.short_of_memory += 1;
-                        self.flush(&key, ts, None, events);
+                        self.flush(slot, ts, None, events);
                     }
                 }
             }
         }
+        // Then it is parsers that hold too much, not segments that wait.
+        if self.stats.held > self.config.memory_cap as u64 {
+            self.stats.short_of_memory += 1;
+            self.heed(slot, ts, Wanted::Over(EndReason::BufferOverflow), end, events);
+        }
     }
 
     /// Returns whether the flow has been waiting since the given serial number.
-    fn waits(&self, key: &E::Key, since: u64) -> bool {
-        self.flows.get(key).is_some_and(|connection| connection.waits == Some(since))
-    }
-
-    /// Ends a flow that the tracker no longer knows.
-    fn end_unknown(&mut self, key: &E::Key, events: &mut VecDeque<C::Event>) {
-        let end = End {
-            reason: EndReason::ForceClosed,
-            stats: FlowStats::default(),
-            history: HistoryString::new(),
-            l4: self.flows.get(key).and_then(|connection| connection.l4),
-            ts: FlowTime::default(),
-        };
-        self.end(key, end, events);
+    fn waits(&self, slot: u32, since: u64) -> bool {
+        let flow = self.flows.get(slot as usize).and_then(Option::as_ref);
+        flow.is_some_and(|connection| connection.waits == Some(since))
     }
 
     /// Tells at most `most` flows the time.
@@ -353,55 +337,57 @@ where
             if self.ticks.front().is_none_or(|(due, ..)| *due > now && *due <= now + 2 * TICK) {
                 return;
             }
-            let Some((_, key, serial)) = self.ticks.pop_front() else { return };
-            let Some(connection) = self.flows.get_mut(&key) else { continue };
+            let Some((_, slot, serial)) = self.ticks.pop_front() else { return };
+            let Some(Some(connection)) = self.flows.get_mut(slot as usize) else { continue };
             let is_there = connection.serial == serial && !connection.is_silent;
             let Some(flow) = &mut connection.flow else { continue };
             if is_there {
-                let of = Of { key: &key, side: FlowSide::Initiator, ts };
+                let of = Of { key: &connection.key, side: FlowSide::Initiator, ts };
                 let wanted = self.consumer.tick(of, flow, events);
-                self.heed(&key, ts, wanted, None, events);
-                self.ticks.push_back((now + TICK, key, serial));
+                self.weigh(slot);
+                self.heed(slot, ts, wanted, None, events);
+                self.ticks.push_back((now + TICK, slot, serial));
             }
         }
-    }
-
-    /// Ends the flows that the tracker has silently forgotten, if there are more than `slack` of them.
-    fn tidy(&mut self, slack: usize, events: &mut VecDeque<C::Event>) {
-        if self.flows.len() <= self.table.tracker().flow_count() + slack {
-            return;
-        }
-        let is_gone = |key: &&E::Key| self.table.tracker().get(key).is_none();
-        let gone: Vec<E::Key> = self.flows.keys().filter(is_gone).cloned().collect();
-        gone.iter().for_each(|key| self.end_unknown(key, events));
     }
 }
 
 impl<E, S, C> BatchConsumer for Connections<E, S, C>
 where
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
     C: Consumer<E::Key>,
 {
     type Event = C::Event;
 
+    fn is_prepared(&self) -> bool {
+        self.table.is_prepared()
+    }
+
+    fn prepare(&mut self, packet: &Packet<'_>) {
+        self.table.prepare_one(packet);
+    }
+
+    fn prepare_done(&mut self) {
+        self.table.prepare_done();
+    }
+
+    fn skip(&mut self) {
+        self.table.skip();
+    }
+
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
-        self.table.catch_up(packet, &mut self.told);
-        self.go_on(None, None, events);
-        let (mut look, acks) = (None, self.heeding > 0);
-        let find = |extractor: &E, frame: Frame<'_>, time, noted| {
-            look = Look::at(extractor, frame, time, noted, acks);
-        };
-        self.table.take(packet, &mut self.told, Some(find));
-        self.go_on(look.as_ref(), Some((packet, lend)), events);
+        let Self { table, told, .. } = self;
+        let seen = table.take_next(packet, &mut |slot, event| told.push_back((slot, event)));
+        let arrived = seen.as_ref().map(|seen| Arrived { seen, packet, lend });
+        self.go_on(arrived, events);
         self.tick(TICKS_A_PACKET, events);
-        self.tidy(SLACK, events);
     }
 
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<C::Event>) -> bool {
-        let has_more = self.table.advance(now, most, &mut self.told);
-        self.go_on(None, None, events);
+        let Self { table, told, .. } = self;
+        let has_more = table.go_to(now, most, &mut |slot, event| told.push_back((slot, event)));
+        self.go_on(None, events);
         self.tick(most, events);
         has_more || self.ticks.front().is_some_and(|(due, ..)| *due <= now)
     }
@@ -412,11 +398,9 @@ where
     }
 
     fn finish(&mut self, most: usize, events: &mut VecDeque<C::Event>) -> bool {
-        let has_more = self.table.finish(most, &mut self.told);
-        self.go_on(None, None, events);
-        if !has_more {
-            self.tidy(0, events);
-        }
+        let Self { table, told, .. } = self;
+        let has_more = table.end_some(most, &mut |slot, event| told.push_back((slot, event)));
+        self.go_on(None, events);
         has_more
     }
 

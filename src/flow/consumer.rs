@@ -3,14 +3,12 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
-use flowscope::extractor::TcpFlags;
-use flowscope::{
-    EndReason, FlowEvent, FlowSide, FlowStats, HistoryString, L4Proto, Timestamp as FlowTime,
-};
+use flowscope::{EndReason, FlowSide, L4Proto, TcpFlags, Timestamp as FlowTime};
 
 use super::bytes::{Lend, StreamBytes};
-use super::frames::TcpHeader;
+use super::event::{FlowEvent, FlowHistory, FlowStats};
 use super::half::{HalfStream, Piece, Segment};
+use crate::packet::TcpHeader;
 
 /// An item passed on for a flow.
 pub(super) enum Data<'a> {
@@ -65,7 +63,7 @@ impl<K> Copy for Of<'_, K> {}
 pub(super) struct End {
     pub(super) reason: EndReason,
     pub(super) stats: FlowStats,
-    pub(super) history: HistoryString,
+    pub(super) history: FlowHistory,
     pub(super) l4: Option<L4Proto>,
     pub(super) ts: FlowTime,
 }
@@ -112,7 +110,12 @@ pub(super) trait Consumer<K> {
         Wanted::More
     }
 
-    /// Called for each event of the tracker, before it is handled.
+    /// Returns the bytes of memory that the consumer holds for a flow beyond its state.
+    fn held(&self, _: &Self::Flow) -> usize {
+        0
+    }
+
+    /// Called for each event of the table, before it is handled.
     fn told(&mut self, _: &FlowEvent<K>, _: &mut VecDeque<Self::Event>) {}
 
     /// See [`BatchConsumer::batch_done`](super::pump::BatchConsumer::batch_done).
@@ -173,17 +176,18 @@ impl<'a, K, C: Consumer<K>> Passing<'a, K, C> {
             FlowSide::Initiator => (initiator, responder, FlowSide::Responder),
             FlowSide::Responder => (responder, initiator, FlowSide::Initiator),
         };
-        if tcp.flags.contains(TcpFlags::ACK) {
+        let flags = TcpFlags::from_bits_retain(tcp.flags);
+        if flags.contains(TcpFlags::ACK) {
             let of = Of { side: other_side, ..of };
             other.acked(tcp.ack, &mut |piece| self.pass(of, piece, None));
         }
-        if tcp.flags.contains(TcpFlags::RST) {
+        if flags.contains(TcpFlags::RST) {
             return; // a payload of an RST is not part of the stream
         }
         let segment = Segment {
             seq: tcp.seq,
-            syn: tcp.flags.contains(TcpFlags::SYN),
-            fin: tcp.flags.contains(TcpFlags::FIN),
+            syn: flags.contains(TcpFlags::SYN),
+            fin: flags.contains(TcpFlags::FIN),
             len: payload.len() + cut,
             payload,
         };

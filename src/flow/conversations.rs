@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use flowscope::{EndReason, FlowExtractor, KeyFields, L4Proto};
+use flowscope::{EndReason, FlowExtractor, L4Proto};
 use futures_core::Stream;
 
 use super::connections::Connections;
@@ -160,7 +160,6 @@ pub struct Conversations<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     pump: Pump<St, B, Connections<E, S, Talking>>,
@@ -170,7 +169,6 @@ impl<St, B, E, S> FlowStream<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     /// Turns the stream into one of TCP connections, each with the bytes of both sides. Options and the states
@@ -185,7 +183,6 @@ impl<St, B, E, S> Conversations<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     /// Sets how many bytes of a conversation may wait to be read, and what happens beyond that. Default: 1 MiB,
@@ -199,4 +196,4 @@ where
 
 super::reassembling!(Conversations<St, B, E, S>);
 
-super::yields!(Conversations<St, B, E, S>, Conversation<E::Key>, KeyFields);
+super::yields!(Conversations<St, B, E, S>, Conversation<E::Key>);

@@ -1,14 +1,17 @@
-//! Extractors, which assign packets to flows: flowscope's extractors, two of them made safe, and a fast one.
+//! Extractors, which assign packets to flows: the one of this crate, and flowscope's.
+//!
+//! [`FiveTuple`] is the fastest, as it shares what was read of a packet with the rest of the flow table. Any other
+//! type that implements [`FlowExtractor`](super::FlowExtractor) is given each packet as a frame of Ethernet.
 
-mod plain;
+mod ours;
 
 use std::fmt;
 
-use etherparse::{SlicedPacket, TransportSlice};
 pub use flowscope::extract::*;
 use flowscope::{Extracted, FlowExtractor, PacketView, extract as theirs};
 
-pub use self::plain::FiveTuple;
+pub use self::ours::{FiveTuple, FiveTupleKey};
+use crate::packet::{Family, Layers, LinkType, TunnelKind, Tunnels, dissect};
 
 /// Extracts the flows of packets inside GTP-U tunnels, with the inner `extractor`.
 ///
@@ -37,57 +40,74 @@ impl<E: FlowExtractor> FlowExtractor for InnerGtpU<E> {
     }
 }
 
-/// Tries the packet as it is, then looks into each tunnel that is enabled. The first result of `extractor` is
-/// used. As most UDP datagrams give a result without looking inside, use the dedicated extractors for VXLAN and
-/// GTP-U.
+/// Returns whether a datagram may be GTP-U with extensions that it has no room for.
+fn has_short_header(frame: &[u8]) -> bool {
+    let layers = dissect(LinkType::ETHERNET, frame, frame.len(), 0, Tunnels::Outer);
+    let payload = layers.and_then(|layers| frame.get(layers.payload()));
+    payload.is_some_and(|payload| (8..12).contains(&payload.len()) && payload[0] & 4 != 0)
+}
+
+/// Looks into every kind of tunnel, tag and label, however many are nested, and gives the innermost IP packet to
+/// `extractor`.
 ///
-/// It works like flowscope's, with the safe [`InnerGtpU`].
-#[derive(Clone)]
-pub struct AutoDetectEncap<E>(theirs::AutoDetectEncap<E>);
+/// [`FiveTuple::tunnels`] does the same without copying the packet.
+#[derive(Debug, Clone)]
+pub struct AutoDetectEncap<E> {
+    extractor: E,
+    variants: AutoEncapVariants,
+}
 
 impl<E> AutoDetectEncap<E> {
     /// Creates an extractor for every kind of tunnel.
     pub fn new(extractor: E) -> Self {
-        Self(theirs::AutoDetectEncap::new(extractor))
+        Self::with_variants(extractor, AutoEncapVariants::all())
     }
 
-    /// Creates an extractor for the given kinds of tunnels.
+    /// Creates an extractor for the given kinds of tunnels. Kinds that have no variant of their own are always
+    /// looked into.
     pub fn with_variants(extractor: E, variants: AutoEncapVariants) -> Self {
-        let mut auto = theirs::AutoDetectEncap::new(extractor);
-        auto.variants = variants;
-        Self(auto)
+        Self { extractor, variants }
     }
-}
 
-impl<E: FlowExtractor + Clone> FlowExtractor for AutoDetectEncap<E> {
-    type Key = E::Key;
-
-    fn extract(&self, view: PacketView<'_>) -> Option<Extracted<E::Key>> {
-        match has_short_header(view.frame) {
-            true => self.0.extractor.extract(view),
-            false => self.0.extract(view),
+    fn may_enter(&self, layers: &Layers) -> bool {
+        let wants = &self.variants;
+        match layers.tunnel().map(|tunnel| tunnel.kind) {
+            Some(TunnelKind::Vxlan) => wants.vxlan,
+            Some(TunnelKind::GtpU) => wants.gtp_u,
+            Some(TunnelKind::Gre) => wants.gre,
+            Some(TunnelKind::Mpls) => wants.mpls,
+            _ => wants.vlan || layers.vlan_ids() == (None, None),
         }
     }
 }
 
-/// Returns whether a datagram may be GTP-U with extensions that it has no room for.
-fn has_short_header(frame: &[u8]) -> bool {
-    let Ok(SlicedPacket { transport: Some(TransportSlice::Udp(udp)), .. }) =
-        SlicedPacket::from_ethernet(frame)
-    else {
-        return false;
-    };
-    let payload = udp.payload();
-    (8..12).contains(&payload.len()) && payload[0] & 4 != 0
-}
+impl<E: FlowExtractor> FlowExtractor for AutoDetectEncap<E> {
+    type Key = E::Key;
 
-impl<E: fmt::Debug> fmt::Debug for InnerGtpU<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+    fn extract(&self, view: PacketView<'_>) -> Option<Extracted<E::Key>> {
+        let layers = dissect(LinkType::ETHERNET, view.frame, view.frame.len(), 0, Tunnels::Innermost);
+        match layers {
+            Some(layers) if layers.network_offset() != 14 && self.may_enter(&layers) => {
+                let end = (layers.network_offset() + layers.ip_len()).min(view.frame.len());
+                let packet = &view.frame[layers.network_offset()..end];
+                let frame = ethernet(layers.family, packet);
+                self.extractor.extract(PacketView::new(&frame, view.timestamp))
+            }
+            _ => self.extractor.extract(view),
+        }
     }
 }
 
-impl<E: fmt::Debug> fmt::Debug for AutoDetectEncap<E> {
+/// Puts an Ethernet header before an IP packet.
+pub(super) fn ethernet(family: Family, packet: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(14 + packet.len());
+    frame.extend_from_slice(&[0; 12]);
+    frame.extend_from_slice(if family == Family::V6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+    frame.extend_from_slice(packet);
+    frame
+}
+
+impl<E: fmt::Debug> fmt::Debug for InnerGtpU<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
     }

@@ -175,12 +175,6 @@ impl HalfStream {
         }
     }
 
-    /// Returns whether pure acknowledgements matter: because bytes wait, segments are far ahead, or bytes
-    /// before a FIN are missing.
-    pub(super) fn heeds_acks(&self) -> bool {
-        self.held > 0 || self.far.is_some() || (self.fin.is_some() && !self.has_ended)
-    }
-
     /// Returns whether a segment far ahead follows enough consecutive ones to be trusted.
     fn is_credible(&mut self, seq: u32, len: usize) -> bool {
         if len == 0 {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 
 use super::bytes::{self, Held, Lend};
+use super::table::AT_ONCE;
 use crate::dedup::Dedup;
 use crate::error::Result;
 use crate::packet::Packet;
@@ -59,6 +60,18 @@ pub(super) trait BatchConsumer {
 
     /// Processes a packet; `lend` lends its bytes for longer than the call.
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<Self::Event>);
+
+    /// Whether the next packet was prepared, or need not be.
+    fn is_prepared(&self) -> bool;
+
+    /// Prepares a packet that will be processed after those prepared before.
+    fn prepare(&mut self, packet: &Packet<'_>);
+
+    /// Called when a number of packets are prepared.
+    fn prepare_done(&mut self);
+
+    /// Skips a packet that was prepared.
+    fn skip(&mut self);
 
     /// Advances the clock to `now`, expiring at most `most` flows. Returns whether more are due.
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
@@ -142,6 +155,10 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
         };
         while *budget > 0 && self.events.is_empty() && !self.intake.wants_turn() {
             let at = packets.place();
+            if !self.intake.is_prepared() {
+                batch.iter_from(at).take(AT_ONCE).for_each(|packet| self.intake.prepare(&packet));
+                self.intake.prepare_done();
+            }
             let Some(packet) = packets.next() else {
                 self.intake.batch_done();
                 self.give_back();
@@ -151,6 +168,8 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
             if self.dedup.as_mut().is_none_or(|dedup| dedup.keep(&packet)) {
                 let lend = |part| bytes::lent(Arc::<Option<B>>::clone(holder), at, part);
                 self.intake.packet(&packet, &lend, &mut self.events);
+            } else {
+                self.intake.skip();
             }
         }
         *place = Some(packets.place());

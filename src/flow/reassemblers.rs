@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use flowscope::{EndReason, FlowEvent, FlowExtractor, FlowSide, KeyFields, L4Proto};
+use flowscope::{EndReason, FlowExtractor, FlowSide, L4Proto};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -13,6 +13,7 @@ use super::bytes::StreamBytes;
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
 use super::conversations::Conversation;
+use super::event::FlowEvent;
 use super::pump::{FlowSource, Pump};
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
 use super::stream::FlowStream;
@@ -150,7 +151,6 @@ pub struct ReassembledStream<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     pump: Pump<St, B, Connections<E, S, Reassemblers<E::Key>>>,
@@ -160,7 +160,6 @@ impl<St, B, E, S> FlowStream<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     /// Passes the bytes of each direction of each TCP connection to its own reassembler, which `factory`
@@ -181,7 +180,6 @@ impl<St, B, E, S> ReassembledStream<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     /// Sets how many bytes of a direction may wait for its reassembler, and what happens beyond that. Default:
@@ -195,7 +193,7 @@ where
 
 super::reassembling!(ReassembledStream<St, B, E, S>);
 
-super::yields!(ReassembledStream<St, B, E, S>, FlowEvent<E::Key>, KeyFields);
+super::yields!(ReassembledStream<St, B, E, S>, FlowEvent<E::Key>);
 
 /// A reassembler that sends the bytes of a direction through a channel; from [`channel_factory`].
 #[derive(Debug)]

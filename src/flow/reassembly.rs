@@ -70,7 +70,7 @@ impl Default for ReassemblyConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReassemblyStats {
-    /// Bytes waiting now, including overhead.
+    /// Bytes waiting now, including overhead, and those that parsers hold of messages that are not complete.
     pub held: u64,
     /// Maximum of `held` so far.
     pub high_watermark: u64,
@@ -83,27 +83,29 @@ pub struct ReassemblyStats {
     pub short_of_memory: u64,
 }
 
-/// Flows with waiting segments, in the order in which they began to wait.
+/// Slots of flows with waiting segments, in the order in which they began to wait.
 #[derive(Debug)]
-pub(super) struct Waiting<K>(VecDeque<(K, u64)>);
+pub(super) struct Waiting(VecDeque<(u32, u64)>);
 
-impl<K> Waiting<K> {
+impl Waiting {
     pub(super) fn new() -> Self {
         Self(VecDeque::new())
     }
 
-    pub(super) fn push(&mut self, key: K, serial: u64) {
-        self.0.push_back((key, serial));
+    pub(super) fn push(&mut self, slot: u32, serial: u64) {
+        self.0.push_back((slot, serial));
     }
 
-    pub(super) fn pop(&mut self) -> Option<(K, u64)> {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(u32, u64)> {
         self.0.pop_front()
     }
 
-    /// Removes the flows that no longer wait, if they are the majority.
-    pub(super) fn tidy(&mut self, flows: usize, waits: impl Fn(&K, u64) -> bool) {
-        if self.0.len() > 2 * flows + 1024 {
-            self.0.retain(|(key, serial)| waits(key, *serial));
-        }
+    /// Removes the flows that no longer wait.
+    pub(super) fn tidy(&mut self, waits: impl Fn(u32, u64) -> bool) {
+        self.0.retain(|(slot, serial)| waits(*slot, *serial));
     }
 }

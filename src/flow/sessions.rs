@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flowscope::{
-    DatagramParser, DatagramParserFactory, EndReason, FlowExtractor, FlowSide, FlowStats,
-    HistoryString, KeyFields, L4Proto, ParserKind, SessionParser, SessionParserFactory,
-    Timestamp as FlowTime,
+    DatagramParser, DatagramParserFactory, EndReason, FlowExtractor, FlowSide, KeyFields, L4Proto,
+    ParserKind,    SessionParser, SessionParserFactory, Timestamp as FlowTime,
 };
 
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
+use super::event::{FlowHistory, FlowStats};
 use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Source};
 use super::protocols::Protocols;
 use super::pump::{FlowSource, Pump};
@@ -72,9 +72,9 @@ pub enum SessionEvent<K, M> {
         /// Reason for the end.
         reason: EndReason,
         /// Statistics of the flow up to this point.
-        stats: Box<FlowStats>,
+        stats: FlowStats,
         /// TCP history of the flow, in letters.
-        history: HistoryString,
+        history: FlowHistory,
         /// Transport protocol of the flow.
         l4: Option<L4Proto>,
     },
@@ -243,7 +243,7 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
                 self.run(of, &mut parser, events, |parser, _| parser.reset());
             }
         }
-        let (key, stats) = (key.clone(), Box::new(stats));
+        let key = key.clone();
         events.push_back(SessionEvent::Closed { key, reason, stats, history, l4 });
     }
 
@@ -270,7 +270,6 @@ pub struct SessionStream<St, B, E, S, M>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     pump: Pump<St, B, Parsed<E, S, M>>,
@@ -287,7 +286,6 @@ impl<St, B, E, S> FlowStream<St, B, E, S>
 where
     B: FlowSource,
     E: FlowExtractor,
-    E::Key: KeyFields,
     S: Send + 'static,
 {
     /// Gives each TCP connection a parser, and delivers the messages. Options and the states of flows are kept.
@@ -311,7 +309,10 @@ where
     pub fn protocol_stream<M: 'static>(
         self,
         protocols: Protocols<E::Key, M>,
-    ) -> SessionStream<St, B, E, S, M> {
+    ) -> SessionStream<St, B, E, S, M>
+    where
+        E::Key: KeyFields,
+    {
         self.sessions(Box::new(protocols))
     }
 
@@ -323,4 +324,4 @@ where
 
 super::reassembling!(SessionStream<St, B, E, S, M>);
 
-super::yields!(SessionStream<St, B, E, S, M>, SessionEvent<E::Key, M>, KeyFields);
+super::yields!(SessionStream<St, B, E, S, M>, SessionEvent<E::Key, M>);

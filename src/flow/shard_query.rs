@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flowscope::{FlowStats, FlowTrackerStats};
+use super::config::FlowTableStats;
+use super::event::FlowStats;
 
 /// How long a query waits for busy shards.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -17,9 +18,7 @@ pub struct FlowSnapshot<K> {
     /// Number of current flows.
     pub active: usize,
     /// Numbers of flows that began, ended and were evicted, and of packets that belong to no flow.
-    pub tracker: FlowTrackerStats,
-    /// Late packets, of connections that were already closed.
-    pub late_packets: u64,
+    pub stats: FlowTableStats,
     /// Flows with the most bytes, largest first; empty if the shard has ended.
     pub top: Vec<(K, FlowStats)>,
 }
@@ -44,13 +43,14 @@ impl<K: Clone> FlowSnapshots<K> {
 
     /// Returns how many flows began, ended and were evicted in all shards, and how many packets belong to no
     /// flow.
-    pub fn total(&self) -> FlowTrackerStats {
-        let mut total = FlowTrackerStats::default();
+    pub fn total(&self) -> FlowTableStats {
+        let mut total = FlowTableStats::default();
         for shard in self.shards.iter().flatten() {
-            total.flows_created += shard.tracker.flows_created;
-            total.flows_ended += shard.tracker.flows_ended;
-            total.flows_evicted += shard.tracker.flows_evicted;
-            total.packets_unmatched += shard.tracker.packets_unmatched;
+            total.flows_created += shard.stats.flows_created;
+            total.flows_ended += shard.stats.flows_ended;
+            total.flows_evicted += shard.stats.flows_evicted;
+            total.packets_unmatched += shard.stats.packets_unmatched;
+            total.late_packets += shard.stats.late_packets;
         }
         total
     }
@@ -66,7 +66,7 @@ impl<K: Clone> FlowSnapshots<K> {
 }
 
 fn bytes(stats: &FlowStats) -> u64 {
-    stats.bytes_initiator + stats.bytes_responder
+    stats.total_bytes()
 }
 
 fn greatest<K>(flows: &mut Vec<(K, FlowStats)>, most: usize) {
@@ -76,16 +76,16 @@ fn greatest<K>(flows: &mut Vec<(K, FlowStats)>, most: usize) {
 
 /// Returns the `most` flows with the most bytes.
 pub(super) fn top<'a, K: Clone + 'a>(
-    flows: impl Iterator<Item = (&'a K, &'a FlowStats)>,
+    flows: impl Iterator<Item = (&'a K, FlowStats)>,
     most: usize,
 ) -> Vec<(K, FlowStats)> {
-    let mut all: Vec<(&K, &FlowStats)> = flows.collect();
-    let least = |flow: &(&K, &FlowStats)| std::cmp::Reverse(bytes(flow.1));
+    let mut all: Vec<(&K, FlowStats)> = flows.collect();
+    let least = |flow: &(&K, FlowStats)| std::cmp::Reverse(bytes(&flow.1));
     if most > 0 && all.len() > most {
         all.select_nth_unstable_by_key(most - 1, least);
     }
     all.truncate(most);
-    let mut top = all.into_iter().map(|(key, stats)| (key.clone(), stats.clone())).collect();
+    let mut top = all.into_iter().map(|(key, stats)| (key.clone(), stats)).collect();
     greatest(&mut top, most);
     top
 }

@@ -5,8 +5,9 @@ use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use flowscope::{FlowExtractor, FlowTrackerConfig};
+use flowscope::FlowExtractor;
 
+use super::config::FlowConfig;
 use super::shard_query::{Board, FlowSnapshots, ShardResponder};
 use super::stream::{FlowExt, FlowStream};
 use crate::afpacket::FanoutFlags;
@@ -37,7 +38,7 @@ impl<R: Runtime> ShardsBuilder<R> {
     /// )?;
     /// std::thread::sleep(std::time::Duration::from_secs(10));
     /// for (key, stats) in shards.flows(5).top(5) {
-    ///     println!("{} - {}: {} bytes", key.a, key.b, stats.bytes_initiator + stats.bytes_responder);
+    ///     println!("{key}: {} bytes", stats.total_bytes());
     /// }
     /// shards.stop();
     /// shards.join()?;
@@ -56,12 +57,12 @@ impl<R: Runtime> ShardsBuilder<R> {
 pub struct FlowShardsBuilder<R, E> {
     shards: ShardsBuilder<R>,
     extractor: E,
-    config: Option<FlowTrackerConfig>,
+    config: Option<FlowConfig>,
 }
 
 impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
     /// Sets the options of the flow tables. Limits such as the number of flows apply to each shard.
-    pub fn config(mut self, config: FlowTrackerConfig) -> Self {
+    pub fn config(mut self, config: FlowConfig) -> Self {
         self.config = Some(config);
         self
     }

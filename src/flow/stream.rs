@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use flowscope::{FlowEvent, FlowExtractor, FlowTrackerConfig, L4Proto};
+use flowscope::{FlowExtractor, L4Proto};
 use futures_core::Stream;
 
 use super::broadcast::Broadcast;
 use super::bytes::Lend;
+use super::config::FlowConfig;
+use super::event::FlowEvent;
 use super::pump::{BatchConsumer, FlowSource, Pump};
 use super::table::FlowTable;
 use crate::dedup::Dedup;
@@ -49,7 +51,7 @@ impl<St: Stream> FlowExt for St {}
 ///     let mut flows = AsyncCapture::open("eth0")?.flow_stream(FiveTuple::bidirectional());
 ///     while let Some(event) = flows.next().await {
 ///         if let FlowEvent::Ended { key, stats, reason, .. } = event? {
-///             println!("{:?} {} bytes, {reason}", key, stats.bytes_initiator + stats.bytes_responder);
+///             println!("{key} {} bytes, {reason}", stats.total_bytes());
 ///         }
 ///     }
 ///     Ok(())
@@ -67,9 +69,9 @@ pub struct FlowStream<St, B, E: FlowExtractor, S: Send + 'static = ()> {
 }
 
 impl<St, B: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, B, E, S> {
-    /// Sets the options of the tracker; see [`FlowTable::set_config`].
+    /// Sets the options of the table; see [`FlowTable::set_config`].
     #[must_use]
-    pub fn with_config(mut self, config: FlowTrackerConfig) -> Self {
+    pub fn with_config(mut self, config: FlowConfig) -> Self {
         self.pump.intake.set_config(config);
         self
     }
@@ -107,8 +109,24 @@ super::accessors!(FlowStream<St, B, E, S>, pump.intake);
 impl<E: FlowExtractor, S: Send + 'static> BatchConsumer for FlowTable<E, S> {
     type Event = FlowEvent<E::Key>;
 
+    fn is_prepared(&self) -> bool {
+        FlowTable::is_prepared(self)
+    }
+
+    fn prepare(&mut self, packet: &Packet<'_>) {
+        self.prepare_one(packet);
+    }
+
+    fn prepare_done(&mut self) {
+        FlowTable::prepare_done(self);
+    }
+
+    fn skip(&mut self) {
+        FlowTable::skip(self);
+    }
+
     fn packet(&mut self, packet: &Packet<'_>, _: Lend<'_>, events: &mut VecDeque<Self::Event>) {
-        FlowTable::packet(self, packet, events);
+        self.take_next(packet, &mut |_, event| events.push_back(event));
     }
 
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<Self::Event>) -> bool {

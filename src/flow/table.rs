@@ -1,141 +1,253 @@
-//! A table of flows, based on flowscope's tracker, that expires idle flows a few at a time.
+//! A table of flows.
 
+mod buckets;
+mod entry;
+mod slots;
+mod tcp;
 #[cfg(test)]
 mod tests;
+mod wheel;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 use flowscope::{
-    EndReason, EventMask, FlowEvent, FlowExtractor, FlowStats, FlowTracker, FlowTrackerConfig,
-    FlowTrackerStats, L4Proto, PacketView, Timestamp as FlowTime,
+    EndReason, EventMask, FlowExtractor, FlowSide, FlowState, L4Proto, Orientation,
 };
 
-use super::dissect::Noted;
-use super::expiry::Expiry;
+use self::entry::{flag, nanos, side_of, time};
+use self::slots::Slots;
+use super::config::{FlowConfig, FlowTableStats};
+use super::event::{FlowEvent, FlowHistory, FlowStats};
+use super::finder::{Finder, Found};
 use super::fragments::FragmentStats;
-use super::frames::{Frame, Frames};
-use super::recently_closed::Closed;
 use super::shard_query::{self, FlowSnapshot, ShardResponder};
-use crate::packet::Packet;
+use crate::packet::{Packet, TcpHeader};
 
-/// Maximum number of due flows checked per packet. As each packet begins at most one flow, this is enough, and
-/// no packet waits for a sweep over all flows.
-const DUE_A_PACKET: usize = 4;
-/// Maximum number of due flows checked if time has advanced by more than a second since the previous packet.
-const DUE_A_JUMP: usize = 1 << 16;
-/// Maximum number of entries checked at a time to remove those of ended flows.
-const TIDIED: usize = 256;
+/// Maximum number of flows looked at per packet because they may be due. As each packet begins at most one flow,
+/// this is enough, and no packet waits for many flows that end at once.
+const DUE_A_PACKET: usize = 8;
+/// Maximum number of flows looked at for one that may make room.
+const EVICTION_TRIES: usize = 16;
 /// A larger step back, in nanoseconds, means that the clock was set; a smaller one that packets are out of
 /// order.
 const STEP: u64 = 1_000_000_000;
 
 type IdleTimeout<K> = Box<dyn Fn(&K, Option<L4Proto>) -> Option<Duration>>;
+type Init<K, S> = Box<dyn FnMut(&K) -> S + Send + Sync>;
+/// Takes events of flows, each with the slot of its flow.
+pub(super) type Tell<'a, K> = &'a mut dyn FnMut(u32, FlowEvent<K>);
 
 /// A table of flows, identified by an extractor, each with a user-defined state.
 ///
-/// While flowscope's sweep checks every flow, this table orders flows by the time at which they are due, and
-/// checks only those. A packet costs no more in a table of a million flows than in a table of a hundred.
+/// The memory for all flows is reserved when the table is made; from then on, no packet and no flow allocates.
+/// A packet reads two cache lines of its flow and one of the index. Flows that may be due are looked at a few at a
+/// time, so that a million flows that end at once hold up no packet.
+///
+/// ```
+/// use std::collections::VecDeque;
+///
+/// use ringtap::Packet;
+/// use ringtap::flow::{FlowEvent, FlowTable, extract::FiveTuple};
+///
+/// fn count(packets: &[Packet<'_>]) -> usize {
+///     let mut table = FlowTable::new(FiveTuple::bidirectional());
+///     let mut events = VecDeque::new();
+///     packets.iter().for_each(|packet| table.packet(packet, &mut events));
+///     while table.finish(1000, &mut events) {}
+///     events.iter().filter(|event| matches!(event, FlowEvent::Ended { .. })).count()
+/// }
+/// ```
 pub struct FlowTable<E: FlowExtractor, S = ()> {
-    tracker: FlowTracker<E, S>,
-    expiry: Expiry<E::Key>,
-    closed: Closed<E::Key>,
+    finder: Finder<E>,
+    config: FlowConfig,
+    slots: Slots<E::Key>,
+    /// The states of the flows, by slot.
+    states: Vec<Option<S>>,
+    init: Init<E::Key, S>,
     idle_timeout: Option<IdleTimeout<E::Key>>,
-    /// Events that the user does not want.
-    suppressed: EventMask,
+    /// Flows whose end was not told.
+    live: usize,
+    stats: FlowTableStats,
+    /// The shortest time after which a flow may be due, in nanoseconds.
+    shortest: u64,
     /// Time of the latest packet, in nanoseconds.
     clock: u64,
-    frames: Frames,
+    /// Whether the clock was set by a packet.
+    has_time: bool,
     /// Packets since the clock last stepped back.
     calm: usize,
     /// Whether the beginnings and ends of flows are always reported.
     tells_ends: bool,
-    /// The tracker's counts of flows begun by late packets, to be subtracted.
-    phantoms: FlowTrackerStats,
+    /// Events caused by calls that have nowhere to put them.
+    pending: VecDeque<(u32, FlowEvent<E::Key>)>,
+    /// Packets whose flows are looked up already.
+    prepared: VecDeque<Option<Found<E::Key>>>,
     /// Loopback copies that were skipped.
     loopback_copies: u64,
     /// Answers queries for the flows of a shard.
     responder: Option<ShardResponder<E::Key>>,
 }
 
+/// A packet of a flow.
+pub(super) struct Seen {
+    pub(super) slot: u32,
+    pub(super) side: FlowSide,
+    pub(super) tcp: Option<TcpHeader>,
+    /// Place of the payload in [`FlowTable::memory`], as far as it was captured.
+    pub(super) payload: std::ops::Range<usize>,
+    /// Number of payload bytes that the headers announce but that were not captured.
+    pub(super) cut: usize,
+    /// Whether the payload lies in the packet's own memory.
+    pub(super) is_own: bool,
+    /// Whether the flow has ended with the packet; then that is the last event told.
+    pub(super) has_ended: bool,
+}
+
+/// A flow that is in a table; from [`FlowTable::get`] and [`FlowTable::flows`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FlowEntry<'a, S> {
+    /// Counters of the flow so far.
+    pub stats: FlowStats,
+    /// State of the TCP connection; of other flows, `Active`.
+    pub state: FlowState,
+    /// History of the TCP connection so far.
+    pub history: FlowHistory,
+    /// Transport protocol of the flow.
+    pub l4: Option<L4Proto>,
+    /// The user's state of the flow.
+    pub user: &'a S,
+}
+
 impl<E: FlowExtractor> FlowTable<E> {
-    /// Creates an empty table that reports no event per packet ([`EventMask::PACKET`]). If the first segment of
-    /// a connection is a SYN-ACK, its receiver is taken as the initiator (`infer_tcp_initiator`).
+    /// Creates an empty table with the default options.
     pub fn new(extractor: E) -> Self {
-        let mut config = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
-        config.infer_tcp_initiator = true;
-        Self::with_config_and_state(extractor, config, |_| ())
+        Self::with_config_and_state(extractor, FlowConfig::default(), |_| ())
     }
 }
 
 impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
-    /// Creates an empty table with the given options, and a state for each flow. The sweep interval is ignored,
-    /// as flows are expired continuously.
+    /// Creates an empty table with the given options, and a state for each flow.
     pub fn with_config_and_state(
         extractor: E,
-        config: FlowTrackerConfig,
+        config: FlowConfig,
         init: impl FnMut(&E::Key) -> S + Send + Sync + 'static,
     ) -> Self {
-        let (suppressed, config) = (config.suppress_events, heard(config));
-        let flows = config.max_flows;
-        let closed = Closed::new(flows);
+        let config = bounded(config);
         Self {
-            tracker: FlowTracker::with_config_and_state(extractor, config, init),
-            expiry: Expiry::new(flows),
-            closed,
+            finder: Finder::new(extractor),
+            slots: Slots::new(config.max_flows),
+            shortest: shortest(&config, false),
+            config,
+            states: Vec::new(),
+            init: Box::new(init),
             idle_timeout: None,
-            suppressed,
+            live: 0,
+            stats: FlowTableStats::default(),
             clock: 0,
-            frames: Frames::new(),
+            has_time: false,
             calm: usize::MAX,
             tells_ends: false,
-            phantoms: FlowTrackerStats::default(),
+            pending: VecDeque::new(),
+            prepared: VecDeque::new(),
             loopback_copies: 0,
             responder: None,
         }
     }
 
-    /// Changes the options. If the new limit of flows is smaller, flows beyond it are discarded without an
-    /// event.
-    pub fn set_config(&mut self, mut config: FlowTrackerConfig) {
-        if self.tells_ends {
-            config.suppress_events.remove(EventMask::STARTED | EventMask::ENDED);
+    /// Changes the options. If the new limit of flows is smaller, flows beyond it are evicted.
+    pub fn set_config(&mut self, config: FlowConfig) {
+        let config = bounded(config);
+        let most = config.max_flows;
+        if most != self.config.max_flows {
+            let mut pending = std::mem::take(&mut self.pending);
+            while self.slots.used() > most {
+                self.evict(&mut |slot, event| pending.push_back((slot, event)));
+            }
+            self.pending = pending;
+            self.slots.set_most(most);
         }
-        self.suppressed = config.suppress_events;
-        self.closed.set_most(config.max_flows);
-        self.tracker.set_config(heard(config));
+        self.shortest = shortest(&config, self.idle_timeout.is_some());
+        self.config = config;
         self.look_again();
     }
 
     /// Makes the table report beginnings and ends from now on, regardless of the options.
     pub(super) fn tell_ends(&mut self) {
         self.tells_ends = true;
-        self.set_config(self.config());
     }
 
     /// Returns the options.
-    pub fn config(&self) -> FlowTrackerConfig {
-        self.tracker.config().clone().with_event_filter(self.suppressed)
+    pub fn config(&self) -> &FlowConfig {
+        &self.config
     }
 
-    /// Sets a function that returns how long a flow may be idle; `None` uses the configured timeout.
+    /// Sets a function that returns how long a flow may be idle; `None` uses the configured timeout. It is called
+    /// when a flow begins.
     pub fn set_idle_timeout_fn(
         &mut self,
         timeout: impl Fn(&E::Key, Option<L4Proto>) -> Option<Duration> + 'static,
     ) {
         self.idle_timeout = Some(Box::new(timeout));
-        self.look_again();
+        self.shortest = shortest(&self.config, true);
     }
 
-    /// Returns flowscope's tracker.
-    pub fn tracker(&self) -> &FlowTracker<E, S> {
-        &self.tracker
+    /// Returns the number of flows.
+    pub fn len(&self) -> usize {
+        self.live
     }
 
-    /// Returns flowscope's tracker, to change the states of flows or to end flows.
-    pub fn tracker_mut(&mut self) -> &mut FlowTracker<E, S> {
-        &mut self.tracker
+    /// Returns whether there are no flows.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Returns a flow.
+    pub fn get(&self, key: &E::Key) -> Option<FlowEntry<'_, S>> {
+        self.at(self.find(key)?)
+    }
+
+    /// Returns the user's state of a flow.
+    pub fn state_mut(&mut self, key: &E::Key) -> Option<&mut S> {
+        let slot = self.find(key)?;
+        self.states[slot as usize].as_mut()
+    }
+
+    /// Returns all flows, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = (&E::Key, FlowEntry<'_, S>)> {
+        self.slots.all().filter_map(|(slot, key, _)| Some((key, self.at(slot)?)))
+    }
+
+    /// Ends a flow as [force-closed](EndReason::ForceClosed), and returns whether there was one. The event is the
+    /// next one that the table reports.
+    pub fn close(&mut self, key: &E::Key) -> bool {
+        let Some(slot) = self.find(key) else { return false };
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut tell = |slot, event| pending.push_back((slot, event));
+        self.end(slot, EndReason::ForceClosed, &mut tell);
+        self.pending = pending;
+        true
+    }
+
+    /// Returns the slot of a flow whose end was not told.
+    fn find(&self, key: &E::Key) -> Option<u32> {
+        let slot = self.slots.find(key, self.slots.hash(key))?;
+        (!self.slots.entries[slot as usize].has(flag::CLOSED)).then_some(slot)
+    }
+
+    fn at(&self, slot: u32) -> Option<FlowEntry<'_, S>> {
+        let entry = &self.slots.entries[slot as usize];
+        let stats = entry.stats(&self.slots.cold[slot as usize]);
+        let user = self.states.get(slot as usize)?.as_ref()?;
+        Some(FlowEntry { stats, state: entry.state, history: entry.history, l4: entry.l4(), user })
+    }
+
+    /// The counters and the history of the flow in a slot.
+    pub(super) fn counters(&self, slot: u32) -> (FlowStats, FlowHistory) {
+        let entry = &self.slots.entries[slot as usize];
+        (entry.stats(&self.slots.cold[slot as usize]), entry.history)
     }
 
     /// Replaces the state of the flows. Current flows are discarded.
@@ -143,112 +255,447 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self,
         init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
     ) -> FlowTable<E, T> {
-        let config = self.config();
-        let Self { tracker, idle_timeout, responder, closed, frames, clock, .. } = self;
-        let table = FlowTable::with_config_and_state(tracker.into_extractor(), config, init);
-        FlowTable { idle_timeout, responder, closed, frames, clock, ..table }
+        let Self { finder, config, idle_timeout, responder, clock, tells_ends, shortest, .. } = self;
+        let table = FlowTable::with_config_and_state(finder.extractor, config, init);
+        FlowTable { idle_timeout, responder, clock, tells_ends, shortest, ..table }
     }
 
     /// Processes a packet, and appends its events to `events`.
     pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
-        self.catch_up(packet, events);
-        self.take(packet, events, None::<fn(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>);
+        self.take(packet, None, &mut |_, event| events.push_back(event));
     }
 
-    /// Ends flows that are due before a packet, so that a flow that was idle too long does not continue with
-    /// it.
-    pub(super) fn catch_up(
+    /// Processes packets, and appends their events to `events`. It is faster than one packet after the other in a
+    /// table that is larger than the processor's caches, as many flows are fetched from memory at once.
+    pub fn packets<'a>(
         &mut self,
-        packet: &Packet<'_>,
+        packets: impl IntoIterator<Item = Packet<'a>>,
         events: &mut VecDeque<FlowEvent<E::Key>>,
     ) {
+        let mut packets = packets.into_iter();
+        let mut some = Vec::with_capacity(AT_ONCE);
+        loop {
+            some.extend(packets.by_ref().take(AT_ONCE));
+            if some.is_empty() {
+                return;
+            }
+            self.prepared.clear();
+            some.iter().for_each(|packet| self.prepare_one(packet));
+            self.prepare_done();
+            for packet in some.drain(..) {
+                self.take_next(&packet, &mut |_, event| events.push_back(event));
+            }
+        }
+    }
+
+    /// Reads a packet that will be processed after those prepared before, and begins to fetch the place of its flow
+    /// in the index from memory.
+    #[inline]
+    pub(super) fn prepare_one(&mut self, packet: &Packet<'_>) {
+        let mut found = self.finder.plain(packet);
+        if let Some(found) = &mut found {
+            found.hash = self.slots.hash(&found.key);
+            self.slots.prefetch_bucket(found.hash);
+        }
+        self.prepared.push_back(found);
+    }
+
+    /// Begins to fetch the flows of all packets that are prepared.
+    #[inline]
+    pub(super) fn prepare_done(&mut self) {
+        for found in self.prepared.iter().flatten() {
+            self.slots.prefetch_entry(found.hash);
+        }
+    }
+
+    /// Skips a packet that was prepared.
+    pub(super) fn skip(&mut self) {
+        self.prepared.pop_front();
+    }
+
+    /// Whether the next packet is prepared, or the extractor is one that cannot be.
+    #[inline]
+    pub(super) fn is_prepared(&self) -> bool {
+        !self.prepared.is_empty() || !self.finder.is_fast()
+    }
+
+    /// Processes the packet that was prepared first.
+    #[inline]
+    pub(super) fn take_next(
+        &mut self,
+        packet: &Packet<'_>,
+        tell: Tell<'_, E::Key>,
+    ) -> Option<Seen> {
+        let prepared = self.prepared.pop_front().flatten();
+        self.take(packet, prepared, tell)
+    }
+
+    /// Processes a packet. Flows that are due end before it.
+    #[inline]
+    fn take(
+        &mut self,
+        packet: &Packet<'_>,
+        prepared: Option<Found<E::Key>>,
+        tell: Tell<'_, E::Key>,
+    ) -> Option<Seen> {
         self.answer();
         let now = packet.timestamp().as_nanos();
+        self.catch_up(now, tell);
+        if packet.is_loopback_copy() {
+            self.loopback_copies += 1;
+            return None;
+        }
+        let found = match prepared {
+            Some(found) => found,
+            None => match self.finder.find(packet, now) {
+                Ok(mut found) => {
+                    found.hash = self.slots.hash(&found.key);
+                    found
+                }
+                Err(reason) => {
+                    self.stats.packets_unmatched += u64::from(reason.is_unmatched());
+                    return None;
+                }
+            },
+        };
+        self.count(found, now, tell)
+    }
+
+    /// Adjusts the clock to a packet, and ends flows that are due.
+    #[inline]
+    fn catch_up(&mut self, now: u64, tell: Tell<'_, E::Key>) {
         self.calm = self.calm.saturating_add(1);
-        if now.saturating_add(STEP) < self.clock && self.calm > self.tracker.flow_count() / 16 {
-            // Updating all flows takes time, so packets with disagreeing clocks must not cause it each time.
+        if now < self.clock {
+            self.step_back(now);
+        } else {
+            if !self.has_time {
+                self.has_time = true;
+                self.slots.wheel.set_time(now);
+            }
+            self.clock = now;
+        }
+        self.expire(DUE_A_PACKET, tell);
+        if !self.pending.is_empty() {
+            self.tell_pending(tell);
+        }
+    }
+
+    #[cold]
+    fn step_back(&mut self, now: u64) {
+        // Scheduling all flows takes time, so packets with disagreeing clocks must not cause it each time.
+        if now.saturating_add(STEP) < self.clock && self.calm > self.slots.used() / 16 {
             self.calm = 0;
             self.clock = now;
             self.look_again();
         }
-        let has_jumped = now > self.clock.saturating_add(STEP);
-        self.clock = self.clock.max(now);
-        self.expire(if has_jumped { DUE_A_JUMP } else { DUE_A_PACKET }, events);
     }
 
-    /// Processes a packet; `look` sees its frame and what the tracker noted about it.
-    pub(super) fn take(
+    #[cold]
+    fn tell_pending(&mut self, tell: Tell<'_, E::Key>) {
+        self.pending.drain(..).for_each(|(slot, event)| tell(slot, event));
+    }
+
+    /// Counts a packet for its flow, which may begin and end with it.
+    #[inline]
+    fn count(&mut self, found: Found<E::Key>, now: u64, tell: Tell<'_, E::Key>) -> Option<Seen> {
+        let slot = match self.slots.find(&found.key, found.hash) {
+            Some(slot) => match self.goes_on(slot, &found, now, tell) {
+                Goes::On => slot,
+                Goes::Late => return None,
+                Goes::Anew => self.begin(&found, now, tell),
+            },
+            None => self.begin(&found, now, tell),
+        };
+        let entry = &mut self.slots.entries[slot as usize];
+        let side = entry.side(found.orientation);
+        // It is of the future where the clock has stepped back.
+        entry.last = if entry.last > self.clock { now } else { entry.last.max(now) };
+        entry.packets[side] += 1;
+        entry.bytes[side] += u64::from(found.wire);
+        entry.octets[side] += u64::from(found.octets);
+        let mut has_ended = false;
+        if !self.config.suppress_events.contains(EventMask::PACKET) {
+            self.tell_packet(slot, side, &found, now, tell);
+        }
+        if let Some(header) = &found.tcp {
+            let entry = &mut self.slots.entries[slot as usize];
+            let before = entry.state;
+            let effect = entry.segment(side, header, found.payload_end - found.payload);
+            if effect != tcp::Effect::default() || before != entry.state {
+                has_ended = self.changed(slot, before, effect, now, tell);
+            }
+        }
+        let captured = |end: u32| end.min(found.captured) as usize;
+        let payload = captured(found.payload)..captured(found.payload_end);
+        let cut = (found.payload_end - found.payload) as usize - payload.len();
+        let (side, tcp, is_own) = (side_of(side), found.tcp, found.is_own);
+        Some(Seen { slot, side, tcp, payload, cut, is_own, has_ended })
+    }
+
+    /// Decides whether a packet continues the flow that has its key.
+    #[inline]
+    fn goes_on(
         &mut self,
-        packet: &Packet<'_>,
-        events: &mut VecDeque<FlowEvent<E::Key>>,
-        look: Option<impl FnOnce(&E, Frame<'_>, FlowTime, Option<Noted<E::Key>>)>,
+        slot: u32,
+        found: &Found<E::Key>,
+        now: u64,
+        tell: Tell<'_, E::Key>,
+    ) -> Goes {
+        let entry = &self.slots.entries[slot as usize];
+        let is_closed = entry.has(flag::CLOSED);
+        let may_be_due = now.saturating_sub(entry.last) > self.shortest;
+        let is_another = found.tcp.as_ref().is_some_and(|header| {
+            entry.is_another(entry.side(found.orientation), header)
+        });
+        if !is_closed && !may_be_due && !is_another {
+            return Goes::On;
+        }
+        let is_due = may_be_due && entry.due(&self.config) <= now;
+        match (is_due || is_another, is_closed) {
+            (false, false) => Goes::On,
+            (false, true) => {
+                self.stats.late_packets += 1;
+                Goes::Late
+            }
+            (true, true) => {
+                self.slots.remove(slot);
+                Goes::Anew
+            }
+            (true, false) => {
+                let reason = entry.reason();
+                self.end(slot, reason, tell);
+                self.slots.remove(slot);
+                Goes::Anew
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, found: &Found<E::Key>, now: u64, tell: Tell<'_, E::Key>) -> u32 {
+        while self.slots.is_full() {
+            self.evict(tell);
+        }
+        let is_turned = self.config.infer_tcp_initiator && found.tcp.as_ref().is_some_and(tcp::is_answer);
+        let is_reversed = (found.orientation == Orientation::Reverse) != is_turned;
+        let (key, l4) = (found.key.clone(), found.l4);
+        let timeout = self.idle_timeout.as_ref().and_then(|timeout| timeout(&key, l4));
+        let state = (self.init)(&key);
+        let slot = self.slots.insert(key, found.hash, l4, is_reversed, now);
+        let entry = &mut self.slots.entries[slot as usize];
+        if is_turned {
+            entry.history.flip();
+        }
+        if let Some(timeout) = timeout {
+            entry.timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+        }
+        let due = self.look_at(slot, now);
+        self.slots.schedule(slot, due);
+        match self.states.get_mut(slot as usize) {
+            Some(place) => *place = Some(state),
+            None => self.states.push(Some(state)),
+        }
+        self.live += 1;
+        self.stats.flows_created += 1;
+        if self.wants(EventMask::STARTED) {
+            let side = side_of(usize::from(is_turned));
+            let (key, orientation, ts) = (found.key.clone(), found.orientation, time(now));
+            tell(slot, FlowEvent::Started { key, side, orientation, ts, l4 });
+        }
+        slot
+    }
+
+    /// Returns when a flow must be looked at: when it is due, or when a report of it is.
+    fn look_at(&self, slot: u32, now: u64) -> u64 {
+        let due = self.slots.entries[slot as usize].due(&self.config);
+        match self.config.active_timeout {
+            Some(timeout) => due.min(now.saturating_add(nanos(timeout))),
+            None => due,
+        }
+    }
+
+    #[cold]
+    fn tell_packet(
+        &mut self,
+        slot: u32,
+        side: usize,
+        found: &Found<E::Key>,
+        now: u64,
+        tell: Tell<'_, E::Key>,
     ) {
-        if packet.is_loopback_copy() {
-            self.loopback_copies += 1;
+        let (key, side, ts) = (found.key.clone(), side_of(side), time(now));
+        let (orientation, len) = (found.orientation, found.wire as usize);
+        tell(slot, FlowEvent::Packet { key, side, orientation, len, ts });
+    }
+
+    /// Tells what a segment has changed. Returns whether the flow has ended.
+    #[cold]
+    fn changed(
+        &mut self,
+        slot: u32,
+        from: FlowState,
+        effect: tcp::Effect,
+        now: u64,
+        tell: Tell<'_, E::Key>,
+    ) -> bool {
+        let entry = &self.slots.entries[slot as usize];
+        let Some(key) = &entry.key else { return false };
+        let (to, ts, l4) = (entry.state, time(now), entry.l4());
+        if effect.is_established && self.wants(EventMask::ESTABLISHED) {
+            tell(slot, FlowEvent::Established { key: key.clone(), ts, l4 });
+        }
+        if from != to && self.wants(EventMask::STATE_CHANGE) {
+            tell(slot, FlowEvent::StateChange { key: key.clone(), from, to, ts });
+        }
+        if let Some(reason) = effect.end {
+            self.end(slot, reason, tell);
+            return true;
+        }
+        let is_over = self.config.close_delay.is_zero() && entry.is_closing();
+        if is_over {
+            let reason = entry.reason();
+            self.end(slot, reason, tell);
+            return true;
+        }
+        if effect.is_ending {
+            let due = self.look_at(slot, now);
+            self.slots.schedule(slot, due);
+        }
+        false
+    }
+
+    /// Ends a flow. The entry of a TCP connection remains for packets that come late.
+    fn end(&mut self, slot: u32, reason: EndReason, tell: Tell<'_, E::Key>) {
+        let entry = &mut self.slots.entries[slot as usize];
+        let Some(key) = &entry.key else { return };
+        let (l4, history) = (entry.l4(), entry.history);
+        let stats = entry.stats(&self.slots.cold[slot as usize]);
+        let key = key.clone();
+        entry.flags |= flag::CLOSED;
+        let lingers = entry.is_tcp() && matches!(reason, EndReason::Fin | EndReason::Rst);
+        let due = entry.due(&self.config);
+        match lingers {
+            true => self.slots.schedule(slot, due),
+            false => drop(self.slots.remove(slot)),
+        }
+        self.states[slot as usize] = None;
+        self.live -= 1;
+        self.stats.flows_ended += 1;
+        if self.wants(EventMask::ENDED) {
+            tell(slot, FlowEvent::Ended { key, reason, stats, history, l4 });
+        }
+    }
+
+    /// Makes room for a flow: that of the one that was not used for longest, nearly.
+    #[cold]
+    fn evict(&mut self, tell: Tell<'_, E::Key>) {
+        let mut oldest: Option<(u64, u32)> = None;
+        for _ in 0..EVICTION_TRIES {
+            let Some(slot) = self.slots.wheel.first() else { break };
+            let entry = &self.slots.entries[slot as usize];
+            if entry.has(flag::CLOSED) {
+                self.slots.remove(slot);
+                return;
+            }
+            // Those that were used since they were scheduled go to where they belong.
+            let due = entry.due(&self.config);
+            if self.slots.wheel.next_due().is_some_and(|by| due < by) {
+                oldest = Some((entry.last, slot));
+                break;
+            }
+            if oldest.is_none_or(|(last, _)| entry.last < last) {
+                oldest = Some((entry.last, slot));
+            }
+            self.slots.schedule(slot, due);
+        }
+        let Some((_, slot)) = oldest else { return };
+        if self.slots.entries[slot as usize].is_closing() {
+            return self.end_when_due(slot, tell);
+        }
+        self.stats.flows_evicted += 1;
+        self.end(slot, EndReason::Evicted, tell);
+    }
+
+    /// Looks at flows that may be due.
+    #[inline]
+    fn expire(&mut self, most: usize, tell: Tell<'_, E::Key>) {
+        for _ in 0..most {
+            let Some(slot) = self.slots.wheel.due(self.clock) else { return };
+            self.examine(slot, tell);
+        }
+    }
+
+    #[cold]
+    fn examine(&mut self, slot: u32, tell: Tell<'_, E::Key>) {
+        let entry = &self.slots.entries[slot as usize];
+        // No packet has arrived since the clock stepped back to before it.
+        let is_of_the_future = entry.last > self.clock.saturating_add(STEP);
+        let due = entry.due(&self.config);
+        match (due <= self.clock || is_of_the_future, entry.has(flag::CLOSED)) {
+            (true, true) => drop(self.slots.remove(slot)),
+            (true, false) => self.end_when_due(slot, tell),
+            (false, is_closed) => {
+                let mut next = due;
+                if let Some(timeout) = self.config.active_timeout.filter(|_| !is_closed) {
+                    self.report(slot, nanos(timeout), tell);
+                    next = due.min(self.next_report(slot, nanos(timeout)));
+                }
+                self.slots.schedule(slot, next);
+            }
+        }
+    }
+
+    fn end_when_due(&mut self, slot: u32, tell: Tell<'_, E::Key>) {
+        let reason = self.slots.entries[slot as usize].reason();
+        self.end(slot, reason, tell);
+        // Nothing was heard of it for as long as it would remain.
+        self.slots.remove(slot);
+    }
+
+    /// Returns the time of the last report, or of the beginning, of the flow in a slot.
+    fn reported(&self, slot: u32) -> u64 {
+        let cold = &self.slots.cold[slot as usize];
+        let seconds = u64::from(cold.started[0]) + u64::from(cold.reported);
+        seconds * 1_000_000_000 + u64::from(cold.started[1])
+    }
+
+    fn next_report(&self, slot: u32, timeout: u64) -> u64 {
+        self.reported(slot).saturating_add(timeout).max(self.clock.saturating_add(timeout / 2))
+    }
+
+    /// Reports a flow that goes on, if it is time and something came since.
+    fn report(&mut self, slot: u32, timeout: u64, tell: Tell<'_, E::Key>) {
+        let reported = self.reported(slot);
+        let entry = &self.slots.entries[slot as usize];
+        if self.clock.saturating_sub(reported) < timeout || entry.last <= reported {
             return;
         }
-        let time = packet.timestamp();
-        let Some(frame) = self.frames.of(packet, time.as_nanos()) else { return };
-        let time = FlowTime::new(time.secs, time.nanos);
-        let (view, mut noted) = (PacketView::new(frame.bytes, time), None);
-        let mut told = self.tracker.track_with_payload(view, |key, side, seq, payload| {
-            if look.is_some() {
-                let start = payload.as_ptr().addr().wrapping_sub(frame.bytes.as_ptr().addr());
-                let payload = start..start.saturating_add(payload.len());
-                noted = Some(Noted { key: key.clone(), side, seq, payload });
-            }
-        });
-        if let Some(look) = look {
-            look(self.tracker.extractor(), frame, time, noted);
-        }
-        let late = self.forget_late(&told);
-        // Drain in place: most packets cause no event, and moving the buffer takes as long as looking up a
-        // flow.
-        for event in told.drain(..) {
-            match &event {
-                _ if late.is_some() && late.as_ref() == key_of(&event) => continue,
-                FlowEvent::Started { key, l4, .. } => {
-                    let due = self.clock.saturating_add(self.timeout(key, *l4));
-                    self.expiry.push(due, key.clone());
-                }
-                FlowEvent::Ended { key, reason: EndReason::Fin | EndReason::Rst, .. } => {
-                    self.closed.insert(key.clone(), self.clock);
-                }
-                _ => {}
-            }
-            self.tell(event, events);
+        let (l4, history, key) = (entry.l4(), entry.history, entry.key.clone());
+        let stats = entry.stats(&self.slots.cold[slot as usize]);
+        let cold = &mut self.slots.cold[slot as usize];
+        cold.reported = (self.clock / 1_000_000_000).saturating_sub(cold.started[0].into()) as u32;
+        if let Some(key) = key.filter(|_| self.wants(EventMask::TICK)) {
+            tell(slot, FlowEvent::Report { key, stats, history, l4, ts: time(self.clock) });
         }
     }
 
-    /// Returns the flow that a late packet has begun by mistake, as its connection is already closed. The
-    /// tracker forgets that flow.
-    fn forget_late(&mut self, told: &[FlowEvent<E::Key>]) -> Option<E::Key> {
-        let key = told.iter().find_map(|event| match event {
-            FlowEvent::Started { key, l4: Some(L4Proto::Tcp), .. } => Some(key),
-            _ => None,
-        })?;
-        let ended = told.iter().find_map(|event| match event {
-            FlowEvent::Ended { key: of, history, .. } if of == key => Some(*history),
-            _ => None,
-        });
-        let history = ended.or_else(|| Some(self.tracker.get(key)?.history))?;
-        let opens = history.contains(['S', 's', 'H', 'h']);
-        if !self.closed.is_late(key, opens, self.clock) {
-            return None;
-        }
-        // The tracker has counted it as a flow.
-        self.phantoms.flows_created += 1;
-        self.phantoms.flows_ended += u64::from(!self.tracker.forget(key));
-        Some(key.clone())
+    fn wants(&self, events: EventMask) -> bool {
+        let always = EventMask::STARTED | EventMask::ENDED;
+        !self.config.suppress_events.contains(events)
+            || (self.tells_ends && always.contains(events))
     }
 
-    /// Returns how many flows began, ended and were evicted, and how many packets belong to no flow. Late
-    /// packets are counted separately.
-    pub fn stats(&self) -> FlowTrackerStats {
-        let mut stats = self.tracker.stats().clone();
-        stats.flows_created -= self.phantoms.flows_created;
-        stats.flows_ended -= self.phantoms.flows_ended;
-        stats
+    /// Recomputes when each flow is due.
+    fn look_again(&mut self) {
+        let (clock, config) = (self.clock, &self.config);
+        self.slots.schedule_all(clock, |entry| {
+            let late = entry.last.saturating_sub(clock);
+            entry.due(config).saturating_sub(late)
+        });
+    }
+
+    /// Returns how many flows began, ended and were evicted, and how many packets belong to no flow.
+    pub fn stats(&self) -> FlowTableStats {
+        self.stats
     }
 
     /// Returns the number of outgoing copies skipped on a loopback interface, which shows each packet twice.
@@ -259,38 +706,42 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Returns the number of packets that arrived late for a closed connection; they belong to no flow.
     pub fn late_packets(&self) -> u64 {
-        self.closed.late()
+        self.stats.late_packets
     }
 
     /// Returns the counters of IP fragments. A datagram counts as a packet of its flow when the last of its
     /// fragments arrives.
     pub fn fragment_stats(&self) -> FragmentStats {
-        self.frames.fragment_stats()
+        self.finder.fragment_stats()
     }
 
-    /// Returns the frame built from the last packet, if the packet was not a complete frame itself.
-    pub(super) fn made_frame(&self) -> Frame<'_> {
-        self.frames.made()
+    /// Returns the memory that a packet's payload is in, if it is not the packet's own.
+    pub(super) fn made(&self) -> &[u8] {
+        self.finder.made()
     }
 
     /// Advances the clock to `now` while no packets arrive, in nanoseconds since the epoch, by the packets'
-    /// clock. At most `most` flows are checked. Returns whether more are due.
+    /// clock. At most `most` flows are looked at. Returns whether more are due.
     pub fn advance(
         &mut self,
         now: u64,
         most: usize,
         events: &mut VecDeque<FlowEvent<E::Key>>,
     ) -> bool {
+        self.go_to(now, most, &mut |_, event| events.push_back(event))
+    }
+
+    pub(super) fn go_to(&mut self, now: u64, most: usize, tell: Tell<'_, E::Key>) -> bool {
         self.answer();
+        self.tell_pending(tell);
         self.clock = self.clock.max(now);
-        self.expire(most, events);
+        self.expire(most, tell);
         self.next_due().is_some_and(|due| due <= self.clock)
     }
 
-    /// Returns when the next flow is due if it receives no packets until then. Returns 0 while entries of ended
-    /// flows are being cleaned up.
+    /// Returns the time by which the next flow must be looked at if no packets arrive until then.
     pub fn next_due(&self) -> Option<u64> {
-        self.expiry.next()
+        if self.pending.is_empty() { self.slots.wheel.next_due() } else { Some(0) }
     }
 
     /// Returns the time of the latest packet, in nanoseconds since the epoch.
@@ -300,79 +751,22 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Ends at most `most` flows, as no more packets will come. Returns whether there are more.
     pub fn finish(&mut self, most: usize, events: &mut VecDeque<FlowEvent<E::Key>>) -> bool {
+        self.end_some(most, &mut |_, event| events.push_back(event))
+    }
+
+    pub(super) fn end_some(&mut self, most: usize, tell: Tell<'_, E::Key>) -> bool {
+        self.tell_pending(tell);
         for _ in 0..most {
-            let Some(key) = self.expiry.pop(u64::MAX) else { break };
-            self.end(&key, events);
-        }
-        if self.expiry.next().is_none() {
-            // Flows that were added to the tracker directly.
-            for event in self.tracker.finish() {
-                self.tell(event, events);
+            let Some(slot) = self.slots.wheel.first() else { break };
+            match self.slots.entries[slot as usize].has(flag::CLOSED) {
+                true => drop(self.slots.remove(slot)),
+                false => self.end_when_due(slot, tell),
             }
+        }
+        if self.slots.used() == 0 {
             self.stand_up();
         }
-        self.tracker.flow_count() > 0
-    }
-
-    fn expire(&mut self, most: usize, events: &mut VecDeque<FlowEvent<E::Key>>) {
-        for _ in 0..most {
-            let Some(key) = self.expiry.pop(self.clock) else { break };
-            let Some(entry) = self.tracker.get(&key) else { continue };
-            let seen = nanos(entry.stats.last_seen);
-            // No packet has arrived since the clock stepped back to before it.
-            let is_of_the_future = seen > self.clock.saturating_add(STEP);
-            let l4 = self.tracker.snapshot_l4(&key);
-            let due = seen.saturating_add(self.timeout(&key, l4));
-            match due <= self.clock || is_of_the_future {
-                true => self.end(&key, events),
-                false => self.expiry.push(due, key),
-            }
-        }
-        let Self { expiry, tracker, idle_timeout, .. } = self;
-        expiry.tidy(tracker.flow_count(), most.min(TIDIED), |key, at| {
-            // Drop entries of an earlier flow with the same key.
-            let Some(entry) = tracker.get(key) else { return false };
-            let l4 = tracker.snapshot_l4(key);
-            let timeout = timeout(tracker.config(), idle_timeout.as_ref(), key, l4);
-            at >= nanos(entry.stats.started).saturating_add(timeout)
-        });
-    }
-
-    /// Ends a flow as idle.
-    fn end(&mut self, key: &E::Key, events: &mut VecDeque<FlowEvent<E::Key>>) {
-        let Some(mut event) = self.tracker.force_close(key, FlowTime::default()) else { return };
-        if let FlowEvent::Ended { reason, .. } = &mut event {
-            *reason = EndReason::IdleTimeout;
-        }
-        self.tell(event, events);
-    }
-
-    fn tell(&self, event: FlowEvent<E::Key>, events: &mut VecDeque<FlowEvent<E::Key>>) {
-        let mask = match &event {
-            FlowEvent::Started { .. } => EventMask::STARTED,
-            FlowEvent::Ended { .. } => EventMask::ENDED,
-            _ => EventMask::empty(), // the tracker itself suppresses these
-        };
-        let is_heard = mask.is_empty() || !self.suppressed.contains(mask);
-        if is_heard && !self.tracker.events_paused() {
-            events.push_back(event);
-        }
-    }
-
-    fn timeout(&self, key: &E::Key, l4: Option<L4Proto>) -> u64 {
-        timeout(self.tracker.config(), self.idle_timeout.as_ref(), key, l4)
-    }
-
-    /// Recomputes when each flow is due.
-    fn look_again(&mut self) {
-        let mut expiry = std::mem::replace(&mut self.expiry, Expiry::new(0));
-        let due = |(key, entry): (&E::Key, &flowscope::FlowEntry<S>)| {
-            let seen = nanos(entry.stats.last_seen).min(self.clock);
-            let l4 = self.tracker.snapshot_l4(key);
-            (seen.saturating_add(self.timeout(key, l4)), key.clone())
-        };
-        expiry.rebuild(self.tracker.flows().map(due));
-        self.expiry = expiry;
+        self.slots.used() > 0
     }
 
     /// Connects the table to the queries of its shard.
@@ -388,13 +782,12 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Leaves a final answer for later queries.
     fn stand_up(&mut self) {
         if let Some(responder) = self.responder.take() {
-            responder.answer(self.count(Vec::new()), true);
+            responder.answer(self.snapshot(Vec::new()), true);
         }
     }
 
-    fn count(&self, top: Vec<(E::Key, FlowStats)>) -> FlowSnapshot<E::Key> {
-        let (active, tracker) = (self.tracker.flow_count(), self.stats());
-        FlowSnapshot { active, tracker, late_packets: self.closed.late(), top }
+    fn snapshot(&self, top: Vec<(E::Key, FlowStats)>) -> FlowSnapshot<E::Key> {
+        FlowSnapshot { active: self.live, stats: self.stats, top }
     }
 
     #[inline]
@@ -402,58 +795,51 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         if let Some(responder) = &mut self.responder
             && let Some(most) = responder.question()
         {
-            let flows = self.tracker.flows().map(|(key, entry)| (key, &entry.stats));
+            let flows = self.flows().map(|(key, entry)| (key, entry.stats));
             let top = shard_query::top(flows, most);
             if let Some(responder) = &self.responder {
-                responder.answer(self.count(top), false);
+                responder.answer(self.snapshot(top), false);
             }
         }
     }
 }
 
-/// Returns how long a flow may be idle, in nanoseconds.
-fn timeout<K>(
-    config: &FlowTrackerConfig,
-    own: Option<&IdleTimeout<K>>,
-    key: &K,
-    l4: Option<L4Proto>,
-) -> u64 {
-    let own = own.and_then(|timeout| timeout(key, l4));
-    let timeout = own.unwrap_or(match l4 {
-        Some(L4Proto::Tcp) => config.idle_timeout_tcp,
-        Some(L4Proto::Udp) => config.idle_timeout_udp,
-        _ => config.idle_timeout_other,
-    });
-    u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
+/// Packets that are looked up at once.
+pub(super) const AT_ONCE: usize = 32;
+
+/// How a packet relates to the flow that has its key.
+enum Goes {
+    /// It is the flow's.
+    On,
+    /// The flow's end was told.
+    Late,
+    /// It begins another.
+    Anew,
 }
 
-/// Returns the key of the flow of an event.
-fn key_of<K>(event: &FlowEvent<K>) -> Option<&K> {
-    match event {
-        FlowEvent::Started { key, .. }
-        | FlowEvent::Packet { key, .. }
-        | FlowEvent::Established { key, .. }
-        | FlowEvent::StateChange { key, .. }
-        | FlowEvent::Ended { key, .. }
-        | FlowEvent::FlowAnomaly { key, .. }
-        | FlowEvent::Tick { key, .. } => Some(key),
-        _ => None,
-    }
-}
-
-/// Enables the events that the table itself needs, and disables the tracker's sweep.
-fn heard(mut config: FlowTrackerConfig) -> FlowTrackerConfig {
-    config.suppress_events.remove(EventMask::STARTED);
-    config.auto_sweep_interval = None;
+fn bounded(mut config: FlowConfig) -> FlowConfig {
+    config.max_flows = config.max_flows.clamp(1, FlowConfig::MOST_FLOWS);
     config
 }
 
-fn nanos(time: FlowTime) -> u64 {
-    u64::from(time.sec) * 1_000_000_000 + u64::from(time.nsec)
+/// Returns the shortest time, in nanoseconds, after which a flow may be due.
+fn shortest(config: &FlowConfig, has_own: bool) -> u64 {
+    let times = [
+        config.idle_timeout_tcp,
+        config.idle_timeout_established,
+        config.idle_timeout_udp,
+        config.idle_timeout_other,
+        config.close_delay,
+    ];
+    let shortest = times.into_iter().min().map_or(0, nanos);
+    if has_own { shortest.min(1_000_000) - 1 } else { shortest.saturating_sub(1) }
 }
 
 impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlowTable").field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("FlowTable")
+            .field("flows", &self.live)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
     }
 }

@@ -48,16 +48,31 @@ impl Framing {
 /// Value of `pkttype` for an unknown direction.
 pub(crate) const NO_DIRECTION: u8 = 0xff;
 
-/// Value of `LinkLayer::hardware` for Linux cooked captures, a link type that exists only in files and so has
-/// no number in the kernel.
-#[cfg(any(feature = "pcap", feature = "parse"))]
-pub(crate) const COOKED: u16 = 0xff71;
-/// As [`COOKED`], for version 2.
-#[cfg(any(feature = "pcap", feature = "parse"))]
-pub(crate) const COOKED_2: u16 = 0xff72;
-/// As [`COOKED`], for BSD loopback.
-#[cfg(any(feature = "pcap", feature = "parse"))]
-pub(crate) const ADDRESS_FAMILY: u16 = 0xff00;
+/// Beginning of the values of `LinkLayer::hardware` for link types that only files have; the kernel uses none of
+/// them. Its own values end at `0x0fff`, except for two at the very end (linux/if_arp.h).
+const OF_FILES: u16 = 0xf000;
+/// End of those values.
+const OF_FILES_END: u16 = 0xff00;
+
+/// Returns the value of `LinkLayer::hardware` for packets in a file of this link type.
+#[cfg(any(feature = "pcap", test))]
+pub(crate) fn hardware_of(link: LinkType) -> u16 {
+    match link {
+        LinkType::ETHERNET => libc::ARPHRD_ETHER,
+        LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD => libc::ARPHRD_NONE,
+        LinkType(number) if number < OF_FILES_END - OF_FILES => OF_FILES + number,
+        _ => libc::ARPHRD_VOID,
+    }
+}
+
+/// Returns the link type of packets with this value of `LinkLayer::hardware`, if it is known.
+#[inline]
+pub(super) fn link_type_of(hardware: u16) -> Option<LinkType> {
+    match hardware {
+        OF_FILES..OF_FILES_END => Some(LinkType(hardware - OF_FILES)),
+        kind => LinkType::of_hardware(kind),
+    }
+}
 
 /// The link layer's view of a packet (`struct sockaddr_ll`, packet(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,8 +18,7 @@ use super::compress;
 use super::layout::{BYTE_ORDER, FILE_HEADER, FileFormat, FileInterface, block};
 use crate::error::{FileError, FileFault, Result};
 use crate::packet::{
-    ADDRESS_FAMILY, COOKED, COOKED_2, LinkLayer, LinkType, NO_DIRECTION, Packet, PacketMeta,
-    PacketStatus, Timestamp,
+    LinkLayer, LinkType, NO_DIRECTION, Packet, PacketMeta, PacketStatus, Timestamp, hardware_of,
 };
 
 /// Reads a capture file: pcap of either resolution and byte order, or pcapng.
@@ -308,19 +307,14 @@ fn meta(
     pkttype: Option<u8>,
 ) -> PacketMeta {
     let (interface, link_type) = interface;
-    let (hardware, protocol) = match (link_type, data.get(12..14)) {
-        (LinkType::ETHERNET, Some(&[a, b])) => (libc::ARPHRD_ETHER, u16::from_be_bytes([a, b])),
-        (LinkType::ETHERNET, _) => (libc::ARPHRD_ETHER, 0),
-        (LinkType::RAW | LinkType::RAW_BSD, _) => (libc::ARPHRD_NONE, 0),
-        (LinkType::NULL, _) => (ADDRESS_FAMILY, 0),
-        (LinkType::LINUX_SLL, _) => (COOKED, 0),
-        (LinkType::LINUX_SLL2, _) => (COOKED_2, 0),
-        _ => (libc::ARPHRD_VOID, 0),
+    let protocol = match (link_type, data.get(12..14)) {
+        (LinkType::ETHERNET, Some(&[a, b])) => u16::from_be_bytes([a, b]),
+        _ => 0,
     };
     let link = LinkLayer {
         protocol,
         interface_index: interface as u32,
-        hardware,
+        hardware: hardware_of(link_type),
         pkttype: pkttype.unwrap_or(NO_DIRECTION),
         address_len: 0,
         address: [0; 8],

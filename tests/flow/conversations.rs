@@ -73,7 +73,7 @@ fn file(connections: u16, segments: usize) -> PcapSource {
 
 /// The connection's number.
 fn number(key: &FiveTupleKey) -> u64 {
-    let port = if key.a.port() == PORT { key.b.port() } else { key.a.port() };
+    let port = if key.a().port() == PORT { key.b().port() } else { key.a().port() };
     u64::from(port) - 10_000
 }
 

@@ -274,9 +274,9 @@ fn flows_that_are_closed_or_forgotten_behind_our_back_end_all_the_same() {
     let ended = drive(&mut flows, |flows, event| {
         started += usize::from(matches!(event.unwrap(), FlowEvent::Started { .. }));
         if started == 2 {
-            let keys: Vec<_> = flows.tracker().flows().map(|(key, _)| *key).collect();
+            let keys: Vec<_> = flows.table().flows().map(|(key, _)| *key).collect();
             for key in keys {
-                flows.tracker_mut().force_close(&key, FlowTimestamp::default());
+                flows.table_mut().close(&key);
             }
         }
     });
@@ -296,9 +296,9 @@ fn flows_that_are_closed_or_forgotten_behind_our_back_end_all_the_same() {
         SessionEvent::Started { .. } => started += 1,
         SessionEvent::Closed { .. } => closed += 1,
         SessionEvent::Application { message, .. } if message == "m" => {
-            let keys = sessions.tracker().flows().map(|(key, _)| *key);
+            let keys = sessions.table().flows().map(|(key, _)| *key);
             for key in keys.filter(|key| key.either_port(1)).collect::<Vec<_>>() {
-                sessions.tracker_mut().forget(&key);
+                sessions.table_mut().close(&key);
             }
         }
         _ => {}
@@ -314,7 +314,7 @@ fn flows_that_are_closed_or_forgotten_behind_our_back_end_all_the_same() {
         SessionEvent::Started { .. } => {
             started += 1;
             if started == 20 {
-                let mut config = sessions.table().config();
+                let mut config = sessions.table().config().clone();
                 config.max_flows = 5;
                 sessions.table_mut().set_config(config);
             }

@@ -103,7 +103,7 @@ fn a_parser_that_goes_wrong_ends_its_own_flow_and_no_other() {
                 SessionEvent::Closed { reason, .. } => reason.to_string(),
                 other => panic!("{other:?}"),
             };
-            told.entry(event.key().a.port()).or_default().push(text);
+            told.entry(event.key().a().port()).or_default().push(text);
         }
     });
     let panicked = "the parser has panicked: deliberate";
@@ -234,7 +234,7 @@ fn a_spray_of_fragments_is_bounded_and_counted() {
         }
     }
     let stats = table.fragment_stats();
-    println!("{packets} packets: {stats:?}, {} flows", table.tracker().stats().flows_created);
+    println!("{packets} packets: {stats:?}, {} flows", table.stats().flows_created);
     assert!(stats.fragments > 4_000 && stats.fragments <= packets);
 }
 

@@ -6,12 +6,13 @@ use std::path::Path;
 use futures_util::StreamExt;
 use ringtap::executor;
 use ringtap::flow::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
-use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerVxlan};
+use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::http::{HttpMessage, HttpParser};
 use ringtap::flow::tls::{TlsMessage, TlsParser};
 use ringtap::flow::{
     FlowExt, FlowExtractor, FlowSide, FlowSource, Protocols, SessionEvent, Swapped,
 };
+use ringtap::packet::Tunnels;
 use ringtap::pcap::PcapSource;
 use ringtap_lab::{pcap, skip};
 
@@ -84,16 +85,11 @@ async fn talk<B: FlowSource + Unpin>(
 
 fn offline(path: &Path) -> Option<Talk> {
     let (source, plain) = (PcapSource::open(path).ok()?, FiveTuple::bidirectional());
-    let is_vxlan = path.to_str().is_some_and(|path| path.contains("vxlan-encapsulated"));
-    match is_vxlan {
-        true => executor::block_on(talk(source, InnerVxlan::new(plain))),
-        false => executor::block_on(talk(source, AutoDetectEncap::new(plain))),
-    }
-    .ok()
+    executor::block_on(talk(source, plain.tunnels(Tunnels::Innermost))).ok()
 }
 
 /// Counts in which we say otherwise than tshark: of which file, what, how many, and why.
-const OTHERWISE: [(&str, &str, u64, &str); 18] = [
+const OTHERWISE: [(&str, &str, u64, &str); 14] = [
     ("tcpreplay-flows-test.pcap", "http_responses", 7, NO_LENGTH),
     ("zeek-flows-wikipedia.pcap", "http_responses", 9, NO_LENGTH),
     ("pcappp-flows-650HttpResponses.pcap", "http_responses", 357, NO_LENGTH),
@@ -103,10 +99,6 @@ const OTHERWISE: [(&str, &str, u64, &str); 18] = [
     ("pcap-parser-format-err-buffertoosmall.pcapng", "tls_server_hello", 1, RETRIED),
     ("zeek-quic-curl-8.1.2-dev-http3-www-google-de.pcap", "tls_client_hello", 0, "in QUIC"),
     ("zeek-quic-curl-8.1.2-dev-http3-www-google-de.pcap", "tls_server_hello", 0, "in QUIC"),
-    ("zeek-vlan-pppoe-over-qinq.pcap", "tls_client_hello", 0, NO_EXTRACTOR),
-    ("zeek-vlan-pppoe-over-qinq.pcap", "tls_server_hello", 0, NO_EXTRACTOR),
-    ("arkime-tunnel-gre-erspan-vxlan.pcap", "http_requests", 0, NO_EXTRACTOR),
-    ("arkime-tunnel-gre-erspan-vxlan.pcap", "http_responses", 0, NO_EXTRACTOR),
     ("zeek-mpls-mixed-vlan-mpls.pcap", "http_requests", 1, "in a protocol of F5's"),
     ("arkime-sctp-sctp-www.pcap", "http_requests", 0, "over SCTP"),
     ("arkime-sctp-sctp-www.pcap", "http_responses", 0, "over SCTP"),
@@ -117,7 +109,6 @@ const OTHERWISE: [(&str, &str, u64, &str); 18] = [
 /// when it is whole.
 const NO_LENGTH: &str = "a response without a length";
 const RETRIED: &str = "flowscope's parser reads one hello of a side";
-const NO_EXTRACTOR: &str = "in PPPoE or ERSPAN, which have no extractor";
 
 #[ringtap_lab::test]
 fn messages_are_those_that_tshark_reads() {
@@ -153,7 +144,7 @@ fn messages_are_those_that_tshark_reads() {
             }
         }
         let names = columns[column("tls_sni")];
-        let is_hidden = name.contains("quic") || name.contains("pppoe");
+        let is_hidden = name.contains("quic");
         let ours = ours.names.join(",");
         match ours == names || is_hidden {
             true => equal += usize::from(!names.is_empty()),

@@ -14,7 +14,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Captures whose packets a hash puts on several shards: later fragments have no ports
 /// ([`FanoutFlags::DEFRAG`](ringtap::fanout::FanoutFlags) is for those), and in tunnels the kernel looks at the inner packet.
-const SPREAD: [&str; 2] = ["pcappp-frag-ip4_fragments.pcap", "tcpdump-tunnel-various_gre.pcap"];
+/// Labels of MPLS are all it takes of a frame behind them.
+const SPREAD: [&str; 4] = [
+    "pcappp-frag-ip4_fragments.pcap",
+    "tcpdump-tunnel-various_gre.pcap",
+    "arkime-mpls-mpls-basic.pcap",
+    "zeek-mpls-mixed-vlan-mpls.pcap",
+];
 
 /// The captures of Ethernet whose packets can be sent again, each with the numbers of shards that it is played to; `None`,
 /// said loudly, where they are not beside the repository.

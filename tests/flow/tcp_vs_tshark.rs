@@ -68,8 +68,8 @@ where
                 SessionEvent::Closed { key, stats, .. } => {
                     let [initiator, responder] = open.remove(&key).unwrap();
                     let (from, to) = match stats.initiator_orientation {
-                        Orientation::Forward => (key.a, key.b),
-                        Orientation::Reverse => (key.b, key.a),
+                        Orientation::Forward => (key.a(), key.b()),
+                        Orientation::Reverse => (key.b(), key.a()),
                     };
                     all.entry((from, to)).or_default().extend(initiator);
                     all.entry((to, from)).or_default().extend(responder);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringtap::capture::RingLayout;
 use ringtap::dedup::Dedup;
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
+use ringtap::flow::{EventMask, FlowTable, FlowConfig};
 use ringtap::packet::Timestamp;
 use ringtap::testing::{Peer, TestRing};
 use ringtap::xdp::{XdpReceiver, XdpSender};
@@ -271,7 +271,7 @@ struct Flows {
 
 impl Flows {
     fn new() -> Self {
-        let mut config = FlowTrackerConfig::default();
+        let mut config = FlowConfig::default();
         config.suppress_events = EventMask::all();
         let table = FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ());
         Self { table, events: VecDeque::new(), frames: frames(64), at: 0 }

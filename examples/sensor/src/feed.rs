@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use ringtap::capture::NetNs;
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{EventMask, FlowExt, FlowTrackerConfig};
+use ringtap::flow::{EventMask, FlowExt, FlowConfig};
 use ringtap::shard::{Cores, Shard, Source};
 use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
 
@@ -172,8 +172,8 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
     Ok(Feed { shards, meters, queues, is_ending })
 }
 
-fn tracker(config: &Config) -> FlowTrackerConfig {
-    let mut tracker = FlowTrackerConfig::default().with_event_filter(EventMask::PACKET);
+fn tracker(config: &Config) -> FlowConfig {
+    let mut tracker = FlowConfig::default().with_event_filter(EventMask::PACKET);
     tracker.infer_tcp_initiator = true;
     tracker.max_flows = config.max_flows;
     if let Some(seconds) = config.idle_seconds {
@@ -189,7 +189,7 @@ async fn work(
     shard: Shard,
     mut hand: Hand,
     meters: Arc<Vec<Meter>>,
-    tracker: FlowTrackerConfig,
+    tracker: FlowConfig,
 ) -> ringtap::Result<()> {
     let (index, of_batches) = (shard.index(), Arc::clone(&meters));
     let batches = shard.capture.inspect(move |batch| {
@@ -229,7 +229,7 @@ async fn work(
 fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>) {
     let of_none = table.stats().packets_unmatched + table.late_packets();
     meter.of_none.store(of_none, Ordering::Relaxed);
-    meter.active.store(table.tracker().flow_count() as u64, Ordering::Relaxed);
+    meter.active.store(table.len() as u64, Ordering::Relaxed);
     let bytes = |stats: &ringtap::flow::FlowStats| stats.bytes_initiator + stats.bytes_responder;
     let mut all: Vec<(FiveTupleKey, u64, u64)> = table
         .tracker()
@@ -247,7 +247,7 @@ fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>) {
     }
     all.sort_unstable_by_key(most_first);
     let talker = |(key, bytes, packets): (FiveTupleKey, u64, u64)| Talker {
-        ends: format!("{} {} - {}", key.proto.canonical_name(), key.a, key.b),
+        ends: format!("{} {} - {}", key.proto().canonical_name(), key.a(), key.b()),
         bytes,
         packets,
     };

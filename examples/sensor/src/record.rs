@@ -101,8 +101,8 @@ impl Flow {
     pub(crate) fn new(record: &FlowRecord<FiveTupleKey>) -> Self {
         let FlowRecord { key, sent, received, start, end, .. } = record;
         let (initiator, responder) = match record.initiator {
-            Orientation::Forward => (key.a, key.b),
-            Orientation::Reverse => (key.b, key.a),
+            Orientation::Forward => (key.a(), key.b()),
+            Orientation::Reverse => (key.b(), key.a()),
         };
         let mut history = [0; 12];
         history.iter_mut().zip(record.history.bytes()).for_each(|(to, letter)| *to = letter);

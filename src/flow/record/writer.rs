@@ -171,7 +171,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
     }
 
     fn ndjson(&self, out: &mut impl Write) -> io::Result<()> {
-        let FlowRecord { sent, received, history, start, end, reason, .. } = self.record;
+        let FlowRecord { sent, received, history, start, end, .. } = self.record;
         write!(out, "{{\"start\":\"{}\",\"end\":\"{}\"", Iso(*start, 9, "Z"), Iso(*end, 9, "Z"))?;
         write!(out, ",\"proto\":\"{}\"", self.proto)?;
         self.ends(out, ["src_ip", "src_port", "dst_ip", "dst_port"])?;
@@ -180,7 +180,12 @@ impl<'a, K: KeyFields> Line<'a, K> {
             ",\"packets_sent\":{},\"packets_received\":{},\"octets_sent\":{},\"octets_received\":{}",
             sent.packets, received.packets, sent.octets, received.octets
         )?;
-        write!(out, ",\"history\":\"{history}\",\"reason\":\"{reason}\"")?;
+        write!(
+            out,
+            ",\"bytes_sent\":{},\"bytes_received\":{}",
+            sent.bytes, received.bytes
+        )?;
+        write!(out, ",\"history\":\"{history}\",\"reason\":\"{}\"", self.reason())?;
         if let Some(id) = &self.community_id {
             write!(out, ",\"community_id\":\"{id}\"")?;
         }
@@ -188,19 +193,20 @@ impl<'a, K: KeyFields> Line<'a, K> {
     }
 
     fn csv(&self, out: &mut impl Write) -> io::Result<()> {
-        let FlowRecord { sent, received, history, start, end, reason, .. } = self.record;
+        let FlowRecord { sent, received, history, start, end, .. } = self.record;
         write!(out, "{},{},{}", Iso(*start, 9, "Z"), Iso(*end, 9, "Z"), self.proto)?;
         for (ip, port) in [self.from, self.to] {
             write!(out, ",{},{}", Or(ip, ""), Or(port, ""))?;
         }
         writeln!(
             out,
-            ",{},{},{},{},{},{reason},{}",
+            ",{},{},{},{},{},{},{}",
             sent.packets,
             received.packets,
             sent.octets,
             received.octets,
             history,
+            self.reason(),
             Or(self.community_id.as_ref(), "")
         )
     }
@@ -216,13 +222,13 @@ impl<'a, K: KeyFields> Line<'a, K> {
         }
         let age = end.as_nanos().saturating_sub(start.as_nanos()) / 1_000_000_000;
         let state = match reason {
-            EndReason::Fin | EndReason::Rst | EndReason::ParserDone => "closed",
+            Some(EndReason::Fin | EndReason::Rst | EndReason::ParserDone) => "closed",
             _ if received.packets > 0 => "established",
             _ => "new",
         };
         let why = match reason {
-            EndReason::IdleTimeout => "timeout",
-            EndReason::Fin | EndReason::Rst => "unknown",
+            Some(EndReason::IdleTimeout) => "timeout",
+            Some(EndReason::Fin | EndReason::Rst) | None => "unknown",
             _ => "forced",
         };
         writeln!(
@@ -245,7 +251,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
         for (ip, port) in [self.from, self.to] {
             write!(out, "\t{}\t{}", Or(ip, "-"), Or(port, "-"))?;
         }
-        let history = Some(history).filter(|history| !history.is_empty());
+        let history = Some(history).filter(|history| history.letters().next().is_some());
         writeln!(
             out,
             "\t{}\t{}.{:06}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
@@ -290,6 +296,11 @@ impl<'a, K: KeyFields> Line<'a, K> {
             (.., false, true) => "S3",
             _ => "S1",
         }
+    }
+
+    /// Returns why the flow ended, or `active` if it goes on.
+    fn reason(&self) -> &'static str {
+        self.record.reason.as_ref().map_or("active", EndReason::as_str)
     }
 
     /// Returns Suricata's name of the protocol.

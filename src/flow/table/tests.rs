@@ -1,45 +1,171 @@
-use etherparse::PacketBuilder;
-use flowscope::extract::FiveTuple;
+//! Tables whose packets are made for it.
 
-use super::*;
-use crate::packet::Timestamp;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
-fn syn_or_rst(port: u16, is_syn: bool) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
-    let tcp = builder.tcp(port, 7, 1, 1000);
-    let mut frame = Vec::new();
-    if is_syn { tcp.syn() } else { tcp.rst() }.write(&mut frame, &[]).unwrap();
+use flowscope::{EndReason, EventMask};
+
+use super::FlowTable;
+use crate::flow::config::FlowConfig;
+use crate::flow::event::FlowEvent;
+use crate::flow::extract::{FiveTuple, FiveTupleKey};
+use crate::packet::{Packet, Timestamp};
+
+/// A datagram of a flow of this number.
+fn datagram(number: u32) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[12..18].copy_from_slice(&[8, 0, 0x45, 0, 0, 46]);
+    frame[23] = 17;
+    frame[26..30].copy_from_slice(&number.to_be_bytes());
+    frame[30..34].copy_from_slice(&[10, 0, 0, 1]);
+    frame[34..40].copy_from_slice(&[0, 7, 0, 9, 0, 26]);
     frame
 }
 
-#[test]
-fn ports_that_are_used_again_and_again_take_no_more_memory() {
-    let (mut table, mut events) = (FlowTable::new(FiveTuple::bidirectional()), VecDeque::new());
-    let frames = [syn_or_rst(7, true), syn_or_rst(7, false)];
-    for number in 0..100_000_u32 {
-        let time = Timestamp { secs: 1000, nanos: number };
-        for frame in &frames {
-            table.packet(&Packet::from_bytes(frame, time), &mut events);
+type Events = VecDeque<FlowEvent<FiveTupleKey>>;
+
+fn give(table: &mut FlowTable<FiveTuple>, millis: u64, frame: &[u8], events: &mut Events) {
+    let time = Timestamp { secs: (millis / 1000) as u32, nanos: (millis % 1000 * 1_000_000) as u32 };
+    table.packet(&Packet::from_bytes(frame, time), events);
+}
+
+fn table(config: FlowConfig) -> FlowTable<FiveTuple> {
+    FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ())
+}
+
+fn with_room(most: usize) -> FlowConfig {
+    FlowConfig { max_flows: most, ..FlowConfig::default() }
+}
+
+/// How many flows ended, by reason.
+fn ends(events: &mut Events) -> HashMap<&'static str, usize> {
+    let mut all = HashMap::new();
+    for event in events.drain(..) {
+        if let FlowEvent::Ended { reason, .. } = event {
+            *all.entry(reason.as_str()).or_default() += 1;
         }
-        events.clear();
     }
-    assert_eq!(table.stats().flows_created, 100_000);
-    assert!(table.expiry.len() < 3000, "{}", table.expiry.len());
+    all
 }
 
 #[test]
-fn clocks_that_disagree_do_not_have_all_flows_looked_at_with_each_packet() {
-    let (mut table, mut events) = (FlowTable::new(FiveTuple::bidirectional()), VecDeque::new());
-    for port in 0..3200 {
-        let time = Timestamp { secs: 1000, nanos: port.into() };
-        table.packet(&Packet::from_bytes(&syn_or_rst(port, true), time), &mut events);
+fn a_million_flows_that_end_at_once_hold_up_no_packet() {
+    let (mut table, mut events) = (table(with_room(100_000)), Events::new());
+    (0..50_000).for_each(|number| give(&mut table, 0, &datagram(number), &mut events));
+    events.clear();
+    // All are due; each packet ends a few.
+    let mut turns = 0;
+    while table.len() > 1 && turns < 10_000 {
+        give(&mut table, 100_000 + turns / 1000, &datagram(1 << 30), &mut events);
+        assert!(events.len() <= super::DUE_A_PACKET + 1);
+        turns += 1;
+        events.clear();
     }
-    let frame = syn_or_rst(1, true);
-    let mut looks = 0;
-    for number in 0..2000_u32 {
-        let time = Timestamp { secs: 1000 + (number & 1) * 2, nanos: 0 };
-        table.packet(&Packet::from_bytes(&frame, time), &mut events);
-        looks += u32::from(table.calm == 0);
+    assert_eq!(turns as usize, 50_000 / super::DUE_A_PACKET);
+    assert_eq!(table.stats().flows_ended, 50_000);
+}
+
+#[test]
+fn the_flow_that_was_not_used_for_longest_makes_room() {
+    let (mut table, mut events) = (table(with_room(100)), Events::new());
+    for number in 0..10_000_u32 {
+        give(&mut table, u64::from(number) * 200, &datagram(1 << 20 | number % 10), &mut events);
+        give(&mut table, u64::from(number) * 200 + 100, &datagram(number), &mut events);
+        assert!(table.len() <= 100);
     }
-    assert!((2..=10).contains(&looks), "{looks}");
+    // The ten that are used all the time have begun once each.
+    let begun = table.flows().filter(|(_, flow)| flow.stats.total_packets() == 1000).count();
+    assert_eq!(begun, 10);
+    assert_eq!(ends(&mut events)["evicted"] as u64, table.stats().flows_evicted);
+    // All at the same moment: no order tells them apart, and the table still holds no more than it may.
+    (0..100_000).for_each(|number| give(&mut table, 3_000_000, &datagram(number), &mut events));
+    assert_eq!(table.len(), 100);
+    let stats = table.stats();
+    assert_eq!(stats.flows_created, stats.flows_ended + 100);
+}
+
+#[test]
+fn a_flow_that_goes_on_is_reported_at_intervals_and_at_its_end() {
+    let config = FlowConfig { active_timeout: Some(Duration::from_secs(10)), ..with_room(10) };
+    let (mut table, mut events) = (table(config), Events::new());
+    (0..=600).for_each(|tenth| give(&mut table, tenth * 100, &datagram(1), &mut events));
+    while table.finish(10, &mut events) {}
+    let counts: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            FlowEvent::Report { stats, ts, .. } => Some((stats.packets_initiator, ts.sec)),
+            FlowEvent::Ended { stats, reason: EndReason::IdleTimeout, .. } => {
+                Some((stats.packets_initiator, 0))
+            }
+            _ => None,
+        })
+        .collect();
+    let [reports @ .., end] = &counts[..] else { panic!("it has ended") };
+    assert_eq!(*end, (601, 0));
+    assert!((4..=6).contains(&reports.len()), "{reports:?}");
+    for pair in reports.windows(2) {
+        assert!((10..=11).contains(&(pair[1].1 - pair[0].1)), "{reports:?}");
+    }
+    // Nothing is reported of a flow that nothing comes for.
+    give(&mut table, 100_000, &datagram(2), &mut events);
+    events.clear();
+    table.advance(120_000_000_000, 100, &mut events);
+    assert!(events.len() <= 1, "{events:?}");
+}
+
+#[test]
+fn a_smaller_table_evicts_and_a_closed_flow_is_told() {
+    let (mut table, mut events) = (table(with_room(100)), Events::new());
+    (0..100).for_each(|number| give(&mut table, number, &datagram(number as u32), &mut events));
+    events.clear();
+    table.set_config(with_room(10));
+    assert_eq!(table.len(), 10);
+    let key = *table.flows().next().unwrap().0;
+    assert!(table.close(&key) && !table.close(&key) && table.get(&key).is_none());
+    give(&mut table, 100, &datagram(7), &mut events);
+    let ends = ends(&mut events);
+    assert_eq!((ends["evicted"], ends["force_closed"], table.len()), (90, 1, 10));
+    // A larger one.
+    table.set_config(with_room(1000));
+    (0..500).for_each(|number| give(&mut table, 200, &datagram(number), &mut events));
+    assert_eq!(table.len(), 500);
+}
+
+#[test]
+fn packets_at_once_say_what_packets_one_by_one_say() {
+    let frames: Vec<_> = (0..5000_u32).map(|number| datagram(number * 7 % 300)).collect();
+    let packets = || {
+        let each = frames.iter().enumerate();
+        each.map(|(at, frame)| Packet::from_bytes(frame, Timestamp { secs: at as u32, nanos: 0 }))
+    };
+    let config = FlowConfig { suppress_events: EventMask::empty(), ..with_room(100) };
+    let (mut one, mut many) = (table(config.clone()), table(config));
+    let (mut by_one, mut at_once) = (Events::new(), Events::new());
+    packets().for_each(|packet| one.packet(&packet, &mut by_one));
+    many.packets(packets(), &mut at_once);
+    assert_eq!(by_one, at_once);
+    assert!(by_one.len() > 10_000);
+}
+
+#[test]
+fn a_flow_takes_at_most_160_bytes() {
+    for most in [100_000, 1_000_000] {
+        let table = table(with_room(most));
+        assert!(table.slots.bytes() <= 160 * most, "{}", table.slots.bytes() / most);
+    }
+}
+
+#[test]
+fn hostile_times_and_lengths_neither_end_nor_fill_anything() {
+    let (mut table, mut events) = (table(with_room(1000)), Events::new());
+    let mut state = 1_u64;
+    for _ in 0..200_000 {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let millis = [state >> 52, state >> 32, u64::from(u32::MAX) * 1000, 0][(state >> 20) as usize % 4];
+        give(&mut table, millis, &datagram((state >> 40) as u32 % 3000), &mut events);
+        events.clear();
+    }
+    assert!(table.len() <= 1000);
+    while table.finish(100, &mut events) {}
+    assert_eq!(table.stats().flows_created, table.stats().flows_ended);
 }

@@ -11,7 +11,7 @@ use ringtap::flow::http::HttpParser;
 use ringtap::flow::icmp::IcmpParser;
 use ringtap::flow::tls::TlsParser;
 use ringtap::flow::{
-    BacklogPolicy, FlowChunk, FlowExt, FlowExtractor, FlowSide, FlowTimestamp, FlowTrackerConfig,
+    BacklogPolicy, FlowChunk, FlowExt, FlowExtractor, FlowSide, FlowTimestamp, FlowConfig,
     MemoryPolicy, Overlap, Protocols, ReassemblyConfig, SessionEvent, SessionParser,
 };
 use ringtap::packet::Timestamp;
@@ -151,7 +151,7 @@ fn check<E: FlowExtractor<Key = FiveTupleKey> + Unpin>(input: &mut Input<'_>, ex
     let overlap = if choice & 0x40 == 0 { Overlap::First } else { Overlap::Last };
     let reassembly =
         ReassemblyConfig::new().side_cap(600).memory_cap(1500, policy).overlap(overlap);
-    let mut config = FlowTrackerConfig::default();
+    let mut config = FlowConfig::default();
     config.max_flows = 4;
     let flows = source(input).flow_stream(extractor).with_config(config);
     match choice >> 3 & 3 {

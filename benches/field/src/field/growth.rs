@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringtap::executor::{self, Executor, spawn_local};
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowTrackerConfig};
+use ringtap::flow::{EventMask, FlowTable, FlowConfig};
 use ringtap::time;
 use ringtap::{AsyncCapture, BpfFilter, Capture, Packet, Shards};
 use ringtap::capture::CaptureBuilder;
@@ -194,7 +194,7 @@ pub(crate) fn flows(rounds: usize) -> Table {
     const PACKETS: u32 = 1_000_000;
     compare("Live flows in a table", &["CPU ns/packet"], FLOWS, rounds, |flows| {
         pin(1);
-        let mut config = FlowTrackerConfig::default();
+        let mut config = FlowConfig::default();
         config.suppress_events = EventMask::all();
         config.max_flows = 2 * flows as usize + 1_000;
         let table = FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ());
@@ -212,8 +212,8 @@ pub(crate) fn flows(rounds: usize) -> Table {
         let before = cpu_time(libc::RUSAGE_THREAD);
         (0..PACKETS).for_each(&mut take);
         let used = cpu_time(libc::RUSAGE_THREAD) - before;
-        if table.tracker().flow_count() != flows as usize {
-            return Err(format!("{} flows of {flows}", table.tracker().flow_count()).into());
+        if table.len() != flows as usize {
+            return Err(format!("{} flows of {flows}", table.len()).into());
         }
         Ok(vec![used.as_nanos() as f64 / f64::from(PACKETS)])
     })
