@@ -9,7 +9,7 @@ use etherparse::PacketBuilder;
 use hdrhistogram::Histogram;
 use ringtap::Packet;
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowTracker, FlowConfig, PacketView};
+use ringtap::flow::{EventMask, FlowConfig, FlowTable, FlowTracker, PacketView};
 use ringtap::packet::Timestamp;
 
 const ROUNDS: usize = 7;

@@ -42,7 +42,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flows = shards.flows(3);
     println!("{} flows are open", flows.active());
     for (key, stats) in flows.top(3) {
-        println!("{} - {}: {} bytes", key.a(), key.b(), stats.bytes_initiator + stats.bytes_responder);
+        println!(
+            "{} - {}: {} bytes",
+            key.a(),
+            key.b(),
+            stats.bytes_initiator + stats.bytes_responder
+        );
     }
     shards.stop();
     shards.join()?;

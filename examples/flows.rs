@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{FlowEvent, FlowExt, FlowConfig};
+use ringtap::flow::{FlowConfig, FlowEvent, FlowExt};
 use ringtap::pcap::PcapSource;
 use ringtap::{AsyncCapture, executor};
 

@@ -29,7 +29,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 HttpMessage::Request(request) => {
                     requests += 1;
                     let (host, path) = (request.host(), request.path_str());
-                    println!("{} asks {} for {}", key.a(), host.unwrap_or("?"), path.unwrap_or("?"));
+                    println!(
+                        "{} asks {} for {}",
+                        key.a(),
+                        host.unwrap_or("?"),
+                        path.unwrap_or("?")
+                    );
                 }
                 HttpMessage::Response(response) => {
                     responses += 1;

@@ -13,17 +13,22 @@
 //! names. `docs/FLOWS.md` describes how each part is bounded.
 
 mod accessors;
+mod aside;
 mod broadcast;
 mod bytes;
 mod config;
 mod connections;
 mod consumer;
 mod conversations;
+#[cfg(feature = "flow-dns")]
+pub mod dns;
 mod event;
 pub mod extract;
 mod finder;
 mod fragments;
 mod half;
+#[cfg(feature = "flow-http")]
+pub mod http;
 mod parser;
 mod protocols;
 mod pump;
@@ -37,23 +42,20 @@ mod shard_query;
 mod shards;
 mod stream;
 mod table;
+#[cfg(feature = "flow-tls")]
+pub mod tls;
 
 use self::accessors::{accessors, reassembling, yields};
 
-#[cfg(feature = "flow-dns")]
-pub use flowscope::dns;
-#[cfg(feature = "flow-http")]
-pub use flowscope::http;
 #[cfg(feature = "flow-icmp")]
 pub use flowscope::icmp;
-#[cfg(feature = "flow-tls")]
-pub use flowscope::tls;
 pub use flowscope::{
     DatagramParser, DatagramParserFactory, EndReason, EventMask, Extracted, FlowExtractor,
     FlowSide, FlowState, KeyFields, L4Proto, Orientation, PacketView, ParserKind, SessionParser,
     SessionParserFactory, TcpFlags, TcpInfo, Timestamp as FlowTimestamp,
 };
 
+pub use self::aside::{message_refused, parser_holds};
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::config::{FlowConfig, FlowTableStats};

@@ -21,14 +21,14 @@ pub use ringtap_filter::{LinkType, PacketDirection, VlanTag};
 
 #[cfg(any(feature = "flow-records", feature = "pcap"))]
 pub(crate) use self::calendar::Calendar;
+#[cfg(feature = "flow")]
+pub(crate) use self::layers::{Family, Selector, dissect, dissect_ip};
+pub use self::layers::{Layers, TcpHeader, Tunnel, TunnelKind, Tunnels};
 pub use self::link::LinkAddress;
 #[cfg(any(feature = "pcap", test))]
 pub(crate) use self::link::hardware_of;
 use self::link::link_type_of;
 pub(crate) use self::link::{Framing, LinkLayer, NO_DIRECTION};
-#[cfg(feature = "flow")]
-pub(crate) use self::layers::{Family, Selector, dissect, dissect_ip};
-pub use self::layers::{Layers, TcpHeader, Tunnel, TunnelKind, Tunnels};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 use self::tags::FIRST_TAG_AT;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use etherparse::PacketBuilder;
 use ringtap::Packet;
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowConfig};
+use ringtap::flow::{EventMask, FlowConfig, FlowTable};
 use ringtap::packet::Timestamp;
 
 #[test]

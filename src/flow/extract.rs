@@ -85,7 +85,8 @@ impl<E: FlowExtractor> FlowExtractor for AutoDetectEncap<E> {
     type Key = E::Key;
 
     fn extract(&self, view: PacketView<'_>) -> Option<Extracted<E::Key>> {
-        let layers = dissect(LinkType::ETHERNET, view.frame, view.frame.len(), 0, Tunnels::Innermost);
+        let layers =
+            dissect(LinkType::ETHERNET, view.frame, view.frame.len(), 0, Tunnels::Innermost);
         match layers {
             Some(layers) if layers.network_offset() != 14 && self.may_enter(&layers) => {
                 let end = (layers.network_offset() + layers.ip_len()).min(view.frame.len());

@@ -224,4 +224,3 @@ impl<'a> Part<'a> {
         len > 0 && (!self.more || len.is_multiple_of(8))
     }
 }
-

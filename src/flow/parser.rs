@@ -1,5 +1,6 @@
 //! A common trait for flowscope's parsers of streams and datagrams, for one protocol or several.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use flowscope::{
@@ -9,7 +10,7 @@ use flowscope::{
 
 use super::consumer::Data;
 
-/// The reason why a flow's parser was stopped.
+/// What a flow's parser could not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParserFault {
@@ -17,6 +18,8 @@ pub enum ParserFault {
     Poisoned(Option<String>),
     /// The parser panicked; contains the panic message.
     Panicked(String),
+    /// The parser refused a message, for this reason, and goes on.
+    Refused(Cow<'static, str>),
 }
 
 impl fmt::Display for ParserFault {
@@ -24,6 +27,7 @@ impl fmt::Display for ParserFault {
         match self {
             Self::Poisoned(None) => f.write_str("the parser has lost its way"),
             Self::Poisoned(Some(reason)) => write!(f, "the parser has lost its way: {reason}"),
+            Self::Refused(reason) => write!(f, "a message was refused: {reason}"),
             Self::Panicked(message) => write!(f, "the parser has panicked: {message}"),
         }
     }

@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flowscope::{
     DatagramParser, DatagramParserFactory, EndReason, FlowExtractor, FlowSide, KeyFields, L4Proto,
-    ParserKind,    SessionParser, SessionParserFactory, Timestamp as FlowTime,
+    ParserKind, SessionParser, SessionParserFactory, Timestamp as FlowTime,
 };
 
+use super::aside;
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
 use super::event::{FlowHistory, FlowStats};
@@ -54,7 +55,8 @@ pub enum SessionEvent<K, M> {
         /// Time at which the bytes were given up.
         ts: FlowTime,
     },
-    /// A parser failed; the end of its flow follows.
+    /// A parser failed: the end of its flow follows, unless it only
+    /// [refused](ParserFault::Refused) a message.
     ParserError {
         /// Key of the flow.
         key: K,
@@ -105,7 +107,28 @@ pub(super) struct Session<M> {
     /// again.
     is_lost: [bool; 2],
     has_ended: [bool; 2],
+    weight: Weight,
 }
+
+/// The memory that a parser holds, as far as it is known.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    held: usize,
+}
+
+impl Weight {
+    /// Takes into account what the parser said, or else the bytes that it was given and the messages that came.
+    fn update(&mut self, said: Option<usize>, given: usize, has_told: bool) {
+        self.held = match said {
+            Some(held) => held,
+            None if has_told => 0,
+            None => (self.held + given).min(MOST_ASSUMED),
+        };
+    }
+}
+
+/// The most bytes that a parser is assumed to hold which does not say it.
+const MOST_ASSUMED: usize = 256 * 1024;
 
 /// The consumer that passes flows to parsers.
 pub(super) struct Sessions<K, M> {
@@ -120,10 +143,12 @@ impl<K: Clone, M> Sessions<K, M> {
         &mut self,
         of: Of<'_, K>,
         parser: &mut Box<dyn Parse<M>>,
+        (weight, given): (&mut Weight, usize),
         events: &mut VecDeque<SessionEvent<K, M>>,
         work: impl FnOnce(&mut dyn Parse<M>, &mut Vec<M>),
     ) -> Wanted {
         let messages = &mut self.messages;
+        aside::listen();
         let done = catch_unwind(AssertUnwindSafe(|| {
             work(&mut **parser, messages);
             let kind = parser.kind();
@@ -131,10 +156,15 @@ impl<K: Clone, M> Sessions<K, M> {
         }));
         let kind = done.as_ref().map_or(ParserKind::Unspecified, |(kind, ..)| *kind);
         let (key, side, ts) = (of.key, of.side, of.ts);
+        weight.update(aside::held(), given, !messages.is_empty());
         events.extend(messages.drain(..).map(|message| {
             let key = key.clone();
             SessionEvent::Application { key, side, message, parser_kind: kind, ts }
         }));
+        aside::refused(|reason| {
+            let (key, fault) = (key.clone(), ParserFault::Refused(reason));
+            events.push_back(SessionEvent::ParserError { key, parser_kind: kind, fault, ts });
+        });
         let fault = match done {
             Ok((_, None, false)) => return Wanted::More,
             Ok((_, None, true)) => return Wanted::Over(EndReason::ParserDone),
@@ -178,7 +208,8 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         };
         events.push_back(SessionEvent::Started { key: of.key.clone(), l4, ts: of.ts });
         let (is_strange, is_lost, has_ended) = ([false; 2], [false; 2], [false; 2]);
-        Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended })
+        let weight = Weight::default();
+        Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended, weight })
     }
 
     fn data(
@@ -213,11 +244,15 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
             Data::Fin => flow.has_ended[side] = true,
             Data::Bytes(_) => {}
         }
-        let Some(parser) = &mut flow.parser else { return Wanted::More };
+        let Session { parser: Some(parser), weight, .. } = flow else { return Wanted::More };
+        let given = match &data {
+            Data::Bytes(bytes) => bytes.as_slice().len(),
+            Data::Gap(_) | Data::Fin => 0,
+        };
         let work = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
             parser.data(of.side, of.ts, &data, out);
         };
-        self.run(of, parser, events, work)
+        self.run(of, parser, (weight, given), events, work)
     }
 
     fn end(&mut self, key: &K, flow: Session<M>, end: End, events: &mut VecDeque<Self::Event>) {
@@ -227,20 +262,22 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         if let Some(mut parser) = flow.parser.filter(|_| !is_broken) {
             let is_whole =
                 matches!(reason, EndReason::Fin | EndReason::IdleTimeout | EndReason::ForceClosed);
-            let sides = [FlowSide::Initiator, FlowSide::Responder];
-            for side in sides.into_iter().filter(|side| is_whole && !flow.has_ended[number(*side)])
-            {
+            let mut weight = flow.weight;
+            // A message that a reset cuts off is told as one that a FIN cuts off, by parsers that tell those.
+            for side in [FlowSide::Initiator, FlowSide::Responder] {
                 let of = Of { key, side, ts };
+                let has_ended = flow.has_ended[number(side)];
                 let fin = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
-                    parser.data(side, ts, &Data::Fin, out);
+                    if !is_whole && side == FlowSide::Initiator {
+                        parser.reset();
+                    }
+                    if !has_ended {
+                        parser.data(side, ts, &Data::Fin, out);
+                    }
                 };
-                if self.run(of, &mut parser, events, fin) != Wanted::More {
+                if self.run(of, &mut parser, (&mut weight, 0), events, fin) != Wanted::More {
                     break;
                 }
-            }
-            if !is_whole {
-                let of = Of { key, side: FlowSide::Initiator, ts };
-                self.run(of, &mut parser, events, |parser, _| parser.reset());
             }
         }
         let key = key.clone();
@@ -253,8 +290,12 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         flow: &mut Session<M>,
         events: &mut VecDeque<Self::Event>,
     ) -> Wanted {
-        let Some(parser) = &mut flow.parser else { return Wanted::More };
-        self.run(of, parser, events, |parser, out| parser.tick(of.ts, out))
+        let Session { parser: Some(parser), weight, .. } = flow else { return Wanted::More };
+        self.run(of, parser, (weight, 0), events, |parser, out| parser.tick(of.ts, out))
+    }
+
+    fn held(&self, flow: &Session<M>) -> usize {
+        flow.weight.held
     }
 }
 

@@ -12,9 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use flowscope::{
-    EndReason, EventMask, FlowExtractor, FlowSide, FlowState, L4Proto, Orientation,
-};
+use flowscope::{EndReason, EventMask, FlowExtractor, FlowSide, FlowState, L4Proto, Orientation};
 
 use self::entry::{flag, nanos, side_of, time};
 use self::slots::Slots;
@@ -255,7 +253,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self,
         init: impl FnMut(&E::Key) -> T + Send + Sync + 'static,
     ) -> FlowTable<E, T> {
-        let Self { finder, config, idle_timeout, responder, clock, tells_ends, shortest, .. } = self;
+        let Self { finder, config, idle_timeout, responder, clock, tells_ends, shortest, .. } =
+            self;
         let table = FlowTable::with_config_and_state(finder.extractor, config, init);
         FlowTable { idle_timeout, responder, clock, tells_ends, shortest, ..table }
     }
@@ -444,9 +443,10 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         let entry = &self.slots.entries[slot as usize];
         let is_closed = entry.has(flag::CLOSED);
         let may_be_due = now.saturating_sub(entry.last) > self.shortest;
-        let is_another = found.tcp.as_ref().is_some_and(|header| {
-            entry.is_another(entry.side(found.orientation), header)
-        });
+        let is_another = found
+            .tcp
+            .as_ref()
+            .is_some_and(|header| entry.is_another(entry.side(found.orientation), header));
         if !is_closed && !may_be_due && !is_another {
             return Goes::On;
         }
@@ -475,7 +475,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         while self.slots.is_full() {
             self.evict(tell);
         }
-        let is_turned = self.config.infer_tcp_initiator && found.tcp.as_ref().is_some_and(tcp::is_answer);
+        let is_turned =
+            self.config.infer_tcp_initiator && found.tcp.as_ref().is_some_and(tcp::is_answer);
         let is_reversed = (found.orientation == Orientation::Reverse) != is_turned;
         let (key, l4) = (found.key.clone(), found.l4);
         let timeout = self.idle_timeout.as_ref().and_then(|timeout| timeout(&key, l4));

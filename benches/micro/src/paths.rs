@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringtap::capture::RingLayout;
 use ringtap::dedup::Dedup;
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowConfig};
+use ringtap::flow::{EventMask, FlowConfig, FlowTable};
 use ringtap::packet::Timestamp;
 use ringtap::testing::{Peer, TestRing};
 use ringtap::xdp::{XdpReceiver, XdpSender};

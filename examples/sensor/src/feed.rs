@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use ringtap::capture::NetNs;
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{EventMask, FlowExt, FlowConfig};
+use ringtap::flow::{EventMask, FlowConfig, FlowExt};
 use ringtap::shard::{Cores, Shard, Source};
 use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
 

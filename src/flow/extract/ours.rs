@@ -310,7 +310,6 @@ impl KeyFields for FiveTupleKey {
     fn protocol_identifier(&self) -> Option<u8> {
         Some(self.protocol)
     }
-
 }
 
 /// Writes `tcp 192.0.2.1:40000 - 198.51.100.2:80`.

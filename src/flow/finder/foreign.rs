@@ -81,7 +81,8 @@ pub(super) fn place<K>(frame: &[u8], extracted: &Extracted<K>) -> Range<usize> {
         (Some(tcp), _) => tcp_payload(frame, tcp),
         (None, Some(L4Proto::Udp | L4Proto::Icmp | L4Proto::IcmpV6)) => {
             let innermost = dissect(LinkType::ETHERNET, frame, frame.len(), 0, Tunnels::Innermost);
-            let is_it = |layers: &Layers| Some(layers.protocol()) == extracted.l4.map(|l4| l4.as_u8());
+            let is_it =
+                |layers: &Layers| Some(layers.protocol()) == extracted.l4.map(|l4| l4.as_u8());
             outer(frame).filter(is_it).or(innermost.filter(is_it)).map(|layers| layers.payload())
         }
         _ => None,

@@ -180,11 +180,7 @@ impl<'a, K: KeyFields> Line<'a, K> {
             ",\"packets_sent\":{},\"packets_received\":{},\"octets_sent\":{},\"octets_received\":{}",
             sent.packets, received.packets, sent.octets, received.octets
         )?;
-        write!(
-            out,
-            ",\"bytes_sent\":{},\"bytes_received\":{}",
-            sent.bytes, received.bytes
-        )?;
+        write!(out, ",\"bytes_sent\":{},\"bytes_received\":{}", sent.bytes, received.bytes)?;
         write!(out, ",\"history\":\"{history}\",\"reason\":\"{}\"", self.reason())?;
         if let Some(id) = &self.community_id {
             write!(out, ",\"community_id\":\"{id}\"")?;

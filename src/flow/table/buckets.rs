@@ -67,7 +67,9 @@ impl Buckets {
 
     #[inline]
     fn bucket(&self, number: usize) -> &Bucket {
-        self.words[self.first + number * WORDS..].first_chunk().expect("the mask is below their number")
+        self.words[self.first + number * WORDS..]
+            .first_chunk()
+            .expect("the mask is below their number")
     }
 
     #[inline]
@@ -132,7 +134,8 @@ impl Buckets {
         for _ in 0..=self.mask {
             let mask = self.mask;
             let bucket = self.bucket_mut(number);
-            let place = (0..ROOM).find(|&place| tag_at(bucket, place) != 0 && bucket[TAGS + place] == entry);
+            let place = (0..ROOM)
+                .find(|&place| tag_at(bucket, place) != 0 && bucket[TAGS + place] == entry);
             if let Some(place) = place {
                 return set(bucket, place, 0, 0);
             }
@@ -177,9 +180,15 @@ mod tests {
             }
         }
         known.into_iter().for_each(|(entry, hash)| buckets.remove(hash, entry));
-        assert!(buckets.words.iter().skip(buckets.first).take(buckets.mask * WORDS).enumerate().all(
-            |(at, word)| at % WORDS >= TAGS && at % WORDS < OVERFLOW || *word == 0
-        ));
+        assert!(
+            buckets
+                .words
+                .iter()
+                .skip(buckets.first)
+                .take(buckets.mask * WORDS)
+                .enumerate()
+                .all(|(at, word)| at % WORDS >= TAGS && at % WORDS < OVERFLOW || *word == 0)
+        );
     }
 
     #[test]

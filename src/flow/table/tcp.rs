@@ -74,7 +74,8 @@ impl<K> Entry<K> {
             self.history.note(b'w', is_responder);
         }
         let is_settled = flag::ESTABLISHED;
-        if is_plain && before & (is_settled | (flag::FIN | flag::RESET) * flag::BOTH) == is_settled {
+        if is_plain && before & (is_settled | (flag::FIN | flag::RESET) * flag::BOTH) == is_settled
+        {
             return Effect::default();
         }
         self.change(side, header, before)
@@ -176,12 +177,20 @@ mod tests {
 
     #[test]
     fn a_connection_is_opened_and_closed_by_both_sides() {
-        let (entry, effects) =
-            after(&[(0, "A", 100, 500, 10), (1, "A", 500, 110, 0), (1, "FA", 500, 110, 0), (0, "FA", 110, 501, 0), (1, "A", 501, 111, 0)]);
+        let (entry, effects) = after(&[
+            (0, "A", 100, 500, 10),
+            (1, "A", 500, 110, 0),
+            (1, "FA", 500, 110, 0),
+            (0, "FA", 110, 501, 0),
+            (1, "A", 501, 111, 0),
+        ]);
         let established: Vec<_> = effects.iter().map(|effect| effect.is_established).collect();
         assert_eq!(established[..4], [false, false, true, false]);
         assert!(effects.iter().all(|effect| effect.end.is_none()) && entry.is_closing());
-        assert_eq!((entry.history.to_string(), entry.state), ("ShADafF".to_owned(), FlowState::Closed));
+        assert_eq!(
+            (entry.history.to_string(), entry.state),
+            ("ShADafF".to_owned(), FlowState::Closed)
+        );
     }
 
     #[test]
@@ -201,7 +210,10 @@ mod tests {
     fn data_behind_the_other_sides_reset_is_still_the_connections() {
         let (entry, effects) = after(&[(0, "R", 100, 0, 0), (1, "A", 500, 100, 50)]);
         assert!(effects.iter().all(|effect| effect.end.is_none()) && effects[3].is_ending);
-        assert_eq!((entry.reason(), entry.history.to_string()), (EndReason::Rst, "ShARd".to_owned()));
+        assert_eq!(
+            (entry.reason(), entry.history.to_string()),
+            (EndReason::Rst, "ShARd".to_owned())
+        );
         // Nobody waits for a connection that was refused, or that both have ended.
         let (_, refused) = run(&[(0, "S", 99, 0, 0), (1, "RA", 0, 100, 0)]);
         assert_eq!(refused[1].end, Some(EndReason::Rst));

@@ -25,7 +25,8 @@ fn datagram(number: u32) -> [u8; 60] {
 type Events = VecDeque<FlowEvent<FiveTupleKey>>;
 
 fn give(table: &mut FlowTable<FiveTuple>, millis: u64, frame: &[u8], events: &mut Events) {
-    let time = Timestamp { secs: (millis / 1000) as u32, nanos: (millis % 1000 * 1_000_000) as u32 };
+    let time =
+        Timestamp { secs: (millis / 1000) as u32, nanos: (millis % 1000 * 1_000_000) as u32 };
     table.packet(&Packet::from_bytes(frame, time), events);
 }
 
@@ -161,7 +162,8 @@ fn hostile_times_and_lengths_neither_end_nor_fill_anything() {
     let mut state = 1_u64;
     for _ in 0..200_000 {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let millis = [state >> 52, state >> 32, u64::from(u32::MAX) * 1000, 0][(state >> 20) as usize % 4];
+        let millis =
+            [state >> 52, state >> 32, u64::from(u32::MAX) * 1000, 0][(state >> 20) as usize % 4];
         give(&mut table, millis, &datagram((state >> 40) as u32 % 3000), &mut events);
         events.clear();
     }

@@ -69,7 +69,8 @@ impl Walk<'_> {
                     let (field, id) = (self.half(at + 2)?, self.word(at + 4)?);
                     let place = u32::from(field & !7);
                     let more = field & 1 != 0;
-                    layers.fragment = (place > 0 || more).then_some(Fragment { id, at: place, more });
+                    layers.fragment =
+                        (place > 0 || more).then_some(Fragment { id, at: place, more });
                     if place > 0 {
                         // What follows is a part of something.
                         return self.part(layers, self.byte(at)?, at + 8);
@@ -171,8 +172,9 @@ impl Walk<'_> {
 
     fn tcp(&self, at: usize) -> Option<TcpHeader> {
         let header: &[u8; 20] = self.bytes.get(at..)?.first_chunk()?;
-        let word =
-            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word = |at: usize| {
+            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         Some(TcpHeader {
             seq: word(4),
             ack: word(8),

@@ -33,7 +33,8 @@ fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 fn tcp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
-    let mut segment = [source, destination].iter().flat_map(|half| half.to_be_bytes()).collect::<Vec<_>>();
+    let mut segment =
+        [source, destination].iter().flat_map(|half| half.to_be_bytes()).collect::<Vec<_>>();
     segment.extend([0, 0, 0, 9, 0, 0, 0, 8, 0x50, 0x18, 1, 2, 0, 0, 0, 0]);
     segment.extend(payload);
     segment
@@ -60,7 +61,11 @@ fn the_fast_path_says_what_the_whole_walk_says() {
     let mut read = 0;
     for (kind, header) in [(0x0800, v4 as fn(u8, &[u8]) -> Vec<u8>), (0x86dd, v6)] {
         for above in [tcp(7, 80, b"payload"), udp(7, 53, b"payload"), udp(7, 53, b"")] {
-            let protocol = if above.len() > 20 { TCP_OR_UDP[usize::from(above[4..8] != [0, 0, 0, 9])] } else { 17 };
+            let protocol = if above.len() > 20 {
+                TCP_OR_UDP[usize::from(above[4..8] != [0, 0, 0, 9])]
+            } else {
+                17
+            };
             for tag in [None, Some(0x2005_u16)] {
                 let packet = header(protocol, &above);
                 let mut frame = match tag {
@@ -77,7 +82,13 @@ fn the_fast_path_says_what_the_whole_walk_says() {
                         frame[changed] = value;
                         for len in [frame.len(), changed] {
                             let fast = plain::read(&frame[..len], frame.len(), 0);
-                            let slow = slow(LinkType::ETHERNET, &frame[..len], frame.len(), 0, Tunnels::Outer);
+                            let slow = slow(
+                                LinkType::ETHERNET,
+                                &frame[..len],
+                                frame.len(),
+                                0,
+                                Tunnels::Outer,
+                            );
                             if fast.is_some() {
                                 read += 1;
                                 assert_eq!(fast, slow, "{:02x?}", &frame[..len]);
@@ -108,7 +119,8 @@ fn tags_labels_and_other_links_are_looked_through() {
     // PPPoE, with the protocol in one byte and in two.
     for protocol in [&[0x21][..], &[0, 0x21]] {
         let len = (protocol.len() + packet.len()) as u16;
-        let session = [&[0x11, 0, 0, 1][..], &len.to_be_bytes(), protocol, &packet, &[0; 4]].concat();
+        let session =
+            [&[0x11, 0, 0, 1][..], &len.to_be_bytes(), protocol, &packet, &[0; 4]].concat();
         let layers = read(&ethernet(0x8864, &session)).unwrap();
         assert_eq!((layers.ip_len(), layers.payload().len()), (29, 1));
     }
@@ -164,10 +176,16 @@ fn tunnels_are_entered_as_deep_as_asked() {
     let frame = ethernet(0x0800, &inner);
     let vxlan = udp(9, 4789, &[&[8, 0, 0, 0, 0, 1, 2, 0][..], &frame].concat());
     let geneve = udp(9, 6081, &[&[1, 0, 0x65, 0x58, 0, 0, 7, 0, 9, 9, 9, 9][..], &frame].concat());
-    let gtp = udp(9, 2152, &[&[0x34, 255, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0x85, 1, 0, 0, 0][..], &inner].concat());
+    let gtp = udp(
+        9,
+        2152,
+        &[&[0x34, 255, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0x85, 1, 0, 0, 0][..], &inner].concat(),
+    );
     let gre = [&[0x30, 0, 8, 0, 0, 0, 0, 4, 0, 0, 0, 1][..], &inner].concat();
-    let erspan = [&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 3, 0, 0, 0, 0][..], &frame].concat();
-    let pptp = [&[0x30, 1, 0x88, 0x0b, 0, 0, 0, 2, 0, 0, 0, 1, 0xff, 3, 0, 0x21][..], &inner].concat();
+    let erspan =
+        [&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 3, 0, 0, 0, 0][..], &frame].concat();
+    let pptp =
+        [&[0x30, 1, 0x88, 0x0b, 0, 0, 0, 2, 0, 0, 0, 1, 0xff, 3, 0, 0x21][..], &inner].concat();
     for (protocol, payload, kind, id) in [
         (17, vxlan, TunnelKind::Vxlan, 0x102),
         (17, geneve, TunnelKind::Geneve, 7),
@@ -200,12 +218,15 @@ fn tunnels_are_entered_as_deep_as_asked() {
 
 #[test]
 fn lengths_of_0_are_the_frames_and_cut_packets_keep_theirs() {
-    for (kind, at, packet) in [(0x0800, 16, v4(6, &tcp(7, 80, &[1; 100]))), (0x86dd, 18, v6(6, &tcp(7, 80, &[1; 100])))] {
+    for (kind, at, packet) in
+        [(0x0800, 16, v4(6, &tcp(7, 80, &[1; 100]))), (0x86dd, 18, v6(6, &tcp(7, 80, &[1; 100])))]
+    {
         let mut frame = ethernet(kind, &packet);
         let whole = read(&frame).unwrap();
         frame[at..at + 2].copy_from_slice(&[0, 0]);
         assert_eq!(read(&frame).unwrap(), whole);
-        let cut = dissect(LinkType::ETHERNET, &frame[..80], frame.len(), 0, Tunnels::Outer).unwrap();
+        let cut =
+            dissect(LinkType::ETHERNET, &frame[..80], frame.len(), 0, Tunnels::Outer).unwrap();
         assert_eq!(cut, whole, "as on the wire");
         assert_eq!(cut.payload().len(), 100);
     }
@@ -229,7 +250,9 @@ fn no_packet_is_too_strange() {
                 continue;
             };
             assert!(layers.network <= layers.transport && layers.transport <= layers.payload);
-            assert!(layers.payload <= layers.payload_end && layers.payload_end <= layers.network_end);
+            assert!(
+                layers.payload <= layers.payload_end && layers.payload_end <= layers.network_end
+            );
             assert!(layers.network_end as usize <= frame.len());
         }
     }

@@ -69,8 +69,7 @@ const GENEVE: u16 = 6081;
 const GTP_U: u16 = 2152;
 const MPLS_IN_UDP: u16 = 6635;
 const TEREDO: u16 = 3544;
-const TUNNEL_PORTS: [u16; 7] =
-    [VXLAN, VXLAN_LINUX, VXLAN_GPE, GENEVE, GTP_U, MPLS_IN_UDP, TEREDO];
+const TUNNEL_PORTS: [u16; 7] = [VXLAN, VXLAN_LINUX, VXLAN_GPE, GENEVE, GTP_U, MPLS_IN_UDP, TEREDO];
 
 /// Whether a packet of the fast path, TCP or UDP, may carry another.
 #[inline]
@@ -92,7 +91,11 @@ impl Walk<'_> {
         let (kind, id, next) = match outer.protocol {
             4 | 41 => (TunnelKind::IpInIp, 0, Next::Ip(at)),
             47 => self.gre(at)?,
-            97 => (TunnelKind::EtherIp, 0, (self.half(at)? >> 12 == 3).then_some(Next::Ethernet(at + 2))?),
+            97 => (
+                TunnelKind::EtherIp,
+                0,
+                (self.half(at)? >> 12 == 3).then_some(Next::Ethernet(at + 2))?,
+            ),
             137 => (TunnelKind::Mpls, 0, Next::Mpls(at)),
             UDP => {
                 let (source, destination) = outer.ports()?;
@@ -173,9 +176,7 @@ impl Walk<'_> {
         Some(match kind {
             // Type I has no header of its own, and no sequence number (draft-foschiano-erspan).
             0x88be if !has_sequence => (TunnelKind::Erspan, 0, Next::Ethernet(inner)),
-            0x88be => {
-                (TunnelKind::Erspan, self.word(inner)? & 0x3ff, Next::Ethernet(inner + 8))
-            }
+            0x88be => (TunnelKind::Erspan, self.word(inner)? & 0x3ff, Next::Ethernet(inner + 8)),
             0x22eb => {
                 let session = self.word(inner)? & 0x3ff;
                 let has_more = self.half(inner + 10)? & 1 != 0;

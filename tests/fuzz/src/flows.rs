@@ -11,7 +11,7 @@ use ringtap::flow::http::HttpParser;
 use ringtap::flow::icmp::IcmpParser;
 use ringtap::flow::tls::TlsParser;
 use ringtap::flow::{
-    BacklogPolicy, FlowChunk, FlowExt, FlowExtractor, FlowSide, FlowTimestamp, FlowConfig,
+    BacklogPolicy, FlowChunk, FlowConfig, FlowExt, FlowExtractor, FlowSide, FlowTimestamp,
     MemoryPolicy, Overlap, Protocols, ReassemblyConfig, SessionEvent, SessionParser,
 };
 use ringtap::packet::Timestamp;

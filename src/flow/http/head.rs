@@ -1,0 +1,223 @@
+//! The head of a message: its first line and its fields.
+
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use httparse::{ParserConfig, Status};
+
+/// Version of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HttpVersion {
+    /// HTTP/1.0.
+    Http1_0,
+    /// HTTP/1.1.
+    Http1_1,
+}
+
+impl HttpVersion {
+    /// Returns the version as it stands in a message, such as `HTTP/1.1`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1_0 => "HTTP/1.0",
+            Self::Http1_1 => "HTTP/1.1",
+        }
+    }
+}
+
+impl fmt::Display for HttpVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Part of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Part {
+    start: u32,
+    len: u32,
+}
+
+impl Part {
+    /// Returns where `part` lies in `all`.
+    fn of(part: &[u8], all: &[u8]) -> Self {
+        let start = part.as_ptr().addr().saturating_sub(all.as_ptr().addr());
+        Self { start: start as u32, len: part.len() as u32 }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
+/// Fields of a head or of a trailer section, in their order.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct HttpFields {
+    text: Box<[u8]>,
+    fields: Box<[(Part, Part)]>,
+}
+
+impl HttpFields {
+    /// Returns the names and values, in their order. Values are bytes without the whitespace around them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> + Clone {
+        self.fields.iter().map(|(name, value)| {
+            let name = str::from_utf8(self.part(*name)).unwrap_or_default();
+            (name, self.part(*value))
+        })
+    }
+
+    /// Returns the number of fields.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Returns whether there are no fields.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Returns the value of the first field of that name; case is ignored.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.iter();
+        fields.find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Returns the values of all fields of that name; case is ignored.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub(super) fn part(&self, part: Part) -> &[u8] {
+        self.text.get(part.range()).unwrap_or_default()
+    }
+
+    /// Returns the bytes of memory behind the fields.
+    pub(super) fn held(&self) -> usize {
+        self.text.len() + size_of_val(&*self.fields)
+    }
+
+    fn new(text: &[u8], fields: &[httparse::Header<'_>]) -> Self {
+        let of = |part: &[u8]| Part::of(part, text);
+        let fields = fields.iter().map(|field| (of(field.name.as_bytes()), of(field.value)));
+        Self { fields: fields.collect(), text: text.into() }
+    }
+}
+
+impl fmt::Debug for HttpFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)));
+        f.debug_map().entries(fields).finish()
+    }
+}
+
+/// The first line of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    Request { method: Part, path: Part },
+    Response { status: u16, reason: Part },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) first: First,
+    pub(super) version: HttpVersion,
+    pub(super) fields: HttpFields,
+}
+
+/// Most fields of a head.
+const MOST_FIELDS: usize = 256;
+const RESPONSE: &[u8] = b"HTTP/";
+
+/// Reads the head that `bytes` begin with. Returns it and its length, or `None` if more bytes are needed.
+pub(super) fn read(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
+    // A method has no slash, so this decides.
+    let begins = bytes.len().min(RESPONSE.len());
+    if bytes[..begins] == RESPONSE[..begins] {
+        if begins < RESPONSE.len() { Ok(None) } else { response(bytes) }
+    } else {
+        request(bytes)
+    }
+}
+
+/// Accepts what servers and clients in the field accept.
+fn config() -> ParserConfig {
+    let mut config = ParserConfig::default();
+    config
+        .allow_multiple_spaces_in_request_line_delimiters(true)
+        .allow_multiple_spaces_in_response_status_delimiters(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_space_before_first_header_name(true)
+        .ignore_invalid_headers_in_requests(true)
+        .ignore_invalid_headers_in_responses(true);
+    config
+}
+
+fn request(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    let read = config().parse_request_with_uninit_headers(&mut request, bytes, &mut fields);
+    let Status::Complete(len) = read.map_err(why)? else { return Ok(None) };
+    let of = |part: Option<&str>| Part::of(part.unwrap_or_default().as_bytes(), bytes);
+    let first = First::Request { method: of(request.method), path: of(request.path) };
+    let fields = HttpFields::new(&bytes[..len], request.headers);
+    Ok(Some((Head { first, version: version(request.version), fields }, len)))
+}
+
+fn response(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let read = config().parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
+    let Status::Complete(len) = read.map_err(why)? else { return Ok(None) };
+    // A reason that is not ASCII is given as an empty text that lies elsewhere.
+    let reason = response.reason.filter(|reason| !reason.is_empty());
+    let reason = reason.map_or(Part::default(), |reason| Part::of(reason.as_bytes(), bytes));
+    let first = First::Response { status: response.code.unwrap_or(0), reason };
+    let fields = HttpFields::new(&bytes[..len], response.headers);
+    Ok(Some((Head { first, version: version(response.version), fields }, len)))
+}
+
+/// Reads a trailer section, which ends with an empty line.
+pub(super) fn trailers(bytes: &[u8]) -> Result<HttpFields, &'static str> {
+    if matches!(bytes, b"\r\n" | b"\n") {
+        return Ok(HttpFields::default());
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    match httparse::parse_headers(bytes, &mut fields) {
+        Ok(Status::Complete((_, fields))) => Ok(HttpFields::new(bytes, fields)),
+        Ok(Status::Partial) => Err("a trailer section without an end"),
+        Err(error) => Err(why(error)),
+    }
+}
+
+fn version(minor: Option<u8>) -> HttpVersion {
+    if minor == Some(0) { HttpVersion::Http1_0 } else { HttpVersion::Http1_1 }
+}
+
+fn why(error: httparse::Error) -> &'static str {
+    use httparse::Error;
+    match error {
+        Error::HeaderName => "a field name with a byte that may not be in it",
+        Error::HeaderValue => "a field value with a byte that may not be in it",
+        Error::NewLine => "a line with a byte that may not be in it",
+        Error::Status => "a status line with a byte that may not be in it",
+        Error::Token => "bytes that are not a line of HTTP",
+        Error::TooManyHeaders => "more than 256 fields",
+        Error::Version => "a version other than HTTP/1.0 and HTTP/1.1",
+    }
+}
+
+/// Returns the end of the head in `bytes`, which is behind an empty line; what is before `from` was searched already.
+pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from.saturating_sub(3);
+    while let Some(newline) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+        at += newline + 1;
+        match bytes[at..] {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,350 @@
+//! The parser of a connection: both sides, and which response is to which request.
+
+use std::collections::VecDeque;
+
+use flowscope::{ParserKind, SessionParser, Timestamp as FlowTime};
+
+use super::body::{self, Body};
+use super::chunked::Step;
+use super::head::{self, First, Head};
+use super::message::{HttpMessage, Partial};
+use crate::flow::aside::{message_refused, parser_holds};
+
+/// Limits of an [`HttpParser`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Most bytes of a head, and of a trailer section. A connection with a longer one is given up. Default: 64 KiB.
+    pub max_head: usize,
+    /// Most bytes of a body that are kept; the rest is counted. Default: 64 KiB.
+    pub max_body: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { max_head: 64 * 1024, max_body: 64 * 1024 }
+    }
+}
+
+/// Most requests whose method is remembered until their response.
+const MOST_ASKED: usize = 1024;
+
+/// A parser of the messages of an HTTP/1 connection.
+///
+/// Which side asks is seen by what it sends, so that connections captured from their middle, or in one direction,
+/// are read as well. A message is told when it is complete; if its connection ends before,
+/// [`is_complete`](super::HttpRequest::is_complete) is `false`. After a response that switches protocols (101, or
+/// a successful CONNECT), the connection's bytes are skipped.
+#[derive(Debug, Clone, Default)]
+pub struct HttpParser {
+    config: HttpConfig,
+    sides: [Side; 2],
+    asked: VecDeque<Asked>,
+    fault: Option<&'static str>,
+}
+
+/// A request, as far as it decides on the body of its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Head,
+    Connect,
+    Other,
+}
+
+#[derive(Debug, Clone, Default)]
+enum State {
+    #[default]
+    Head,
+    Body(Box<(Partial, Body)>),
+    /// What follows is another protocol.
+    Switched,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Side {
+    state: State,
+    /// Bytes of a head or trailer section that is not complete.
+    buffer: Vec<u8>,
+    /// Whether the first line of the head is in the buffer.
+    has_line: bool,
+}
+
+impl Side {
+    fn held(&self) -> usize {
+        let body = match &self.state {
+            State::Body(body) => body.0.held() + size_of::<Body>(),
+            State::Head | State::Switched => 0,
+        };
+        self.buffer.capacity() + body
+    }
+
+    /// Adds bytes up to an empty line to the buffer. Returns the bytes behind it, or `None` if it did not come.
+    fn gather<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        most: usize,
+    ) -> Result<Option<&'a [u8]>, &'static str> {
+        let before = self.buffer.len();
+        let room = bytes.len().min(most.saturating_sub(before));
+        self.buffer.extend_from_slice(&bytes[..room]);
+        if let Some(end) = head::end(&self.buffer, before) {
+            self.buffer.truncate(end);
+            return Ok(Some(&bytes[end - before..]));
+        }
+        if room < bytes.len() { Err("a head longer than the limit") } else { Ok(None) }
+    }
+
+    /// Takes in bytes of a body. Returns the bytes behind it and the message, if it is complete.
+    fn body<'a>(
+        &mut self,
+        mut bytes: &'a [u8],
+        config: &HttpConfig,
+    ) -> Result<(&'a [u8], Option<Partial>), &'static str> {
+        let State::Body(body) = &mut self.state else { return Ok((bytes, None)) };
+        let (message, body) = &mut **body;
+        match body {
+            Body::UntilClose => {
+                message.add(bytes, config.max_body);
+                return Ok((&[], None));
+            }
+            Body::Length(left) => {
+                let len = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                let (data, rest) = bytes.split_at(len);
+                message.add(data, config.max_body);
+                *left -= len as u64;
+                bytes = rest;
+                if *left > 0 {
+                    return Ok((bytes, None));
+                }
+            }
+            Body::Chunked(chunked) => loop {
+                match chunked.step(bytes)? {
+                    Step::Data(data, rest) => {
+                        message.add(data, config.max_body);
+                        bytes = rest;
+                    }
+                    Step::More => return Ok((&[], None)),
+                    Step::Trailers(rest) => match self.trailers(rest, config.max_head)? {
+                        Some(rest) => {
+                            bytes = rest;
+                            break;
+                        }
+                        None => return Ok((&[], None)),
+                    },
+                }
+            },
+        }
+        match std::mem::take(&mut self.state) {
+            State::Body(body) => Ok((bytes, Some(body.0))),
+            State::Head | State::Switched => Ok((bytes, None)),
+        }
+    }
+
+    /// Takes in bytes of a trailer section, and returns those behind it.
+    fn trailers<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        most: usize,
+    ) -> Result<Option<&'a [u8]>, &'static str> {
+        if self.buffer.is_empty() {
+            // So that a section without fields ends with an empty line, too.
+            self.buffer.push(b'\n');
+        }
+        let Some(rest) = self.gather(bytes, most)? else { return Ok(None) };
+        let trailers = head::trailers(&self.buffer[1..])?;
+        self.buffer.clear();
+        if let State::Body(body) = &mut self.state {
+            body.0.trailers(trailers);
+        }
+        Ok(Some(rest))
+    }
+}
+
+impl HttpParser {
+    /// Creates a parser with the given limits.
+    pub fn with_config(config: HttpConfig) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    fn feed(&mut self, side: usize, mut bytes: &[u8], out: &mut Vec<HttpMessage>) {
+        while !bytes.is_empty() && self.fault.is_none() {
+            let done = match self.sides[side].state {
+                State::Switched => break,
+                State::Head => self.head(side, bytes, out),
+                State::Body(_) => {
+                    let done = self.sides[side].body(bytes, &self.config);
+                    done.map(|(rest, message)| {
+                        out.extend(message.map(|message| message.done(true)));
+                        rest
+                    })
+                }
+            };
+            match done {
+                Ok(rest) => bytes = rest,
+                Err(fault) => self.give_up(fault, out),
+            }
+        }
+        parser_holds(self.sides[0].held() + self.sides[1].held() + self.asked.capacity());
+    }
+
+    /// Takes in bytes of a head, and returns those behind it.
+    fn head<'a>(
+        &mut self,
+        number: usize,
+        bytes: &'a [u8],
+        out: &mut Vec<HttpMessage>,
+    ) -> Result<&'a [u8], &'static str> {
+        let side = &mut self.sides[number];
+        if !side.buffer.is_empty() {
+            return self.gathered_head(number, bytes, out);
+        }
+        // Empty lines before a message are ignored (RFC 9112 §2.2).
+        let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let bytes = &bytes[blank..];
+        if bytes.is_empty() {
+            return Ok(bytes);
+        }
+        match head::read(bytes)? {
+            Some((_, len)) if len > self.config.max_head => Err("a head longer than the limit"),
+            Some((head, len)) => {
+                self.begin(number, head, out)?;
+                Ok(&bytes[len..])
+            }
+            None => self.gathered_head(number, bytes, out),
+        }
+    }
+
+    /// Adds bytes to the part of a head that has come before, and reads it if it is complete.
+    fn gathered_head<'a>(
+        &mut self,
+        number: usize,
+        bytes: &'a [u8],
+        out: &mut Vec<HttpMessage>,
+    ) -> Result<&'a [u8], &'static str> {
+        let side = &mut self.sides[number];
+        let Some(rest) = side.gather(bytes, self.config.max_head)? else {
+            // What is not HTTP is refused with its first line, not only with an empty one.
+            if !side.has_line && bytes.contains(&b'\n') {
+                side.has_line = true;
+                head::read(&side.buffer)?;
+            }
+            return Ok(&[]);
+        };
+        side.has_line = false;
+        let buffer = std::mem::take(&mut side.buffer);
+        let (head, _) = head::read(&buffer)?.ok_or("a head without an end")?;
+        self.begin(number, head, out)?;
+        Ok(rest)
+    }
+
+    /// Begins the body of a message whose head was read.
+    fn begin(
+        &mut self,
+        number: usize,
+        head: Head,
+        out: &mut Vec<HttpMessage>,
+    ) -> Result<(), &'static str> {
+        let mut is_switch = false;
+        let body = match head.first {
+            First::Request { method, .. } => {
+                if self.asked.len() == MOST_ASKED {
+                    self.asked.pop_front();
+                }
+                self.asked.push_back(match head.fields.part(method) {
+                    b"HEAD" => Asked::Head,
+                    b"CONNECT" => Asked::Connect,
+                    _ => Asked::Other,
+                });
+                body::of_request(&head.fields)?
+            }
+            First::Response { status, .. } => {
+                let is_interim = matches!(status, 100 | 102..=199);
+                let asked = if is_interim { None } else { self.asked.pop_front() };
+                let is_tunnel = asked == Some(Asked::Connect) && (200..300).contains(&status);
+                is_switch = is_tunnel || status == 101;
+                match asked {
+                    Some(Asked::Head) => Body::Length(0),
+                    _ if is_switch => Body::Length(0),
+                    _ => body::of_response(status, &head.fields)?,
+                }
+            }
+        };
+        let message = Partial::new(head);
+        match body {
+            Body::Length(0) => out.push(message.done(true)),
+            body => self.sides[number].state = State::Body(Box::new((message, body))),
+        }
+        if is_switch {
+            for side in &mut self.sides {
+                side.end(out);
+                side.state = State::Switched;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, fault: &'static str, out: &mut Vec<HttpMessage>) {
+        self.fault = Some(fault);
+        self.sides.iter_mut().for_each(|side| side.end(out));
+    }
+
+    fn fin(&mut self, side: usize, out: &mut Vec<HttpMessage>) {
+        if let Side { state: State::Head, buffer, .. } = &self.sides[side]
+            && !buffer.is_empty()
+        {
+            match head::read(buffer) {
+                Err(fault) => self.fault = Some(fault),
+                Ok(_) => message_refused("a head that its connection cut off"),
+            }
+        }
+        self.sides[side].end(out);
+        parser_holds(self.sides[0].held() + self.sides[1].held() + self.asked.capacity());
+    }
+}
+
+impl Side {
+    /// Tells the message that has begun, and forgets what was gathered.
+    fn end(&mut self, out: &mut Vec<HttpMessage>) {
+        self.buffer = Vec::new();
+        match std::mem::take(&mut self.state) {
+            State::Body(body) => {
+                let (message, body) = *body;
+                out.push(message.done(matches!(body, Body::UntilClose)));
+            }
+            State::Switched => self.state = State::Switched,
+            State::Head => {}
+        }
+    }
+}
+
+impl SessionParser for HttpParser {
+    type Message = HttpMessage;
+
+    fn feed_initiator(&mut self, bytes: &[u8], _: FlowTime, out: &mut Vec<HttpMessage>) {
+        self.feed(0, bytes, out);
+    }
+
+    fn feed_responder(&mut self, bytes: &[u8], _: FlowTime, out: &mut Vec<HttpMessage>) {
+        self.feed(1, bytes, out);
+    }
+
+    fn fin_initiator(&mut self, out: &mut Vec<HttpMessage>) {
+        self.fin(0, out);
+    }
+
+    fn fin_responder(&mut self, out: &mut Vec<HttpMessage>) {
+        self.fin(1, out);
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    fn poison_reason(&self) -> Option<&str> {
+        self.fault
+    }
+
+    fn parser_kind(&self) -> ParserKind {
+        ParserKind::Http1
+    }
+}

@@ -1,0 +1,222 @@
+//! Framing, however the bytes are cut into segments.
+
+use flowscope::{SessionParser, Timestamp};
+use proptest::prelude::*;
+
+use super::{HttpConfig, HttpMessage, HttpParser};
+
+/// What a connection says: bytes of the initiator (`false`) and the responder (`true`), in their order.
+type Talk<'a> = [(bool, &'a [u8])];
+
+/// Messages in short: method or status, body, length, whether complete.
+type Short = (String, Vec<u8>, u64, bool);
+
+fn short(message: &HttpMessage) -> Short {
+    match message {
+        HttpMessage::Request(m) => {
+            (m.method().to_owned(), m.body().to_vec(), m.body_len(), m.is_complete())
+        }
+        HttpMessage::Response(m) => {
+            (m.status().to_string(), m.body().to_vec(), m.body_len(), m.is_complete())
+        }
+    }
+}
+
+fn said(parser: &mut HttpParser, talk: &Talk<'_>, most: usize) -> Vec<HttpMessage> {
+    let (mut out, ts) = (Vec::new(), Timestamp::default());
+    for (side, bytes) in talk {
+        for part in bytes.chunks(most) {
+            match side {
+                false => parser.feed_initiator(part, ts, &mut out),
+                true => parser.feed_responder(part, ts, &mut out),
+            }
+        }
+    }
+    parser.fin_initiator(&mut out);
+    parser.fin_responder(&mut out);
+    out
+}
+
+/// Reads a talk in segments of each size, which all give the same, and returns it.
+fn read(talk: &Talk<'_>) -> (Vec<Short>, Option<String>) {
+    let mut first = None;
+    for most in [usize::MAX, 1, 2, 3, 7, 64] {
+        let mut parser = HttpParser::default();
+        let shorts: Vec<Short> = said(&mut parser, talk, most).iter().map(short).collect();
+        let all = (shorts, parser.poison_reason().map(str::to_owned));
+        match &first {
+            None => first = Some(all),
+            Some(first) => assert_eq!(*first, all, "segments of {most}"),
+        }
+    }
+    first.unwrap()
+}
+
+fn complete(what: &str, body: &[u8]) -> Short {
+    (what.to_owned(), body.to_vec(), body.len() as u64, true)
+}
+
+const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: h.example\r\n\r\n";
+
+#[test]
+fn a_body_has_the_length_that_the_rules_give() {
+    let cases: [(&[u8], &[u8]); 11] = [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2, 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2;a=\"b\"\r\nok\r\n0\r\n\r\n", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 7\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\nA: b\r\n\r\n", b"ok"),
+        (b"HTTP/1.1 200 OK\nContent-Length:2\n\nok", b"ok"),
+        (b"\r\n\r\nHTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n", b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    ];
+    for (response, body) in cases {
+        let next: &[u8] = b"HTTP/1.1 201 Created\r\nContent-Length: 1\r\n\r\nx";
+        let (messages, fault) = read(&[(false, GET), (true, response), (false, GET), (true, next)]);
+        let text = String::from_utf8_lossy(response);
+        assert_eq!(fault, None, "{text}");
+        let status = text.trim_start()[9..12].to_owned();
+        let expected = [
+            complete("GET", b""),
+            complete(&status, body),
+            complete("GET", b""),
+            complete("201", b"x"),
+        ];
+        assert_eq!(messages, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_body_lasts_until_its_connection_ends_if_nothing_says_its_length() {
+    let (messages, fault) = read(&[(false, GET), (true, b"HTTP/1.0 200 OK\r\n\r\nall of it")]);
+    assert_eq!((messages[1].clone(), fault), (complete("200", b"all of it"), None));
+}
+
+#[test]
+fn requests_decide_on_the_bodies_of_their_responses() {
+    let asked: &[u8] = b"HEAD /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nPURGE /c HTTP/1.1\r\n\r\n";
+    let answers: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n\
+        HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    let (messages, fault) = read(&[(false, asked), (true, answers)]);
+    let bodies: [(&str, &[u8]); 7] = [
+        ("HEAD", b""),
+        ("GET", b""),
+        ("PURGE", b""),
+        ("200", b""),
+        ("103", b""),
+        ("200", b"ok"),
+        ("200", b"abc"),
+    ];
+    let expected: Vec<Short> = bodies.iter().map(|(what, body)| complete(what, body)).collect();
+    assert_eq!((messages, fault), (expected, None));
+}
+
+#[test]
+fn another_protocol_is_skipped() {
+    let connect: &[u8] = b"CONNECT h.example:443 HTTP/1.1\r\n\r\n";
+    let (messages, fault) = read(&[
+        (false, connect),
+        (true, b"HTTP/1.1 200 Connection established\r\nContent-Length: 5\r\n\r\n"),
+        (false, b"\x16\x03\x01\0\0"),
+        (true, b"\x16\x03\x01\0\0"),
+    ]);
+    assert_eq!((messages, fault), (vec![complete("CONNECT", b""), complete("200", b"")], None));
+    let refused: &[u8] = b"HTTP/1.1 407 Who\r\nContent-Length: 1\r\n\r\nx";
+    let (messages, fault) = read(&[(false, connect), (true, refused), (false, GET)]);
+    let expected = vec![complete("CONNECT", b""), complete("407", b"x"), complete("GET", b"")];
+    assert_eq!((messages, fault), (expected, None));
+    let upgrade: &[u8] = b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
+    let switch: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x02hi";
+    let (messages, fault) = read(&[(false, upgrade), (true, switch), (false, b"\x81\x80abcd")]);
+    assert_eq!((messages, fault), (vec![complete("GET", b""), complete("101", b"")], None));
+}
+
+#[test]
+fn a_message_that_is_cut_is_told_as_such() {
+    let post: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc";
+    let (messages, fault) = read(&[(false, post)]);
+    assert_eq!((messages, fault), (vec![("POST".to_owned(), b"abc".to_vec(), 3, false)], None));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_with_a_reason() {
+    let cases: [(&[u8], &str); 9] = [
+        (b"\x16\x03\x01\0\x05hello", "not a line of HTTP"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "a version other"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "that differ"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "not a number of bytes"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", "not a number"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", "not chunked"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz", "without a size"),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n",
+            "longer than its size",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11112222333344445\r\n",
+            "16 digits",
+        ),
+    ];
+    for (bytes, reason) in cases {
+        let (_, fault) = read(&[(false, bytes)]);
+        let text = String::from_utf8_lossy(bytes);
+        assert!(fault.as_deref().is_some_and(|fault| fault.contains(reason)), "{text}: {fault:?}");
+    }
+    let long = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 70_000]].concat();
+    let (_, fault) = read(&[(false, &long)]);
+    assert_eq!(fault.as_deref(), Some("a head longer than the limit"));
+}
+
+#[test]
+fn trailers_and_fields_are_those_that_were_sent() {
+    let chunked: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\n\
+        2\r\nok\r\n0\r\nDigest: abc\r\nX: y\r\n\r\n";
+    let mut parser = HttpParser::default();
+    let messages = said(&mut parser, &[(true, chunked)], 5);
+    let [HttpMessage::Response(response)] = &messages[..] else { panic!("{messages:?}") };
+    let trailers: Vec<(&str, &[u8])> = response.trailers().iter().collect();
+    assert_eq!(trailers, [("Digest", &b"abc"[..]), ("X", b"y")]);
+    assert_eq!(response.set_cookie().collect::<Vec<_>>(), ["a=1", "b=2"]);
+    assert_eq!((response.reason(), response.version().as_str()), ("OK", "HTTP/1.1"));
+}
+
+#[test]
+fn no_more_of_a_body_is_kept_than_the_limit() {
+    let mut config = HttpConfig::default();
+    config.max_body = 4;
+    let mut parser = HttpParser::with_config(config);
+    let post: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123456789";
+    let messages: Vec<Short> = said(&mut parser, &[(false, post)], 3).iter().map(short).collect();
+    assert_eq!(messages, [("POST".to_owned(), b"0123".to_vec(), 10, true)]);
+}
+
+proptest! {
+    /// However a talk is cut, its messages are the same; and whatever comes, nothing panics.
+    #[test]
+    fn segments_do_not_matter(
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..12),
+        responds in any::<bool>(),
+    ) {
+        let bytes = pieces.concat();
+        read(&[(responds, &bytes)]);
+    }
+}
+
+const PIECES: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 304 Not\n",
+    b"HEAD /x HTTP/1.0\r\n",
+    b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"\r\n",
+    b"\n",
+    b"abc",
+    b"3\r\nabc\r\n",
+    b"0\r\n\r\n",
+    b"A: b\r\n",
+    b"\0\xff",
+];
