@@ -24,8 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ctrlc::set_handler(move || stop.stop())?;
         println!("capturing on {interface}");
 
-        let parser = DnsUdpParser::with_correlation();
-        let dns = Protocols::new().udp_ports([53], parser, |message| message);
+        let dns = Protocols::new().udp_ports([53], DnsUdpParser::default(), |message| message);
         let mut sessions = capture.flow_stream(FiveTuple::bidirectional()).protocol_stream(dns);
         let (mut queries, mut responses) = (0, 0);
         while let Some(event) = sessions.next().await {

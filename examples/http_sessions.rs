@@ -29,16 +29,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 HttpMessage::Request(request) => {
                     requests += 1;
                     let (host, path) = (request.host(), request.path_str());
-                    println!(
-                        "{} asks {} for {}",
-                        key.a(),
-                        host.unwrap_or("?"),
-                        path.unwrap_or("?")
-                    );
+                    let (host, path) = (host.unwrap_or("?"), path.unwrap_or("?"));
+                    println!("{} asks {host} for {path}", key.a());
                 }
                 HttpMessage::Response(response) => {
                     responses += 1;
-                    println!("{} gets {}, {} bytes", key.a(), response.status, response.body.len());
+                    let (status, bytes) = (response.status(), response.body_len());
+                    println!("{} gets {status}, {bytes} bytes", key.a());
                 }
                 _ => {}
             }

@@ -13,6 +13,8 @@
 //! names. `docs/FLOWS.md` describes how each part is bounded.
 
 mod accessors;
+#[cfg(all(feature = "flow-dns", feature = "flow-http", feature = "flow-tls"))]
+mod app;
 mod aside;
 mod broadcast;
 mod bytes;
@@ -37,6 +39,8 @@ mod reassemblers;
 mod reassembly;
 #[cfg(feature = "flow-records")]
 mod record;
+#[cfg(feature = "serde")]
+mod serial;
 mod sessions;
 mod shard_query;
 mod shards;
@@ -55,7 +59,9 @@ pub use flowscope::{
     SessionParserFactory, TcpFlags, TcpInfo, Timestamp as FlowTimestamp,
 };
 
-pub use self::aside::{message_refused, parser_holds};
+#[cfg(all(feature = "flow-dns", feature = "flow-http", feature = "flow-tls"))]
+pub use self::app::AppMessage;
+pub use self::aside::{message_refused, parser_holds, stream_is_cut_off};
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::config::{FlowConfig, FlowTableStats};

@@ -3,7 +3,7 @@
 //! [`Packet`] borrows its bytes from the memory that the kernel wrote them to, and lives as long as its
 //! [`PacketBatch`](crate::PacketBatch). Values that a socket family does not know are `None`.
 
-#[cfg(any(feature = "flow-records", feature = "pcap"))]
+#[cfg(any(feature = "flow-records", feature = "pcap", feature = "serde"))]
 mod calendar;
 mod layers;
 mod link;
@@ -19,8 +19,10 @@ use bitflags::bitflags;
 use ringtap_filter::{Ancillary, BpfFilter};
 pub use ringtap_filter::{LinkType, PacketDirection, VlanTag};
 
-#[cfg(any(feature = "flow-records", feature = "pcap"))]
+#[cfg(feature = "pcap")]
 pub(crate) use self::calendar::Calendar;
+#[cfg(any(feature = "flow-records", feature = "serde"))]
+pub(crate) use self::calendar::Iso;
 #[cfg(feature = "flow")]
 pub(crate) use self::layers::{Family, Selector, dissect, dissect_ip};
 pub use self::layers::{Layers, TcpHeader, Tunnel, TunnelKind, Tunnels};

@@ -147,7 +147,7 @@ fn address(rest: &str) -> Option<(Token<'_>, usize)> {
     let word = &rest[..len];
     for separator in [':', '-', '.'] {
         let parts: Vec<&str> = word.split(separator).collect();
-        let is_mac = separator != '.' && parts.len() == 6;
+        let is_mac = parts.len() == 6;
         let is_cisco = separator == '.' && parts.len() == 3 && parts.iter().all(|p| p.len() == 4);
         if is_mac && parts.iter().all(|part| (1..=2).contains(&part.len())) {
             let bytes: Option<Vec<u8>> =
@@ -165,7 +165,9 @@ fn address(rest: &str) -> Option<(Token<'_>, usize)> {
     if let Ok(v4) = word.parse::<Ipv4Addr>() {
         return Some((Token::V4(v4.to_bits(), 32), len));
     }
-    let v6 = word.contains("::") || word.matches(':').count() == 7;
+    // Two groups may be written as an IPv4 address.
+    let groups = word.matches(':').count() + usize::from(word.contains('.'));
+    let v6 = word.contains("::") || groups == 7;
     let v6 = v6.then(|| word.parse::<Ipv6Addr>().ok()).flatten()?;
     Some((Token::V6(v6), len))
 }

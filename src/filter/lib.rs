@@ -184,6 +184,11 @@ impl BpfFilter {
             Ok(offline) => (offline, None),
             Err(fault) => (Arc::from([BpfInsn::ret(0)]), Some(Box::new(fault))),
         };
+        // On Ethernet a filter that contradicts itself is the caller's; elsewhere, it asks for what is not there.
+        if link != LinkType::ETHERNET && *socket == [BpfInsn::ret(0)] {
+            let why = format!("no packet of link type {} can match", link.0);
+            return Err(FilterError::whole(why));
+        }
         let (expr, text, elsewhere) = (Some(expr), None, Elsewhere::default());
         Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
     }

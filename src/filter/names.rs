@@ -42,6 +42,7 @@ pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
         "https" => (443, None),
         "microsoft-ds" => (445, None),
         "isakmp" => (500, Some(Udp)),
+        "rtsp" => (554, None),
         "syslog" => (514, Some(Udp)),
         "shell" => (514, Some(Tcp)),
         "printer" => (515, Some(Tcp)),
@@ -69,6 +70,7 @@ pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
         "x11" => (6000, Some(Tcp)),
         "redis" => (6379, Some(Tcp)),
         "http-alt" => (8080, None),
+        "git" => (9418, None),
         _ => return None,
     };
     Some((number, transport))
@@ -77,6 +79,7 @@ pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
 /// The number of an IP protocol by name.
 pub(super) fn ip_protocol(name: &str) -> Option<u8> {
     Some(match name {
+        "ip" => 0,
         "icmp" => 1,
         "igmp" => 2,
         "ipip" | "ipencap" => 4,
@@ -92,7 +95,7 @@ pub(super) fn ip_protocol(name: &str) -> Option<u8> {
         "icmp6" | "ipv6-icmp" => 58,
         "ospf" => 89,
         "pim" => 103,
-        "vrrp" => 112,
+        "vrrp" | "carp" => 112,
         "l2tp" => 115,
         "sctp" => 132,
         "udplite" => 136,

@@ -249,6 +249,8 @@ impl<'a> Parser<'a> {
             "greater" => Primitive::LenAtLeast(self.number("a length in bytes")?),
             "less" => Primitive::LenAtMost(self.number("a length in bytes")?),
             "vlan" => Primitive::Vlan(self.optional(0xfff, "a VLAN id")?.map(|id| id as u16)),
+            "carp" => Primitive::IpProtocol(Some(Family::V4), 112),
+            "pppoed" => Primitive::LinkType(0x8863),
             "mpls" => Primitive::Mpls(self.optional(0xf_ffff, "an MPLS label")?),
             "pppoes" => {
                 let session = self.optional(0xffff, "a PPPoE session")?;
@@ -366,7 +368,7 @@ fn unknown(word: &str) -> String {
                 .to_owned()
         }
         "fddi" | "tr" | "wlan" | "decnet" | "atalk" | "aarp" | "iso" | "esis" | "isis" | "clnp"
-        | "stp" | "ipx" | "netbeui" | "lat" | "moprc" | "mopdl" | "igrp" | "carp" => {
+        | "stp" | "ipx" | "netbeui" | "lat" | "moprc" | "mopdl" | "igrp" => {
             format!("no `{word}`: give its number by `ether proto` or `ip proto`")
         }
         _ => format!("a condition; `{word}` is not known"),

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 
 thread_local! {
     static HELD: Cell<Option<usize>> = const { Cell::new(None) };
+    static IS_CUT_OFF: Cell<bool> = const { Cell::new(false) };
     static REFUSED: RefCell<Vec<Cow<'static, str>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -32,9 +33,24 @@ pub fn message_refused(reason: impl Into<Cow<'static, str>>) {
     });
 }
 
+/// Returns whether the end that a parser is told of is not that of the stream: the flow ends because it is idle, was
+/// reset, or its table has no room. To be called by a parser from within `fin_initiator` or `fin_responder`.
+pub fn stream_is_cut_off() -> bool {
+    IS_CUT_OFF.get()
+}
+
+/// Runs `work`, which tells a parser of an end that was not seen.
+pub(super) fn cutting_off<T>(work: impl FnOnce() -> T) -> T {
+    IS_CUT_OFF.set(true);
+    let done = work();
+    IS_CUT_OFF.set(false);
+    done
+}
+
 /// Forgets what was said before, so that what is said from now on is the next parser's.
 pub(super) fn listen() {
     HELD.set(None);
+    IS_CUT_OFF.set(false);
     if REFUSED.with_borrow(|all| !all.is_empty()) {
         REFUSED.with_borrow_mut(Vec::clear);
     }

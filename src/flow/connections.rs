@@ -7,7 +7,7 @@ use flowscope::{EndReason, FlowExtractor, FlowSide, L4Proto, Timestamp as FlowTi
 
 use super::bytes::Lend;
 use super::consumer::{Bytes, Consumer, Data, End, Of, Passing, Wanted};
-use super::event::FlowEvent;
+use super::event::{FlowEvent, side_orientation};
 use super::half::{HalfStream, Piece};
 use super::pump::BatchConsumer;
 use super::reassembly::{MemoryPolicy, ReassemblyConfig, ReassemblyStats, Waiting};
@@ -103,9 +103,10 @@ where
         let Some((slot, event)) = self.told.pop_front() else { return };
         self.consumer.told(&event, events);
         match event {
-            FlowEvent::Started { key, ts, l4, .. } => {
+            FlowEvent::Started { key, ts, l4, side, orientation } => {
+                let initiator = side_orientation(orientation, side);
                 let of = Of { key: &key, side: FlowSide::Initiator, ts };
-                if let Some(flow) = self.consumer.begin(of, l4, events) {
+                if let Some(flow) = self.consumer.begin(of, initiator, l4, events) {
                     self.insert(slot, key, flow, l4);
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
-use flowscope::{EndReason, FlowSide, L4Proto, TcpFlags, Timestamp as FlowTime};
+use flowscope::{EndReason, FlowSide, L4Proto, Orientation, TcpFlags, Timestamp as FlowTime};
 
 use super::bytes::{Lend, StreamBytes};
 use super::event::{FlowEvent, FlowHistory, FlowStats};
@@ -86,10 +86,12 @@ pub(super) trait Consumer<K> {
     /// Whether the consumer wants [`tick`](Self::tick) to be called.
     const TICKS: bool = false;
 
-    /// Called at the beginning of a flow. Returns `None` if the flow is not wanted.
+    /// Called at the beginning of a flow. `initiator` says whether the initiator is the key's first endpoint. Returns
+    /// `None` if the flow is not wanted.
     fn begin(
         &mut self,
         of: Of<'_, K>,
+        initiator: Orientation,
         l4: Option<L4Proto>,
         events: &mut VecDeque<Self::Event>,
     ) -> Option<Self::Flow>;

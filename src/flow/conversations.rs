@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use flowscope::{EndReason, FlowExtractor, L4Proto};
+use flowscope::{EndReason, FlowExtractor, L4Proto, Orientation};
 use futures_core::Stream;
 
 use super::connections::Connections;
@@ -86,6 +86,7 @@ impl<K: Clone> Consumer<K> for Talking {
     fn begin(
         &mut self,
         _: Of<'_, K>,
+        _: Orientation,
         l4: Option<L4Proto>,
         _: &mut VecDeque<Conversation<K>>,
     ) -> Option<Talk> {

@@ -98,6 +98,15 @@ impl<K> FlowEvent<K> {
     }
 }
 
+/// Returns the orientation of a packet of `side` if that of the initiator's packets is given, and the other way round.
+pub(super) fn side_orientation(orientation: Orientation, side: FlowSide) -> Orientation {
+    match (orientation, side) {
+        (orientation, FlowSide::Initiator) => orientation,
+        (Orientation::Forward, FlowSide::Responder) => Orientation::Reverse,
+        (Orientation::Reverse, FlowSide::Responder) => Orientation::Forward,
+    }
+}
+
 /// Counters of a flow, for each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

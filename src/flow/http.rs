@@ -29,6 +29,6 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
-pub use self::head::{HttpFields, HttpVersion};
+pub use self::head::{HttpFields, HttpVersion, is_http};
 pub use self::message::{HttpMessage, HttpRequest, HttpResponse};
 pub use self::parser::{HttpConfig, HttpParser};

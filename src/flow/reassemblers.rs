@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use flowscope::{EndReason, FlowExtractor, FlowSide, L4Proto};
+use flowscope::{EndReason, FlowExtractor, FlowSide, L4Proto, Orientation};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -54,6 +54,7 @@ impl<K: Clone> Consumer<K> for Reassemblers<K> {
     fn begin(
         &mut self,
         _: Of<'_, K>,
+        _: Orientation,
         l4: Option<L4Proto>,
         _: &mut VecDeque<FlowEvent<K>>,
     ) -> Option<Self::Flow> {

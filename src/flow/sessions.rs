@@ -6,13 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flowscope::{
     DatagramParser, DatagramParserFactory, EndReason, FlowExtractor, FlowSide, KeyFields, L4Proto,
-    ParserKind, SessionParser, SessionParserFactory, Timestamp as FlowTime,
+    Orientation, ParserKind, SessionParser, SessionParserFactory, Timestamp as FlowTime,
 };
 
 use super::aside;
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
-use super::event::{FlowHistory, FlowStats};
+use super::event::{FlowHistory, FlowStats, side_orientation};
 use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Source};
 use super::protocols::Protocols;
 use super::pump::{FlowSource, Pump};
@@ -37,6 +37,8 @@ pub enum SessionEvent<K, M> {
         key: K,
         /// Side that sent the message.
         side: FlowSide,
+        /// Whether that side is the first endpoint of the key (`Forward`) or the second.
+        orientation: Orientation,
         /// The message.
         message: M,
         /// Kind of the parser that produced the message.
@@ -107,18 +109,15 @@ pub(super) struct Session<M> {
     /// again.
     is_lost: [bool; 2],
     has_ended: [bool; 2],
-    weight: Weight,
-}
-
-/// The memory that a parser holds, as far as it is known.
-#[derive(Clone, Copy, Default)]
-struct Weight {
+    /// Whether the initiator is the key's first endpoint.
+    initiator: Orientation,
+    /// The memory that the parser holds, as far as it is known.
     held: usize,
 }
 
-impl Weight {
-    /// Takes into account what the parser said, or else the bytes that it was given and the messages that came.
-    fn update(&mut self, said: Option<usize>, given: usize, has_told: bool) {
+impl<M> Session<M> {
+    /// Takes into account what the parser said, or else the bytes that it was given and whether messages came.
+    fn weigh(&mut self, said: Option<usize>, given: usize, has_told: bool) {
         self.held = match said {
             Some(held) => held,
             None if has_told => 0,
@@ -142,11 +141,12 @@ impl<K: Clone, M> Sessions<K, M> {
     fn run(
         &mut self,
         of: Of<'_, K>,
-        parser: &mut Box<dyn Parse<M>>,
-        (weight, given): (&mut Weight, usize),
+        flow: &mut Session<M>,
+        given: usize,
         events: &mut VecDeque<SessionEvent<K, M>>,
         work: impl FnOnce(&mut dyn Parse<M>, &mut Vec<M>),
     ) -> Wanted {
+        let Some(parser) = &mut flow.parser else { return Wanted::More };
         let messages = &mut self.messages;
         aside::listen();
         let done = catch_unwind(AssertUnwindSafe(|| {
@@ -154,26 +154,53 @@ impl<K: Clone, M> Sessions<K, M> {
             let kind = parser.kind();
             (kind, parser.poison(), parser.is_done())
         }));
-        let kind = done.as_ref().map_or(ParserKind::Unspecified, |(kind, ..)| *kind);
-        let (key, side, ts) = (of.key, of.side, of.ts);
-        weight.update(aside::held(), given, !messages.is_empty());
+        let parser_kind = done.as_ref().map_or(ParserKind::Unspecified, |(kind, ..)| *kind);
+        let Of { key, side, ts } = of;
+        let orientation = side_orientation(flow.initiator, side);
+        flow.weigh(aside::held(), given, !messages.is_empty());
         events.extend(messages.drain(..).map(|message| {
             let key = key.clone();
-            SessionEvent::Application { key, side, message, parser_kind: kind, ts }
+            SessionEvent::Application { key, side, orientation, message, parser_kind, ts }
         }));
-        aside::refused(|reason| {
-            let (key, fault) = (key.clone(), ParserFault::Refused(reason));
-            events.push_back(SessionEvent::ParserError { key, parser_kind: kind, fault, ts });
-        });
-        let fault = match done {
+        let mut fault = |fault| {
+            events.push_back(SessionEvent::ParserError {
+                key: key.clone(),
+                parser_kind,
+                fault,
+                ts,
+            });
+        };
+        aside::refused(|reason| fault(ParserFault::Refused(reason)));
+        match done {
             Ok((_, None, false)) => return Wanted::More,
             Ok((_, None, true)) => return Wanted::Over(EndReason::ParserDone),
-            Ok((_, Some(reason), _)) => ParserFault::Poisoned(reason),
-            Err(panic) => ParserFault::Panicked(text(&*panic)),
-        };
-        let key = key.clone();
-        events.push_back(SessionEvent::ParserError { key, parser_kind: kind, fault, ts });
+            Ok((_, Some(reason), _)) => fault(ParserFault::Poisoned(reason)),
+            Err(panic) => fault(ParserFault::Panicked(text(&*panic))),
+        }
         Wanted::Over(EndReason::ParseError)
+    }
+}
+
+impl<K: Clone, M> Sessions<K, M> {
+    /// Tells the flow's parser that nothing more comes of the sides that have not ended.
+    fn finish(
+        &mut self,
+        of: Of<'_, K>,
+        flow: &mut Session<M>,
+        events: &mut VecDeque<SessionEvent<K, M>>,
+    ) {
+        for side in [FlowSide::Initiator, FlowSide::Responder] {
+            if flow.has_ended[number(side)] {
+                continue;
+            }
+            let of = Of { side, ..of };
+            let fin = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
+                aside::cutting_off(|| parser.data(side, of.ts, &Data::Fin, out));
+            };
+            if self.run(of, flow, 0, events, fin) != Wanted::More {
+                break;
+            }
+        }
     }
 }
 
@@ -198,6 +225,7 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
     fn begin(
         &mut self,
         of: Of<'_, K>,
+        initiator: Orientation,
         l4: Option<L4Proto>,
         events: &mut VecDeque<Self::Event>,
     ) -> Option<Session<M>> {
@@ -208,8 +236,8 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         };
         events.push_back(SessionEvent::Started { key: of.key.clone(), l4, ts: of.ts });
         let (is_strange, is_lost, has_ended) = ([false; 2], [false; 2], [false; 2]);
-        let weight = Weight::default();
-        Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended, weight })
+        let held = 0;
+        Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended, initiator, held })
     }
 
     fn data(
@@ -232,6 +260,7 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
             Data::Bytes(bytes) if flow.is_lost[side] => {
                 let anew = self.source.by_bytes(of.key, flow.l4, of.side, bytes.as_slice());
                 let Some(parser) = anew else { return Wanted::More };
+                self.finish(of, flow, events);
                 flow.parser = Some(parser);
                 flow.is_lost[side] = false;
             }
@@ -244,7 +273,6 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
             Data::Fin => flow.has_ended[side] = true,
             Data::Bytes(_) => {}
         }
-        let Session { parser: Some(parser), weight, .. } = flow else { return Wanted::More };
         let given = match &data {
             Data::Bytes(bytes) => bytes.as_slice().len(),
             Data::Gap(_) | Data::Fin => 0,
@@ -252,33 +280,22 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         let work = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
             parser.data(of.side, of.ts, &data, out);
         };
-        self.run(of, parser, (weight, given), events, work)
+        self.run(of, flow, given, events, work)
     }
 
-    fn end(&mut self, key: &K, flow: Session<M>, end: End, events: &mut VecDeque<Self::Event>) {
+    fn end(&mut self, key: &K, mut flow: Session<M>, end: End, events: &mut VecDeque<Self::Event>) {
         let End { reason, stats, history, l4, ts } = end;
         // In these cases the parser itself ended the flow, and need not be told.
         let is_broken = matches!(reason, EndReason::ParseError | EndReason::ParserDone);
-        if let Some(mut parser) = flow.parser.filter(|_| !is_broken) {
-            let is_whole =
-                matches!(reason, EndReason::Fin | EndReason::IdleTimeout | EndReason::ForceClosed);
-            let mut weight = flow.weight;
-            // A message that a reset cuts off is told as one that a FIN cuts off, by parsers that tell those.
-            for side in [FlowSide::Initiator, FlowSide::Responder] {
-                let of = Of { key, side, ts };
-                let has_ended = flow.has_ended[number(side)];
-                let fin = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
-                    if !is_whole && side == FlowSide::Initiator {
-                        parser.reset();
-                    }
-                    if !has_ended {
-                        parser.data(side, ts, &Data::Fin, out);
-                    }
-                };
-                if self.run(of, &mut parser, (&mut weight, 0), events, fin) != Wanted::More {
-                    break;
-                }
+        if !is_broken {
+            let is_reset =
+                !matches!(reason, EndReason::Fin | EndReason::IdleTimeout | EndReason::ForceClosed);
+            if is_reset {
+                let of = Of { key, side: FlowSide::Initiator, ts };
+                self.run(of, &mut flow, 0, events, |parser, _| parser.reset());
             }
+            // A message that is cut off is told by parsers that tell those.
+            self.finish(Of { key, side: FlowSide::Initiator, ts }, &mut flow, events);
         }
         let key = key.clone();
         events.push_back(SessionEvent::Closed { key, reason, stats, history, l4 });
@@ -290,12 +307,11 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
         flow: &mut Session<M>,
         events: &mut VecDeque<Self::Event>,
     ) -> Wanted {
-        let Session { parser: Some(parser), weight, .. } = flow else { return Wanted::More };
-        self.run(of, parser, (weight, 0), events, |parser, out| parser.tick(of.ts, out))
+        self.run(of, flow, 0, events, |parser, out| parser.tick(of.ts, out))
     }
 
     fn held(&self, flow: &Session<M>) -> usize {
-        flow.weight.held
+        flow.held
     }
 }
 

@@ -33,3 +33,4 @@ mod tests;
 pub use self::certificate::TlsCertificate;
 pub use self::message::{TlsAlert, TlsClientHello, TlsMessage, TlsServerHello, TlsVersion};
 pub use self::parser::{TlsConfig, TlsParser};
+pub use self::records::is_tls;

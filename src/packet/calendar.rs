@@ -1,5 +1,11 @@
 //! Conversion of UTC seconds to calendar dates.
 
+#[cfg(any(feature = "flow-records", feature = "serde"))]
+use std::fmt;
+
+#[cfg(any(feature = "flow-records", feature = "serde"))]
+use super::Timestamp;
+
 /// A second as date and time of day (by Howard Hinnant's `civil_from_days`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Calendar {
@@ -24,5 +30,23 @@ impl Calendar {
         let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
         let year = year_of_era + era * 400 + u64::from(month <= 2);
         Self { year, month, day, hour: rest / 3_600, minute: rest / 60 % 60, second: rest % 60 }
+    }
+}
+
+/// A timestamp in ISO 8601 format, with so many digits behind the second, and the zone.
+#[cfg(any(feature = "flow-records", feature = "serde"))]
+pub(crate) struct Iso(pub(crate) Timestamp, pub(crate) usize, pub(crate) &'static str);
+
+#[cfg(any(feature = "flow-records", feature = "serde"))]
+impl fmt::Display for Iso {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(time, digits, zone) = self;
+        let Calendar { year, month, day, hour, minute, second } = Calendar::of(time.secs.into());
+        let nanos = format!("{:09}", time.nanos);
+        let fraction = &nanos[..*digits];
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}{zone}"
+        )
     }
 }

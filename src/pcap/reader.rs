@@ -2,9 +2,11 @@
 
 mod buffer;
 mod classic;
+mod options;
 mod pcapng;
 mod time;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -13,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use self::buffer::Buffer;
 use self::classic::Classic;
+use self::options::{Options, text};
 use self::pcapng::Pcapng;
 use super::compress;
-use super::layout::{BYTE_ORDER, FILE_HEADER, FileFormat, FileInterface, block};
+use super::layout::{BYTE_ORDER, FILE_HEADER, FileFormat, FileInterface, block, option};
 use crate::error::{FileError, FileFault, Result};
 use crate::packet::{
     LinkLayer, LinkType, NO_DIRECTION, Packet, PacketMeta, PacketStatus, Timestamp, hardware_of,
@@ -64,7 +67,8 @@ struct FoundPacket {
     meta: PacketMeta,
     interface: usize,
     has_time: bool,
-    comment: Option<Range<usize>>,
+    /// The options, if there is a comment among them, and whether their byte order is swapped.
+    options: (Range<usize>, bool),
 }
 
 /// A packet read from a file.
@@ -73,7 +77,7 @@ pub struct Record<'a> {
     packet: Packet<'a>,
     interface: usize,
     has_time: bool,
-    comment: Option<&'a [u8]>,
+    comments: Options<'a>,
 }
 
 impl<'a> Record<'a> {
@@ -93,8 +97,21 @@ impl<'a> Record<'a> {
     }
 
     /// Returns the first comment on the packet.
-    pub fn comment(&self) -> Option<std::borrow::Cow<'a, str>> {
-        self.comment.map(String::from_utf8_lossy)
+    pub fn comment(&self) -> Option<Cow<'a, str>> {
+        self.comments().next()
+    }
+
+    /// Returns the comments on the packet, in their order.
+    pub fn comments(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+        let mut options = self.comments.clone();
+        std::iter::from_fn(move || {
+            loop {
+                let (code, value) = options.next().ok().flatten()?;
+                if code == option::COMMENT {
+                    return Some(text(options.value(value)));
+                }
+            }
+        })
     }
 }
 
@@ -271,10 +288,11 @@ impl CaptureReader {
     }
 
     fn record(&self, packet: FoundPacket) -> Record<'_> {
-        let FoundPacket { data, meta, interface, has_time, comment } = packet;
+        let FoundPacket { data, meta, interface, has_time, options } = packet;
         let bytes = self.buffer.bytes();
-        let comment = comment.map(|range| &bytes[range]);
-        Record { packet: Packet::new(&bytes[data], meta), interface, has_time, comment }
+        let (options, is_swapped) = options;
+        let comments = Options::new(&bytes[options], is_swapped);
+        Record { packet: Packet::new(&bytes[data], meta), interface, has_time, comments }
     }
 }
 

@@ -12,7 +12,8 @@ use futures_core::Stream;
 use super::layout::FileInterface;
 use super::reader::CaptureReader;
 use crate::error::{Error, Result};
-use crate::packet::{OwnedPacket, Timestamp};
+use crate::filter::{Ancillary, BpfFilter};
+use crate::packet::{LinkType, OwnedPacket, Packet, Timestamp};
 use crate::ring::batch::PacketBatch;
 use crate::ring::batch_builder::BatchBuilder;
 use crate::time::{self, Sleep};
@@ -60,6 +61,9 @@ pub struct PcapSource {
     speed: Speed,
     rounds: u64,
     left: u64,
+    filter: Option<BpfFilter>,
+    /// The filter for the link type of the latest packet.
+    compiled: Option<(LinkType, BpfFilter)>,
     sequence: u64,
     /// A batch that was read, and when it is due.
     next: Option<(PacketBatch, Option<Instant>)>,
@@ -110,6 +114,8 @@ impl PcapSource {
             speed: Speed::Fastest,
             rounds: 1,
             left: u64::MAX,
+            filter: None,
+            compiled: None,
             sequence: 0,
             next: None,
             carried: None,
@@ -139,6 +145,17 @@ impl PcapSource {
     #[must_use]
     pub fn limit(mut self, packets: u64) -> Self {
         self.left = packets;
+        self
+    }
+
+    /// Plays only the packets that match `filter`, which is compiled for the link types of the file. The first `vlan` in
+    /// it tests the bytes, since files have no tags beside them
+    /// ([`FilterTarget::Offline`](crate::filter::FilterTarget::Offline)).
+    ///
+    /// A filter that cannot be compiled for a packet's link type is an error of the batch that the packet would be in.
+    #[must_use]
+    pub fn filter(mut self, filter: BpfFilter) -> Self {
+        (self.filter, self.compiled) = (Some(filter), None);
         self
     }
 
@@ -215,6 +232,14 @@ impl PcapSource {
                     break;
                 }
             };
+            match is_wanted(self.filter.as_ref(), &mut self.compiled, &packet) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    self.fault = Some(error);
+                    break;
+                }
+            }
             let due = due(&mut self.clock, self.speed, (packet.timestamp(), has_time));
             self.left -= 1;
             self.has_packets = true;
@@ -253,6 +278,24 @@ impl PcapSource {
         }
         Ok(true)
     }
+}
+
+/// Returns whether a packet matches the filter, if there is one.
+fn is_wanted(
+    filter: Option<&BpfFilter>,
+    compiled: &mut Option<(LinkType, BpfFilter)>,
+    packet: &Packet<'_>,
+) -> Result<bool> {
+    let Some(filter) = filter else { return Ok(true) };
+    let link = packet.link_type().unwrap_or(LinkType::UNKNOWN);
+    let of_link = match compiled.take() {
+        Some((of, of_link)) if of == link => of_link,
+        _ => filter.on(Some(link)).and_then(|filter| filter.check_offline().map(|()| filter))?,
+    };
+    let known = Ancillary::of_len(packet.original_len() as u32);
+    let is_match = of_link.matches_offline(packet.data(), &known);
+    *compiled = Some((link, of_link));
+    Ok(is_match)
 }
 
 /// Returns when a packet recorded at `time` is due.

@@ -1,5 +1,7 @@
 //! Flows, their streams, messages and records.
 
+#[cfg(all(feature = "flow-protocols", feature = "flow-records"))]
+mod cases;
 mod conversations;
 #[cfg(feature = "flow-protocols")]
 mod edges;

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Prints flows as they end.
     Flows(FlowsArgs),
+    /// Prints the messages of HTTP, DNS and TLS in flows.
+    Messages(MessagesArgs),
     /// Is a sensor: shards, flows, spool, sinks.
     Run(RunArgs),
     /// Says what works on this machine, and what to do about what does not.
@@ -113,10 +115,58 @@ pub(crate) enum Format {
     Zeek,
 }
 
+/// Where packets come from: an interface, or a file.
+#[derive(Debug, Args)]
+pub(crate) struct Input {
+    /// The interface.
+    #[arg(required_unless_present = "read", conflicts_with = "read")]
+    pub(crate) interface: Option<String>,
+    /// Reads a capture file instead; `-` is standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) read: Option<PathBuf>,
+    /// Only these packets, in the language of tcpdump.
+    #[arg(long)]
+    pub(crate) filter: Option<String>,
+    /// Ends after so many seconds.
+    #[arg(long, conflicts_with = "read")]
+    pub(crate) seconds: Option<u64>,
+    /// How far tunnels are looked into (GRE, VXLAN, Geneve, GTP-U, IP in IP and others).
+    #[arg(long, value_enum, default_value_t = Depth::Innermost)]
+    pub(crate) tunnels: Depth,
+    /// Tells the same addresses in several VLANs apart.
+    #[arg(long)]
+    pub(crate) vlan_ids: bool,
+    /// Tells the same addresses in several tunnels apart.
+    #[arg(long)]
+    pub(crate) tunnel_ids: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Depth {
+    /// Not at all.
+    Outer,
+    /// Into the first tunnel.
+    Inner,
+    /// Into tunnels in tunnels.
+    Innermost,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessagesArgs {
+    #[command(flatten)]
+    pub(crate) from: Input,
+    /// As JSON, an object a line; with what could not be read, and what is missing.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) from: Input,
+    /// Tells a flow that goes on every so many seconds, too.
+    #[arg(long)]
+    pub(crate) active_seconds: Option<u64>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
 }

@@ -4,17 +4,22 @@ mod capture;
 mod demo;
 mod flows;
 mod measure;
+mod messages;
 mod run;
 mod top;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
+use ringtap::flow::extract::FiveTuple;
+use ringtap::packet::Tunnels;
+use ringtap::pcap::PcapSource;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Depth, Input};
 use crate::sink::Outcome;
 
 pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
@@ -22,6 +27,7 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Capture(args) => capture::run(&args)?,
         Command::Top(args) => top::run(&args)?,
         Command::Flows(args) => flows::run(&args)?,
+        Command::Messages(args) => messages::run(&args)?,
         Command::Run(args) => run::run(args)?,
         Command::Demo { visits, report } => return demo::run(visits, report.as_deref()),
         Command::Doctor { interface, json } => {
@@ -36,6 +42,32 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Input {
+    /// Opens the file, or standard input if it is `-`, behind the filter.
+    fn source(&self, file: &Path) -> Outcome<PcapSource> {
+        let source = match file.to_str() {
+            Some("-") => PcapSource::from_reader(std::io::stdin())?,
+            _ => PcapSource::open(file)?,
+        };
+        Ok(match &self.filter {
+            Some(filter) => source.filter(filter.parse()?),
+            None => source,
+        })
+    }
+
+    fn extractor(&self) -> FiveTuple {
+        let tunnels = match self.tunnels {
+            Depth::Outer => Tunnels::Outer,
+            Depth::Inner => Tunnels::Inner,
+            Depth::Innermost => Tunnels::Innermost,
+        };
+        FiveTuple::bidirectional()
+            .tunnels(tunnels)
+            .vlan_ids(self.vlan_ids)
+            .tunnel_ids(self.tunnel_ids)
+    }
 }
 
 /// Set by SIGINT, SIGTERM and SIGHUP, or when the time is up.

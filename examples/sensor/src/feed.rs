@@ -232,7 +232,6 @@ fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>) {
     meter.active.store(table.len() as u64, Ordering::Relaxed);
     let bytes = |stats: &ringtap::flow::FlowStats| stats.bytes_initiator + stats.bytes_responder;
     let mut all: Vec<(FiveTupleKey, u64, u64)> = table
-        .tracker()
         .flows()
         .map(|(key, entry)| {
             let packets = entry.stats.packets_initiator + entry.stats.packets_responder;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   kind 1 | protocol 1 | reason 1 | family 1 | ports 2+2 | addresses 16+16 | history 12
-//!          | packets, octets sent 8+8 | received 8+8 | start, end 8+8 (ns since the epoch)      a flow
+//!          | packets, octets, bytes sent 8+8+8 | received 8+8+8 | start, end 8+8 (ns since the epoch)  a flow
 //!   kind 1 | six counters of 8                                            | zeros              counts
 //! ```
 
@@ -16,7 +16,7 @@ use ringtap::packet::Timestamp;
 use serde::Serialize;
 
 /// Bytes of one in the spool.
-pub(crate) const LEN: usize = 100;
+pub(crate) const LEN: usize = 116;
 
 /// A flow that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub(crate) struct Flow {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reason {
     Idle = 1,
+    Active = 2,
     Ended = 3,
     Forced = 4,
     NoRoom = 5,
@@ -90,8 +91,8 @@ impl Flow {
             reason: Reason::Ended,
             initiator: address(1, number as u16),
             responder: address(2, 443),
-            sent: FlowDirection { packets: 8, octets: 1200 },
-            received: FlowDirection { packets: 2, octets: 3 },
+            sent: FlowDirection { packets: 8, octets: 1200, bytes: 1312 },
+            received: FlowDirection { packets: 2, octets: 3, bytes: 31 },
             history: *b"ShAad\0\0\0\0\0\0\0",
             start,
             end: start + 1_000_000_000,
@@ -105,10 +106,13 @@ impl Flow {
             Orientation::Reverse => (key.b(), key.a()),
         };
         let mut history = [0; 12];
-        history.iter_mut().zip(record.history.bytes()).for_each(|(to, letter)| *to = letter);
+        history
+            .iter_mut()
+            .zip(record.history.letters())
+            .for_each(|(to, letter)| *to = letter as u8);
         Self {
             protocol: record.l4.map_or(255, |l4| l4.as_u8()),
-            reason: Reason::of(record.reason),
+            reason: record.reason.map_or(Reason::Active, Reason::of),
             initiator,
             responder,
             sent: *sent,
@@ -152,7 +156,7 @@ impl Reason {
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Idle, Self::Ended, Self::Forced, Self::NoRoom]
+        [Self::Idle, Self::Active, Self::Ended, Self::Forced, Self::NoRoom]
             .into_iter()
             .find(|reason| *reason as u8 == number)
     }
@@ -170,12 +174,13 @@ impl Body {
                 out.extend(wide(flow.initiator.ip()));
                 out.extend(wide(flow.responder.ip()));
                 out.extend(flow.history);
-                let FlowDirection { packets, octets } = flow.sent;
-                let received = flow.received;
-                let numbers = [packets, octets, received.packets, received.octets];
-                numbers.iter().chain([&flow.start, &flow.end]).for_each(|number| {
-                    out.extend(number.to_be_bytes());
-                });
+                for FlowDirection { packets, octets, bytes } in [flow.sent, flow.received] {
+                    for number in [packets, octets, bytes] {
+                        out.extend(number.to_be_bytes());
+                    }
+                }
+                out.extend(flow.start.to_be_bytes());
+                out.extend(flow.end.to_be_bytes());
             }
             Self::Counts(counts) => {
                 out.push(1);
@@ -195,8 +200,10 @@ impl Body {
             0 => {
                 let port = |at: usize| Some(u16::from_be_bytes(*bytes[at..].first_chunk()?));
                 let address = |at: usize| narrow(*bytes[at..].first_chunk()?, bytes[3] == 6);
-                let direction =
-                    |at| Some(FlowDirection { packets: number(at)?, octets: number(at + 8)? });
+                let direction = |at| {
+                    let (packets, octets) = (number(at)?, number(at + 8)?);
+                    Some(FlowDirection { packets, octets, bytes: number(at + 16)? })
+                };
                 Some(Self::Flow(Flow {
                     protocol: bytes[1],
                     reason: Reason::from_number(bytes[2])?,
@@ -204,9 +211,9 @@ impl Body {
                     responder: SocketAddr::new(address(24)?, port(6)?),
                     history: *bytes[40..].first_chunk()?,
                     sent: direction(52)?,
-                    received: direction(68)?,
-                    start: number(84)?,
-                    end: number(92)?,
+                    received: direction(76)?,
+                    start: number(100)?,
+                    end: number(108)?,
                 }))
             }
             1 => Some(Self::Counts(Counts {
@@ -258,8 +265,10 @@ struct FlowLine<'a> {
     destination_port: u16,
     packets_sent: u64,
     octets_sent: u64,
+    bytes_sent: u64,
     packets_received: u64,
     octets_received: u64,
+    bytes_received: u64,
     history: &'a str,
     reason: Reason,
 }
@@ -289,8 +298,10 @@ impl<'a> FlowLine<'a> {
             destination_port: flow.responder.port(),
             packets_sent: flow.sent.packets,
             octets_sent: flow.sent.octets,
+            bytes_sent: flow.sent.bytes,
             packets_received: flow.received.packets,
             octets_received: flow.received.octets,
+            bytes_received: flow.received.bytes,
             history: flow.history(),
             reason: flow.reason,
         }
@@ -302,7 +313,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn flow(number: u64) -> Flow {
-        let sent = FlowDirection { packets: number, octets: 1 << 40 };
+        let sent = FlowDirection { packets: number, octets: 1 << 40, bytes: 2 << 40 };
         Flow { sent, end: u64::MAX, ..Flow::sample(number) }
     }
 

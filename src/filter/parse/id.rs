@@ -32,21 +32,40 @@ impl Parser<'_> {
                 let (low, transport) = self.port(qualifiers)?;
                 Primitive::Ports(transport, qualifiers.side, low, low)
             }
-            Kind::PortRange => {
-                let (low, transport) = self.port(qualifiers)?;
-                if !self.eat_sign("-") {
-                    return Err(self.expected("`-` and the last port"));
-                }
-                let (high, _) = self.port(qualifiers)?;
-                Primitive::Ports(transport, qualifiers.side, low.min(high), low.max(high))
-            }
+            Kind::PortRange => self.port_range(qualifiers)?,
             Kind::Proto => self.proto(qualifiers)?,
         };
         Ok((Expr::Is(primitive), 1))
     }
 
-    fn port(&mut self, qualifiers: Qualifiers) -> Parsed<(u16, Option<Transport>)> {
-        let asked = match qualifiers.protocol {
+    /// Parses two ports with a `-` in between, or one.
+    fn port_range(&mut self, qualifiers: Qualifiers) -> Parsed<Primitive> {
+        // Names may contain the sign, so that two of them are one word.
+        if let Some(Token::Word(word)) = self.peek()
+            && names::port(word).is_none()
+        {
+            let asked = self.transport(qualifiers)?;
+            let port = |word: &str| match word.parse() {
+                Ok(port) => Some((port, asked)),
+                Err(_) => names::port(word).map(|(port, known)| (port, asked.or(known))),
+            };
+            let mut signs = word.match_indices('-');
+            let ends = signs.find_map(|(at, _)| Some((port(&word[..at])?, port(&word[at + 1..])?)));
+            if let Some(((low, transport), (high, other))) = ends {
+                self.at += 1;
+                let transport = if transport == other { transport } else { asked };
+                let (low, high) = (low.min(high), low.max(high));
+                return Ok(Primitive::Ports(transport, qualifiers.side, low, high));
+            }
+        }
+        let (low, transport) = self.port(qualifiers)?;
+        let high = if self.eat_sign("-") { self.port(qualifiers)?.0 } else { low };
+        Ok(Primitive::Ports(transport, qualifiers.side, low.min(high), low.max(high)))
+    }
+
+    /// The transport protocol before a port.
+    fn transport(&self, qualifiers: Qualifiers) -> Parsed<Option<Transport>> {
+        Ok(match qualifiers.protocol {
             None => None,
             Some(Protocol::Tcp) => Some(Transport::Tcp),
             Some(Protocol::Udp) => Some(Transport::Udp),
@@ -54,7 +73,11 @@ impl Parser<'_> {
             Some(_) => {
                 return Err(self.expected("`tcp`, `udp` or `sctp` before `port`, or nothing"));
             }
-        };
+        })
+    }
+
+    fn port(&mut self, qualifiers: Qualifiers) -> Parsed<(u16, Option<Transport>)> {
+        let asked = self.transport(qualifiers)?;
         let token = self.peek().cloned();
         self.at += 1;
         match token {
@@ -141,7 +164,14 @@ impl Parser<'_> {
             Some(Token::Number(number)) => self.v4(number, 32, kind)?,
             Some(Token::V4(value, bits)) => self.v4(value, bits, kind)?,
             Some(Token::V6(address)) => {
-                let prefix = if self.eat_sign("/") { self.prefix(kind, 128)? } else { 128 };
+                let prefix = match (self.eat_sign("/"), self.peek()) {
+                    (false, _) => 128,
+                    (true, Some(Token::Number(128))) => {
+                        self.at += 1;
+                        128
+                    }
+                    (true, _) => self.prefix(kind, 128)?,
+                };
                 let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
                 if address.to_bits() & !mask != 0 {
                     return Err(self.refused("a network: bits behind the prefix are set"));

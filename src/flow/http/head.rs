@@ -140,6 +140,47 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> 
     }
 }
 
+/// Returns whether the first bytes of a side may be those of HTTP/1: a message's first line, or a part of it that fits.
+///
+/// A method that is not common is known only by its whole line.
+pub fn is_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let fits = |start: &[u8]| {
+        let len = start.len().min(line.len());
+        len > 0 && line[..len] == start[..len]
+    };
+    if fits(RESPONSE) || METHODS.iter().any(|method| fits(method)) {
+        return true;
+    }
+    let line = line.trim_ascii_end();
+    let is_request = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+    is_request && line.len() < bytes.len() && matches!(read(bytes), Ok(_))
+}
+
+/// Common methods (RFC 9110, 5789, 4918, 3253, and UPnP's).
+const METHODS: [&[u8]; 20] = [
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"OPTIONS ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"PATCH ",
+    b"TRACE ",
+    b"PROPFIND ",
+    b"PROPPATCH ",
+    b"MKCOL ",
+    b"COPY ",
+    b"MOVE ",
+    b"LOCK ",
+    b"UNLOCK ",
+    b"REPORT ",
+    b"NOTIFY ",
+    b"SUBSCRIBE ",
+    b"M-SEARCH ",
+];
+
 /// Accepts what servers and clients in the field accept.
 fn config() -> ParserConfig {
     let mut config = ParserConfig::default();
@@ -158,11 +199,45 @@ fn request(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let read = config().parse_request_with_uninit_headers(&mut request, bytes, &mut fields);
-    let Status::Complete(len) = read.map_err(why)? else { return Ok(None) };
+    let len = match read {
+        Ok(Status::Complete(len)) => len,
+        Ok(Status::Partial) => return Ok(None),
+        Err(error) => return spaced_request(bytes).ok_or_else(|| why(error)),
+    };
     let of = |part: Option<&str>| Part::of(part.unwrap_or_default().as_bytes(), bytes);
     let first = First::Request { method: of(request.method), path: of(request.path) };
     let fields = HttpFields::new(&bytes[..len], request.headers);
     Ok(Some((Head { first, version: version(request.version), fields }, len)))
+}
+
+/// Reads a request with spaces in its target, which are not allowed but sent. Returns `None` if it is none.
+fn spaced_request(bytes: &[u8]) -> Option<Option<(Head, usize)>> {
+    let newline = bytes.iter().position(|byte| *byte == b'\n')?;
+    let line = bytes[..newline].trim_ascii_end();
+    let (rest, minor) = match line {
+        [rest @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1')] => {
+            (rest, minor - b'0')
+        }
+        _ => return None,
+    };
+    let space = rest.iter().position(|byte| *byte == b' ')?;
+    let (method, path) = (&rest[..space], rest[space..].trim_ascii());
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    if method.is_empty() || !method.iter().all(is_token) || path.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let behind = &bytes[newline + 1..];
+    let (len, fields) = match httparse::parse_headers(behind, &mut fields) {
+        Ok(Status::Complete(found)) => found,
+        Ok(Status::Partial) => return Some(None),
+        Err(_) => return None,
+    };
+    let of = |part: &[u8]| Part::of(part, bytes);
+    let first = First::Request { method: of(method), path: of(path) };
+    let len = newline + 1 + len;
+    let fields = HttpFields::new(&bytes[..len], fields);
+    Some(Some((Head { first, version: version(Some(minor)), fields }, len)))
 }
 
 fn response(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {

@@ -1,5 +1,7 @@
 //! Requests and responses.
 
+use std::fmt;
+
 use super::head::{First, Head, HttpFields, HttpVersion};
 
 /// A message of HTTP/1.
@@ -74,7 +76,8 @@ macro_rules! content {
                 self.0.body_len
             }
 
-            /// Returns whether the message was seen up to its end. It is `false` if the connection ended before.
+            /// Returns whether the message was seen up to its end; others are told only if
+            /// [`tell_incomplete`](super::HttpConfig::tell_incomplete) is set.
             pub fn is_complete(&self) -> bool {
                 self.0.is_complete
             }
@@ -152,6 +155,20 @@ impl HttpResponse {
 /// A message of which the head was read.
 #[derive(Debug, Clone)]
 pub(super) struct Partial(Content);
+
+impl fmt::Display for Partial {
+    /// Writes the first line, in short.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Head { first, fields, .. } = &self.0.head;
+        match *first {
+            First::Request { method, path } => {
+                let [method, path] = [method, path].map(|part| fields.part(part).escape_ascii());
+                write!(f, "{method} {path}")
+            }
+            First::Response { status, .. } => write!(f, "{status}"),
+        }
+    }
+}
 
 impl Partial {
     pub(super) fn new(head: Head) -> Self {

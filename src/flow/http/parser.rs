@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::chunked::Step;
 use super::head::{self, First, Head};
 use super::message::{HttpMessage, Partial};
-use crate::flow::aside::{message_refused, parser_holds};
+use crate::flow::aside::{message_refused, parser_holds, stream_is_cut_off};
 
 /// Limits of an [`HttpParser`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +18,15 @@ pub struct HttpConfig {
     pub max_head: usize,
     /// Most bytes of a body that are kept; the rest is counted. Default: 64 KiB.
     pub max_body: usize,
+    /// Whether a message that its connection cuts off is told like others; its
+    /// [`is_complete`](super::HttpRequest::is_complete) is `false`. Default: no, it is
+    /// [refused](crate::flow::ParserFault::Refused).
+    pub tell_incomplete: bool,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { max_head: 64 * 1024, max_body: 64 * 1024 }
+        Self { max_head: 64 * 1024, max_body: 64 * 1024, tell_incomplete: false }
     }
 }
 
@@ -32,8 +36,7 @@ const MOST_ASKED: usize = 1024;
 /// A parser of the messages of an HTTP/1 connection.
 ///
 /// Which side asks is seen by what it sends, so that connections captured from their middle, or in one direction,
-/// are read as well. A message is told when it is complete; if its connection ends before,
-/// [`is_complete`](super::HttpRequest::is_complete) is `false`. After a response that switches protocols (101, or
+/// are read as well. A message is told when it is complete. After a response that switches protocols (101, or
 /// a successful CONNECT), the connection's bytes are skipped.
 #[derive(Debug, Clone, Default)]
 pub struct HttpParser {
@@ -276,7 +279,7 @@ impl HttpParser {
         }
         if is_switch {
             for side in &mut self.sides {
-                side.end(out);
+                side.end(&self.config, out);
                 side.state = State::Switched;
             }
         }
@@ -285,7 +288,7 @@ impl HttpParser {
 
     fn give_up(&mut self, fault: &'static str, out: &mut Vec<HttpMessage>) {
         self.fault = Some(fault);
-        self.sides.iter_mut().for_each(|side| side.end(out));
+        self.sides.iter_mut().for_each(|side| side.end(&self.config, out));
     }
 
     fn fin(&mut self, side: usize, out: &mut Vec<HttpMessage>) {
@@ -297,19 +300,24 @@ impl HttpParser {
                 Ok(_) => message_refused("a head that its connection cut off"),
             }
         }
-        self.sides[side].end(out);
+        self.sides[side].end(&self.config, out);
         parser_holds(self.sides[0].held() + self.sides[1].held() + self.asked.capacity());
     }
 }
 
 impl Side {
     /// Tells the message that has begun, and forgets what was gathered.
-    fn end(&mut self, out: &mut Vec<HttpMessage>) {
+    fn end(&mut self, config: &HttpConfig, out: &mut Vec<HttpMessage>) {
         self.buffer = Vec::new();
         match std::mem::take(&mut self.state) {
             State::Body(body) => {
                 let (message, body) = *body;
-                out.push(message.done(matches!(body, Body::UntilClose)));
+                let is_complete = matches!(body, Body::UntilClose) && !stream_is_cut_off();
+                if is_complete || config.tell_incomplete {
+                    out.push(message.done(is_complete));
+                } else {
+                    message_refused(format!("a message cut off within its body: {message}"));
+                }
             }
             State::Switched => self.state = State::Switched,
             State::Head => {}

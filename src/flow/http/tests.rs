@@ -3,6 +3,8 @@
 use flowscope::{SessionParser, Timestamp};
 use proptest::prelude::*;
 
+use crate::flow::aside;
+
 use super::{HttpConfig, HttpMessage, HttpParser};
 
 /// What a connection says: bytes of the initiator (`false`) and the responder (`true`), in their order.
@@ -135,10 +137,31 @@ fn another_protocol_is_skipped() {
 }
 
 #[test]
-fn a_message_that_is_cut_is_told_as_such() {
-    let post: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc";
-    let (messages, fault) = read(&[(false, post)]);
-    assert_eq!((messages, fault), (vec![("POST".to_owned(), b"abc".to_vec(), 3, false)], None));
+fn a_message_that_is_cut_is_refused_or_told_as_such() {
+    let post: &[u8] = b"POST /a HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc";
+    for tell_incomplete in [false, true] {
+        aside::listen();
+        let mut config = HttpConfig::default();
+        config.tell_incomplete = tell_incomplete;
+        let messages = said(&mut HttpParser::with_config(config), &[(false, post)], 9);
+        let mut refused = Vec::new();
+        aside::refused(|reason| refused.push(reason));
+        let told: Vec<Short> = messages.iter().map(short).collect();
+        match tell_incomplete {
+            true => assert_eq!(told, [("POST".to_owned(), b"abc".to_vec(), 3, false)]),
+            false => assert_eq!(refused, ["a message cut off within its body: POST /a"]),
+        }
+        assert_eq!(told.len() + refused.len(), 1);
+    }
+}
+
+#[test]
+fn spaces_in_a_target_are_part_of_it() {
+    let request: &[u8] = b"GET /Hello World HTTP/1.0\r\nHost: a\r\n\r\n";
+    let mut parser = HttpParser::default();
+    let messages = said(&mut parser, &[(false, request)], 4);
+    let [HttpMessage::Request(request)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!((request.path_str(), request.host()), (Some("/Hello World"), Some("a")));
 }
 
 #[test]

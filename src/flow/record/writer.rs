@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use flowscope::{EndReason, KeyFields, L4Proto, Orientation};
 
 use super::FlowRecord;
-use crate::packet::{Calendar, Timestamp};
+use crate::packet::Iso;
 
 /// Format of flow records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub struct RecordWriter<W> {
     count: u64,
 }
 
-const CSV: &str = "start,end,proto,src_ip,src_port,dst_ip,dst_port,packets_sent,packets_received,octets_sent,octets_received,history,reason,community_id";
+const CSV: &str = "start,end,proto,src_ip,src_port,dst_ip,dst_port,packets_sent,packets_received,octets_sent,octets_received,bytes_sent,bytes_received,history,reason,community_id";
 const ZEEK: [(&str, &str); 15] = [
     ("ts", "time"),
     ("uid", "string"),
@@ -93,6 +93,14 @@ impl<W: Write> RecordWriter<W> {
         self.count
     }
 
+    /// Flushes the output.
+    ///
+    /// # Errors
+    /// The errors of the output.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// Flushes the output and returns it.
     ///
     /// # Errors
@@ -121,22 +129,6 @@ impl<T: fmt::Display> fmt::Display for Or<T> {
             Some(value) => value.fmt(f),
             None => f.write_str(self.1),
         }
-    }
-}
-
-/// A timestamp in ISO 8601 format.
-struct Iso(Timestamp, usize, &'static str);
-
-impl fmt::Display for Iso {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(time, digits, zone) = self;
-        let Calendar { year, month, day, hour, minute, second } = Calendar::of(time.secs.into());
-        let nanos = format!("{:09}", time.nanos);
-        let fraction = &nanos[..*digits];
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}{zone}"
-        )
     }
 }
 
@@ -196,11 +188,13 @@ impl<'a, K: KeyFields> Line<'a, K> {
         }
         writeln!(
             out,
-            ",{},{},{},{},{},{},{}",
+            ",{},{},{},{},{},{},{},{},{}",
             sent.packets,
             received.packets,
             sent.octets,
             received.octets,
+            sent.bytes,
+            received.bytes,
             history,
             self.reason(),
             Or(self.community_id.as_ref(), "")

@@ -25,6 +25,18 @@ const HEARTBEAT: u8 = 24;
 /// Longest record: 16 KiB, and what encryption adds (RFC 5246 §6.2.3).
 const LONGEST: u16 = (1 << 14) + 2048;
 
+/// Returns whether the first bytes of a side may be those of TLS: a record of a hello, or a part of it that fits.
+pub fn is_tls(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => false,
+        [HANDSHAKE] | [HANDSHAKE, 3] => true,
+        [HANDSHAKE, 3, minor, rest @ ..] => {
+            *minor <= 4 && rest.get(2).is_none_or(|of| matches!(of, 1 | 2))
+        }
+        _ => false,
+    }
+}
+
 /// The state of a side's records.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records {

@@ -39,7 +39,8 @@ impl Classic {
             return Err(FileError::new(0, FileFault::CutShort));
         }
         let (major, minor) = (half(bytes, 4, is_swapped), half(bytes, 6, is_swapped));
-        if major != 2 {
+        // 543.0 is that of DG/UX. libpcap refuses minor versions above 4, which differ in nothing; tshark reads them.
+        if major != 2 && (major, minor) != (543, 0) {
             return Err(FileError::new(4, FileFault::Version { major, minor }));
         }
         // The upper bits hold the length of the frame check sequence, and flags.
@@ -94,7 +95,7 @@ impl Classic {
         let bytes = &buffer.bytes()[data.clone()];
         let meta = meta(bytes, wire_len, timestamp, (0, interface.link_type), None);
         buffer.hold(data.end);
-        let (interface, has_time, comment) = (0, true, None);
-        Ok(Some(Found::Packet(FoundPacket { data, meta, interface, has_time, comment })))
+        let (interface, has_time, options) = (0, true, (0..0, false));
+        Ok(Some(Found::Packet(FoundPacket { data, meta, interface, has_time, options })))
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::buffer::{Buffer, half, word};
+use super::options::{Options, text};
 use super::time::Unit;
 use super::{Found, FoundPacket, is_swapped, meta};
 use crate::error::{FileError, FileFault};
@@ -23,38 +24,6 @@ pub(super) struct Pcapng {
     units: Vec<Unit>,
     /// Bytes of interface texts that are held in memory.
     text: usize,
-}
-
-/// An iterator over options, each with its code and value.
-struct Options<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    end: usize,
-    is_swapped: bool,
-}
-
-impl Options<'_> {
-    /// Returns the next option's code and the range of its value. An error holds the code of the option that
-    /// does not fit.
-    fn next(&mut self) -> Result<Option<(u16, Range<usize>)>, u16> {
-        if self.at == self.end {
-            return Ok(None);
-        }
-        if self.end - self.at < 4 {
-            return Err(option::END);
-        }
-        let code = half(self.bytes, self.at, self.is_swapped);
-        let len = usize::from(half(self.bytes, self.at + 2, self.is_swapped));
-        let value = self.at + 4..self.at + 4 + len;
-        if code == option::END {
-            return Ok(None);
-        }
-        if value.end > self.end {
-            return Err(code);
-        }
-        self.at = value.end.next_multiple_of(4).min(self.end);
-        Ok(Some((code, value)))
-    }
 }
 
 /// A packet block of any type.
@@ -172,10 +141,7 @@ impl Pcapng {
         let mut interface = FileInterface::new(LinkType(half(bytes, body.start, self.is_swapped)));
         interface.snap_len = word(bytes, body.start + 4, self.is_swapped);
         let mut unit = Unit::default();
-        let text = |value: &[u8]| {
-            let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-            Some(String::from_utf8_lossy(&value[..end]).into_owned())
-        };
+        let text = |value| Some(text(value).into_owned());
         let is_swapped = self.is_swapped;
         self.each_option(bytes, body.start + 8..body.end, block::INTERFACE, |code, value| {
             match (code, &bytes[value]) {
@@ -246,12 +212,12 @@ impl Pcapng {
     ) -> Result<Found, FileFault> {
         let PacketBlock { interface, count, wire_len, data, options } = packet;
         let interface = self.number(interface, interfaces)?;
-        let (mut flags, mut comment) = (0, None);
+        let (mut flags, mut has_comment) = (0, false);
         self.each_option(bytes, options..bytes.len() - 4, kind, |code, value| match code {
             option::PACKET_FLAGS if value.len() == 4 => {
                 flags = word(bytes, value.start, self.is_swapped);
             }
-            option::COMMENT if comment.is_none() => comment = Some(value),
+            option::COMMENT => has_comment = true,
             _ => {}
         })?;
         let timestamp =
@@ -259,7 +225,9 @@ impl Pcapng {
         let link = (interface, interfaces[interface].link_type);
         let meta = meta(&bytes[data.clone()], wire_len, timestamp, link, pkttype(flags));
         let has_time = count.is_some();
-        Ok(Found::Packet(FoundPacket { data, meta, interface, has_time, comment }))
+        let options = if has_comment { options..bytes.len() - 4 } else { 0..0 };
+        let options = (options, self.is_swapped);
+        Ok(Found::Packet(FoundPacket { data, meta, interface, has_time, options }))
     }
 
     fn statistics(
@@ -296,11 +264,12 @@ impl Pcapng {
         mut each: impl FnMut(u16, Range<usize>),
     ) -> Result<(), FileFault> {
         let is_swapped = self.is_swapped;
-        let mut options = Options { bytes, at: range.start, end: range.end, is_swapped };
+        let start = range.start;
+        let mut options = Options::new(&bytes[range], is_swapped);
         while let Some((code, value)) =
             options.next().map_err(|code| FileFault::Option { kind, code })?
         {
-            each(code, value);
+            each(code, value.start + start..value.end + start);
         }
         Ok(())
     }

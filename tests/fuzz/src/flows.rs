@@ -124,7 +124,7 @@ impl SessionParser for Lengths {
 
 fn protocols() -> Protocols<FiveTupleKey, ()> {
     Protocols::new()
-        .udp_ports([53], DnsUdpParser::with_correlation(), |_| ())
+        .udp_ports([53], DnsUdpParser::default(), |_| ())
         .tcp_ports([53], DnsTcpParser::default(), |_| ())
         .tcp_ports([443], TlsParser::default(), |_| ())
         .tcp_bytes(|side, _| side == FlowSide::Initiator, HttpParser::default(), |_| ())

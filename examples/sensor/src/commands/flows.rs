@@ -1,13 +1,14 @@
 //! Flows, printed as they end.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{FlowRecord, RecordFormat, RecordWriter};
-use ringtap::{Capture, Shards};
+use ringtap::flow::extract::FiveTupleKey;
+use ringtap::flow::{FlowConfig, FlowExt, FlowRecord, RecordFormat, RecordWriter};
+use ringtap::{Capture, Shards, executor};
 
 use super::End;
 use crate::cli::{FlowsArgs, Format};
@@ -16,27 +17,56 @@ use crate::sink::Outcome;
 
 /// Where records go.
 enum Out {
-    Table(io::Stdout),
-    Writer(RecordWriter<io::Stdout>),
+    Table(io::BufWriter<io::Stdout>),
+    Writer(RecordWriter<io::BufWriter<io::Stdout>>),
 }
 
 pub(super) fn run(args: &FlowsArgs) -> Outcome<()> {
+    match &args.from.read {
+        Some(file) => from_file(args, file),
+        None => from_interface(args),
+    }
+}
+
+fn config(args: &FlowsArgs) -> FlowConfig {
+    let mut config = FlowConfig::default();
+    config.active_timeout = args.active_seconds.map(Duration::from_secs);
+    config
+}
+
+fn from_file(args: &FlowsArgs, file: &Path) -> Outcome<()> {
+    let mut out = Out::new(args.format)?;
+    let flows = args.from.source(file)?.flow_stream(args.from.extractor());
+    let mut records = flows.with_config(config(args)).into_records();
+    executor::block_on(async {
+        while let Some(record) = records.next().await {
+            out.write(&record?)?;
+        }
+        Outcome::Ok(())
+    })?;
+    out.flush()?;
+    let stats = records.table().stats();
+    eprintln!("{} flows; {} packets of none", stats.flows_created, stats.packets_unmatched);
+    Ok(())
+}
+
+fn from_interface(args: &FlowsArgs) -> Outcome<()> {
     let from = &args.from;
-    let mut options = Capture::builder().interface(&from.interface).block_timeout_ms(20);
+    let interface = from.interface.as_deref().unwrap_or_default();
+    let mut options = Capture::builder().interface(interface).block_timeout_ms(20);
     if let Some(filter) = &from.filter {
         options = options.filter(filter.parse()?);
     }
     let out = Arc::new(Mutex::new(Out::new(args.format)?));
     let end = End::new(from.seconds)?;
-    let shards =
-        Shards::builder().capture(options.promiscuous(true)).flow(FiveTuple::bidirectional());
-    let shards = shards.spawn(move |shard| {
+    let shards = Shards::builder().capture(options.promiscuous(true)).flow(from.extractor());
+    let shards = shards.config(config(args)).spawn(move |shard| {
         let out = Arc::clone(&out);
         async move {
             let mut records = shard.flows.into_records();
             while let Some(record) = records.next().await {
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-                out.write(&record?).map_err(ringtap::Error::other)?;
+                out.write(&record?).and_then(|()| out.flush()).map_err(ringtap::Error::other)?;
             }
             Ok(())
         }
@@ -52,20 +82,22 @@ pub(super) fn run(args: &FlowsArgs) -> Outcome<()> {
 
 impl Out {
     fn new(format: Format) -> io::Result<Self> {
+        let mut out = io::BufWriter::new(io::stdout());
         let format = match format {
             Format::Table => {
-                println!(
+                writeln!(
+                    out,
                     "{:<6} {:<44} {:<44} {:>9} {:>12} {:>9} {:>12} history",
                     "proto", "from", "to", "packets", "octets", "answered", "octets"
-                );
-                return Ok(Self::Table(io::stdout()));
+                )?;
+                return Ok(Self::Table(out));
             }
             Format::Ndjson => RecordFormat::Ndjson,
             Format::Csv => RecordFormat::Csv,
             Format::Eve => RecordFormat::Eve,
             Format::Zeek => RecordFormat::Zeek,
         };
-        Ok(Self::Writer(RecordWriter::new(io::stdout(), format)?))
+        Ok(Self::Writer(RecordWriter::new(out, format)?))
     }
 
     fn write(&mut self, record: &FlowRecord<FiveTupleKey>) -> io::Result<()> {
@@ -86,5 +118,12 @@ impl Out {
             flow.received.octets,
             flow.history()
         )
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Table(out) => out.flush(),
+            Self::Writer(writer) => writer.flush(),
+        }
     }
 }

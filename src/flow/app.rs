@@ -1,0 +1,32 @@
+//! All protocols that this crate reads, in one pass.
+
+use flowscope::KeyFields;
+
+use super::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
+use super::http::{HttpMessage, HttpParser, is_http};
+use super::protocols::Protocols;
+use super::tls::{TlsMessage, TlsParser, is_tls};
+
+/// A message of one of the protocols that this crate reads; from [`Protocols::well_known`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AppMessage {
+    /// A message of DNS.
+    Dns(DnsMessage),
+    /// A message of HTTP/1.
+    Http(HttpMessage),
+    /// A message of TLS.
+    Tls(TlsMessage),
+}
+
+impl<K: KeyFields + 'static> Protocols<K, AppMessage> {
+    /// Returns the rules for DNS at port 53, and for HTTP/1 and TLS at any port, by the first bytes of a side.
+    #[must_use]
+    pub fn well_known() -> Self {
+        Self::new()
+            .udp_ports([53], DnsUdpParser::default(), AppMessage::Dns)
+            .tcp_ports([53], DnsTcpParser::default(), AppMessage::Dns)
+            .tcp_bytes(|_, bytes| is_tls(bytes), TlsParser::default(), AppMessage::Tls)
+            .tcp_bytes(|_, bytes| is_http(bytes), HttpParser::default(), AppMessage::Http)
+    }
+}
