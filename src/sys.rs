@@ -29,4 +29,4 @@ pub(crate) mod xdp;
 
 pub(crate) use self::mmap::Mapping;
 #[cfg(feature = "flow")]
-pub(crate) use self::prefetch::prefetch;
+pub(crate) use self::prefetch::{huge_pages, prefetch};

@@ -81,7 +81,7 @@ impl<E: FlowExtractor> Finder<E> {
     #[inline]
     pub(super) fn plain(&self, packet: &Packet<'_>) -> Option<Found<E::Key>> {
         let five = FiveTuple::of(&self.extractor)?;
-        let layers = packet.layers(five.depth())?;
+        let layers = packet.dissected(five.depth())?;
         if layers.fragment.is_some() {
             return None;
         }
@@ -89,6 +89,8 @@ impl<E: FlowExtractor> Finder<E> {
         found(five, &layers, place)
     }
 
+    /// Finds the flow of any packet.
+    #[cold]
     pub(super) fn find(&mut self, packet: &Packet<'_>, now: u64) -> Result<Found<E::Key>, NoFlow> {
         let Some(five) = FiveTuple::of(&self.extractor).copied() else {
             return self.find_theirs(packet, now);

@@ -28,6 +28,8 @@ use crate::packet::{Packet, TcpHeader};
 const DUE_A_PACKET: usize = 8;
 /// Maximum number of flows looked at for one that may make room.
 const EVICTION_TRIES: usize = 16;
+/// Flows that fit into the caches near the processor, so that nothing is fetched ahead.
+const NEAR: usize = 2048;
 /// A larger step back, in nanoseconds, means that the clock was set; a smaller one that packets are out of
 /// order.
 const STEP: u64 = 1_000_000_000;
@@ -80,8 +82,9 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     tells_ends: bool,
     /// Events caused by calls that have nowhere to put them.
     pending: VecDeque<(u32, FlowEvent<E::Key>)>,
-    /// Packets whose flows are looked up already.
-    prepared: VecDeque<Option<Found<E::Key>>>,
+    /// Packets whose flows are looked up already, and the number of the next one.
+    prepared: Vec<Option<Found<E::Key>>>,
+    next_prepared: usize,
     /// Loopback copies that were skipped.
     loopback_copies: u64,
     /// Answers queries for the flows of a shard.
@@ -149,7 +152,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             calm: usize::MAX,
             tells_ends: false,
             pending: VecDeque::new(),
-            prepared: VecDeque::new(),
+            prepared: Vec::new(),
+            next_prepared: 0,
             loopback_copies: 0,
             responder: None,
         }
@@ -261,7 +265,16 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Processes a packet, and appends its events to `events`.
     pub fn packet(&mut self, packet: &Packet<'_>, events: &mut VecDeque<FlowEvent<E::Key>>) {
-        self.take(packet, None, &mut |_, event| events.push_back(event));
+        let found = self.look_up(packet);
+        self.take(packet, found.as_ref(), &mut |_, event| events.push_back(event));
+    }
+
+    /// Reads a packet whose flow is found without further ado.
+    #[inline]
+    fn look_up(&self, packet: &Packet<'_>) -> Option<Found<E::Key>> {
+        let mut found = self.finder.plain(packet)?;
+        found.hash = self.slots.hash(&found.key);
+        Some(found)
     }
 
     /// Processes packets, and appends their events to `events`. It is faster than one packet after the other in a
@@ -272,6 +285,12 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         events: &mut VecDeque<FlowEvent<E::Key>>,
     ) {
         let mut packets = packets.into_iter();
+        while !self.is_worth_it() {
+            match packets.next() {
+                Some(packet) => self.packet(&packet, events),
+                None => return,
+            }
+        }
         let mut some = Vec::with_capacity(AT_ONCE);
         loop {
             some.extend(packets.by_ref().take(AT_ONCE));
@@ -279,6 +298,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
                 return;
             }
             self.prepared.clear();
+            self.next_prepared = 0;
             some.iter().for_each(|packet| self.prepare_one(packet));
             self.prepare_done();
             for packet in some.drain(..) {
@@ -291,12 +311,15 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// in the index from memory.
     #[inline]
     pub(super) fn prepare_one(&mut self, packet: &Packet<'_>) {
-        let mut found = self.finder.plain(packet);
-        if let Some(found) = &mut found {
-            found.hash = self.slots.hash(&found.key);
+        if self.next_prepared == self.prepared.len() {
+            self.prepared.clear();
+            self.next_prepared = 0;
+        }
+        let found = self.look_up(packet);
+        if let Some(found) = &found {
             self.slots.prefetch_bucket(found.hash);
         }
-        self.prepared.push_back(found);
+        self.prepared.push(found);
     }
 
     /// Begins to fetch the flows of all packets that are prepared.
@@ -309,24 +332,39 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Skips a packet that was prepared.
     pub(super) fn skip(&mut self) {
-        self.prepared.pop_front();
+        self.next_prepared = (self.next_prepared + 1).min(self.prepared.len());
     }
 
     /// Whether the next packet is prepared, or the extractor is one that cannot be.
     #[inline]
     pub(super) fn is_prepared(&self) -> bool {
-        !self.prepared.is_empty() || !self.finder.is_fast()
+        self.next_prepared < self.prepared.len() || !self.is_worth_it()
     }
 
-    /// Processes the packet that was prepared first.
+    /// Whether flows are fetched ahead: for our own extractor, in a table that is larger than the caches near the
+    /// processor.
+    #[inline]
+    fn is_worth_it(&self) -> bool {
+        self.slots.used() > NEAR && self.finder.is_fast()
+    }
+
+    /// Processes a packet: the one that was prepared first, if any were.
     #[inline]
     pub(super) fn take_next(
         &mut self,
         packet: &Packet<'_>,
         tell: Tell<'_, E::Key>,
     ) -> Option<Seen> {
-        let prepared = self.prepared.pop_front().flatten();
-        self.take(packet, prepared, tell)
+        if self.next_prepared == self.prepared.len() {
+            let found = self.look_up(packet);
+            return self.take(packet, found.as_ref(), tell);
+        }
+        let prepared = std::mem::take(&mut self.prepared);
+        let found = prepared.get(self.next_prepared).and_then(Option::as_ref);
+        self.next_prepared += 1;
+        let seen = self.take(packet, found, tell);
+        self.prepared = prepared;
+        seen
     }
 
     /// Processes a packet. Flows that are due end before it.
@@ -334,7 +372,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     fn take(
         &mut self,
         packet: &Packet<'_>,
-        prepared: Option<Found<E::Key>>,
+        prepared: Option<&Found<E::Key>>,
         tell: Tell<'_, E::Key>,
     ) -> Option<Seen> {
         self.answer();
@@ -344,20 +382,20 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             self.loopback_copies += 1;
             return None;
         }
-        let found = match prepared {
-            Some(found) => found,
-            None => match self.finder.find(packet, now) {
-                Ok(mut found) => {
-                    found.hash = self.slots.hash(&found.key);
-                    found
-                }
-                Err(reason) => {
-                    self.stats.packets_unmatched += u64::from(reason.is_unmatched());
-                    return None;
-                }
-            },
+        if let Some(found) = prepared {
+            return self.count(found, now, tell);
+        }
+        let found = match self.finder.find(packet, now) {
+            Ok(mut found) => {
+                found.hash = self.slots.hash(&found.key);
+                found
+            }
+            Err(reason) => {
+                self.stats.packets_unmatched += u64::from(reason.is_unmatched());
+                return None;
+            }
         };
-        self.count(found, now, tell)
+        self.count(&found, now, tell)
     }
 
     /// Adjusts the clock to a packet, and ends flows that are due.
@@ -396,14 +434,14 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Counts a packet for its flow, which may begin and end with it.
     #[inline]
-    fn count(&mut self, found: Found<E::Key>, now: u64, tell: Tell<'_, E::Key>) -> Option<Seen> {
+    fn count(&mut self, found: &Found<E::Key>, now: u64, tell: Tell<'_, E::Key>) -> Option<Seen> {
         let slot = match self.slots.find(&found.key, found.hash) {
-            Some(slot) => match self.goes_on(slot, &found, now, tell) {
+            Some(slot) => match self.goes_on(slot, found, now, tell) {
                 Goes::On => slot,
                 Goes::Late => return None,
-                Goes::Anew => self.begin(&found, now, tell),
+                Goes::Anew => self.begin(found, now, tell),
             },
-            None => self.begin(&found, now, tell),
+            None => self.begin(found, now, tell),
         };
         let entry = &mut self.slots.entries[slot as usize];
         let side = entry.side(found.orientation);
@@ -414,7 +452,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         entry.octets[side] += u64::from(found.octets);
         let mut has_ended = false;
         if !self.config.suppress_events.contains(EventMask::PACKET) {
-            self.tell_packet(slot, side, &found, now, tell);
+            self.tell_packet(slot, side, found, now, tell);
         }
         if let Some(header) = &found.tcp {
             let entry = &mut self.slots.entries[slot as usize];

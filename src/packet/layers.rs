@@ -262,6 +262,7 @@ impl<'a> Walk<'a> {
 
 /// Reads the headers of a packet that begins with this type of link header. `stripped` is the id of a VLAN tag
 /// that is not in the bytes, or 0.
+#[inline]
 pub(crate) fn dissect(
     link: LinkType,
     bytes: &[u8],
@@ -316,6 +317,12 @@ impl Packet<'_> {
     /// }
     /// ```
     pub fn layers(&self, tunnels: Tunnels) -> Option<Layers> {
+        self.dissected(tunnels)
+    }
+
+    /// As [`layers`](Self::layers), for the one caller that has it in its loop.
+    #[inline]
+    pub(crate) fn dissected(&self, tunnels: Tunnels) -> Option<Layers> {
         let link = self.dissected_as()?;
         let stripped = self.stripped_vlan().map_or(0, |tag| tag.id());
         dissect(link, self.data(), self.original_len(), stripped, tunnels)

@@ -5,6 +5,8 @@ const ROOM: usize = 10;
 /// Words of a bucket: tags, two in a word; entries; the number of entries that had to go on to the next bucket.
 /// Together they are a cache line.
 const WORDS: usize = 16;
+/// Entries of a table that is small.
+const SMALL: usize = 4096;
 const TAGS: usize = ROOM / 2;
 const OVERFLOW: usize = TAGS + ROOM;
 
@@ -44,18 +46,30 @@ fn set(bucket: &mut Bucket, place: usize, tag: u32, entry: u32) {
 /// Returns a bit for each place with this tag.
 #[inline]
 fn matching(bucket: &Bucket, tag: u32) -> u32 {
-    let mut places = 0;
-    for place in 0..ROOM {
-        places |= u32::from(tag_at(bucket, place) == tag) << place;
-    }
-    places
+    let tags = |low: usize, high: usize| u64::from(bucket[low]) | u64::from(bucket[high]) << 32;
+    let tag = u64::from(tag) * 0x0001_0001_0001_0001;
+    let last = equal_halves(u64::from(bucket[4]) ^ tag) & 3;
+    equal_halves(tags(0, 1) ^ tag) | equal_halves(tags(2, 3) ^ tag) << 4 | last << 8
+}
+
+/// Returns a bit for each of the four halves of words that is 0.
+#[inline]
+fn equal_halves(halves: u64) -> u32 {
+    const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+    // The highest bit of each half that is 0; no carry goes from one half to the next.
+    let zero = !((halves & LOW) + LOW | halves | LOW);
+    // Brings the bits 15, 31, 47 and 63 side by side.
+    ((zero >> 15).wrapping_mul(0x0000_2000_4000_8001) >> 45 & 0xf) as u32
 }
 
 impl Buckets {
-    /// Creates an index for at most so many entries. It is between two and four fifths full then.
+    /// Creates an index for at most so many entries. It is between two and four fifths full then; a small one, in
+    /// which all buckets might overflow, is half as full.
     pub(super) fn new(entries: usize) -> Self {
-        let count = (entries / 8).next_power_of_two();
+        let each = if entries <= SMALL { 4 } else { 8 };
+        let count = (entries / each).next_power_of_two();
         let words = vec![0; (count + 1) * WORDS];
+        crate::sys::huge_pages(&words);
         let first = words.as_ptr().align_offset(64).min(WORDS);
         Self { words, first, mask: count - 1 }
     }
@@ -96,7 +110,8 @@ impl Buckets {
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let (tag, mut number) = (tag_of(hash), self.home(hash));
-        loop {
+        // Entries of any bucket may have gone on to the next: then the last one is before the first.
+        for _ in 0..=self.mask {
             let bucket = self.bucket(number);
             let mut places = matching(bucket, tag);
             while places != 0 {
@@ -111,6 +126,7 @@ impl Buckets {
             }
             number = (number + 1) & self.mask;
         }
+        None
     }
 
     /// Adds an entry. There must be room for it.
@@ -189,6 +205,21 @@ mod tests {
                 .enumerate()
                 .all(|(at, word)| at % WORDS >= TAGS && at % WORDS < OVERFLOW || *word == 0)
         );
+    }
+
+    #[test]
+    fn a_search_ends_where_all_buckets_have_overflowed() {
+        let mut buckets = Buckets::new(8);
+        assert_eq!(buckets.mask, 1);
+        // The second bucket overflows into the first, and then the first into a place of the second.
+        (0..11).for_each(|entry| buckets.insert(1, entry));
+        (11..20).for_each(|entry| buckets.insert(0, entry));
+        buckets.remove(1, 0);
+        buckets.insert(0, 20);
+        assert!([0, 1].iter().all(|number| buckets.bucket(*number)[OVERFLOW] > 0));
+        assert_eq!(buckets.find(0x7777 << 48, |_| true), None);
+        assert_eq!(buckets.find(0, |entry| entry == 20), Some(20));
+        assert_eq!(buckets.find(1, |entry| entry == 10), Some(10));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) mod flag {
 
 /// What packets touch of a flow: two cache lines, with the key of [`FiveTuple`](crate::flow::extract::FiveTuple).
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Entry<K> {
     /// `None` if the place is free.
     pub(super) key: Option<K>,

@@ -31,8 +31,10 @@ impl Linked for Vec<Cold> {
 impl<K: Eq + Hash> Slots<K> {
     /// Creates room for so many entries. Memory that was never used is not touched.
     pub(super) fn new(most: usize) -> Self {
+        let entries = Vec::with_capacity(most);
+        crate::sys::huge_pages(&entries);
         Self {
-            entries: Vec::with_capacity(most),
+            entries,
             cold: Vec::with_capacity(most),
             wheel: Wheel::new(),
             buckets: Buckets::new(most),
@@ -69,8 +71,7 @@ impl<K: Eq + Hash> Slots<K> {
         if let Some(slot) = self.buckets.likely(hash)
             && let Some(entry) = self.entries.get(slot as usize)
         {
-            crate::sys::prefetch(&entry.key);
-            crate::sys::prefetch(&entry.octets[1]);
+            crate::sys::prefetch(entry);
         }
     }
 
