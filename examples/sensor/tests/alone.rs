@@ -108,6 +108,41 @@ fn top_flows_and_capture_show_what_comes() {
     sending.join().unwrap();
 }
 
+/// Reads a file of the cases, and returns the lines as JSON.
+fn lines(command: &str, name: &str, more: &[&str]) -> Vec<serde_json::Value> {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/flow/cases/");
+    let file = format!("{cases}{name}");
+    let text = text(&[&[command, "-r", &file], more].concat());
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[ringtap_lab::test]
+fn files_are_read_as_flows_and_messages() {
+    let flows = lines("flows", "encap-gre.pcap", &["--format", "ndjson"]);
+    let kinds: Vec<&str> = flows.iter().map(|flow| flow["proto"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["tcp", "udp"]);
+    assert_eq!((&flows[0]["octets_sent"], &flows[0]["src_port"]), (&276.into(), &40000.into()));
+    let outer = lines("flows", "encap-gre.pcap", &["--format", "ndjson", "--tunnels", "outer"]);
+    assert!(outer.len() == 1 && outer[0]["proto"] == "47", "{outer:?}");
+    let messages = lines("messages", "http-chunked.pcap", &["--json"]);
+    let kinds: Vec<(&str, &str)> = messages
+        .iter()
+        .map(|message| (message["protocol"].as_str().unwrap(), message["type"].as_str().unwrap()))
+        .collect();
+    assert_eq!(kinds, [("http", "request"), ("http", "response")].repeat(3));
+    let [request, response, ..] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!((&request["method"], &request["path"]), (&"GET".into(), &"/1".into()));
+    assert_eq!((&response["status"], &response["body"]), (&200.into(), &"hello".into()));
+    assert_eq!((&request["src_port"], &response["src_port"]), (&40000.into(), &80.into()));
+    assert!(request["time"].as_str().unwrap().starts_with("2023-11-14T22:13:20."), "{request}");
+    let filter = ["--json", "--filter", "udp src port 20000"];
+    let messages = lines("messages", "dns-query-types.pcap", &filter);
+    let [query] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!((&query["protocol"], &query["type"]), (&"dns".into(), &"query".into()));
+    let question = serde_json::json!({ "name": "t1.example", "qtype": 1, "qclass": 1 });
+    assert_eq!(query["questions"], serde_json::json!([question]));
+}
+
 #[ringtap_lab::test]
 fn a_kill_at_any_time_takes_only_what_is_counted_at_the_next_start() {
     let Some(namespace) = namespace() else { return };

@@ -56,3 +56,16 @@ fn of_compressed_files_and_listings() {
     each("capture_compressed", ringtap_fuzz::capture_compressed);
     each("filter_listing", ringtap_fuzz::filter_listing);
 }
+
+#[test]
+fn of_headers_and_tables() {
+    each("layers", ringtap_fuzz::layers);
+    each("flow_table", ringtap_fuzz::flow_table);
+}
+
+#[test]
+fn of_messages() {
+    each("dns_message", ringtap_fuzz::dns_message);
+    each("http_stream", ringtap_fuzz::http_stream);
+    each("tls_stream", ringtap_fuzz::tls_stream);
+}
