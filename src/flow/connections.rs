@@ -32,8 +32,9 @@ struct Connection<K, F> {
     halves: Option<Box<[HalfStream; 2]>>,
     /// Serial number since which segments wait; `None` if none wait.
     waits: Option<u64>,
-    /// Memory that the consumer holds for the flow.
+    /// Memory that the consumer holds for the flow, and the serial number since which it holds any.
     kept: usize,
+    keeps: Option<u64>,
 }
 
 /// Flows together with their streams.
@@ -45,6 +46,8 @@ pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     flows: Vec<Option<Connection<E::Key, C::Flow>>>,
     told: VecDeque<(u32, FlowEvent<E::Key>)>,
     waiting: Waiting,
+    /// Flows for which the consumer holds memory.
+    keeping: Waiting,
     ticks: VecDeque<(u64, u32, u64)>,
     serial: u64,
     stats: ReassemblyStats,
@@ -73,6 +76,7 @@ where
             flows: Vec::new(),
             told: VecDeque::new(),
             waiting: Waiting::new(),
+            keeping: Waiting::new(),
             ticks: VecDeque::new(),
             serial: 0,
             stats: ReassemblyStats::default(),
@@ -135,9 +139,10 @@ where
                 self.ticks.retain(|(_, slot, begun)| is_there(*slot, *begun));
             }
         }
-        let (is_silent, halves, waits, kept) = (false, None, None, 0);
-        let flow = Some(flow);
-        let connection = Connection { key, serial, l4, flow, is_silent, halves, waits, kept };
+        let (is_silent, halves, flow) = (false, None, Some(flow));
+        let (waits, kept, keeps) = (None, 0, None);
+        let connection =
+            Connection { key, serial, l4, flow, is_silent, halves, waits, kept, keeps };
         if self.flows.len() <= slot as usize {
             self.flows.resize_with(slot as usize + 1, || None);
         }
@@ -205,7 +210,24 @@ where
         let Some(Some(connection)) = self.flows.get_mut(slot as usize) else { return };
         let now = connection.flow.as_ref().map_or(0, |flow| self.consumer.held(flow));
         let before = std::mem::replace(&mut connection.kept, now);
+        if now == before {
+            return;
+        }
         self.stats.held = self.stats.held + now as u64 - before as u64;
+        if now == 0 {
+            connection.keeps = None;
+        } else if connection.keeps.is_none() {
+            self.serial += 1;
+            connection.keeps = Some(self.serial);
+            self.keeping.push(slot, self.serial);
+            if self.keeping.len() > 2 * self.table.len() + 1024 {
+                let flows = &self.flows;
+                self.keeping.tidy(|slot, since| {
+                    let flow = flows.get(slot as usize).and_then(Option::as_ref);
+                    flow.is_some_and(|connection| connection.keeps == Some(since))
+                });
+            }
+        }
     }
 
     /// Does what the consumer asked for. `end` is set if the table has already ended the flow.
@@ -316,10 +338,16 @@ where
                 }
             }
         }
-        // Then it is parsers that hold too much, not segments that wait.
-        if self.stats.held > self.config.memory_cap as u64 {
-            self.stats.short_of_memory += 1;
-            self.heed(slot, ts, Wanted::Over(EndReason::BufferOverflow), end, events);
+        // Then it is parsers that hold too much, not segments that wait: those that have held for longest, so that an
+        // attack does not end the flows of others.
+        while self.stats.held > self.config.memory_cap as u64 {
+            let Some((oldest, since)) = self.keeping.pop() else { return };
+            let flow = self.flows.get(oldest as usize).and_then(Option::as_ref);
+            if flow.is_some_and(|connection| connection.keeps == Some(since)) {
+                self.stats.short_of_memory += 1;
+                let end = end.filter(|_| oldest == slot);
+                self.heed(oldest, ts, Wanted::Over(EndReason::BufferOverflow), end, events);
+            }
         }
     }
 

@@ -7,6 +7,8 @@ mod conversations;
 mod edges;
 #[cfg(feature = "flow-protocols")]
 mod faults;
+#[cfg(feature = "flow-protocols")]
+mod hostile;
 mod made;
 #[cfg(feature = "flow-protocols")]
 mod messages;

@@ -50,7 +50,7 @@ impl Exchange {
             content.elapsed = asked.map(|asked| ts.saturating_sub(asked));
             out.push(DnsMessage::Response(content));
         } else {
-            let kept = self.config.tell_unanswered.then(|| content.clone());
+            let kept = self.config.tell_unanswered.then(|| Box::new(content.clone()));
             self.pending.ask(id, ts, kept, self.config.max_pending);
             out.push(DnsMessage::Query(content));
         }
@@ -59,7 +59,7 @@ impl Exchange {
 
     fn expire(&mut self, now: FlowTime, out: &mut Vec<DnsMessage>) {
         let timeout = self.config.query_timeout;
-        self.pending.expire(now, timeout, |query| out.push(DnsMessage::Unanswered(query)));
+        self.pending.expire(now, timeout, |query| out.push(DnsMessage::Unanswered(*query)));
     }
 }
 

@@ -12,7 +12,7 @@ struct Query {
     id: u16,
     at: FlowTime,
     /// Kept if it is told that a query had no response.
-    content: Option<DnsContent>,
+    content: Option<Box<DnsContent>>,
 }
 
 /// Queries in the order in which they came, found by their number.
@@ -32,7 +32,13 @@ const MEMORY: usize = size_of::<Option<Query>>() + 16;
 
 impl Pending {
     /// Takes in a query. The oldest one goes if there are more than `most`.
-    pub(super) fn ask(&mut self, id: u16, at: FlowTime, content: Option<DnsContent>, most: usize) {
+    pub(super) fn ask(
+        &mut self,
+        id: u16,
+        at: FlowTime,
+        content: Option<Box<DnsContent>>,
+        most: usize,
+    ) {
         // A query sent again is the first one still.
         if most == 0 || self.places.contains_key(&id) {
             return;
@@ -40,7 +46,7 @@ impl Pending {
         while self.places.len() >= most {
             self.pop();
         }
-        self.contents += content.as_ref().map_or(0, DnsContent::held);
+        self.contents += content.as_ref().map_or(0, |content| content.held());
         self.places.insert(id, self.first + self.queries.len() as u64);
         self.queries.push_back(Some(Query { id, at, content }));
     }
@@ -49,7 +55,7 @@ impl Pending {
     pub(super) fn answer(&mut self, id: u16) -> Option<FlowTime> {
         let place = self.places.remove(&id)? - self.first;
         let query = self.queries.get_mut(usize::try_from(place).ok()?)?.take()?;
-        self.contents -= query.content.as_ref().map_or(0, DnsContent::held);
+        self.contents -= query.content.as_ref().map_or(0, |content| content.held());
         while let Some(None) = self.queries.front() {
             self.queries.pop_front();
             self.first += 1;
@@ -62,7 +68,7 @@ impl Pending {
         &mut self,
         now: FlowTime,
         timeout: Duration,
-        mut each: impl FnMut(DnsContent),
+        mut each: impl FnMut(Box<DnsContent>),
     ) {
         let now = now.to_duration();
         while let Some(first) = self.queries.front()
@@ -74,12 +80,12 @@ impl Pending {
         }
     }
 
-    fn pop(&mut self) -> Option<DnsContent> {
+    fn pop(&mut self) -> Option<Box<DnsContent>> {
         let query = self.queries.pop_front()?;
         self.first += 1;
         let query = query?;
         self.places.remove(&query.id);
-        self.contents -= query.content.as_ref().map_or(0, DnsContent::held);
+        self.contents -= query.content.as_ref().map_or(0, |content| content.held());
         query.content
     }
 

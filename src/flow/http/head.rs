@@ -181,6 +181,12 @@ const METHODS: [&[u8]; 20] = [
     b"M-SEARCH ",
 ];
 
+/// Refuses a first line that is not one of HTTP, if it is complete.
+pub(super) fn check_line(bytes: &[u8]) -> Result<(), &'static str> {
+    let Some(newline) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(()) };
+    read(&bytes[..=newline]).map(|_| ())
+}
+
 /// Accepts what servers and clients in the field accept.
 fn config() -> ParserConfig {
     let mut config = ParserConfig::default();

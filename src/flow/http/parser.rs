@@ -207,13 +207,14 @@ impl HttpParser {
         if bytes.is_empty() {
             return Ok(bytes);
         }
-        match head::read(bytes)? {
-            Some((_, len)) if len > self.config.max_head => Err("a head longer than the limit"),
-            Some((head, len)) => {
+        match head::read(bytes) {
+            Ok(Some((_, len))) if len > self.config.max_head => Err("a head longer than the limit"),
+            Ok(Some((head, len))) => {
                 self.begin(number, head, out)?;
                 Ok(&bytes[len..])
             }
-            None => self.gathered_head(number, bytes, out),
+            // A fault counts when the line or the head is complete, however the bytes are cut.
+            Ok(None) | Err(_) => self.gathered_head(number, bytes, out),
         }
     }
 
@@ -229,7 +230,7 @@ impl HttpParser {
             // What is not HTTP is refused with its first line, not only with an empty one.
             if !side.has_line && bytes.contains(&b'\n') {
                 side.has_line = true;
-                head::read(&side.buffer)?;
+                head::check_line(&side.buffer)?;
             }
             return Ok(&[]);
         };
