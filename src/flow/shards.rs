@@ -3,9 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use flowscope::FlowExtractor;
+use futures_core::Stream;
 
 use super::config::FlowConfig;
 use super::shard_query::{Board, FlowSnapshots, ShardResponder};
@@ -13,8 +14,12 @@ use super::stream::{FlowExt, FlowStream};
 use crate::afpacket::FanoutFlags;
 use crate::error::Result;
 use crate::io::AsyncCapture;
+#[cfg(feature = "af-xdp")]
+use crate::io::AsyncXdpReceiver;
 use crate::ring::batch::PacketBatch;
-use crate::shard::{Runtime, Shards, ShardsBuilder};
+#[cfg(feature = "af-xdp")]
+use crate::shard::XdpShardsBuilder;
+use crate::shard::{Runtime, Shard, Shards, ShardsBuilder};
 use crate::wait::StopHandle;
 
 impl<R: Runtime> ShardsBuilder<R> {
@@ -45,28 +50,73 @@ impl<R: Runtime> ShardsBuilder<R> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn flow<E: FlowExtractor + Clone>(self, extractor: E) -> FlowShardsBuilder<R, E> {
+    pub fn flow<E: FlowExtractor + Clone>(self, extractor: E) -> FlowShardsBuilder<Self, E> {
         let shards = self.add_fanout_flags(FanoutFlags::DEFRAG);
         FlowShardsBuilder { shards, extractor, config: None }
     }
 }
 
-/// Configures shards that track flows; from [`ShardsBuilder::flow`].
+#[cfg(feature = "af-xdp")]
+impl<R: Runtime> XdpShardsBuilder<R> {
+    /// Tracks flows in each shard, identified by `extractor`. Each shard only receives, with all frames of its UMEM.
+    ///
+    /// The card decides which queue a packet goes to. Both directions of a flow are in one shard only if its hash is
+    /// symmetric (`ethtool -X eth0 hfunc toeplitz xfrm symmetric-xor`, where the driver has it), and the fragments of
+    /// a datagram only if it hashes addresses alone; otherwise a flow is in two shards, whose counts add up.
+    pub fn flow<E: FlowExtractor + Clone>(self, extractor: E) -> FlowShardsBuilder<Self, E> {
+        FlowShardsBuilder { shards: self, extractor, config: None }
+    }
+}
+
+/// Configures shards that track flows; from [`ShardsBuilder::flow`] and, for AF_XDP, from `XdpShardsBuilder::flow`.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `spawn`"]
-pub struct FlowShardsBuilder<R, E> {
-    shards: ShardsBuilder<R>,
+pub struct FlowShardsBuilder<B, E> {
+    shards: B,
     extractor: E,
     config: Option<FlowConfig>,
 }
 
-impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
+impl<B, E: FlowExtractor + Clone> FlowShardsBuilder<B, E> {
     /// Sets the options of the flow tables. Limits such as the number of flows apply to each shard.
     pub fn config(mut self, config: FlowConfig) -> Self {
         self.config = Some(config);
         self
     }
 
+    /// Starts the shards with `spawn`, which is given what each shard runs.
+    fn spawn_with<C, F, Fut>(
+        self,
+        work: F,
+        spawn: impl FnOnce(B, Box<dyn Fn(Shard<C>) -> Fut + Send + Sync>) -> Result<Shards>,
+    ) -> Result<FlowShards<E::Key>>
+    where
+        C: Stream<Item = Result<PacketBatch>> + 'static,
+        F: Fn(FlowShard<E, C>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
+    {
+        let Self { shards, extractor, config } = self;
+        // How many shards there are is known when the first of them runs.
+        let board = Arc::new(OnceLock::new());
+        let of_shards = Arc::clone(&board);
+        let run = move |shard: Shard<C>| {
+            let (index, count, core) = (shard.index(), shard.count(), shard.core());
+            let stop = shard.stop_handle();
+            let mut flows = shard.capture.flow_stream(extractor.clone());
+            if let Some(config) = &config {
+                flows = flows.with_config(config.clone());
+            }
+            let board = of_shards.get_or_init(|| Arc::new(Board::new(count)));
+            flows.table_mut().set_responder(ShardResponder::new(Arc::clone(board), index));
+            work(FlowShard { flows, others: shard.others, index, count, core, stop })
+        };
+        let shards = spawn(shards, Box::new(run))?;
+        let board = Arc::clone(board.get_or_init(|| Arc::new(Board::new(shards.len()))));
+        Ok(FlowShards { shards, board })
+    }
+}
+
+impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<ShardsBuilder<R>, E> {
     /// Starts the shards; see [`ShardsBuilder::spawn`].
     ///
     /// # Errors
@@ -76,38 +126,39 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<R, E> {
         F: Fn(FlowShard<E>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,
     {
-        let Self { shards, extractor, config } = self;
-        let count = shards.plan()?.specs().len();
-        let board = Arc::new(Board::new(count));
-        let of_shards = Arc::clone(&board);
-        let shards = shards.spawn(move |shard| {
-            let (index, count, core) = (shard.index(), shard.count(), shard.core());
-            let stop = shard.stop_handle();
-            let mut flows = shard.capture.flow_stream(extractor.clone());
-            if let Some(config) = &config {
-                flows = flows.with_config(config.clone());
-            }
-            flows.table_mut().set_responder(ShardResponder::new(Arc::clone(&of_shards), index));
-            work(FlowShard { flows, others: shard.others, index, count, core, stop })
-        })?;
-        Ok(FlowShards { shards, board })
+        self.spawn_with(work, |shards, run| shards.spawn(run))
+    }
+}
+
+#[cfg(feature = "af-xdp")]
+impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<XdpShardsBuilder<R>, E> {
+    /// Starts the shards; see [`XdpShardsBuilder::spawn_receivers`].
+    ///
+    /// # Errors
+    /// The errors of [`XdpShardsBuilder::spawn_receivers`].
+    pub fn spawn<F, Fut>(self, work: F) -> Result<FlowShards<E::Key>>
+    where
+        F: Fn(FlowShard<E, AsyncXdpReceiver>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
+    {
+        self.spawn_with(work, |shards, run| shards.spawn_receivers(run))
     }
 }
 
 /// One shard, in its own thread, with its flows.
-pub struct FlowShard<E: FlowExtractor> {
+pub struct FlowShard<E: FlowExtractor, C = AsyncCapture> {
     /// Stream of flow events of this shard. It still answers [`FlowShards::flows`] after it was turned into
     /// sessions or conversations.
-    pub flows: FlowStream<AsyncCapture, PacketBatch, E>,
+    pub flows: FlowStream<C, PacketBatch, E>,
     /// Captures of this shard that were added with [`ShardsBuilder::and_capture`], in that order.
-    pub others: Vec<AsyncCapture>,
+    pub others: Vec<C>,
     index: usize,
     count: usize,
     core: Option<usize>,
     stop: StopHandle,
 }
 
-impl<E: FlowExtractor> FlowShard<E> {
+impl<E: FlowExtractor, C> FlowShard<E, C> {
     /// Returns the index of this shard, counted from 0.
     pub fn index(&self) -> usize {
         self.index
@@ -129,7 +180,7 @@ impl<E: FlowExtractor> FlowShard<E> {
     }
 }
 
-impl<E: FlowExtractor> fmt::Debug for FlowShard<E> {
+impl<E: FlowExtractor, C> fmt::Debug for FlowShard<E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowShard").field("index", &self.index).finish_non_exhaustive()
     }

@@ -78,6 +78,50 @@ fn a_shard_a_queue_receives_each_frame_once_and_in_order() {
     XdpProgram::redirect_all(&veth.right, Attach::Native).expect("the program went with them");
 }
 
+#[cfg(feature = "flow")]
+#[ringtap_lab::test]
+fn a_shard_a_queue_tracks_the_flows_of_its_queue() {
+    use ringtap::flow::FlowEvent;
+    use ringtap::flow::extract::FiveTuple;
+    const COUNT: u64 = 4_000;
+    let Some(net) = privileged() else { return };
+    let veth = net.veth_with_queues(4);
+    let traffic = Traffic { flows: 4, ..Traffic::default() };
+    let ended: Arc<Mutex<Vec<(usize, u64)>>> = Arc::default();
+    let of_shards = Arc::clone(&ended);
+    let shards = Shards::xdp(socket(&veth.right))
+        .cores(Cores::Unpinned)
+        .flow(FiveTuple::bidirectional())
+        .spawn(move |mut shard| {
+            let ended = Arc::clone(&of_shards);
+            async move {
+                while let Some(event) = shard.flows.next().await {
+                    if let FlowEvent::Ended { stats, .. } = event? {
+                        ended.lock().unwrap().push((shard.index(), stats.packets_initiator));
+                    }
+                }
+                Ok(())
+            }
+        })
+        .unwrap();
+    let mut senders = senders(&veth, 4);
+    let start = Instant::now();
+    for burst in 0..COUNT / 400 {
+        send(&mut senders, &traffic, burst * 400..(burst + 1) * 400);
+        while shards.stats().unwrap().total().delivered < (burst + 1) * 400 {
+            assert!(start.elapsed() < 3 * PATIENCE, "{:?}", shards.stats());
+            std::thread::yield_now();
+        }
+    }
+    let snapshots = shards.flows(10);
+    assert_eq!((snapshots.active(), snapshots.shards().len()), (4, 4));
+    shards.stop();
+    shards.join().unwrap();
+    let mut ended = ended.lock().unwrap().clone();
+    ended.sort_unstable();
+    assert_eq!(ended, [(0, 1000), (1, 1000), (2, 1000), (3, 1000)]);
+}
+
 #[ringtap_lab::test]
 fn queues_can_be_named_and_those_that_are_not_there_are() {
     let Some(net) = privileged() else { return };
