@@ -35,6 +35,8 @@ mod parser;
 mod protocols;
 mod pump;
 mod queue;
+#[cfg(feature = "flow-quic")]
+pub mod quic;
 mod reassemblers;
 mod reassembly;
 #[cfg(feature = "flow-records")]

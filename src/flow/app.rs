@@ -5,6 +5,8 @@ use flowscope::KeyFields;
 use super::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
 use super::http::{HttpMessage, HttpParser, is_http};
 use super::protocols::Protocols;
+#[cfg(feature = "flow-quic")]
+use super::quic::{QuicParser, is_quic};
 use super::tls::{TlsMessage, TlsParser, is_tls};
 
 /// A message of one of the protocols that this crate reads; from [`Protocols::well_known`].
@@ -20,13 +22,18 @@ pub enum AppMessage {
 }
 
 impl<K: KeyFields + 'static> Protocols<K, AppMessage> {
-    /// Returns the rules for DNS at port 53, and for HTTP/1 and TLS at any port, by the first bytes of a side.
+    /// Returns the rules for DNS at port 53, and for HTTP/1 and TLS at any port, by the first bytes of a side; with
+    /// the feature `flow-quic`, for the hellos in QUIC as well.
     #[must_use]
     pub fn well_known() -> Self {
-        Self::new()
+        let protocols = Self::new()
             .udp_ports([53], DnsUdpParser::default(), AppMessage::Dns)
             .tcp_ports([53], DnsTcpParser::default(), AppMessage::Dns)
             .tcp_bytes(|_, bytes| is_tls(bytes), TlsParser::default(), AppMessage::Tls)
-            .tcp_bytes(|_, bytes| is_http(bytes), HttpParser::default(), AppMessage::Http)
+            .tcp_bytes(|_, bytes| is_http(bytes), HttpParser::default(), AppMessage::Http);
+        #[cfg(feature = "flow-quic")]
+        let protocols =
+            protocols.udp_bytes(|_, bytes| is_quic(bytes), QuicParser::default(), AppMessage::Tls);
+        protocols
     }
 }

@@ -25,7 +25,7 @@ mod certificate;
 mod fingerprint;
 mod message;
 mod parser;
-mod read;
+pub(in crate::flow) mod read;
 mod records;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,7 @@ impl Serialize for TlsClientHello {
             supported_groups: &'a [u16],
             signature_algorithms: &'a [u16],
             is_ech: bool,
+            is_quic: bool,
             ja3: String,
             ja4: String,
         }
@@ -54,6 +55,7 @@ impl Serialize for TlsClientHello {
             supported_groups: &self.supported_groups,
             signature_algorithms: &self.signature_algorithms,
             is_ech: self.is_ech,
+            is_quic: self.is_quic,
             ja3: self.ja3(),
             ja4: self.ja4(),
         };

@@ -92,6 +92,8 @@ pub struct TlsClientHello {
     pub signature_algorithms: Vec<u16>,
     /// Whether the hello is the outer one of an encrypted hello.
     pub is_ech: bool,
+    /// Whether the hello came in QUIC, not over TCP.
+    pub is_quic: bool,
 }
 
 impl TlsClientHello {
@@ -121,9 +123,9 @@ impl TlsClientHello {
         fingerprint::ja3(self)
     }
 
-    /// Returns the fingerprint JA4, of a client over TCP.
+    /// Returns the fingerprint JA4.
     pub fn ja4(&self) -> String {
-        fingerprint::ja4(self, 't')
+        fingerprint::ja4(self, if self.is_quic { 'q' } else { 't' })
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) const fn is_told(of: u8) -> bool {
 }
 
 /// Reads a message with its header of four bytes. One that cannot be read is refused.
-pub(super) fn message(bytes: &[u8]) -> Option<TlsMessage> {
+pub(in crate::flow) fn message(bytes: &[u8]) -> Option<TlsMessage> {
     let refused = match bytes.first() {
         Some(&CLIENT_HELLO) => "a client's hello that is not well-formed",
         Some(&CERTIFICATE) => "certificates that are not well-formed",
@@ -107,6 +107,7 @@ fn client(hello: &TlsClientHelloContents<'_>) -> TlsClientHello {
         point_formats: Vec::new(),
         signature_algorithms: Vec::new(),
         is_ech: false,
+        is_quic: false,
     };
     for (of, bytes) in each_extension(hello.ext) {
         told.extension_types.push(of);
