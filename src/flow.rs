@@ -3,14 +3,14 @@
 //! ```text
 //!   stream of batches ──► Pump: one packet at a time, bounded ──► events
 //!                           │
-//!                           ├─ FlowTable     flowscope's tracker; expiry of flows; late packets; fragments
+//!                           ├─ FlowTable     headers, keys, counters, the state of connections; the ends of flows; fragments
 //!                           ├─ Connections   the table, and two HalfStreams per TCP connection, for consumers of bytes:
 //!                           │                  Sessions (parsers), Talking (conversations), Reassemblers (futures)
 //!                           └─ Recorder      the table, and bytes of IP per flow
 //! ```
 //!
-//! Flows are tracked by flowscope, which only this module uses; its types are re-exported here under their own
-//! names. `docs/FLOWS.md` describes how each part is bounded.
+//! The words of keys and events, and the traits of extractors and parsers, are flowscope's, and are re-exported here
+//! under their own names, so that its parsers plug in. `docs/FLOWS.md` describes how each part is bounded.
 
 mod accessors;
 #[cfg(all(feature = "flow-dns", feature = "flow-http", feature = "flow-tls"))]

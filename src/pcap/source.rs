@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
+use ringtap_filter::{Ancillary, BpfFilter};
 
 use super::layout::FileInterface;
 use super::reader::CaptureReader;
 use crate::error::{Error, Result};
-use crate::filter::{Ancillary, BpfFilter};
 use crate::packet::{LinkType, OwnedPacket, Packet, Timestamp};
 use crate::ring::batch::PacketBatch;
 use crate::ring::batch_builder::BatchBuilder;

@@ -106,7 +106,8 @@ impl<K> Entry<K> {
         if ack && has_fin && header.ack == self.next[other] {
             self.flags |= flag::ACKED << other;
         }
-        let is_open = self.have_both(flag::SYN) && ack && !syn && !rst && side == 0;
+        // The initiator's own SYN may have come before the capture began.
+        let is_open = self.has(flag::SYN << 1) && ack && !syn && !rst && side == 0;
         if is_open {
             self.flags |= flag::ESTABLISHED;
         }
@@ -114,15 +115,16 @@ impl<K> Entry<K> {
         let changed = self.flags & !before;
         Effect {
             is_established: changed & flag::ESTABLISHED != 0,
-            end: self.end_now(rst, other),
+            end: self.end_now(rst),
             is_ending: changed & ((flag::FIN | flag::ACKED | flag::RESET) * flag::BOTH) != 0,
         }
     }
 
-    fn end_now(&self, is_reset: bool, other: usize) -> Option<EndReason> {
-        // After a reset of an open connection, what the other side has sent meanwhile may still come.
-        let is_over = self.has((flag::FIN | flag::RESET) << other) || !self.have_both(flag::SEEN);
-        (is_reset && (is_over || self.is_opening())).then_some(EndReason::Rst)
+    fn end_now(&self, is_reset: bool) -> Option<EndReason> {
+        // After a reset of an open connection, what the other side has sent meanwhile may still come, and more resets
+        // for each of its segments.
+        let was_open = self.have_both(flag::SEEN) && !self.is_opening();
+        (is_reset && !was_open).then_some(EndReason::Rst)
     }
 
     fn state_now(&self) -> FlowState {
@@ -214,11 +216,16 @@ mod tests {
             (entry.reason(), entry.history.to_string()),
             (EndReason::Rst, "ShARd".to_owned())
         );
-        // Nobody waits for a connection that was refused, or that both have ended.
+        // Nobody waits for a connection that was refused.
         let (_, refused) = run(&[(0, "S", 99, 0, 0), (1, "RA", 0, 100, 0)]);
         assert_eq!(refused[1].end, Some(EndReason::Rst));
-        let (_, both) = after(&[(1, "FA", 500, 100, 0), (0, "R", 100, 0, 0)]);
-        assert_eq!(both[4].end, Some(EndReason::Rst));
+        // Resets answer each segment that comes behind a FIN.
+        let (entry, both) = after(&[(1, "FA", 500, 100, 0), (0, "R", 100, 0, 0)]);
+        assert!(both[4].end.is_none() && entry.is_closing());
+        // Of this one, the capture has the answer to the SYN only.
+        let opened = [(1, "SA", 499, 100, 0), (0, "A", 100, 500, 5), (1, "R", 500, 0, 0)];
+        let (_, effects) = run(&opened);
+        assert!(effects[1].is_established && effects[2].end.is_none());
     }
 
     #[test]

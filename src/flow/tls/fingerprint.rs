@@ -5,8 +5,36 @@ use std::fmt::Write;
 
 use super::message::{TlsClientHello, TlsVersion};
 
+impl TlsClientHello {
+    /// Returns the highest version that the client offers.
+    pub fn version(&self) -> TlsVersion {
+        let offered = self.supported_versions.iter().filter(|v| !is_grease(v.0));
+        // Drafts of 1.3 are below it, whatever their numbers.
+        let rank = |version: &TlsVersion| match version.is_1_3() {
+            true if *version != TlsVersion::TLS_1_3 => (TlsVersion::TLS_1_2.0, version.0),
+            _ => (version.0, 0),
+        };
+        offered.copied().max_by_key(rank).unwrap_or(self.legacy_version)
+    }
+
+    /// Returns the text of which [`ja3`](Self::ja3) is the hash.
+    pub fn ja3_text(&self) -> String {
+        ja3_text(self)
+    }
+
+    /// Returns the fingerprint JA3: 32 hexadecimal digits.
+    pub fn ja3(&self) -> String {
+        format!("{:x}", md5::compute(self.ja3_text()))
+    }
+
+    /// Returns the fingerprint JA4.
+    pub fn ja4(&self) -> String {
+        ja4(self, if self.is_quic { 'q' } else { 't' })
+    }
+}
+
 /// Returns whether a value is one of those that are reserved so that peers learn to ignore what they do not know.
-pub(super) const fn is_grease(value: u16) -> bool {
+const fn is_grease(value: u16) -> bool {
     value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff
 }
 
@@ -14,7 +42,7 @@ fn without_grease(values: &[u16]) -> impl Iterator<Item = u16> {
     values.iter().copied().filter(|value| !is_grease(*value))
 }
 
-pub(super) fn ja3_text(hello: &TlsClientHello) -> String {
+fn ja3_text(hello: &TlsClientHello) -> String {
     let list = |values: &mut dyn Iterator<Item = u16>| {
         let texts: Vec<String> = values.map(|value| value.to_string()).collect();
         texts.join("-")
@@ -29,15 +57,11 @@ pub(super) fn ja3_text(hello: &TlsClientHello) -> String {
     )
 }
 
-pub(super) fn ja3(hello: &TlsClientHello) -> String {
-    format!("{:x}", md5::compute(ja3_text(hello)))
-}
-
 /// Extensions that JA4 leaves out of its hash: the name of the server, and the application protocols.
 const SNI: u16 = 0;
 const ALPN: u16 = 16;
 
-pub(super) fn ja4(hello: &TlsClientHello, transport: char) -> String {
+fn ja4(hello: &TlsClientHello, transport: char) -> String {
     let mut ciphers: Vec<u16> = without_grease(&hello.cipher_suites).collect();
     let mut extensions: Vec<u16> = without_grease(&hello.extension_types).collect();
     let version = match hello.version() {

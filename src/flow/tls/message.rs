@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::certificate::TlsCertificate;
-use super::fingerprint;
 
 /// A message of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,32 +99,6 @@ impl TlsClientHello {
     /// Returns the name of the server.
     pub fn sni(&self) -> Option<&str> {
         self.sni.as_deref()
-    }
-
-    /// Returns the highest version that the client offers.
-    pub fn version(&self) -> TlsVersion {
-        let offered = self.supported_versions.iter().filter(|v| !fingerprint::is_grease(v.0));
-        // Drafts of 1.3 are below it, whatever their numbers.
-        let rank = |version: &TlsVersion| match version.is_1_3() {
-            true if *version != TlsVersion::TLS_1_3 => (TlsVersion::TLS_1_2.0, version.0),
-            _ => (version.0, 0),
-        };
-        offered.copied().max_by_key(rank).unwrap_or(self.legacy_version)
-    }
-
-    /// Returns the text of which [`ja3`](Self::ja3) is the hash.
-    pub fn ja3_text(&self) -> String {
-        fingerprint::ja3_text(self)
-    }
-
-    /// Returns the fingerprint JA3: 32 hexadecimal digits.
-    pub fn ja3(&self) -> String {
-        fingerprint::ja3(self)
-    }
-
-    /// Returns the fingerprint JA4.
-    pub fn ja4(&self) -> String {
-        fingerprint::ja4(self, if self.is_quic { 'q' } else { 't' })
     }
 }
 

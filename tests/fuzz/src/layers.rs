@@ -32,7 +32,10 @@ pub fn layers(bytes: &[u8]) {
     for layers in found.iter().flatten() {
         let (network, transport) = (layers.network_offset(), layers.transport_offset());
         assert!(outer <= network && network < bytes.len().max(1) && network <= transport);
-        assert!(layers.payload().start <= layers.payload().end.max(layers.payload().start));
+        assert!(
+            transport <= layers.payload().start && layers.payload().start <= layers.payload().end
+        );
+        assert!(layers.payload().end <= packet.original_len());
         assert!(layers.ip_len() <= packet.original_len());
         if let Some((source, destination)) = layers.ports() {
             let at =
