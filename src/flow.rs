@@ -63,7 +63,10 @@ pub use flowscope::{
 
 #[cfg(all(feature = "flow-dns", feature = "flow-http", feature = "flow-tls"))]
 pub use self::app::AppMessage;
-pub use self::aside::{message_refused, parser_holds, stream_is_cut_off};
+pub use self::aside::{
+    bytes_missing, flow_is_over, message_refused, nothing_more_wanted, parser_holds,
+    stream_is_cut_off,
+};
 pub use self::broadcast::{Broadcast, Lagged, Subscription};
 pub use self::bytes::StreamBytes;
 pub use self::config::{FlowConfig, FlowTableStats};

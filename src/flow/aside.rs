@@ -9,6 +9,10 @@ use std::cell::{Cell, RefCell};
 thread_local! {
     static HELD: Cell<Option<usize>> = const { Cell::new(None) };
     static IS_CUT_OFF: Cell<bool> = const { Cell::new(false) };
+    static IS_OVER: Cell<bool> = const { Cell::new(false) };
+    static IS_CONTENT: Cell<bool> = const { Cell::new(false) };
+    static MISSING: Cell<u64> = const { Cell::new(0) };
+    static HEEDS_GAPS: Cell<bool> = const { Cell::new(false) };
     static REFUSED: RefCell<Vec<Cow<'static, str>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -16,7 +20,8 @@ thread_local! {
 /// flow. Called by a parser from within one of its methods; the last call counts.
 ///
 /// The memory of all parsers together counts in the limit of [`ReassemblyConfig`](super::ReassemblyConfig). A parser
-/// that never calls this is assumed to hold the bytes that it was given since its last message, at most 256 KiB.
+/// that has never called this is assumed to hold the bytes that it was given since its last message, at most 256 KiB;
+/// of one that has, the last value holds.
 pub fn parser_holds(bytes: usize) {
     HELD.set(Some(bytes));
 }
@@ -39,6 +44,26 @@ pub fn stream_is_cut_off() -> bool {
     IS_CUT_OFF.get()
 }
 
+/// Tells the stream that runs this parser that it wants nothing more of its flow: its bytes are then no longer put
+/// together. The end of the flow is told as always.
+pub fn nothing_more_wanted() {
+    IS_CONTENT.set(true);
+}
+
+/// Returns how many bytes are missing directly before those that the parser is being given, because they were lost.
+///
+/// A parser that calls this each time that it is given bytes is left to find its way behind a gap. Another one, if its
+/// protocol is identified by first bytes, is replaced by a new one at the next segment that identifies it.
+pub fn bytes_missing() -> u64 {
+    HEEDS_GAPS.set(true);
+    MISSING.get()
+}
+
+/// Returns whether the flow is over: a parser is told the time once more then, and tells what it still has to tell.
+pub fn flow_is_over() -> bool {
+    IS_OVER.get()
+}
+
 /// Runs `work`, which tells a parser of an end that was not seen.
 pub(super) fn cutting_off<T>(work: impl FnOnce() -> T) -> T {
     IS_CUT_OFF.set(true);
@@ -47,10 +72,38 @@ pub(super) fn cutting_off<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Runs `work`, which tells a parser the time when its flow is over.
+pub(super) fn over<T>(work: impl FnOnce() -> T) -> T {
+    IS_OVER.set(true);
+    let done = work();
+    IS_OVER.set(false);
+    done
+}
+
+/// Runs `work`, which gives a parser bytes behind a gap.
+pub(super) fn behind_gap<T>(missing: u64, work: impl FnOnce() -> T) -> T {
+    MISSING.set(missing);
+    let done = work();
+    MISSING.set(0);
+    done
+}
+
+/// Returns whether the parser asks how many bytes are missing.
+pub(super) fn heeds_gaps() -> bool {
+    HEEDS_GAPS.get()
+}
+
+pub(super) fn is_content() -> bool {
+    IS_CONTENT.get()
+}
+
 /// Forgets what was said before, so that what is said from now on is the next parser's.
 pub(super) fn listen() {
     HELD.set(None);
-    IS_CUT_OFF.set(false);
+    MISSING.set(0);
+    for flag in [&IS_CUT_OFF, &IS_OVER, &IS_CONTENT, &HEEDS_GAPS] {
+        flag.set(false);
+    }
     if REFUSED.with_borrow(|all| !all.is_empty()) {
         REFUSED.with_borrow_mut(Vec::clear);
     }

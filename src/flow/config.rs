@@ -19,12 +19,12 @@ use flowscope::EventMask;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FlowConfig {
-    /// Maximum number of flows. Beyond it, the flow that was used least recently, or nearly so, ends as
-    /// [evicted](super::EndReason::Evicted). Default: 100,000; at most 67,108,864. A flow takes at most 160
-    /// bytes, and memory for flows that were never there is not touched.
+    /// Maximum number of flows. Beyond it, the flow that was not used for longest, of a few, ends as
+    /// [evicted](super::EndReason::Evicted); connections that nobody has answered go first. Default: 100,000; at
+    /// most 67,108,864. A flow takes at most 160 bytes, and memory for flows that were never there is not touched.
     pub max_flows: usize,
-    /// How long a TCP connection may be idle of which only one side was seen, or one side has ended. Default:
-    /// 5 minutes.
+    /// How long a TCP connection may be idle if only one of its sides was seen, or one side has closed it.
+    /// Default: 5 minutes.
     pub idle_timeout_tcp: Duration,
     /// How long a TCP connection may be idle that both sides keep open. A connection that is quiet between two
     /// requests goes on as the same flow. Default: 2 hours and 4 minutes (RFC 5382, 5).
@@ -41,8 +41,7 @@ pub struct FlowConfig {
     pub active_timeout: Option<Duration>,
     /// Events that are not reported. Default: those of each packet.
     pub suppress_events: EventMask,
-    /// Whether the receiver of a connection's first segment is taken as the initiator if that segment is a
-    /// SYN-ACK. Default: yes.
+    /// If the first segment seen is a SYN-ACK, whether its receiver is the initiator. Default: yes.
     pub infer_tcp_initiator: bool,
 }
 

@@ -338,16 +338,18 @@ where
                 }
             }
         }
-        // Then it is parsers that hold too much, not segments that wait: those that have held for longest, so that an
-        // attack does not end the flows of others.
+        // Then it is parsers that hold too much, not segments that wait: of those that have held for longest, the one that
+        // holds most, so that an attack does not end the flows of others.
         while self.stats.held > self.config.memory_cap as u64 {
-            let Some((oldest, since)) = self.keeping.pop() else { return };
-            let flow = self.flows.get(oldest as usize).and_then(Option::as_ref);
-            if flow.is_some_and(|connection| connection.keeps == Some(since)) {
-                self.stats.short_of_memory += 1;
-                let end = end.filter(|_| oldest == slot);
-                self.heed(oldest, ts, Wanted::Over(EndReason::BufferOverflow), end, events);
-            }
+            let flows = &self.flows;
+            let held = |slot: u32, since: u64| {
+                let flow = flows.get(slot as usize).and_then(Option::as_ref);
+                flow.filter(|flow| flow.keeps == Some(since)).map(|flow| flow.kept)
+            };
+            let Some(most) = self.keeping.pop_most(held) else { return };
+            self.stats.short_of_memory += 1;
+            let end = end.filter(|_| most == slot);
+            self.heed(most, ts, Wanted::Over(EndReason::BufferOverflow), end, events);
         }
     }
 

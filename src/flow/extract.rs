@@ -1,7 +1,7 @@
 //! Extractors, which assign packets to flows: the one of this crate, and flowscope's.
 //!
 //! [`FiveTuple`] is the fastest, as it shares what was read of a packet with the rest of the flow table. Any other
-//! type that implements [`FlowExtractor`](super::FlowExtractor) is given each packet as a frame of Ethernet.
+//! type that implements [`FlowExtractor`] is given each packet as a frame of Ethernet.
 
 mod ours;
 

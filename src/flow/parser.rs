@@ -8,6 +8,7 @@ use flowscope::{
     SessionParserFactory, Timestamp as FlowTime,
 };
 
+use super::aside;
 use super::consumer::Data;
 
 /// What a flow's parser could not read.
@@ -25,8 +26,10 @@ pub enum ParserFault {
 impl fmt::Display for ParserFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Poisoned(None) => f.write_str("the parser has lost its way"),
-            Self::Poisoned(Some(reason)) => write!(f, "the parser has lost its way: {reason}"),
+            Self::Poisoned(None) => f.write_str("the parser can no longer follow the stream"),
+            Self::Poisoned(Some(reason)) => {
+                write!(f, "the parser can no longer follow the stream: {reason}")
+            }
             Self::Refused(reason) => write!(f, "a message was refused: {reason}"),
             Self::Panicked(message) => write!(f, "the parser has panicked: {message}"),
         }
@@ -42,6 +45,11 @@ pub(super) trait Parse<M> {
 
     fn tick(&mut self, now: FlowTime, out: &mut Vec<M>);
 
+    /// Tells the parser the time once more, at the end of the flow.
+    fn over(&mut self, now: FlowTime, out: &mut Vec<M>) {
+        aside::over(|| self.tick(now, out));
+    }
+
     fn is_done(&self) -> bool;
 
     /// Returns the parser's reason if the parser can no longer follow the stream.
@@ -50,43 +58,58 @@ pub(super) trait Parse<M> {
     fn kind(&self) -> ParserKind;
 }
 
-/// A parser of streams.
-pub(super) struct OfStream<P>(pub(super) P);
+/// A parser of streams, and how many bytes are missing before the next ones of each side.
+pub(super) struct OfStream<P> {
+    parser: P,
+    missing: [u64; 2],
+}
+
+impl<P> OfStream<P> {
+    pub(super) fn new(parser: P) -> Self {
+        Self { parser, missing: [0; 2] }
+    }
+}
 
 impl<P: SessionParser> Parse<P::Message> for OfStream<P> {
     fn data(&mut self, side: FlowSide, ts: FlowTime, data: &Data<'_>, out: &mut Vec<P::Message>) {
+        let parser = &mut self.parser;
+        let missing = match side {
+            FlowSide::Initiator => &mut self.missing[0],
+            FlowSide::Responder => &mut self.missing[1],
+        };
         match (data, side) {
-            (Data::Bytes(bytes), FlowSide::Initiator) => {
-                self.0.feed_initiator(bytes.as_slice(), ts, out);
+            (Data::Bytes(bytes), side) => {
+                let (missing, bytes) = (std::mem::take(missing), bytes.as_slice());
+                aside::behind_gap(missing, || match side {
+                    FlowSide::Initiator => parser.feed_initiator(bytes, ts, out),
+                    FlowSide::Responder => parser.feed_responder(bytes, ts, out),
+                });
             }
-            (Data::Bytes(bytes), FlowSide::Responder) => {
-                self.0.feed_responder(bytes.as_slice(), ts, out);
-            }
-            (Data::Fin, FlowSide::Initiator) => self.0.fin_initiator(out),
-            (Data::Fin, FlowSide::Responder) => self.0.fin_responder(out),
-            (Data::Gap(_), _) => {}
+            (Data::Fin, FlowSide::Initiator) => parser.fin_initiator(out),
+            (Data::Fin, FlowSide::Responder) => parser.fin_responder(out),
+            (Data::Gap(bytes), _) => *missing += bytes,
         }
     }
 
     fn reset(&mut self) {
-        self.0.rst_initiator();
-        self.0.rst_responder();
+        self.parser.rst_initiator();
+        self.parser.rst_responder();
     }
 
     fn tick(&mut self, now: FlowTime, out: &mut Vec<P::Message>) {
-        self.0.on_tick(now, out);
+        self.parser.on_tick(now, out);
     }
 
     fn is_done(&self) -> bool {
-        self.0.is_done()
+        self.parser.is_done()
     }
 
     fn poison(&self) -> Option<Option<String>> {
-        self.0.is_poisoned().then(|| self.0.poison_reason().map(str::to_owned))
+        self.parser.is_poisoned().then(|| self.parser.poison_reason().map(str::to_owned))
     }
 
     fn kind(&self) -> ParserKind {
-        self.0.parser_kind()
+        self.parser.parser_kind()
     }
 }
 
@@ -154,7 +177,7 @@ impl<K, F: SessionParserFactory<K>> Source<K, <F::Parser as SessionParser>::Mess
         l4: Option<L4Proto>,
     ) -> Choice<<F::Parser as SessionParser>::Message> {
         match l4 {
-            Some(L4Proto::Tcp) => Choice::Parser(Box::new(OfStream(self.0.new_parser(key)))),
+            Some(L4Proto::Tcp) => Choice::Parser(Box::new(OfStream::new(self.0.new_parser(key)))),
             _ => Choice::None,
         }
     }

@@ -197,7 +197,7 @@ impl<K: KeyFields + 'static, M: 'static> Protocols<K, M> {
         message: impl Fn(<F::Parser as SessionParser>::Message) -> M + Clone + 'static,
     ) -> Self {
         let make = move |key: &K| {
-            let parser = OfStream(factory.new_parser(key));
+            let parser = OfStream::new(factory.new_parser(key));
             Box::new(Mapped::new(parser, message.clone())) as Box<dyn Parse<M>>
         };
         self.rules.push((L4Proto::Tcp, sign, Box::new(make)));

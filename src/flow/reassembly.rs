@@ -83,7 +83,10 @@ pub struct ReassemblyStats {
     pub short_of_memory: u64,
 }
 
-/// Slots of flows with waiting segments, in the order in which they began to wait.
+/// How many flows are compared for the one that holds most.
+const LOOKED_AT: usize = 32;
+
+/// Slots of flows with waiting segments, or whose consumers hold memory, in the order in which they began to.
 #[derive(Debug)]
 pub(super) struct Waiting(VecDeque<(u32, u64)>);
 
@@ -102,6 +105,19 @@ impl Waiting {
 
     pub(super) fn pop(&mut self) -> Option<(u32, u64)> {
         self.0.pop_front()
+    }
+
+    /// Takes out the flow that holds most, of the first ones that `held` knows.
+    pub(super) fn pop_most(&mut self, held: impl Fn(u32, u64) -> Option<usize>) -> Option<u32> {
+        while let Some((slot, serial)) = self.0.front()
+            && held(*slot, *serial).is_none()
+        {
+            self.0.pop_front();
+        }
+        let some = self.0.iter().take(LOOKED_AT).enumerate();
+        let most = some.filter_map(|(at, (slot, serial))| Some((held(*slot, *serial)?, at)));
+        let (_, at) = most.max_by_key(|(held, at)| (*held, usize::MAX - at))?;
+        self.0.remove(at).map(|(slot, _)| slot)
     }
 
     /// Removes the flows that no longer wait.

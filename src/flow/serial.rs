@@ -76,11 +76,26 @@ impl Ends {
         }
     }
 
-    /// From the key alone, which knows its protocol by name.
+    /// From the key alone.
     fn of_key(key: &impl KeyFields, orientation: Orientation) -> Self {
-        let number = || key.protocol_identifier().map(|number| number.to_string());
-        let proto = key.proto_str().map(str::to_owned).or_else(number);
-        Self::new(key, orientation, proto.unwrap_or_else(|| "other".to_owned()))
+        let l4 = key.protocol_identifier().map(|number| match number {
+            1 => L4Proto::Icmp,
+            6 => L4Proto::Tcp,
+            17 => L4Proto::Udp,
+            58 => L4Proto::IcmpV6,
+            132 => L4Proto::Sctp,
+            other => L4Proto::Other(other),
+        });
+        Self::new(key, orientation, name(l4))
+    }
+}
+
+/// The name of a protocol in records.
+fn name(l4: Option<L4Proto>) -> String {
+    match l4 {
+        Some(L4Proto::Other(number)) => number.to_string(),
+        Some(l4) => l4.canonical_name().to_owned(),
+        None => "other".to_owned(),
     }
 }
 
@@ -133,15 +148,10 @@ impl<K: KeyFields> Serialize for FlowRecord<K> {
             history: String,
             reason: &'static str,
         }
-        let proto = match self.l4 {
-            Some(L4Proto::Other(number)) => number.to_string(),
-            Some(l4) => l4.canonical_name().to_owned(),
-            None => "other".to_owned(),
-        };
         let fields = Fields {
             start: Iso(self.start, 9, "Z"),
             end: Iso(self.end, 9, "Z"),
-            ends: Ends::new(&self.key, self.initiator, proto),
+            ends: Ends::new(&self.key, self.initiator, name(self.l4)),
             packets_sent: self.sent.packets,
             packets_received: self.received.packets,
             octets_sent: self.sent.octets,
@@ -176,9 +186,9 @@ impl<K: KeyFields, M: Serialize> Serialize for SessionEvent<K, M> {
             Error { protocol: &'static str, error: String },
             Closed { reason: &'static str },
         }
-        let told = |ts: &FlowTime, rest: Told| Line {
+        let told = |ts: &FlowTime, orientation: Orientation, rest: Told| Line {
             time: iso(*ts),
-            ends: Ends::of_key(self.key(), Orientation::Forward),
+            ends: Ends::of_key(self.key(), orientation),
             rest,
         };
         match self {
@@ -186,18 +196,24 @@ impl<K: KeyFields, M: Serialize> Serialize for SessionEvent<K, M> {
                 let ends = Ends::of_key(key, *orientation);
                 Line { time: iso(*ts), ends, rest: message }.serialize(to)
             }
-            Self::Started { ts, .. } => told(ts, Told::Started {}).serialize(to),
-            Self::Gap { bytes, ts, .. } => told(ts, Told::Gap { bytes: *bytes }).serialize(to),
+            Self::Started { ts, orientation, .. } => {
+                told(ts, *orientation, Told::Started {}).serialize(to)
+            }
+            Self::Gap { bytes, orientation, ts, .. } => {
+                told(ts, *orientation, Told::Gap { bytes: *bytes }).serialize(to)
+            }
             Self::ParserError { parser_kind, fault, ts, .. } => {
                 let protocol = match parser_kind {
                     ParserKind::DnsTcp | ParserKind::DnsUdp => "dns",
                     ParserKind::Http1 => "http",
                     other => other.as_str(),
                 };
-                told(ts, Told::Error { protocol, error: fault.to_string() }).serialize(to)
+                let error = fault.to_string();
+                told(ts, Orientation::Forward, Told::Error { protocol, error }).serialize(to)
             }
             Self::Closed { reason, stats, .. } => {
-                told(&stats.last_seen, Told::Closed { reason: reason.as_str() }).serialize(to)
+                let closed = Told::Closed { reason: reason.as_str() };
+                told(&stats.last_seen, stats.initiator_orientation, closed).serialize(to)
             }
         }
     }

@@ -26,6 +26,8 @@ pub enum SessionEvent<K, M> {
     Started {
         /// Key of the flow.
         key: K,
+        /// Whether the initiator is the first endpoint of the key (`Forward`) or the second.
+        orientation: Orientation,
         /// Transport protocol of the flow.
         l4: Option<L4Proto>,
         /// Time of the event.
@@ -52,6 +54,8 @@ pub enum SessionEvent<K, M> {
         key: K,
         /// Side whose bytes are missing.
         side: FlowSide,
+        /// Whether that side is the first endpoint of the key (`Forward`) or the second.
+        orientation: Orientation,
         /// Number of missing bytes.
         bytes: u64,
         /// Time at which the bytes were given up.
@@ -111,15 +115,20 @@ pub(super) struct Session<M> {
     has_ended: [bool; 2],
     /// Whether the initiator is the key's first endpoint.
     initiator: Orientation,
-    /// The memory that the parser holds, as far as it is known.
+    /// The memory that the parser holds, as far as it is known, and whether the parser has said it.
     held: usize,
+    has_said: bool,
+    /// Whether the parser finds its way behind a gap by itself.
+    heeds_gaps: bool,
 }
 
 impl<M> Session<M> {
     /// Takes into account what the parser said, or else the bytes that it was given and whether messages came.
     fn weigh(&mut self, said: Option<usize>, given: usize, has_told: bool) {
+        self.has_said |= said.is_some();
         self.held = match said {
             Some(held) => held,
+            None if self.has_said => self.held,
             None if has_told => 0,
             None => (self.held + given).min(MOST_ASSUMED),
         };
@@ -158,6 +167,7 @@ impl<K: Clone, M> Sessions<K, M> {
         let Of { key, side, ts } = of;
         let orientation = side_orientation(flow.initiator, side);
         flow.weigh(aside::held(), given, !messages.is_empty());
+        flow.heeds_gaps |= aside::heeds_gaps();
         events.extend(messages.drain(..).map(|message| {
             let key = key.clone();
             SessionEvent::Application { key, side, orientation, message, parser_kind, ts }
@@ -172,6 +182,7 @@ impl<K: Clone, M> Sessions<K, M> {
         };
         aside::refused(|reason| fault(ParserFault::Refused(reason)));
         match done {
+            Ok((_, None, false)) if aside::is_content() => return Wanted::Nothing,
             Ok((_, None, false)) => return Wanted::More,
             Ok((_, None, true)) => return Wanted::Over(EndReason::ParserDone),
             Ok((_, Some(reason), _)) => fault(ParserFault::Poisoned(reason)),
@@ -197,10 +208,11 @@ impl<K: Clone, M> Sessions<K, M> {
             let fin = |parser: &mut dyn Parse<M>, out: &mut Vec<M>| {
                 aside::cutting_off(|| parser.data(side, of.ts, &Data::Fin, out));
             };
-            if self.run(of, flow, 0, events, fin) != Wanted::More {
-                break;
+            if matches!(self.run(of, flow, 0, events, fin), Wanted::Over(_)) {
+                return;
             }
         }
+        self.run(of, flow, 0, events, |parser, out| parser.over(of.ts, out));
     }
 }
 
@@ -234,10 +246,22 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
             Choice::Parser(parser) => (Some(parser), false),
             Choice::ByBytes => (None, true),
         };
-        events.push_back(SessionEvent::Started { key: of.key.clone(), l4, ts: of.ts });
+        let (key, orientation) = (of.key.clone(), initiator);
+        events.push_back(SessionEvent::Started { key, orientation, l4, ts: of.ts });
         let (is_strange, is_lost, has_ended) = ([false; 2], [false; 2], [false; 2]);
-        let held = 0;
-        Some(Session { l4, parser, by_bytes, is_strange, is_lost, has_ended, initiator, held })
+        let (held, has_said, heeds_gaps) = (0, false, false);
+        Some(Session {
+            l4,
+            parser,
+            by_bytes,
+            is_strange,
+            is_lost,
+            has_ended,
+            initiator,
+            held,
+            has_said,
+            heeds_gaps,
+        })
     }
 
     fn data(
@@ -260,15 +284,15 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
             Data::Bytes(bytes) if flow.is_lost[side] => {
                 let anew = self.source.by_bytes(of.key, flow.l4, of.side, bytes.as_slice());
                 let Some(parser) = anew else { return Wanted::More };
-                self.finish(of, flow, events);
                 flow.parser = Some(parser);
+                (flow.held, flow.has_said) = (0, false);
                 flow.is_lost[side] = false;
             }
             Data::Gap(bytes) => {
-                flow.is_lost[side] = flow.by_bytes;
-                let (key, bytes) = (of.key.clone(), *bytes);
-                events.push_back(SessionEvent::Gap { key, side: of.side, bytes, ts: of.ts });
-                return Wanted::More;
+                flow.is_lost[side] = flow.by_bytes && !flow.heeds_gaps;
+                let (key, side, bytes, ts) = (of.key.clone(), of.side, *bytes, of.ts);
+                let orientation = side_orientation(flow.initiator, side);
+                events.push_back(SessionEvent::Gap { key, side, orientation, bytes, ts });
             }
             Data::Fin => flow.has_ended[side] = true,
             Data::Bytes(_) => {}
@@ -292,7 +316,12 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
                 !matches!(reason, EndReason::Fin | EndReason::IdleTimeout | EndReason::ForceClosed);
             if is_reset {
                 let of = Of { key, side: FlowSide::Initiator, ts };
-                self.run(of, &mut flow, 0, events, |parser, _| parser.reset());
+                if matches!(
+                    self.run(of, &mut flow, 0, events, |parser, _| parser.reset()),
+                    Wanted::Over(_)
+                ) {
+                    flow.parser = None;
+                }
             }
             // A message that is cut off is told by parsers that tell those.
             self.finish(Of { key, side: FlowSide::Initiator, ts }, &mut flow, events);

@@ -76,6 +76,8 @@ pub struct FlowTable<E: FlowExtractor, S = ()> {
     clock: u64,
     /// Whether the clock was set by a packet.
     has_time: bool,
+    /// The entry that was last looked at to make room.
+    hand: usize,
     /// Packets since the clock last stepped back.
     calm: usize,
     /// Whether the beginnings and ends of flows are always reported.
@@ -141,14 +143,15 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             finder: Finder::new(extractor),
             slots: Slots::new(config.max_flows),
             shortest: shortest(&config, false),
+            states: Vec::with_capacity(config.max_flows),
             config,
-            states: Vec::new(),
             init: Box::new(init),
             idle_timeout: None,
             live: 0,
             stats: FlowTableStats::default(),
             clock: 0,
             has_time: false,
+            hand: 0,
             calm: usize::MAX,
             tells_ends: false,
             pending: VecDeque::new(),
@@ -170,6 +173,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             }
             self.pending = pending;
             self.slots.set_most(most);
+            self.states.reserve(most.saturating_sub(self.states.len()));
         }
         self.shortest = shortest(&config, self.idle_timeout.is_some());
         self.config = config;
@@ -222,8 +226,8 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.slots.all().filter_map(|(slot, key, _)| Some((key, self.at(slot)?)))
     }
 
-    /// Ends a flow as [force-closed](EndReason::ForceClosed), and returns whether there was one. The event is the
-    /// next one that the table reports.
+    /// Ends a flow as [force-closed](EndReason::ForceClosed), and returns whether there was one. The event is
+    /// reported with the next packet.
     pub fn close(&mut self, key: &E::Key) -> bool {
         let Some(slot) = self.find(key) else { return false };
         let mut pending = std::mem::take(&mut self.pending);
@@ -411,7 +415,10 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             }
             self.clock = now;
         }
-        self.expire(DUE_A_PACKET, tell);
+        // A packet far behind the clock says nothing about what is due.
+        if now.saturating_add(STEP) >= self.clock {
+            self.expire(DUE_A_PACKET, tell);
+        }
         if !self.pending.is_empty() {
             self.tell_pending(tell);
         }
@@ -420,7 +427,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     #[cold]
     fn step_back(&mut self, now: u64) {
         // Scheduling all flows takes time, so packets with disagreeing clocks must not cause it each time.
-        if now.saturating_add(STEP) < self.clock && self.calm > self.slots.used() / 16 {
+        if now.saturating_add(STEP) < self.clock && self.calm > self.slots.entries.len() / 16 {
             self.calm = 0;
             self.clock = now;
             self.look_again();
@@ -624,27 +631,30 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
     }
 
-    /// Makes room for a flow: that of the one that was not used for longest, nearly.
+    /// Makes room for a flow: that of the one that was not used for longest, of a few, the next ones in the order of
+    /// their slots. A connection that nobody has answered goes before others, so that a flood of SYNs ends only its own.
     #[cold]
     fn evict(&mut self, tell: Tell<'_, E::Key>) {
-        let mut oldest: Option<(u64, u32)> = None;
-        for _ in 0..EVICTION_TRIES {
-            let Some(slot) = self.slots.wheel.first() else { break };
-            let entry = &self.slots.entries[slot as usize];
+        let mut oldest: Option<((bool, u64), u32)> = None;
+        let (mut tries, count) = (0, self.slots.entries.len());
+        for _ in 0..count.min(4 * EVICTION_TRIES) {
+            self.hand = if self.hand + 1 < count { self.hand + 1 } else { 0 };
+            let (slot, entry) = (self.hand as u32, &self.slots.entries[self.hand]);
+            if entry.key.is_none() {
+                continue;
+            }
             if entry.has(flag::CLOSED) {
                 self.slots.remove(slot);
                 return;
             }
-            // Those that were used since they were scheduled go to where they belong.
-            let due = entry.due(&self.config);
-            if self.slots.wheel.next_due().is_some_and(|by| due < by) {
-                oldest = Some((entry.last, slot));
+            let rank = (!entry.is_unanswered(), entry.last);
+            if oldest.is_none_or(|(least, _)| rank < least) {
+                oldest = Some((rank, slot));
+            }
+            tries += 1;
+            if tries == EVICTION_TRIES {
                 break;
             }
-            if oldest.is_none_or(|(last, _)| entry.last < last) {
-                oldest = Some((entry.last, slot));
-            }
-            self.slots.schedule(slot, due);
         }
         let Some((_, slot)) = oldest else { return };
         if self.slots.entries[slot as usize].is_closing() {
@@ -726,9 +736,11 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Recomputes when each flow is due.
     fn look_again(&mut self) {
         let (clock, config) = (self.clock, &self.config);
+        let report =
+            config.active_timeout.map_or(u64::MAX, |time| clock.saturating_add(nanos(time)));
         self.slots.schedule_all(clock, |entry| {
             let late = entry.last.saturating_sub(clock);
-            entry.due(config).saturating_sub(late)
+            entry.due(config).saturating_sub(late).min(report)
         });
     }
 
@@ -871,7 +883,7 @@ fn shortest(config: &FlowConfig, has_own: bool) -> u64 {
         config.close_delay,
     ];
     let shortest = times.into_iter().min().map_or(0, nanos);
-    if has_own { shortest.min(1_000_000) - 1 } else { shortest.saturating_sub(1) }
+    if has_own { shortest.min(1_000_000) } else { shortest }.saturating_sub(1)
 }
 
 impl<E: FlowExtractor, S> fmt::Debug for FlowTable<E, S> {

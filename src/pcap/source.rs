@@ -21,6 +21,8 @@ use crate::time::{self, Sleep};
 /// Limits of a batch, in packets and bytes.
 const MAX_PACKETS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
+/// Link types for which a filter is compiled at a time.
+const MOST_COMPILED: usize = 16;
 /// Packets of a recording that are due within this time share a batch.
 const TOGETHER: Duration = Duration::from_millis(1);
 /// Largest disorder of packets, in nanoseconds; a larger step back means that the clock was set.
@@ -62,8 +64,8 @@ pub struct PcapSource {
     rounds: u64,
     left: u64,
     filter: Option<BpfFilter>,
-    /// The filter for the link type of the latest packet.
-    compiled: Option<(LinkType, BpfFilter)>,
+    /// The filter for the link types so far.
+    compiled: Vec<(LinkType, BpfFilter)>,
     sequence: u64,
     /// A batch that was read, and when it is due.
     next: Option<(PacketBatch, Option<Instant>)>,
@@ -115,7 +117,7 @@ impl PcapSource {
             rounds: 1,
             left: u64::MAX,
             filter: None,
-            compiled: None,
+            compiled: Vec::new(),
             sequence: 0,
             next: None,
             carried: None,
@@ -152,10 +154,11 @@ impl PcapSource {
     /// it tests the bytes, since files have no tags beside them
     /// ([`FilterTarget::Offline`](crate::filter::FilterTarget::Offline)).
     ///
-    /// A filter that cannot be compiled for a packet's link type is an error of the batch that the packet would be in.
+    /// If the filter cannot be compiled for a packet's link type, that is an error behind the packets before it, and
+    /// nothing follows the error.
     #[must_use]
     pub fn filter(mut self, filter: BpfFilter) -> Self {
-        (self.filter, self.compiled) = (Some(filter), None);
+        (self.filter, self.compiled) = (Some(filter), Vec::new());
         self
     }
 
@@ -283,18 +286,22 @@ impl PcapSource {
 /// Returns whether a packet matches the filter, if there is one.
 fn is_wanted(
     filter: Option<&BpfFilter>,
-    compiled: &mut Option<(LinkType, BpfFilter)>,
+    compiled: &mut Vec<(LinkType, BpfFilter)>,
     packet: &Packet<'_>,
 ) -> Result<bool> {
     let Some(filter) = filter else { return Ok(true) };
     let link = packet.link_type().unwrap_or(LinkType::UNKNOWN);
-    let of_link = match compiled.take() {
-        Some((of, of_link)) if of == link => of_link,
-        _ => filter.on(Some(link)).and_then(|filter| filter.check_offline().map(|()| filter))?,
-    };
     let known = Ancillary::of_len(packet.original_len() as u32);
+    if let Some((_, of_link)) = compiled.iter().find(|(of, _)| *of == link) {
+        return Ok(of_link.matches_offline(packet.data(), &known));
+    }
+    let of_link = filter.on(Some(link))?;
+    of_link.check_offline()?;
     let is_match = of_link.matches_offline(packet.data(), &known);
-    *compiled = Some((link, of_link));
+    if compiled.len() == MOST_COMPILED {
+        compiled.clear();
+    }
+    compiled.push((link, of_link));
     Ok(is_match)
 }
 

@@ -107,7 +107,7 @@ fn a_parser_that_goes_wrong_ends_its_own_flow_and_no_other() {
         }
     });
     let panicked = "the parser has panicked: deliberate";
-    let poisoned = "the parser has lost its way: a question";
+    let poisoned = "the parser can no longer follow the stream: a question";
     assert_eq!(told[&1], ["started", "a", "b", panicked, "parse_error"]);
     assert_eq!(told[&2], ["started", "a", "b", "c", poisoned, "parse_error"]);
     assert_eq!(told[&3], ["started", "a", "b", "c", "parser_done"]);

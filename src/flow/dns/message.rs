@@ -37,7 +37,7 @@ pub struct DnsContent {
     pub additionals: Vec<DnsRecord>,
     /// What EDNS adds to the header ([RFC 6891](https://www.rfc-editor.org/rfc/rfc6891)).
     pub edns: Option<DnsEdns>,
-    /// Why the message has more than could be read.
+    /// Why reading stopped before the end of the message.
     pub fault: Option<DnsFault>,
     /// For a response whose query was seen, the time in between.
     pub elapsed: Option<Duration>,
@@ -48,11 +48,11 @@ impl DnsContent {
     pub(super) fn held(&self) -> usize {
         let questions = self.questions.iter().map(|question| question.name.len());
         let records = [&self.answers, &self.authorities, &self.additionals];
+        let records = records.into_iter().flatten();
         size_of::<Self>()
             + self.questions.len() * size_of::<DnsQuestion>()
             + questions.sum::<usize>()
-            + records.map(|records| records.len()).iter().sum::<usize>()
-                * (size_of::<DnsRecord>() + 64)
+            + records.map(DnsRecord::held).sum::<usize>()
     }
 }
 
@@ -64,6 +64,8 @@ pub enum DnsFault {
     Cut,
     /// A name or record in it is not well-formed.
     Malformed,
+    /// Its records would take more than a mebibyte of memory, by pointing to long names again and again.
+    TooLong,
 }
 
 impl DnsFault {
@@ -72,6 +74,7 @@ impl DnsFault {
         match self {
             Self::Cut => "cut",
             Self::Malformed => "malformed",
+            Self::TooLong => "too long",
         }
     }
 }
@@ -147,6 +150,22 @@ pub struct DnsRecord {
     pub data: DnsRdata,
 }
 
+impl DnsRecord {
+    /// Returns the bytes of memory of the record, about.
+    pub(super) fn held(&self) -> usize {
+        let data = match &self.data {
+            DnsRdata::A(_) | DnsRdata::Aaaa(_) => 0,
+            DnsRdata::Cname(name) | DnsRdata::Ns(name) | DnsRdata::Ptr(name) => name.len(),
+            DnsRdata::Mx { exchange, .. } => exchange.len(),
+            DnsRdata::Txt(texts) => texts.iter().map(|text| text.len() + 24).sum(),
+            DnsRdata::Srv { target, .. } => target.len(),
+            DnsRdata::Soa { mname, rname, .. } => mname.len() + rname.len(),
+            DnsRdata::Other(data) => data.len(),
+        };
+        size_of::<Self>() + self.name.len() + data
+    }
+}
+
 /// Data of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -159,7 +178,7 @@ pub enum DnsRdata {
     Cname(String),
     /// A name server.
     Ns(String),
-    /// A name.
+    /// The name that the owner points to.
     Ptr(String),
     /// A mail exchange.
     Mx {

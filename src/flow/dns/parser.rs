@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use flowscope::{DatagramParser, FlowSide, ParserKind, SessionParser, Timestamp as FlowTime};
 
-use super::message::DnsMessage;
-use super::pending::Pending;
+use super::message::{DnsContent, DnsMessage, DnsQuestion};
+use super::pending::{Name, Pending};
 use super::read;
-use crate::flow::aside::{message_refused, parser_holds};
+use crate::flow::aside::{bytes_missing, flow_is_over, message_refused, parser_holds};
 
 /// How queries and responses are brought together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,32 +34,50 @@ const SHORT: &str = "a message shorter than the header of DNS";
 struct Exchange {
     config: DnsConfig,
     pending: Pending,
+    hasher: ahash::RandomState,
 }
 
 impl Exchange {
-    /// Reads a message. Returns whether it has a whole header.
-    fn message(&mut self, bytes: &[u8], ts: FlowTime, out: &mut Vec<DnsMessage>) -> bool {
+    /// Reads a message of a side. Returns whether it has a whole header.
+    fn message(
+        &mut self,
+        side: usize,
+        bytes: &[u8],
+        ts: FlowTime,
+        out: &mut Vec<DnsMessage>,
+    ) -> bool {
         let Some(mut content) = read::message(bytes) else {
             message_refused(SHORT);
             return false;
         };
-        let id = content.transaction_id;
+        let (id, is_response) = (content.transaction_id, content.flags.is_response());
+        let name = Name { id, is_responders: (side == 1) != is_response };
+        let question = content.questions.first().map(|question| self.hash(question));
         self.expire(ts, out);
-        if content.flags.is_response() {
-            let asked = self.pending.answer(id);
+        if is_response {
+            let asked = self.pending.answer(name, question);
             content.elapsed = asked.map(|asked| ts.saturating_sub(asked));
             out.push(DnsMessage::Response(content));
         } else {
             let kept = self.config.tell_unanswered.then(|| Box::new(content.clone()));
-            self.pending.ask(id, ts, kept, self.config.max_pending);
+            self.pending.ask(name, question, ts, kept, self.config.max_pending);
             out.push(DnsMessage::Query(content));
         }
         true
     }
 
+    fn hash(&self, question: &DnsQuestion) -> u64 {
+        let DnsQuestion { name, qtype, qclass } = question;
+        self.hasher.hash_one((name.to_ascii_lowercase(), qtype, qclass))
+    }
+
     fn expire(&mut self, now: FlowTime, out: &mut Vec<DnsMessage>) {
         let timeout = self.config.query_timeout;
-        self.pending.expire(now, timeout, |query| out.push(DnsMessage::Unanswered(*query)));
+        let tell = |query: Box<DnsContent>| out.push(DnsMessage::Unanswered(*query));
+        match flow_is_over() {
+            true => self.pending.end(tell),
+            false => self.pending.expire(now, timeout, tell),
+        }
     }
 }
 
@@ -70,15 +88,15 @@ pub struct DnsUdpParser(Exchange);
 impl DnsUdpParser {
     /// Creates a parser with the given configuration.
     pub fn with_config(config: DnsConfig) -> Self {
-        Self(Exchange { config, pending: Pending::default() })
+        Self(Exchange { config, ..Exchange::default() })
     }
 }
 
 impl DatagramParser for DnsUdpParser {
     type Message = DnsMessage;
 
-    fn parse(&mut self, payload: &[u8], _: FlowSide, ts: FlowTime, out: &mut Vec<DnsMessage>) {
-        self.0.message(payload, ts, out);
+    fn parse(&mut self, payload: &[u8], side: FlowSide, ts: FlowTime, out: &mut Vec<DnsMessage>) {
+        self.0.message(usize::from(side == FlowSide::Responder), payload, ts, out);
         parser_holds(self.0.pending.held());
     }
 
@@ -94,28 +112,67 @@ impl DatagramParser for DnsUdpParser {
 
 /// A parser of DNS over TCP, where each message is behind its length
 /// ([RFC 1035 §4.2.2](https://www.rfc-editor.org/rfc/rfc1035#section-4.2.2)).
+///
+/// If bytes are missing within a message, the next one is read again. If the length of a message is among them, the
+/// next segment is taken to begin with one.
 #[derive(Debug, Clone, Default)]
 pub struct DnsTcpParser {
     exchange: Exchange,
-    /// Of each side, the bytes of a message that is not complete.
-    buffers: [Vec<u8>; 2],
+    sides: [Side; 2],
     is_poisoned: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Side {
+    /// The bytes of a message that is not complete.
+    buffer: Vec<u8>,
+    /// How many bytes belong to a message that was given up.
+    skip: usize,
+}
+
+impl Side {
+    /// Finds the way behind bytes that are missing.
+    fn look_behind_gap(&mut self, missing: u64) {
+        let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+        let left = match self.buffer[..] {
+            [] => self.skip,
+            [high, low, ..] => 2 + length(high, low) - self.buffer.len(),
+            [_] => 0,
+        };
+        if !self.buffer.is_empty() {
+            message_refused("a message with a gap");
+        }
+        self.buffer = Vec::new();
+        self.skip = left.saturating_sub(missing);
+    }
 }
 
 impl DnsTcpParser {
     /// Creates a parser with the given configuration.
     pub fn with_config(config: DnsConfig) -> Self {
-        Self { exchange: Exchange { config, pending: Pending::default() }, ..Self::default() }
+        let exchange = Exchange { config, ..Exchange::default() };
+        Self { exchange, ..Self::default() }
     }
 
-    fn feed(&mut self, side: usize, mut bytes: &[u8], ts: FlowTime, out: &mut Vec<DnsMessage>) {
-        let Self { exchange, buffers, is_poisoned } = self;
-        let buffer = &mut buffers[side];
+    fn feed(&mut self, number: usize, mut bytes: &[u8], ts: FlowTime, out: &mut Vec<DnsMessage>) {
+        let Self { exchange, sides, is_poisoned } = self;
+        let side = &mut sides[number];
+        let missing = bytes_missing();
+        if missing > 0 {
+            side.look_behind_gap(missing);
+        }
         while !bytes.is_empty() && !*is_poisoned {
+            if side.skip > 0 {
+                let skipped = side.skip.min(bytes.len());
+                side.skip -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let buffer = &mut side.buffer;
             if buffer.is_empty()
                 && let Some((message, rest)) = framed(bytes)
             {
-                *is_poisoned = !exchange.message(message, ts, out);
+                *is_poisoned = !exchange.message(number, message, ts, out);
                 bytes = rest;
                 continue;
             }
@@ -127,23 +184,22 @@ impl DnsTcpParser {
             buffer.extend_from_slice(part);
             bytes = rest;
             if let Some((message, _)) = framed(buffer) {
-                *is_poisoned = !exchange.message(message, ts, out);
-                buffer.clear();
+                *is_poisoned = !exchange.message(number, message, ts, out);
+                *buffer = Vec::new();
             }
         }
         self.weigh();
     }
 
     fn fin(&mut self, side: usize) {
-        if !self.buffers[side].is_empty() {
-            self.buffers[side] = Vec::new();
+        if !std::mem::take(&mut self.sides[side]).buffer.is_empty() {
             message_refused("a message that its connection cut off");
         }
         self.weigh();
     }
 
     fn weigh(&self) {
-        let buffers = self.buffers.iter().map(Vec::capacity).sum::<usize>();
+        let buffers = self.sides.iter().map(|side| side.buffer.capacity()).sum::<usize>();
         parser_holds(buffers + self.exchange.pending.held());
     }
 }

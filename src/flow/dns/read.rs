@@ -28,14 +28,23 @@ pub(super) fn message(bytes: &[u8]) -> Option<DnsContent> {
         fault: None,
         elapsed: None,
     };
-    content.fault = sections(message, &mut content).err().map(|error| match error {
-        ParseError::ShortInput => DnsFault::Cut,
-        ParseError::Form(_) => DnsFault::Malformed,
-    });
+    content.fault = sections(message, &mut content).err();
     Some(content)
 }
 
-fn sections(message: &Message<[u8]>, content: &mut DnsContent) -> Result<(), ParseError> {
+impl From<ParseError> for DnsFault {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::ShortInput => Self::Cut,
+            ParseError::Form(_) => Self::Malformed,
+        }
+    }
+}
+
+/// Most bytes of memory of a message's records.
+const MOST_HELD: usize = 1 << 20;
+
+fn sections(message: &Message<[u8]>, content: &mut DnsContent) -> Result<(), DnsFault> {
     let mut questions = message.question();
     for question in &mut questions {
         let question = question?;
@@ -46,9 +55,10 @@ fn sections(message: &Message<[u8]>, content: &mut DnsContent) -> Result<(), Par
         });
     }
     let mut section = Some(questions.next_section()?);
+    let mut held = 0;
     for number in 0..3 {
         let Some(records) = &mut section else { break };
-        records_of(records, number, content)?;
+        records_of(records, number, content, &mut held)?;
         section = section.map_or(Ok(None), RecordSection::next_section)?;
     }
     Ok(())
@@ -58,7 +68,8 @@ fn records_of(
     records: &mut RecordSection<'_, [u8]>,
     section: u8,
     content: &mut DnsContent,
-) -> Result<(), ParseError> {
+    held: &mut usize,
+) -> Result<(), DnsFault> {
     for record in records {
         let record = record?;
         let ttl = record.ttl().as_secs();
@@ -75,6 +86,10 @@ fn records_of(
         let rtype = record.rtype().to_int();
         let rclass = record.class().to_int();
         let record = DnsRecord { name: text(record.owner()), rtype, rclass, ttl, data };
+        *held += record.held();
+        if *held > MOST_HELD {
+            return Err(DnsFault::TooLong);
+        }
         match section {
             0 => content.answers.push(record),
             1 => content.authorities.push(record),

@@ -152,9 +152,9 @@ fn a_response_finds_its_query() {
     (config.max_pending, config.tell_unanswered) = (3, true);
     let mut parser = DnsUdpParser::with_config(config);
     let elapsed = |parser: &mut DnsUdpParser, id, secs| {
-        let messages = udp(parser, &response(id, "a.example", 1, &[]), at(secs));
-        let Some(DnsMessage::Response(content)) = messages.last() else { panic!("{messages:?}") };
-        content.elapsed.map(|elapsed| elapsed.as_secs())
+        let response = response(id, "a.example", 1, &[]);
+        let elapsed = answered(parser, FlowSide::Responder, &response, at(secs));
+        elapsed.map(|elapsed| elapsed.as_secs())
     };
     for id in 0..4 {
         udp(&mut parser, &query(id, "a.example", 1), at(u32::from(id)));
@@ -170,8 +170,104 @@ fn a_response_finds_its_query() {
     assert_eq!(elapsed(&mut parser, 1, 33), None);
 }
 
+/// The response of the other side to a query.
+fn answered(
+    parser: &mut DnsUdpParser,
+    side: FlowSide,
+    bytes: &[u8],
+    ts: Timestamp,
+) -> Option<Duration> {
+    let mut out = Vec::new();
+    parser.parse(bytes, side, ts, &mut out);
+    let Some(DnsMessage::Response(content)) = out.last() else { panic!("{out:?}") };
+    content.elapsed
+}
+
+#[test]
+fn a_response_is_that_of_the_other_side_to_the_same_question() {
+    let mut parser = DnsUdpParser::default();
+    udp(&mut parser, &query(7, "a.example", 1), at(0));
+    let other = response(7, "b.example", 1, &[]);
+    assert_eq!(answered(&mut parser, FlowSide::Responder, &other, at(1)), None);
+    let own = response(7, "a.example", 1, &[]);
+    assert_eq!(answered(&mut parser, FlowSide::Initiator, &own, at(1)), None);
+    let sound = response(7, "A.Example", 1, &[]);
+    let elapsed = answered(&mut parser, FlowSide::Responder, &sound, at(2));
+    assert_eq!(elapsed, Some(Duration::from_secs(2)));
+    // The same number for another question is another query.
+    udp(&mut parser, &query(8, "a.example", 1), at(3));
+    udp(&mut parser, &query(8, "b.example", 1), at(5));
+    let b = response(8, "b.example", 1, &[]);
+    let elapsed = answered(&mut parser, FlowSide::Responder, &b, at(6));
+    assert_eq!(elapsed, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn queries_without_a_response_are_told_when_their_flow_is_over() {
+    let mut config = DnsConfig::default();
+    config.tell_unanswered = true;
+    let mut parser = DnsUdpParser::with_config(config);
+    (1..4).for_each(|id| drop(udp(&mut parser, &query(id, "a.example", 1), at(0))));
+    let mut out = Vec::new();
+    aside::over(|| parser.on_tick(at(1), &mut out));
+    let ids: Vec<u16> = out
+        .iter()
+        .map(|message| match message {
+            DnsMessage::Unanswered(content) => content.transaction_id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!((ids, aside::held()), (vec![1, 2, 3], Some(0)));
+}
+
+#[test]
+fn names_that_blow_a_message_up_are_a_fault() {
+    let long: String = std::iter::repeat_n("\u{1}".repeat(60), 4).collect::<Vec<_>>().join(".");
+    let mut bytes = response(7, &long, 1, &[]);
+    let records: Vec<u8> = (0..5000).flat_map(|_| record(1, &[192, 0, 2, 1])).collect();
+    bytes[6..8].copy_from_slice(&5000_u16.to_be_bytes());
+    bytes.extend(records);
+    let content = content(&bytes[..65_000]);
+    assert_eq!(content.fault, Some(DnsFault::TooLong));
+    assert!((500..5000).contains(&content.answers.len()), "{}", content.answers.len());
+}
+
+#[test]
+fn a_gap_takes_the_message_it_is_in_and_no_other() {
+    let framed = |bytes: Vec<u8>| [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat();
+    let all: Vec<u8> = (1..4).flat_map(|id| framed(query(id, "a.example", 1))).collect();
+    let each = all.len() / 3;
+    for (from, to, expected) in
+        [(each + 3, each + 9, vec![1, 3]), (3, each + 9, vec![]), (each, 2 * each, vec![1, 3])]
+    {
+        let (mut parser, mut out) = (DnsTcpParser::default(), Vec::new());
+        parser.feed_initiator(&all[..from], at(0), &mut out);
+        let behind = &all[to..];
+        let missing = (to - from) as u64;
+        aside::behind_gap(missing, || parser.feed_initiator(behind, at(0), &mut out));
+        let ids: Vec<u16> = out
+            .iter()
+            .filter_map(|message| match message {
+                DnsMessage::Query(content) => Some(content.transaction_id),
+                _ => None,
+            })
+            .filter(|id| (1..4).contains(id))
+            .collect();
+        assert_eq!(ids, expected, "{from}..{to}");
+    }
+}
+
 #[test]
 fn what_waits_is_bounded_and_counted() {
+    // A query that is never answered, and many that are.
+    let mut parser = DnsUdpParser::default();
+    udp(&mut parser, &query(0, "a.example", 1), at(0));
+    for id in 1..=u16::MAX {
+        udp(&mut parser, &query(id, "a.example", 1), at(0));
+        answered(&mut parser, FlowSide::Responder, &response(id, "a.example", 1, &[]), at(0));
+    }
+    assert!(aside::held().unwrap() < 400 * 1024, "{:?}", aside::held());
+
     let mut parser = DnsUdpParser::default();
     let mut most = 0;
     for id in 0..=u16::MAX {
@@ -199,7 +295,7 @@ fn a_stream_gives_the_same_messages_however_it_is_cut() {
             panic!("segments of {most}: {out:?}");
         };
         let ids = [a, b, c].map(|content| content.transaction_id);
-        assert_eq!((ids, c.elapsed), ([1, 2, 1], Some(Duration::ZERO)), "segments of {most}");
+        assert_eq!((ids, c.elapsed), ([1, 2, 1], None), "segments of {most}");
         assert!(!parser.is_poisoned());
     }
     let (mut parser, mut out) = (DnsTcpParser::default(), Vec::new());

@@ -97,6 +97,22 @@ impl HttpFields {
         self.text.len() + size_of_val(&*self.fields)
     }
 
+    /// The fields of a head, from which lines that are no fields were left out. If one of those would have said where
+    /// the message ends, the message is refused.
+    fn checked(text: &[u8], fields: &[httparse::Header<'_>]) -> Result<Self, &'static str> {
+        let lines = text.split(|byte| *byte == b'\n').skip(1);
+        let lines = lines.filter(|line| !line.trim_ascii().is_empty());
+        if lines.clone().count() != fields.len() {
+            let of = |name: &[u8]| FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing));
+            let names = lines.map(|line| line.split(|byte| *byte == b':').next().unwrap_or(line));
+            let told = fields.iter().filter(|field| of(field.name.as_bytes())).count();
+            if names.filter(|name| of(name.trim_ascii())).count() != told {
+                return Err("a field about the length of the body that is not well-formed");
+            }
+        }
+        Ok(Self::new(text, fields))
+    }
+
     fn new(text: &[u8], fields: &[httparse::Header<'_>]) -> Self {
         let of = |part: &[u8]| Part::of(part, text);
         let fields = fields.iter().map(|field| (of(field.name.as_bytes()), of(field.value)));
@@ -125,12 +141,46 @@ pub(super) struct Head {
     pub(super) fields: HttpFields,
 }
 
+/// The fields that say where a message ends.
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 /// Most fields of a head.
 const MOST_FIELDS: usize = 256;
 const RESPONSE: &[u8] = b"HTTP/";
 
 /// Reads the head that `bytes` begin with. Returns it and its length, or `None` if more bytes are needed.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
+    match unfolded(bytes) {
+        Some(bytes) => read_lines(&bytes),
+        None => read_lines(bytes),
+    }
+}
+
+/// Returns the head with the lines that continue a field put on one line, as spaces take the place of the line's end
+/// (RFC 9112 §5.2). Returns `None` if there are no such lines.
+fn unfolded(bytes: &[u8]) -> Option<Vec<u8>> {
+    let is_fold = |at: usize| matches!(bytes[at..], [b'\n', b' ' | b'\t', ..]);
+    let first = bytes.iter().position(|byte| *byte == b'\n')?;
+    // Whitespace behind the first line continues nothing.
+    let mut at = first + 1;
+    let mut text = None;
+    while let Some(newline) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+        let line = at..at + newline;
+        at = line.end + 1;
+        if bytes[line.clone()].trim_ascii().is_empty() {
+            break;
+        }
+        if is_fold(line.end) {
+            let text = text.get_or_insert_with(|| bytes.to_vec());
+            text[line.end] = b' ';
+            if bytes[..line.end].ends_with(b"\r") {
+                text[line.end - 1] = b' ';
+            }
+        }
+    }
+    text
+}
+
+fn read_lines(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
     // A method has no slash, so this decides.
     let begins = bytes.len().min(RESPONSE.len());
     if bytes[..begins] == RESPONSE[..begins] {
@@ -140,21 +190,23 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> 
     }
 }
 
-/// Returns whether the first bytes of a side may be those of HTTP/1: a message's first line, or a part of it that fits.
+/// Returns whether the first bytes of a side may be those of HTTP/1: the first line of a message, or the beginning of
+/// one.
 ///
 /// A method that is not common is known only by its whole line.
 pub fn is_http(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_whole = line.len() < bytes.len();
     let fits = |start: &[u8]| {
         let len = start.len().min(line.len());
-        len > 0 && line[..len] == start[..len]
+        len > 0 && line[..len] == start[..len] && (len == start.len() || !is_whole)
     };
     if fits(RESPONSE) || METHODS.iter().any(|method| fits(method)) {
         return true;
     }
     let line = line.trim_ascii_end();
     let is_request = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
-    is_request && line.len() < bytes.len() && matches!(read(bytes), Ok(_))
+    is_request && is_whole && read(bytes).is_ok()
 }
 
 /// Common methods (RFC 9110, 5789, 4918, 3253, and UPnP's).
@@ -212,7 +264,7 @@ fn request(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
     };
     let of = |part: Option<&str>| Part::of(part.unwrap_or_default().as_bytes(), bytes);
     let first = First::Request { method: of(request.method), path: of(request.path) };
-    let fields = HttpFields::new(&bytes[..len], request.headers);
+    let fields = HttpFields::checked(&bytes[..len], request.headers)?;
     Ok(Some((Head { first, version: version(request.version), fields }, len)))
 }
 
@@ -255,7 +307,7 @@ fn response(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
     let reason = response.reason.filter(|reason| !reason.is_empty());
     let reason = reason.map_or(Part::default(), |reason| Part::of(reason.as_bytes(), bytes));
     let first = First::Response { status: response.code.unwrap_or(0), reason };
-    let fields = HttpFields::new(&bytes[..len], response.headers);
+    let fields = HttpFields::checked(&bytes[..len], response.headers)?;
     Ok(Some((Head { first, version: version(response.version), fields }, len)))
 }
 

@@ -22,6 +22,7 @@ struct Content {
     body: Vec<u8>,
     body_len: u64,
     is_complete: bool,
+    has_gap: bool,
 }
 
 /// A request.
@@ -173,15 +174,25 @@ impl fmt::Display for Partial {
 impl Partial {
     pub(super) fn new(head: Head) -> Self {
         let (trailers, body) = (HttpFields::default(), Vec::new());
-        Self(Content { head, trailers, body, body_len: 0, is_complete: false })
+        Self(Content { head, trailers, body, body_len: 0, is_complete: false, has_gap: false })
     }
 
     /// Adds bytes to the body, of which `most` are kept.
     pub(super) fn add(&mut self, bytes: &[u8], most: usize) {
-        let Content { body, body_len, .. } = &mut self.0;
+        let Content { body, body_len, has_gap, .. } = &mut self.0;
         *body_len += bytes.len() as u64;
-        let room = most.saturating_sub(body.len());
+        let room = if *has_gap { 0 } else { most.saturating_sub(body.len()) };
         body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Leaves out bytes of the body. What comes behind them is counted, but not kept.
+    pub(super) fn skip(&mut self, missing: u64) {
+        self.0.body_len += missing;
+        self.0.has_gap = true;
+    }
+
+    pub(super) fn has_gap(&self) -> bool {
+        self.0.has_gap
     }
 
     pub(super) fn trailers(&mut self, trailers: HttpFields) {

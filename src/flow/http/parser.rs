@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use flowscope::{ParserKind, SessionParser, Timestamp as FlowTime};
 
 use super::body::{self, Body};
-use super::chunked::Step;
-use super::head::{self, First, Head};
+use super::chunked::{Chunked, Step};
+use super::head::{self, First, Head, is_http};
 use super::message::{HttpMessage, Partial};
-use crate::flow::aside::{message_refused, parser_holds, stream_is_cut_off};
+use crate::flow::aside::{
+    bytes_missing, message_refused, nothing_more_wanted, parser_holds, stream_is_cut_off,
+};
 
 /// Limits of an [`HttpParser`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +20,8 @@ pub struct HttpConfig {
     pub max_head: usize,
     /// Most bytes of a body that are kept; the rest is counted. Default: 64 KiB.
     pub max_body: usize,
-    /// Whether a message that its connection cuts off is told like others; its
-    /// [`is_complete`](super::HttpRequest::is_complete) is `false`. Default: no, it is
+    /// Whether messages that end early, because their connection ends or bytes are missing, are delivered; their
+    /// [`is_complete`](super::HttpRequest::is_complete) is `false`. Default: no, they are
     /// [refused](crate::flow::ParserFault::Refused).
     pub tell_incomplete: bool,
 }
@@ -61,6 +63,8 @@ enum State {
     Body(Box<(Partial, Body)>),
     /// What follows is another protocol.
     Switched,
+    /// Bytes are missing, and the next segment that begins with a message is waited for.
+    Lost,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -76,9 +80,24 @@ impl Side {
     fn held(&self) -> usize {
         let body = match &self.state {
             State::Body(body) => body.0.held() + size_of::<Body>(),
-            State::Head | State::Switched => 0,
+            State::Head | State::Switched | State::Lost => 0,
         };
         self.buffer.capacity() + body
+    }
+
+    /// Leaves out bytes that are missing. Returns whether it is known what follows them.
+    fn skip(&mut self, missing: u64) -> bool {
+        let State::Body(body) = &mut self.state else { return false };
+        let (message, body) = &mut **body;
+        match body {
+            Body::Length(left) | Body::Chunked(Chunked::Data(left)) if *left > missing => {
+                *left -= missing;
+            }
+            Body::UntilClose => {}
+            Body::Length(_) | Body::Chunked(_) => return false,
+        }
+        message.skip(missing);
+        true
     }
 
     /// Adds bytes up to an empty line to the buffer. Returns the bytes behind it, or `None` if it did not come.
@@ -139,7 +158,7 @@ impl Side {
         }
         match std::mem::take(&mut self.state) {
             State::Body(body) => Ok((bytes, Some(body.0))),
-            State::Head | State::Switched => Ok((bytes, None)),
+            State::Head | State::Switched | State::Lost => Ok((bytes, None)),
         }
     }
 
@@ -170,14 +189,16 @@ impl HttpParser {
     }
 
     fn feed(&mut self, side: usize, mut bytes: &[u8], out: &mut Vec<HttpMessage>) {
+        self.look_behind_gap(side, bytes, out);
         while !bytes.is_empty() && self.fault.is_none() {
             let done = match self.sides[side].state {
-                State::Switched => break,
+                State::Switched | State::Lost => break,
                 State::Head => self.head(side, bytes, out),
                 State::Body(_) => {
                     let done = self.sides[side].body(bytes, &self.config);
                     done.map(|(rest, message)| {
-                        out.extend(message.map(|message| message.done(true)));
+                        let config = &self.config;
+                        message.into_iter().for_each(|message| tell(message, true, config, out));
                         rest
                     })
                 }
@@ -187,7 +208,31 @@ impl HttpParser {
                 Err(fault) => self.give_up(fault, out),
             }
         }
-        parser_holds(self.sides[0].held() + self.sides[1].held() + self.asked.capacity());
+        self.weigh();
+        if self.sides.iter().all(|side| matches!(side.state, State::Switched)) {
+            nothing_more_wanted();
+        }
+    }
+
+    /// Finds the way behind bytes that are missing before these.
+    fn look_behind_gap(&mut self, number: usize, bytes: &[u8], out: &mut Vec<HttpMessage>) {
+        let missing = bytes_missing();
+        let side = &mut self.sides[number];
+        if missing > 0 && !matches!(side.state, State::Switched) && !side.skip(missing) {
+            side.end(false, &self.config, out);
+            side.state = State::Lost;
+            // Nobody knows how many requests and responses were among them.
+            self.asked.clear();
+        }
+        if matches!(side.state, State::Lost) && is_http(bytes) {
+            side.state = State::Head;
+        }
+    }
+
+    fn weigh(&self) {
+        // A few requests that wait for their responses are no burden.
+        let asked = if self.asked.len() > 64 { self.asked.capacity() } else { 0 };
+        parser_holds(self.sides[0].held() + self.sides[1].held() + asked);
     }
 
     /// Takes in bytes of a head, and returns those behind it.
@@ -280,7 +325,7 @@ impl HttpParser {
         }
         if is_switch {
             for side in &mut self.sides {
-                side.end(&self.config, out);
+                side.end(false, &self.config, out);
                 side.state = State::Switched;
             }
         }
@@ -289,7 +334,7 @@ impl HttpParser {
 
     fn give_up(&mut self, fault: &'static str, out: &mut Vec<HttpMessage>) {
         self.fault = Some(fault);
-        self.sides.iter_mut().for_each(|side| side.end(&self.config, out));
+        self.sides.iter_mut().for_each(|side| side.end(false, &self.config, out));
     }
 
     fn fin(&mut self, side: usize, out: &mut Vec<HttpMessage>) {
@@ -301,28 +346,35 @@ impl HttpParser {
                 Ok(_) => message_refused("a head that its connection cut off"),
             }
         }
-        self.sides[side].end(&self.config, out);
-        parser_holds(self.sides[0].held() + self.sides[1].held() + self.asked.capacity());
+        self.sides[side].end(!stream_is_cut_off(), &self.config, out);
+        self.weigh();
     }
 }
 
 impl Side {
-    /// Tells the message that has begun, and forgets what was gathered.
-    fn end(&mut self, config: &HttpConfig, out: &mut Vec<HttpMessage>) {
+    /// Tells the message that has begun, and forgets what was gathered. A body that lasts until its connection ends is
+    /// complete if `is_closed`.
+    fn end(&mut self, is_closed: bool, config: &HttpConfig, out: &mut Vec<HttpMessage>) {
         self.buffer = Vec::new();
         match std::mem::take(&mut self.state) {
             State::Body(body) => {
                 let (message, body) = *body;
-                let is_complete = matches!(body, Body::UntilClose) && !stream_is_cut_off();
-                if is_complete || config.tell_incomplete {
-                    out.push(message.done(is_complete));
-                } else {
-                    message_refused(format!("a message cut off within its body: {message}"));
-                }
+                tell(message, is_closed && matches!(body, Body::UntilClose), config, out);
             }
             State::Switched => self.state = State::Switched,
-            State::Head => {}
+            State::Head | State::Lost => {}
         }
+    }
+}
+
+/// Tells a message that has ended, or refuses it if it is not complete.
+fn tell(message: Partial, is_ended: bool, config: &HttpConfig, out: &mut Vec<HttpMessage>) {
+    let is_complete = is_ended && !message.has_gap();
+    if is_complete || config.tell_incomplete {
+        out.push(message.done(is_complete));
+    } else {
+        let why = if is_ended { "with a gap in" } else { "cut off within" };
+        message_refused(format!("a message {why} its body: {message}"));
     }
 }
 

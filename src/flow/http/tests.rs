@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::flow::aside;
 
-use super::{HttpConfig, HttpMessage, HttpParser};
+use super::{HttpConfig, HttpMessage, HttpParser, is_http};
 
 /// What a connection says: bytes of the initiator (`false`) and the responder (`true`), in their order.
 type Talk<'a> = [(bool, &'a [u8])];
@@ -152,6 +152,94 @@ fn a_message_that_is_cut_is_refused_or_told_as_such() {
             false => assert_eq!(refused, ["a message cut off within its body: POST /a"]),
         }
         assert_eq!(told.len() + refused.len(), 1);
+    }
+}
+
+#[test]
+fn bytes_that_are_missing_take_the_message_they_are_in() {
+    let (ts, next) = (Timestamp::default(), b"HTTP/1.1 201 Created\r\nContent-Length: 1\r\n\r\nx");
+    let bodies: [(&[u8], u64, &[u8]); 4] = [
+        (b"Content-Length: 10\r\n\r\n012", 3, b"6789"),
+        (b"Transfer-Encoding: chunked\r\n\r\na\r\n012", 3, b"6789\r\n0\r\n\r\n"),
+        // It is not known where the first message ends: the next segment that begins one is read again.
+        (b"Content-Length: 10\r\n\r\n012", 30, b""),
+        (b"Transfer-Encoding: chunked\r\n\r\na\r\n012", 30, b""),
+    ];
+    for (start, missing, behind) in bodies {
+        for tell_incomplete in [false, true] {
+            let mut config = HttpConfig::default();
+            config.tell_incomplete = tell_incomplete;
+            let (mut parser, mut out) = (HttpParser::with_config(config), Vec::new());
+            let first = [b"HTTP/1.1 200 OK\r\n", start].concat();
+            parser.feed_responder(&first, ts, &mut out);
+            aside::listen();
+            aside::behind_gap(missing, || {
+                parser.feed_responder(&[behind, next].concat(), ts, &mut out);
+            });
+            let mut refused = Vec::new();
+            aside::refused(|reason| refused.push(reason));
+            let told: Vec<Short> = out.iter().map(short).collect();
+            let len = if behind.is_empty() { 3 } else { 10 };
+            let cut = ("200".to_owned(), b"012".to_vec(), len, false);
+            let expected = match tell_incomplete {
+                true => vec![cut, complete("201", b"x")],
+                false => vec![complete("201", b"x")],
+            };
+            let text = String::from_utf8_lossy(start);
+            assert_eq!(told, expected, "{text} {missing}");
+            assert_eq!(refused.len(), usize::from(!tell_incomplete), "{text}: {refused:?}");
+            assert!(!parser.is_poisoned());
+        }
+    }
+}
+
+#[test]
+fn a_body_that_goes_on_is_not_complete_because_the_other_side_is_refused() {
+    let mut config = HttpConfig::default();
+    config.tell_incomplete = true;
+    let talk: [(bool, &[u8]); 2] =
+        [(true, b"HTTP/1.0 200 OK\r\n\r\nthe first part"), (false, b"\x01\x02\n")];
+    let messages = said(&mut HttpParser::with_config(config), &talk, 99);
+    let told: Vec<Short> = messages.iter().map(short).collect();
+    assert_eq!(told, [("200".to_owned(), b"the first part".to_vec(), 14, false)]);
+}
+
+#[test]
+fn fields_on_several_lines_are_one_and_framing_is_not_left_out() {
+    let folded: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n chunked\r\nX: a\r\n\tb\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let (messages, fault) = read(&[(true, folded)]);
+    assert_eq!((messages, fault), (vec![complete("200", b"ok")], None));
+    let mut parser = HttpParser::default();
+    let messages = said(&mut parser, &[(true, folded)], 99);
+    let [HttpMessage::Response(response)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(response.header("x"), Some(&b"a  \tb"[..]));
+    for line in ["Content-Length : 3", "Transfer-Encoding\t: chunked", " Content-Length: 3"] {
+        let request = format!("POST / HTTP/1.1\r\nA: b\r\n{line}\r\n\r\nabc");
+        let (messages, fault) = read(&[(false, request.as_bytes())]);
+        let is_folded = line.starts_with(' ');
+        assert_eq!(fault.is_none(), is_folded, "{line}: {messages:?} {fault:?}");
+    }
+    // A line that means nothing is left out.
+    let (messages, fault) = read(&[(false, b"GET / HTTP/1.1\r\nwhat is this\r\n\r\n")]);
+    assert_eq!((messages, fault), (vec![complete("GET", b"")], None));
+}
+
+#[test]
+fn a_connection_that_waits_for_nothing_holds_nothing() {
+    let mut parser = HttpParser::default();
+    let talk: [(bool, &[u8]); 2] = [(false, GET), (true, b"HTTP/1.1 204 No Content\r\n\r\n")];
+    aside::listen();
+    said(&mut parser, &talk, 99);
+    assert_eq!(aside::held(), Some(0));
+}
+
+#[test]
+fn first_bytes_tell_http() {
+    for bytes in ["G", "GET ", "GET / HTTP/1.1\r\n", "HTTP", "HTTP/1.0 200", "PURGE / HTTP/1.1\n"] {
+        assert!(is_http(bytes.as_bytes()), "{bytes}");
+    }
+    for bytes in ["", "P\nxyz", "HTTP\nfoo", "EHLO a\r\n", "PURGE / HTTP/1.1", "\u{16}\u{3}"] {
+        assert!(!is_http(bytes.as_bytes()), "{bytes}");
     }
 }
 

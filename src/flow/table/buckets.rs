@@ -57,7 +57,7 @@ fn matching(bucket: &Bucket, tag: u32) -> u32 {
 fn equal_halves(halves: u64) -> u32 {
     const LOW: u64 = 0x7fff_7fff_7fff_7fff;
     // The highest bit of each half that is 0; no carry goes from one half to the next.
-    let zero = !((halves & LOW) + LOW | halves | LOW);
+    let zero = !(((halves & LOW) + LOW) | halves | LOW);
     // Brings the bits 15, 31, 47 and 63 side by side.
     ((zero >> 15).wrapping_mul(0x0000_2000_4000_8001) >> 45 & 0xf) as u32
 }
@@ -180,14 +180,15 @@ mod tests {
         for entry in 0..20_000_u32 {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             // Few buckets and few tags: they overflow, and share tags.
-            let hash = (state >> 33) % 3 | (state >> 40) % 3 << 48;
+            let hash = ((state >> 33) % 3) | (((state >> 40) % 3) << 48);
             if known.len() < 200 {
                 buckets.insert(hash, entry);
                 known.insert(entry, hash);
             } else {
                 let gone = *known.keys().nth((state >> 20) as usize % 200).unwrap();
-                buckets.remove(known.remove(&gone).unwrap(), gone);
-                assert_eq!(buckets.find(state, |entry| entry == gone), None);
+                let hash = known.remove(&gone).unwrap();
+                buckets.remove(hash, gone);
+                assert_eq!(buckets.find(hash, |entry| entry == gone), None);
             }
             if entry % 100 == 0 {
                 for (entry, hash) in &known {
@@ -201,7 +202,7 @@ mod tests {
                 .words
                 .iter()
                 .skip(buckets.first)
-                .take(buckets.mask * WORDS)
+                .take((buckets.mask + 1) * WORDS)
                 .enumerate()
                 .all(|(at, word)| at % WORDS >= TAGS && at % WORDS < OVERFLOW || *word == 0)
         );

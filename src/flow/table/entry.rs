@@ -64,7 +64,7 @@ pub(super) struct Cold {
     pub(super) links: Links,
     /// Time of the first packet: seconds and nanoseconds.
     pub(super) started: [u32; 2],
-    /// Seconds from then to the last report.
+    /// Seconds from then to the last report; of a free slot, the next free one.
     pub(super) reported: u32,
 }
 
@@ -160,6 +160,11 @@ impl<K> Entry<K> {
     /// Whether a handshake was seen that is not complete.
     pub(super) fn is_opening(&self) -> bool {
         self.has(flag::SYN * flag::BOTH) && !self.has(flag::ESTABLISHED)
+    }
+
+    /// Whether this is a connection of which only one side was seen.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.is_tcp() && !self.have_both(flag::SEEN)
     }
 
     /// Returns why the flow ends if no more packets come.

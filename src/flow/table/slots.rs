@@ -16,7 +16,8 @@ pub(super) struct Slots<K> {
     pub(super) cold: Vec<Cold>,
     pub(super) wheel: Wheel,
     buckets: Buckets,
-    free: Vec<u32>,
+    /// The first of the free slots, and how many there are. Each says in `reported` which is the next.
+    free: (u32, usize),
     hasher: RandomState,
     most: usize,
 }
@@ -38,7 +39,7 @@ impl<K: Eq + Hash> Slots<K> {
             cold: Vec::with_capacity(most),
             wheel: Wheel::new(),
             buckets: Buckets::new(most),
-            free: Vec::new(),
+            free: (0, 0),
             hasher: RandomState::new(),
             most,
         }
@@ -46,7 +47,7 @@ impl<K: Eq + Hash> Slots<K> {
 
     /// Returns the number of entries, including those of flows whose end was told.
     pub(super) fn used(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.len() - self.free.1
     }
 
     #[inline]
@@ -94,13 +95,14 @@ impl<K: Eq + Hash> Slots<K> {
         let started = [(now / 1_000_000_000) as u32, (now % 1_000_000_000) as u32];
         let cold = Cold { links: Links::NONE, started, reported: 0 };
         let entry = Entry::new(key, l4, is_reversed, now);
-        let slot = match self.free.pop() {
-            Some(slot) => {
+        let slot = match self.free {
+            (slot, count @ 1..) => {
+                self.free = (self.cold[slot as usize].reported, count - 1);
                 self.entries[slot as usize] = entry;
                 self.cold[slot as usize] = cold;
                 slot
             }
-            None => {
+            (_, 0) => {
                 self.entries.push(entry);
                 self.cold.push(cold);
                 (self.entries.len() - 1) as u32
@@ -115,7 +117,8 @@ impl<K: Eq + Hash> Slots<K> {
         let key = self.entries[slot as usize].key.take()?;
         self.buckets.remove(self.hasher.hash_one(&key), slot);
         self.wheel.remove(&mut self.cold, slot);
-        self.free.push(slot);
+        self.cold[slot as usize].reported = self.free.0;
+        self.free = (slot, self.free.1 + 1);
         Some(key)
     }
 
@@ -138,6 +141,10 @@ impl<K: Eq + Hash> Slots<K> {
     /// Changes how many entries there may be. There may be more for the moment.
     pub(super) fn set_most(&mut self, most: usize) {
         self.most = most;
+        let more = most.saturating_sub(self.entries.len());
+        self.entries.reserve_exact(more);
+        self.cold.reserve_exact(more);
+        crate::sys::huge_pages(&self.entries);
         self.buckets = Buckets::new(most.max(self.used()));
         for (slot, entry) in self.entries.iter().enumerate() {
             if let Some(key) = &entry.key {

@@ -10,6 +10,9 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
+/// Bytes that a side may have sent before its SYN comes once more.
+const LATE: u64 = 1 << 20;
+
 /// What a segment did to its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Effect {
@@ -45,9 +48,10 @@ impl<K> Entry<K> {
             // It was lost or overtaken, unless all is over.
             return is_closed;
         }
-        // As many bytes may be between its number and the last one as were sent since.
+        // As many bytes may be between its number and the last one as were sent since, for a SYN that comes late. Numbers of
+        // new connections are ahead of those of fast uploads, too.
         let since = self.next[side].wrapping_sub(header.seq.wrapping_add(1));
-        u64::from(since) > self.octets[side]
+        u64::from(since) > self.octets[side].min(LATE)
     }
 
     /// Takes in a segment of a side with `len` bytes of payload.
@@ -74,7 +78,8 @@ impl<K> Entry<K> {
             self.history.note(b'w', is_responder);
         }
         let is_settled = flag::ESTABLISHED;
-        if is_plain && before & (is_settled | (flag::FIN | flag::RESET) * flag::BOTH) == is_settled
+        if is_plain
+            && before & (is_settled | ((flag::FIN | flag::RESET) * flag::BOTH)) == is_settled
         {
             return Effect::default();
         }
@@ -106,8 +111,12 @@ impl<K> Entry<K> {
         if ack && has_fin && header.ack == self.next[other] {
             self.flags |= flag::ACKED << other;
         }
-        // The initiator's own SYN may have come before the capture began.
-        let is_open = self.has(flag::SYN << 1) && ack && !syn && !rst && side == 0;
+        // One of the two SYNs may be missing: it came before the capture began, or was lost to it.
+        let is_open = side == 0
+            && ack
+            && !(syn || rst)
+            && self.have_both(flag::SEEN)
+            && self.has(flag::SYN * flag::BOTH);
         if is_open {
             self.flags |= flag::ESTABLISHED;
         }
@@ -226,6 +235,29 @@ mod tests {
         let opened = [(1, "SA", 499, 100, 0), (0, "A", 100, 500, 5), (1, "R", 500, 0, 0)];
         let (_, effects) = run(&opened);
         assert!(effects[1].is_established && effects[2].end.is_none());
+    }
+
+    #[test]
+    fn a_connection_is_established_though_one_of_its_syns_was_not_captured() {
+        let (entry, effects) = run(&[
+            (0, "S", 99, 0, 0),
+            (0, "A", 100, 500, 5),
+            (1, "A", 500, 105, 9),
+            (0, "A", 105, 509, 0),
+        ]);
+        assert!(effects[3].is_established && !entry.is_opening());
+        assert_eq!(entry.state, FlowState::Established);
+        // Of which only one side was captured, nobody knows it.
+        let (entry, _) = run(&[(0, "S", 99, 0, 0), (0, "A", 100, 500, 5), (0, "A", 105, 509, 0)]);
+        assert_eq!(entry.state, FlowState::SynSent);
+    }
+
+    #[test]
+    fn a_syn_ahead_of_a_fast_upload_is_of_another_connection() {
+        let (mut entry, _) = after(&[(0, "A", 100, 500, 1000)]);
+        (entry.next[0], entry.octets[0]) = (210_000_100, 215_000_000);
+        let syn = |seq| TcpHeader { seq, ack: 0, window: 1, flags: SYN };
+        assert!(entry.is_another(0, &syn(100_000_099)));
     }
 
     #[test]

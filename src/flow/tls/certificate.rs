@@ -11,7 +11,7 @@ pub struct TlsCertificate {
     pub subject: String,
     /// Name of the issuer.
     pub issuer: String,
-    /// Host names for which the certificate is.
+    /// Host names that the certificate is valid for.
     pub dns_names: Vec<String>,
     /// The certificate itself, in DER.
     pub der: Vec<u8>,

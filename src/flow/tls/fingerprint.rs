@@ -75,7 +75,7 @@ fn ja4(hello: &TlsClientHello, transport: char) -> String {
     };
     let sni = if extensions.contains(&SNI) { 'd' } else { 'i' };
     let counts = (ciphers.len().min(99), extensions.len().min(99));
-    let (first, last) = ends(hello.alpn.first().map_or("", String::as_str));
+    let (first, last) = hello.alpn_ends.map_or(('0', '0'), ends);
     ciphers.sort_unstable();
     extensions.retain(|extension| !matches!(*extension, SNI | ALPN));
     extensions.sort_unstable();
@@ -92,9 +92,7 @@ fn ja4(hello: &TlsClientHello, transport: char) -> String {
 }
 
 /// The first and the last character of a protocol's name, or of its hexadecimal form if they are not alphanumeric.
-fn ends(protocol: &str) -> (char, char) {
-    let bytes = protocol.as_bytes();
-    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return ('0', '0') };
+fn ends([first, last]: [u8; 2]) -> (char, char) {
     if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
         return (char::from(first), char::from(last));
     }

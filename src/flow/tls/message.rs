@@ -79,8 +79,10 @@ pub struct TlsClientHello {
     pub extension_types: Vec<u16>,
     /// Name of the server.
     pub sni: Option<String>,
-    /// Application protocols.
+    /// Application protocols; bytes that are not UTF-8 are replaced.
     pub alpn: Vec<String>,
+    /// First and last byte of the first of them, as they are.
+    pub(super) alpn_ends: Option<[u8; 2]>,
     /// Versions, in the extension for them.
     pub supported_versions: Vec<TlsVersion>,
     /// Groups for the exchange of keys.
@@ -116,7 +118,7 @@ pub struct TlsServerHello {
     pub cipher_suite: u16,
     /// Types of the extensions, in their order.
     pub extension_types: Vec<u16>,
-    /// The application protocol, which since TLS 1.3 is encrypted.
+    /// The application protocol; `None` with TLS 1.3, which encrypts it.
     pub alpn: Option<String>,
     /// Version in the extension for it.
     pub supported_version: Option<TlsVersion>,

@@ -4,8 +4,8 @@ use flowscope::{ParserKind, SessionParser, Timestamp as FlowTime};
 
 use super::message::{TlsAlert, TlsMessage};
 use super::read;
-use super::records::{Item, Records};
-use crate::flow::aside::{message_refused, parser_holds};
+use super::records::{Item, Records, is_tls};
+use crate::flow::aside::{bytes_missing, message_refused, nothing_more_wanted, parser_holds};
 
 /// Limits of a [`TlsParser`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ struct Side {
     /// Whether the side has changed its cipher spec.
     has_changed: bool,
     has_data: bool,
+    /// Whether bytes are missing, and the next segment that begins with a hello is waited for.
+    is_lost: bool,
 }
 
 impl TlsParser {
@@ -55,12 +57,14 @@ impl TlsParser {
     }
 
     fn feed(&mut self, side: usize, mut bytes: &[u8], out: &mut Vec<TlsMessage>) {
-        if self.is_over(side) {
-            return;
-        }
-        while !bytes.is_empty() && self.fault.is_none() {
+        self.look_behind_gap(side, bytes);
+        while !bytes.is_empty()
+            && self.fault.is_none()
+            && !self.sides[side].is_lost
+            && !self.is_over(side)
+        {
             let Self { config, sides, is_1_3, fault } = self;
-            let Side { records, has_changed, has_data } = &mut sides[side];
+            let Side { records, has_changed, has_data, .. } = &mut sides[side];
             // With a retry, TLS 1.3 has a second hello behind a change.
             let is_encrypted = *has_changed && *is_1_3 != Some(true);
             let mut each = |item: Item<'_>| match item {
@@ -82,12 +86,29 @@ impl TlsParser {
                 Ok(rest) => bytes = rest,
                 Err(reason) => *fault = Some(reason),
             }
-            if self.is_over(side) {
-                self.sides[side].records = Records::default();
-                break;
-            }
+        }
+        if self.is_over(side) {
+            self.sides[side].records = Records::default();
         }
         self.weigh();
+        if self.is_over(0) && self.is_over(1) {
+            nothing_more_wanted();
+        }
+    }
+
+    /// Finds the way behind bytes that are missing before these.
+    fn look_behind_gap(&mut self, number: usize, bytes: &[u8]) {
+        let missing = bytes_missing();
+        let is_over = self.is_over(number);
+        let side = &mut self.sides[number];
+        if missing > 0 && !is_over && !side.records.skip(missing) {
+            if !side.is_lost {
+                message_refused("a record with a gap");
+            }
+            side.records = Records::default();
+            side.is_lost = true;
+        }
+        side.is_lost &= !is_tls(bytes);
     }
 
     fn fin(&mut self, side: usize) {

@@ -102,6 +102,7 @@ fn client(hello: &TlsClientHelloContents<'_>) -> TlsClientHello {
         extension_types: Vec::new(),
         sni: None,
         alpn: Vec::new(),
+        alpn_ends: None,
         supported_versions: Vec::new(),
         supported_groups: Vec::new(),
         point_formats: Vec::new(),
@@ -119,6 +120,8 @@ fn client(hello: &TlsClientHelloContents<'_>) -> TlsClientHello {
             }
             TlsExtension::ALPN(protocols) => {
                 told.alpn = protocols.iter().map(|protocol| text(protocol)).collect();
+                told.alpn_ends =
+                    protocols.first().and_then(|name| Some([*name.first()?, *name.last()?]));
             }
             TlsExtension::SupportedVersions(versions) => {
                 told.supported_versions = versions.iter().map(|v| TlsVersion(v.0)).collect();

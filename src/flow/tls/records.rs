@@ -25,7 +25,7 @@ const HEARTBEAT: u8 = 24;
 /// Longest record: 16 KiB, and what encryption adds (RFC 5246 §6.2.3).
 const LONGEST: u16 = (1 << 14) + 2048;
 
-/// Returns whether the first bytes of a side may be those of TLS: a record of a hello, or a part of it that fits.
+/// Returns whether the first bytes of a side may be those of TLS: a record with a hello, or the beginning of one.
 pub fn is_tls(bytes: &[u8]) -> bool {
     match bytes {
         [] => false,
@@ -60,6 +60,15 @@ impl Records {
 
     pub(super) fn is_between(&self) -> bool {
         self.has == 0 && self.message.is_empty()
+    }
+
+    /// Leaves out bytes that are missing, if they all lie in a record whose content is not read. Returns whether they do.
+    pub(super) fn skip(&mut self, missing: u64) -> bool {
+        let is_within = self.has == 5 && self.header[0] == DATA && u64::from(self.left) > missing;
+        if is_within {
+            self.left -= missing as u16;
+        }
+        is_within
     }
 
     /// Reads bytes up to the next item, and returns the bytes behind it. `wants` says which messages are kept;

@@ -227,6 +227,52 @@ fn certificates_have_names_and_what_is_encrypted_is_skipped() {
 }
 
 #[test]
+fn ja4_has_the_bytes_of_a_protocol_whose_name_is_no_text() {
+    let list = vector(2, &vector(1, &[0xab, 0xcd]));
+    let hello = client_hello(0x0303, &[1], &[extension(16, &list)]);
+    let (messages, ..) = heard(&[(false, records(&hello, 4000))]);
+    let [TlsMessage::ClientHello(hello)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(&hello.ja4()[..10], "t12i0101ad");
+}
+
+#[test]
+fn a_connection_that_is_encrypted_holds_nothing_and_wants_nothing() {
+    let mut parser = TlsParser::default();
+    let (mut out, ts) = (Vec::new(), Timestamp::default());
+    let hello = server_hello(0x0303, [1; 32], &[extension(43, &numbers(&[0x0304]))]);
+    parser.feed_initiator(&records(&browser(), 300), ts, &mut out);
+    parser.feed_responder(&records(&hello, 300), ts, &mut out);
+    aside::listen();
+    parser.feed_responder(&record(23, &[0; 1000]), ts, &mut out);
+    assert_eq!((aside::held(), aside::is_content()), (Some(0), false));
+    for _ in 0..3 {
+        aside::listen();
+        parser.feed_initiator(&record(23, &[0; 1000]), ts, &mut out);
+        assert_eq!((aside::held(), aside::is_content()), (Some(0), true));
+    }
+}
+
+#[test]
+fn a_gap_takes_the_record_it_is_in() {
+    let ts = Timestamp::default();
+    for (kind, expected) in [(23, vec![]), (22, vec!["a record with a gap"])] {
+        let (mut parser, mut out) = (TlsParser::default(), Vec::new());
+        let first = record(kind, &[0; 300]);
+        parser.feed_initiator(&first[..100], ts, &mut out);
+        let behind = [&first[200..], &records(&browser(), 300)].concat();
+        aside::listen();
+        aside::behind_gap(100, || parser.feed_initiator(&behind, ts, &mut out));
+        assert_eq!(out.len(), usize::from(kind == 23));
+        parser.feed_initiator(&records(&browser(), 300), ts, &mut out);
+        assert_eq!(out.len(), 1 + usize::from(kind == 23));
+        let mut refused = Vec::new();
+        aside::refused(|reason| refused.push(reason));
+        assert_eq!(refused, expected);
+        assert!(!parser.is_poisoned());
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_with_a_reason() {
     let (messages, _, fault) = heard(&[(false, b"GET / HTTP/1.1\r\n\r\n".to_vec())]);
     let reason = "bytes that are not a record of TLS";
