@@ -148,8 +148,7 @@ fn a_cut_message_is_told_as_cut_with_what_came_before() {
 
 #[test]
 fn a_response_finds_its_query() {
-    let mut config = DnsConfig::default();
-    (config.max_pending, config.tell_unanswered) = (3, true);
+    let config = DnsConfig { max_pending: 3, tell_unanswered: true, ..DnsConfig::default() };
     let mut parser = DnsUdpParser::with_config(config);
     let elapsed = |parser: &mut DnsUdpParser, id, secs| {
         let response = response(id, "a.example", 1, &[]);
@@ -204,8 +203,7 @@ fn a_response_is_that_of_the_other_side_to_the_same_question() {
 
 #[test]
 fn queries_without_a_response_are_told_when_their_flow_is_over() {
-    let mut config = DnsConfig::default();
-    config.tell_unanswered = true;
+    let config = DnsConfig { tell_unanswered: true, ..DnsConfig::default() };
     let mut parser = DnsUdpParser::with_config(config);
     (1..4).for_each(|id| drop(udp(&mut parser, &query(id, "a.example", 1), at(0))));
     let mut out = Vec::new();

@@ -141,8 +141,7 @@ fn a_message_that_is_cut_is_refused_or_told_as_such() {
     let post: &[u8] = b"POST /a HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc";
     for tell_incomplete in [false, true] {
         aside::listen();
-        let mut config = HttpConfig::default();
-        config.tell_incomplete = tell_incomplete;
+        let config = HttpConfig { tell_incomplete, ..HttpConfig::default() };
         let messages = said(&mut HttpParser::with_config(config), &[(false, post)], 9);
         let mut refused = Vec::new();
         aside::refused(|reason| refused.push(reason));
@@ -167,8 +166,7 @@ fn bytes_that_are_missing_take_the_message_they_are_in() {
     ];
     for (start, missing, behind) in bodies {
         for tell_incomplete in [false, true] {
-            let mut config = HttpConfig::default();
-            config.tell_incomplete = tell_incomplete;
+            let config = HttpConfig { tell_incomplete, ..HttpConfig::default() };
             let (mut parser, mut out) = (HttpParser::with_config(config), Vec::new());
             let first = [b"HTTP/1.1 200 OK\r\n", start].concat();
             parser.feed_responder(&first, ts, &mut out);
@@ -195,8 +193,7 @@ fn bytes_that_are_missing_take_the_message_they_are_in() {
 
 #[test]
 fn a_body_that_goes_on_is_not_complete_because_the_other_side_is_refused() {
-    let mut config = HttpConfig::default();
-    config.tell_incomplete = true;
+    let config = HttpConfig { tell_incomplete: true, ..HttpConfig::default() };
     let talk: [(bool, &[u8]); 2] =
         [(true, b"HTTP/1.0 200 OK\r\n\r\nthe first part"), (false, b"\x01\x02\n")];
     let messages = said(&mut HttpParser::with_config(config), &talk, 99);
@@ -296,8 +293,7 @@ fn trailers_and_fields_are_those_that_were_sent() {
 
 #[test]
 fn no_more_of_a_body_is_kept_than_the_limit() {
-    let mut config = HttpConfig::default();
-    config.max_body = 4;
+    let config = HttpConfig { max_body: 4, ..HttpConfig::default() };
     let mut parser = HttpParser::with_config(config);
     let post: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123456789";
     let messages: Vec<Short> = said(&mut parser, &[(false, post)], 3).iter().map(short).collect();

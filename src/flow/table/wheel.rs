@@ -216,7 +216,7 @@ mod tests {
         let (mut wheel, mut links) = (Wheel::new(), vec![Links::NONE; 100]);
         wheel.set_time(STEP * 12_345);
         (0..100).for_each(|entry| {
-            wheel.schedule(&mut links, entry, STEP * (12_345 + 40 * u64::from(entry)))
+            wheel.schedule(&mut links, entry, STEP * (12_345 + 40 * u64::from(entry)));
         });
         let mut seen = 0;
         while let Some(entry) = wheel.due(STEP * 1_000_000) {

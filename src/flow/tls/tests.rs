@@ -289,8 +289,7 @@ fn what_cannot_be_read_is_refused_with_a_reason() {
 
 #[test]
 fn a_message_longer_than_the_limit_is_skipped() {
-    let mut config = TlsConfig::default();
-    config.max_message = 1000;
+    let config = TlsConfig { max_message: 1000, ..TlsConfig::default() };
     let mut parser = TlsParser::with_config(config);
     let long = client_hello(0x0303, &[1], &[extension(0x15, &[0; 4000])]);
     let bytes = records(&[long, browser()].concat(), 700);
