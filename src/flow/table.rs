@@ -386,20 +386,30 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             self.loopback_copies += 1;
             return None;
         }
-        if let Some(found) = prepared {
-            return self.count(found, now, tell);
-        }
-        let found = match self.finder.find(packet, now) {
+        let odd;
+        let found = match prepared {
+            Some(found) => found,
+            None => {
+                odd = self.look_closer(packet, now)?;
+                &odd
+            }
+        };
+        self.count(found, now, tell)
+    }
+
+    /// Finds the flow of a packet that is not plain, or counts it as one of no flow.
+    #[cold]
+    fn look_closer(&mut self, packet: &Packet<'_>, now: u64) -> Option<Found<E::Key>> {
+        match self.finder.find(packet, now) {
             Ok(mut found) => {
                 found.hash = self.slots.hash(&found.key);
-                found
+                Some(found)
             }
             Err(reason) => {
                 self.stats.packets_unmatched += u64::from(reason.is_unmatched());
-                return None;
+                None
             }
-        };
-        self.count(&found, now, tell)
+        }
     }
 
     /// Adjusts the clock to a packet, and ends flows that are due.

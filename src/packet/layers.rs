@@ -211,6 +211,12 @@ impl<'a> Walk<'a> {
         Self { bytes, end: wire_len.max(bytes.len()), vlans: [0; 2], tunnel: None }
     }
 
+    /// Notes that a header announces this end. What is behind it, such as padding, is no header of this packet.
+    fn until(&mut self, end: usize) {
+        self.end = self.end.min(end);
+        self.bytes = &self.bytes[..self.bytes.len().min(self.end)];
+    }
+
     fn byte(&self, at: usize) -> Option<u8> {
         self.bytes.get(at).copied()
     }

@@ -160,13 +160,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> 
 fn unfolded(bytes: &[u8]) -> Option<Vec<u8>> {
     let is_fold = |at: usize| matches!(bytes[at..], [b'\n', b' ' | b'\t', ..]);
     let first = bytes.iter().position(|byte| *byte == b'\n')?;
-    // Whitespace behind the first line continues nothing.
+    // Whitespace behind the first line continues nothing: what it begins is no field.
     let mut at = first + 1;
     let mut text = None;
     while let Some(newline) = bytes[at..].iter().position(|byte| *byte == b'\n') {
         let line = at..at + newline;
         at = line.end + 1;
-        if bytes[line.clone()].trim_ascii().is_empty() {
+        if matches!(bytes[line.clone()], [] | [b'\r']) {
             break;
         }
         if is_fold(line.end) {
@@ -247,7 +247,6 @@ fn config() -> ParserConfig {
         .allow_multiple_spaces_in_response_status_delimiters(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
-        .allow_space_before_first_header_name(true)
         .ignore_invalid_headers_in_requests(true)
         .ignore_invalid_headers_in_responses(true);
     config

@@ -48,7 +48,7 @@ impl Walk<'_> {
             PPPOE_SESSION => {
                 // Version, type and code, the session, and the length from here on (RFC 2516).
                 let (code, len) = (self.half(at)?, self.half(at + 4)?);
-                self.end = self.end.min(at + 6 + usize::from(len));
+                self.until(at + 6 + usize::from(len));
                 (code == 0x1100).then_some(Next::Ppp(at + 6))
             }
             PPP => Some(Next::Ppp(at)),
@@ -67,7 +67,7 @@ impl Walk<'_> {
 
     /// Reads the header of 802.2, with or without SNAP (RFC 1042).
     fn llc(&mut self, len: u16, at: usize) -> Option<Next> {
-        self.end = self.end.min(at + usize::from(len));
+        self.until(at + usize::from(len));
         match (self.half(at)?, self.byte(at + 2)?) {
             (0xaaaa, 3) => {
                 // The organization codes of RFC 1042 and of bridges (802.1H).

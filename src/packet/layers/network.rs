@@ -47,6 +47,7 @@ impl Walk<'_> {
             bytes[..4].copy_from_slice(&header[at..at + 4]);
             bytes
         };
+        self.until(end);
         let mut layers = self.layers(Family::V4, wide(12), wide(16), at, end);
         layers.fragment = fragment;
         self.above(layers, header[9], at + header_len)
@@ -59,6 +60,7 @@ impl Walk<'_> {
             len => self.end.min(at + 40 + len),
         };
         let address = |at: usize| std::array::from_fn(|byte| header[at + byte]);
+        self.until(end);
         let mut layers = self.layers(Family::V6, address(8), address(24), at, end);
         let (mut next, mut at) = (header[6], at + 40);
         for _ in 0..MOST_EXTENSIONS {
@@ -127,15 +129,12 @@ impl Walk<'_> {
         if layers.fragment.is_some_and(|fragment| fragment.at > 0) {
             return self.part(layers, protocol, at);
         }
-        // What is behind the announced end, such as padding, is no header of this packet.
-        let end = self.bytes.len().min(layers.network_end as usize);
-        let within = Walk { bytes: &self.bytes[..end], ..*self };
         let mut spi = None;
         // AH is before a transport header that can be read like any other (RFC 4302).
         while protocol == AH && layers.fragment.is_none() {
-            let Some(index) = within.word(at + 4) else { break };
+            let Some(index) = self.word(at + 4) else { break };
             spi.get_or_insert(index);
-            let (next, len) = (within.byte(at)?, within.byte(at + 1)?);
+            let (next, len) = (self.byte(at)?, self.byte(at + 1)?);
             let inner = at + 8 + usize::from(len) * 4;
             if !matches!(next, TCP | UDP | SCTP | DCCP | UDP_LITE | AH | 4 | 41 | 47 | 60) {
                 break;
@@ -145,17 +144,14 @@ impl Walk<'_> {
         layers.protocol = protocol;
         layers.transport = at.min(layers.network_end as usize) as u32;
         layers.payload = layers.transport;
-        let ports = || Some(Selector::Ports(within.half(at)?, within.half(at + 2)?));
+        let ports = || Some(Selector::Ports(self.half(at)?, self.half(at + 2)?));
         let (selector, header_len) = match protocol {
             TCP => {
-                layers.tcp = within.tcp(at);
-                (
-                    ports(),
-                    within.byte(at + 12).map_or(20, |byte| usize::from(byte >> 4) * 4).max(20),
-                )
+                layers.tcp = self.tcp(at);
+                (ports(), self.byte(at + 12).map_or(20, |byte| usize::from(byte >> 4) * 4).max(20))
             }
             UDP => {
-                let end = match within.half(at + 4).map_or(0, usize::from) {
+                let end = match self.half(at + 4).map_or(0, usize::from) {
                     0..8 => layers.payload_end,
                     len => layers.payload_end.min((at + len) as u32),
                 };
@@ -164,9 +160,9 @@ impl Walk<'_> {
             }
             UDP_LITE => (ports(), 8),
             SCTP => (ports(), 12),
-            DCCP => (ports(), within.byte(at + 4).map_or(12, |byte| usize::from(byte) * 4).max(12)),
-            ICMP | ICMP_V6 => (within.icmp_id(protocol, at), 0),
-            ESP => (within.word(at).map(Selector::Spi), 8),
+            DCCP => (ports(), self.byte(at + 4).map_or(12, |byte| usize::from(byte) * 4).max(12)),
+            ICMP | ICMP_V6 => (self.icmp_id(protocol, at), 0),
+            ESP => (self.word(at).map(Selector::Spi), 8),
             AH => (spi.map(Selector::Spi), 12),
             _ => (Some(Selector::None), 0),
         };

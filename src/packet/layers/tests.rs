@@ -257,3 +257,24 @@ fn no_packet_is_too_strange() {
         }
     }
 }
+
+#[test]
+fn what_is_behind_the_announced_end_is_no_header() {
+    // A header of IP that announces nothing above it, and a reset in the padding.
+    let mut frame = [0; 60];
+    frame[12..18].copy_from_slice(&[8, 0, 0x45, 0, 0, 20]);
+    frame[23] = 6;
+    (frame[46], frame[47]) = (0x50, 4);
+    let read =
+        |frame: &[u8]| dissect(LinkType::ETHERNET, frame, frame.len(), 0, Tunnels::Innermost);
+    assert_eq!(read(&frame), None);
+    frame[17] = 40;
+    assert_eq!(read(&frame).and_then(|layers| layers.tcp()).map(|tcp| tcp.flags), Some(4));
+    // Labels of MPLS that go on behind the end of the packet that they are in.
+    frame[17] = 28;
+    frame[23] = 137;
+    frame[42..46].copy_from_slice(&[0, 0, 1, 64]);
+    frame[46] = 0x45;
+    let layers = read(&frame).unwrap();
+    assert_eq!((layers.protocol(), layers.tunnel(), layers.ip_len()), (137, None, 28));
+}

@@ -86,7 +86,8 @@ impl Walk<'_> {
         if outer.fragment.is_some() {
             return None;
         }
-        (self.end, self.vlans) = (outer.payload_end as usize, [0; 2]);
+        self.until(outer.payload_end as usize);
+        self.vlans = [0; 2];
         let (at, payload) = (outer.transport as usize, outer.payload as usize);
         let (kind, id, next) = match outer.protocol {
             4 | 41 => (TunnelKind::IpInIp, 0, Next::Ip(at)),
