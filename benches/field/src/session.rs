@@ -148,8 +148,8 @@ async fn batches(
     }
 }
 
-fn config() -> flowscope::FlowConfig {
-    let mut config = flowscope::FlowConfig::default();
+fn config() -> flowscope::FlowTrackerConfig {
+    let mut config = flowscope::FlowTrackerConfig::default();
     config.suppress_events = flowscope::EventMask::PACKET;
     config.max_flows = 1_000_000;
     config
