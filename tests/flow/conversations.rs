@@ -14,8 +14,8 @@ use futures_util::future::join_all;
 use ringtap::executor::{self, spawn_local};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{
-    AsyncReassembler, BacklogPolicy, Conversation, EndReason, FlowChunk, FlowEvent, FlowExt,
-    FlowSide, Lagged, StreamBytes, channel_factory,
+    AsyncReassembler, BacklogPolicy, Conversation, EndReason, FlowChunk, FlowConfig, FlowEvent,
+    FlowExt, FlowSide, Lagged, StreamBytes, channel_factory,
 };
 use ringtap::pcap::PcapSource;
 use ringtap::{AsyncCapture, Capture, time};
@@ -319,8 +319,9 @@ fn real_connections_are_heard_byte_by_byte() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     executor::block_on(async {
-        let capture = Capture::builder().interface("lo").block_timeout_ms(2).ignore_outgoing(true);
-        let capture = capture.block_size(1 << 19).block_count(32);
+        let capture = Capture::builder().interface("lo").ignore_outgoing(true);
+        // Room for all that is said, however long this thread has to wait for its turn.
+        let capture = capture.block_size(1 << 19).block_count(64);
         let mut capture = AsyncCapture::new(capture.build().unwrap()).unwrap();
         let stop = capture.stop_handle().unwrap();
         let server = std::thread::spawn(move || {
@@ -345,7 +346,10 @@ fn real_connections_are_heard_byte_by_byte() {
             })
         });
         let clients: Vec<_> = clients.collect();
-        let flows = capture.flow_stream(FiveTuple::bidirectional());
+        // A connection whose end is missed is told as idle, not waited for.
+        let mut config = FlowConfig::default();
+        config.idle_timeout_established = Duration::from_secs(20);
+        let flows = capture.flow_stream(FiveTuple::bidirectional()).with_config(config);
         let mut conversations = flows.into_conversations();
         let mut tasks = Vec::new();
         while tasks.len() < CONNECTIONS as usize {
