@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 
 use super::bytes::{self, Held, Lend};
-use super::table::AT_ONCE;
+use super::table::ahead::AT_ONCE;
 use crate::dedup::Dedup;
 use crate::error::Result;
 use crate::packet::Packet;

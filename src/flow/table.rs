@@ -1,6 +1,8 @@
 //! A table of flows.
 
+pub(super) mod ahead;
 mod buckets;
+mod ends;
 mod entry;
 mod slots;
 mod tcp;
@@ -26,10 +28,6 @@ use crate::packet::{Packet, TcpHeader};
 /// Maximum number of flows looked at per packet because they may be due. As each packet begins at most one flow,
 /// this is enough, and no packet waits for many flows that end at once.
 const DUE_A_PACKET: usize = 8;
-/// Maximum number of flows looked at for one that may make room.
-const EVICTION_TRIES: usize = 16;
-/// Flows that fit into the caches near the processor, so that nothing is fetched ahead.
-const NEAR: usize = 2048;
 /// A larger step back, in nanoseconds, means that the clock was set; a smaller one that packets are out of
 /// order.
 const STEP: u64 = 1_000_000_000;
@@ -273,104 +271,6 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         self.take(packet, found.as_ref(), &mut |_, event| events.push_back(event));
     }
 
-    /// Reads a packet whose flow is found without further ado.
-    #[inline]
-    fn look_up(&self, packet: &Packet<'_>) -> Option<Found<E::Key>> {
-        let mut found = self.finder.plain(packet)?;
-        found.hash = self.slots.hash(&found.key);
-        Some(found)
-    }
-
-    /// Processes packets, and appends their events to `events`. It is faster than one packet after the other in a
-    /// table that is larger than the processor's caches, as many flows are fetched from memory at once.
-    pub fn packets<'a>(
-        &mut self,
-        packets: impl IntoIterator<Item = Packet<'a>>,
-        events: &mut VecDeque<FlowEvent<E::Key>>,
-    ) {
-        let mut packets = packets.into_iter();
-        while !self.is_worth_it() {
-            match packets.next() {
-                Some(packet) => self.packet(&packet, events),
-                None => return,
-            }
-        }
-        let mut some = Vec::with_capacity(AT_ONCE);
-        loop {
-            some.extend(packets.by_ref().take(AT_ONCE));
-            if some.is_empty() {
-                return;
-            }
-            self.prepared.clear();
-            self.next_prepared = 0;
-            some.iter().for_each(|packet| self.prepare_one(packet));
-            self.prepare_done();
-            for packet in some.drain(..) {
-                self.take_next(&packet, &mut |_, event| events.push_back(event));
-            }
-        }
-    }
-
-    /// Reads a packet that will be processed after those prepared before, and begins to fetch the place of its flow
-    /// in the index from memory.
-    #[inline]
-    pub(super) fn prepare_one(&mut self, packet: &Packet<'_>) {
-        if self.next_prepared == self.prepared.len() {
-            self.prepared.clear();
-            self.next_prepared = 0;
-        }
-        let found = self.look_up(packet);
-        if let Some(found) = &found {
-            self.slots.prefetch_bucket(found.hash);
-        }
-        self.prepared.push(found);
-    }
-
-    /// Begins to fetch the flows of all packets that are prepared.
-    #[inline]
-    pub(super) fn prepare_done(&mut self) {
-        for found in self.prepared.iter().flatten() {
-            self.slots.prefetch_entry(found.hash);
-        }
-    }
-
-    /// Skips a packet that was prepared.
-    pub(super) fn skip(&mut self) {
-        self.next_prepared = (self.next_prepared + 1).min(self.prepared.len());
-    }
-
-    /// Whether the next packet is prepared, or the extractor is one that cannot be.
-    #[inline]
-    pub(super) fn is_prepared(&self) -> bool {
-        self.next_prepared < self.prepared.len() || !self.is_worth_it()
-    }
-
-    /// Whether flows are fetched ahead: for our own extractor, in a table that is larger than the caches near the
-    /// processor.
-    #[inline]
-    fn is_worth_it(&self) -> bool {
-        self.slots.used() > NEAR && self.finder.is_fast()
-    }
-
-    /// Processes a packet: the one that was prepared first, if any were.
-    #[inline]
-    pub(super) fn take_next(
-        &mut self,
-        packet: &Packet<'_>,
-        tell: Tell<'_, E::Key>,
-    ) -> Option<Seen> {
-        if self.next_prepared == self.prepared.len() {
-            let found = self.look_up(packet);
-            return self.take(packet, found.as_ref(), tell);
-        }
-        let prepared = std::mem::take(&mut self.prepared);
-        let found = prepared.get(self.next_prepared).and_then(Option::as_ref);
-        self.next_prepared += 1;
-        let seen = self.take(packet, found, tell);
-        self.prepared = prepared;
-        seen
-    }
-
     /// Processes a packet. Flows that are due end before it.
     #[inline]
     fn take(
@@ -560,15 +460,6 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         slot
     }
 
-    /// Returns when a flow must be looked at: when it is due, or when a report of it is.
-    fn look_at(&self, slot: u32, now: u64) -> u64 {
-        let due = self.slots.entries[slot as usize].due(&self.config);
-        match self.config.active_timeout {
-            Some(timeout) => due.min(now.saturating_add(nanos(timeout))),
-            None => due,
-        }
-    }
-
     #[cold]
     fn tell_packet(
         &mut self,
@@ -619,139 +510,10 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         false
     }
 
-    /// Ends a flow. The entry of a TCP connection remains for packets that come late.
-    fn end(&mut self, slot: u32, reason: EndReason, tell: Tell<'_, E::Key>) {
-        let entry = &mut self.slots.entries[slot as usize];
-        let Some(key) = &entry.key else { return };
-        let (l4, history) = (entry.l4(), entry.history);
-        let stats = entry.stats(&self.slots.cold[slot as usize]);
-        let key = key.clone();
-        entry.flags |= flag::CLOSED;
-        let lingers = entry.is_tcp() && matches!(reason, EndReason::Fin | EndReason::Rst);
-        let due = entry.due(&self.config);
-        match lingers {
-            true => self.slots.schedule(slot, due),
-            false => drop(self.slots.remove(slot)),
-        }
-        self.states[slot as usize] = None;
-        self.live -= 1;
-        self.stats.flows_ended += 1;
-        if self.wants(EventMask::ENDED) {
-            tell(slot, FlowEvent::Ended { key, reason, stats, history, l4 });
-        }
-    }
-
-    /// Makes room for a flow: that of the one that was not used for longest, of a few, the next ones in the order of
-    /// their slots. A connection that nobody has answered goes before others, so that a flood of SYNs ends only its own.
-    #[cold]
-    fn evict(&mut self, tell: Tell<'_, E::Key>) {
-        let mut oldest: Option<((bool, u64), u32)> = None;
-        let (mut tries, count) = (0, self.slots.entries.len());
-        for _ in 0..count.min(4 * EVICTION_TRIES) {
-            self.hand = if self.hand + 1 < count { self.hand + 1 } else { 0 };
-            let (slot, entry) = (self.hand as u32, &self.slots.entries[self.hand]);
-            if entry.key.is_none() {
-                continue;
-            }
-            if entry.has(flag::CLOSED) {
-                self.slots.remove(slot);
-                return;
-            }
-            let rank = (!entry.is_unanswered(), entry.last);
-            if oldest.is_none_or(|(least, _)| rank < least) {
-                oldest = Some((rank, slot));
-            }
-            tries += 1;
-            if tries == EVICTION_TRIES {
-                break;
-            }
-        }
-        let Some((_, slot)) = oldest else { return };
-        if self.slots.entries[slot as usize].is_closing() {
-            return self.end_when_due(slot, tell);
-        }
-        self.stats.flows_evicted += 1;
-        self.end(slot, EndReason::Evicted, tell);
-    }
-
-    /// Looks at flows that may be due.
-    #[inline]
-    fn expire(&mut self, most: usize, tell: Tell<'_, E::Key>) {
-        for _ in 0..most {
-            let Some(slot) = self.slots.wheel.due(self.clock) else { return };
-            self.examine(slot, tell);
-        }
-    }
-
-    #[cold]
-    fn examine(&mut self, slot: u32, tell: Tell<'_, E::Key>) {
-        let entry = &self.slots.entries[slot as usize];
-        // No packet has arrived since the clock stepped back to before it.
-        let is_of_the_future = entry.last > self.clock.saturating_add(STEP);
-        let due = entry.due(&self.config);
-        match (due <= self.clock || is_of_the_future, entry.has(flag::CLOSED)) {
-            (true, true) => drop(self.slots.remove(slot)),
-            (true, false) => self.end_when_due(slot, tell),
-            (false, is_closed) => {
-                let mut next = due;
-                if let Some(timeout) = self.config.active_timeout.filter(|_| !is_closed) {
-                    self.report(slot, nanos(timeout), tell);
-                    next = due.min(self.next_report(slot, nanos(timeout)));
-                }
-                self.slots.schedule(slot, next);
-            }
-        }
-    }
-
-    fn end_when_due(&mut self, slot: u32, tell: Tell<'_, E::Key>) {
-        let reason = self.slots.entries[slot as usize].reason();
-        self.end(slot, reason, tell);
-        // Nothing was heard of it for as long as it would remain.
-        self.slots.remove(slot);
-    }
-
-    /// Returns the time of the last report, or of the beginning, of the flow in a slot.
-    fn reported(&self, slot: u32) -> u64 {
-        let cold = &self.slots.cold[slot as usize];
-        let seconds = u64::from(cold.started[0]) + u64::from(cold.reported);
-        seconds * 1_000_000_000 + u64::from(cold.started[1])
-    }
-
-    fn next_report(&self, slot: u32, timeout: u64) -> u64 {
-        self.reported(slot).saturating_add(timeout).max(self.clock.saturating_add(timeout / 2))
-    }
-
-    /// Reports a flow that goes on, if it is time and something came since.
-    fn report(&mut self, slot: u32, timeout: u64, tell: Tell<'_, E::Key>) {
-        let reported = self.reported(slot);
-        let entry = &self.slots.entries[slot as usize];
-        if self.clock.saturating_sub(reported) < timeout || entry.last <= reported {
-            return;
-        }
-        let (l4, history, key) = (entry.l4(), entry.history, entry.key.clone());
-        let stats = entry.stats(&self.slots.cold[slot as usize]);
-        let cold = &mut self.slots.cold[slot as usize];
-        cold.reported = (self.clock / 1_000_000_000).saturating_sub(cold.started[0].into()) as u32;
-        if let Some(key) = key.filter(|_| self.wants(EventMask::TICK)) {
-            tell(slot, FlowEvent::Report { key, stats, history, l4, ts: time(self.clock) });
-        }
-    }
-
     fn wants(&self, events: EventMask) -> bool {
         let always = EventMask::STARTED | EventMask::ENDED;
         !self.config.suppress_events.contains(events)
             || (self.tells_ends && always.contains(events))
-    }
-
-    /// Recomputes when each flow is due.
-    fn look_again(&mut self) {
-        let (clock, config) = (self.clock, &self.config);
-        let report =
-            config.active_timeout.map_or(u64::MAX, |time| clock.saturating_add(nanos(time)));
-        self.slots.schedule_all(clock, |entry| {
-            let late = entry.last.saturating_sub(clock);
-            entry.due(config).saturating_sub(late).min(report)
-        });
     }
 
     /// Returns how many flows began, ended and were evicted, and how many packets belong to no flow.
@@ -779,55 +541,6 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Returns the memory that a packet's payload is in, if it is not the packet's own.
     pub(super) fn made(&self) -> &[u8] {
         self.finder.made()
-    }
-
-    /// Advances the clock to `now` while no packets arrive, in nanoseconds since the epoch, by the packets'
-    /// clock. At most `most` flows are looked at. Returns whether more are due.
-    pub fn advance(
-        &mut self,
-        now: u64,
-        most: usize,
-        events: &mut VecDeque<FlowEvent<E::Key>>,
-    ) -> bool {
-        self.go_to(now, most, &mut |_, event| events.push_back(event))
-    }
-
-    pub(super) fn go_to(&mut self, now: u64, most: usize, tell: Tell<'_, E::Key>) -> bool {
-        self.answer();
-        self.tell_pending(tell);
-        self.clock = self.clock.max(now);
-        self.expire(most, tell);
-        self.next_due().is_some_and(|due| due <= self.clock)
-    }
-
-    /// Returns the time by which the next flow must be looked at if no packets arrive until then.
-    pub fn next_due(&self) -> Option<u64> {
-        if self.pending.is_empty() { self.slots.wheel.next_due() } else { Some(0) }
-    }
-
-    /// Returns the time of the latest packet, in nanoseconds since the epoch.
-    pub fn clock(&self) -> u64 {
-        self.clock
-    }
-
-    /// Ends at most `most` flows, as no more packets will come. Returns whether there are more.
-    pub fn finish(&mut self, most: usize, events: &mut VecDeque<FlowEvent<E::Key>>) -> bool {
-        self.end_some(most, &mut |_, event| events.push_back(event))
-    }
-
-    pub(super) fn end_some(&mut self, most: usize, tell: Tell<'_, E::Key>) -> bool {
-        self.tell_pending(tell);
-        for _ in 0..most {
-            let Some(slot) = self.slots.wheel.first() else { break };
-            match self.slots.entries[slot as usize].has(flag::CLOSED) {
-                true => drop(self.slots.remove(slot)),
-                false => self.end_when_due(slot, tell),
-            }
-        }
-        if self.slots.used() == 0 {
-            self.stand_up();
-        }
-        self.slots.used() > 0
     }
 
     /// Connects the table to the queries of its shard.
@@ -864,9 +577,6 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         }
     }
 }
-
-/// Packets that are looked up at once.
-pub(super) const AT_ONCE: usize = 32;
 
 /// How a packet relates to the flow that has its key.
 enum Goes {

@@ -220,7 +220,7 @@ fn packets_at_once_say_what_packets_one_by_one_say() {
     packets().for_each(|packet| one.packet(&packet, &mut by_one));
     many.packets(packets(), &mut at_once);
     assert_eq!(by_one, at_once);
-    assert!(by_one.len() > 20_000 && many.len() > super::NEAR);
+    assert!(by_one.len() > 20_000 && many.len() > super::ahead::NEAR);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   "RTSPOOL1" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
-//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 100 bytes        a frame, and so on
+//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 116 bytes        a frame, and so on
 //! ```
 
 use std::fs::File;
