@@ -148,6 +148,12 @@ async fn batches(
     }
 }
 
+fn ours() -> ringtap::flow::FlowConfig {
+    let mut config = ringtap::flow::FlowConfig::default();
+    config.max_flows = 1_000_000;
+    config
+}
+
 fn config() -> flowscope::FlowTrackerConfig {
     let mut config = flowscope::FlowTrackerConfig::default();
     config.suppress_events = flowscope::EventMask::PACKET;
@@ -178,7 +184,8 @@ fn by_flow_stream(name: &str, is_over: Arc<AtomicBool>) -> Outcome<u64> {
     let options = ringtap::Capture::builder().interface(name).ignore_outgoing(true).build()?;
     ringtap::executor::block_on(async {
         let capture = ringtap::AsyncCapture::new(options)?;
-        let mut flows = capture.flow_stream(FiveTuple::bidirectional()).with_config(config());
+        let mut flows = capture.flow_stream(FiveTuple::bidirectional());
+        flows.table_mut().set_config(ours());
         loop {
             match ringtap::time::timeout(PATIENCE, flows.next()).await {
                 Ok(event) => drop(std::hint::black_box(event)),
