@@ -83,7 +83,7 @@ impl Traffic {
     }
 }
 
-/// Makes packets of so many connections, which are replaced now and then.
+/// Makes packets of connections that are replaced by others now and then.
 struct Maker {
     random: Random,
     mix: Mix,

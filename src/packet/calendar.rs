@@ -33,7 +33,7 @@ impl Calendar {
     }
 }
 
-/// A timestamp in ISO 8601 format, with so many digits behind the second, and the zone.
+/// A timestamp in ISO 8601 format: the time, the number of digits behind the second, and the zone.
 #[cfg(any(feature = "flow-records", feature = "serde"))]
 pub(crate) struct Iso(pub(crate) Timestamp, pub(crate) usize, pub(crate) &'static str);
 

@@ -164,7 +164,7 @@ pub(crate) struct MessagesArgs {
 pub(crate) struct FlowsArgs {
     #[command(flatten)]
     pub(crate) from: Input,
-    /// Tells a flow that goes on every so many seconds, too.
+    /// Also prints flows that go on, at this interval in seconds.
     #[arg(long)]
     pub(crate) active_seconds: Option<u64>,
     #[arg(long, value_enum, default_value_t = Format::Table)]

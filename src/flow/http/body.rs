@@ -3,7 +3,7 @@
 use super::chunked::Chunked;
 use super::head::HttpFields;
 
-/// What is still to come of a body.
+/// The rest of a body.
 #[derive(Debug, Clone)]
 pub(super) enum Body {
     Length(u64),

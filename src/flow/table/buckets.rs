@@ -63,8 +63,8 @@ fn equal_halves(halves: u64) -> u32 {
 }
 
 impl Buckets {
-    /// Creates an index for at most so many entries. It is between two and four fifths full then; a small one, in
-    /// which all buckets might overflow, is half as full.
+    /// Creates an index with room for this number of entries. When they are all there, it is between two and four
+    /// fifths full; a small one, in which all buckets might overflow, half as full.
     pub(super) fn new(entries: usize) -> Self {
         let each = if entries <= SMALL { 4 } else { 8 };
         let count = (entries / each).next_power_of_two();

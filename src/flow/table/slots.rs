@@ -30,7 +30,7 @@ impl Linked for Vec<Cold> {
 }
 
 impl<K: Eq + Hash> Slots<K> {
-    /// Creates room for so many entries. Memory that was never used is not touched.
+    /// Creates room for this number of entries. Memory that was never used is not touched.
     pub(super) fn new(most: usize) -> Self {
         let entries = Vec::with_capacity(most);
         crate::sys::huge_pages(&entries);
