@@ -54,9 +54,11 @@
 //! | `parse` | parsing of a [`Packet`]'s headers with `etherparse` |
 //! | `pcap` | writing, reading, rotating and replaying capture files (docs/TOOLBOX.md) |
 //! | `gzip`, `lz4` | compressed capture files |
-//! | `flow` | flows and sessions with `flowscope` (docs/FLOWS.md) |
-//! | `flow-dns`, `flow-http`, `flow-icmp`, `flow-tls`, or all as `flow-protocols` | parsers of `flowscope` |
+//! | `flow` | flows, and the streams of their bytes (docs/FLOWS.md) |
+//! | `flow-dns`, `flow-http`, `flow-icmp`, `flow-tls`, or all as `flow-protocols` | parsers of messages |
+//! | `flow-quic` | the hellos in QUIC |
 //! | `flow-records` | records of ended flows |
+//! | `serde` | keys, records and messages of flows for `serde` |
 //! | `metrics` | statistics through the `metrics` facade; Prometheus text needs no feature |
 //! | `tracing` | events of sockets and reactors for `tracing` |
 //! | `testing` | `testing`: rings without a kernel |

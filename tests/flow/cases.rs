@@ -241,3 +241,23 @@ fn files_of_odd_versions_and_comments_are_read() {
     }
     assert_eq!(comments, [vec!["hello".to_owned()], vec!["one".to_owned(), "two".to_owned()]]);
 }
+
+/// What `serde` writes of a record is what the writer of NDJSON writes.
+#[cfg(feature = "serde")]
+#[ringtap_lab::test]
+fn records_are_the_same_for_serde() {
+    use ringtap::flow::{RecordFormat, RecordWriter};
+    for name in ["link-raw-101.pcap", "tcp-retransmit-late.pcap", "encap-gre.pcap"] {
+        let records = flows(name);
+        let mut writer = RecordWriter::new(Vec::new(), RecordFormat::Ndjson).unwrap();
+        records.iter().for_each(|record| writer.write(record).unwrap());
+        let text = String::from_utf8(writer.finish().unwrap()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let values: Vec<serde_json::Value> =
+            records.iter().map(|record| serde_json::to_value(record).unwrap()).collect();
+        assert_eq!(values, lines, "{name}");
+        let key = serde_json::to_value(records[0].key).unwrap();
+        assert_eq!((&key["proto"], &key["src_ip"]), (&"tcp".into(), &"192.0.2.10".into()));
+    }
+}
