@@ -6,7 +6,7 @@
 //! use ringtap::flow::extract::FiveTuple;
 //! use ringtap::flow::{FlowExt, SessionEvent};
 //!
-//! # async fn run(capture: ringtap::pcap::PcapSource<std::fs::File>) -> ringtap::Result<()> {
+//! # async fn run(capture: ringtap::AsyncCapture) -> ringtap::Result<()> {
 //! let mut messages =
 //!     capture.flow_stream(FiveTuple::bidirectional()).datagram_stream(DnsUdpParser::default());
 //! while let Some(event) = messages.next().await {

@@ -6,7 +6,7 @@
 //! use ringtap::flow::http::{HttpMessage, HttpParser};
 //! use ringtap::flow::{FlowExt, SessionEvent};
 //!
-//! # async fn run(capture: ringtap::pcap::PcapSource<std::fs::File>) -> ringtap::Result<()> {
+//! # async fn run(capture: ringtap::AsyncCapture) -> ringtap::Result<()> {
 //! let mut messages =
 //!     capture.flow_stream(FiveTuple::bidirectional()).session_stream(HttpParser::default());
 //! while let Some(event) = messages.next().await {

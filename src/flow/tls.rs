@@ -6,7 +6,7 @@
 //! use ringtap::flow::tls::{TlsMessage, TlsParser};
 //! use ringtap::flow::{FlowExt, SessionEvent};
 //!
-//! # async fn run(capture: ringtap::pcap::PcapSource<std::fs::File>) -> ringtap::Result<()> {
+//! # async fn run(capture: ringtap::AsyncCapture) -> ringtap::Result<()> {
 //! let mut messages =
 //!     capture.flow_stream(FiveTuple::bidirectional()).session_stream(TlsParser::default());
 //! while let Some(event) = messages.next().await {
