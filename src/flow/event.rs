@@ -98,6 +98,19 @@ impl<K> FlowEvent<K> {
     }
 }
 
+/// Returns the protocol that has this number above IP.
+#[inline]
+pub(super) fn l4_of(number: u8) -> L4Proto {
+    match number {
+        1 => L4Proto::Icmp,
+        6 => L4Proto::Tcp,
+        17 => L4Proto::Udp,
+        58 => L4Proto::IcmpV6,
+        132 => L4Proto::Sctp,
+        other => L4Proto::Other(other),
+    }
+}
+
 /// Returns the orientation of a packet of `side` if that of the initiator's packets is given, and the other way round.
 pub(super) fn side_orientation(orientation: Orientation, side: FlowSide) -> Orientation {
     match (orientation, side) {

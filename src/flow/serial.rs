@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use flowscope::{KeyFields, L4Proto, Orientation, ParserKind, Timestamp as FlowTime};
 use serde::ser::{Serialize, Serializer};
 
+use super::event::l4_of;
 use super::extract::FiveTupleKey;
 #[cfg(feature = "flow-records")]
 use super::record::FlowRecord;
@@ -78,14 +79,7 @@ impl Ends {
 
     /// From the key alone.
     fn of_key(key: &impl KeyFields, orientation: Orientation) -> Self {
-        let l4 = key.protocol_identifier().map(|number| match number {
-            1 => L4Proto::Icmp,
-            6 => L4Proto::Tcp,
-            17 => L4Proto::Udp,
-            58 => L4Proto::IcmpV6,
-            132 => L4Proto::Sctp,
-            other => L4Proto::Other(other),
-        });
+        let l4 = key.protocol_identifier().map(l4_of);
         Self::new(key, orientation, name(l4))
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct From {
     /// Only these packets, in the language of tcpdump.
     #[arg(long)]
     pub(crate) filter: Option<String>,
-    /// Ends after so many seconds.
+    /// Ends after this number of seconds.
     #[arg(long)]
     pub(crate) seconds: Option<u64>,
 }
@@ -127,7 +127,7 @@ pub(crate) struct Input {
     /// Only these packets, in the language of tcpdump.
     #[arg(long)]
     pub(crate) filter: Option<String>,
-    /// Ends after so many seconds.
+    /// Ends after this number of seconds.
     #[arg(long, conflicts_with = "read")]
     pub(crate) seconds: Option<u64>,
     /// How far tunnels are looked into (GRE, VXLAN, Geneve, GTP-U, IP in IP and others).
@@ -203,7 +203,7 @@ pub(crate) struct RunArgs {
     /// Where /metrics and /ready are served.
     #[arg(long)]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// Ends after so many seconds.
+    /// Ends after this number of seconds.
     #[arg(long)]
     pub(crate) seconds: Option<u64>,
     /// Shows what the shards see.

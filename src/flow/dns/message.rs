@@ -27,7 +27,7 @@ pub struct DnsContent {
     pub flags: DnsFlags,
     /// Response code, with the upper bits that EDNS adds.
     pub rcode: u16,
-    /// What is asked.
+    /// Questions: names, and the types of records that are asked for.
     pub questions: Vec<DnsQuestion>,
     /// Records of the answer section.
     pub answers: Vec<DnsRecord>,

@@ -10,6 +10,7 @@ use flowscope::{
     Extracted, FlowExtractor, KeyFields, L4Proto, Orientation, PacketView, TcpFlags, TcpInfo,
 };
 
+use crate::flow::event::l4_of;
 use crate::packet::{Family, Layers, LinkType, Selector, TcpHeader, Tunnels, dissect};
 
 /// Identifies flows by protocol, addresses and ports.
@@ -214,14 +215,7 @@ impl FiveTupleKey {
     /// Returns the transport protocol.
     #[inline]
     pub fn proto(&self) -> L4Proto {
-        match self.protocol {
-            1 => L4Proto::Icmp,
-            6 => L4Proto::Tcp,
-            17 => L4Proto::Udp,
-            58 => L4Proto::IcmpV6,
-            132 => L4Proto::Sctp,
-            other => L4Proto::Other(other),
-        }
+        l4_of(self.protocol)
     }
 
     /// Returns whether one of the endpoints has this port.

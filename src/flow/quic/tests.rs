@@ -56,7 +56,7 @@ fn initial(version: u32, id: &[u8], packet_number: u8, frames: &[u8]) -> Vec<u8>
     packet
 }
 
-/// What is told of datagrams, and what is refused.
+/// Reads datagrams. Returns the names of the hellos, and the reasons of refusals.
 fn told(datagrams: &[(FlowSide, Vec<u8>)]) -> (Vec<String>, Vec<String>) {
     let (mut parser, mut out) = (QuicParser::default(), Vec::new());
     aside::listen();

@@ -6,7 +6,7 @@ use flowscope::{EndReason, FlowSide, FlowState, L4Proto, Orientation, Timestamp 
 
 use super::wheel::Links;
 use crate::flow::config::FlowConfig;
-use crate::flow::event::{FlowHistory, FlowStats};
+use crate::flow::event::{FlowHistory, FlowStats, l4_of};
 
 /// How long retransmissions may come after both sides have ended, or the connection has (RFC 9293, 3.4.2: twice
 /// the maximum segment lifetime, with the value that systems use).
@@ -104,14 +104,7 @@ impl<K> Entry<K> {
     }
 
     pub(super) fn l4(&self) -> Option<L4Proto> {
-        self.has(flag::HAS_L4).then_some(match self.protocol {
-            1 => L4Proto::Icmp,
-            6 => L4Proto::Tcp,
-            17 => L4Proto::Udp,
-            58 => L4Proto::IcmpV6,
-            132 => L4Proto::Sctp,
-            other => L4Proto::Other(other),
-        })
+        self.has(flag::HAS_L4).then(|| l4_of(self.protocol))
     }
 
     /// Returns which side sends in this orientation: 0 for the initiator.
