@@ -3,6 +3,8 @@
 //! [`FiveTuple`] is the fastest, as it shares what was read of a packet with the rest of the flow table. Any other
 //! type that implements [`FlowExtractor`] is given each packet as a frame of Ethernet.
 
+#[cfg(feature = "flow-records")]
+mod community_id;
 mod ours;
 
 use std::fmt;

@@ -64,8 +64,8 @@ pub(crate) enum Selector {
     None,
     /// Ports of the source and of the destination.
     Ports(u16, u16),
-    /// The identifier of an ICMP query.
-    Id(u16),
+    /// Type and code of an ICMP message, and the identifier of a query, or 0.
+    Icmp { kind: u8, code: u8, id: u16 },
     /// The security parameter index of ESP or AH.
     Spi(u32),
 }
@@ -120,7 +120,7 @@ impl Layers {
     /// Returns the identifier of an ICMP query or its reply, such as an echo.
     pub fn icmp_id(&self) -> Option<u16> {
         match self.selector {
-            Selector::Id(id) => Some(id),
+            Selector::Icmp { kind, id, .. } => network::is_query(self.protocol, kind).then_some(id),
             _ => None,
         }
     }

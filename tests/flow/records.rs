@@ -1,6 +1,6 @@
 //! Flows on every core, and records of those that have ended: counted as tshark counts, in formats that others read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,45 @@ fn records_count_packets_and_bytes_of_ip_as_tshark_does() {
         assert!(!ours.is_empty());
         let Some(theirs) = tsharks(&path) else { return };
         assert_eq!(ours, theirs, "{name}");
+    }
+}
+
+#[ringtap_lab::test]
+fn community_ids_of_protocols_without_ports_are_those_of_tshark() {
+    const MANY_TYPES: &str = "zeek-icmp-icmp6.pcap";
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let names = [
+        "zeek-icmp-5-pings.pcap",
+        "zeek-linktype-linux_dlt_sll2.pcap",
+        "pcappp-vlan-VlanPackets.pcap",
+        "pcappp-mcast-IgmpPackets.pcap",
+        "arkime-mpls-mpls-basic.pcap",
+        "arkime-ipv6-v6-http.pcap",
+        "tcpreplay-flows-test.pcap",
+        // Here, messages of several types between two hosts are one flow, with the Community ID of the first.
+        MANY_TYPES,
+    ];
+    for name in names {
+        let path = directory.join(name);
+        let arguments = ["-r", path.to_str().unwrap(), "--enable-protocol", "communityid"];
+        let fields = ["-Y", "icmp || icmpv6 || !(tcp || udp)", "-T", "fields", "-e", "communityid"];
+        let Some(text) = tool::run("tshark", &[&arguments[..], &fields].concat(), &[]) else {
+            return;
+        };
+        let theirs: BTreeSet<_> =
+            text.lines().filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        let flows = records(&path);
+        let flows = flows
+            .iter()
+            .filter(|record| !matches!(record.l4, Some(L4Proto::Tcp | L4Proto::Udp)));
+        let ours: BTreeSet<_> = flows.filter_map(|record| record.key.community_id()).collect();
+        assert!(!ours.is_empty());
+        match name {
+            MANY_TYPES => assert!(ours.is_subset(&theirs), "{name}: {ours:?} {theirs:?}"),
+            _ => assert_eq!(ours, theirs, "{name}"),
+        }
     }
 }
 

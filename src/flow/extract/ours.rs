@@ -89,9 +89,13 @@ impl FiveTuple {
     /// Returns the key of a packet, and whether the sender is its first endpoint.
     #[inline]
     pub(in crate::flow) fn key(&self, layers: &Layers) -> (FiveTupleKey, Orientation) {
+        let mut message = [0; 2];
         let (ports, is_ordered) = match layers.selector {
             Selector::Ports(source, destination) => ([source, destination], true),
-            Selector::Id(id) => ([id, id], true),
+            Selector::Icmp { kind, code, id } => {
+                message = [kind, code & !FROM_SECOND];
+                ([id, id], true)
+            }
             Selector::Spi(spi) => ([(spi >> 16) as u16, spi as u16], false),
             Selector::None => ([0; 2], true),
         };
@@ -109,8 +113,10 @@ impl FiveTuple {
             },
             protocol: layers.protocol,
             family: layers.family,
+            message: Unkeyed(message),
         };
         if is_reverse {
+            key.message.0[1] |= FROM_SECOND;
             (key.a, key.b) = (key.b, key.a);
             if is_ordered {
                 key.ports = [ports[1], ports[0]];
@@ -172,7 +178,25 @@ pub struct FiveTupleKey {
     tunnel: u32,
     protocol: u8,
     family: Family,
+    /// Type and code of the ICMP message that the key is from.
+    message: Unkeyed<[u8; 2]>,
 }
+
+/// In a code of ICMP, of which none is that high: the sender is the second endpoint.
+const FROM_SECOND: u8 = 0x80;
+
+/// Known of a flow's first packet, but not part of its identity.
+#[derive(Clone, Copy)]
+struct Unkeyed<T>(T);
+
+impl<T> PartialEq for Unkeyed<T> {
+    #[inline]
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> Eq for Unkeyed<T> {}
 
 impl FiveTupleKey {
     /// Creates the key of flows between two endpoints, outside of VLANs and tunnels. For flows of both
@@ -198,6 +222,7 @@ impl FiveTupleKey {
             tunnel: 0,
             protocol: proto.as_u8(),
             family: if a.is_ipv4() { Family::V4 } else { Family::V6 },
+            message: Unkeyed([0; 2]),
         }
     }
 
@@ -245,7 +270,18 @@ impl FiveTupleKey {
         (self.tunnel != 0).then_some(self.tunnel)
     }
 
-    fn has_ports(&self) -> bool {
+    /// Returns the type and code of the first ICMP message of the flow, and whether the second endpoint sent it.
+    #[cfg(feature = "flow-records")]
+    pub(super) fn icmp_message(&self) -> Option<(u8, u8, bool)> {
+        let Unkeyed([kind, code]) = self.message;
+        matches!(self.protocol, 1 | 58).then_some((
+            kind,
+            code & !FROM_SECOND,
+            code & FROM_SECOND != 0,
+        ))
+    }
+
+    pub(super) fn has_ports(&self) -> bool {
         matches!(self.protocol, 6 | 17 | 33 | 132 | 136)
     }
 
@@ -303,6 +339,11 @@ impl KeyFields for FiveTupleKey {
 
     fn protocol_identifier(&self) -> Option<u8> {
         Some(self.protocol)
+    }
+
+    #[cfg(feature = "flow-records")]
+    fn community_id_seeded(&self, seed: u16) -> Option<String> {
+        Some(super::community_id::of(self, seed))
     }
 }
 

@@ -161,7 +161,7 @@ impl Walk<'_> {
             UDP_LITE => (ports(), 8),
             SCTP => (ports(), 12),
             DCCP => (ports(), self.byte(at + 4).map_or(12, |byte| usize::from(byte) * 4).max(12)),
-            ICMP | ICMP_V6 => (self.icmp_id(protocol, at), 0),
+            ICMP | ICMP_V6 => (self.icmp(protocol, at), 0),
             ESP => (self.word(at).map(Selector::Spi), 8),
             AH => (spi.map(Selector::Spi), 12),
             _ => (Some(Selector::None), 0),
@@ -185,15 +185,18 @@ impl Walk<'_> {
         })
     }
 
-    /// Reads the identifier of a query: echo, timestamp, information, address mask.
-    fn icmp_id(&self, protocol: u8, at: usize) -> Option<Selector> {
-        let has_id = match (protocol, self.byte(at)?) {
-            (ICMP, kind) => matches!(kind, 0 | 8 | 13..=18),
-            (_, kind) => matches!(kind, 128 | 129),
-        };
-        Some(match self.half(at + 4) {
-            Some(id) if has_id => Selector::Id(id),
-            _ => Selector::None,
-        })
+    fn icmp(&self, protocol: u8, at: usize) -> Option<Selector> {
+        let kind = self.byte(at)?;
+        let (code, id) = (self.byte(at + 1).unwrap_or(0), self.half(at + 4).unwrap_or(0));
+        let id = if is_query(protocol, kind) { id } else { 0 };
+        Some(Selector::Icmp { kind, code, id })
+    }
+}
+
+/// Returns whether ICMP messages of this type have an identifier: echo, timestamp, information, address mask.
+pub(super) fn is_query(protocol: u8, kind: u8) -> bool {
+    match protocol {
+        ICMP => matches!(kind, 0 | 8 | 13..=18),
+        _ => matches!(kind, 128 | 129),
     }
 }
