@@ -12,7 +12,6 @@
 //! The words of keys and events, and the traits of extractors and parsers, are flowscope's, and are re-exported here
 //! under their own names, so that its parsers plug in. `docs/FLOWS.md` describes how each part is bounded.
 
-mod accessors;
 #[cfg(all(feature = "flow-dns", feature = "flow-http", feature = "flow-tls"))]
 mod app;
 mod aside;
@@ -51,8 +50,6 @@ mod table;
 #[cfg(feature = "flow-tls")]
 pub mod tls;
 
-use self::accessors::{accessors, reassembling, yields};
-
 #[cfg(feature = "flow-icmp")]
 pub use flowscope::icmp;
 pub use flowscope::{
@@ -76,7 +73,7 @@ pub use self::fragments::FragmentStats;
 pub use self::half::{HalfReassembler, HalfStats, HalfStream, Overlap, Piece, Segment};
 pub use self::parser::ParserFault;
 pub use self::protocols::{Protocols, Swapped};
-pub use self::pump::FlowSource;
+pub use self::pump::{FlowBatch, FlowSource};
 pub use self::queue::{BacklogPolicy, FlowChunk};
 pub use self::reassemblers::{
     AsyncReassembler, ChannelReassembler, ReassembledStream, channel_factory,
@@ -87,5 +84,5 @@ pub use self::record::{FlowDirection, FlowRecord, FlowRecords, RecordFormat, Rec
 pub use self::sessions::{SessionEvent, SessionStream};
 pub use self::shard_query::{FlowSnapshot, FlowSnapshots};
 pub use self::shards::{FlowShard, FlowShards, FlowShardsBuilder};
-pub use self::stream::{FlowExt, FlowStream};
+pub use self::stream::{FlowExt, FlowStream, Flows};
 pub use self::table::{FlowEntry, FlowTable};

@@ -120,7 +120,7 @@ fn a_stream_of_flows_allocates_nothing_once_they_have_begun() {
             .block_timeout_ms(1);
         let capture = AsyncCapture::new(ring.build().unwrap()).unwrap();
         let mut flows = capture.flow_stream(FiveTuple::bidirectional());
-        let delivered = |flows: &ringtap::flow::FlowStream<_, _, _>| {
+        let delivered = |flows: &ringtap::flow::FlowStream<_, _>| {
             let delivered = AsyncCapture::stats(flows.get_ref()).unwrap().delivered;
             counter.count((delivered - counter.received()) as usize);
             delivered

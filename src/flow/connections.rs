@@ -38,7 +38,8 @@ struct Connection<K, F> {
 }
 
 /// Flows together with their streams.
-pub(super) struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
+#[expect(missing_debug_implementations, reason = "users name it only by aliases")]
+pub struct Connections<E: FlowExtractor, S, C: Consumer<E::Key>> {
     pub(super) table: FlowTable<E, S>,
     pub(super) consumer: C,
     pub(super) config: ReassemblyConfig,
@@ -389,22 +390,16 @@ where
     S: Send + 'static,
     C: Consumer<E::Key>,
 {
+    type Extractor = E;
+    type State = S;
     type Event = C::Event;
 
-    fn is_prepared(&self) -> bool {
-        self.table.is_prepared()
+    fn table(&self) -> &FlowTable<E, S> {
+        &self.table
     }
 
-    fn prepare(&mut self, packet: &Packet<'_>) {
-        self.table.prepare_one(packet);
-    }
-
-    fn prepare_done(&mut self) {
-        self.table.prepare_done();
-    }
-
-    fn skip(&mut self) {
-        self.table.skip();
+    fn table_mut(&mut self) -> &mut FlowTable<E, S> {
+        &mut self.table
     }
 
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<C::Event>) {
@@ -433,10 +428,6 @@ where
         let has_more = table.end_some(most, &mut |slot, event| told.push_back((slot, event)));
         self.go_on(None, events);
         has_more
-    }
-
-    fn wants_time(&self) -> bool {
-        self.table.may_be_asked()
     }
 
     fn wants_turn(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The items passed on for each flow, and the trait of their consumers.
 
+#![expect(missing_debug_implementations, reason = "users cannot name these types")]
+
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
@@ -11,7 +13,7 @@ use super::half::{HalfStream, Piece, Segment};
 use crate::packet::TcpHeader;
 
 /// An item passed on for a flow.
-pub(super) enum Data<'a> {
+pub enum Data<'a> {
     /// The next bytes of a stream, or a datagram.
     Bytes(Bytes<'a>),
     /// Bytes are missing.
@@ -21,7 +23,7 @@ pub(super) enum Data<'a> {
 }
 
 /// Bytes, and the way to keep them.
-pub(super) enum Bytes<'a> {
+pub enum Bytes<'a> {
     Borrowed { bytes: &'a [u8], lend: Option<(Lend<'a>, usize)> },
     Kept(Vec<u8>),
 }
@@ -44,7 +46,7 @@ impl Bytes<'_> {
 }
 
 /// The flow, side and time of an item.
-pub(super) struct Of<'a, K> {
+pub struct Of<'a, K> {
     pub(super) key: &'a K,
     pub(super) side: FlowSide,
     pub(super) ts: FlowTime,
@@ -60,7 +62,7 @@ impl<K> Copy for Of<'_, K> {}
 
 /// The end of a flow.
 #[derive(Clone)]
-pub(super) struct End {
+pub struct End {
     pub(super) reason: EndReason,
     pub(super) stats: FlowStats,
     pub(super) history: FlowHistory,
@@ -70,7 +72,7 @@ pub(super) struct End {
 
 /// What the consumer still wants of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub enum Wanted {
     More,
     /// Nothing more; for the consumer, the flow ends with this reason.
     Over(EndReason),
@@ -79,7 +81,7 @@ pub(super) enum Wanted {
 }
 
 /// A consumer of the items passed on for flows.
-pub(super) trait Consumer<K> {
+pub trait Consumer<K> {
     type Event;
     /// The state that the consumer keeps for each flow.
     type Flow;

@@ -10,9 +10,9 @@ use futures_core::Stream;
 
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
-use super::pump::{FlowSource, Pump};
+use super::pump::FlowSource;
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
-use super::stream::FlowStream;
+use super::stream::{FlowStream, Flows};
 
 /// A TCP connection; from [`Conversations`].
 ///
@@ -70,10 +70,12 @@ impl<K> Drop for Conversation<K> {
 }
 
 /// The consumer that produces conversations.
-pub(super) struct Talking(Inlets);
+#[expect(missing_debug_implementations, reason = "users name it only by aliases")]
+pub struct Talking(Inlets);
 
 /// A conversation in progress.
-pub(super) struct Talk {
+#[expect(missing_debug_implementations, reason = "users cannot name it")]
+pub struct Talk {
     inlet: Inlet,
     /// The queue of the conversation, until its first bytes arrive; it is only announced then.
     outlet: Option<Queue>,
@@ -157,35 +159,18 @@ impl<K: Clone> Consumer<K> for Talking {
 /// A conversation that is read slowly delays only itself, up to the number of bytes that may wait for it
 /// ([`with_backlog`](Self::with_backlog)). Bytes are not copied unless they are still unread when the
 /// processing of their batch ends.
-pub struct Conversations<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
-    pump: Pump<St, B, Connections<E, S, Talking>>,
-}
+pub type Conversations<St, E, S = ()> = Flows<St, Connections<E, S, Talking>>;
 
-impl<St, B, E, S> FlowStream<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
+impl<St: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, E, S> {
     /// Turns the stream into one of TCP connections, each with the bytes of both sides. Options and the states
     /// of flows are kept.
-    pub fn into_conversations(self) -> Conversations<St, B, E, S> {
+    pub fn into_conversations(self) -> Conversations<St, E, S> {
         let talking = Talking(Inlets::new());
-        Conversations { pump: self.pump.into(|table| Connections::new(table, talking)) }
+        self.into_flows(|table| Connections::new(table, talking))
     }
 }
 
-impl<St, B, E, S> Conversations<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
+impl<St: FlowSource, E: FlowExtractor, S: Send + 'static> Conversations<St, E, S> {
     /// Sets how many bytes of a conversation may wait to be read, and what happens beyond that. Default: 1 MiB,
     /// then a gap.
     #[must_use]
@@ -194,7 +179,3 @@ where
         self
     }
 }
-
-super::reassembling!(Conversations<St, B, E, S>);
-
-super::yields!(Conversations<St, B, E, S>, Conversation<E::Key>);

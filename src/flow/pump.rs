@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use flowscope::FlowExtractor;
 use futures_core::Stream;
 
 use super::bytes::{self, Held, Lend};
+use super::table::FlowTable;
 use super::table::ahead::AT_ONCE;
 use crate::dedup::Dedup;
 use crate::error::Result;
@@ -24,8 +26,20 @@ const ENDED_A_POLL: usize = 256;
 /// Minimum interval between checks of flows while no packets arrive.
 const TICK: Duration = Duration::from_millis(100);
 
-/// An item of a stream from which flows can be tracked: a batch, or a batch with the number of its capture.
-pub trait FlowSource: sealed::Sealed + Send + Sync + 'static {
+/// A stream of batches from which flows can be tracked: of a capture, of several, or of a file.
+///
+/// Every stream whose items are batches, or batches with the number of their capture, is one.
+pub trait FlowSource: Stream<Item = Result<Self::Batch>> {
+    /// The batches of the stream.
+    type Batch: FlowBatch;
+}
+
+impl<St: Stream<Item = Result<B>>, B: FlowBatch> FlowSource for St {
+    type Batch = B;
+}
+
+/// A batch, or a batch with the number of its capture.
+pub trait FlowBatch: sealed::Sealed + Send + Sync + 'static {
     /// Returns the batch.
     fn batch(&self) -> &PacketBatch;
 }
@@ -36,55 +50,48 @@ mod sealed {
     impl Sealed for (usize, crate::ring::batch::PacketBatch) {}
 }
 
-impl FlowSource for PacketBatch {
+impl FlowBatch for PacketBatch {
     fn batch(&self) -> &PacketBatch {
         self
     }
 }
 
-impl FlowSource for (usize, PacketBatch) {
+impl FlowBatch for (usize, PacketBatch) {
     fn batch(&self) -> &PacketBatch {
         &self.1
     }
 }
 
-impl<B: FlowSource> Held for Option<B> {
+impl<B: FlowBatch> Held for Option<B> {
     fn batch(&self) -> &PacketBatch {
         self.as_ref().expect("it holds a batch as long as it is lent").batch()
     }
 }
 
-/// A destination for packets that produces events.
-pub(super) trait BatchConsumer {
+/// A destination for packets that tracks their flows and produces events.
+pub trait BatchConsumer {
+    /// What identifies flows.
+    type Extractor: FlowExtractor;
+    /// The state that users keep for each flow.
+    type State: Send + 'static;
     type Event;
+
+    fn table(&self) -> &FlowTable<Self::Extractor, Self::State>;
+
+    fn table_mut(&mut self) -> &mut FlowTable<Self::Extractor, Self::State>;
 
     /// Processes a packet; `lend` lends its bytes for longer than the call.
     fn packet(&mut self, packet: &Packet<'_>, lend: Lend<'_>, events: &mut VecDeque<Self::Event>);
 
-    /// Whether the next packet was prepared, or need not be.
-    fn is_prepared(&self) -> bool;
-
-    /// Prepares a packet that will be processed after those prepared before.
-    fn prepare(&mut self, packet: &Packet<'_>);
-
-    /// Called when a number of packets are prepared.
-    fn prepare_done(&mut self);
-
-    /// Skips a packet that was prepared.
-    fn skip(&mut self);
-
     /// Advances the clock to `now`, expiring at most `most` flows. Returns whether more are due.
     fn advance(&mut self, now: u64, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
-
-    /// Returns when the next flow is due.
-    fn next_due(&self) -> Option<u64>;
 
     /// Ends at most `most` flows, as no more packets will come. Returns whether there are more.
     fn finish(&mut self, most: usize, events: &mut VecDeque<Self::Event>) -> bool;
 
-    /// Returns whether the intake needs the time regularly, even if no flow is due.
-    fn wants_time(&self) -> bool {
-        false
+    /// Returns when the next flow is due.
+    fn next_due(&self) -> Option<u64> {
+        self.table().next_due()
     }
 
     /// Returns whether [`poll_ready`](Self::poll_ready) must be called before the next packet.
@@ -123,7 +130,7 @@ pub(super) struct Pump<St, B, I: BatchConsumer> {
     has_ended: bool,
 }
 
-impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
+impl<St, B: FlowBatch, I: BatchConsumer> Pump<St, B, I> {
     pub(super) fn new(stream: St, intake: I) -> Self {
         Self {
             stream,
@@ -155,9 +162,10 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
         };
         while *budget > 0 && self.events.is_empty() && !self.intake.wants_turn() {
             let at = packets.place();
-            if !self.intake.is_prepared() {
-                batch.iter_from(at).take(AT_ONCE).for_each(|packet| self.intake.prepare(&packet));
-                self.intake.prepare_done();
+            if !self.intake.table().is_prepared() {
+                let table = self.intake.table_mut();
+                batch.iter_from(at).take(AT_ONCE).for_each(|packet| table.prepare_one(&packet));
+                table.prepare_done();
             }
             let Some(packet) = packets.next() else {
                 self.intake.batch_done();
@@ -169,7 +177,7 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
                 let lend = |part| bytes::lent(Arc::<Option<B>>::clone(holder), at, part);
                 self.intake.packet(&packet, &lend, &mut self.events);
             } else {
-                self.intake.skip();
+                self.intake.table_mut().skip();
             }
         }
         *place = Some(packets.place());
@@ -197,7 +205,7 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
 
     /// Lets time advance while no packets arrive.
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
-        if self.intake.wants_time() {
+        if self.intake.table().may_be_asked() {
             self.seen.get_or_insert_with(|| (Instant::now(), 0));
         }
         let Some((seen, at)) = self.seen else { return };
@@ -214,7 +222,7 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
             return;
         }
         // Without a reactor no timer could wake us.
-        let due = match self.intake.wants_time() {
+        let due = match self.intake.table().may_be_asked() {
             true => Some(now),
             false => self.intake.next_due(),
         };
@@ -231,7 +239,7 @@ impl<St, B: FlowSource, I: BatchConsumer> Pump<St, B, I> {
 impl<St, B, I> Pump<St, B, I>
 where
     St: Stream<Item = Result<B>> + Unpin,
-    B: FlowSource,
+    B: FlowBatch,
     I: BatchConsumer,
 {
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<I::Event>>> {

@@ -194,7 +194,8 @@ impl fmt::Debug for Queue {
 }
 
 /// The sending end of a queue, for the bytes of a flow.
-pub(super) struct Inlet {
+#[derive(Debug)]
+pub struct Inlet {
     pub(super) queue: Queue,
     /// The number of the batch that last contributed bytes.
     batch: u64,

@@ -14,9 +14,9 @@ use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
 use super::conversations::Conversation;
 use super::event::FlowEvent;
-use super::pump::{FlowSource, Pump};
+use super::pump::FlowSource;
 use super::queue::{Backlog, BacklogPolicy, FlowChunk, Inlet, Inlets, Queue};
-use super::stream::FlowStream;
+use super::stream::{FlowStream, Flows};
 
 /// An asynchronous consumer of the bytes of one direction of a connection.
 ///
@@ -40,7 +40,8 @@ type Running = Pin<Box<dyn Future<Output = ()>>>;
 type Make<K> = Box<dyn FnMut(&K, FlowSide, Queue) -> Running>;
 
 /// Passes streams to futures, and runs the futures.
-pub(super) struct Reassemblers<K> {
+#[expect(missing_debug_implementations, reason = "users name it only by aliases")]
+pub struct Reassemblers<K> {
     make: Make<K>,
     inlets: Inlets,
     running: FuturesUnordered<Running>,
@@ -148,41 +149,25 @@ async fn run<R: AsyncReassembler>(reassembler: R, queue: Queue) {
 ///
 /// It delivers the same events as the stream of flows. Polling it runs the reassemblers on the current thread;
 /// when it ends, all reassemblers have been closed.
-pub struct ReassembledStream<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
-    pump: Pump<St, B, Connections<E, S, Reassemblers<E::Key>>>,
-}
+pub type ReassembledStream<St, E, S = ()> =
+    Flows<St, Connections<E, S, Reassemblers<<E as FlowExtractor>::Key>>>;
 
-impl<St, B, E, S> FlowStream<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
+impl<St: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, E, S> {
     /// Passes the bytes of each direction of each TCP connection to its own reassembler, which `factory`
     /// creates when the first bytes arrive. Options and the states of flows are kept.
     pub fn with_async_reassembler<R: AsyncReassembler>(
         self,
         mut factory: impl FnMut(&E::Key, FlowSide) -> R + 'static,
-    ) -> ReassembledStream<St, B, E, S> {
+    ) -> ReassembledStream<St, E, S> {
         let make =
             move |key: &E::Key, side, queue| Box::pin(run(factory(key, side), queue)) as Running;
         let (make, running) = (Box::new(make), FuturesUnordered::new());
         let reassemblers = Reassemblers { make, inlets: Inlets::new(), running };
-        ReassembledStream { pump: self.pump.into(|table| Connections::new(table, reassemblers)) }
+        self.into_flows(|table| Connections::new(table, reassemblers))
     }
 }
 
-impl<St, B, E, S> ReassembledStream<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
+impl<St: FlowSource, E: FlowExtractor, S: Send + 'static> ReassembledStream<St, E, S> {
     /// Sets how many bytes of a direction may wait for its reassembler, and what happens beyond that. Default:
     /// 1 MiB, then a gap.
     #[must_use]
@@ -191,10 +176,6 @@ where
         self
     }
 }
-
-super::reassembling!(ReassembledStream<St, B, E, S>);
-
-super::yields!(ReassembledStream<St, B, E, S>, FlowEvent<E::Key>);
 
 /// A reassembler that sends the bytes of a direction through a channel; from [`channel_factory`].
 #[derive(Debug)]

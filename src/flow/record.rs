@@ -9,8 +9,8 @@ use flowscope::{EndReason, FlowExtractor, KeyFields, L4Proto, Orientation};
 pub use self::writer::{RecordFormat, RecordWriter};
 use super::bytes::Lend;
 use super::event::{FlowEvent, FlowHistory, FlowStats};
-use super::pump::{BatchConsumer, FlowSource, Pump};
-use super::stream::FlowStream;
+use super::pump::{BatchConsumer, FlowSource};
+use super::stream::{FlowStream, Flows};
 use super::table::FlowTable;
 use crate::packet::{Packet, Timestamp};
 
@@ -96,7 +96,8 @@ impl<K> FlowRecord<K> {
 }
 
 /// Turns events into records.
-pub(super) struct Recorder<E: FlowExtractor, S> {
+#[expect(missing_debug_implementations, reason = "users name it only by aliases")]
+pub struct Recorder<E: FlowExtractor, S> {
     table: FlowTable<E, S>,
 }
 
@@ -108,22 +109,16 @@ impl<E: FlowExtractor, S: Send + 'static> Recorder<E, S> {
 }
 
 impl<E: FlowExtractor, S: Send + 'static> BatchConsumer for Recorder<E, S> {
+    type Extractor = E;
+    type State = S;
     type Event = FlowRecord<E::Key>;
 
-    fn is_prepared(&self) -> bool {
-        self.table.is_prepared()
+    fn table(&self) -> &FlowTable<E, S> {
+        &self.table
     }
 
-    fn prepare(&mut self, packet: &Packet<'_>) {
-        self.table.prepare_one(packet);
-    }
-
-    fn prepare_done(&mut self) {
-        self.table.prepare_done();
-    }
-
-    fn skip(&mut self) {
-        self.table.skip();
+    fn table_mut(&mut self) -> &mut FlowTable<E, S> {
+        &mut self.table
     }
 
     fn packet(&mut self, packet: &Packet<'_>, _: Lend<'_>, events: &mut VecDeque<Self::Event>) {
@@ -134,44 +129,24 @@ impl<E: FlowExtractor, S: Send + 'static> BatchConsumer for Recorder<E, S> {
         self.table.go_to(now, most, &mut |_, event| events.extend(FlowRecord::of(event)))
     }
 
-    fn next_due(&self) -> Option<u64> {
-        self.table.next_due()
-    }
-
     fn finish(&mut self, most: usize, events: &mut VecDeque<Self::Event>) -> bool {
         self.table.end_some(most, &mut |_, event| events.extend(FlowRecord::of(event)))
-    }
-
-    fn wants_time(&self) -> bool {
-        self.table.may_be_asked()
     }
 }
 
 /// A stream of flow records, each delivered when its flow ends; from [`FlowStream::into_records`].
-pub struct FlowRecords<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    E::Key: KeyFields,
-    S: Send + 'static,
-{
-    pump: Pump<St, B, Recorder<E, S>>,
-}
+pub type FlowRecords<St, E, S = ()> = Flows<St, Recorder<E, S>>;
 
-impl<St, B, E, S> FlowStream<St, B, E, S>
+impl<St, E, S> FlowStream<St, E, S>
 where
-    B: FlowSource,
+    St: FlowSource,
     E: FlowExtractor,
     E::Key: KeyFields,
     S: Send + 'static,
 {
     /// Turns the stream into one of records of ended flows, with their IP bytes. Options and the states of
     /// flows are kept.
-    pub fn into_records(self) -> FlowRecords<St, B, E, S> {
-        FlowRecords { pump: self.pump.into(Recorder::new) }
+    pub fn into_records(self) -> FlowRecords<St, E, S> {
+        self.into_flows(Recorder::new)
     }
 }
-
-super::accessors!(FlowRecords<St, B, E, S>, pump.intake.table, KeyFields);
-
-super::yields!(FlowRecords<St, B, E, S>, FlowRecord<E::Key>, KeyFields);

@@ -15,8 +15,8 @@ use super::consumer::{Consumer, Data, End, Of, Wanted};
 use super::event::{FlowHistory, FlowStats, side_orientation};
 use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Source};
 use super::protocols::Protocols;
-use super::pump::{FlowSource, Pump};
-use super::stream::FlowStream;
+use super::pump::FlowSource;
+use super::stream::{FlowStream, Flows};
 
 /// An event of a flow whose bytes are parsed.
 #[derive(Debug, Clone)]
@@ -102,7 +102,8 @@ impl<K, M> SessionEvent<K, M> {
 }
 
 /// A flow and its parser.
-pub(super) struct Session<M> {
+#[expect(missing_debug_implementations, reason = "users cannot name it")]
+pub struct Session<M> {
     l4: Option<L4Proto>,
     parser: Option<Box<dyn Parse<M>>>,
     /// Whether the protocol is identified by first bytes.
@@ -139,7 +140,8 @@ impl<M> Session<M> {
 const MOST_ASSUMED: usize = 256 * 1024;
 
 /// The consumer that passes flows to parsers.
-pub(super) struct Sessions<K, M> {
+#[expect(missing_debug_implementations, reason = "users name it only by aliases")]
+pub struct Sessions<K, M> {
     source: Box<dyn Source<K, M>>,
     messages: Vec<M>,
 }
@@ -352,33 +354,20 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
 /// bytes ([`Protocols::tcp_bytes`]), a new parser takes over at the next segment whose bytes identify it. A
 /// parser that panics or can no longer follow its stream ends only its own flow. Each parser is told the time
 /// about once a second.
-pub struct SessionStream<St, B, E, S, M>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
-    pump: Pump<St, B, Parsed<E, S, M>>,
-}
-
-type Parsed<E, S, M> = Connections<E, S, Sessions<<E as FlowExtractor>::Key, M>>;
+pub type SessionStream<St, E, S, M> =
+    Flows<St, Connections<E, S, Sessions<<E as FlowExtractor>::Key, M>>>;
 
 /// The message type of a factory's stream parsers.
 type StreamMessage<F, K> = <<F as SessionParserFactory<K>>::Parser as SessionParser>::Message;
 /// The message type of a factory's datagram parsers.
 type DatagramMessage<F, K> = <<F as DatagramParserFactory<K>>::Parser as DatagramParser>::Message;
 
-impl<St, B, E, S> FlowStream<St, B, E, S>
-where
-    B: FlowSource,
-    E: FlowExtractor,
-    S: Send + 'static,
-{
+impl<St: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, E, S> {
     /// Gives each TCP connection a parser, and delivers the messages. Options and the states of flows are kept.
     pub fn session_stream<F: SessionParserFactory<E::Key>>(
         self,
         factory: F,
-    ) -> SessionStream<St, B, E, S, StreamMessage<F, E::Key>> {
+    ) -> SessionStream<St, E, S, StreamMessage<F, E::Key>> {
         self.sessions(Box::new(EveryStream(factory)))
     }
 
@@ -387,7 +376,7 @@ where
     pub fn datagram_stream<F: DatagramParserFactory<E::Key>>(
         self,
         factory: F,
-    ) -> SessionStream<St, B, E, S, DatagramMessage<F, E::Key>> {
+    ) -> SessionStream<St, E, S, DatagramMessage<F, E::Key>> {
         self.sessions(Box::new(EveryDatagram(factory)))
     }
 
@@ -395,19 +384,15 @@ where
     pub fn protocol_stream<M: 'static>(
         self,
         protocols: Protocols<E::Key, M>,
-    ) -> SessionStream<St, B, E, S, M>
+    ) -> SessionStream<St, E, S, M>
     where
         E::Key: KeyFields,
     {
         self.sessions(Box::new(protocols))
     }
 
-    fn sessions<M>(self, source: Box<dyn Source<E::Key, M>>) -> SessionStream<St, B, E, S, M> {
+    fn sessions<M>(self, source: Box<dyn Source<E::Key, M>>) -> SessionStream<St, E, S, M> {
         let sessions = Sessions { source, messages: Vec::new() };
-        SessionStream { pump: self.pump.into(|table| Connections::new(table, sessions)) }
+        self.into_flows(|table| Connections::new(table, sessions))
     }
 }
-
-super::reassembling!(SessionStream<St, B, E, S, M>);
-
-super::yields!(SessionStream<St, B, E, S, M>, SessionEvent<E::Key, M>);

@@ -6,9 +6,9 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use flowscope::FlowExtractor;
-use futures_core::Stream;
 
 use super::config::FlowConfig;
+use super::pump::FlowSource;
 use super::shard_query::{Board, FlowSnapshots, ShardResponder};
 use super::stream::{FlowExt, FlowStream};
 use crate::afpacket::FanoutFlags;
@@ -16,7 +16,6 @@ use crate::error::Result;
 use crate::io::AsyncCapture;
 #[cfg(feature = "af-xdp")]
 use crate::io::AsyncXdpReceiver;
-use crate::ring::batch::PacketBatch;
 #[cfg(feature = "af-xdp")]
 use crate::shard::XdpShardsBuilder;
 use crate::shard::{Runtime, Shard, Shards, ShardsBuilder};
@@ -91,7 +90,7 @@ impl<B, E: FlowExtractor + Clone> FlowShardsBuilder<B, E> {
         spawn: impl FnOnce(B, Box<dyn Fn(Shard<C>) -> Fut + Send + Sync>) -> Result<Shards>,
     ) -> Result<FlowShards<E::Key>>
     where
-        C: Stream<Item = Result<PacketBatch>> + 'static,
+        C: FlowSource + 'static,
         F: Fn(FlowShard<E, C>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + 'static,
     {
@@ -146,10 +145,10 @@ impl<R: Runtime, E: FlowExtractor + Clone> FlowShardsBuilder<XdpShardsBuilder<R>
 }
 
 /// One shard, in its own thread, with its flows.
-pub struct FlowShard<E: FlowExtractor, C = AsyncCapture> {
+pub struct FlowShard<E: FlowExtractor, C: FlowSource = AsyncCapture> {
     /// Stream of flow events of this shard. It still answers [`FlowShards::flows`] after it was turned into
     /// sessions or conversations.
-    pub flows: FlowStream<C, PacketBatch, E>,
+    pub flows: FlowStream<C, E>,
     /// Captures of this shard that were added with [`ShardsBuilder::and_capture`], in that order.
     pub others: Vec<C>,
     index: usize,
@@ -158,7 +157,7 @@ pub struct FlowShard<E: FlowExtractor, C = AsyncCapture> {
     stop: StopHandle,
 }
 
-impl<E: FlowExtractor, C> FlowShard<E, C> {
+impl<E: FlowExtractor, C: FlowSource> FlowShard<E, C> {
     /// Returns the index of this shard, counted from 0.
     pub fn index(&self) -> usize {
         self.index
@@ -180,7 +179,7 @@ impl<E: FlowExtractor, C> FlowShard<E, C> {
     }
 }
 
-impl<E: FlowExtractor, C> fmt::Debug for FlowShard<E, C> {
+impl<E: FlowExtractor, C: FlowSource> fmt::Debug for FlowShard<E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowShard").field("index", &self.index).finish_non_exhaustive()
     }

@@ -21,8 +21,8 @@ struct Talk {
     names: Vec<String>,
 }
 
-async fn talk<B: FlowSource + Unpin>(
-    stream: impl futures_util::Stream<Item = ringtap::Result<B>> + Unpin,
+async fn talk(
+    stream: impl FlowSource + Unpin,
     extractor: impl FlowExtractor<Key = FiveTupleKey> + Unpin,
 ) -> ringtap::Result<Talk> {
     let mut sessions = stream.flow_stream(extractor).protocol_stream(Protocols::well_known());

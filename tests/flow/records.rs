@@ -107,9 +107,8 @@ fn community_ids_of_protocols_without_ports_are_those_of_tshark() {
         let theirs: BTreeSet<_> =
             text.lines().filter(|id| !id.is_empty()).map(str::to_owned).collect();
         let flows = records(&path);
-        let flows = flows
-            .iter()
-            .filter(|record| !matches!(record.l4, Some(L4Proto::Tcp | L4Proto::Udp)));
+        let flows =
+            flows.iter().filter(|record| !matches!(record.l4, Some(L4Proto::Tcp | L4Proto::Udp)));
         let ours: BTreeSet<_> = flows.filter_map(|record| record.key.community_id()).collect();
         assert!(!ours.is_empty());
         match name {

@@ -288,9 +288,7 @@ fn ipv4_segments_with_length_0_belong_to_flows() {
 /// Packets and bytes of each flow.
 type Flows = HashMap<FiveTupleKey, (u64, u64)>;
 
-async fn counted<B: FlowSource + Unpin>(
-    stream: impl futures_util::Stream<Item = ringtap::Result<B>> + Unpin,
-) -> ringtap::Result<Flows> {
+async fn counted(stream: impl FlowSource + Unpin) -> ringtap::Result<Flows> {
     let mut flows = stream.flow_stream(FiveTuple::bidirectional());
     let mut all = Flows::new();
     while let Some(event) = flows.next().await {

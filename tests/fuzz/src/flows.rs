@@ -201,7 +201,7 @@ fn follow<M>(open: &mut HashMap<FiveTupleKey, u64>, event: &SessionEvent<FiveTup
 }
 
 fn sessions<E: FlowExtractor<Key = FiveTupleKey> + Unpin>(
-    mut sessions: ringtap::flow::SessionStream<PcapSource, ringtap::PacketBatch, E, (), u64>,
+    mut sessions: ringtap::flow::SessionStream<PcapSource, E, (), u64>,
 ) {
     let (mut open, mut said, mut missing) = (HashMap::new(), 0, 0);
     while let Some(event) = sessions.next().now_or_never().expect("a file is ready") {
