@@ -12,6 +12,7 @@ mod geometry;
 mod head_patience;
 mod injector;
 mod injector_builder;
+mod inner_hash;
 mod netns;
 mod open;
 mod outgoing;

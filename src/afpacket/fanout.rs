@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use ringtap_filter::{BpfFilter, BpfInsn};
 
+use super::inner_hash;
 use crate::error::{Error, Result};
 use crate::packet::LinkType;
 use crate::sys::cbpf;
@@ -53,6 +54,16 @@ impl FanoutMode {
         let filter = filter.for_link(LinkType::RAW)?;
         filter.check_offline()?;
         Ok(Self::Cbpf(filter.program_returning(1).into()))
+    }
+
+    /// Returns a mode like [`Hash`](Self::Hash) that also looks into tunnels of VXLAN, Geneve and GTP-U, as well as GRE,
+    /// ERSPAN, IP in IP and 6in4: both directions of a flow in a tunnel reach the same member, and the flows of one
+    /// tunnel are spread over all members. For `FiveTuple::tunnels` of the feature `flow`.
+    ///
+    /// One tunnel is looked into, on the ports that IANA assigned to it (and 8472 for VXLAN). Packets that are not IP
+    /// go to the first member. Fragments are spread by their addresses alone; add [`FanoutFlags::DEFRAG`].
+    pub fn inner_hash() -> Self {
+        Self::Cbpf(inner_hash::program().into())
     }
 
     fn number(&self) -> u32 {

@@ -17,5 +17,6 @@ mod records;
 mod replay;
 mod table;
 mod tcp_vs_tshark;
+mod tunnels;
 
 ringtap_lab::test_binary!();
