@@ -6,6 +6,7 @@
 
 mod builder;
 mod capture;
+mod exclusion;
 mod fanout;
 mod gate;
 mod geometry;

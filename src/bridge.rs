@@ -32,7 +32,7 @@ pub use self::xdp::XdpBridge;
 use crate::afpacket::{Capture, Injector};
 use crate::error::{Error, Result};
 use crate::executor;
-use crate::packet::Packet;
+use crate::packet::{LinkType, Packet};
 use crate::port::Receive;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::wait::StopHandle;
@@ -110,10 +110,8 @@ impl Bridge {
             let [name, _] = names; // the interface may have several names
             return Err(Error::SameInterface { name });
         }
-        let links = [&handles.rx_a, &handles.rx_b].map(|rx| rx.link_type().map(|link| link.0));
-        if links[0] != links[1] {
-            return Err(Error::DifferentLinks { names, links });
-        }
+        let links = [&handles.rx_a, &handles.rx_b].map(Capture::link_type);
+        check_links(names, links)?;
         let stop = match handles.rx_a.known_stop() {
             Some(stop) => stop.clone(),
             None => handles.rx_a.stop_handle()?,
@@ -271,4 +269,20 @@ impl Ports {
         let ((rx_b, tx_a), held_b) = second;
         Self { handles: BridgeHandles { rx_a, tx_b, rx_b, tx_a }, held: [held_a, held_b] }
     }
+}
+
+/// Why captures of cooked packets are not bridged.
+const COOKED: &str = "its frames have no headers of a known kind, which the other side could send";
+
+/// Returns an error if frames of one interface cannot be sent on the other as they are.
+fn check_links(names: [String; 2], links: [LinkType; 2]) -> Result<()> {
+    if let Some(at) = links.iter().position(|&link| link == LinkType::LINUX_SLL2) {
+        let interface = names[at].clone();
+        return Err(Error::Unusable { option: "bridge", interface, why: COOKED });
+    }
+    if links[0] != links[1] {
+        let known = |link: LinkType| (link != LinkType::UNKNOWN).then_some(link.0);
+        return Err(Error::DifferentLinks { names, links: links.map(known) });
+    }
+    Ok(())
 }

@@ -110,6 +110,15 @@ pub enum Error {
         /// whose setting is not known.
         by: Option<String>,
     },
+    /// An option cannot be used with the chosen interface.
+    Unusable {
+        /// The option's name.
+        option: &'static str,
+        /// The interface.
+        interface: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// An interface has no hardware clock that stamps arriving packets.
     NoHardwareClock {
         /// The interface's name.
@@ -239,6 +248,7 @@ impl Error {
                 | Self::Filter(_)
                 | Self::Program(_)
                 | Self::NoHardwareClock { .. }
+                | Self::Unusable { .. }
         )
     }
 

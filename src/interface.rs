@@ -1,7 +1,13 @@
 //! Properties of network interfaces.
 
+mod names;
+mod selector;
+
 use std::io;
 use std::os::fd::AsFd;
+
+pub use self::names::InterfaceNames;
+pub use self::selector::Interface;
 
 use crate::error::{Error, Result, Step};
 use crate::packet::LinkType;

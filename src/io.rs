@@ -336,8 +336,8 @@ impl AsyncReceiver<Capture> {
         self.port.interface()
     }
 
-    /// Returns the type of header that packets begin with; `None` if it is not known.
-    pub fn link_type(&self) -> Option<LinkType> {
+    /// Returns the type of header that packets begin with.
+    pub fn link_type(&self) -> LinkType {
         self.port.link_type()
     }
 

@@ -30,7 +30,9 @@ pub use self::link::LinkAddress;
 #[cfg(any(feature = "pcap", test))]
 pub(crate) use self::link::hardware_of;
 use self::link::link_type_of;
-pub(crate) use self::link::{Framing, LinkLayer, NO_DIRECTION};
+pub(crate) use self::link::{
+    Framing, LinkLayer, NO_DIRECTION, SLL2_HEADER_LEN, hardware_of_cooked,
+};
 pub use self::offload::{Offload, Segments};
 pub use self::owned::OwnedPacket;
 use self::tags::FIRST_TAG_AT;
@@ -219,15 +221,15 @@ impl<'a> Packet<'a> {
     /// Returns the outermost VLAN tag, whether it is in the bytes or was stripped from them.
     #[inline]
     pub fn vlan(&self) -> Option<VlanTag> {
-        self.meta.vlan.or_else(|| self.tag_at(FIRST_TAG_AT))
+        self.meta.vlan.or_else(|| self.tag_inside(0))
     }
 
     /// Returns the tag behind the outermost one (802.1ad, QinQ), which is in the bytes.
     #[inline]
     pub fn inner_vlan(&self) -> Option<VlanTag> {
         match self.meta.vlan {
-            Some(_) => self.tag_at(FIRST_TAG_AT),
-            None => self.vlan().and_then(|_| self.tag_at(FIRST_TAG_AT + VlanTag::LEN)),
+            Some(_) => self.tag_inside(0),
+            None => self.vlan().and_then(|_| self.tag_inside(1)),
         }
     }
 
@@ -239,8 +241,16 @@ impl<'a> Packet<'a> {
         self.meta.vlan
     }
 
-    fn tag_at(&self, at: usize) -> Option<VlanTag> {
-        if self.has_ethernet_header() { VlanTag::read(self.data.get(at..)?) } else { None }
+    /// Returns the tag in the bytes before which there are so many others in them.
+    #[inline]
+    fn tag_inside(&self, before: usize) -> Option<VlanTag> {
+        if self.has_ethernet_header() {
+            VlanTag::read(self.data.get(FIRST_TAG_AT + before * VlanTag::LEN..)?)
+        } else if self.is_cooked() {
+            tags::of_cooked(self.data, before)
+        } else {
+            None
+        }
     }
 
     /// Returns whether a filter matches this packet, as the kernel would decide, for any link type.
@@ -276,6 +286,22 @@ impl<'a> Packet<'a> {
         link.is_none_or(|link| matches!(link.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
     }
 
+    /// Whether the bytes begin with the header of Linux cooked captures, version 2.
+    #[inline]
+    pub(crate) fn is_cooked(&self) -> bool {
+        self.meta.link.is_some_and(|link| link.hardware == hardware_of_cooked())
+    }
+
+    /// Returns the hardware type of the interface that the packet was seen on (`ARPHRD_*`, linux/if_arp.h), also if
+    /// its bytes are [cooked](LinkType::LINUX_SLL2); `None` if it is not known.
+    #[inline]
+    pub fn hardware_type(&self) -> Option<u16> {
+        if self.is_cooked() {
+            return Some(u16::from_be_bytes(*self.data.get(8..)?.first_chunk()?));
+        }
+        self.meta.link.map(|link| link.hardware).filter(|&kind| !link::is_of_files(kind))
+    }
+
     /// Returns the work that the packet's sender left to the card; `None` if the ring was not asked for it
     /// ([`CaptureBuilder::offloads`](crate::capture::CaptureBuilder::offloads)).
     #[inline]
@@ -294,10 +320,8 @@ impl<'a> Packet<'a> {
     /// Whether this is the outgoing copy of the two that a loopback interface shows of each packet.
     #[cfg(feature = "flow")]
     pub(crate) fn is_loopback_copy(&self) -> bool {
-        let link = self.meta.link.as_ref();
-        link.is_some_and(|link| {
-            (link.hardware, link.pkttype) == (libc::ARPHRD_LOOPBACK, libc::PACKET_OUTGOING)
-        })
+        let is_outgoing = self.meta.link.is_some_and(|link| link.pkttype == libc::PACKET_OUTGOING);
+        is_outgoing && self.hardware_type() == Some(libc::ARPHRD_LOOPBACK)
     }
 
     /// Returns the EtherType as the kernel sees it (after a stripped tag), in host byte order.

@@ -5,6 +5,7 @@
 //!   CaptureReader ──► PcapSource                                        a stream of batches, as from a ring
 //! ```
 
+mod appearing;
 mod append;
 mod background;
 mod builder;

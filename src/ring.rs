@@ -37,13 +37,13 @@ mod header;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod hostile;
 pub(crate) mod lease;
+mod rewrite;
 pub(crate) mod rx_features;
 pub(crate) mod slot;
 pub(crate) mod tpacket_v2;
 pub(crate) mod tpacket_v3;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod umem;
-mod vlan_reinsert;
 pub(crate) mod word;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod xsk_ring;

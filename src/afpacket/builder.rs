@@ -7,6 +7,7 @@ use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use super::geometry::{RingLayout, RingProfile, Sizes};
 use super::netns::NetNs;
 use crate::error::Result;
+use crate::interface::Interface;
 use crate::options::BusyPoll;
 
 /// The clock that timestamps packets (`PACKET_TIMESTAMP`, packet(7)).
@@ -26,8 +27,15 @@ pub enum TimestampSource {
     RawHardware,
 }
 
+/// Interfaces that a capture of all interfaces leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Excluded {
+    Name(String),
+    Hardware(u16),
+}
+
 impl Capture {
-    /// Opens a capture with the default options on an interface of this network namespace.
+    /// Opens a capture with the default options on an interface of this network namespace, or on `any`.
     ///
     /// # Errors
     /// The errors of [`CaptureBuilder::build`].
@@ -47,7 +55,8 @@ impl Capture {
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct CaptureBuilder {
-    pub(super) interface: Option<String>,
+    pub(super) interface: Option<Interface>,
+    pub(super) excluded: Vec<Excluded>,
     pub(super) sizes: Sizes,
     pub(super) fill_rxhash: bool,
     pub(super) snap_len: Option<u32>,
@@ -68,6 +77,7 @@ impl CaptureBuilder {
     pub(super) fn new() -> Self {
         Self {
             interface: None,
+            excluded: Vec::new(),
             sizes: RingProfile::Default.sizes(),
             fill_rxhash: true,
             snap_len: None,
@@ -85,9 +95,28 @@ impl CaptureBuilder {
         }
     }
 
-    /// Sets the interface to capture on. Required.
-    pub fn interface(mut self, name: impl Into<String>) -> Self {
-        self.interface = Some(name.into());
+    /// Sets the interface to capture on: a name, or [`Interface::Any`] for all of them, which is also called `any`.
+    /// Required.
+    ///
+    /// An interface whose link-layer headers are of an unknown kind (PPP, GRE, CAN …) is captured as cooked, like
+    /// `any`.
+    pub fn interface(mut self, interface: impl Into<Interface>) -> Self {
+        self.interface = Some(interface.into());
+        self
+    }
+
+    /// Leaves out an interface from a capture of all interfaces.
+    ///
+    /// The interface must exist when the capture is opened; one of the same name that appears later is captured.
+    pub fn exclude(mut self, interface: impl Into<String>) -> Self {
+        self.excluded.push(Excluded::Name(interface.into()));
+        self
+    }
+
+    /// Leaves out all interfaces of a hardware type (`ARPHRD_*`, linux/if_arp.h) from a capture of all interfaces, also
+    /// those that appear later: 772 for the loopback, which shows every packet twice.
+    pub fn exclude_hardware(mut self, hardware: u16) -> Self {
+        self.excluded.push(Excluded::Hardware(hardware));
         self
     }
 
@@ -162,6 +191,8 @@ impl CaptureBuilder {
     }
 
     /// Sets whether the interface accepts packets for other hosts while this socket is open. Default: false.
+    ///
+    /// For a capture of all interfaces, it applies to those that exist when it is opened.
     pub fn promiscuous(mut self, on: bool) -> Self {
         self.promiscuous = on;
         self

@@ -200,10 +200,11 @@ impl Capture {
         self.socket.name()
     }
 
-    /// Returns the type of header that packets begin with; `None` if it is not known.
+    /// Returns the type of header that packets begin with. On an interface whose headers are of an unknown kind, and on
+    /// `any`, it is [`LinkType::LINUX_SLL2`].
     ///
     /// Capture files need it: `CaptureWriter::builder().interface(FileInterface::new(link))`.
-    pub fn link_type(&self) -> Option<LinkType> {
+    pub fn link_type(&self) -> LinkType {
         self.socket.link_type()
     }
 

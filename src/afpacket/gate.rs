@@ -6,10 +6,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringtap_filter::{BpfFilter, BpfInsn, FilterTarget};
 
-use super::outgoing::without_outgoing;
+use super::exclusion::{Exclusion, without};
 use crate::error::{Error, Result, Step};
-use crate::packet::LinkType;
+use crate::packet::{LinkType, SLL2_HEADER_LEN};
 use crate::sys::cbpf;
+
+/// The link-layer headers of a socket's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Headers {
+    /// Of this type.
+    Of(LinkType),
+    /// The kernel removes them, and filters see packets without any.
+    Cooked,
+}
+
+impl Headers {
+    /// The type of the headers that readers see.
+    pub(super) fn link(self) -> LinkType {
+        match self {
+            Self::Of(link) => link,
+            Self::Cooked => LinkType::LINUX_SLL2,
+        }
+    }
+}
 
 /// The filter that decides.
 #[derive(Debug, Clone, Default)]
@@ -23,11 +42,12 @@ pub(super) enum SocketFilter {
 }
 
 impl SocketFilter {
-    /// Returns the filter compiled for packets with this link-layer header.
-    fn on(self, link: Option<LinkType>) -> Result<Self> {
-        match self {
-            Self::Classic(filter) => Ok(Self::Classic(filter.on(link)?)),
-            other => Ok(other),
+    /// Returns the filter compiled for the packets of a socket.
+    fn on(self, headers: Headers) -> Result<Self> {
+        match (self, headers) {
+            (Self::Classic(filter), Headers::Cooked) => Ok(Self::Classic(filter.on_cooked()?)),
+            (Self::Classic(filter), Headers::Of(link)) => Ok(Self::Classic(filter.on(Some(link))?)),
+            (other, _) => Ok(other),
         }
     }
 }
@@ -36,11 +56,11 @@ impl SocketFilter {
 /// filter; and a change never opens a closed intake.
 #[derive(Debug)]
 pub(super) struct Intake {
+    /// The bytes to keep of a packet, without a header that is added later.
     snap_len: Option<u32>,
-    /// Whether the filter must drop packets that this host sends.
-    skips_outgoing: bool,
-    /// The link-layer header of the interface's packets.
-    link: Option<LinkType>,
+    /// What the filter must drop in any case.
+    excluded: Vec<Exclusion>,
+    headers: Headers,
     state: Mutex<State>,
 }
 
@@ -52,20 +72,19 @@ struct State {
 }
 
 impl Intake {
-    /// Creates the intake of an interface whose packets begin with `link`.
+    /// Creates the intake of a socket with such headers.
     pub(super) fn new(
         decider: SocketFilter,
         snap_len: Option<u32>,
-        skips_outgoing: bool,
-        link: Option<LinkType>,
+        excluded: Vec<Exclusion>,
+        headers: Headers,
     ) -> Result<Self> {
-        let (decider, is_open, is_locked) = (decider.on(link)?, false, false);
-        Ok(Self {
-            snap_len,
-            skips_outgoing,
-            link,
-            state: Mutex::new(State { decider, is_open, is_locked }),
-        })
+        let (decider, is_open, is_locked) = (decider.on(headers)?, false, false);
+        let header_len = if headers == Headers::Cooked { SLL2_HEADER_LEN as u32 } else { 0 };
+        // A filter that accepts no byte drops the packet.
+        let snap_len = snap_len.map(|bytes| bytes.saturating_sub(header_len).max(1));
+        let state = Mutex::new(State { decider, is_open, is_locked });
+        Ok(Self { snap_len, excluded, headers, state })
     }
 
     pub(super) fn open(&self, socket: BorrowedFd<'_>) -> Result<()> {
@@ -86,7 +105,7 @@ impl Intake {
     }
 
     pub(super) fn set(&self, socket: BorrowedFd<'_>, decider: SocketFilter) -> Result<()> {
-        let decider = decider.on(self.link)?;
+        let decider = decider.on(self.headers)?;
         let mut state = self.lock();
         if state.is_locked {
             let source = io::Error::from_raw_os_error(libc::EPERM);
@@ -107,16 +126,16 @@ impl Intake {
     }
 
     fn apply(&self, socket: BorrowedFd<'_>, decider: &SocketFilter) -> Result<()> {
-        let attach = |program: &[BpfInsn]| match self.skips_outgoing {
-            true => cbpf::attach(socket, &without_outgoing(program)),
-            false => cbpf::attach(socket, program),
+        let attach = |program: &[BpfInsn]| match self.excluded[..] {
+            [] => cbpf::attach(socket, program),
+            _ => cbpf::attach(socket, &without(&self.excluded, program)),
         };
         match (decider, self.snap_len) {
-            (SocketFilter::AcceptAll, None) if !self.skips_outgoing => cbpf::detach(socket),
+            (SocketFilter::AcceptAll, None) if self.excluded.is_empty() => cbpf::detach(socket),
             (SocketFilter::AcceptAll, bytes) => attach(&[BpfInsn::ret(bytes.unwrap_or(u32::MAX))]),
             (SocketFilter::Classic(filter), None) => attach(filter.program(FilterTarget::Socket)),
             (SocketFilter::Classic(filter), Some(bytes)) => attach(&filter.cut_to(bytes)),
-            (SocketFilter::Extended(_), _) if self.skips_outgoing => {
+            (SocketFilter::Extended(_), _) if !self.excluded.is_empty() => {
                 let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
                 Err(Error::os(Step::SetFilter, source))
             }
@@ -124,8 +143,8 @@ impl Intake {
         }
     }
 
-    pub(super) fn link(&self) -> Option<LinkType> {
-        self.link
+    pub(super) fn link(&self) -> LinkType {
+        self.headers.link()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -15,18 +15,23 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::builder::{CaptureBuilder, TimestampSource};
+use super::builder::{CaptureBuilder, Excluded, TimestampSource};
 use super::capture::{Capture, RxRing};
-use super::gate::{Intake, SocketFilter};
+use super::exclusion::Exclusion;
+use super::gate::{Headers, Intake, SocketFilter};
 use super::geometry::{RingLayout, RxGeometry};
 use super::outgoing;
 use super::socket::Socket;
 use crate::error::{Error, GeometryError, Result, Step};
+use crate::interface::Interface;
 use crate::packet::LinkType;
 use crate::ring::rx_features::Extras;
-use crate::sys::netdev::Netdev;
+use crate::sys::netdev::{self, Netdev};
 use crate::sys::{Mapping, packet_socket, sockopt};
 use crate::trace;
+
+/// Bytes of the longest packet that is expected of all interfaces: the MTU of the loopback, and headers.
+const LONGEST_OF_ANY: usize = 65_536 + 40;
 
 impl CaptureBuilder {
     /// Opens the socket and its ring.
@@ -44,7 +49,7 @@ impl CaptureBuilder {
     /// [`Error::RingTooLarge`](crate::Error::RingTooLarge) and [`Error::Fanout`](crate::Error::Fanout) with their
     /// reasons.
     pub fn build(self) -> Result<Capture> {
-        let opening = trace::opening("capture", self.interface.as_deref());
+        let opening = trace::opening("capture", self.interface.as_ref().map(Interface::name));
         Plan::new(&self)?; // invalid options are reported before any request to the kernel
         let mut capture = self.open_closed(self.open_socket()?)?;
         if let Some(membership) = self.effective_membership() {
@@ -61,9 +66,10 @@ impl CaptureBuilder {
     /// order in which their sockets were created.
     pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
         // A socket belongs to the namespace in which it is created, and all other requests go through the socket.
+        let open = || open_for(self.interface.as_ref(), self.promiscuous);
         let opened = match &self.netns {
-            Some(netns) => netns.within(packet_socket::open),
-            None => packet_socket::open(),
+            Some(netns) => netns.within(open),
+            None => open(),
         };
         opened.map_err(|error| self.named(error))
     }
@@ -71,7 +77,7 @@ impl CaptureBuilder {
     /// Adds the interface's name to the error.
     fn named(&self, error: Error) -> Error {
         match &self.interface {
-            Some(name) => error.of(name),
+            Some(interface) => error.of(interface),
             None => error,
         }
     }
@@ -87,13 +93,50 @@ impl CaptureBuilder {
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     options: &'a CaptureBuilder,
-    name: &'a str,
+    interface: &'a Interface,
     geometry: RxGeometry,
+}
+
+/// Puts all interfaces of the calling thread's namespace into promiscuous mode for as long as the socket lives.
+fn all_promiscuous(socket: BorrowedFd<'_>) -> Result<()> {
+    let names = netdev::names();
+    let names = names.map_err(|source| Error::os(Step::QueryInterface("name"), source))?;
+    for name in names {
+        // One that is gone by now needs nothing.
+        let Ok(index) = Netdev(socket).index(&name) else { continue };
+        match packet_socket::promiscuous(socket, index) {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error.of(name)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens a socket in the calling thread's namespace: a cooked one if the headers of the interface's packets are not
+/// known, or differ.
+fn open_for(interface: Option<&Interface>, is_promiscuous: bool) -> Result<OwnedFd> {
+    let name = match interface {
+        None => return packet_socket::open(),
+        Some(Interface::Any) => {
+            let socket = packet_socket::open_cooked()?;
+            if is_promiscuous {
+                all_promiscuous(socket.as_fd())?;
+            }
+            return Ok(socket);
+        }
+        Some(Interface::Named(name)) => name,
+    };
+    let socket = packet_socket::open()?;
+    match Netdev(socket.as_fd()).hardware(name) {
+        Ok(kind) if LinkType::of_hardware(kind).is_none() => packet_socket::open_cooked(),
+        // A failure to ask is reported by the next step.
+        _ => Ok(socket),
+    }
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(options: &'a CaptureBuilder) -> Result<Self> {
-        let name = options.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+        let interface = options.interface.as_ref().ok_or(Error::InterfaceMissing)?;
         let geometry = RxGeometry::new(options.sizes)?;
         if options.snap_len == Some(0) {
             return Err(GeometryError::NoSnapLen.into());
@@ -101,7 +144,15 @@ impl<'a> Plan<'a> {
         if options.offloads && geometry.layout() == RingLayout::Frames {
             return Err(GeometryError::OffloadsNeedBlocks.into());
         }
-        Ok(Self { options, name, geometry })
+        let is_any = *interface == Interface::Any;
+        let unusable = [
+            (is_any && options.offloads, "offloads", "cooked packets have none"),
+            (!is_any && !options.excluded.is_empty(), "exclude", "it is for a capture on `any`"),
+        ];
+        if let Some((_, option, why)) = unusable.into_iter().find(|(is_set, ..)| *is_set) {
+            return Err(Error::Unusable { option, interface: interface.to_string(), why });
+        }
+        Ok(Self { options, interface, geometry })
     }
 
     /// Returns the geometry, with frames sized for the packets of the interface.
@@ -110,36 +161,66 @@ impl<'a> Plan<'a> {
         if sizes.layout == RingLayout::Blocks || sizes.frame_size.is_some() {
             return Ok(self.geometry);
         }
-        let longest = asker.longest_packet(self.name);
-        let longest = longest.map_err(|source| Error::os(Step::QueryInterface("MTU"), source));
-        let longest = longest.map_err(|error| vanished(error, self.name))?;
+        let longest = match self.interface {
+            // Interfaces with larger packets may appear later.
+            Interface::Any => Ok(LONGEST_OF_ANY),
+            Interface::Named(name) => {
+                let longest = asker.longest_packet(name);
+                let longest =
+                    longest.map_err(|source| Error::os(Step::QueryInterface("MTU"), source));
+                longest.map_err(|error| vanished(error, name))
+            }
+        }?;
         let most = self.options.snap_len.map_or(longest, |snap_len| longest.min(snap_len as usize));
         Ok(RxGeometry::new(sizes.for_packets_of(most))?)
     }
 
+    /// Returns what no filter may let in.
+    fn exclusions(&self, asker: Netdev<'_>) -> Result<Vec<Exclusion>> {
+        let asks =
+            self.options.effective_membership().is_some_and(|group| group.ignores_outgoing());
+        let skips_outgoing = asks && !outgoing::are_left_out_by_groups();
+        let outgoing = skips_outgoing.then_some(Ok(Exclusion::Outgoing));
+        let excluded = self.options.excluded.iter().map(|excluded| match excluded {
+            Excluded::Name(name) => Ok(Exclusion::Interface(index_of(asker.0, name)?)),
+            Excluded::Hardware(kind) => Ok(Exclusion::Hardware(*kind)),
+        });
+        outgoing.into_iter().chain(excluded).collect()
+    }
+
     /// Opens a capture on a fresh socket. Its intake is still closed, and it is in no group yet.
     pub(super) fn open(self, fd: OwnedFd) -> Result<Capture> {
-        let Self { options, name, .. } = self;
-        let index = index_of(fd.as_fd(), name)?;
-        let geometry = self.geometry(Netdev(fd.as_fd()))?;
+        let Self { options, interface, .. } = self;
+        let (asker, name) = (Netdev(fd.as_fd()), interface.name());
+        let index = match interface {
+            Interface::Any => packet_socket::ANY,
+            Interface::Named(name) => index_of(fd.as_fd(), name)?,
+        };
+        let geometry = self.geometry(asker)?;
         if options.timestamp_source == TimestampSource::RawHardware {
-            check_clock(Netdev(fd.as_fd()), name)?;
+            check_clock(asker, name)?;
         }
         set_version(fd.as_fd(), geometry.layout())?;
+        let is_cooked = sockopt::get::<i32>(fd.as_fd(), sockopt::SOCKET_TYPE)? == libc::SOCK_DGRAM;
+        if is_cooked && options.offloads {
+            let (option, why) = ("offloads", "cooked packets have none");
+            return Err(Error::Unusable { option, interface: interface.to_string(), why });
+        }
         set_options(fd.as_fd(), options)?;
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
         let decider = options.filter.clone().map_or(SocketFilter::AcceptAll, SocketFilter::Classic);
-        let asks = options.effective_membership().is_some_and(|group| group.ignores_outgoing());
-        let skips_outgoing = asks && !outgoing::are_left_out_by_groups();
-        let link = link_of(fd.as_fd(), name)?;
-        let intake = Intake::new(decider, options.snap_len, skips_outgoing, link)?;
+        let headers = match is_cooked {
+            true => Headers::Cooked,
+            false => Headers::Of(link_of(fd.as_fd(), name)?),
+        };
+        let intake = Intake::new(decider, options.snap_len, self.exclusions(asker)?, headers)?;
         let socket = Socket::new(fd, name.to_owned(), index, intake);
         socket.close_intake()?;
         packet_socket::bind(socket.as_fd(), index, packet_socket::ALL)
             .map_err(|error| vanished(error, name))?;
         // A down interface leaves ENETDOWN on the socket, which no later wait should report.
         packet_socket::take_error(socket.as_fd())?;
-        if options.promiscuous {
+        if options.promiscuous && index != packet_socket::ANY {
             packet_socket::promiscuous(socket.as_fd(), index)?;
         }
         let malformed = Arc::clone(&socket.totals().malformed);
@@ -147,6 +228,7 @@ impl<'a> Plan<'a> {
             rxhash: options.fill_rxhash && geometry.layout() == RingLayout::Blocks,
             offload: options.offloads,
             retag: options.vlan_reinsert,
+            cooked: is_cooked,
         };
         let ring = RxRing::new(mapping, &geometry, extras, malformed);
         Ok(Capture::new(ring, Arc::new(socket), geometry.block_timeout()))
@@ -171,11 +253,12 @@ fn check_clock(asker: Netdev<'_>, name: &str) -> Result<()> {
     }
 }
 
-/// Returns the link-layer header of the interface's packets.
-fn link_of(socket: BorrowedFd<'_>, name: &str) -> Result<Option<LinkType>> {
+/// Returns the link-layer header of the interface's packets on a socket that is not cooked.
+fn link_of(socket: BorrowedFd<'_>, name: &str) -> Result<LinkType> {
     let hardware = Netdev(socket).hardware(name);
     let hardware = hardware.map_err(|source| Error::os(Step::QueryInterface("kind"), source));
-    Ok(LinkType::of_hardware(hardware.map_err(|error| vanished(error, name))?))
+    let hardware = hardware.map_err(|error| vanished(error, name))?;
+    Ok(LinkType::of_hardware(hardware).unwrap_or(LinkType::UNKNOWN))
 }
 
 pub(super) fn vanished(error: Error, name: &str) -> Error {

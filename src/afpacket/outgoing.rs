@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use ringtap_filter::BpfInsn;
 
+use super::exclusion::{DIRECTION, IF_EQUAL, LOAD_WORD, PACKET_OUTGOING};
 use super::fanout::{FanoutFlags, FanoutMode, Membership};
 use crate::sys::cbpf;
 use crate::sys::netdev::Netdev;
@@ -16,24 +17,8 @@ use crate::sys::packet_socket;
 
 /// An EtherType for local experiments (IEEE 802): no protocol accepts such a packet.
 const EXPERIMENT: u16 = 0x88b5;
-const PACKET_OUTGOING: u32 = 4; // linux/if_packet.h
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE` (linux/filter.h): the offset from which a load reads the packet's direction.
-const DIRECTION: u32 = 0xffff_f004;
 
-const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-
-/// Returns `program` preceded by instructions that drop packets sent by this host.
-pub(super) fn without_outgoing(program: &[BpfInsn]) -> Vec<BpfInsn> {
-    let mut all = vec![
-        BpfInsn { code: LOAD_BYTE, jt: 0, jf: 0, k: DIRECTION },
-        BpfInsn { code: IF_EQUAL, jt: 0, jf: 1, k: PACKET_OUTGOING },
-        BpfInsn::ret(0),
-    ];
-    all.extend_from_slice(program);
-    all
-}
 
 /// Returns whether this kernel leaves outgoing packets out of a group that asks for it.
 ///
@@ -56,7 +41,7 @@ fn try_on_loopback() -> Option<bool> {
     let (member, sender) = (packet_socket::open().ok()?, packet_socket::open().ok()?);
     let index = Netdev(member.as_fd()).index("lo").ok()?;
     let only_ours = [
-        BpfInsn { code: LOAD_BYTE, jt: 0, jf: 0, k: DIRECTION },
+        BpfInsn { code: LOAD_WORD, jt: 0, jf: 0, k: DIRECTION },
         BpfInsn { code: IF_EQUAL, jt: 0, jf: 3, k: PACKET_OUTGOING },
         BpfInsn { code: LOAD_HALF, jt: 0, jf: 0, k: 12 },
         BpfInsn { code: IF_EQUAL, jt: 0, jf: 1, k: u32::from(EXPERIMENT) },
@@ -72,18 +57,4 @@ fn try_on_loopback() -> Option<bool> {
     frame[12..14].copy_from_slice(&EXPERIMENT.to_be_bytes());
     packet_socket::send(sender.as_fd(), &frame).ok()?;
     Some(!packet_socket::has_packet(member.as_fd()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_before_a_filter_jumps_over_nothing_of_it() {
-        let program = without_outgoing(&[BpfInsn::ret(96)]);
-        let [load, jump, drop, rest] = program[..] else { panic!("{program:?}") };
-        assert_eq!((load.code, load.k), (0x30, 0xffff_f004));
-        assert_eq!((jump.code, jump.jt, jump.jf, jump.k), (0x15, 0, 1, 4));
-        assert_eq!((drop, rest), (BpfInsn::ret(0), BpfInsn::ret(96)));
-    }
 }

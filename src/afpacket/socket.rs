@@ -88,7 +88,7 @@ impl Socket {
         self.index
     }
 
-    pub(super) fn link_type(&self) -> Option<LinkType> {
+    pub(super) fn link_type(&self) -> LinkType {
         self.intake.link()
     }
 
@@ -117,7 +117,8 @@ impl Socket {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        Netdev(self.fd.as_fd()).is_up(self.index)
+        // All interfaces together are always up.
+        self.index == packet_socket::ANY || Netdev(self.fd.as_fd()).is_up(self.index)
     }
 }
 

@@ -325,9 +325,12 @@ macro_rules! of_its_queue {
                 self.$($bound).+.queue
             }
 
-            /// Returns the type of header that packets begin with; `None` if it is not known.
-            pub fn link_type(&self) -> Option<$crate::packet::LinkType> {
-                $crate::packet::LinkType::of_hardware(self.$($bound).+.hardware)
+            /// Returns the type of header that packets begin with; [`LinkType::UNKNOWN`] if it is not known.
+            ///
+            /// [`LinkType::UNKNOWN`]: crate::packet::LinkType::UNKNOWN
+            pub fn link_type(&self) -> $crate::packet::LinkType {
+                let kind = self.$($bound).+.hardware;
+                $crate::packet::LinkType::of_hardware(kind).unwrap_or($crate::packet::LinkType::UNKNOWN)
             }
 
             /// Returns whether packets are passed between the driver and the UMEM without being copied.

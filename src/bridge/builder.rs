@@ -1,8 +1,8 @@
 //! Options of a bridge.
 
-use super::{Bridge, BridgeHandles};
+use super::{Bridge, BridgeHandles, COOKED};
 use crate::afpacket::{Capture, CaptureBuilder, Injector, InjectorBuilder, RingProfile};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Blocks that hold packets of 64 KiB, and enough of them for a reader that is kept off its core for a quarter
 /// of a second.
@@ -109,7 +109,8 @@ impl BridgeBuilder {
     /// [`Error::DifferentLinks`](crate::Error::DifferentLinks).
     pub fn build(self) -> Result<Bridge> {
         let [a, b] = self.captures.clone();
-        let (rx_a, rx_b) = (a.build()?, b.build()?);
+        let open = |capture: CaptureBuilder| capture.build().map_err(bridging);
+        let (rx_a, rx_b) = (open(a)?, open(b)?);
         self.build_with(rx_a, rx_b)
     }
 
@@ -149,5 +150,15 @@ impl BridgeBuilder {
 
     fn both_captures(self, set: impl Fn(CaptureBuilder) -> CaptureBuilder) -> Self {
         self.capture_a(&set).capture_b(&set)
+    }
+}
+
+/// Says of a capture's error what is at fault for a bridge.
+fn bridging(error: Error) -> Error {
+    match error {
+        Error::Unusable { interface, .. } => {
+            Error::Unusable { option: "bridge", interface, why: COOKED }
+        }
+        error => error,
     }
 }

@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::check_links;
 use super::filter::BridgeDirection;
 use crate::afxdp::{XdpSocket, XdpStatsHandle};
 use crate::error::{Error, Result};
 use crate::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
-use crate::packet::LinkType;
 use crate::wait::StopHandle;
 use crate::{executor, time};
 
@@ -97,12 +97,8 @@ impl XdpBridge {
         if a.is_on_same_interface(&b) {
             return Err(Error::SameInterface { name: a.interface().to_owned() });
         }
-        let links = [a.link_type(), b.link_type()];
-        if links[0] != links[1] {
-            let names = [&a, &b].map(|socket| socket.interface().to_owned());
-            let links = links.map(|link| link.map(|LinkType(number)| number));
-            return Err(Error::DifferentLinks { names, links });
-        }
+        let names = [&a, &b].map(|socket| socket.interface().to_owned());
+        check_links(names, [a.link_type(), b.link_type()])?;
         let stop = a.stop_handle()?;
         b.receiver().share_stop(stop.clone());
         Ok(Self { a, b, stop })

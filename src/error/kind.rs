@@ -43,9 +43,10 @@ impl Error {
                 Some(libc::ENOSYS) => ErrorKind::Unsupported,
                 _ => ErrorKind::PermissionDenied,
             },
-            Self::HostUnsignalled | Self::NoHardwareClock { .. } | Self::TagsStripped { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::HostUnsignalled
+            | Self::NoHardwareClock { .. }
+            | Self::TagsStripped { .. }
+            | Self::Unusable { .. } => ErrorKind::Unsupported,
             Self::ProgramAttached { .. } => ErrorKind::Busy,
             Self::RingTooLarge { .. } | Self::TooManyOps { .. } => ErrorKind::NoRoom,
             Self::Fanout { source, interface_up, .. } => match source.raw_os_error() {

@@ -21,9 +21,11 @@ impl fmt::Display for Error {
                 f.write_str("no interface was named; call `interface(name)` on the builder")
             }
             Self::NoSuchInterface { name } if name == "any" => f.write_str(
-                "no interface `any`: it is not supported; open a capture on each interface (`interfaces()`), and join \
-                 them with `MultiCapture`",
+                "`any` is for captures alone; name one interface (`ip link` lists them)",
             ),
+            Self::Unusable { option, interface, why } => {
+                write!(f, "`{option}` cannot be used on `{interface}`: {why}; leave it out")
+            }
             Self::NoSuchInterface { name } => write!(
                 f,
                 "no interface `{name}` in this network namespace; `ip link` lists the interfaces"

@@ -20,9 +20,11 @@ impl Expr {
         self.has(&|primitive| matches!(primitive, Primitive::Vlan(_)))
     }
 
-    /// Direction is metadata that only a socket has.
-    pub(super) fn speaks_of_direction(&self) -> bool {
-        self.has(&|primitive| matches!(primitive, Primitive::Inbound | Primitive::Outbound))
+    /// Whether it asks for metadata that only a socket, or the header of a cooked packet, has.
+    pub(super) fn speaks_of_metadata(&self) -> bool {
+        self.has(&|primitive| {
+            matches!(primitive, Primitive::Inbound | Primitive::Outbound | Primitive::Interface(_))
+        })
     }
 
     fn has(&self, sought: &impl Fn(&Primitive) -> bool) -> bool {
@@ -94,6 +96,8 @@ pub(super) enum Primitive {
     LenAtMost(u32),
     Inbound,
     Outbound,
+    /// The index of the interface.
+    Interface(u32),
 }
 
 /// The end of a packet that an address or port applies to.

@@ -86,6 +86,7 @@ impl Display for Primitive {
             Self::PppoeSession(session) => label(f, "pppoes", session.map(u32::from)),
             Self::LenAtLeast(len) => write!(f, "greater {len}"),
             Self::LenAtMost(len) => write!(f, "less {len}"),
+            Self::Interface(index) => write!(f, "ifindex {index}"),
             Self::Inbound => f.write_str("inbound"),
             Self::Outbound => f.write_str("outbound"),
         }

@@ -73,6 +73,9 @@ const ALL: u32 = u32::MAX;
 pub enum FilterTarget {
     /// On a socket, where the kernel has moved the outer VLAN tag from the frame to the packet's metadata.
     Socket,
+    /// On a cooked socket (`SOCK_DGRAM`), whose packets have no link-layer header when the filter sees them. What the
+    /// header would say is in the packet's metadata.
+    Cooked,
     /// On frames as they were on the wire: in a file, or before the kernel's network stack.
     Offline,
 }
@@ -177,7 +180,7 @@ impl BpfFilter {
     fn of(expr: Arc<Expr>, link: LinkType, is_transparent: bool) -> Result<Self, FilterError> {
         let compile = |target| compile(&expr, link, target, is_transparent);
         let socket = compile(FilterTarget::Socket)?;
-        let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_direction();
+        let is_alike = !expr.speaks_of_tags() && !expr.speaks_of_metadata();
         let offline =
             if is_alike { Ok(Arc::clone(&socket)) } else { compile(FilterTarget::Offline) };
         let (offline, offline_fault) = match offline {
@@ -225,6 +228,19 @@ impl BpfFilter {
         Ok(Self { text: self.text.clone(), ..Self::of(Arc::clone(expr), self.link, true)? })
     }
 
+    /// Compiles this filter for a cooked socket (`SOCK_DGRAM`): its packets begin with the network layer when the
+    /// kernel runs the filter, and with a header of Linux cooked captures ([`LinkType::LINUX_SLL2`]) when they are
+    /// read. A socket does this by itself. A filter made from a ready program is returned unchanged.
+    ///
+    /// # Errors
+    /// An error if the filter asks for something that is not known of cooked packets (`ether host`).
+    pub fn on_cooked(&self) -> Result<Self, FilterError> {
+        let Some(expr) = &self.expr else { return Ok(self.clone()) };
+        let cooked =
+            compile(expr, LinkType::LINUX_SLL2, FilterTarget::Cooked, self.is_transparent)?;
+        Ok(Self { socket: cooked, ..self.for_link(LinkType::LINUX_SLL2)? })
+    }
+
     fn spoken(&self) -> Result<&Arc<Expr>, FilterError> {
         self.expr.as_ref().ok_or_else(|| {
             FilterError::whole(
@@ -262,7 +278,7 @@ impl BpfFilter {
     /// Returns the program for `target`; see [`check_offline`](Self::check_offline).
     pub fn program(&self, target: FilterTarget) -> &[BpfInsn] {
         match target {
-            FilterTarget::Socket => &self.socket,
+            FilterTarget::Socket | FilterTarget::Cooked => &self.socket,
             FilterTarget::Offline => &self.offline,
         }
     }

@@ -23,8 +23,13 @@ const ARP: u16 = 0x0806;
 const RARP: u16 = 0x8035;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
+/// Bytes of the header of Linux cooked captures, version 2.
+const SLL2_HEADER: u32 = 20;
 /// Offsets of packet metadata.
+const PROTOCOL: u32 = ANCILLARY;
 const PACKET_TYPE: u32 = ANCILLARY + 4;
+const INTERFACE: u32 = ANCILLARY + 8;
+const HARDWARE: u32 = ANCILLARY + 28;
 const VLAN_TAG: u32 = ANCILLARY + 44;
 const VLAN_PRESENT: u32 = ANCILLARY + 48;
 
@@ -51,6 +56,8 @@ pub(super) struct Layout {
 enum Types {
     /// As an Ethernet type.
     Ether,
+    /// As an Ethernet type in the packet's metadata.
+    Beside,
     /// As a PPP protocol.
     Ppp,
     /// As an address family in network byte order.
@@ -73,7 +80,7 @@ pub(super) fn lower(
     if is_transparent && link == LinkType::ETHERNET {
         return layout.behind(2, expr);
     }
-    if target == FilterTarget::Socket && expr.speaks_of_tags() {
+    if target != FilterTarget::Offline && expr.speaks_of_tags() {
         // Some tags stay in their frames: those of frames that this host sends, and those of other kinds.
         let is_beside = is(Width::Byte, VLAN_PRESENT, 0).negated();
         let beside = is_beside.clone().and(layout.expr(expr)?);
@@ -117,6 +124,7 @@ fn sides(
 impl Layout {
     fn of(link: LinkType, target: FilterTarget) -> Self {
         let (types, type_at, payload) = match link.compiled() {
+            LinkType::LINUX_SLL2 if target == FilterTarget::Cooked => (Types::Beside, 0, 0),
             LinkType::ETHERNET => (Types::Ether, 12, 14),
             LinkType::LINUX_SLL => (Types::Ether, 14, 16),
             LinkType::LINUX_SLL2 => (Types::Ether, 0, 20),
@@ -128,8 +136,16 @@ impl Layout {
             LinkType::RAW => (Types::Version, 0, 0),
             _ => (Types::None, 0, 0),
         };
-        let is_beside = target == FilterTarget::Socket;
+        let is_beside = target != FilterTarget::Offline;
         Self { target, link, types, type_at, payload, labels: 0, is_beside }
+    }
+
+    /// Length of the packet, with the header that a cooked one is given later.
+    fn len(&self) -> Rc<Value> {
+        match self.types {
+            Types::Beside => Value::op(ArithOp::Add, Rc::new(Value::Len), number(SLL2_HEADER)),
+            _ => Rc::new(Value::Len),
+        }
     }
 
     /// Offset of the network layer.
@@ -221,13 +237,14 @@ impl Layout {
             Primitive::Mpls(label) => self.mpls(label)?,
             Primitive::PppoeSession(session) => self.pppoe(session)?,
             Primitive::LenAtLeast(len) => {
-                Condition::test(Rc::new(Value::Len), Compare::AtLeast, number(len))
+                Condition::test(self.len(), Compare::AtLeast, number(len))
             }
             Primitive::LenAtMost(len) => {
-                Condition::test(Rc::new(Value::Len), Compare::Greater, number(len)).negated()
+                Condition::test(self.len(), Compare::Greater, number(len)).negated()
             }
             Primitive::Outbound => self.outbound()?,
             Primitive::Inbound => self.outbound()?.negated(),
+            Primitive::Interface(index) => self.interface(index)?,
         })
     }
 
@@ -252,6 +269,7 @@ impl Layout {
         }
         Ok(match self.types {
             Types::Ether => is(Width::Half, self.type_at, ether_type.into()),
+            Types::Beside => is(Width::Half, PROTOCOL, ether_type.into()),
             Types::Ppp => {
                 let protocol = match ether_type {
                     IPV4 => 0x21,

@@ -246,6 +246,7 @@ impl<'a> Parser<'a> {
             "multicast" => Primitive::EtherMulticast,
             "inbound" => Primitive::Inbound,
             "outbound" => Primitive::Outbound,
+            "ifindex" => Primitive::Interface(self.number("the index of an interface")?),
             "greater" => Primitive::LenAtLeast(self.number("a length in bytes")?),
             "less" => Primitive::LenAtMost(self.number("a length in bytes")?),
             "vlan" => Primitive::Vlan(self.optional(0xfff, "a VLAN id")?.map(|id| id as u16)),

@@ -54,8 +54,15 @@ const OF_FILES: u16 = 0xf000;
 /// End of those values.
 const OF_FILES_END: u16 = 0xff00;
 
+/// Returns the value of `LinkLayer::hardware` for cooked packets, which begin with a header of [`SLL2_HEADER_LEN`] bytes.
+pub(crate) fn hardware_of_cooked() -> u16 {
+    hardware_of(LinkType::LINUX_SLL2)
+}
+
+/// Bytes of the header of Linux cooked captures, version 2.
+pub(crate) const SLL2_HEADER_LEN: usize = 20;
+
 /// Returns the value of `LinkLayer::hardware` for packets in a file of this link type.
-#[cfg(any(feature = "pcap", test))]
 pub(crate) fn hardware_of(link: LinkType) -> u16 {
     match link {
         LinkType::ETHERNET => libc::ARPHRD_ETHER,
@@ -63,6 +70,11 @@ pub(crate) fn hardware_of(link: LinkType) -> u16 {
         LinkType(number) if number < OF_FILES_END - OF_FILES => OF_FILES + number,
         _ => libc::ARPHRD_VOID,
     }
+}
+
+/// Whether this value of `LinkLayer::hardware` is not one of the kernel's.
+pub(super) fn is_of_files(hardware: u16) -> bool {
+    (OF_FILES..OF_FILES_END).contains(&hardware)
 }
 
 /// Returns the link type of packets with this value of `LinkLayer::hardware`, if it is known.
@@ -99,6 +111,17 @@ impl LinkLayer {
             address_len: bytes[11],
             address: std::array::from_fn(|at| bytes[12 + at]),
         }
+    }
+
+    /// Returns the header of Linux cooked captures, version 2, for a packet of this protocol.
+    pub(crate) fn sll2_header(&self, protocol: u16) -> [u8; SLL2_HEADER_LEN] {
+        let mut header = [0; SLL2_HEADER_LEN];
+        header[..2].copy_from_slice(&protocol.to_be_bytes());
+        header[4..8].copy_from_slice(&self.interface_index.to_be_bytes());
+        header[8..10].copy_from_slice(&self.hardware.to_be_bytes());
+        (header[10], header[11]) = (self.pkttype, self.address_len);
+        header[12..].copy_from_slice(&self.address);
+        header
     }
 
     /// Derives the metadata from the frame itself, on an interface of this hardware type.

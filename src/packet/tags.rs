@@ -1,7 +1,21 @@
 //! Where VLAN tags are.
 
+use super::{SLL2_HEADER_LEN, VlanTag};
+
 /// Offset of the first tag in an Ethernet frame: behind the addresses.
 pub(super) const FIRST_TAG_AT: usize = 12;
+
+/// Returns a tag in a packet with the header of Linux cooked captures, version 2, which begins with the type; `before`
+/// is the number of tags before it. The rest of a tag and the next type follow the header.
+pub(super) fn of_cooked(data: &[u8], before: usize) -> Option<VlanTag> {
+    let rest = SLL2_HEADER_LEN + before * VlanTag::LEN;
+    let tpid = if before == 0 { 0..2 } else { rest - 2..rest };
+    let (tpid, tci) = (data.get(tpid)?, data.get(rest..rest + 2)?);
+    if before > 0 {
+        of_cooked(data, before - 1)?;
+    }
+    VlanTag::read(&[tpid[0], tpid[1], tci[0], tci[1]])
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use super::appearing::Appearing;
 use super::compress::{CaptureFile, Compression};
 use super::encode::{self, About};
 use super::layout::{FileFormat, FileInterface};
 use super::writer::{CaptureWriter, FULL, of_interface};
 use crate::error::{FileError, Result};
+use crate::interface::InterfaceNames;
 use crate::packet::LinkType;
 
 impl CaptureWriter {
@@ -43,6 +45,8 @@ pub struct CaptureWriterBuilder {
     about: About,
     has_directions: bool,
     pub(super) compression: Compression,
+    /// Whether interfaces are described when they appear.
+    has_appearing: bool,
 }
 
 impl Default for CaptureWriterBuilder {
@@ -55,6 +59,7 @@ impl Default for CaptureWriterBuilder {
             about,
             has_directions: true,
             compression: Compression::None,
+            has_appearing: false,
         }
     }
 }
@@ -63,6 +68,16 @@ impl CaptureWriterBuilder {
     /// Sets the file format. Default: pcapng.
     pub fn format(mut self, format: FileFormat) -> Self {
         self.format = format;
+        self
+    }
+
+    /// Describes each interface when the first packet that was seen on it is written, with its name in the calling
+    /// thread's network namespace; in pcapng only. For a capture on `any`, or several captures in one file.
+    ///
+    /// [`CaptureWriter::write`] and [`CaptureWriter::write_batch`] then choose the interface of a packet. The classic
+    /// format has one interface; in a file of cooked packets, each packet has the index of its interface.
+    pub fn each_interface(mut self) -> Self {
+        self.has_appearing = true;
         self
     }
 
@@ -129,7 +144,15 @@ impl CaptureWriterBuilder {
         has_header: bool,
         path: Option<&Path>,
     ) -> Result<CaptureWriter<W>, FileError> {
-        if self.interfaces.is_empty() {
+        let has_appearing = self.has_appearing && self.format == FileFormat::Pcapng;
+        let appearing = match has_appearing {
+            true => Some(
+                InterfaceNames::new()
+                    .map_err(|error| FileError::io(0, std::io::Error::other(error.to_string())))?,
+            ),
+            false => None,
+        };
+        if self.interfaces.is_empty() && !has_appearing {
             self.interfaces.push(FileInterface::new(LinkType::ETHERNET));
         }
         let mut buffer = Vec::with_capacity(FULL + (64 << 10));
@@ -147,6 +170,7 @@ impl CaptureWriterBuilder {
         }
         let interfaces = self.interfaces.iter().map(of_interface).collect();
         let kind = (self.format, self.has_directions);
-        CaptureWriter::begin(out, buffer, kind, interfaces, path)
+        let writer = CaptureWriter::begin(out, buffer, kind, interfaces, path)?;
+        Ok(writer.appearing(appearing.map(Appearing::new)))
     }
 }

@@ -6,7 +6,7 @@ use super::layout::{
     BYTE_ORDER, FileFormat, FileInterface, InterfaceStatistics, MICROSECONDS, NANOSECONDS, block,
     option,
 };
-use crate::packet::{Packet, PacketDirection, Timestamp, VlanTag};
+use crate::packet::{Packet, PacketDirection, SLL2_HEADER_LEN, Timestamp, VlanTag};
 
 /// Additional data to write with a packet; in pcapng only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -119,9 +119,9 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
 /// The bytes of a packet as they were on the wire, limited to a length, with a stripped tag put back.
 pub(super) struct Bytes<'a> {
     head: &'a [u8],
-    tag: [u8; VlanTag::LEN],
-    /// Number of bytes of the tag that are written.
-    tag_len: usize,
+    /// What is not in the packet's bytes, and its length: a tag, with the header before it if the packet is cooked.
+    made: [u8; SLL2_HEADER_LEN + VlanTag::LEN],
+    made_len: usize,
     tail: &'a [u8],
     pub(super) wire_len: u32,
 }
@@ -130,31 +130,52 @@ impl<'a> Bytes<'a> {
     #[inline]
     pub(super) fn of(packet: &Packet<'a>, most: usize) -> Self {
         let (data, wire_len) = (packet.data(), packet.original_len() as u32);
-        let Some(tag) = packet.stripped_vlan() else {
-            let (head, tail) = (&data[..data.len().min(most)], &[][..]);
-            return Self { head, tag: [0; VlanTag::LEN], tag_len: 0, tail, wire_len };
+        match packet.stripped_vlan() {
+            Some(tag) => Self::tagged(packet, tag, most),
+            None => Self {
+                head: &data[..data.len().min(most)],
+                made: [0; SLL2_HEADER_LEN + VlanTag::LEN],
+                made_len: 0,
+                tail: &[],
+                wire_len,
+            },
+        }
+    }
+
+    fn tagged(packet: &Packet<'a>, tag: VlanTag, most: usize) -> Self {
+        let (data, mut made) = (packet.data(), [0; SLL2_HEADER_LEN + VlanTag::LEN]);
+        // The tag was on the wire and counts in its length, also if the packet was cut before it.
+        let wire_len = (packet.original_len() as u32).saturating_add(VlanTag::LEN as u32);
+        let (head, made_len, tail) = match data.split_first_chunk::<SLL2_HEADER_LEN>() {
+            Some((header, tail)) if packet.is_cooked() => {
+                made[..SLL2_HEADER_LEN].copy_from_slice(header);
+                made[..2].copy_from_slice(&tag.tpid.to_be_bytes());
+                made[SLL2_HEADER_LEN..][..2].copy_from_slice(&tag.tci.to_be_bytes());
+                made[SLL2_HEADER_LEN + 2..].copy_from_slice(&header[..2]);
+                (&data[..0], made.len(), tail)
+            }
+            // A frame cut within its addresses has no place for the tag.
+            _ if data.len() < ADDRESSES => (data, 0, &data[..0]),
+            _ => {
+                made[..VlanTag::LEN].copy_from_slice(&tag.to_bytes());
+                (&data[..ADDRESSES], VlanTag::LEN, &data[ADDRESSES..])
+            }
         };
-        let (head, tail) = data.split_at(data.len().min(ADDRESSES));
-        // A frame cut within its addresses has no place for the tag, but the tag was on the wire and counts in
-        // its length.
-        let is_cut = head.len() < ADDRESSES;
         let head = &head[..head.len().min(most)];
-        let left = most - head.len();
-        let tag_len = if is_cut { 0 } else { left.min(VlanTag::LEN) };
-        let tail = &tail[..tail.len().min(left - tag_len)];
-        let wire_len = wire_len.saturating_add(VlanTag::LEN as u32);
-        Self { head, tag: tag.to_bytes(), tag_len, tail, wire_len }
+        let made_len = made_len.min(most - head.len());
+        let tail = &tail[..tail.len().min(most - head.len() - made_len)];
+        Self { head, made, made_len, tail, wire_len }
     }
 
     #[inline]
     fn len(&self) -> usize {
-        self.head.len() + self.tag_len + self.tail.len()
+        self.head.len() + self.made_len + self.tail.len()
     }
 
     #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.head);
-        out.extend_from_slice(&self.tag[..self.tag_len]);
+        out.extend_from_slice(&self.made[..self.made_len]);
         out.extend_from_slice(self.tail);
     }
 }

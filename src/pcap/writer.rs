@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::appearing::Appearing;
 use super::compress::CaptureFile;
 use super::encode::{self, Bytes, PacketNote};
 use super::layout::{FileFormat, FileInterface, InterfaceStatistics, MAX_BLOCK};
@@ -43,6 +44,8 @@ pub struct CaptureWriter<W: Write = CaptureFile> {
     has_directions: bool,
     /// The interfaces, each with the number of bytes kept per packet and its statistics.
     interfaces: Vec<Interface>,
+    /// The interfaces that are described when they appear, if that was asked for.
+    appearing: Option<Appearing>,
     stats: WriterStats,
     /// Length of the file before this writer, and its path, for error messages.
     before: u64,
@@ -66,8 +69,6 @@ pub struct WriterStats {
     pub errors: u64,
 }
 
-impl CaptureWriter {}
-
 pub(super) fn of_interface(interface: &FileInterface) -> Interface {
     (interface.kept_len(), interface.statistics)
 }
@@ -83,20 +84,60 @@ impl<W: Write> CaptureWriter<W> {
     ) -> Result<Self, FileError> {
         let (stats, before, path) = (WriterStats::default(), 0, path.map(Path::to_owned));
         let out = Some(out);
-        let mut writer =
-            Self { out, buffer, format, has_directions, interfaces, stats, before, path };
+        let appearing = None;
+        let mut writer = Self {
+            out,
+            buffer,
+            format,
+            has_directions,
+            interfaces,
+            appearing,
+            stats,
+            before,
+            path,
+        };
         // Write the header at once, so that the file is a valid capture file from the start.
         writer.drain()?;
         Ok(writer)
     }
 
-    /// Writes a packet of the first interface.
+    /// Has interfaces described when they appear.
+    pub(super) fn appearing(mut self, appearing: Option<Appearing>) -> Self {
+        self.appearing = appearing;
+        self
+    }
+
+    /// Writes a packet of the first interface, or of the one that it was seen on
+    /// ([`each_interface`](super::CaptureWriterBuilder::each_interface)).
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) if writing fails. The packet is accepted nevertheless and written
     /// later, unless too much is buffered already ([`WriterStats::dropped`]).
     pub fn write(&mut self, packet: &Packet<'_>) -> Result<()> {
-        self.write_with(packet, &PacketNote::default())
+        let interface = self.interface_of(packet)?;
+        self.write_with(packet, &PacketNote { interface, ..PacketNote::default() })
+    }
+
+    #[inline]
+    fn interface_of(&mut self, packet: &Packet<'_>) -> Result<u32> {
+        match &mut self.appearing {
+            None => Ok(0),
+            Some(appearing) => match appearing.number(packet) {
+                Some(number) => Ok(number),
+                None => self.describe(packet),
+            },
+        }
+    }
+
+    #[cold]
+    fn describe(&mut self, packet: &Packet<'_>) -> Result<u32> {
+        let Some(mut appearing) = self.appearing.take() else { return Ok(0) };
+        let added = self.add_interface(&appearing.describe(packet));
+        if let Ok(number) = added {
+            appearing.add(packet, number);
+        }
+        self.appearing = Some(appearing);
+        added.inspect_err(|_| self.stats.dropped += 1)
     }
 
     /// Writes a packet with additional data.
@@ -119,7 +160,7 @@ impl<W: Write> CaptureWriter<W> {
         if self.buffer.len() >= FULL { Ok(self.drain()?) } else { Ok(()) }
     }
 
-    /// Writes the packets of a batch, as packets of the first interface.
+    /// Writes the packets of a batch; see [`write`](Self::write) for the interface they are of.
     ///
     /// # Errors
     /// As for [`write`](Self::write): the error of the first packet that failed. The others are still written.

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
+use super::rewrite::rewrite_block;
 use super::rx_features::Extras;
-use super::vlan_reinsert::retag_block;
 use crate::sys::Mapping;
 
 /// Bytes before a block's status word (`struct tpacket_block_desc`): version, offset_to_priv.
@@ -75,8 +75,8 @@ impl BlockRing {
         self.cursor = if index + 1 == self.shared.leases.len() { 0 } else { index + 1 };
         let shared = Arc::clone(&self.shared);
         let mut lease = BlockLease { shared, index, status, is_counted: AtomicBool::new(false) };
-        if self.shared.extras.retag {
-            retag_block(lease.body_mut(), self.shared.extras);
+        if self.shared.extras.rewrites() {
+            rewrite_block(lease.body_mut(), self.shared.extras);
         }
         Some(lease)
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use super::batch::PacketBatch;
 use super::block::BlockRing;
 use super::rx_features::Extras;
-use super::{tpacket_v2, vlan_reinsert};
+use super::{rewrite, tpacket_v2};
 use crate::packet::Packet;
 use crate::sys::Mapping;
 
@@ -17,7 +17,12 @@ use crate::sys::Mapping;
 const BEFORE_BODY: usize = 16;
 
 fn extras(bits: u8) -> Extras {
-    Extras { rxhash: bits & 1 != 0, offload: bits & 2 != 0, retag: bits & 4 != 0 }
+    Extras {
+        rxhash: bits & 1 != 0,
+        offload: bits & 2 != 0,
+        retag: bits & 4 != 0,
+        cooked: bits & 8 != 0,
+    }
 }
 
 /// Reads a block that has these bytes after its status word; the first byte selects the options of the ring.
@@ -54,8 +59,8 @@ pub fn slot(bytes: &[u8]) {
     if let Some(packet) = tpacket_v2::read(status, &body, extras) {
         look(&packet, body.len());
     }
-    if vlan_reinsert::retag_frame(status, &mut body, extras) {
-        let status = status & !vlan_reinsert::BESIDE;
+    if rewrite::rewrite_frame(status, &mut body, extras) {
+        let status = status & !rewrite::BESIDE;
         let packet = tpacket_v2::read(status, &body, extras).expect("it held together before");
         look(&packet, body.len());
     }

@@ -9,11 +9,19 @@ pub(crate) struct Extras {
     pub(crate) rxhash: bool,
     /// The packet's offload, right before its bytes.
     pub(crate) offload: bool,
-    /// Whether tags are put back into frames when these are taken ([`retag`](super::vlan_reinsert)).
+    /// Whether tags are put back into frames when these are taken ([`rewrite`](super::rewrite)).
     pub(crate) retag: bool,
+    /// Whether the kernel has removed the link-layer headers, so that packets are given one of ours.
+    pub(crate) cooked: bool,
 }
 
 impl Extras {
+    /// Returns whether packets are changed when they are taken.
+    #[inline]
+    pub(crate) fn rewrites(self) -> bool {
+        self.retag || self.cooked
+    }
+
     /// Returns the offload of the packet whose bytes begin at `data_at`; the first `header_len` bytes are the
     /// header.
     #[inline]

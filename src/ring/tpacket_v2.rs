@@ -17,6 +17,7 @@ pub(super) const FIELDS: Fields = Fields {
     wire_len: 4 - SLOT_BODY_AT,
     captured: 8 - SLOT_BODY_AT,
     data_at: 12 - SLOT_BODY_AT,
+    link_at: LINK_AT - SLOT_BODY_AT,
     header_len: BODY_HEADER_LEN,
     origin: SLOT_BODY_AT,
 };
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
     use crate::packet::Offload;
 
-    const OFFLOAD: Extras = Extras { rxhash: false, offload: true, retag: false };
+    const OFFLOAD: Extras = Extras { rxhash: false, offload: true, retag: false, cooked: false };
 
     #[test]
     fn every_field_of_a_header_is_read_from_its_place() {

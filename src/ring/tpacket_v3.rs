@@ -15,8 +15,14 @@ pub(super) const LINK_AT: usize = 48;
 
 /// Offset of the status word in a packet's header.
 pub(super) const STATUS_AT: usize = 20;
-pub(super) const FIELDS: Fields =
-    Fields { wire_len: 16, captured: 12, data_at: 24, header_len: HEADER_LEN, origin: 0 };
+pub(super) const FIELDS: Fields = Fields {
+    wire_len: 16,
+    captured: 12,
+    data_at: 24,
+    link_at: LINK_AT,
+    header_len: HEADER_LEN,
+    origin: 0,
+};
 
 const _: () = assert!(size_of::<libc::tpacket3_hdr>() == LINK_AT);
 const _: () = assert!(LINK_AT + size_of::<libc::sockaddr_ll>() == HEADER_LEN);
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
     use crate::packet::Offload;
 
-    const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false };
+    const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false, cooked: false };
 
     fn walk_all(body: &[u8]) -> (Vec<Vec<u8>>, u32) {
         let mut walk = Walk::new(body, HASHED);

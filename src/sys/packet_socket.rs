@@ -9,13 +9,22 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use super::sockopt;
 use crate::error::{Error, Result, Step};
 
-/// Opens a raw packet socket that receives nothing yet.
-///
+/// Opens a packet socket that receives nothing yet; its packets begin with their link-layer headers.
+pub(crate) fn open() -> Result<OwnedFd> {
+    open_kind(libc::SOCK_RAW)
+}
+
+/// Opens a packet socket that receives nothing yet; its packets are cooked, that is, the kernel has removed their
+/// link-layer headers.
+pub(crate) fn open_cooked() -> Result<OwnedFd> {
+    open_kind(libc::SOCK_DGRAM)
+}
+
 /// The protocol is 0: with `ETH_P_ALL`, unfiltered packets of all interfaces would be queued until `bind`
 /// names one.
-pub(crate) fn open() -> Result<OwnedFd> {
+fn open_kind(kind: i32) -> Result<OwnedFd> {
     // SAFETY: plain system call without pointers.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(Error::os(Step::OpenSocket, io::Error::last_os_error()));
     }
@@ -25,6 +34,9 @@ pub(crate) fn open() -> Result<OwnedFd> {
 
 /// All protocols, for [`bind`].
 pub(crate) const ALL: u16 = libc::ETH_P_ALL as u16;
+
+/// The index that stands for all interfaces, for [`bind`].
+pub(crate) const ANY: u32 = 0;
 
 /// Binds to an interface and starts receiving the given protocol; 0 receives nothing.
 pub(crate) fn bind(socket: BorrowedFd<'_>, index: u32, protocol: u16) -> Result<()> {

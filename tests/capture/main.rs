@@ -1,6 +1,9 @@
 //! Blocking captures, their batches and options, other links than Ethernet, shards, queues.
 
+mod any;
 mod blocking;
+#[cfg(all(feature = "flow", feature = "pcap"))]
+mod kinds;
 mod leases;
 mod link_types;
 mod options;

@@ -2,7 +2,11 @@
 
 use std::rc::Rc;
 
-use super::{IPV4, IPV6, IPV6_HEADER, Layout, Lowered, is, number};
+use super::{
+    HARDWARE, INTERFACE, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, PACKET_TYPE, PROTOCOL, is,
+    number,
+};
+use crate::FilterTarget;
 use crate::ast::{Arith, ArithOp, Protocol, Relation, Width};
 use crate::error::FilterError;
 use crate::tree::{Compare, Condition, Value};
@@ -34,7 +38,7 @@ impl Layout {
     ) -> Result<Rc<Value>, FilterError> {
         Ok(match arith {
             Arith::Number(value) => number(*value),
-            Arith::Len => Rc::new(Value::Len),
+            Arith::Len => self.len(),
             Arith::Negated(inner) => {
                 let inner = self.arith(inner, guards)?;
                 match inner.number() {
@@ -78,6 +82,9 @@ impl Layout {
             })
         };
         Ok(match protocol {
+            Protocol::Ether if self.target == FilterTarget::Cooked => {
+                self.cooked_header(&offset, width)?
+            }
             Protocol::Ether => fixed(0),
             Protocol::Ip | Protocol::Ip6 | Protocol::Arp | Protocol::Rarp => {
                 guards.push(self.protocol(protocol)?);
@@ -102,6 +109,25 @@ impl Layout {
                 })
             }
         })
+    }
+}
+
+impl Layout {
+    /// Loads a field of the header that a cooked packet is given later, from the packet's metadata.
+    fn cooked_header(&self, offset: &Value, width: Width) -> Result<Rc<Value>, FilterError> {
+        let at = match (offset.number(), width) {
+            (Some(0), Width::Half) => PROTOCOL,
+            (Some(4), Width::Word) => INTERFACE,
+            (Some(8), Width::Half) => HARDWARE,
+            (Some(10), Width::Byte) => PACKET_TYPE,
+            _ => {
+                let why = "a field of the header that is known in the kernel: `link[0:2]` (the protocol), `link[4:4]` \
+                           (the interface), `link[8:2]` (its hardware type), `link[10]` (the direction)";
+                return Err(FilterError::whole(why));
+            }
+        };
+        // The kernel keeps all of these as whole numbers.
+        Ok(Rc::new(Value::At(width, at)))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Everything before the network layer that moves it: VLAN tags, MPLS labels and PPPoE sessions. Also the
 //! direction of a packet.
 
-use super::{Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, is, masked};
+use super::{
+    INTERFACE, Layout, Lowered, PACKET_TYPE, PROTOCOL, Types, VLAN_PRESENT, VLAN_TAG, is, masked,
+};
 use crate::FilterTarget;
 use crate::ast::{Expr, Width};
 use crate::error::FilterError;
@@ -10,8 +12,11 @@ use crate::tree::Condition;
 
 impl Layout {
     pub(super) fn vlan(&mut self, id: Option<u16>) -> Lowered {
-        self.ethernet("vlan")?;
-        if self.labels > 0 || self.types != Types::Ether {
+        let has_ether_types = [LinkType::ETHERNET, LinkType::LINUX_SLL, LinkType::LINUX_SLL2];
+        if !has_ether_types.contains(&self.link) {
+            return Err(FilterError::whole(format!("no `vlan` for link type {}", self.link.0)));
+        }
+        if self.labels > 0 || !matches!(self.types, Types::Ether | Types::Beside) {
             return Err(FilterError::whole("no `vlan` behind `mpls` or `pppoes`"));
         }
         if std::mem::take(&mut self.is_beside) {
@@ -27,14 +32,20 @@ impl Layout {
             Some(id) => is_tagged.and(masked(Width::Half, self.payload, id.into(), 0x0fff)),
             None => is_tagged,
         };
-        self.type_at += 4;
-        self.payload += 4;
+        self.go_behind_tag();
         Ok(found)
+    }
+
+    /// The next type is in the last two bytes of the tag, which is where the payload was.
+    fn go_behind_tag(&mut self) {
+        (self.types, self.type_at) = (Types::Ether, self.payload + 2);
+        self.payload += 4;
     }
 
     /// Whether there is a tag in the frame at the position of the type.
     fn is_tagged(&self) -> Condition {
-        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, self.type_at, kind));
+        let at = if self.types == Types::Beside { PROTOCOL } else { self.type_at };
+        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, at, kind));
         Condition::Any(kinds.into_iter().collect())
     }
 
@@ -80,10 +91,25 @@ impl Layout {
         Ok(found)
     }
 
+    pub(super) fn interface(&self, index: u32) -> Lowered {
+        match (self.target, self.link) {
+            (FilterTarget::Socket | FilterTarget::Cooked, _) => {
+                Ok(is(Width::Word, INTERFACE, index))
+            }
+            (_, LinkType::LINUX_SLL2) => Ok(is(Width::Word, 4, index)),
+            (_, link) => {
+                let why = format!("a packet of link type {} does not say its interface", link.0);
+                Err(FilterError::whole(why))
+            }
+        }
+    }
+
     pub(super) fn outbound(&self) -> Lowered {
         const OUTGOING: u32 = 4;
         match (self.target, self.link) {
-            (FilterTarget::Socket, _) => Ok(is(Width::Byte, PACKET_TYPE, OUTGOING)),
+            (FilterTarget::Socket | FilterTarget::Cooked, _) => {
+                Ok(is(Width::Byte, PACKET_TYPE, OUTGOING))
+            }
             (_, LinkType::LINUX_SLL) => Ok(is(Width::Half, 0, OUTGOING)),
             (_, LinkType::LINUX_SLL2) => Ok(is(Width::Byte, 10, OUTGOING)),
             (_, link) => {

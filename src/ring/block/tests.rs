@@ -9,7 +9,7 @@ use crate::ring::batch::PacketBatch;
 use crate::ring::block_writer::BlockImage;
 use crate::ring::fake_kernel::TestRing;
 
-const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false };
+const HASHED: Extras = Extras { rxhash: true, offload: false, retag: false, cooked: false };
 
 fn contents(batch: &PacketBatch) -> Vec<Vec<u8>> {
     batch.iter().map(|packet| packet.data().to_vec()).collect()

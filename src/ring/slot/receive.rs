@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::lease::Leases;
+use super::super::rewrite::{BESIDE, rewrite_frame};
 use super::super::rx_features::Extras;
-use super::super::vlan_reinsert::{BESIDE, retag_frame};
 use super::{SLOT_BODY_AT, SlotLayout, Slots};
 use crate::sys::Mapping;
 
@@ -71,8 +71,8 @@ impl FrameRing {
         let shared = Arc::clone(&self.shared);
         let (sequence, counted) = (self.sequence, AtomicU64::new(0));
         let mut lease = FrameLease { shared, first, count, flags, sequence, counted };
-        if self.shared.extras.retag {
-            (0..count).for_each(|number| lease.retag(number));
+        if self.shared.extras.rewrites() {
+            (0..count).for_each(|number| lease.rewrite(number));
         }
         Some(lease)
     }
@@ -161,8 +161,8 @@ impl FrameLease {
         (status, unsafe { std::slice::from_raw_parts(body.as_ptr(), len) })
     }
 
-    /// Puts the tag of frame `number` back into the frame.
-    fn retag(&mut self, number: usize) {
+    /// Puts what frame `number` has beside its bytes into them, as the ring was asked to.
+    fn rewrite(&mut self, number: usize) {
         let index = self.index(number);
         let slots = &self.shared.slots;
         // Relaxed: as in `frame`.
@@ -172,7 +172,7 @@ impl FrameLease {
         let len = slots.layout.frame_size - SLOT_BODY_AT;
         // SAFETY: as in `frame`; and this is the only lease of this slot, borrowed exclusively.
         let body = unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), len) };
-        if retag_frame(status, body, self.shared.extras) {
+        if rewrite_frame(status, body, self.shared.extras) {
             // Relaxed: the slot stays ours, and the kernel only checks whether it is.
             slots.status(index).store(status & !BESIDE, Ordering::Relaxed);
         }

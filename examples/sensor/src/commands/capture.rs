@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use ringtap::Capture;
-use ringtap::packet::LinkType;
 use ringtap::pcap::{CaptureWriter, FileInterface, PacketSink, RotatingWriter};
 
 use super::End;
@@ -12,6 +11,7 @@ use crate::sink::Outcome;
 
 pub(super) fn run(args: &CaptureArgs) -> Outcome<()> {
     let from = &args.from;
+    let is_any = from.interface == "any";
     let mut options = Capture::builder().interface(&from.interface).promiscuous(true);
     if let Some(filter) = &from.filter {
         options = options.filter(filter.parse()?);
@@ -21,11 +21,16 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<()> {
     }
     let end = End::new(from.seconds)?;
     let mut capture = options.build()?;
-    let mut interface = FileInterface::new(capture.link_type().unwrap_or(LinkType::ETHERNET));
-    interface.name = Some(from.interface.clone());
-    interface.filter.clone_from(&from.filter);
+    let file = if is_any {
+        CaptureWriter::builder().each_interface()
+    } else {
+        let mut interface = FileInterface::new(capture.link_type());
+        interface.name = Some(from.interface.clone());
+        interface.filter.clone_from(&from.filter);
+        CaptureWriter::builder().interface(interface)
+    };
     let mut files = RotatingWriter::builder(&args.directory, &from.interface)
-        .file(CaptureWriter::builder().interface(interface))
+        .file(file)
         .max_bytes(args.file_mib << 20);
     if let Some(keep) = args.keep {
         files = files.keep_files(keep);

@@ -6,49 +6,19 @@
 //! net/packet/af_packet.c). A frame without that room, or shorter than the addresses, keeps its tag in the
 //! header.
 
-use super::header::Fields;
-use super::rx_features::Extras;
-use super::tpacket_v2;
-use super::tpacket_v3::{self, Walk};
-use crate::packet::{Offload, PacketStatus, VlanTag};
+use super::super::header::Fields;
+use super::super::rx_features::Extras;
+use super::{data_at, lengthen, u32_in};
+use crate::packet::{Offload, VlanTag};
 
 /// Bytes of the addresses, which precede the tag.
 const ADDRESSES: usize = 12;
 const TAG: usize = VlanTag::LEN;
-/// The bits of a status word that say that the tag is in the header, not in the frame.
-pub(super) const BESIDE: u32 = PacketStatus::VLAN_VALID.union(PacketStatus::VLAN_TPID_VALID).bits();
-
-/// Puts tags back into the packets of a block, whose bytes start after the status word.
-pub(super) fn retag_block(body: &mut [u8], extras: Extras) {
-    let walk = Walk::new(body, extras);
-    let (mut at, mut left) = (walk.at(), walk.left());
-    loop {
-        let mut walk = Walk::new(body, extras);
-        walk.go_to(at, left);
-        let Some(packet) = walk.next() else { return };
-        let (tag, next) = (packet.stripped_vlan(), (walk.at(), walk.left()));
-        if let Some(tag) = tag
-            && insert(&mut body[at..], tag, &tpacket_v3::FIELDS, extras)
-        {
-            let status = u32_in(body, at + tpacket_v3::STATUS_AT) & !BESIDE;
-            body[at + tpacket_v3::STATUS_AT..][..4].copy_from_slice(&status.to_ne_bytes());
-        }
-        (at, left) = next;
-    }
-}
-
-/// Puts the tag back into the packet of a slot, whose bytes start after the status word; returns whether it
-/// did.
-pub(super) fn retag_frame(status: u32, body: &mut [u8], extras: Extras) -> bool {
-    let tag = tpacket_v2::read(status, body, extras).and_then(|packet| packet.stripped_vlan());
-    tag.is_some_and(|tag| insert(body, tag, &tpacket_v2::FIELDS, extras))
-}
 
 /// Inserts `tag` into the frame whose header starts at the beginning of `packet`; returns false if there is
 /// no room.
-fn insert(packet: &mut [u8], tag: VlanTag, fields: &Fields, extras: Extras) -> bool {
-    let at = fields.data_at;
-    let data_at = usize::from(u16::from_ne_bytes([packet[at], packet[at + 1]])) - fields.origin;
+pub(super) fn insert(packet: &mut [u8], tag: VlanTag, fields: &Fields, extras: Extras) -> bool {
+    let data_at = data_at(packet, fields);
     let beside = if extras.offload { Offload::LEN } else { 0 };
     let Some(from) = data_at.checked_sub(beside).filter(|from| *from >= fields.header_len + TAG)
     else {
@@ -64,27 +34,21 @@ fn insert(packet: &mut [u8], tag: VlanTag, fields: &Fields, extras: Extras) -> b
     if let Some(offload) = extras.offload(packet, data_at - TAG, fields.header_len) {
         packet[from - TAG..data_at - TAG].copy_from_slice(&offload.behind_tag().to_bytes());
     }
-    for field in [fields.captured, fields.wire_len] {
-        let longer = u32_in(packet, field).wrapping_add(TAG as u32);
-        packet[field..field + 4].copy_from_slice(&longer.to_ne_bytes());
-    }
-    let data_at = (data_at + fields.origin - TAG) as u16;
-    packet[at..at + 2].copy_from_slice(&data_at.to_ne_bytes());
+    lengthen(packet, fields, data_at - TAG, TAG);
     true
-}
-
-fn u32_in(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::block_writer::BlockImage;
-    use super::super::fake_kernel::frame_image;
+    use super::super::super::block_writer::BlockImage;
+    use super::super::super::fake_kernel::frame_image;
+    use super::super::super::tpacket_v2;
+    use super::super::super::tpacket_v3::{self, Walk};
+    use super::super::{BESIDE, rewrite_block, rewrite_frame};
     use super::*;
-    use crate::packet::PacketMeta;
+    use crate::packet::{PacketMeta, PacketStatus};
 
-    const OFFLOADED: Extras = Extras { rxhash: true, offload: true, retag: true };
+    const OFFLOADED: Extras = Extras { rxhash: true, offload: true, retag: true, cooked: false };
     const TAGGED: VlanTag = VlanTag { tci: 0x6064, tpid: 0x88a8 };
 
     fn meta(len: usize) -> PacketMeta {
@@ -111,7 +75,7 @@ mod tests {
         assert!(image.push(&bytes(11), &meta(1000)));
         assert!(image.push(&bytes(12), &meta(1000)));
         let mut body = image.finish(1);
-        retag_block(&mut body, OFFLOADED);
+        rewrite_block(&mut body, OFFLOADED);
         let mut walk = Walk::new(&body, OFFLOADED);
         let packets: Vec<_> = std::iter::from_fn(|| walk.next()).collect();
         assert_eq!(packets[0].data(), with_tag(bytes(60)));
@@ -129,11 +93,11 @@ mod tests {
     fn in_a_slot_too() {
         let mut body = frame_image(&bytes(60), &meta(60));
         let extras = Extras { offload: false, ..OFFLOADED };
-        assert!(retag_frame(BESIDE | 1, &mut body, extras));
+        assert!(rewrite_frame(BESIDE | 1, &mut body, extras));
         let packet = tpacket_v2::read(1, &body, extras).unwrap();
         assert_eq!(packet.data(), with_tag(bytes(60)));
         assert_eq!((packet.original_len(), packet.vlan()), (64, Some(TAGGED)));
-        assert!(!retag_frame(1, &mut body, extras));
+        assert!(!rewrite_frame(1, &mut body, extras));
     }
 
     #[test]
@@ -144,7 +108,7 @@ mod tests {
         let at = Walk::new(&body, OFFLOADED).at();
         body[at + tpacket_v3::FIELDS.data_at..][..2].copy_from_slice(&80_u16.to_ne_bytes());
         let before = body.clone();
-        retag_block(&mut body, OFFLOADED);
+        rewrite_block(&mut body, OFFLOADED);
         assert_eq!(body, before);
     }
 }

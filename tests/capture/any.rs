@@ -1,0 +1,283 @@
+//! Captures on all interfaces, and on interfaces whose headers are of an unknown kind: both are cooked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::fanout::FanoutMode;
+use ringtap::filter::PacketDirection;
+use ringtap::interface::{Interface, InterfaceNames, interface_info};
+use ringtap::packet::{LinkType, OwnedPacket, VlanTag};
+use ringtap::{BpfFilter, Capture, Error};
+use ringtap_lab::generator::Sender;
+use ringtap_lab::{Protocol, Traffic, link, namespace};
+
+/// Bytes of an Ethernet header, and of that of cooked packets.
+const ETHERNET: usize = 14;
+const COOKED: usize = 20;
+
+fn ring() -> CaptureBuilder {
+    let options = Capture::builder().interface(Interface::Any);
+    options.block_size(1 << 16).block_count(256).block_timeout_ms(5)
+}
+
+/// The next packets that the capture delivers, so many.
+fn received(capture: &mut Capture, count: usize) -> Vec<OwnedPacket> {
+    let mut packets = Vec::new();
+    while packets.len() < count {
+        let batch = capture.next_batch_timeout(Duration::from_secs(20)).unwrap();
+        packets.extend(batch.expect("they come").iter().map(|packet| packet.to_owned()));
+    }
+    assert_eq!(packets.len(), count);
+    packets
+}
+
+fn frame(number: u64) -> Vec<u8> {
+    Traffic { protocol: Protocol::Udp, varied: false, len: 100, ..Traffic::default() }
+        .frame(number, 0)
+}
+
+#[ringtap_lab::test]
+fn packets_of_all_interfaces_say_which_they_are_of_also_of_one_that_appears_later() {
+    let Some(net) = namespace() else { return };
+    let first = net.veth();
+    for layout in [RingLayout::Blocks, RingLayout::Frames] {
+        let mut capture = ring().layout(layout).build().unwrap();
+        assert_eq!((capture.interface(), capture.link_type()), ("any", LinkType::LINUX_SLL2));
+        let second = net.veth();
+        for (number, veth) in [(1, &first), (2, &second)] {
+            let sent = frame(number);
+            Sender::open(&veth.left).unwrap().send_all(&[&sent]).unwrap();
+            let [out, inward] = &received(&mut capture, 2)[..] else { panic!("two") };
+            let ways = [
+                (out, &veth.left, PacketDirection::Outgoing),
+                (inward, &veth.right, PacketDirection::OtherHost),
+            ];
+            for (packet, name, direction) in ways {
+                let packet = packet.as_packet();
+                assert_eq!(packet.data()[COOKED..], sent[ETHERNET..], "{layout:?}");
+                assert_eq!(packet.original_len(), sent.len() - ETHERNET + COOKED);
+                assert_eq!(packet.link_type(), Some(LinkType::LINUX_SLL2));
+                assert_eq!(packet.interface_index(), Some(link::index(name).unwrap()));
+                assert_eq!(packet.direction(), Some(direction));
+                assert_eq!(packet.ll_protocol(), Some(0x0800));
+                assert_eq!(packet.hardware_type(), Some(libc::ARPHRD_ETHER));
+                assert_eq!(&*packet.source_ll_addr().unwrap(), &sent[6..12]);
+                assert_eq!(packet.destination_ll_addr(), None, "it is not told");
+                let header = &packet.data()[..COOKED];
+                assert_eq!(header[..4], [8, 0, 0, 0]);
+                assert_eq!(header[4..8], link::index(name).unwrap().to_be_bytes());
+                assert_eq!(header[8..10], [0, 1]);
+                assert_eq!((header[10], header[11]), (direction_number(direction), 6));
+                assert_eq!(header[12..18], sent[6..12]);
+            }
+        }
+        // Its removal is no error, and the others go on.
+        second.delete();
+        Sender::open(&first.left).unwrap().send_all(&[frame(3)]).unwrap();
+        assert_eq!(received(&mut capture, 2).len(), 2);
+    }
+}
+
+fn direction_number(direction: PacketDirection) -> u8 {
+    if direction == PacketDirection::Outgoing { 4 } else { 3 }
+}
+
+#[ringtap_lab::test]
+fn three_hundred_interfaces_are_one_socket_with_one_ring() {
+    let Some(net) = namespace() else { return };
+    let pairs: Vec<_> = (0..150).map(|_| net.veth()).collect();
+    let began = std::time::Instant::now();
+    let mut capture = ring().build().unwrap();
+    println!("300 interfaces: open in {:?}", began.elapsed());
+    for (number, veth) in pairs.iter().enumerate() {
+        Sender::open(&veth.left).unwrap().send_all(&[frame(number as u64)]).unwrap();
+    }
+    let packets = received(&mut capture, 300);
+    let seen: BTreeSet<_> =
+        packets.iter().map(|packet| packet.as_packet().interface_index().unwrap()).collect();
+    assert_eq!(seen.len(), 300);
+    let mut names = InterfaceNames::new().unwrap();
+    let names: BTreeSet<_> = seen.iter().map(|&index| names.of(index).to_owned()).collect();
+    let all = pairs.iter().flat_map(|veth| [veth.left.clone(), veth.right.clone()]);
+    assert_eq!(names, all.collect());
+
+    // With promiscuous mode, all of them are put into it, and taken out of it at the end.
+    let capture = ring().promiscuous(true).build().unwrap();
+    assert!(pairs.iter().all(|veth| link::promiscuity(&veth.left).unwrap() == 1));
+    drop(capture);
+    assert!(pairs.iter().all(|veth| link::promiscuity(&veth.left).unwrap() == 0));
+}
+
+#[ringtap_lab::test]
+fn interfaces_are_left_out_by_name_and_by_kind() {
+    let Some(net) = namespace() else { return };
+    net.loopback_up();
+    let (kept, other) = (net.veth(), net.veth());
+    let options = ring().exclude(&other.left).exclude(&other.right).exclude_hardware(772);
+    let mut capture = options.filter("udp".parse().unwrap()).build().unwrap();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"on the loopback", socket.local_addr().unwrap()).unwrap();
+    for veth in [&other, &kept] {
+        Sender::open(&veth.left).unwrap().send_all(&[frame(1)]).unwrap();
+    }
+    let packets = received(&mut capture, 2);
+    let indices: Vec<_> =
+        packets.iter().map(|packet| packet.as_packet().interface_index().unwrap()).collect();
+    assert_eq!(indices, [&kept.left, &kept.right].map(|name| link::index(name).unwrap()));
+    assert_eq!(capture.stats().unwrap().packets, 2);
+
+    let error = ring().exclude("not-there").build().unwrap_err();
+    assert!(matches!(&error, Error::NoSuchInterface { name } if name == "not-there"), "{error}");
+    let one = Capture::builder().interface(&kept.left).exclude(&kept.right);
+    assert!(matches!(one.build().unwrap_err(), Error::Unusable { option: "exclude", .. }));
+    let error = ring().offloads(true).build().unwrap_err();
+    assert!(matches!(&error, Error::Unusable { option: "offloads", .. }), "{error}");
+}
+
+/// Frames of every kind that filters ask about.
+fn mixture() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        for len in [60, 300, 1400] {
+            let traffic = Traffic { protocol, varied: true, len, ..Traffic::default() };
+            frames.extend((0..6).map(|number| traffic.frame(number, 0)));
+        }
+    }
+    let addresses = frames[0][..12].to_vec();
+    let with = |kind: [u8; 2], payload: &[u8]| [&addresses, &kind[..], payload].concat();
+    let arp = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &[2; 6], &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, 2]];
+    frames.push(with([8, 6], &[&arp.concat()[..], &[0; 18]].concat()));
+    let mut icmp6 = vec![0x60, 0, 0, 0, 0, 8, 58, 255];
+    icmp6.extend([[0xfe; 16], [0xff; 16]].concat());
+    icmp6.extend([128, 0, 0, 0, 0, 1, 0, 1]);
+    frames.push(with([0x86, 0xdd], &icmp6));
+    frames.push(with([0x88, 0x47], &[&[0, 1, 1, 64][..], &frames[0][ETHERNET..]].concat()));
+    frames
+}
+
+#[ringtap_lab::test]
+fn filters_choose_cooked_packets_by_what_the_kernel_knows_of_them() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let sender = Sender::open(&veth.left).unwrap();
+    let right = link::index(&veth.right).unwrap();
+    let frames = mixture();
+    let mut all = ring().build().unwrap();
+    sender.send_all(&frames).unwrap();
+    let everything = received(&mut all, 2 * frames.len());
+    let of_right = format!("ifindex {right}");
+    let texts = [
+        "ip",
+        "ip6",
+        "arp",
+        "udp",
+        "tcp",
+        "host 10.0.0.1",
+        "inbound",
+        "outbound and udp",
+        "len > 200",
+        "greater 200",
+        "less 80",
+        "len <= 86",
+        "mpls",
+        "mpls and udp",
+        "icmp6",
+        "link[0:2] = 0x806",
+        "link[10] = 4",
+        "link[8:2] = 1",
+        "not ip",
+        "udp[0:2] > 0",
+        "portrange 1-2000",
+        "ether proto 0x86dd",
+        "vlan",
+        "not vlan",
+        &of_right,
+        "not ifindex 4294967295",
+        "net 10.0.0.0/8 and inbound",
+    ];
+    for text in texts {
+        let filter: BpfFilter = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        let mut capture =
+            ring().filter(filter.clone()).build().unwrap_or_else(|error| panic!("{text}: {error}"));
+        sender.send_all(&frames).unwrap();
+        let expected: Vec<_> =
+            everything.iter().filter(|packet| packet.as_packet().matches(&filter)).collect();
+        let stop = capture.stop_handle().unwrap();
+        stop.stop();
+        let mut chosen = Vec::new();
+        while let Some(batch) = capture.next_batch_timeout(Duration::from_secs(20)).unwrap() {
+            chosen.extend(batch.iter().map(|packet| packet.to_owned()));
+        }
+        let bytes = |packet: &OwnedPacket| packet.as_packet().data().to_vec();
+        assert_eq!(
+            chosen.iter().map(bytes).collect::<Vec<_>>(),
+            expected.into_iter().map(bytes).collect::<Vec<_>>(),
+            "{text}"
+        );
+        let takes_all_or_none = ["vlan", "not vlan", "link[8:2] = 1", "not ifindex 4294967295"];
+        let is_told_apart = !takes_all_or_none.contains(&text);
+        assert!(!is_told_apart || (1..everything.len()).contains(&chosen.len()), "{text}");
+    }
+    for refused in ["ether host 02:00:00:00:00:01", "link[5] = 1", "broadcast", "ether[0] = 2"] {
+        let error = ring().filter(refused.parse().unwrap()).build().unwrap_err();
+        assert!(matches!(error, Error::Filter(_)), "{refused}: {error}");
+    }
+    let mut cut = ring().snap_len(48).build().unwrap();
+    sender.send_all(&frames[..1]).unwrap();
+    for packet in received(&mut cut, 2) {
+        let (packet, whole) = (packet.as_packet(), everything[0].as_packet());
+        assert_eq!((packet.len(), packet.is_truncated()), (48, true));
+        assert_eq!(packet.original_len(), whole.original_len());
+        assert_eq!(packet.data()[COOKED..], whole.data()[COOKED..48]);
+    }
+}
+
+#[ringtap_lab::test]
+fn tags_of_cooked_packets_are_beside_them_or_put_back() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let tag = VlanTag { tpid: 0x8100, tci: 0x2005 };
+    let mut tagged = frame(1);
+    tagged.splice(12..12, tag.to_bytes());
+    let filter: BpfFilter = "inbound and vlan 5 and udp".parse().unwrap();
+    let options = ring().filter(filter.clone());
+    let (mut beside, mut inside) =
+        (options.clone().build().unwrap(), options.vlan_reinsert(true).build().unwrap());
+    Sender::open(&veth.left).unwrap().send_all(&[tagged.clone(), frame(2)]).unwrap();
+    let beside = &received(&mut beside, 1)[0];
+    let packet = beside.as_packet();
+    assert_eq!((packet.vlan(), packet.stripped_vlan()), (Some(tag), Some(tag)));
+    assert_eq!((&packet.data()[..2], &packet.data()[COOKED..]), (&[8, 0][..], &tagged[18..]));
+    let inside = &received(&mut inside, 1)[0];
+    let packet = inside.as_packet();
+    assert_eq!(
+        (packet.vlan(), packet.stripped_vlan(), packet.inner_vlan()),
+        (Some(tag), None, None)
+    );
+    assert_eq!(packet.data()[..2], [0x81, 0]);
+    assert_eq!(packet.data()[COOKED..], [&[0x20, 5, 8, 0], &tagged[18..]].concat());
+    let layers = packet.layers(ringtap::packet::Tunnels::Outer).unwrap();
+    assert_eq!((layers.vlan_ids().0, layers.network_offset()), (Some(5), COOKED + 4));
+}
+
+#[ringtap_lab::test]
+fn members_of_a_group_share_the_packets_of_all_interfaces() {
+    let Some(net) = namespace() else { return };
+    let pairs = [net.veth(), net.veth(), net.veth()];
+    let options = ring().ignore_outgoing(true);
+    let mut first = options.clone().fanout_auto(FanoutMode::LoadBalance).build().unwrap();
+    let group = first.fanout_group().unwrap();
+    let mut second = options.fanout(FanoutMode::LoadBalance, group).build().unwrap();
+    let frames: Vec<_> = (0..20).map(frame).collect();
+    for veth in &pairs {
+        Sender::open(&veth.left).unwrap().send_all(&frames).unwrap();
+    }
+    let mut counts = BTreeMap::new();
+    for packet in received(&mut first, 30).iter().chain(&received(&mut second, 30)) {
+        *counts.entry(packet.as_packet().interface_index().unwrap()).or_insert(0) += 1;
+    }
+    let expected = pairs.iter().map(|veth| (link::index(&veth.right).unwrap(), 20));
+    assert_eq!(counts, expected.collect());
+    assert!(interface_info("any").is_err());
+}
