@@ -1,11 +1,13 @@
 //! Properties of network interfaces.
 
+mod counters;
 mod names;
 mod selector;
 
 use std::io;
 use std::os::fd::AsFd;
 
+pub use self::counters::{InterfaceCounters, interface_counters};
 pub use self::names::InterfaceNames;
 pub use self::selector::Interface;
 

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 pub use self::facade::record;
 use crate::bridge::{BridgeLaneStats, BridgeStats};
 use crate::dedup::DedupStats;
+use crate::interface::InterfaceCounters;
 use crate::shard::AllShardStats;
 use crate::stats::{CaptureStats, InjectorStats, ReactorStats};
 
@@ -92,6 +93,18 @@ metrics! { CATALOGUE:
         freezes counter "ringtap_capture_freezes_total" "Times that the ring was full."
         batches counter "ringtap_capture_batches_total" "Batches handed out."
         malformed counter "ringtap_capture_malformed_total" "Packets left out for a header that does not hold together."
+    }
+    InterfaceCounters => {
+        rx_packets counter "ringtap_interface_rx_packets_total" "Packets that the interface received."
+        rx_bytes counter "ringtap_interface_rx_bytes_total" "Bytes that the interface received."
+        tx_packets counter "ringtap_interface_tx_packets_total" "Packets that the interface sent."
+        tx_bytes counter "ringtap_interface_tx_bytes_total" "Bytes that the interface sent."
+        rx_errors counter "ringtap_interface_rx_errors_total" "Packets that were received damaged."
+        rx_missed counter "ringtap_interface_rx_missed_total" "Packets that the card dropped for lack of the host's buffers."
+        rx_fifo counter "ringtap_interface_rx_fifo_total" "Packets that the card dropped for lack of its own buffers."
+        rx_dropped counter "ringtap_interface_rx_dropped_total" "Packets dropped before any socket, or unwanted."
+        tx_dropped counter "ringtap_interface_tx_dropped_total" "Packets not sent for lack of room."
+        rx_no_handler counter "ringtap_interface_rx_no_handler_total" "Packets of protocols that nobody handles."
     }
     InjectorStats => {
         committed counter "ringtap_inject_committed_total" "Frames committed."

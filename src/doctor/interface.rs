@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::Finding;
-use crate::interface::{InterfaceInfo, Stripping, interface_info, stripping};
+use crate::interface::{InterfaceInfo, Stripping, interface_counters, interface_info, stripping};
 use crate::sys::netdev::{ETH_FLAG_LRO, Netdev, question_socket};
 
 pub(super) fn look(name: &str) -> Vec<Finding> {
@@ -11,7 +11,7 @@ pub(super) fn look(name: &str) -> Vec<Finding> {
         Ok(info) => info,
         Err(error) => return vec![Finding::failed("link", &error)],
     };
-    let mut findings = vec![link(&info), queues(&info)];
+    let mut findings = vec![link(&info), queues(&info), drops(&info)];
     if let Ok(socket) = question_socket() {
         findings.extend(card(Netdev(socket.as_fd()), name));
     }
@@ -57,6 +57,26 @@ fn queues(info: &InterfaceInfo) -> Finding {
             Finding::limited("queues", detail, &remedy)
         }
         Some(queues) => Finding::works("queues", format!("{queues} receive, for {cores} cores")),
+    }
+}
+
+fn drops(info: &InterfaceInfo) -> Finding {
+    match interface_counters(&info.name) {
+        Err(error) => Finding::failed("drops of the card", &error),
+        Ok(counters) if counters.card_drops() == 0 => {
+            Finding::works("drops of the card", format!("0 of {} packets", counters.rx_packets))
+        }
+        Ok(counters) => {
+            let detail = format!(
+                "{} for lack of the host's buffers, {} for lack of its own, beside {} packets received",
+                counters.rx_missed, counters.rx_fifo, counters.rx_packets
+            );
+            let remedy = format!(
+                "larger rings (`ethtool -G {} rx …`), more queues, or more cores",
+                info.name
+            );
+            Finding::limited("drops of the card", detail, &remedy)
+        }
     }
 }
 

@@ -98,6 +98,7 @@ pub(super) fn statistics(
             (option::STATISTICS_RECEIVED, statistics.received),
             (option::STATISTICS_DROPPED, statistics.dropped),
             (option::STATISTICS_FILTERED, statistics.accepted),
+            (option::STATISTICS_DROPPED_BY_SYSTEM, statistics.dropped_by_system),
         ];
         for (code, count) in counts {
             if let Some(count) = count {

@@ -1,5 +1,6 @@
 //! Constants and types of the file formats (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
 
+use crate::interface::InterfaceCounters;
 use crate::packet::LinkType;
 use crate::stats::CaptureStats;
 
@@ -49,6 +50,7 @@ pub(super) mod option {
     pub(in crate::pcap) const STATISTICS_RECEIVED: u16 = 4;
     pub(in crate::pcap) const STATISTICS_DROPPED: u16 = 5;
     pub(in crate::pcap) const STATISTICS_FILTERED: u16 = 6;
+    pub(in crate::pcap) const STATISTICS_DROPPED_BY_SYSTEM: u16 = 7;
 }
 
 /// Format of a capture file.
@@ -108,8 +110,11 @@ impl FileInterface {
 pub struct InterfaceStatistics {
     /// Packets received by the interface.
     pub received: Option<u64>,
-    /// Packets dropped for lack of room.
+    /// Packets dropped by the interface for lack of room (`isb_ifdrop`); what a socket dropped too, if the writer did not
+    /// tell these apart.
     pub dropped: Option<u64>,
+    /// Packets that the interface passed on and the operating system dropped (`isb_osdrop`).
+    pub dropped_by_system: Option<u64>,
     /// Packets that passed the filter.
     pub accepted: Option<u64>,
 }
@@ -117,7 +122,18 @@ pub struct InterfaceStatistics {
 impl From<CaptureStats> for InterfaceStatistics {
     /// Converts socket statistics. A socket counts only packets that passed its filter.
     fn from(stats: CaptureStats) -> Self {
-        let (received, dropped) = (Some(stats.packets), Some(stats.drops));
-        Self { received, dropped, accepted: Some(stats.packets - stats.drops.min(stats.packets)) }
+        let (received, dropped, dropped_by_system) = (Some(stats.packets), Some(stats.drops), None);
+        let accepted = Some(stats.packets - stats.drops.min(stats.packets));
+        Self { received, dropped, dropped_by_system, accepted }
+    }
+}
+
+impl InterfaceStatistics {
+    /// Tells the drops of the interface, counted over the same time as those of the socket, apart from the socket's.
+    #[must_use]
+    pub fn with_interface(mut self, counters: &InterfaceCounters) -> Self {
+        self.dropped_by_system = self.dropped;
+        self.dropped = Some(counters.card_drops());
+        self
     }
 }

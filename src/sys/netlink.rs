@@ -27,6 +27,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
+const IFLA_STATS64: u16 = 23;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -71,6 +72,23 @@ fn parse_queues(message: &[u8]) -> Option<(u32, u32)> {
         Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
     };
     Some((number(IFLA_NUM_RX_QUEUES)?, number(IFLA_NUM_TX_QUEUES)?))
+}
+
+/// Returns the counters of an interface, in the order of `struct rtnl_link_stats64`.
+pub(crate) fn counters(index: u32) -> io::Result<Vec<u64>> {
+    let mut link = vec![0; LINK_HEADER];
+    link[4..8].copy_from_slice(&index.to_ne_bytes());
+    let counters = parse_counters(&ask(None, RTM_GETLINK, &link)?);
+    counters.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADMSG))
+}
+
+fn parse_counters(message: &[u8]) -> Option<Vec<u64>> {
+    if message.get(4..6)? != RTM_NEWLINK.to_ne_bytes() {
+        return None;
+    }
+    let counters = attribute(message.get(HEADER + LINK_HEADER..)?, IFLA_STATS64)?;
+    let (numbers, _) = counters.as_chunks();
+    Some(numbers.iter().map(|number| u64::from_ne_bytes(*number)).collect())
 }
 
 /// Returns the own name of the interface with this alternative name (5.5), in the calling thread's namespace.
@@ -122,7 +140,7 @@ fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn read_any(message: &[u8]) {
     let _ = (parse_name(message), parse_peer(message), refusal(message));
-    let _ = parse_queues(message);
+    let _ = (parse_queues(message), parse_counters(message));
     #[cfg(feature = "af-xdp")]
     xdp::read_any(message);
 }
@@ -174,6 +192,9 @@ mod tests {
         assert_eq!(parse_peer(&message), Some(5));
         push(&mut message, IFLA_LINK_NETNSID, &[0; 4]);
         assert_eq!(parse_peer(&message), None, "elsewhere");
+        assert_eq!(parse_counters(&message), None);
+        push(&mut message, IFLA_STATS64, [3_u64, 4].map(u64::to_ne_bytes).as_flattened());
+        assert_eq!(parse_counters(&message), Some(vec![3, 4]));
         push(&mut message, IFLA_NUM_TX_QUEUES, &2_u32.to_ne_bytes());
         assert_eq!(parse_queues(&message), None, "of one direction");
         push(&mut message, IFLA_NUM_RX_QUEUES, &4_u32.to_ne_bytes());

@@ -242,6 +242,7 @@ impl Pcapng {
                 option::STATISTICS_RECEIVED => &mut statistics.received,
                 option::STATISTICS_DROPPED => &mut statistics.dropped,
                 option::STATISTICS_FILTERED => &mut statistics.accepted,
+                option::STATISTICS_DROPPED_BY_SYSTEM => &mut statistics.dropped_by_system,
                 _ => return,
             };
             if value.len() == 8 {
