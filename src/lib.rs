@@ -171,7 +171,8 @@ pub mod xdp {
 
     pub use crate::afxdp::{
         Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
-        XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot, XdpUmem,
+        XdpHints, XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot,
+        XdpUmem,
     };
     pub use crate::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 }

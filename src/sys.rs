@@ -4,7 +4,11 @@
 //! the [`Step`](crate::error::Step) that failed, and hold no state; [`Mapping`] is the one type that owns
 //! something, a stretch of memory.
 
+#[cfg(feature = "af-xdp")]
+pub(crate) mod btf;
 pub(crate) mod cbpf;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod clock;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod ebpf;
 pub(crate) mod event;

@@ -14,6 +14,7 @@ use crate::packet::{Framing, Timestamp};
 use crate::ring::batch::Seen;
 use crate::ring::umem::{Completions, Umem};
 use crate::stats::{Counter, XdpStats};
+use crate::sys::clock;
 use crate::sys::netdev::Netdev;
 use crate::sys::xdp;
 
@@ -45,6 +46,8 @@ pub(super) struct Bound {
     /// The frame lengths that the interface accepts, relative to its MTU.
     pub(super) framing: Framing,
     pub(super) is_zerocopy: bool,
+    /// Whether its program may leave hints before packets.
+    has_hints: bool,
     /// Whether it has an RX ring.
     pub(super) receives: bool,
     /// Whether the UMEM is in huge pages.
@@ -84,6 +87,10 @@ pub(super) struct Parts {
 
 impl Bound {
     pub(super) fn new(parts: Parts, umem: &Arc<Umem>, share: u32, orphans: &Arc<Orphans>) -> Self {
+        let has_hints = parts
+            .program
+            .as_ref()
+            .is_some_and(|program| program.hints().is_ok_and(|hints| !hints.is_empty()));
         let Parts { socket, asker, name, index, queue, is_zerocopy, has_huge_pages, .. } = parts;
         Self {
             completions: OnceLock::new(),
@@ -102,6 +109,7 @@ impl Bound {
             tag_taker: parts.tag_taker,
             framing: Framing::of_hardware(parts.hardware),
             is_zerocopy,
+            has_hints,
             receives: parts.receives,
             has_huge_pages,
             program: parts.program,
@@ -133,7 +141,9 @@ impl Bound {
 
     /// Returns the origin of its packets, as far as it is the same for all.
     pub(super) fn seen_now(&self) -> Seen {
-        Seen { time: Timestamp::now(), hardware: self.hardware, interface_index: self.index }
+        let tai_offset = self.has_hints.then(clock::tai_offset);
+        let (hardware, interface_index) = (self.hardware, self.index);
+        Seen { time: Timestamp::now(), hardware, interface_index, tai_offset }
     }
 
     /// Returns the interface's MTU: the most bytes after a frame's link-layer header.

@@ -16,7 +16,7 @@ use std::io;
 
 use ringtap_filter::BpfInsn;
 
-use crate::sys::ebpf::{Insn, redirect};
+use crate::sys::ebpf::Insn;
 
 const A: u8 = 0;
 const POINTER: u8 = 1;
@@ -49,8 +49,13 @@ struct Program {
     jumps: Vec<(usize, Goal)>,
 }
 
-/// Translates a program for `map`. Returns an error if it is too long, or uses data that only a socket has.
-pub(super) fn translate(classic: &[BpfInsn], map: i32, has_frags: bool) -> io::Result<Vec<Insn>> {
+/// Translates a program; `accept` are the instructions for accepted packets, with the context in r1. Returns an error if it
+/// is too long, or uses data that only a socket has.
+pub(super) fn translate(
+    classic: &[BpfInsn],
+    accept: &[Insn],
+    has_frags: bool,
+) -> io::Result<Vec<Insn>> {
     let mut program = Program { has_frags, ..Program::default() };
     program.begin();
     let mut starts = vec![0; classic.len()];
@@ -73,7 +78,7 @@ pub(super) fn translate(classic: &[BpfInsn], map: i32, has_frags: bool) -> io::R
             is_reached[at + 1] = true;
         }
     }
-    program.finish(&starts, map)
+    program.finish(&starts, accept)
 }
 
 fn too_much(what: &str) -> io::Error {
@@ -83,7 +88,7 @@ fn too_much(what: &str) -> io::Error {
 
 impl Program {
     /// Appends the two endings, each only if a jump leads to it, and fills in the offsets of all jumps.
-    fn finish(mut self, starts: &[usize], map: i32) -> io::Result<Vec<Insn>> {
+    fn finish(mut self, starts: &[usize], accepted: &[Insn]) -> io::Result<Vec<Insn>> {
         let jumps = std::mem::take(&mut self.jumps);
         let leads = |goal| jumps.iter().any(|(_, to)| *to == goal);
         let reject = self.insns.len();
@@ -94,7 +99,7 @@ impl Program {
         let accept = self.insns.len();
         if leads(Goal::Accept) {
             self.push(0xbf, 1, CONTEXT, 0, 0);
-            self.insns.extend(redirect(map));
+            self.insns.extend(accepted);
         }
         for (at, goal) in jumps {
             let to = match goal {

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use ringtap_filter::{BpfFilter, FilterTarget};
 
 use super::cbpf_to_ebpf::translate;
+use super::hints::{Questions, redirect_with_hints};
 use super::nic::{check_tags, index_of, link_of, queue_count};
 use super::orphans::{FREED_WITHIN, Place, QueueProbe};
 use crate::error::{Error, Result, Step};
-use crate::sys::ebpf::{self, Insn};
+use crate::ring::umem::hints::XdpHints;
+use crate::sys::ebpf::{self, Insn, Loading};
 use crate::sys::netlink;
 
 /// How an XDP program is attached.
@@ -43,6 +45,8 @@ struct Attached {
     interface: String,
     index: u32,
     is_generic: bool,
+    /// What it tells about packets, or why nothing.
+    hints: Result<XdpHints>,
     /// The queues of closed sockets that did not copy.
     leaving: Mutex<Vec<QueueProbe>>,
 }
@@ -80,8 +84,9 @@ impl Attached {
         interface: String,
         index: u32,
         is_generic: bool,
+        hints: Result<XdpHints>,
     ) -> Self {
-        Self { link, map, interface, index, is_generic, leaving: Mutex::default() }
+        Self { link, map, interface, index, is_generic, hints, leaving: Mutex::default() }
     }
 
     fn leaving(&self) -> MutexGuard<'_, Vec<QueueProbe>> {
@@ -121,18 +126,6 @@ const NATIVE: u32 = 1 << 2;
 /// Minimum number of queues in a map: there may be more later.
 const QUEUES: u32 = 256;
 
-/// Creates a map of sockets and loads a program that refers to it.
-fn load(
-    queues: u32,
-    has_frags: bool,
-    program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
-) -> Result<(OwnedFd, OwnedFd)> {
-    let load = |source| Error::os(Step::LoadProgram, source);
-    let map = ebpf::create_xskmap(queues).map_err(load)?;
-    let program = program(map.as_raw_fd()).map_err(load)?;
-    Ok((ebpf::load(&program, has_frags).map_err(load)?, map))
-}
-
 /// Attaches a program; also returns whether that was in the stack.
 fn link(program: BorrowedFd<'_>, index: u32, attach: Attach) -> (io::Result<OwnedFd>, bool) {
     let in_mode = |flags| ebpf::attach(program, index, flags);
@@ -156,7 +149,10 @@ fn link(program: BorrowedFd<'_>, index: u32, attach: Attach) -> (io::Result<Owne
 
 /// Checks whether this kernel and this process can load the program that redirects everything; attaches nothing.
 pub(crate) fn try_program() -> Result<()> {
-    load(1, false, |map| Ok(ebpf::redirect(map).to_vec())).map(drop)
+    let load = |source| Error::os(Step::LoadProgram, source);
+    let map = ebpf::create_xskmap(1).map_err(load)?;
+    let program = ebpf::redirect(map.as_raw_fd());
+    ebpf::load(&program, Loading::default()).map(drop).map_err(load)
 }
 
 impl XdpProgram {
@@ -179,7 +175,7 @@ impl XdpProgram {
     }
 
     fn redirect(interface: &str, attach: Attach, has_frags: bool) -> Result<Self> {
-        Self::of(interface, attach, has_frags, |map| Ok(ebpf::redirect(map).to_vec()))
+        Self::of(interface, attach, has_frags, |accept| Ok(accept.to_vec()))
     }
 
     /// Attaches a program that redirects packets that a filter accepts, and lets all others pass to the stack.
@@ -200,20 +196,55 @@ impl XdpProgram {
             check_tags(interface)?;
         }
         let has_frags = ebpf::knows_frags();
-        Self::of(interface, attach, has_frags, |map| translate(classic, map, has_frags))
+        Self::of(interface, attach, has_frags, |accept| translate(classic, accept, has_frags))
     }
 
+    /// Attaches the program that `program` makes of the instructions for accepted packets: with hints if the kernel and
+    /// the driver have them, which not even they need to know beforehand.
     fn of(
         interface: &str,
         attach: Attach,
         has_frags: bool,
-        program: impl FnOnce(i32) -> io::Result<Vec<Insn>>,
+        program: impl Fn(&[Insn]) -> io::Result<Vec<Insn>>,
     ) -> Result<Self> {
         let index = index_of(interface)?;
-        let (program, map) =
-            load(queue_count(interface)?.unwrap_or(0).max(QUEUES), has_frags, program)
-                .map_err(|error| error.of(interface))?;
-        Self::attach((interface, index), attach, program, map)
+        let load = |source| Error::os(Step::LoadProgram, source).of(interface);
+        let queues = queue_count(interface)?.unwrap_or(0).max(QUEUES);
+        let map = ebpf::create_xskmap(queues).map_err(load)?;
+        let hinted = match attach {
+            // The program is bound to the driver.
+            Attach::Generic => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            Attach::Auto | Attach::Native => Questions::of_kernel(),
+        };
+        let hinted = hinted.and_then(|questions| {
+            let insns = program(&redirect_with_hints(map.as_raw_fd(), questions))?;
+            let loaded = ebpf::load(&insns, Loading { has_frags, bound_to: Some(index) })?;
+            let (link, _) = link(loaded.as_fd(), index, Attach::Native);
+            Ok((link?, questions.hints()))
+        });
+        let fault = match hinted {
+            Ok((link, hints)) => {
+                let (link, interface) = (Some(link), interface.to_owned());
+                let attached = Attached::new(link, map, interface, index, false, Ok(hints));
+                return Ok(Self(Arc::new(attached)));
+            }
+            Err(source) => Error::os(Step::AskDriver, source).of(interface),
+        };
+        let insns = program(&ebpf::redirect(map.as_raw_fd())).map_err(load)?;
+        let loading = Loading { has_frags, bound_to: None };
+        let loaded = ebpf::load(&insns, loading).map_err(load)?;
+        Self::attach((interface, index), attach, (loaded, map), Err(fault))
+    }
+
+    /// Returns what the program tells about packets besides their bytes ([`Packet::timestamp`](crate::Packet::timestamp),
+    /// [`clock`](crate::Packet::clock), [`rxhash`](crate::Packet::rxhash), [`vlan`](crate::Packet::vlan)); nothing if the
+    /// program is not this crate's.
+    ///
+    /// # Errors
+    /// [`Error::Os`] with the reason why it can tell nothing: the kernel is older than Linux 6.3 or does not describe its
+    /// functions, the driver has none of this, or the program runs in the stack.
+    pub fn hints(&self) -> Result<XdpHints, &Error> {
+        self.0.hints.as_ref().copied()
     }
 
     /// Attaches a program that was loaded elsewhere, for example with aya or libbpf.
@@ -229,7 +260,8 @@ impl XdpProgram {
         program: OwnedFd,
         map: OwnedFd,
     ) -> Result<Self> {
-        Self::attach((interface, index_of(interface)?), attach, program, map)
+        let place = (interface, index_of(interface)?);
+        Self::attach(place, attach, (program, map), Ok(XdpHints::empty()))
     }
 
     /// Uses a program that was loaded and attached elsewhere, and that redirects packets through `map`.
@@ -242,14 +274,21 @@ impl XdpProgram {
     pub fn from_map(interface: &str, is_generic: bool, map: OwnedFd) -> Result<Self> {
         let index = index_of(interface)?;
         let interface = interface.to_owned();
-        Ok(Self(Arc::new(Attached::new(None, map, interface, index, is_generic))))
+        Ok(Self(Arc::new(Attached::new(
+            None,
+            map,
+            interface,
+            index,
+            is_generic,
+            Ok(XdpHints::empty()),
+        ))))
     }
 
     fn attach(
         (interface, index): (&str, u32),
         attach: Attach,
-        program: OwnedFd,
-        map: OwnedFd,
+        (program, map): (OwnedFd, OwnedFd),
+        hints: Result<XdpHints>,
     ) -> Result<Self> {
         let is_taken = |link: &io::Result<OwnedFd>| {
             let errno = link.as_ref().err().and_then(io::Error::raw_os_error);
@@ -268,7 +307,14 @@ impl XdpProgram {
             },
             _ => Error::os(Step::AttachProgram, source).of(interface),
         })?;
-        Ok(Self(Arc::new(Attached::new(Some(link), map, interface.to_owned(), index, is_generic))))
+        Ok(Self(Arc::new(Attached::new(
+            Some(link),
+            map,
+            interface.to_owned(),
+            index,
+            is_generic,
+            hints,
+        ))))
     }
 
     /// Returns whether the program is detached with its last handle.

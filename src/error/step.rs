@@ -56,6 +56,8 @@ pub enum Step {
     KickWithoutProgram,
     /// Creating the map of sockets, or loading the XDP program, with `bpf(2)`.
     LoadProgram,
+    /// Having an XDP program ask the driver for packets' times, hashes and tags.
+    AskDriver,
     /// Attaching the XDP program to the interface.
     AttachProgram,
     /// Adding a socket to the program's map.
@@ -124,6 +126,17 @@ impl Step {
             (Self::LoadProgram | Self::AttachProgram, libc::EPERM) => {
                 "receiving through AF_XDP needs CAP_BPF and CAP_NET_ADMIN in the initial namespace \
                  (setcap cap_net_raw,cap_bpf,cap_net_admin+ep), or root"
+            }
+            (Self::AskDriver, libc::ENOENT) => {
+                "this kernel does not describe its functions (CONFIG_DEBUG_INFO_BTF, /sys/kernel/btf/vmlinux); packets \
+                 have the time of their batch, and neither hash nor tag"
+            }
+            (Self::AskDriver, libc::ENOSYS) => {
+                "this takes Linux 6.3; packets have the time of their batch, and neither hash nor tag"
+            }
+            (Self::AskDriver, libc::EOPNOTSUPP) => {
+                "the driver does not tell, or the program runs in the stack (`Attach::Generic`); packets have the time of \
+                 their batch, and neither hash nor tag"
             }
             (Self::AttachProgram, libc::EOPNOTSUPP) => {
                 "the driver runs no XDP programs; ask for `Attach::Generic`"
@@ -221,6 +234,7 @@ impl fmt::Display for Step {
             Self::KickWithoutProgram => f.write_str("handing frames to the driver"),
             Self::LoadProgram => f.write_str("loading the XDP program"),
             Self::RegisterSocket => f.write_str("entering the socket into the program's map"),
+            Self::AskDriver => f.write_str("asking the driver for times, hashes and tags"),
             Self::AttachProgram => f.write_str("attaching the XDP program"),
             Self::SetHashKey => f.write_str("setting the receive hash's key"),
             Self::InsertRule => f.write_str("inserting a flow rule"),

@@ -10,7 +10,7 @@ use super::slot::FrameLease;
 use super::tpacket_v2;
 use super::tpacket_v3::{BlockHeader, Walk};
 #[cfg(feature = "af-xdp")]
-use super::umem::{ChunkLease, ChunkPlace};
+use super::umem::{ChunkLease, ChunkPlace, hints};
 #[cfg(feature = "af-xdp")]
 use crate::packet::PacketMeta;
 use crate::packet::{Packet, Timestamp};
@@ -56,6 +56,8 @@ pub(crate) struct Seen {
     /// The kind of interface (`ARPHRD_*`).
     pub(crate) hardware: u16,
     pub(crate) interface_index: u32,
+    /// If the XDP program leaves hints before packets: what `CLOCK_TAI` is ahead of `CLOCK_REALTIME`, in nanoseconds.
+    pub(crate) tai_offset: Option<u64>,
 }
 
 /// The body of a block, in its own memory.
@@ -231,7 +233,10 @@ impl PacketBatch {
             }
             Memory::Frames(lease) => (self.lay_out(), lease.extras()),
             #[cfg(feature = "af-xdp")]
-            Memory::Chunks(..) => (self.lay_out(), Extras::default()),
+            Memory::Chunks(..) => {
+                let rxhash = self.iter().all(|packet| packet.rxhash().is_some());
+                (self.lay_out(), Extras { rxhash, ..Extras::default() })
+            }
         };
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
@@ -370,9 +375,15 @@ impl<'a> Iterator for Packets<'a> {
             }
             #[cfg(feature = "af-xdp")]
             Walked::Chunks { lease, place, seen } => {
+                let before = *place;
                 let data = lease.frame(place)?;
-                let Seen { time, hardware, interface_index } = *seen;
-                let meta = PacketMeta::of_frame(data, time, (hardware, interface_index));
+                let Seen { time, hardware, interface_index, tai_offset } = *seen;
+                let mut meta = PacketMeta::of_frame(data, time, (hardware, interface_index));
+                if let Some(tai_offset) = tai_offset
+                    && let Some(bytes) = lease.before(before, hints::HINTS_LEN)
+                {
+                    hints::read(bytes, tai_offset, &mut meta);
+                }
                 Some(Packet::new(data, meta))
             }
         }

@@ -18,6 +18,7 @@
 
 mod completion;
 mod given;
+pub(crate) mod hints;
 mod lease;
 mod lending;
 #[cfg(all(test, not(miri)))]

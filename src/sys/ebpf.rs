@@ -114,15 +114,23 @@ pub(crate) fn redirect(map: i32) -> [Insn; 6] {
     ]
 }
 
-/// Loads an XDP program; with `has_frags` it also gets packets of several buffers. The error contains the
-/// last words of the verifier.
-pub(crate) fn load(program: &[Insn], has_frags: bool) -> io::Result<OwnedFd> {
-    load_with_log(program, has_frags, &mut []).or_else(|error| {
+/// How a program is loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Loading {
+    /// Whether it gets packets of several buffers too.
+    pub(crate) has_frags: bool,
+    /// The interface for which alone it is, so that it may ask its driver; it cannot be attached in the stack then.
+    pub(crate) bound_to: Option<u32>,
+}
+
+/// Loads an XDP program. The error contains the last words of the verifier.
+pub(crate) fn load(program: &[Insn], loading: Loading) -> io::Result<OwnedFd> {
+    load_with_log(program, loading, &mut []).or_else(|error| {
         if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EACCES | libc::E2BIG)) {
             return Err(error);
         }
         let mut log = vec![0; 64 << 10];
-        load_with_log(program, has_frags, &mut log).map_err(|_| {
+        load_with_log(program, loading, &mut log).map_err(|_| {
             log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(log.len()));
             let log = String::from_utf8_lossy(&log);
             let mut lines = log.lines().rev().filter(|line| !line.starts_with("processed "));
@@ -141,15 +149,17 @@ pub(crate) fn knows_frags() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
         let pass = [Insn::new(0xb7, 0, 0, 0, XDP_PASS), Insn::new(0x95, 0, 0, 0, 0)];
-        let loaded = load_with_log(&pass, true, &mut []);
+        let loaded =
+            load_with_log(&pass, Loading { has_frags: true, ..Loading::default() }, &mut []);
         !loaded.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
     })
 }
 
 /// Loads a program; `log` receives the verifier's reasoning as text, unless it is empty.
-fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Result<OwnedFd> {
-    /// `BPF_F_XDP_HAS_FRAGS`, linux/bpf.h.
+fn load_with_log(program: &[Insn], loading: Loading, log: &mut [u8]) -> io::Result<OwnedFd> {
+    /// `BPF_F_XDP_HAS_FRAGS` and `BPF_F_XDP_DEV_BOUND_ONLY`, linux/bpf.h.
     const HAS_FRAGS: u32 = 1 << 5;
+    const BOUND: u32 = 1 << 6;
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -162,6 +172,8 @@ fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Resul
         kernel_version: u32,
         flags: u32,
         name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
     }
     let license = c"Dual MIT/GPL";
     let mut name = [0; 16];
@@ -175,8 +187,11 @@ fn load_with_log(program: &[Insn], has_frags: bool, log: &mut [u8]) -> io::Resul
         log_size: log.len() as u32,
         log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
         kernel_version: 0,
-        flags: if has_frags { HAS_FRAGS } else { 0 },
+        flags: if loading.has_frags { HAS_FRAGS } else { 0 }
+            | if loading.bound_to.is_some() { BOUND } else { 0 },
         name,
+        interface: loading.bound_to.unwrap_or(0),
+        attach_type: if loading.bound_to.is_some() { ATTACH_XDP } else { 0 },
     };
     // The verifier gives up with EAGAIN if a signal is pending (`do_check`, kernel/bpf/verifier.c), as one for another
     // thread's end may be.

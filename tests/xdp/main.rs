@@ -5,6 +5,7 @@ mod basics;
 #[path = "../common/far_end.rs"]
 mod far_end;
 mod faults;
+mod hints;
 mod kernel_suite;
 mod queues;
 mod rings;

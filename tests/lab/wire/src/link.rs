@@ -305,6 +305,20 @@ pub fn add_vxlan(name: &str, over: &str, remote: Ipv4Addr) -> io::Result<()> {
     with_info(link(libc::RTM_NEWLINK, CREATE, name), "vxlan", data).send().map(drop)
 }
 
+/// Makes a bridge of the kernel's between interfaces. What it forwards has its VLAN tag beside its bytes, if the
+/// interface that it goes out on leaves tags to a card.
+///
+/// # Errors
+/// The kernel's, which may have no bridges.
+pub fn add_bridge(name: &str, between: &[&str]) -> io::Result<()> {
+    with_info(link(libc::RTM_NEWLINK, CREATE, name), "bridge", |request| request).send()?;
+    for one in between {
+        let request = link(libc::RTM_SETLINK, libc::NLM_F_ACK, one);
+        request.with_number(libc::IFLA_MASTER, index(name)?).send()?;
+    }
+    set_up(name, true)
+}
+
 /// Limits what an interface sends to `rate` bytes a second, `burst` bytes at once, with room for `queue`
 /// bytes that wait (a token bucket, tc-tbf(8)).
 ///

@@ -1,0 +1,180 @@
+//! The part of an XDP program that asks the driver for a packet's time, hash and VLAN tag, and leaves the answers before
+//! the packet (Documentation/networking/xdp-rx-metadata.rst): [`hints`](crate::ring::umem::hints) has their layout.
+//!
+//! ```text
+//!   make room ─► timestamp, or the kernel's clock ─► hash ─► tag ─► redirect
+//! ```
+
+use std::io;
+use std::sync::OnceLock;
+
+use crate::ring::umem::hints::{
+    HASH_AT, HINTS_LEN, MAGIC, MAGIC_AT, TCI_AT, TPID_AT, WHICH_AT, XdpHints,
+};
+use crate::sys::btf;
+use crate::sys::ebpf::{Insn, redirect};
+
+/// Numbers of the kernel functions that answer a program's questions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Questions {
+    timestamp: Option<u32>,
+    hash: Option<u32>,
+    vlan: Option<u32>,
+}
+
+impl Questions {
+    /// Returns the questions that this kernel knows; looked up once per process.
+    pub(super) fn of_kernel() -> io::Result<Self> {
+        static KNOWN: OnceLock<Questions> = OnceLock::new();
+        if let Some(known) = KNOWN.get() {
+            return Ok(*known);
+        }
+        const TIMESTAMP: &str = "bpf_xdp_metadata_rx_timestamp";
+        const HASH: &str = "bpf_xdp_metadata_rx_hash";
+        const VLAN: &str = "bpf_xdp_metadata_rx_vlan_tag";
+        let ids = btf::kernel_functions(&[TIMESTAMP, HASH, VLAN])?;
+        let of = |name| ids.get(name).copied();
+        let known = Self { timestamp: of(TIMESTAMP), hash: of(HASH), vlan: of(VLAN) };
+        if known.timestamp.is_none() && known.hash.is_none() && known.vlan.is_none() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        Ok(*KNOWN.get_or_init(|| known))
+    }
+
+    /// Returns what a program with these questions can tell.
+    pub(super) fn hints(self) -> XdpHints {
+        let mut hints = XdpHints::KERNEL_TIMESTAMP;
+        hints.set(XdpHints::TIMESTAMP, self.timestamp.is_some());
+        hints.set(XdpHints::HASH, self.hash.is_some());
+        hints.set(XdpHints::VLAN, self.vlan.is_some());
+        hints
+    }
+}
+
+/// Registers. Those from r6 to r9 outlive calls.
+const CONTEXT: u8 = 6;
+const ROOM: u8 = 7;
+const WHICH: u8 = 9;
+const FRAME: u8 = 10;
+
+/// Instruction codes (linux/bpf.h, linux/bpf_common.h).
+const LOAD_WORD: u8 = 0x61;
+const LOAD_HALF: u8 = 0x69;
+const LOAD_DOUBLE: u8 = 0x79;
+const STORE_WORD_NUMBER: u8 = 0x62;
+const STORE_DOUBLE_NUMBER: u8 = 0x7a;
+const STORE_WORD: u8 = 0x63;
+const STORE_HALF: u8 = 0x6b;
+const STORE_DOUBLE: u8 = 0x7b;
+const MOVE: u8 = 0xbf;
+const MOVE_NUMBER: u8 = 0xb7;
+const ADD_NUMBER: u8 = 0x07;
+const OR_NUMBER: u8 = 0x47;
+const JUMP: u8 = 0x05;
+const IF_EQUAL_NUMBER: u8 = 0x15;
+const UNLESS_EQUAL_NUMBER: u8 = 0x55;
+const IF_GREATER: u8 = 0x2d;
+const CALL: u8 = 0x85;
+/// In the place of a call's source register: the number is that of a kernel function (`BPF_PSEUDO_KFUNC_CALL`).
+const KERNEL_FUNCTION: u8 = 2;
+
+/// Helpers (bpf-helpers(7)).
+const ADJUST_META: i32 = 54;
+const KTIME_GET_TAI_NS: i32 = 208;
+
+#[derive(Debug, Default)]
+struct Program(Vec<Insn>);
+
+impl Program {
+    fn put(&mut self, code: u8, destination: u8, source: u8, offset: i16, number: i32) -> usize {
+        self.0.push(Insn::new(code, destination, source, offset, number));
+        self.0.len() - 1
+    }
+
+    /// Has the jump at `from` go to the next instruction.
+    fn land(&mut self, from: usize) {
+        self.0[from].offset = (self.0.len() - from - 1) as i16;
+    }
+
+    /// Calls a kernel function with the context and places in the stack frame. Returns the jump that is taken if there
+    /// is no answer.
+    fn ask<const N: usize>(&mut self, function: u32, answers: [i16; N]) -> usize {
+        self.put(MOVE, 1, CONTEXT, 0, 0);
+        for (register, at) in (2..).zip(answers) {
+            self.put(STORE_DOUBLE_NUMBER, FRAME, 0, at, 0);
+            self.put(MOVE, register, FRAME, 0, 0);
+            self.put(ADD_NUMBER, register, 0, 0, at.into());
+        }
+        self.put(CALL, 0, KERNEL_FUNCTION, 0, function as i32);
+        self.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, 0)
+    }
+
+    fn note(&mut self, hint: XdpHints) {
+        self.put(OR_NUMBER, WHICH, 0, 0, hint.bits() as i32);
+    }
+}
+
+/// Returns the instructions that leave hints before a packet and redirect it through a map. They expect the context in r1
+/// and end the program.
+pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
+    let mut program = Program::default();
+    program.put(MOVE, CONTEXT, 1, 0, 0);
+    program.put(MOVE_NUMBER, 2, 0, 0, -(HINTS_LEN as i32));
+    program.put(CALL, 0, 0, 0, ADJUST_META);
+    let no_room = program.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, 0);
+    // The verifier wants to see that the room ends where the packet begins.
+    program.put(LOAD_WORD, ROOM, CONTEXT, 8, 0);
+    program.put(LOAD_WORD, 8, CONTEXT, 0, 0);
+    program.put(MOVE, 1, ROOM, 0, 0);
+    program.put(ADD_NUMBER, 1, 0, 0, HINTS_LEN as i32);
+    let no_proof = program.put(IF_GREATER, 1, 8, 0, 0);
+    program.put(MOVE_NUMBER, WHICH, 0, 0, 0);
+    program.timestamp(questions.timestamp);
+    if let Some(function) = questions.hash {
+        let none = program.ask(function, [-8, -16]);
+        program.put(LOAD_WORD, 1, FRAME, -8, 0);
+        program.put(STORE_WORD, ROOM, 1, HASH_AT, 0);
+        program.note(XdpHints::HASH);
+        program.land(none);
+    }
+    if let Some(function) = questions.vlan {
+        let none = program.ask(function, [-8, -16]);
+        for (from, to) in [(-8, TPID_AT), (-16, TCI_AT)] {
+            program.put(LOAD_HALF, 1, FRAME, from, 0);
+            program.put(STORE_HALF, ROOM, 1, to, 0);
+        }
+        program.note(XdpHints::VLAN);
+        program.land(none);
+    }
+    program.put(STORE_WORD, ROOM, WHICH, WHICH_AT, 0);
+    program.put(STORE_WORD_NUMBER, ROOM, 0, MAGIC_AT, MAGIC);
+    program.land(no_room);
+    program.land(no_proof);
+    program.put(MOVE, 1, CONTEXT, 0, 0);
+    program.0.extend(redirect(map));
+    program.0
+}
+
+impl Program {
+    /// Stores the card's timestamp, or the kernel's time if there is none.
+    fn timestamp(&mut self, function: Option<u32>) {
+        let done = function.map(|function| {
+            let none = self.ask(function, [-8]);
+            self.put(LOAD_DOUBLE, 1, FRAME, -8, 0);
+            // veth answers with 0 where no card has stamped the packet.
+            let zero = self.put(IF_EQUAL_NUMBER, 1, 0, 0, 0);
+            self.put(STORE_DOUBLE, ROOM, 1, 0, 0);
+            self.note(XdpHints::TIMESTAMP);
+            let done = self.put(JUMP, 0, 0, 0, 0);
+            self.land(none);
+            self.land(zero);
+            done
+        });
+        self.put(CALL, 0, 0, 0, KTIME_GET_TAI_NS);
+        self.put(STORE_DOUBLE, ROOM, 0, 0, 0);
+        self.note(XdpHints::KERNEL_TIMESTAMP);
+        if let Some(done) = done {
+            self.land(done);
+        }
+    }
+}
