@@ -98,6 +98,44 @@ pub(super) enum Primitive {
     Outbound,
     /// The index of the interface.
     Interface(u32),
+    /// To all hosts of a network with this mask.
+    IpBroadcast(u32),
+    /// A protocol of ISO's, by the first byte of its packets.
+    IsoProtocol(u8),
+    /// A type of IS-IS packet.
+    IsisPdu(u8),
+    /// A frame of 802.2, of any kind or of one.
+    Llc(Option<LlcKind>),
+    /// A protocol anywhere in a chain of extension headers.
+    ProtoChain(Option<Family>, u8),
+    /// A tunnel of UDP, with a network identifier if one is asked for.
+    Tunnel(TunnelKind, Option<u32>),
+}
+
+/// A kind of 802.2 frame, by its control field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LlcKind {
+    Information,
+    Supervisory,
+    Unnumbered,
+    SupervisoryOf(u8),
+    UnnumberedOf(u8),
+}
+
+/// A kind of tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TunnelKind {
+    Geneve,
+    Vxlan,
+}
+
+impl TunnelKind {
+    pub(super) fn port(self) -> u32 {
+        match self {
+            Self::Geneve => 6081,
+            Self::Vxlan => 4789,
+        }
+    }
 }
 
 /// The end of a packet that an address or port applies to.

@@ -4,8 +4,9 @@ use std::fmt::{self, Display, Formatter};
 
 use super::ast::{
     Arith, ArithOp, Expr, Family, HostScope, Network, Primitive, Protocol, Relation, Side,
-    Transport, Width,
+    Transport, TunnelKind, Width,
 };
+use super::names;
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -86,6 +87,20 @@ impl Display for Primitive {
             Self::PppoeSession(session) => label(f, "pppoes", session.map(u32::from)),
             Self::LenAtLeast(len) => write!(f, "greater {len}"),
             Self::LenAtMost(len) => write!(f, "less {len}"),
+            Self::IpBroadcast(mask) => {
+                // There is no word for it with a mask.
+                let host = !mask;
+                write!(f, "(ip[16:4] & {host:#x} = 0 or ip[16:4] & {host:#x} = {host:#x})")
+            }
+            Self::IsoProtocol(protocol) => write!(f, "iso proto {protocol}"),
+            Self::IsisPdu(kind) => write!(f, "isis proto {kind}"),
+            Self::Llc(None) => f.write_str("llc"),
+            Self::Llc(Some(kind)) => write!(f, "llc {}", names::llc_name(kind)),
+            Self::ProtoChain(family, protocol) => {
+                write!(f, "{}protochain {protocol}", family.map_or("", family_name))
+            }
+            Self::Tunnel(TunnelKind::Geneve, id) => label(f, "geneve", id),
+            Self::Tunnel(TunnelKind::Vxlan, id) => label(f, "vxlan", id),
             Self::Interface(index) => write!(f, "ifindex {index}"),
             Self::Inbound => f.write_str("inbound"),
             Self::Outbound => f.write_str("outbound"),

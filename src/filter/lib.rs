@@ -37,6 +37,7 @@ mod lower;
 mod names;
 mod opcode;
 mod parse;
+mod resolver;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -58,6 +59,8 @@ use self::graph::Graph;
 pub use self::insn::{BpfInsn, MAX_INSTRUCTIONS};
 pub use self::link_type::LinkType;
 use self::listing::Listing;
+use self::resolver::NoNames;
+pub use self::resolver::Resolver;
 pub use self::vlan::VlanTag;
 pub use self::vm::Ancillary;
 
@@ -141,7 +144,15 @@ impl BpfFilter {
     /// # Errors
     /// The position of the fault and what was expected there.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
-        let expr = parse::parse(text)?;
+        Self::parse_with(text, &NoNames)
+    }
+
+    /// Compiles an expression whose names of hosts, networks and interfaces `resolver` looks up, each once and now.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse), and for a name that the resolver does not know.
+    pub fn parse_with(text: &str, resolver: &dyn Resolver) -> Result<Self, FilterError> {
+        let expr = parse::parse(text, resolver)?;
         let mut filter = Self::of(Arc::new(expr), LinkType::ETHERNET, false)?;
         filter.text = Some(text.trim().into());
         Ok(filter)

@@ -6,7 +6,10 @@
 
 mod address;
 mod arith;
+mod chain;
 mod label;
+mod llc;
+mod tunnel;
 
 use std::rc::Rc;
 
@@ -36,7 +39,7 @@ const VLAN_PRESENT: u32 = ANCILLARY + 48;
 type Lowered = Result<Condition, FilterError>;
 
 /// The offsets in a packet at the current position in the text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Layout {
     target: FilterTarget,
     link: LinkType,
@@ -50,6 +53,12 @@ pub(super) struct Layout {
     labels: u32,
     /// Whether the next tag is in the packet's metadata instead of the frame.
     is_beside: bool,
+    /// What all offsets are relative to, if that is not the packet's start: the start of the packet in a tunnel.
+    base: Option<Rc<Value>>,
+    /// The next header's Ethernet type, if it is not at `type_at`.
+    told: Option<Rc<Value>>,
+    /// Whether a tunnel was entered in a conjunction that is over.
+    is_past_tunnel: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +91,7 @@ pub(super) fn lower(
     }
     if target != FilterTarget::Offline && expr.speaks_of_tags() {
         // Some tags stay in their frames: those of frames that this host sends, and those of other kinds.
-        let is_beside = is(Width::Byte, VLAN_PRESENT, 0).negated();
+        let is_beside = layout.is(Width::Byte, VLAN_PRESENT, 0).negated();
         let beside = is_beside.clone().and(layout.expr(expr)?);
         let mut layout = Layout { is_beside: false, ..Layout::of(link, target) };
         return Ok(beside.or(is_beside.negated().and(layout.expr(expr)?)));
@@ -94,17 +103,12 @@ fn number(number: u32) -> Rc<Value> {
     Rc::new(Value::Number(number))
 }
 
-fn at(width: Width, offset: u32) -> Rc<Value> {
-    Rc::new(Value::At(width, offset))
-}
-
-fn is(width: Width, offset: u32, value: u32) -> Condition {
-    Condition::equal(at(width, offset), number(value))
-}
-
-fn masked(width: Width, offset: u32, value: u32, mask: u32) -> Condition {
-    let left = Value::op(ArithOp::And, at(width, offset), number(mask));
-    Condition::equal(left, number(value & mask))
+/// A load from `offset` bytes behind `base`.
+fn beyond(width: Width, base: &Rc<Value>, offset: u32) -> Rc<Value> {
+    Rc::new(match base.number() {
+        Some(base) => Value::At(width, base.wrapping_add(offset)),
+        None => Value::Beyond(width, Rc::clone(base), offset),
+    })
 }
 
 /// Tests the source, the destination, both or either, as `side` says; the source comes first.
@@ -137,7 +141,50 @@ impl Layout {
             _ => (Types::None, 0, 0),
         };
         let is_beside = target != FilterTarget::Offline;
-        Self { target, link, types, type_at, payload, labels: 0, is_beside }
+        let (base, told, is_past_tunnel) = (None, None, false);
+        let labels = 0;
+        Self {
+            target,
+            link,
+            types,
+            type_at,
+            payload,
+            labels,
+            is_beside,
+            base,
+            told,
+            is_past_tunnel,
+        }
+    }
+
+    /// A load from an offset; from `ANCILLARY` on, of metadata.
+    fn at(&self, width: Width, offset: u32) -> Rc<Value> {
+        match &self.base {
+            Some(base) if offset < ANCILLARY => beyond(width, base, offset),
+            _ => Rc::new(Value::At(width, offset)),
+        }
+    }
+
+    fn is(&self, width: Width, offset: u32, value: u32) -> Condition {
+        Condition::equal(self.at(width, offset), number(value))
+    }
+
+    fn masked(&self, width: Width, offset: u32, value: u32, mask: u32) -> Condition {
+        let left = Value::op(ArithOp::And, self.at(width, offset), number(mask));
+        Condition::equal(left, number(value & mask))
+    }
+
+    /// The offset of the header above IPv4, without [`network`](Self::network).
+    fn v4_header_len(&self) -> Rc<Value> {
+        let network = self.network();
+        match &self.base {
+            None => Rc::new(Value::HeaderLen(network)),
+            Some(base) => {
+                let low = Value::op(ArithOp::And, self.at(Width::Byte, network), number(0xf));
+                let len = Value::op(ArithOp::Shl, low, number(2));
+                Value::op(ArithOp::Add, len, Rc::clone(base))
+            }
+        }
     }
 
     /// Length of the packet, with the header that a cooked one is given later.
@@ -155,9 +202,8 @@ impl Layout {
 
     fn expr(&mut self, expr: &Expr) -> Lowered {
         Ok(match expr {
-            Expr::All(all) => {
-                Condition::All(all.iter().map(|one| self.expr(one)).collect::<Result<_, _>>()?)
-            }
+            Expr::All(all) => self.all(all)?,
+            Expr::Is(Primitive::Tunnel(..)) => self.all(std::slice::from_ref(expr))?,
             Expr::Any(any) => self.any(any)?,
             Expr::Apart(any) => {
                 let apart = any.iter().map(|one| self.clone().expr(one));
@@ -204,32 +250,42 @@ impl Layout {
     }
 
     fn primitive(&mut self, primitive: &Primitive) -> Lowered {
+        if self.is_past_tunnel {
+            let why = "no `or` behind `geneve` and `vxlan`, nor anything behind their parentheses: write each way by itself";
+            return Err(FilterError::whole(why));
+        }
         Ok(match *primitive {
             Primitive::True => Condition::True,
             Primitive::Protocol(protocol) => self.protocol(protocol)?,
-            Primitive::LinkType(number) => self.link_type(number)?,
+            Primitive::LinkType(number) => self.link_protocol(number)?,
             Primitive::IpProtocol(family, number) => self.ip_protocol(family, number)?,
             Primitive::Host(scope, side, network) => self.host(scope, side, &[network])?,
             Primitive::Ether(side, mac) => {
                 self.ethernet("ether host")?;
-                sides(side, || mac_is(6, mac), || mac_is(0, mac))
+                sides(side, || self.mac_is(6, mac), || self.mac_is(0, mac))
             }
             Primitive::EtherBroadcast => {
                 self.ethernet("broadcast")?;
-                mac_is(0, [0xff; 6])
+                self.mac_is(0, [0xff; 6])
             }
             Primitive::EtherMulticast => {
                 self.ethernet("multicast")?;
-                Condition::test(at(Width::Byte, 0), Compare::Set, number(1))
+                Condition::test(self.at(Width::Byte, 0), Compare::Set, number(1))
             }
             Primitive::IpMulticast(Family::V4) => {
-                let last = at(Width::Byte, self.network() + 16);
+                let last = self.at(Width::Byte, self.network() + 16);
                 let is_multicast = Condition::test(last, Compare::AtLeast, number(224));
                 self.link_type(IPV4)?.and(is_multicast)
             }
             Primitive::IpMulticast(Family::V6) => {
-                self.link_type(IPV6)?.and(is(Width::Byte, self.network() + 24, 255))
+                self.link_type(IPV6)?.and(self.is(Width::Byte, self.network() + 24, 255))
             }
+            Primitive::IpBroadcast(mask) => self.ip_broadcast(mask)?,
+            Primitive::IsoProtocol(protocol) => self.iso(protocol)?,
+            Primitive::IsisPdu(kind) => self.isis_pdu(kind)?,
+            Primitive::Llc(kind) => self.llc(kind)?,
+            Primitive::ProtoChain(family, protocol) => self.proto_chain(family, protocol)?,
+            Primitive::Tunnel(tunnel, id) => self.tunnel(tunnel, id, &[])?,
             Primitive::Ports(transport, side, low, high) => {
                 self.either_ports(transport, side, &[(low, high)])?
             }
@@ -264,12 +320,15 @@ impl Layout {
                 IPV6 => 0x60,
                 _ => return Err(FilterError::whole("nothing but `ip` and `ip6` behind `mpls`")),
             };
-            let bottom = masked(Width::Byte, self.network() - 2, 1, 1);
-            return Ok(bottom.and(masked(Width::Byte, self.network(), version, 0xf0)));
+            let bottom = self.masked(Width::Byte, self.network() - 2, 1, 1);
+            return Ok(bottom.and(self.masked(Width::Byte, self.network(), version, 0xf0)));
+        }
+        if let Some(told) = &self.told {
+            return Ok(Condition::equal(Rc::clone(told), number(ether_type.into())));
         }
         Ok(match self.types {
-            Types::Ether => is(Width::Half, self.type_at, ether_type.into()),
-            Types::Beside => is(Width::Half, PROTOCOL, ether_type.into()),
+            Types::Ether => self.is(Width::Half, self.type_at, ether_type.into()),
+            Types::Beside => self.is(Width::Half, PROTOCOL, ether_type.into()),
             Types::Ppp => {
                 let protocol = match ether_type {
                     IPV4 => 0x21,
@@ -277,7 +336,7 @@ impl Layout {
                     0x8847 => 0x281,
                     other => other,
                 };
-                is(Width::Half, self.type_at, protocol.into())
+                self.is(Width::Half, self.type_at, protocol.into())
             }
             Types::Family | Types::HostFamily => {
                 // Each BSD has its own number for IPv6.
@@ -290,7 +349,7 @@ impl Layout {
                     // The writing host uses its own byte order, assumed to be that of this host.
                     let is_hosts = self.types == Types::HostFamily;
                     let family = if is_hosts { family.to_be() } else { family };
-                    is(Width::Word, self.type_at, family)
+                    self.is(Width::Word, self.type_at, family)
                 };
                 Condition::Any(families.iter().map(is_family).collect())
             }
@@ -300,7 +359,7 @@ impl Layout {
                     IPV6 => 0x60,
                     _ => return Ok(Condition::False),
                 };
-                masked(Width::Byte, self.network(), version, 0xf0)
+                self.masked(Width::Byte, self.network(), version, 0xf0)
             }
             Types::None => {
                 let link = self.link.0;
@@ -339,22 +398,34 @@ impl Layout {
                 let v4 = self.ip_protocol(Some(Family::V4), protocol)?;
                 Ok(v4.or(self.ip_protocol(Some(Family::V6), protocol)?))
             }
-            Some(Family::V4) => Ok(self.link_type(IPV4)?.and(is(Width::Byte, network + 9, wanted))),
+            Some(Family::V4) => {
+                Ok(self.link_type(IPV4)?.and(self.is(Width::Byte, network + 9, wanted)))
+            }
             Some(Family::V6) => {
                 // The protocol follows the IPv6 header, or a fragment header that follows the IPv6 header.
-                let is_fragment = is(Width::Byte, network + 6, 44);
-                let behind = is_fragment.and(is(Width::Byte, network + IPV6_HEADER, wanted));
-                let found = is(Width::Byte, network + 6, wanted).or(behind);
+                let is_fragment = self.is(Width::Byte, network + 6, 44);
+                let behind = is_fragment.and(self.is(Width::Byte, network + IPV6_HEADER, wanted));
+                let found = self.is(Width::Byte, network + 6, wanted).or(behind);
                 Ok(self.link_type(IPV6)?.and(found))
             }
         }
     }
 }
 
-/// Tests a MAC address, starting with its last bytes, which differ most.
-fn mac_is(at: u32, mac: [u8; 6]) -> Condition {
-    let word =
-        |from: usize| u32::from_be_bytes([mac[from], mac[from + 1], mac[from + 2], mac[from + 3]]);
-    let head = u32::from(u16::from_be_bytes([mac[0], mac[1]]));
-    is(Width::Word, at + 2, word(2)).and(is(Width::Half, at, head))
+impl Layout {
+    /// Tests a MAC address, starting with its last bytes, which differ most.
+    fn mac_is(&self, at: u32, mac: [u8; 6]) -> Condition {
+        let word = |from: usize| {
+            u32::from_be_bytes([mac[from], mac[from + 1], mac[from + 2], mac[from + 3]])
+        };
+        let head = u32::from(u16::from_be_bytes([mac[0], mac[1]]));
+        self.is(Width::Word, at + 2, word(2)).and(self.is(Width::Half, at, head))
+    }
+
+    /// Tests whether a packet goes to all hosts of its network.
+    fn ip_broadcast(&self, mask: u32) -> Lowered {
+        let (at, host) = (self.network() + 16, !mask);
+        let none = self.masked(Width::Word, at, 0, host);
+        Ok(self.link_type(IPV4)?.and(none.or(self.masked(Width::Word, at, host, host))))
+    }
 }

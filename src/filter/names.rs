@@ -1,9 +1,56 @@
 //! Names that stand for numbers: ports, protocols, and the named offsets and constants of pcap-filter(7).
 
-use super::ast::Transport;
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
-/// A port's number by name, and the transport it is registered for (`None`: TCP and UDP).
+use super::ast::{LlcKind, Transport};
+
+/// The services of this machine, which come before those of the table (services(5)).
+const SERVICES: &str = "/etc/services";
+/// A larger file is not one of services.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// Returns a port's number by name, and the transport it is registered for (`None`: TCP and UDP).
 pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
+    static OF_MACHINE: OnceLock<Services> = OnceLock::new();
+    let of_machine = OF_MACHINE.get_or_init(|| {
+        let is_small = std::fs::metadata(SERVICES).is_ok_and(|file| file.len() <= MOST_BYTES);
+        let text = is_small.then(|| std::fs::read_to_string(SERVICES).ok()).flatten();
+        services(&text.unwrap_or_default())
+    });
+    of_machine.get(name).copied().or_else(|| known_port(name))
+}
+
+/// Ports by name.
+type Services = HashMap<String, (u16, Option<Transport>)>;
+
+/// Reads lines such as `domain 53/udp nameserver # comment`.
+fn services(text: &str) -> Services {
+    let mut all = Services::new();
+    for line in text.lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let (Some(name), Some(port)) = (words.next(), words.next()) else { continue };
+        let Some((port, transport)) = port.split_once('/') else { continue };
+        let transport = match transport {
+            "tcp" => Transport::Tcp,
+            "udp" => Transport::Udp,
+            "sctp" => Transport::Sctp,
+            _ => continue,
+        };
+        let Ok(port) = port.parse() else { continue };
+        for name in std::iter::once(name).chain(words) {
+            let of = all.entry(name.to_owned()).or_insert((port, Some(transport)));
+            // With TCP and UDP both, a name means either; what has several numbers means the first.
+            if *of != (port, Some(transport)) && of.0 == port && transport != Transport::Sctp {
+                of.1 = None;
+            }
+        }
+    }
+    all
+}
+
+/// The ports of an own table, for machines without one.
+fn known_port(name: &str) -> Option<(u16, Option<Transport>)> {
     use Transport::{Tcp, Udp};
     let (number, transport) = match name {
         "echo" => (7, None),
@@ -85,6 +132,7 @@ pub(super) fn ip_protocol(name: &str) -> Option<u8> {
         "ipip" | "ipencap" => 4,
         "tcp" => 6,
         "egp" => 8,
+        "hopopt" => 0,
         "igrp" => 9,
         "udp" => 17,
         "ip6" | "ipv6" => 41,
@@ -115,10 +163,78 @@ pub(super) fn ether_type(name: &str) -> Option<u16> {
         "pppoed" => 0x8863,
         "pppoes" => 0x8864,
         "loopback" => 0x9000,
+        "decnet" => 0x6003,
+        "lldp" => 0x88cc,
+        "slow" => 0x8809,
+        _ => return link_protocol(name),
+    })
+}
+
+/// The number of a protocol above the link layer that is a word of its own: an Ethernet type or a SAP of 802.2.
+pub(super) fn link_protocol(name: &str) -> Option<u16> {
+    Some(match name {
         "atalk" => 0x809b,
         "aarp" => 0x80f3,
+        "lat" => 0x6004,
+        "moprc" => 0x6002,
+        "mopdl" => 0x6001,
+        "sca" => 0x6007,
+        "iso" => 0xfe,
+        "stp" => 0x42,
+        "ipx" => 0xe0,
+        "netbeui" => 0xf0,
         _ => return None,
     })
+}
+
+/// The first byte of packets of a protocol of ISO's.
+pub(super) fn iso_protocol(name: &str) -> Option<u8> {
+    Some(match name {
+        "clnp" => 0x81,
+        "esis" | "es-is" => 0x82,
+        "isis" | "is-is" => 0x83,
+        _ => return None,
+    })
+}
+
+/// The types of IS-IS packets that a word stands for.
+pub(super) fn isis_pdus(word: &str) -> Option<&'static [u8]> {
+    Some(match word {
+        "l1" => &[26, 24, 18, 15, 17],
+        "l2" => &[27, 25, 20, 16, 17],
+        "iih" => &[17, 15, 16],
+        "lsp" => &[18, 20],
+        "snp" => &[27, 26, 24, 25],
+        "csnp" => &[24, 25],
+        "psnp" => &[26, 27],
+        _ => return None,
+    })
+}
+
+/// Kinds of 802.2 frames by name.
+const LLC_KINDS: [(&str, LlcKind); 14] = [
+    ("i", LlcKind::Information),
+    ("s", LlcKind::Supervisory),
+    ("u", LlcKind::Unnumbered),
+    ("rr", LlcKind::SupervisoryOf(0x01)),
+    ("rnr", LlcKind::SupervisoryOf(0x05)),
+    ("rej", LlcKind::SupervisoryOf(0x09)),
+    ("ui", LlcKind::UnnumberedOf(0x03)),
+    ("ua", LlcKind::UnnumberedOf(0x63)),
+    ("disc", LlcKind::UnnumberedOf(0x43)),
+    ("dm", LlcKind::UnnumberedOf(0x0f)),
+    ("sabme", LlcKind::UnnumberedOf(0x6f)),
+    ("test", LlcKind::UnnumberedOf(0xe3)),
+    ("xid", LlcKind::UnnumberedOf(0xaf)),
+    ("frmr", LlcKind::UnnumberedOf(0x87)),
+];
+
+pub(super) fn llc_kind(name: &str) -> Option<LlcKind> {
+    LLC_KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+}
+
+pub(super) fn llc_name(kind: LlcKind) -> &'static str {
+    LLC_KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(name, _)| name)
 }
 
 /// A named offset or constant of arithmetic.

@@ -6,8 +6,12 @@
 mod arith;
 mod id;
 
-use super::ast::{Expr, Family, Primitive, Protocol, Side};
+use super::ast::{
+    Arith, ArithOp, Expr, Family, LlcKind, Primitive, Protocol, Relation, Side, TunnelKind, Width,
+};
 use super::lex::{Lexeme, Token, split};
+use super::names;
+use super::resolver::Resolver;
 use crate::error::FilterError;
 
 /// The longest text that is parsed, in bytes.
@@ -21,7 +25,7 @@ pub(super) const MAX_HEIGHT: usize = 200;
 pub(super) const MAX_PRIMITIVES: usize = 4096;
 
 /// Parses a filter; an empty one matches all packets.
-pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
+pub(super) fn parse(text: &str, resolver: &dyn Resolver) -> Result<Expr, FilterError> {
     if text.len() > MAX_TEXT {
         return Err(FilterError::at("", 0, "a text of at most 64 KiB"));
     }
@@ -30,7 +34,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
         return Ok(Expr::Is(Primitive::True));
     }
     let (at, depth, primitives, operations, last) = (0, 0, 0, 0, None);
-    let mut parser = Parser { text, lexemes, at, depth, primitives, operations, last };
+    let mut parser = Parser { text, resolver, lexemes, at, depth, primitives, operations, last };
     let (expr, _) = parser.expr()?;
     match parser.peek() {
         None => Ok(expr),
@@ -53,10 +57,17 @@ enum Kind {
     Port,
     PortRange,
     Proto,
+    ProtoChain,
+    Gateway,
+    /// A protocol of ISO's.
+    Iso,
+    /// A type of IS-IS packet.
+    Isis,
 }
 
 struct Parser<'a> {
     text: &'a str,
+    resolver: &'a dyn Resolver,
     lexemes: Vec<Lexeme<'a>>,
     at: usize,
     depth: usize,
@@ -193,6 +204,9 @@ impl<'a> Parser<'a> {
             self.last = None;
             return Ok((Expr::Is(simple), 1));
         }
+        if let Some(special) = self.special(word)? {
+            return Ok(special);
+        }
         let protocol = protocol_of(word);
         self.at += usize::from(protocol.is_some());
         if let Some(qualifiers) = self.head(protocol)? {
@@ -221,7 +235,13 @@ impl<'a> Parser<'a> {
                     cast(Primitive::IpMulticast(Family::V6))
                 }
                 (Protocol::Ip, Some("broadcast")) => {
-                    Err(self.expected("no `ip broadcast`: it depends on the interface's netmask"))
+                    let Some(mask) = self.resolver.netmask() else {
+                        let why =
+                            "no `ip broadcast` without the network's mask (`Resolver::netmask`)";
+                        return Err(self.expected(why));
+                    };
+                    self.at += 1;
+                    cast(Primitive::IpBroadcast(mask.to_bits()))
                 }
                 (Protocol::Ether, _) => {
                     Err(self
@@ -233,7 +253,7 @@ impl<'a> Parser<'a> {
         self.at = start;
         match self.last {
             Some(last) => self.id(last),
-            None => Err(self.expected(unknown(word))),
+            None => Err(self.expected(format!("a condition; `{word}` is not known"))),
         }
     }
 
@@ -246,6 +266,18 @@ impl<'a> Parser<'a> {
             "multicast" => Primitive::EtherMulticast,
             "inbound" => Primitive::Inbound,
             "outbound" => Primitive::Outbound,
+            "ifname" => Primitive::Interface(self.interface()?),
+            "geneve" => self.tunnel(TunnelKind::Geneve)?,
+            "vxlan" => self.tunnel(TunnelKind::Vxlan)?,
+            "igrp" => Primitive::IpProtocol(Some(Family::V4), 9),
+            "llc" => Primitive::Llc(self.llc_kind()),
+            "decnet" => self.decnet()?,
+            word if names::link_protocol(word).is_some() && self.peek_word() != Some("proto") => {
+                Primitive::LinkType(names::link_protocol(word).unwrap_or_default())
+            }
+            word if names::iso_protocol(word).is_some() && self.peek_word() != Some("proto") => {
+                Primitive::IsoProtocol(names::iso_protocol(word).unwrap_or_default())
+            }
             "ifindex" => Primitive::Interface(self.number("the index of an interface")?),
             "greater" => Primitive::LenAtLeast(self.number("a length in bytes")?),
             "less" => Primitive::LenAtMost(self.number("a length in bytes")?),
@@ -263,6 +295,91 @@ impl<'a> Parser<'a> {
             }
         };
         Ok(Some(primitive))
+    }
+
+    /// Parses what stands for several conditions, or has a form of its own.
+    fn special(&mut self, word: &str) -> Parsed<Option<Tree>> {
+        let start = self.at;
+        self.at += 1;
+        if let Some(kinds) = names::isis_pdus(word) {
+            self.count()?;
+            self.last = None;
+            let kinds = kinds.iter().map(|&kind| Expr::Is(Primitive::IsisPdu(kind)));
+            return Ok(Some((Expr::Any(kinds.collect()), 2)));
+        }
+        match word {
+            "byte" => {
+                self.count()?;
+                self.last = None;
+                return Ok(Some((self.byte()?, 1)));
+            }
+            "iso" | "isis" if self.eat_word("proto") => {
+                let kind = if word == "iso" { Kind::Iso } else { Kind::Isis };
+                let qualifiers = Qualifiers { protocol: None, side: Side::Either, kind };
+                self.last = Some(qualifiers);
+                return self.ids(qualifiers).map(Some);
+            }
+            _ => {}
+        }
+        self.at = start;
+        Ok(None)
+    }
+
+    /// Parses the rest of `byte 8 & 5`: a byte of the packet, and what it is compared with.
+    fn byte(&mut self) -> Parsed<Expr> {
+        let at = Box::new(Arith::Number(self.number("the offset of a byte")?));
+        let byte = Arith::Load(Protocol::Ether, at, Width::Byte);
+        let signs = ["==", "=", "<", ">", "|", "&"];
+        let Some(sign) = signs.into_iter().find(|sign| self.eat_sign(sign)) else {
+            return Err(self.expected("`=`, `<`, `>`, `|` or `&`"));
+        };
+        let value = self.number("a number below 256")?;
+        if value > 0xff {
+            return Err(self.refused("a number below 256"));
+        }
+        let value = Arith::Number(value);
+        let bits = |op, value| {
+            let computed = Arith::Op(op, Box::new(byte.clone()), Box::new(value));
+            Expr::Compare(Relation::NotEqual, computed, Arith::Number(0))
+        };
+        Ok(match sign {
+            "<" => Expr::Compare(Relation::Less, byte, value),
+            ">" => Expr::Compare(Relation::Greater, byte, value),
+            "|" => bits(ArithOp::Or, value),
+            "&" => bits(ArithOp::And, value),
+            _ => Expr::Compare(Relation::Equal, byte, value),
+        })
+    }
+
+    fn tunnel(&mut self, kind: TunnelKind) -> Parsed<Primitive> {
+        let id = self.optional(0xff_ffff, "a network identifier")?;
+        Ok(Primitive::Tunnel(kind, id))
+    }
+
+    fn llc_kind(&mut self) -> Option<LlcKind> {
+        let kind = names::llc_kind(self.peek_word()?)?;
+        self.at += 1;
+        Some(kind)
+    }
+
+    /// Only the protocol itself: addresses of DECnet are in headers of several lengths.
+    fn decnet(&mut self) -> Parsed<Primitive> {
+        match self.peek_word() {
+            Some("host" | "src" | "dst") => Err(self.expected("no addresses of DECnet")),
+            _ => Ok(Primitive::LinkType(0x6003)),
+        }
+    }
+
+    fn interface(&mut self) -> Parsed<u32> {
+        let Some(name) = self.peek_word() else {
+            return Err(self.expected("the name of an interface"));
+        };
+        self.at += 1;
+        self.resolver.interface(name).ok_or_else(|| {
+            self.refused(format!(
+                "an interface that is there (`Resolver::interface`), not `{name}`"
+            ))
+        })
     }
 
     fn number(&mut self, what: &str) -> Parsed<u32> {
@@ -294,17 +411,8 @@ impl<'a> Parser<'a> {
             Some("port") => Kind::Port,
             Some("portrange") => Kind::PortRange,
             Some("proto") => Kind::Proto,
-            Some("protochain") => {
-                return Err(self.expected(
-                    "no `protochain`: it takes a loop, which the kernel does not allow; compare the \
-                     next header, as in `ip6 proto`",
-                ));
-            }
-            Some("gateway") => {
-                return Err(
-                    self.expected("no `gateway`: it takes a look-up of names; use `ether host`")
-                );
-            }
+            Some("protochain") => Kind::ProtoChain,
+            Some("gateway") => Kind::Gateway,
             _ if side.is_some() => {
                 let side = side.unwrap_or_default();
                 return Ok(Some(Qualifiers { protocol, side, kind: Kind::Host }));
@@ -315,8 +423,8 @@ impl<'a> Parser<'a> {
             }
         };
         self.at += 1;
-        if kind == Kind::Proto && side.is_some() {
-            return Err(self.refused("no direction for `proto`"));
+        if matches!(kind, Kind::Proto | Kind::ProtoChain | Kind::Gateway) && side.is_some() {
+            return Err(self.refused("no direction for `proto`, `protochain` and `gateway`"));
         }
         Ok(Some(Qualifiers { protocol, side: side.unwrap_or_default(), kind }))
     }
@@ -341,7 +449,8 @@ impl<'a> Parser<'a> {
 
 fn protocol_of(word: &str) -> Option<Protocol> {
     Some(match word {
-        "ether" | "link" => Protocol::Ether,
+        // The names of other links all mean the one at hand.
+        "ether" | "link" | "fddi" | "tr" | "wlan" | "ppp" | "slip" => Protocol::Ether,
         "ip" => Protocol::Ip,
         "ip6" => Protocol::Ip6,
         "arp" => Protocol::Arp,
@@ -358,20 +467,4 @@ fn protocol_of(word: &str) -> Option<Protocol> {
         "esp" => Protocol::Esp,
         _ => return None,
     })
-}
-
-/// The error text for a word that begins no condition.
-fn unknown(word: &str) -> String {
-    match word {
-        "geneve" => {
-            "no `geneve`: what is behind a header of variable length takes more than classic BPF can do \
-             well; filter by `udp port 6081`"
-                .to_owned()
-        }
-        "fddi" | "tr" | "wlan" | "decnet" | "atalk" | "aarp" | "iso" | "esis" | "isis" | "clnp"
-        | "stp" | "ipx" | "netbeui" | "lat" | "moprc" | "mopdl" | "igrp" => {
-            format!("no `{word}`: give its number by `ether proto` or `ip proto`")
-        }
-        _ => format!("a condition; `{word}` is not known"),
-    }
 }

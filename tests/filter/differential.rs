@@ -140,10 +140,50 @@ impl Grammar<'_> {
 
     fn primitive(&mut self) -> String {
         let side = self.side();
-        match self.dice.roll(27) {
+        match self.dice.roll(29) {
             24 => format!("({})", self.list()),
             25 => format!("not ({})", self.list()),
             26 => format!("{} > {}", self.flat(), self.number()),
+            27 | 28 => {
+                let words = [
+                    "llc",
+                    "llc i",
+                    "llc s",
+                    "llc u",
+                    "llc ui",
+                    "llc rr",
+                    "llc xid",
+                    "ipx",
+                    "stp",
+                    "iso",
+                    "netbeui",
+                    "atalk",
+                    "aarp",
+                    "lat",
+                    "moprc",
+                    "mopdl",
+                    "decnet",
+                    "igrp",
+                    "clnp",
+                    "esis",
+                    "isis",
+                    "l1",
+                    "l2",
+                    "iih",
+                    "lsp",
+                    "csnp",
+                    "psnp",
+                    "iso proto 130",
+                    "isis proto 16",
+                    "ether proto 66",
+                    "ether proto 6",
+                    "ether proto 170",
+                    "byte 12 = 8",
+                    "byte 15 > 64",
+                    "byte 14 < 9",
+                ];
+                (*self.dice.pick(&words)).to_owned()
+            }
             0..=2 => {
                 let names = [
                     "ip", "ip6", "arp", "rarp", "tcp", "udp", "icmp", "icmp6", "sctp", "igmp",

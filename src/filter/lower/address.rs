@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::{ARP, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, RARP, at, is, masked, number, sides};
+use super::{ARP, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, RARP, beyond, number, sides};
 use crate::ast::{Family, HostScope, Network, Side, Transport, Width};
-use crate::tree::{Compare, Condition, Value};
+use crate::tree::{Compare, Condition};
 
 impl Layout {
     /// Matches any of the given addresses, which are all of one family.
@@ -18,7 +18,7 @@ impl Layout {
             let one = |offset: u32| {
                 let is = |sought: &Network| match *sought {
                     Network::V4(address, mask) => {
-                        masked(Width::Word, network + offset, address.to_bits(), mask)
+                        self.masked(Width::Word, network + offset, address.to_bits(), mask)
                     }
                     Network::V6(..) => Condition::False,
                 };
@@ -48,7 +48,7 @@ impl Layout {
                     let shift = 96 - 8 * at;
                     let (value, mask) =
                         ((address.to_bits() >> shift) as u32, (mask >> shift) as u32);
-                    masked(Width::Word, network + offset + at, value, mask)
+                    self.masked(Width::Word, network + offset + at, value, mask)
                 };
                 Condition::All(vec![word(0), word(4), word(8), word(12)])
             };
@@ -69,12 +69,9 @@ impl Layout {
         let port = |offset: u32| {
             let value = match family {
                 // The ports follow a header of variable length.
-                Family::V4 => {
-                    Value::Beyond(Width::Half, Rc::new(Value::HeaderLen(network)), network + offset)
-                }
-                Family::V6 => Value::At(Width::Half, network + IPV6_HEADER + offset),
+                Family::V4 => beyond(Width::Half, &self.v4_header_len(), network + offset),
+                Family::V6 => self.at(Width::Half, network + IPV6_HEADER + offset),
             };
-            let value = Rc::new(value);
             let is = |&(low, high): &(u16, u16)| {
                 let (value, low_number) = (Rc::clone(&value), number(low.into()));
                 if low == high {
@@ -89,7 +86,7 @@ impl Layout {
         let ports = || sides(side, || port(0), || port(2));
         let of = |transport: Transport| {
             let protocol_at = network + if family == Family::V4 { 9 } else { 6 };
-            let is_protocol = is(Width::Byte, protocol_at, transport.number().into());
+            let is_protocol = self.is(Width::Byte, protocol_at, transport.number().into());
             match family {
                 Family::V4 => {
                     Condition::All(vec![is_protocol, self.is_no_later_fragment(), ports()])
@@ -109,7 +106,7 @@ impl Layout {
 
     /// Tests for a whole IPv4 packet or its first fragment; only these have the transport header.
     pub(super) fn is_no_later_fragment(&self) -> Condition {
-        let fragment = at(Width::Half, self.network() + 6);
+        let fragment = self.at(Width::Half, self.network() + 6);
         Condition::test(fragment, Compare::Set, number(0x1fff)).negated()
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    HARDWARE, INTERFACE, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, PACKET_TYPE, PROTOCOL, is,
+    HARDWARE, INTERFACE, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, PACKET_TYPE, PROTOCOL, beyond,
     number,
 };
 use crate::FilterTarget;
@@ -75,11 +75,13 @@ impl Layout {
             let why = "an offset inside of a packet: it counts from 0 on, and is less than 64 KiB";
             return Err(FilterError::whole(why));
         }
-        let fixed = |base: u32| {
-            Rc::new(match offset.number() {
-                Some(offset) => Value::At(width, base.wrapping_add(offset)),
-                None => Value::Beyond(width, Rc::clone(&offset), base),
-            })
+        let fixed = |base: u32| match (offset.number(), &self.base) {
+            (Some(offset), _) => self.at(width, base.wrapping_add(offset)),
+            (None, None) => beyond(width, &offset, base),
+            (None, Some(start)) => {
+                let from = Value::op(ArithOp::Add, Rc::clone(&offset), Rc::clone(start));
+                beyond(width, &from, base)
+            }
         };
         Ok(match protocol {
             Protocol::Ether if self.target == FilterTarget::Cooked => {
@@ -92,21 +94,21 @@ impl Layout {
             }
             Protocol::Icmp6 => {
                 guards.push(self.link_type(IPV6)?);
-                guards.push(is(Width::Byte, network + 6, 58));
+                guards.push(self.is(Width::Byte, network + 6, 58));
                 fixed(network + IPV6_HEADER)
             }
             _ => {
                 guards.push(self.link_type(IPV4)?);
                 guards.push(self.protocol(protocol)?);
                 guards.push(self.is_no_later_fragment());
-                let header = Rc::new(Value::HeaderLen(network));
-                Rc::new(match offset.number() {
-                    Some(offset) => Value::Beyond(width, header, network.wrapping_add(offset)),
+                let header = self.v4_header_len();
+                match offset.number() {
+                    Some(offset) => beyond(width, &header, network.wrapping_add(offset)),
                     None => {
                         let base = Value::op(ArithOp::Add, offset, header);
-                        Value::Beyond(width, base, network)
+                        beyond(width, &base, network)
                     }
-                })
+                }
             }
         })
     }

@@ -1,9 +1,7 @@
 //! Everything before the network layer that moves it: VLAN tags, MPLS labels and PPPoE sessions. Also the
 //! direction of a packet.
 
-use super::{
-    INTERFACE, Layout, Lowered, PACKET_TYPE, PROTOCOL, Types, VLAN_PRESENT, VLAN_TAG, is, masked,
-};
+use super::{INTERFACE, Layout, Lowered, PACKET_TYPE, PROTOCOL, Types, VLAN_PRESENT, VLAN_TAG};
 use crate::FilterTarget;
 use crate::ast::{Expr, Width};
 use crate::error::FilterError;
@@ -21,15 +19,15 @@ impl Layout {
         }
         if std::mem::take(&mut self.is_beside) {
             // The kernel has removed the tag from the frame, so no offset moves.
-            let is_tagged = is(Width::Byte, VLAN_PRESENT, 0).negated();
+            let is_tagged = self.is(Width::Byte, VLAN_PRESENT, 0).negated();
             return Ok(match id {
-                Some(id) => is_tagged.and(masked(Width::Half, VLAN_TAG, id.into(), 0x0fff)),
+                Some(id) => is_tagged.and(self.masked(Width::Half, VLAN_TAG, id.into(), 0x0fff)),
                 None => is_tagged,
             });
         }
         let is_tagged = self.is_tagged();
         let found = match id {
-            Some(id) => is_tagged.and(masked(Width::Half, self.payload, id.into(), 0x0fff)),
+            Some(id) => is_tagged.and(self.masked(Width::Half, self.payload, id.into(), 0x0fff)),
             None => is_tagged,
         };
         self.go_behind_tag();
@@ -38,14 +36,14 @@ impl Layout {
 
     /// The next type is in the last two bytes of the tag, which is where the payload was.
     fn go_behind_tag(&mut self) {
-        (self.types, self.type_at) = (Types::Ether, self.payload + 2);
+        (self.types, self.type_at, self.told) = (Types::Ether, self.payload + 2, None);
         self.payload += 4;
     }
 
     /// Whether there is a tag in the frame at the position of the type.
     fn is_tagged(&self) -> Condition {
         let at = if self.types == Types::Beside { PROTOCOL } else { self.type_at };
-        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| is(Width::Half, at, kind));
+        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| self.is(Width::Half, at, kind));
         Condition::Any(kinds.into_iter().collect())
     }
 
@@ -55,7 +53,7 @@ impl Layout {
             return self.expr(expr);
         }
         let is_tagged = self.is_tagged();
-        let inner = Self { type_at: self.type_at + 4, payload: self.payload + 4, ..self };
+        let inner = Self { type_at: self.type_at + 4, payload: self.payload + 4, ..self.clone() };
         let behind = is_tagged.clone().and(inner.behind(tags - 1, expr)?);
         Ok(behind.or(is_tagged.negated().and(self.expr(expr)?)))
     }
@@ -64,11 +62,11 @@ impl Layout {
         let is_label = match self.labels {
             0 => self.link_type(0x8847)?,
             // Another label follows unless this one is the last.
-            _ => masked(Width::Byte, self.network() - 2, 0, 1),
+            _ => self.masked(Width::Byte, self.network() - 2, 0, 1),
         };
         let found = match label {
             Some(label) => {
-                is_label.and(masked(Width::Word, self.network(), label << 12, 0xffff_f000))
+                is_label.and(self.masked(Width::Word, self.network(), label << 12, 0xffff_f000))
             }
             None => is_label,
         };
@@ -80,23 +78,23 @@ impl Layout {
         let is_session = self.link_type(0x8864)?;
         let found = match session {
             Some(session) => {
-                is_session.and(masked(Width::Word, self.network(), session.into(), 0xffff))
+                is_session.and(self.masked(Width::Word, self.network(), session.into(), 0xffff))
             }
             None => is_session,
         };
         self.type_at = self.network() + 6;
         self.payload = self.type_at + 2;
         self.labels = 0;
-        self.types = Types::Ppp;
+        (self.types, self.told) = (Types::Ppp, None);
         Ok(found)
     }
 
     pub(super) fn interface(&self, index: u32) -> Lowered {
         match (self.target, self.link) {
             (FilterTarget::Socket | FilterTarget::Cooked, _) => {
-                Ok(is(Width::Word, INTERFACE, index))
+                Ok(self.is(Width::Word, INTERFACE, index))
             }
-            (_, LinkType::LINUX_SLL2) => Ok(is(Width::Word, 4, index)),
+            (_, LinkType::LINUX_SLL2) => Ok(self.is(Width::Word, 4, index)),
             (_, link) => {
                 let why = format!("a packet of link type {} does not say its interface", link.0);
                 Err(FilterError::whole(why))
@@ -108,10 +106,10 @@ impl Layout {
         const OUTGOING: u32 = 4;
         match (self.target, self.link) {
             (FilterTarget::Socket | FilterTarget::Cooked, _) => {
-                Ok(is(Width::Byte, PACKET_TYPE, OUTGOING))
+                Ok(self.is(Width::Byte, PACKET_TYPE, OUTGOING))
             }
-            (_, LinkType::LINUX_SLL) => Ok(is(Width::Half, 0, OUTGOING)),
-            (_, LinkType::LINUX_SLL2) => Ok(is(Width::Byte, 10, OUTGOING)),
+            (_, LinkType::LINUX_SLL) => Ok(self.is(Width::Half, 0, OUTGOING)),
+            (_, LinkType::LINUX_SLL2) => Ok(self.is(Width::Byte, 10, OUTGOING)),
             (_, link) => {
                 let why =
                     format!("a packet of link type {} does not say which way it went", link.0);

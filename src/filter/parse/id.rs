@@ -1,6 +1,6 @@
 //! Addresses, ports and protocols, interpreted by their qualifiers.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Kind, Parsed, Parser, Qualifiers, Tree};
 use crate::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Transport};
@@ -26,6 +26,11 @@ impl Parser<'_> {
 
     pub(super) fn id(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
         self.count()?;
+        if let (Kind::Host | Kind::Net, Some(name)) = (qualifiers.kind, self.peek_word())
+            && qualifiers.protocol != Some(Protocol::Ether)
+        {
+            return self.named(name, qualifiers);
+        }
         let primitive = match qualifiers.kind {
             Kind::Host | Kind::Net => self.address(qualifiers)?,
             Kind::Port => {
@@ -34,8 +39,104 @@ impl Parser<'_> {
             }
             Kind::PortRange => self.port_range(qualifiers)?,
             Kind::Proto => self.proto(qualifiers)?,
+            Kind::ProtoChain => match self.proto(qualifiers)? {
+                Primitive::IpProtocol(family, protocol) => Primitive::ProtoChain(family, protocol),
+                _ => return Err(self.refused("`ip` or `ip6` before `protochain`, or nothing")),
+            },
+            Kind::Iso => Primitive::IsoProtocol(self.byte_by_name(names::iso_protocol)?),
+            Kind::Isis => match self.byte_by_name(|_| None)? {
+                kind @ 0..=31 => Primitive::IsisPdu(kind),
+                _ => return Err(self.refused("a type of IS-IS packet, 0 to 31")),
+            },
+            Kind::Gateway => return self.gateway(qualifiers),
         };
         Ok((Expr::Is(primitive), 1))
+    }
+
+    fn byte_by_name(&mut self, known: impl Fn(&str) -> Option<u8>) -> Parsed<u8> {
+        let token = self.peek().cloned();
+        self.at += 1;
+        match token {
+            Some(Token::Number(number)) => {
+                u8::try_from(number).map_err(|_| self.refused("a number below 256"))
+            }
+            Some(Token::Word(name)) => {
+                known(name).ok_or_else(|| self.refused("a number, or a name that is known here"))
+            }
+            _ => {
+                self.at -= 1;
+                Err(self.expected("a number"))
+            }
+        }
+    }
+
+    /// Parses the name of a gateway: packets that it passes on have its MAC address, but not its IP address.
+    fn gateway(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
+        let Some(name) = self.peek_word() else {
+            return Err(self.expected("the name of a host"));
+        };
+        self.at += 1;
+        if qualifiers.protocol == Some(Protocol::Ip6) {
+            return Err(self.refused("`ip`, `arp` or `rarp` before `gateway`, or nothing"));
+        }
+        let scope = self.scope(qualifiers.protocol)?;
+        let Some(mac) = self.resolver.ether(name) else {
+            let why =
+                format!("a host whose MAC address is known (`Resolver::ether`), not `{name}`");
+            return Err(self.refused(why));
+        };
+        let addresses = self.resolver.host(name).into_iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(Network::V4(address, u32::MAX)),
+            IpAddr::V6(_) => None,
+        });
+        let of = |network| Expr::Is(Primitive::Host(scope, qualifiers.side, network));
+        let hosts: Vec<Expr> = addresses.map(of).collect();
+        if hosts.is_empty() {
+            let why =
+                format!("a host whose IPv4 address is known (`Resolver::host`), not `{name}`");
+            return Err(self.refused(why));
+        }
+        let passes = Expr::Is(Primitive::Ether(qualifiers.side, mac));
+        Ok((Expr::All(vec![passes, Expr::Not(Box::new(Expr::Any(hosts)))]), 4))
+    }
+
+    /// Where addresses are looked for.
+    fn scope(&self, protocol: Option<Protocol>) -> Parsed<HostScope> {
+        match protocol {
+            None => Ok(HostScope::Any),
+            Some(Protocol::Ip | Protocol::Ip6) => Ok(HostScope::Ip),
+            Some(Protocol::Arp) => Ok(HostScope::Arp),
+            Some(Protocol::Rarp) => Ok(HostScope::Rarp),
+            Some(_) => Err(self.refused("no transport protocol before an address")),
+        }
+    }
+
+    /// Looks up a host or network by name: any of its addresses.
+    fn named(&mut self, name: &str, qualifiers: Qualifiers) -> Parsed<Tree> {
+        let Qualifiers { protocol, side, kind } = qualifiers;
+        self.at += 1;
+        let scope = self.scope(protocol)?;
+        let networks: Vec<Network> = match kind {
+            Kind::Net => self.resolver.network(name).into_iter().map(in_v4).collect(),
+            _ => self.resolver.host(name).into_iter().map(in_any).collect(),
+        };
+        let fits = |network: &Network| match (protocol, network) {
+            (None, _) => true,
+            (Some(Protocol::Ip6), network) => matches!(network, Network::V6(..)),
+            (_, network) => matches!(network, Network::V4(..)),
+        };
+        let of = |network| Expr::Is(Primitive::Host(scope, side, network));
+        let mut hosts: Vec<Expr> = networks.into_iter().filter(fits).map(of).collect();
+        match hosts.len() {
+            0 => {
+                let what = if kind == Kind::Net { "network" } else { "host" };
+                Err(self.refused(format!(
+                    "an address: names are looked up by a `Resolver` alone (`parse_with`), and it knows no {what} `{name}`"
+                )))
+            }
+            1 => Ok((hosts.remove(0), 1)),
+            _ => Ok((Expr::Any(hosts), 2)),
+        }
     }
 
     /// Parses two ports with a `-` in between, or one.
@@ -126,8 +227,12 @@ impl Parser<'_> {
             Some(Protocol::Ether) => {
                 let number = u16::try_from(number);
                 return match number {
-                    Ok(number) if number > 1500 => Ok(Primitive::LinkType(number)),
-                    _ => Err(self.refused("an Ethernet type, 1501 to 65535")),
+                    // In between are lengths.
+                    Ok(number) if !(256..=1500).contains(&number) => {
+                        Ok(Primitive::LinkType(number))
+                    }
+                    _ => Err(self
+                        .refused("an Ethernet type, 1501 to 65535, or a SAP of 802.2, 0 to 255")),
                 };
             }
             None => None,
@@ -147,19 +252,22 @@ impl Parser<'_> {
         let Qualifiers { protocol, side, kind } = qualifiers;
         let token = self.peek().cloned();
         self.at += 1;
-        let scope = match protocol {
-            None => HostScope::Any,
-            Some(Protocol::Ip | Protocol::Ip6) => HostScope::Ip,
-            Some(Protocol::Arp) => HostScope::Arp,
-            Some(Protocol::Rarp) => HostScope::Rarp,
-            Some(Protocol::Ether) => {
-                return match token {
-                    Some(Token::Mac(mac)) if kind == Kind::Host => Ok(Primitive::Ether(side, mac)),
-                    _ => Err(self.refused("a MAC address, such as 02:00:00:00:00:01")),
-                };
-            }
-            Some(_) => return Err(self.refused("no transport protocol before an address")),
-        };
+        if protocol == Some(Protocol::Ether) {
+            let mac = match token {
+                Some(Token::Mac(mac)) if kind == Kind::Host => Some(mac),
+                Some(Token::Word(name)) if kind == Kind::Host => {
+                    mac_of_digits(name).or_else(|| self.resolver.ether(name))
+                }
+                _ => None,
+            };
+            let mac = mac.ok_or_else(|| {
+                self.refused(
+                    "a MAC address, such as 02:00:00:00:00:01, or a name that a `Resolver` knows",
+                )
+            })?;
+            return Ok(Primitive::Ether(side, mac));
+        }
+        let scope = self.scope(protocol)?;
         let network = match token {
             Some(Token::Number(number)) => self.v4(number, 32, kind)?,
             Some(Token::V4(value, bits)) => self.v4(value, bits, kind)?,
@@ -179,11 +287,6 @@ impl Parser<'_> {
                 Network::V6(address, mask)
             }
             Some(Token::Mac(_)) => return Err(self.refused("`ether` before a MAC address")),
-            Some(Token::Word(name)) => {
-                return Err(
-                    self.refused(format!("an address: names such as `{name}` are not looked up"))
-                );
-            }
             _ => {
                 self.at -= 1;
                 return Err(self.expected("an address"));
@@ -239,5 +342,29 @@ impl Parser<'_> {
             true => Ok(prefix),
             false => Err(self.refused(format!("a prefix of at most {most} bits"))),
         }
+    }
+}
+
+/// Reads a MAC address of twelve digits in a row.
+fn mac_of_digits(word: &str) -> Option<[u8; 6]> {
+    if word.len() != 12 || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut mac = [0; 6];
+    for (at, byte) in mac.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&word[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(mac)
+}
+
+fn in_v4((address, mask): (Ipv4Addr, Ipv4Addr)) -> Network {
+    let mask = mask.to_bits();
+    Network::V4(Ipv4Addr::from_bits(address.to_bits() & mask), mask)
+}
+
+fn in_any(address: IpAddr) -> Network {
+    match address {
+        IpAddr::V4(address) => Network::V4(address, u32::MAX),
+        IpAddr::V6(address) => Network::V6(address, u128::MAX),
     }
 }

@@ -1,0 +1,137 @@
+//! Frames of IEEE 802.2: protocols that are told apart by service access points (SAPs) instead of Ethernet types.
+
+use super::{Layout, Lowered, Types, number};
+use crate::ast::{ArithOp, LlcKind, Width};
+use crate::error::FilterError;
+use crate::link_type::LinkType;
+use crate::tree::{Compare, Condition, Value};
+
+/// The largest length of a frame; larger values of that field are types.
+const LONGEST: u32 = 1500;
+const ISO: u16 = 0xfe;
+const IPX: u16 = 0xe0;
+const IPX_TYPE: u32 = 0x8137;
+const APPLE_TALK: u16 = 0x809b;
+const APPLE_ARP: u16 = 0x80f3;
+/// SAPs for which both of the source and of the destination are compared: IP, NetBEUI, ISO.
+const IN_PAIRS: [u16; 3] = [0x06, 0xf0, ISO];
+/// How Linux tells frames of 802.2, and those of 802.3 without it (linux/if_ether.h).
+const LINUX_802_2: u32 = 4;
+const LINUX_802_3: u32 = 1;
+
+impl Layout {
+    /// Tests the protocol of the link layer's payload: a type, or up to 1500 a SAP.
+    pub(super) fn link_protocol(&self, protocol: u16) -> Lowered {
+        match (self.types, protocol) {
+            (Types::Ppp, _) => {
+                let protocol = match protocol {
+                    ISO => 0x23,
+                    0x6003 => 0x27,
+                    APPLE_TALK => 0x29,
+                    IPX => 0x2b,
+                    0x42 => 0x31,
+                    other => return self.link_type(other),
+                };
+                Ok(self.is(Width::Half, self.type_at, protocol))
+            }
+            (Types::Ether, ISO) if self.link == LinkType::C_HDLC => self.link_type(0xfefe),
+            (Types::Ether | Types::Beside, 0..=1500 | APPLE_TALK | APPLE_ARP)
+                if self.labels == 0 && self.told.is_none() && self.link != LinkType::C_HDLC =>
+            {
+                Ok(self.in_802_2(protocol))
+            }
+            _ => self.link_type(protocol),
+        }
+    }
+
+    /// Whether the frame is of 802.2, and the offset of its header.
+    fn of_802_2(&self) -> (Condition, u32) {
+        match (self.types, self.link) {
+            (Types::Ether, LinkType::LINUX_SLL | LinkType::LINUX_SLL2) | (Types::Beside, _) => {
+                (self.type_is(LINUX_802_2), self.payload)
+            }
+            _ => {
+                let field = self.at(Width::Half, self.type_at);
+                let is_type = Condition::test(field, Compare::Greater, number(LONGEST));
+                (is_type.negated(), self.payload)
+            }
+        }
+    }
+
+    fn type_is(&self, number_sought: u32) -> Condition {
+        let at = if self.types == Types::Beside { super::PROTOCOL } else { self.type_at };
+        self.is(Width::Half, at, number_sought)
+    }
+
+    fn in_802_2(&self, protocol: u16) -> Condition {
+        let (is_llc, at) = self.of_802_2();
+        let sap = u32::from(protocol);
+        match protocol {
+            APPLE_TALK => self.type_is(sap).or(is_llc.and(self.snap(at, 0x08_0007, sap))),
+            APPLE_ARP => self.type_is(sap).or(is_llc.and(self.snap(at, 0, sap))),
+            IPX => {
+                let raw = match self.link {
+                    LinkType::ETHERNET => is_llc.clone().and(self.is(Width::Half, at, 0xffff)),
+                    _ => self.type_is(LINUX_802_3),
+                };
+                let by_sap = is_llc.clone().and(self.is(Width::Byte, at, sap));
+                let by_snap = is_llc.and(self.snap(at, 0, IPX_TYPE));
+                Condition::Any(vec![self.type_is(IPX_TYPE), by_sap, raw, by_snap])
+            }
+            _ if IN_PAIRS.contains(&protocol) => {
+                is_llc.and(self.is(Width::Half, at, sap << 8 | sap))
+            }
+            _ => is_llc.and(self.is(Width::Byte, at, sap)),
+        }
+    }
+
+    /// Tests for a header of SNAP (RFC 1042) with an organization's number and a type.
+    fn snap(&self, at: u32, organization: u32, kind: u32) -> Condition {
+        let first = self.is(Width::Word, at, 0xaaaa_0300 | organization >> 16);
+        first.and(self.is(Width::Word, at + 4, (organization & 0xffff) << 16 | kind))
+    }
+
+    /// Tests the first byte of a packet of ISO's protocols, which says which one it is.
+    pub(super) fn iso(&self, protocol: u8) -> Lowered {
+        let fudge = u32::from(self.link == LinkType::C_HDLC);
+        let at = self.network() + self.llc_len() + fudge;
+        Ok(self.link_protocol(ISO)?.and(self.is(Width::Byte, at, protocol.into())))
+    }
+
+    /// Tests the type of an IS-IS packet.
+    pub(super) fn isis_pdu(&self, kind: u8) -> Lowered {
+        const ISIS: u8 = 0x83;
+        let at = self.network() + self.llc_len() + 4;
+        Ok(self.iso(ISIS)?.and(self.is(Width::Byte, at, kind.into())))
+    }
+
+    /// Bytes of the header of 802.2 without SNAP.
+    fn llc_len(&self) -> u32 {
+        if self.link == LinkType::ETHERNET { 3 } else { 0 }
+    }
+
+    pub(super) fn llc(&self, kind: Option<LlcKind>) -> Lowered {
+        if !matches!(self.types, Types::Ether | Types::Beside) || self.link == LinkType::C_HDLC {
+            let why = format!("no `llc` for link type {}", self.link.0);
+            return Err(FilterError::whole(why));
+        }
+        let (is_llc, at) = self.of_802_2();
+        let is_raw = self.is(Width::Half, at, 0xffff);
+        let is_llc = match self.link {
+            LinkType::ETHERNET => is_llc.and(is_raw.negated()), // IPX without 802.2
+            _ => is_llc,
+        };
+        let control = |mask, sought: u32| {
+            let control = Value::op(ArithOp::And, self.at(Width::Byte, at + 2), number(mask));
+            Condition::equal(control, number(sought))
+        };
+        Ok(match kind {
+            None => is_llc,
+            Some(LlcKind::Information) => is_llc.and(control(0x01, 0)),
+            Some(LlcKind::Supervisory) => is_llc.and(control(0x03, 1)),
+            Some(LlcKind::Unnumbered) => is_llc.and(control(0x03, 3)),
+            Some(LlcKind::SupervisoryOf(kind)) => is_llc.and(control(0x0f, kind.into())),
+            Some(LlcKind::UnnumberedOf(kind)) => is_llc.and(control(0xef, kind.into())),
+        })
+    }
+}
