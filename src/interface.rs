@@ -1,6 +1,7 @@
 //! Properties of network interfaces.
 
 mod counters;
+mod local_names;
 mod names;
 mod selector;
 
@@ -8,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 pub use self::counters::{InterfaceCounters, interface_counters};
+pub use self::local_names::LocalNames;
 pub use self::names::InterfaceNames;
 pub use self::selector::Interface;
 

@@ -149,6 +149,7 @@ pub mod filter {
 
     pub use ringtap_filter::{
         Ancillary, BpfFilterBuilder, BpfInsn, FilterTarget, ListingError, MAX_INSTRUCTIONS,
+        Resolver,
     };
 }
 

@@ -82,6 +82,9 @@ bitflags! {
         const LEAST_WAITS = 1 << 4;
         /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
         const NO_IO_WAIT = 1 << 5;
+        /// The ring accepts only the requests that a reactor makes: polls, sends, timers and cancellations
+        /// (`IORING_REGISTER_RESTRICTIONS`, 5.10). Whoever gets hold of its memory can do nothing else with it.
+        const RESTRICTED = 1 << 6;
     }
 }
 

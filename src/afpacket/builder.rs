@@ -1,5 +1,7 @@
 //! Options of a capture, with the names and defaults of netring.
 
+use std::os::fd::OwnedFd;
+
 use ringtap_filter::BpfFilter;
 
 use super::capture::Capture;
@@ -41,6 +43,14 @@ impl Capture {
     /// The errors of [`CaptureBuilder::build`].
     pub fn open(interface: &str) -> Result<Self> {
         Self::builder().interface(interface).build()
+    }
+
+    /// Opens a capture with the default options on a socket that was opened before; see [`CaptureBuilder::build_on`].
+    ///
+    /// # Errors
+    /// The errors of [`CaptureBuilder::build_on`].
+    pub fn from_owned_fd(socket: OwnedFd, interface: impl Into<Interface>) -> Result<Self> {
+        Self::builder().interface(interface).build_on(socket)
     }
 
     /// Returns a builder for a capture with custom options.

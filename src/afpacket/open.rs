@@ -51,20 +51,46 @@ impl CaptureBuilder {
     pub fn build(self) -> Result<Capture> {
         let opening = trace::opening("capture", self.interface.as_ref().map(Interface::name));
         Plan::new(&self)?; // invalid options are reported before any request to the kernel
-        let mut capture = self.open_closed(self.open_socket()?)?;
-        if let Some(membership) = self.effective_membership() {
-            capture.join(&membership).map_err(|error| self.named(error))?;
-        }
-        capture.open_intake().map_err(|error| self.named(error))?;
+        let capture = self.open_on(self.open_socket()?)?;
         opening.done();
         Ok(capture)
     }
 
-    /// Opens the socket for [`open_closed`](Self::open_closed).
+    fn open_on(&self, socket: OwnedFd) -> Result<Capture> {
+        let mut capture = self.open_closed(socket)?;
+        if let Some(membership) = self.effective_membership() {
+            capture.join(&membership).map_err(|error| self.named(error))?;
+        }
+        capture.open_intake().map_err(|error| self.named(error))?;
+        Ok(capture)
+    }
+
+    /// Opens a capture on a socket that was opened before: by [`open_socket`](Self::open_socket), in this process or in
+    /// one with more rights.
     ///
-    /// This is a separate step: when the interface goes down and up, the kernel renumbers a group's members in the
-    /// order in which their sockets were created.
-    pub(crate) fn open_socket(&self) -> Result<OwnedFd> {
+    /// Only opening a packet socket takes `CAP_NET_RAW`. A helper that has it can open the socket and pass it on
+    /// (`SCM_RIGHTS`, unix(7)), and an ordinary process captures. The interface is looked for in the network namespace
+    /// of the socket; [`netns`](Self::netns) has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if it is no packet socket, is bound already, or delivers packets with link-layer headers where
+    /// [cooked](crate::packet::LinkType::LINUX_SLL2) ones are needed; otherwise the errors of [`build`](Self::build).
+    pub fn build_on(self, socket: OwnedFd) -> Result<Capture> {
+        let opening = trace::opening("capture", self.interface.as_ref().map(Interface::name));
+        Plan::new(&self)?.check(socket.as_fd()).map_err(|error| self.named(error))?;
+        let capture = self.open_on(socket)?;
+        opening.done();
+        Ok(capture)
+    }
+
+    /// Opens the socket for [`build_on`](Self::build_on): the only step that takes `CAP_NET_RAW`. It receives nothing
+    /// yet.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the kernel refuses.
+    // A separate step inside of this crate, too: when the interface goes down and up, the kernel renumbers a group's
+    // members in the order in which their sockets were created.
+    pub fn open_socket(&self) -> Result<OwnedFd> {
         // A socket belongs to the namespace in which it is created, and all other requests go through the socket.
         let open = || open_for(self.interface.as_ref(), self.promiscuous);
         let opened = match &self.netns {
@@ -153,6 +179,36 @@ impl<'a> Plan<'a> {
             return Err(Error::Unusable { option, interface: interface.to_string(), why });
         }
         Ok(Self { options, interface, geometry })
+    }
+
+    /// Checks a socket that others have opened.
+    fn check(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let is = |option| sockopt::get::<i32>(socket, option);
+        let (domain, kind) = (is(sockopt::SOCKET_DOMAIN)?, is(sockopt::SOCKET_TYPE)?);
+        let needs_cooked = match self.interface {
+            Interface::Any => true,
+            Interface::Named(name) => Netdev(socket)
+                .hardware(name)
+                .is_ok_and(|hardware| LinkType::of_hardware(hardware).is_none()),
+        };
+        let faults = [
+            (domain != libc::AF_PACKET, "it is no packet socket"),
+            (
+                kind == libc::SOCK_RAW && needs_cooked,
+                "it is of type SOCK_RAW: SOCK_DGRAM is needed",
+            ),
+            (
+                packet_socket::is_bound(socket),
+                "it is bound, and may have packets of other interfaces",
+            ),
+        ];
+        match faults.into_iter().find(|(is_so, _)| *is_so) {
+            Some((_, why)) => {
+                let interface = self.interface.to_string();
+                Err(Error::Unusable { option: "build_on", interface, why })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Returns the geometry, with frames sized for the packets of the interface.

@@ -54,6 +54,12 @@ pub(super) fn look() -> Vec<Finding> {
             "no I/O wait in the load and in PSI",
             "6.15",
         ),
+        feature(
+            "restricted",
+            IoUringFeatures::RESTRICTED,
+            "the ring takes polls, sends, timers and cancellations alone",
+            "5.10",
+        ),
     ]
 }
 

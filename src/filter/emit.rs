@@ -100,7 +100,8 @@ impl Body {
 
     /// Loads the left value into A and the right one into X.
     fn operands(&mut self, left: &Rc<Value>, right: &Rc<Value>) -> Result<(), FilterError> {
-        if matches!(**right, Value::HeaderLen(_)) && !left.needs_x() {
+        if matches!(**right, Value::HeaderLen(_)) {
+            // It is loaded into X without A, and often is there already.
             self.load_a(left)?;
             return self.load_x(right);
         }
@@ -201,16 +202,6 @@ impl Value {
                 (left, right) => right.max(left + 1),
             },
             _ => 0,
-        }
-    }
-
-    /// Whether loading the value into A uses X.
-    fn needs_x(&self) -> bool {
-        match self {
-            Self::Beyond(..) => true,
-            Self::Op(_, left, right) => left.needs_x() || right.number().is_none(),
-            Self::Negated(inner) => inner.needs_x(),
-            _ => false,
         }
     }
 }

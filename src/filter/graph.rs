@@ -184,6 +184,11 @@ impl Builder {
             Condition::False => no,
             Condition::Not(inner) => self.build(inner, no, yes),
             Condition::Test(test) => self.node(Rc::new(test.clone()), yes, no),
+            Condition::Choice(choice) => {
+                let [test, then, otherwise] = &**choice;
+                let (then, otherwise) = (self.build(then, yes, no), self.build(otherwise, yes, no));
+                self.build(test, then, otherwise)
+            }
             Condition::All(all) => all.iter().rev().fold(yes, |yes, one| self.build(one, yes, no)),
             Condition::Any(any) => any.iter().rev().fold(no, |no, one| self.build(one, yes, no)),
         }

@@ -13,6 +13,8 @@ pub(super) enum Condition {
     All(Vec<Condition>),
     Any(Vec<Condition>),
     Not(Box<Condition>),
+    /// The second if the first holds, otherwise the third.
+    Choice(Box<[Condition; 3]>),
 }
 
 /// A comparison of two values.
@@ -182,6 +184,36 @@ impl Condition {
             Some(false) => Self::False,
             None => Self::Test(test),
         }
+    }
+
+    /// Whether a value is in one of the ranges, found by bisection.
+    pub(super) fn one_of(value: &Rc<Value>, ranges: &[(u32, u32)]) -> Self {
+        let mut sorted = ranges.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup_by(|next, kept| {
+            let touches = next.0 <= kept.1.saturating_add(1);
+            kept.1 = if touches { kept.1.max(next.1) } else { kept.1 };
+            touches
+        });
+        Self::bisect(value, &sorted)
+    }
+
+    fn bisect(value: &Rc<Value>, ranges: &[(u32, u32)]) -> Self {
+        /// So few are compared one by one: a match then takes as few steps.
+        const FEW: usize = 4;
+        let test =
+            |compare, number| Self::test(Rc::clone(value), compare, Rc::new(Value::Number(number)));
+        if ranges.len() <= FEW {
+            let is = |&(low, high): &(u32, u32)| match low == high {
+                true => test(Compare::Equal, low),
+                false => test(Compare::AtLeast, low).and(test(Compare::Greater, high).negated()),
+            };
+            return Self::Any(ranges.iter().map(is).collect());
+        }
+        let (below, above) = ranges.split_at(ranges.len() / 2);
+        let is_above = test(Compare::AtLeast, above[0].0);
+        let [above, below] = [above, below].map(|half| Self::bisect(value, half));
+        Self::Choice(Box::new([is_above, above, below]))
     }
 
     pub(super) fn and(self, other: Self) -> Self {

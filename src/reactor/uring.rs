@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
@@ -82,17 +83,15 @@ impl Uring {
         event: Option<RawFd>,
     ) -> io::Result<Self> {
         let forks = fork::generation();
-        let ring = memlock_retry::patiently(libc::ENOMEM, || build(options, work))?;
+        let (ring, is_restricted) = open(options, work, event)?;
         let params = ring.params();
         // Timeouts came with EXT_ARG in 5.11. Multishot polls have no flag; they came in 5.13 together with
         // resource tagging.
         if !params.is_feature_ext_arg() || !params.is_feature_resource_tagging() {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
-        if let Some(event) = event {
-            ring.submitter().register_eventfd(event)?;
-        }
         let mut features = work.feature();
+        features.set(IoUringFeatures::RESTRICTED, is_restricted);
         features.set(IoUringFeatures::SILENT_KICKS, params.is_feature_skip_cqe_on_success());
         features.set(IoUringFeatures::LEAST_WAITS, params.is_feature_min_timeout());
         features.set(IoUringFeatures::NO_IO_WAIT, params.is_feature_no_iowait());
@@ -381,9 +380,48 @@ fn unregister(ring: RawFd, index: u32) -> io::Result<()> {
     if done == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn build(options: &ReactorOptions, work: Work) -> io::Result<IoUring> {
+/// Opens a ring that signals `event`, if given, and returns whether it is restricted. Where that is refused, such as by a
+/// seccomp profile without io_uring_register, the ring is an ordinary one.
+fn open(options: &ReactorOptions, work: Work, event: Option<RawFd>) -> io::Result<(IoUring, bool)> {
+    let new = |restricts: bool| {
+        let is_disabled = restricts; // so that it can be restricted first
+        let build = || build(options, work, is_disabled);
+        let ring = memlock_retry::patiently(libc::ENOMEM, build)?;
+        if let Some(event) = event {
+            ring.submitter().register_eventfd(event)?;
+        }
+        if restricts {
+            restrict(&ring)?;
+            ring.submitter().register_enable_rings()?;
+        }
+        Ok((ring, restricts))
+    };
+    let restricts = options.allowed().contains(IoUringFeatures::RESTRICTED);
+    if restricts && let Ok(restricted) = new(true) { Ok(restricted) } else { new(false) }
+}
+
+/// Has a ring that is still disabled accept nothing but what this file requests of it.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let requests = [
+        opcode::PollAdd::CODE,
+        opcode::Send::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Timeout::CODE,
+        opcode::TimeoutUpdate::CODE,
+    ];
+    let registrations = [REGISTER_RING_FDS, UNREGISTER_RING_FDS].map(|op| op as u8);
+    let mut allowed: Vec<_> = requests.map(Restriction::sqe_op).into_iter().collect();
+    allowed.extend(registrations.map(Restriction::register_op));
+    allowed.push(Restriction::sqe_flags_allowed(squeue::Flags::SKIP_SUCCESS.bits()));
+    ring.submitter().register_restrictions(&mut allowed)
+}
+
+fn build(options: &ReactorOptions, work: Work, is_disabled: bool) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.dontfork().setup_cqsize(options.cq_size());
+    if is_disabled {
+        builder.setup_r_disabled();
+    }
     match work {
         Work::Deferred => {
             builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
@@ -395,4 +433,34 @@ fn build(options: &ReactorOptions, work: Work) -> io::Result<IoUring> {
         Work::Interrupting => {}
     }
     builder.build(options.sq_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a ring answers to a request that does nothing, which no reactor makes.
+    fn answer_to_nop(options: &ReactorOptions) -> io::Result<(IoUringFeatures, i32)> {
+        let mut uring = Uring::with(options, Work::Interrupting, None)?;
+        uring.push(&opcode::Nop::new().build().user_data(7));
+        uring.ring.submit_and_wait(1)?;
+        let answer = uring.ring.completion().next().map(|entry| entry.result());
+        Ok((uring.features(), answer.unwrap_or(i32::MIN)))
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "no system calls")]
+    fn a_ring_refuses_what_no_reactor_asks_for() {
+        let options = ReactorOptions::new();
+        let (features, answer) = match answer_to_nop(&options) {
+            Ok(answered) => answered,
+            Err(error) => return eprintln!("NOT RUN: no io_uring here: {error}"),
+        };
+        assert!(features.contains(IoUringFeatures::RESTRICTED));
+        assert_eq!(answer, -libc::EACCES);
+        let (features, answer) =
+            answer_to_nop(&options.without(IoUringFeatures::RESTRICTED)).unwrap();
+        assert!(!features.contains(IoUringFeatures::RESTRICTED));
+        assert_eq!(answer, 0, "the control: an ordinary ring does it");
+    }
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -97,6 +98,16 @@ impl Netdev<'_> {
         // SAFETY: SIOCGIFHWADDR fills this member.
         let data = unsafe { answer.ifr_ifru.ifru_hwaddr }.sa_data;
         Ok(std::array::from_fn(|at| data[at] as u8))
+    }
+
+    /// Returns the mask of the first IPv4 network of an interface.
+    pub(crate) fn netmask(&self, name: &str) -> io::Result<Ipv4Addr> {
+        let answer = self.ask(name, libc::SIOCGIFNETMASK as libc::Ioctl)?;
+        // SAFETY: SIOCGIFNETMASK fills this member.
+        let data = unsafe { answer.ifr_ifru.ifru_netmask }.sa_data;
+        // A `sockaddr_in`: a port of two bytes, then the address.
+        let [a, b, c, d] = std::array::from_fn(|at| data[2 + at] as u8);
+        Ok(Ipv4Addr::new(a, b, c, d))
     }
 
     /// Returns the driver's name, from `ETHTOOL_GDRVINFO`.

@@ -96,6 +96,15 @@ pub(crate) fn kick_fd(socket: RawFd) -> io::Result<()> {
 /// `packet_notifier` sets the socket's index to -1 when the interface is unregistered; if the interface was
 /// down before, that is the only trace of it (net/packet/af_packet.c).
 pub(crate) fn is_orphaned(socket: BorrowedFd<'_>) -> bool {
+    binding(socket).is_some_and(|address| address.sll_ifindex == -1)
+}
+
+/// Returns whether the socket was bound to an interface or receives a protocol.
+pub(crate) fn is_bound(socket: BorrowedFd<'_>) -> bool {
+    binding(socket).is_some_and(|address| address.sll_ifindex != 0 || address.sll_protocol != 0)
+}
+
+fn binding(socket: BorrowedFd<'_>) -> Option<libc::sockaddr_ll> {
     let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
     let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the buffer is writable for `len` bytes.
@@ -103,7 +112,7 @@ pub(crate) fn is_orphaned(socket: BorrowedFd<'_>) -> bool {
         unsafe { libc::getsockname(socket.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut len) };
     // SAFETY: zeroed before the call, and a struct of integers.
     let address = unsafe { address.assume_init() };
-    result == 0 && address.sll_ifindex == -1
+    (result == 0).then_some(address)
 }
 
 /// Takes the pending error from the socket; returns `None` if there is none.

@@ -281,3 +281,35 @@ fn members_of_a_group_share_the_packets_of_all_interfaces() {
     assert_eq!(counts, expected.collect());
     assert!(interface_info("any").is_err());
 }
+
+#[ringtap_lab::test]
+fn a_socket_that_another_has_opened_captures_without_a_right() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let (left, right) = (veth.left.clone(), veth.right.clone());
+    let options = move || Capture::builder().interface(&right).block_timeout_ms(5);
+    let sockets = [options().open_socket().unwrap(), ring().open_socket().unwrap()];
+    let [one, all] = sockets;
+    let name = veth.right.clone();
+    let unprivileged = move || {
+        ringtap_lab::limits::keep_capabilities(0);
+        let error = options().build().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        let one = options().filter("udp".parse().unwrap()).build_on(one).unwrap();
+        (one, Capture::from_owned_fd(all, "any").unwrap())
+    };
+    let (mut one, mut all) = std::thread::spawn(unprivileged).join().unwrap();
+    Sender::open(&left).unwrap().send_all(&[frame(1)]).unwrap();
+    assert_eq!(received(&mut one, 1)[0].data(), frame(1));
+    assert_eq!(received(&mut all, 2)[1].data()[COOKED..], frame(1)[ETHERNET..]);
+
+    let raw = || Capture::builder().interface(&name).open_socket().unwrap();
+    for (socket, why) in [
+        (std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(), "no packet socket"),
+        (raw(), "SOCK_DGRAM"),
+    ] {
+        let error = Capture::from_owned_fd(socket, "any").unwrap_err();
+        assert!(matches!(error, Error::Unusable { option: "build_on", .. }));
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}

@@ -12,6 +12,7 @@ use ringtap::capture::NetNs;
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::{EventMask, FlowConfig, FlowExt};
+use ringtap::interface::LocalNames;
 use ringtap::shard::{Cores, Shard, Source};
 use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
 
@@ -136,7 +137,7 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
         capture = capture.netns(NetNs::path(netns));
     }
     if let Some(filter) = &config.filter {
-        let filter: BpfFilter = filter.parse()?;
+        let filter = BpfFilter::parse_with(filter, &LocalNames::of(&config.interface))?;
         capture = capture.filter(filter);
     }
     let meters = (0..count).map(|_| Meter::new()).collect::<Outcome<Vec<_>>>()?;

@@ -1,7 +1,5 @@
 //! Hosts and ports.
 
-use std::rc::Rc;
-
 use super::{ARP, IPV4, IPV6, IPV6_HEADER, Layout, Lowered, RARP, beyond, number, sides};
 use crate::ast::{Family, HostScope, Network, Side, Transport, Width};
 use crate::tree::{Compare, Condition};
@@ -22,7 +20,13 @@ impl Layout {
                     }
                     Network::V6(..) => Condition::False,
                 };
-                link.clone().and(Condition::Any(sought.iter().map(is).collect()))
+                let found = match ranges(sought) {
+                    Some(ranges) => {
+                        Condition::one_of(&self.at(Width::Word, network + offset), &ranges)
+                    }
+                    None => Condition::Any(sought.iter().map(is).collect()),
+                };
+                link.clone().and(found)
             };
             Ok(sides(side, || one(source), || one(destination)))
         };
@@ -72,16 +76,9 @@ impl Layout {
                 Family::V4 => beyond(Width::Half, &self.v4_header_len(), network + offset),
                 Family::V6 => self.at(Width::Half, network + IPV6_HEADER + offset),
             };
-            let is = |&(low, high): &(u16, u16)| {
-                let (value, low_number) = (Rc::clone(&value), number(low.into()));
-                if low == high {
-                    return Condition::equal(value, low_number);
-                }
-                let above = Condition::test(Rc::clone(&value), Compare::AtLeast, low_number);
-                let beyond = Condition::test(value, Compare::Greater, number(high.into()));
-                above.and(beyond.negated())
-            };
-            Condition::Any(ranges.iter().map(is).collect())
+            let ranges: Vec<_> =
+                ranges.iter().map(|&(low, high)| (low.into(), high.into())).collect();
+            Condition::one_of(&value, &ranges)
         };
         let ports = || sides(side, || port(0), || port(2));
         let of = |transport: Transport| {
@@ -109,4 +106,16 @@ impl Layout {
         let fragment = self.at(Width::Half, self.network() + 6);
         Condition::test(fragment, Compare::Set, number(0x1fff)).negated()
     }
+}
+
+/// Networks as ranges of addresses, if they are so many that a search among them pays and none has a mask with holes.
+fn ranges(networks: &[Network]) -> Option<Vec<(u32, u32)>> {
+    const FEW: usize = 4;
+    let range = |network: &Network| match *network {
+        Network::V4(address, mask) if mask.leading_ones() == mask.count_ones() => {
+            Some((address.to_bits(), address.to_bits() | !mask))
+        }
+        _ => None,
+    };
+    if networks.len() <= FEW { None } else { networks.iter().map(range).collect() }
 }

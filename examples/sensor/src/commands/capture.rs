@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ringtap::Capture;
+use ringtap::interface::LocalNames;
 use ringtap::pcap::{CaptureWriter, FileInterface, PacketSink, RotatingWriter};
+use ringtap::{BpfFilter, Capture};
 
 use super::End;
 use crate::cli::CaptureArgs;
@@ -14,7 +15,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<()> {
     let is_any = from.interface == "any";
     let mut options = Capture::builder().interface(&from.interface).promiscuous(true);
     if let Some(filter) = &from.filter {
-        options = options.filter(filter.parse()?);
+        options = options.filter(BpfFilter::parse_with(filter, &LocalNames::of(&from.interface))?);
     }
     if let Some(snap_len) = args.snap_len {
         options = options.snap_len(snap_len);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use ringtap::flow::extract::FiveTupleKey;
 use ringtap::flow::{FlowConfig, FlowExt, FlowRecord, RecordFormat, RecordWriter};
-use ringtap::{Capture, Shards, executor};
+use ringtap::interface::LocalNames;
+use ringtap::{BpfFilter, Capture, Shards, executor};
 
 use super::End;
 use crate::cli::{FlowsArgs, Format};
@@ -55,7 +56,7 @@ fn from_interface(args: &FlowsArgs) -> Outcome<()> {
     let interface = from.interface.as_deref().unwrap_or_default();
     let mut options = Capture::builder().interface(interface).block_timeout_ms(20);
     if let Some(filter) = &from.filter {
-        options = options.filter(filter.parse()?);
+        options = options.filter(BpfFilter::parse_with(filter, &LocalNames::of(interface))?);
     }
     let out = Arc::new(Mutex::new(Out::new(args.format)?));
     let end = End::new(from.seconds)?;

@@ -8,7 +8,8 @@ use ringtap::flow::extract::FiveTupleKey;
 use ringtap::flow::http::HttpMessage;
 use ringtap::flow::tls::TlsMessage;
 use ringtap::flow::{AppMessage, FlowExt, Orientation, Protocols, SessionEvent};
-use ringtap::{AsyncCapture, Capture, executor};
+use ringtap::interface::LocalNames;
+use ringtap::{AsyncCapture, BpfFilter, Capture, executor};
 
 use crate::cli::MessagesArgs;
 use crate::sink::Outcome;
@@ -28,7 +29,7 @@ pub(super) fn run(args: &MessagesArgs) -> Outcome<()> {
     let interface = from.interface.as_deref().unwrap_or_default();
     let mut options = Capture::builder().interface(interface).promiscuous(true);
     if let Some(filter) = &from.filter {
-        options = options.filter(filter.parse()?);
+        options = options.filter(BpfFilter::parse_with(filter, &LocalNames::of(interface))?);
     }
     let end = super::End::new(from.seconds)?;
     let capture = options.build()?;
