@@ -1,7 +1,10 @@
 //! The program that redirects packets to sockets.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -282,6 +285,24 @@ impl XdpProgram {
             is_generic,
             Ok(XdpHints::empty()),
         ))))
+    }
+
+    /// Uses a program that was loaded and attached elsewhere, through its map of sockets, which is pinned at a path of a BPF
+    /// file system (`/sys/fs/bpf/…`); see [`from_map`](Self::from_map).
+    ///
+    /// # Errors
+    /// [`Error::Os`] if there is no such map, it is not for this process, or it is not a map of AF_XDP sockets.
+    pub fn from_pinned(interface: &str, is_generic: bool, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let failed = |source| Error::os(Step::OpenPinnedMap, source).of(path.display());
+        let text = CString::new(path.as_os_str().as_bytes());
+        let text = text.map_err(|_| failed(io::Error::from_raw_os_error(libc::ENOENT)))?;
+        let map = ebpf::open_pinned_map(&text).map_err(failed)?;
+        // A program that is pinned is an object, too, and has a type of its own numbering.
+        match ebpf::map_type(map.as_fd()) {
+            Ok(ebpf::MAP_TYPE_XSKMAP) => Self::from_map(interface, is_generic, map),
+            _ => Err(failed(io::Error::from_raw_os_error(libc::EINVAL))),
+        }
     }
 
     fn attach(

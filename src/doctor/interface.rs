@@ -164,33 +164,37 @@ fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
             vec![Finding::unknown("XDP", "the kernel does not say what the driver does (6.3 does)")]
         }
         Ok(Some(features)) => {
-            let has = |wanted: u64| features & wanted == wanted;
+            let has = |wanted: u64| features.actions & wanted == wanted;
             let native = has(netlink::XDP_ACT_BASIC | netlink::XDP_ACT_REDIRECT);
-            [
-                (
-                    "XDP",
-                    native,
-                    "programs run in the driver",
-                    "`Attach::Generic` runs them in the stack",
-                ),
-                (
-                    "zero copy",
-                    has(netlink::XDP_ACT_XSK_ZEROCOPY),
-                    "the driver offers AF_XDP without copying; `doctor --report` tries it",
-                    "`CopyMode::Auto` copies; a card with zero copy does not have to",
-                ),
-                (
-                    "several buffers",
-                    has(netlink::XDP_ACT_RX_SG),
-                    "packets longer than a buffer reach XDP",
-                    "an MTU of at most some 3,500, or `Attach::Generic`",
-                ),
-            ]
-            .map(|(subject, is_so, detail, remedy)| {
-                let (verdict, detail, remedy) = verdict(is_so, detail, remedy);
-                Finding { remedy, ..Finding::new(subject, verdict, detail) }
-            })
-            .into()
+            let mut findings = Vec::from(
+                [
+                    (
+                        "XDP",
+                        native,
+                        "programs run in the driver",
+                        "`Attach::Generic` runs them in the stack",
+                    ),
+                    (
+                        "zero copy",
+                        has(netlink::XDP_ACT_XSK_ZEROCOPY),
+                        "the driver offers AF_XDP without copying; `doctor --report` tries it",
+                        "`CopyMode::Auto` copies; a card with zero copy does not have to",
+                    ),
+                    (
+                        "several buffers",
+                        has(netlink::XDP_ACT_RX_SG),
+                        "packets longer than a buffer reach XDP",
+                        "an MTU of at most some 3,500, or `Attach::Generic`",
+                    ),
+                ]
+                .map(|(subject, is_so, detail, remedy)| {
+                    let (verdict, detail, remedy) = verdict(is_so, detail, remedy);
+                    Finding { remedy, ..Finding::new(subject, verdict, detail) }
+                }),
+            );
+            findings.push(told("XDP hints", features.rx_metadata, netlink::RX_METADATA));
+            findings.push(told("XDP requests", features.tx_metadata, netlink::TX_METADATA));
+            findings
         }
     };
     findings.push(match netlink::xdp_program_id(info.index) {
@@ -205,4 +209,15 @@ fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
         ),
     });
     findings
+}
+
+/// Lists what a driver can tell or do, by the names of its flags.
+#[cfg(feature = "af-xdp")]
+fn told(subject: &'static str, flags: u64, names: [&str; 3]) -> Finding {
+    let of: Vec<&str> =
+        (0..).zip(names).filter(|(bit, _)| flags >> bit & 1 == 1).map(|(_, name)| name).collect();
+    match of.is_empty() {
+        true => Finding::works(subject, "the driver has none: the kernel's are used"),
+        false => Finding::works(subject, of.join(", ")),
+    }
 }

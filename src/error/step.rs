@@ -60,6 +60,8 @@ pub enum Step {
     AskDriver,
     /// Attaching the XDP program to the interface.
     AttachProgram,
+    /// Opening a pinned map of sockets.
+    OpenPinnedMap,
     /// Adding a socket to the program's map.
     RegisterSocket,
     /// Setting the key of a card's receive hash.
@@ -126,6 +128,15 @@ impl Step {
             (Self::LoadProgram | Self::AttachProgram, libc::EPERM) => {
                 "receiving through AF_XDP needs CAP_BPF and CAP_NET_ADMIN in the initial namespace \
                  (setcap cap_net_raw,cap_bpf,cap_net_admin+ep), or root"
+            }
+            (Self::OpenPinnedMap, libc::ENOENT) => {
+                "nothing is pinned there; `bpftool map` lists maps, and `bpftool map pin` pins them"
+            }
+            (Self::OpenPinnedMap, libc::EPERM | libc::EACCES) => {
+                "this takes CAP_BPF, and the rights to the file"
+            }
+            (Self::OpenPinnedMap, libc::EINVAL) => {
+                "it is no map of AF_XDP sockets (BPF_MAP_TYPE_XSKMAP)"
             }
             (Self::AskDriver, libc::ENOENT) => {
                 "this kernel does not describe its functions (CONFIG_DEBUG_INFO_BTF, /sys/kernel/btf/vmlinux); packets \
@@ -233,6 +244,7 @@ impl fmt::Display for Step {
             Self::BindMultiBuffer => f.write_str("binding to the queue with multi-buffer packets"),
             Self::KickWithoutProgram => f.write_str("handing frames to the driver"),
             Self::LoadProgram => f.write_str("loading the XDP program"),
+            Self::OpenPinnedMap => f.write_str("opening the pinned map of sockets"),
             Self::RegisterSocket => f.write_str("entering the socket into the program's map"),
             Self::AskDriver => f.write_str("asking the driver for times, hashes and tags"),
             Self::AttachProgram => f.write_str("attaching the XDP program"),

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "system calls with pointers")]
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -11,8 +12,10 @@ const MAP_CREATE: i32 = 0;
 const MAP_UPDATE_ELEM: i32 = 2;
 const MAP_DELETE_ELEM: i32 = 3;
 const PROG_LOAD: i32 = 5;
+const OBJ_GET: i32 = 7;
+const OBJ_GET_INFO: i32 = 15;
 const LINK_CREATE: i32 = 28;
-const MAP_TYPE_XSKMAP: u32 = 17;
+pub(crate) const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 /// Passes the packet to the network stack (`enum xdp_action`).
@@ -70,6 +73,39 @@ pub(crate) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
     let attributes = Attributes { map_type, key_size: 4, value_size: 4, max_entries, map_flags: 0 };
     // SAFETY: a prefix of the attributes of this command, without pointers.
     unsafe { bpf(MAP_CREATE, &attributes) }.map(owned)
+}
+
+/// Opens the map pinned at a path of a BPF file system.
+pub(crate) fn open_pinned_map(path: &CStr) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let attributes = Attributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: a prefix of the attributes of this command; the path is a string that lives until it returns.
+    unsafe { bpf(OBJ_GET, &attributes) }.map(owned)
+}
+
+/// Returns the type of a map (`bpf_map_info`), or an error if it is none.
+pub(crate) fn map_type(map: BorrowedFd<'_>) -> io::Result<u32> {
+    #[repr(C)]
+    struct Attributes {
+        fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    // Its first members are the type and the id of the object.
+    let mut info = [0_u32; 2];
+    let attributes = Attributes {
+        fd: map.as_raw_fd() as u32,
+        info_len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the attributes of this command; the kernel writes as many bytes as there are.
+    unsafe { bpf(OBJ_GET_INFO, &attributes) }?;
+    Ok(info[0])
 }
 
 #[repr(C)]

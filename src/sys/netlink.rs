@@ -12,8 +12,8 @@ mod xdp;
 
 #[cfg(feature = "af-xdp")]
 pub(crate) use self::xdp::{
-    XDP_ACT_BASIC, XDP_ACT_REDIRECT, XDP_ACT_RX_SG, XDP_ACT_XSK_ZEROCOPY, xdp_features,
-    xdp_program_id,
+    RX_METADATA, TX_METADATA, XDP_ACT_BASIC, XDP_ACT_REDIRECT, XDP_ACT_RX_SG, XDP_ACT_XSK_ZEROCOPY,
+    xdp_features, xdp_program_id,
 };
 
 const NLMSG_ERROR: u16 = 2;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ringtap::capture::{CaptureBuilder, RingLayout};
 use ringtap::fanout::FanoutMode;
 use ringtap::filter::PacketDirection;
-use ringtap::interface::{Interface, InterfaceNames, interface_info};
+use ringtap::interface::{Interface, InterfaceNames, interface_counters, interface_info};
+use ringtap::metrics::Measured;
 use ringtap::packet::{LinkType, OwnedPacket, VlanTag};
 use ringtap::{BpfFilter, Capture, Error};
 use ringtap_lab::generator::Sender;
@@ -312,4 +313,47 @@ fn a_socket_that_another_has_opened_captures_without_a_right() {
         assert!(matches!(error, Error::Unusable { option: "build_on", .. }));
         assert!(error.to_string().contains(why), "{error}");
     }
+}
+
+#[ringtap_lab::test]
+fn an_interface_counts_what_it_received_and_sent_for_all() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let sender = Sender::open(&veth.left).unwrap();
+    let before = interface_counters(&veth.right).unwrap();
+    sender.send_all(&(0..10).map(frame).collect::<Vec<_>>()).unwrap();
+    let now = interface_counters(&veth.right).unwrap().delta_since(&before);
+    assert_eq!((now.rx_packets, now.rx_bytes), (10, 1_000));
+    assert_eq!((now.tx_packets, now.card_drops(), now.rx_errors), (0, 0, 0));
+    assert_eq!(interface_counters(&veth.left).unwrap().tx_packets, 10);
+    let text = now.to_prometheus(&[("interface", &veth.right)]);
+    assert!(
+        text.contains("ringtap_interface_rx_packets_total{interface=\"right0\"} 10\n"),
+        "{text}"
+    );
+    let error = interface_counters("not-there").unwrap_err();
+    assert!(matches!(error, Error::NoSuchInterface { .. }), "{error}");
+}
+
+#[cfg(feature = "pcap")]
+#[ringtap_lab::test]
+fn drops_of_the_card_and_of_the_socket_are_apart_in_a_file() {
+    use ringtap::interface::InterfaceCounters;
+    use ringtap::pcap::{CaptureReader, CaptureWriter, InterfaceStatistics};
+    use ringtap::stats::CaptureStats;
+
+    let directory = ringtap_lab::Directory::new();
+    let path = directory.path().join("drops.pcapng");
+    let mut file = CaptureWriter::create(&path).unwrap();
+    let mut socket = CaptureStats::default();
+    (socket.packets, socket.drops) = (100, 7);
+    let mut card = InterfaceCounters::default();
+    (card.rx_missed, card.rx_fifo) = (3, 2);
+    file.set_statistics(0, InterfaceStatistics::from(socket).with_interface(&card));
+    file.finish().unwrap();
+    let mut reader = CaptureReader::open(&path).unwrap();
+    while reader.next_record().unwrap().is_some() {}
+    let read = reader.interfaces()[0].statistics;
+    assert_eq!((read.received, read.dropped), (Some(100), Some(5)));
+    assert_eq!((read.dropped_by_system, read.accepted), (Some(7), Some(93)));
 }

@@ -40,11 +40,17 @@ fn where_everything_is_allowed_everything_works() {
         (&veth.left, "link"),
         (&veth.left, "LRO"),
         (&veth.left, "XDP program"),
+        (&veth.left, "drops of the card"),
     ] {
         assert_eq!(verdict(&report, area, subject), Verdict::Works, "{area}, {subject}:\n{report}");
     }
     let link = report.find(&veth.left, "link").unwrap();
     assert!(link.detail.starts_with("veth, MTU 1500"), "{link:?}");
+    // Since 6.8 veth tells all three.
+    let hints = report.find(&veth.left, "XDP hints");
+    if let Some(hints) = hints.filter(|hints| hints.detail.contains("VLAN")) {
+        assert_eq!(hints.detail, "timestamp, hash, VLAN tag");
+    }
     let mut seen = std::collections::HashSet::new();
     for finding in report.findings() {
         assert!(seen.insert((finding.area.clone(), finding.subject)), "twice: {finding:?}");

@@ -11,7 +11,7 @@ use ringtap::xdp::{
     Attach, CopyMode, HugePages, TxChecksum, XdpProgram, XdpReceiver, XdpSocketBuilder,
 };
 use ringtap::{Capture, Error};
-use ringtap_lab::{Generator, Protocol, Tally, Traffic, Veth, link, namespace, xdp};
+use ringtap_lab::{Generator, Protocol, Tally, Traffic, Veth, bpf, link, namespace, xdp};
 
 const BOTH: [Attach; 2] = [Attach::Native, Attach::Generic];
 
@@ -174,6 +174,29 @@ fn a_program_that_was_attached_elsewhere_is_named_and_can_be_used() {
     let options = socket(&veth.right).program(program);
     let mut socket = receive(options, &veth, &traffic, 500);
     assert_conserved(&mut socket, 1024);
+}
+
+#[ringtap_lab::test]
+fn a_program_that_was_attached_elsewhere_is_used_through_its_pinned_map() {
+    let Some(net) = privileged() else { return };
+    let directory = ringtap_lab::Directory::new();
+    directory.mount("bpf", "").unwrap();
+    let veth = net.veth();
+    let map = xdp::xskmap(1).unwrap();
+    let made = xdp::drop_odd_ports(map.as_fd()).unwrap();
+    let _link = xdp::attach(made.as_fd(), &veth.right).unwrap();
+    let [of_map, of_program] = ["map", "program"].map(|name| directory.path().join(name));
+    bpf::pin(map.as_fd(), &of_map).unwrap();
+    bpf::pin(made.as_fd(), &of_program).unwrap();
+    drop(map);
+    let program = XdpProgram::from_pinned(&veth.right, false, &of_map).unwrap();
+    let traffic = Traffic { flows: 1, ..Traffic::default() };
+    receive(socket(&veth.right).program(program), &veth, &traffic, 100);
+    for (path, why) in [(of_program, "no map of AF_XDP"), (directory.path().join("x"), "pinned")] {
+        let error = XdpProgram::from_pinned(&veth.right, false, &path).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
 }
 
 #[ringtap_lab::test]

@@ -20,15 +20,33 @@ const GENERIC_HEADER: usize = 4;
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
+const NETDEV_A_DEV_XDP_RX_METADATA_FEATURES: u16 = 5;
+const NETDEV_A_DEV_XSK_FEATURES: u16 = 6;
 
-/// Flag of [`xdp_features`]: programs run in the driver (`enum netdev_xdp_act`, linux/netdev.h).
+/// Flag of [`DriverFeatures::actions`]: programs run in the driver (`enum netdev_xdp_act`, linux/netdev.h).
 pub(crate) const XDP_ACT_BASIC: u64 = 1;
-/// Flag of [`xdp_features`]: programs can redirect to AF_XDP sockets.
+/// Flag of [`DriverFeatures::actions`]: programs can redirect to AF_XDP sockets.
 pub(crate) const XDP_ACT_REDIRECT: u64 = 2;
-/// Flag of [`xdp_features`]: AF_XDP sockets are served without copying.
+/// Flag of [`DriverFeatures::actions`]: AF_XDP sockets are served without copying.
 pub(crate) const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
-/// Flag of [`xdp_features`]: packets may come in several buffers.
+/// Flag of [`DriverFeatures::actions`]: packets may come in several buffers.
 pub(crate) const XDP_ACT_RX_SG: u64 = 32;
+
+/// Names of the flags of [`DriverFeatures::rx_metadata`], from the lowest (`enum netdev_xdp_rx_metadata`).
+pub(crate) const RX_METADATA: [&str; 3] = ["timestamp", "hash", "VLAN tag"];
+/// Names of the flags of [`DriverFeatures::tx_metadata`], from the lowest (`enum netdev_xsk_flags`).
+pub(crate) const TX_METADATA: [&str; 3] = ["timestamp", "checksum", "launch time"];
+
+/// What a driver offers to XDP programs and AF_XDP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DriverFeatures {
+    /// The `XDP_ACT_*` flags.
+    pub(crate) actions: u64,
+    /// What programs can ask about received packets ([`RX_METADATA`]).
+    pub(crate) rx_metadata: u64,
+    /// What frames to send can ask for without being copied ([`TX_METADATA`]).
+    pub(crate) tx_metadata: u64,
+}
 
 /// Returns the id of the XDP program attached to an interface, if there is one.
 pub(crate) fn xdp_program_id(index: u32) -> io::Result<Option<u32>> {
@@ -46,8 +64,8 @@ fn parse_link(message: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(id.get(..4)?.try_into().ok()?))
 }
 
-/// Returns the XDP features of an interface's driver; `None` if the kernel does not report them (before 6.3).
-pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
+/// Returns the features of an interface's driver; `None` if the kernel does not report them (before 6.3).
+pub(crate) fn xdp_features(index: u32) -> io::Result<Option<DriverFeatures>> {
     let mut family = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     push(&mut family, CTRL_ATTR_FAMILY_NAME, b"netdev\0");
     let answer = match ask(Some(GENERIC), CONTROL, &family) {
@@ -58,7 +76,12 @@ pub(crate) fn xdp_features(index: u32) -> io::Result<Option<u64>> {
     let mut device = vec![NETDEV_CMD_DEV_GET, 1, 0, 0];
     push(&mut device, NETDEV_A_DEV_IFINDEX, &index.to_ne_bytes());
     let answer = ask(Some(GENERIC), u16::from_ne_bytes(id), &device)?;
-    Ok(generic(&answer, NETDEV_A_DEV_XDP_FEATURES).map(u64::from_ne_bytes))
+    let flags = |kind| generic(&answer, kind).map(u64::from_ne_bytes);
+    Ok(flags(NETDEV_A_DEV_XDP_FEATURES).map(|actions| DriverFeatures {
+        actions,
+        rx_metadata: flags(NETDEV_A_DEV_XDP_RX_METADATA_FEATURES).unwrap_or(0),
+        tx_metadata: flags(NETDEV_A_DEV_XSK_FEATURES).unwrap_or(0),
+    }))
 }
 
 /// Returns an attribute of a generic message.

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+pub use ringtap_lab_wire::bpf::pin;
+
 /// Whether this process was root before it entered any namespace.
 pub fn is_privileged() -> bool {
     crate::bootstrap::was_root()
