@@ -29,6 +29,8 @@ mod display;
 mod emit;
 mod error;
 mod graph;
+#[cfg(test)]
+mod inside_tests;
 mod insn;
 mod lex;
 mod link_type;

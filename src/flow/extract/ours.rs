@@ -10,6 +10,8 @@ use flowscope::{
     Extracted, FlowExtractor, KeyFields, L4Proto, Orientation, PacketView, TcpFlags, TcpInfo,
 };
 
+#[cfg(feature = "flow-records")]
+use super::community_id;
 use crate::flow::event::l4_of;
 use crate::packet::{Family, Layers, LinkType, Selector, TcpHeader, Tunnels, dissect};
 
@@ -270,18 +272,18 @@ impl FiveTupleKey {
         (self.tunnel != 0).then_some(self.tunnel)
     }
 
-    /// Returns the type and code of the first ICMP message of the flow, and whether the second endpoint sent it.
+    /// What its ports are, for its Community ID.
     #[cfg(feature = "flow-records")]
-    pub(super) fn icmp_message(&self) -> Option<(u8, u8, bool)> {
+    fn community_ports(&self) -> community_id::Ports {
         let Unkeyed([kind, code]) = self.message;
-        matches!(self.protocol, 1 | 58).then_some((
-            kind,
-            code & !FROM_SECOND,
-            code & FROM_SECOND != 0,
-        ))
+        match self.protocol {
+            1 | 58 => community_id::Ports::Icmp(kind, code & !FROM_SECOND, code & FROM_SECOND != 0),
+            _ if self.has_ports() => community_id::Ports::OfEndpoints,
+            _ => community_id::Ports::None,
+        }
     }
 
-    pub(super) fn has_ports(&self) -> bool {
+    fn has_ports(&self) -> bool {
         matches!(self.protocol, 6 | 17 | 33 | 132 | 136)
     }
 
@@ -343,7 +345,8 @@ impl KeyFields for FiveTupleKey {
 
     #[cfg(feature = "flow-records")]
     fn community_id_seeded(&self, seed: u16) -> Option<String> {
-        Some(super::community_id::of(self, seed))
+        let (endpoints, ports) = ([self.a(), self.b()], self.community_ports());
+        Some(community_id::of(self.protocol, endpoints, ports, seed))
     }
 }
 
