@@ -25,17 +25,13 @@ pub use self::transmit::{AsyncInjector, AsyncSender, AsyncTxSlot, TxRef};
 pub use self::xdp::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 use crate::afpacket::{Capture, FilterHandle, StatsHandle};
 use crate::error::{Error, Result};
-use crate::packet::LinkType;
+use crate::packet::{LinkType, Packet};
 use crate::port::RxPort;
 use crate::reactor::{Reactor, Registration};
 use crate::ring::batch::PacketBatch;
 use crate::stats::CaptureStats;
-use crate::time::{self, Sleep};
+use crate::time::{self, Budget, Sleep};
 use crate::wait::{Empty, StopHandle};
-
-/// Number of batches a task may take before it yields once, so that a flood on one socket does not starve the
-/// thread's other tasks.
-const BUDGET: u32 = 16;
 
 /// A receiving socket on this thread's reactor. See [`AsyncCapture`].
 ///
@@ -50,7 +46,7 @@ pub struct AsyncReceiver<S: RxPort> {
     /// Set while the ring must be checked without a notification (the link is down, or the socket drains): when, and the
     /// sleep until then.
     look_again: Option<(Instant, Sleep)>,
-    budget: u32,
+    budget: Budget,
     has_failed: bool,
     /// Whether there are no more batches.
     is_over: bool,
@@ -117,7 +113,7 @@ impl<S: RxPort> AsyncReceiver<S> {
         };
         match register() {
             Ok((registration, stop)) => {
-                let (look_again, budget) = (None, BUDGET);
+                let (look_again, budget) = (None, Budget::new());
                 let (has_failed, is_over) = (false, false);
                 Ok(Self { registration, stop, look_again, budget, has_failed, is_over, port })
             }
@@ -130,8 +126,9 @@ impl<S: RxPort> AsyncReceiver<S> {
     /// Returns `None` once a [`StopHandle`] has ended the capture and all packets are delivered, and after an
     /// error.
     ///
-    /// Cancel-safe: a wait that is dropped has taken nothing. After several batches without a wait, it yields once,
-    /// so that a flood does not starve the thread's other tasks.
+    /// Cancel-safe: a wait that is dropped has taken nothing. After 200 µs without a wait it gives the rest of the thread
+    /// a turn, so that a flood starves neither its other tasks nor the I/O of a host; within a batch,
+    /// [`for_each_packet`](Self::for_each_packet) and [`Budget`] do that.
     ///
     /// # Errors
     /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once the interface was removed and its last packets
@@ -139,6 +136,25 @@ impl<S: RxPort> AsyncReceiver<S> {
     /// was created. An interface that is down is not an error: packets arrive again when it is up.
     pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
         poll_fn(|cx| self.poll_next_batch(cx)).await.transpose()
+    }
+
+    /// Calls `each` for each packet until the capture ends, and gives the rest of the thread a turn about every 200 µs,
+    /// also within a batch ([`Budget`]).
+    ///
+    /// Cancel-safe in the sense that nothing stays behind; packets of the current batch that `each` has not been called
+    /// for are lost.
+    ///
+    /// # Errors
+    /// The errors of [`next_batch`](Self::next_batch).
+    pub async fn for_each_packet(&mut self, mut each: impl FnMut(Packet<'_>)) -> Result<()> {
+        let mut budget = Budget::new();
+        while let Some(batch) = self.next_batch().await? {
+            for packet in &batch {
+                each(packet);
+                budget.spend().await;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until a batch is ready or the capture has ended, without taking anything. Cancel-safe.
@@ -207,17 +223,15 @@ impl<S: RxPort> AsyncReceiver<S> {
         if self.has_failed {
             return Poll::Ready(None);
         }
-        if self.budget == 0 {
-            self.budget = BUDGET;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if self.budget.is_spent() {
+            ready!(self.budget.poll_turn(cx));
         }
         loop {
             match self.port.take() {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
                     self.registration.was_of_use();
-                    self.budget -= 1;
+                    self.budget.count(u32::MAX);
                     return Poll::Ready(Some(Ok(batch)));
                 }
                 Err(error) => {
@@ -242,7 +256,7 @@ impl<S: RxPort> AsyncReceiver<S> {
         match &polled {
             Poll::Ready(Err(_)) => self.has_failed = true,
             Poll::Ready(Ok(_)) => {}
-            Poll::Pending => self.budget = BUDGET,
+            Poll::Pending => self.budget.renew(),
         }
         polled
     }

@@ -36,6 +36,7 @@ mod warning;
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 
 pub use self::counters::ReactorStatsHandle;
 pub use self::hosted::{Driver, Hosted, Watch};
@@ -125,6 +126,22 @@ impl Reactor {
     /// Returns a handle for reading the statistics from other threads.
     pub fn stats_handle(&self) -> ReactorStatsHandle {
         ReactorStatsHandle(self.shared.counters.clone())
+    }
+
+    /// Waits until the rest of the thread has had a turn: its other tasks, its reactor and, if another runtime runs it,
+    /// that one's own I/O. `since` keeps the beginning of the wait.
+    pub(crate) fn poll_turn(&self, since: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
+        let is_ended = || self.shared.state.borrow().check().is_err();
+        match &self.shared.host {
+            Some(host) if !is_ended() => host.poll_look(since, cx),
+            _ if since.take().is_some() => Poll::Ready(()),
+            _ => {
+                // The executor turns its reactor between rounds of tasks.
+                *since = Some(0);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     /// Turns the reactor once and sleeps, unless `has_news` returns true.

@@ -3,6 +3,8 @@
 //! A timer is watched by the reactor of the thread that polls it; if that reactor ends, the next one that
 //! polls the timer takes over.
 
+mod budget;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
+pub use self::budget::Budget;
 use crate::reactor::{Deadline, Reactor};
 
 /// Waits until `duration` has elapsed.

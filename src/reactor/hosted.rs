@@ -17,6 +17,7 @@ use std::{fmt, io};
 
 use super::host::Host;
 use super::turn::{self, Inner};
+use super::wake::wake_all;
 use super::{Attached, Reactor};
 use crate::error::{Error, Result, Step};
 use crate::options::ReactorOptions;
@@ -123,7 +124,7 @@ impl Driver {
             drop(shared);
             match watch.poll_edge(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.looked(),
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(Error::os(Step::WatchEvent, error)));
                 }
@@ -131,6 +132,17 @@ impl Driver {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl Driver {
+    /// Wakes the tasks that let the host look at its own I/O, which it has done.
+    fn looked(&self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(host) = &shared.host else { return };
+        let mut wakers = host.looked();
+        drop(shared);
+        wake_all(&mut wakers).go_on();
     }
 }
 

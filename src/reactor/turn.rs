@@ -166,8 +166,16 @@ impl Inner {
         (came, woken)
     }
 
+    /// Wakes the tasks that wait for the host to look at its own I/O, which nobody reports any more.
+    fn end_looks(&self) {
+        if let Some(host) = &self.host {
+            wake_all(&mut host.looked()).go_on();
+        }
+    }
+
     /// Fails all waiters, since there is no reactor any more.
     pub(super) fn give_up(&self) {
+        self.end_looks();
         let mut state = self.state.borrow_mut();
         if state.check().is_err() {
             return;
@@ -191,6 +199,7 @@ impl Inner {
         }
         let mut wakers = self.state.borrow_mut().end();
         panic = panic.or(wake_all(&mut wakers));
+        self.end_looks();
         if let Some(host) = &self.host {
             host.wake_driver(); // which then ends
         }

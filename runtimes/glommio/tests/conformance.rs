@@ -2,7 +2,8 @@
 
 use std::future::Future;
 
-use glommio::channels::local_channel;
+use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
+use glommio::net::{TcpListener, TcpStream};
 use ringtap_conformance::Host;
 use ringtap_glommio::Glommio;
 
@@ -20,21 +21,26 @@ impl Host for OnGlommio {
         glommio::spawn_local(future).detach();
     }
 
-    /// Echoes through two channels.
+    /// Echoes over TCP.
     async fn own_io(rounds: u32) {
-        let (question, questions) = local_channel::new_bounded(1);
-        let (answer, answers) = local_channel::new_bounded(1);
-        let echo = glommio::spawn_local(async move {
-            while let Some(round) = questions.recv().await {
-                answer.send(round).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = glommio::spawn_local(async move {
+            let mut stream = listener.accept().await.unwrap();
+            let mut bytes = [0; 4];
+            while stream.read_exact(&mut bytes).await.is_ok() {
+                stream.write_all(&bytes).await.unwrap();
             }
         });
+        let mut stream = TcpStream::connect(address).await.unwrap();
         for round in 0..rounds {
-            question.send(round).await.unwrap();
-            assert_eq!(answers.recv().await, Some(round));
+            stream.write_all(&round.to_be_bytes()).await.unwrap();
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(bytes, round.to_be_bytes());
         }
-        drop(question);
-        echo.await;
+        drop(stream);
+        server.await;
     }
 
     fn attach_again() -> Option<ringtap::Error> {

@@ -1,0 +1,116 @@
+//! How long a task goes on before the rest of its thread has a turn.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::reactor::Reactor;
+
+/// How long a task that always has work goes on.
+const TIME: Duration = Duration::from_micros(200);
+/// Packets between two looks at the clock.
+const LOOK_EVERY: u32 = 16;
+
+/// Gives the rest of the thread a turn about every 200 µs: its other tasks, its reactor and, if another runtime runs the
+/// thread, that one's own sockets and timers.
+///
+/// Async sockets do so by themselves between batches. A batch may have thousands of packets, though, and a program that
+/// takes long for each should give turns within it:
+///
+/// ```no_run
+/// use ringtap::time::Budget;
+///
+/// # async fn f(mut capture: ringtap::AsyncCapture) -> ringtap::Result<()> {
+/// let mut budget = Budget::new();
+/// while let Some(batch) = capture.next_batch().await? {
+///     for packet in &batch {
+///         println!("{} bytes", packet.len());
+///         budget.spend().await;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A turn given to a host costs some microseconds, as the host has to look at its I/O.
+pub struct Budget {
+    since: Instant,
+    /// Packets until the next look at the clock.
+    left: u32,
+    /// The turn that is being given.
+    turn: Option<u64>,
+    is_spent: bool,
+}
+
+impl Budget {
+    /// Creates a budget that begins now.
+    pub fn new() -> Self {
+        Self { since: Instant::now(), left: LOOK_EVERY, turn: None, is_spent: false }
+    }
+
+    /// Counts a packet, and gives a turn if the budget is spent. Costs about a nanosecond most times, and no system call
+    /// then. Cancel-safe.
+    pub async fn spend(&mut self) {
+        if self.count(1) {
+            poll_fn(|cx| self.poll_turn(cx)).await;
+        }
+    }
+
+    /// Counts packets. Returns whether the budget is spent.
+    #[inline]
+    pub(crate) fn count(&mut self, packets: u32) -> bool {
+        if self.left > packets && !self.is_spent {
+            self.left -= packets;
+            return false;
+        }
+        self.look()
+    }
+
+    #[cold]
+    fn look(&mut self) -> bool {
+        self.left = LOOK_EVERY;
+        self.is_spent |= self.since.elapsed() >= TIME;
+        self.is_spent
+    }
+
+    /// Returns whether a turn is due.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_spent
+    }
+
+    /// Begins anew, as the task has waited for something else.
+    pub(crate) fn renew(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Gives a turn.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let given = match Reactor::current() {
+            Ok(reactor) => reactor.poll_turn(&mut self.turn, cx),
+            // Somebody else's executor, without a reactor: its other tasks, at least.
+            Err(_) if self.turn.take().is_some() => Poll::Ready(()),
+            Err(_) => {
+                self.turn = Some(0);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        };
+        if given.is_ready() {
+            self.renew();
+        }
+        given
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("is_spent", &self.is_spent).finish_non_exhaustive()
+    }
+}
