@@ -13,16 +13,15 @@
 
 use ringtap_filter::BpfInsn;
 
-/// Offset of the network header (`SKF_NET_OFF`, linux/filter.h): also right for packets that this host sends, in
-/// which the bytes begin with the link layer's header.
-const NETWORK: u32 = 0xfff0_0000;
-
 const WORD: u32 = libc::BPF_W;
 const HALF: u32 = libc::BPF_H;
 const BYTE: u32 = libc::BPF_B;
 
-/// Where the packet's EtherType is (`SKF_AD_PROTOCOL`).
+/// Where the packet's EtherType, its direction and the kind of its interface are (`SKF_AD_PROTOCOL`, `SKF_AD_PKTTYPE`,
+/// `SKF_AD_HATYPE`, linux/filter.h).
 const ETHER_TYPE: u32 = 0xffff_f000;
+const DIRECTION: u32 = 0xffff_f004;
+const HARDWARE: u32 = 0xffff_f01c;
 
 /// Cells of scratch memory: offsets of the outer IP header and of the current one, and values.
 const OUTER: u32 = 0;
@@ -40,6 +39,10 @@ const TAGS: [u32; 2] = [0x8100, 0x88a8];
 /// Targets of jumps, in their order in the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Label {
+    Sent,
+    SentFrame,
+    OuterTag,
+    InnerTag,
     OuterIp,
     OuterV6,
     Transport,
@@ -66,6 +69,7 @@ const LABELS: usize = Label::Done as usize + 1;
 /// Returns the program: the same value for both directions of a flow. What is not IP has the value 0.
 pub(super) fn program() -> Vec<BpfInsn> {
     let mut program = Assembler::new();
+    program.network();
     program.outer();
     program.udp_tunnels();
     program.gre();
@@ -82,15 +86,40 @@ struct Assembler {
     jumps: Vec<(usize, Label)>,
 }
 
-/// The parts of the program. X is the offset of the header that is read, from the network header.
+/// The parts of the program. X is the offset of the header that is read.
 impl Assembler {
-    /// Finds the outer IP header, and what it carries.
-    fn outer(&mut self) {
+    /// Goes to the outer IP header. The bytes of a received packet begin behind its link-layer header, and those of a sent
+    /// frame with it.
+    ///
+    /// They are not read relative to the network header (`SKF_NET_OFF`), which would be the same for both: behind a tag
+    /// it differs, and before 2025 the kernel read only what is in the packet's first buffer that way.
+    fn network(&mut self) {
         self.insn(libc::BPF_LDX | libc::BPF_IMM, 0);
+        self.insn(libc::BPF_LD | WORD | libc::BPF_ABS, DIRECTION);
+        self.when_is([libc::PACKET_OUTGOING.into()], Label::Sent);
         self.insn(libc::BPF_LD | WORD | libc::BPF_ABS, ETHER_TYPE);
-        self.unless(TAGS, Label::OuterIp);
-        self.advance(4);
+        self.go(Label::OuterTag);
+        self.place(Label::Sent);
+        self.insn(libc::BPF_LD | WORD | libc::BPF_ABS, HARDWARE);
+        self.when_is([libc::ARPHRD_ETHER.into(), libc::ARPHRD_LOOPBACK.into()], Label::SentFrame);
+        self.insn(libc::BPF_LD | WORD | libc::BPF_ABS, ETHER_TYPE);
+        self.go(Label::OuterIp);
+        self.place(Label::SentFrame);
+        self.advance(14);
+        self.insn(libc::BPF_LD | HALF | libc::BPF_ABS, 12);
+        for label in [Label::OuterTag, Label::InnerTag] {
+            self.place(label);
+            self.unless(TAGS, Label::OuterIp);
+            self.load(HALF, 2);
+            self.store(PROTOCOL);
+            self.advance(4);
+            self.recall(PROTOCOL);
+        }
         self.place(Label::OuterIp);
+    }
+
+    /// Finds what the outer IP header carries.
+    fn outer(&mut self) {
         self.insn(libc::BPF_STX, OUTER);
         self.version();
         self.when_is([6], Label::OuterV6);
@@ -261,7 +290,7 @@ impl Assembler {
 
     /// Loads the number at an offset from X into A.
     fn load(&mut self, size: u32, at: u32) {
-        self.insn(libc::BPF_LD | size | libc::BPF_IND, NETWORK + at);
+        self.insn(libc::BPF_LD | size | libc::BPF_IND, at);
     }
 
     fn version(&mut self) {
@@ -290,7 +319,7 @@ impl Assembler {
         self.insn(libc::BPF_MISC | libc::BPF_TAX, 0);
     }
 
-    /// Advances by so many bytes if the flag with this number is set; `bytes` is a power of two.
+    /// Advances by that many bytes if the flag with this number is set; `bytes` is a power of two.
     fn flag_times(&mut self, flag: u32, bytes: u32) {
         self.recall(FLAGS);
         self.alu(libc::BPF_RSH, flag);

@@ -55,15 +55,16 @@ where
     T: Send + 'static,
     F: Future<Output = ringtap::Result<T>> + 'static,
 {
-    frames_onto_shards(&pcap::ethernet_frames(path), count, None, work)
+    frames_onto_shards(&pcap::ethernet_frames(path), count, (FanoutMode::Hash, false), work)
 }
 
-/// As [`onto_shards`], with these frames, and with another fanout mode than by hash.
+/// As [`onto_shards`], with these frames, and with another fanout mode than by hash; `is_sent` is for shards on the
+/// interface that the frames are sent through.
 #[allow(dead_code, reason = "not every test binary asks")]
 pub(crate) fn frames_onto_shards<T, F>(
     frames: &[Vec<u8>],
     count: usize,
-    mode: Option<FanoutMode>,
+    (mode, is_sent): (FanoutMode, bool),
     work: impl Fn(AsyncCapture) -> F + Send + Sync + 'static,
 ) -> Option<Vec<T>>
 where
@@ -73,13 +74,14 @@ where
     let net = namespace()?;
     let veth = net.veth();
     veth.set_mtu(9_000);
-    let capture = Capture::builder().interface(&veth.right).block_timeout_ms(5);
-    let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(true);
+    let interface = if is_sent { &veth.left } else { &veth.right };
+    let capture = Capture::builder().interface(interface).block_timeout_ms(5);
+    let capture = capture.block_size(1 << 18).block_count(64).ignore_outgoing(!is_sent);
     // Files have tags in their packets.
     let capture = capture.vlan_reinsert(true);
     let all = Arc::new(Mutex::new(Vec::new()));
     let (into, work) = (Arc::clone(&all), Arc::new(work));
-    let source = Source::Fanout(mode.unwrap_or(FanoutMode::Hash));
+    let source = Source::Fanout(mode);
     let shards = Shards::builder()
         .capture(capture)
         .source(source)

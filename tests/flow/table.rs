@@ -350,7 +350,7 @@ fn associations() -> Vec<Vec<u8>> {
 fn two_associations_on_two_shards_are_two_flows() {
     // By hand, not by the hash, whose seed is luck: each association goes to a shard of its own.
     let mode = FanoutMode::by_filter(&"sctp and ip[20:2] & 1 = 1".parse().unwrap()).unwrap();
-    let Some(all) = crate::replay::frames_onto_shards(&associations(), 2, Some(mode), counted)
+    let Some(all) = crate::replay::frames_onto_shards(&associations(), 2, (mode, false), counted)
     else {
         return;
     };
@@ -359,13 +359,9 @@ fn two_associations_on_two_shards_are_two_flows() {
     assert_eq!(together.values().map(|counts| counts.0).collect::<Vec<_>>(), [20, 20]);
 
     // The control: a fanout that tears flows apart is found out.
-    let alternate = Some(FanoutMode::LoadBalance);
-    let Some(torn) = crate::replay::frames_onto_shards(
-        &vec![associations().remove(0); 40],
-        2,
-        alternate,
-        counted,
-    ) else {
+    let alternate = (FanoutMode::LoadBalance, false);
+    let one = vec![associations().remove(0); 40];
+    let Some(torn) = crate::replay::frames_onto_shards(&one, 2, alternate, counted) else {
         return;
     };
     together_is_refused(torn);

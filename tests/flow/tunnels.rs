@@ -73,8 +73,11 @@ fn with(header: &[u8], packet: &[u8]) -> Vec<u8> {
 }
 
 /// The ways in which a flow may be wrapped, by name.
-const WRAPS: [(&str, Wrap); 13] = [
+const WRAPS: [(&str, Wrap); 14] = [
     ("plain", |packet, _| ethernet(kind_of(packet), packet)),
+    ("one tag", |packet, _| {
+        ethernet(0x8100, &with(&[&[0, 7][..], &kind_of(packet).to_be_bytes()].concat(), packet))
+    }),
     ("two tags", |packet, _| {
         let tags = [&[0, 7, 0x81, 0, 0, 8][..], &kind_of(packet).to_be_bytes()].concat();
         ethernet(0x88a8, &with(&tags, packet))
@@ -158,31 +161,28 @@ async fn counted(stream: impl FlowSource + Unpin) -> ringtap::Result<HashMap<Fiv
     Ok(counts)
 }
 
+/// Counts the packets of each flow on each shard.
+fn onto_shards(wrap: Wrap, of: (FanoutMode, bool)) -> Option<Vec<HashMap<FiveTupleKey, u64>>> {
+    crate::replay::frames_onto_shards(&frames(wrap), SHARDS, of, counted)
+}
+
 #[ringtap_lab::test]
 fn both_directions_of_a_flow_in_a_tunnel_are_on_one_shard() {
-    for (name, wrap) in WRAPS {
-        let mode = Some(FanoutMode::inner_hash());
-        let Some(shards) = crate::replay::frames_onto_shards(&frames(wrap), SHARDS, mode, counted)
-        else {
-            return;
-        };
+    for (is_sent, (name, wrap)) in [false, true].into_iter().flat_map(|is| WRAPS.map(|w| (is, w))) {
+        let Some(shards) = onto_shards(wrap, (FanoutMode::inner_hash(), is_sent)) else { return };
         let mut all = HashSet::new();
         for (key, packets) in shards.iter().flatten() {
-            assert_eq!(*packets, 2, "{name}: {key}");
-            assert!(all.insert(*key), "{name}: {key} is on two shards");
+            assert_eq!(*packets, 2, "{name}, {is_sent}: {key}");
+            assert!(all.insert(*key), "{name}, {is_sent}: {key} is on two shards");
         }
-        assert_eq!(all.len(), 2 * usize::from(FLOWS), "{name}");
+        assert_eq!(all.len(), 2 * usize::from(FLOWS), "{name}, {is_sent}");
         let sizes: Vec<_> = shards.iter().map(HashMap::len).collect();
-        assert!(sizes.iter().all(|&size| size >= 4), "{name}: {sizes:?}");
+        assert!(sizes.iter().all(|&size| size >= 4), "{name}, {is_sent}: {sizes:?}");
     }
 
     // The control: the kernel's hash takes a tunnel of GTP-U for one flow, which is on one shard, or on two if the ports of
     // its ends differ with the direction.
-    let (_, wrap) = WRAPS[5];
-    let mode = Some(FanoutMode::Hash);
-    let Some(shards) = crate::replay::frames_onto_shards(&frames(wrap), SHARDS, mode, counted)
-    else {
-        return;
-    };
+    let (_, wrap) = WRAPS[6];
+    let Some(shards) = onto_shards(wrap, (FanoutMode::Hash, false)) else { return };
     assert!(shards.iter().filter(|flows| !flows.is_empty()).count() <= 2);
 }
