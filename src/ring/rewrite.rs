@@ -40,11 +40,11 @@ pub(super) fn rewrite_frame(status: u32, body: &mut [u8], extras: Extras) -> boo
 /// Rewrites the packet whose header starts at the beginning of `packet`. Returns whether its tag was put into the
 /// frame.
 fn rewrite(packet: &mut [u8], tag: Option<VlanTag>, fields: &Fields, extras: Extras) -> bool {
-    let tag = tag.filter(|_| extras.retag);
     if extras.cooked {
-        return cooked::put_header(packet, tag, fields);
+        return cooked::put_header(packet, tag, fields, extras.retag);
     }
-    tag.is_some_and(|tag| vlan_reinsert::insert(packet, tag, fields, extras))
+    tag.filter(|_| extras.retag)
+        .is_some_and(|tag| vlan_reinsert::insert(packet, tag, fields, extras))
 }
 
 fn u32_in(bytes: &[u8], at: usize) -> u32 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::capture::{CaptureBuilder, RingLayout, RingProfile};
 use ringtap::fanout::FanoutMode;
 use ringtap::filter::PacketDirection;
 use ringtap::interface::{Interface, InterfaceNames, interface_counters, interface_info};
@@ -22,7 +22,7 @@ fn ring() -> CaptureBuilder {
     options.block_size(1 << 16).block_count(256).block_timeout_ms(5)
 }
 
-/// The next packets that the capture delivers, so many.
+/// The next `count` packets that the capture delivers.
 fn received(capture: &mut Capture, count: usize) -> Vec<OwnedPacket> {
     let mut packets = Vec::new();
     while packets.len() < count {
@@ -260,6 +260,46 @@ fn tags_of_cooked_packets_are_beside_them_or_put_back() {
     assert_eq!(packet.data()[COOKED..], [&[0x20, 5, 8, 0], &tagged[18..]].concat());
     let layers = packet.layers(ringtap::packet::Tunnels::Outer).unwrap();
     assert_eq!((layers.vlan_ids().0, layers.network_offset()), (Some(5), COOKED + 4));
+}
+
+#[ringtap_lab::test]
+fn all_tags_of_cooked_packets_are_told_in_either_layout_received_and_sent() {
+    const IDS: [u16; 3] = [7, 8, 9];
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let frames = [1, 2, 3].map(|count| {
+        let tags = IDS[..count].iter().map(|&id| VlanTag { tpid: 0x8100, tci: 0x2000 | id });
+        let mut tagged = frame(count as u64);
+        tagged.splice(12..12, tags.flat_map(VlanTag::to_bytes));
+        tagged
+    });
+    for (is_reinserted, is_frames) in [(false, false), (false, true), (true, false), (true, true)] {
+        let options = ring().filter("udp or vlan".parse().unwrap()).vlan_reinsert(is_reinserted);
+        let options = if is_frames { options.profile(RingProfile::LowLatency) } else { options };
+        let mut capture = options.build().unwrap();
+        Sender::open(&veth.left).unwrap().send_all(&frames).unwrap();
+        let mut packets = received(&mut capture, 6);
+        packets.sort_by_key(|packet| {
+            packet.as_packet().direction() == Some(PacketDirection::Outgoing)
+        });
+        for (number, packet) in packets.iter().enumerate() {
+            let (packet, sent) = (packet.as_packet(), &frames[number % 3]);
+            let context = format!("{number} {is_reinserted} {is_frames} {:x?}", packet.data());
+            let layers = packet.layers(ringtap::packet::Tunnels::Outer).unwrap();
+            assert_eq!(
+                packet.data()[layers.network_offset()..],
+                sent[12 + 4 * (number % 3 + 1) + 2..],
+                "{context}"
+            );
+            assert_eq!(packet.vlan().map(VlanTag::id), Some(7), "{context}");
+            // Of what this host sends, the kernel keeps no tag but the first.
+            if number < 3 {
+                let inner = (number > 0).then_some(8);
+                assert_eq!(packet.inner_vlan().map(VlanTag::id), inner, "{context}");
+                assert_eq!(layers.vlan_ids(), (Some(7), inner), "{context}");
+            }
+        }
+    }
 }
 
 #[ringtap_lab::test]
