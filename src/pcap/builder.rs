@@ -9,7 +9,7 @@ use super::compress::{CaptureFile, Compression};
 use super::encode::{self, About};
 use super::layout::{FileFormat, FileInterface};
 use super::writer::{CaptureWriter, FULL, of_interface};
-use crate::error::{FileError, Result};
+use crate::error::{FileError, FileFault, Result};
 use crate::interface::InterfaceNames;
 use crate::packet::LinkType;
 
@@ -72,10 +72,11 @@ impl CaptureWriterBuilder {
     }
 
     /// Describes each interface when the first packet that was seen on it is written, with its name in the calling
-    /// thread's network namespace; in pcapng only. For a capture on `any`, or several captures in one file.
+    /// thread's network namespace ([`NetNs::within`](crate::capture::NetNs::within) is for others); in pcapng only. For a capture on `any`, or several captures in one file.
     ///
-    /// [`CaptureWriter::write`] and [`CaptureWriter::write_batch`] then choose the interface of a packet. The classic
-    /// format has one interface; in a file of cooked packets, each packet has the index of its interface.
+    /// A packet is then of the interface that it was seen on, unless its [`PacketNote`](super::PacketNote) names another.
+    /// The classic format has one interface, whose link type [`interface`](Self::interface) must say; in a file of cooked
+    /// packets ([`LinkType::LINUX_SLL2`]), each packet has the index of its interface.
     pub fn each_interface(mut self) -> Self {
         self.has_appearing = true;
         self
@@ -138,13 +139,28 @@ impl CaptureWriterBuilder {
         Ok(self.start(out, true, None)?)
     }
 
+    /// Returns whether interfaces are described as they appear.
+    fn describes_each(&self) -> bool {
+        self.has_appearing && self.format == FileFormat::Pcapng
+    }
+
+    /// Returns whether a file has an interface with this number from its beginning on.
+    pub(super) fn has_interface(&self, number: u32) -> bool {
+        let least = usize::from(!self.describes_each());
+        (number as usize) < self.interfaces.len().max(least)
+    }
+
     pub(super) fn start<W: Write>(
         mut self,
         out: W,
         has_header: bool,
         path: Option<&Path>,
     ) -> Result<CaptureWriter<W>, FileError> {
-        let has_appearing = self.has_appearing && self.format == FileFormat::Pcapng;
+        let has_appearing = self.describes_each();
+        if self.has_appearing && !has_appearing && self.interfaces.is_empty() {
+            // They may be of any kind, and all of the file is of one.
+            return Err(FileError::new(0, FileFault::NoInterface { id: 0 }));
+        }
         let appearing = match has_appearing {
             true => Some(
                 InterfaceNames::new()

@@ -11,8 +11,9 @@ use crate::packet::{Packet, PacketDirection, SLL2_HEADER_LEN, Timestamp, VlanTag
 /// Additional data to write with a packet; in pcapng only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PacketNote<'a> {
-    /// Index of the packet's interface, counted from 0. Default: 0.
-    pub interface: u32,
+    /// Number of the packet's interface in the file, counted from 0. Default: the interface that the packet was seen on,
+    /// in a file that describes each ([`each_interface`](super::CaptureWriterBuilder::each_interface)), otherwise 0.
+    pub interface: Option<u32>,
     /// A comment.
     pub comment: Option<&'a str>,
     /// A hash: the number of its algorithm and its bytes (`epb_hash`: 2 is CRC32, 3 MD5, 4 SHA-1).
@@ -195,12 +196,12 @@ pub(super) fn packet(
     out: &mut Vec<u8>,
     packet: &Packet<'_>,
     bytes: &Bytes<'_>,
-    note: &PacketNote<'_>,
+    (interface, note): (u32, &PacketNote<'_>),
     has_direction: bool,
 ) {
     framed(out, block::PACKET, |out| {
         let [high, low] = halves(packet.timestamp().as_nanos());
-        words(out, &[note.interface, high, low, bytes.len() as u32, bytes.wire_len]);
+        words(out, &[interface, high, low, bytes.len() as u32, bytes.wire_len]);
         bytes.put(out);
         pad(out, bytes.len());
         let flags = if has_direction { flags(packet.direction()) } else { 0 };

@@ -214,10 +214,10 @@ impl RotatingWriter {
     /// [`Error::File`](crate::Error::File) if writing fails. A failure is reported once, and writing is tried
     /// again after a second; meanwhile packets are dropped and counted.
     pub fn write_with(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
-        let interfaces = self.options.file.interfaces.len().max(1);
-        if note.interface as usize >= interfaces {
+        if let Some(id) = note.interface.filter(|&number| !self.options.file.has_interface(number))
+        {
             // This is the caller's mistake, not a fault of the file.
-            return Err(FileError::new(0, FileFault::NoInterface { id: note.interface }).into());
+            return Err(FileError::new(0, FileFault::NoInterface { id }).into());
         }
         self.stats.packets += 1;
         if self.wait_until.is_some_and(|until| Instant::now() < until) {
@@ -241,7 +241,7 @@ impl RotatingWriter {
     }
 
     /// Sets the statistics written for the first interface at the end of each file from now on. They are totals
-    /// of the whole capture.
+    /// of the whole capture, and therefore not written where each interface is described.
     pub fn set_statistics(&mut self, statistics: InterfaceStatistics) {
         self.statistics = Some(statistics);
     }
@@ -302,7 +302,7 @@ impl RotatingWriter {
 
     fn close(&mut self) -> Result<()> {
         let Some(current) = &mut self.current else { return Ok(()) };
-        if let Some(statistics) = self.statistics {
+        if let Some(statistics) = self.statistics.filter(|_| !current.writer.describes_each()) {
             current.writer.write_statistics(0, &statistics)?;
         }
         current.writer.flush()?;

@@ -101,7 +101,7 @@ impl<W: Write> CaptureWriter<W> {
         Ok(writer)
     }
 
-    /// Has interfaces described when they appear.
+    /// Describes interfaces when they appear.
     pub(super) fn appearing(mut self, appearing: Option<Appearing>) -> Self {
         self.appearing = appearing;
         self
@@ -114,8 +114,7 @@ impl<W: Write> CaptureWriter<W> {
     /// [`Error::File`](crate::Error::File) if writing fails. The packet is accepted nevertheless and written
     /// later, unless too much is buffered already ([`WriterStats::dropped`]).
     pub fn write(&mut self, packet: &Packet<'_>) -> Result<()> {
-        let interface = self.interface_of(packet)?;
-        self.write_with(packet, &PacketNote { interface, ..PacketNote::default() })
+        self.write_with(packet, &PacketNote::default())
     }
 
     #[inline]
@@ -145,14 +144,24 @@ impl<W: Write> CaptureWriter<W> {
     /// # Errors
     /// As for [`write`](Self::write), and if the interface does not exist; nothing is written then.
     pub fn write_with(&mut self, packet: &Packet<'_>, note: &PacketNote<'_>) -> Result<()> {
-        let Some(&(most, _)) = self.interfaces.get(note.interface as usize) else {
-            return Err(self.no_interface(note.interface).into());
+        let interface = match note.interface {
+            Some(number) => number,
+            None => self.interface_of(packet)?,
+        };
+        let Some(&(most, _)) = self.interfaces.get(interface as usize) else {
+            return Err(self.no_interface(interface).into());
         };
         self.make_room().inspect_err(|_| self.stats.dropped += 1)?;
         let bytes = Bytes::of(packet, most as usize);
         match self.format {
             FileFormat::Pcapng => {
-                encode::packet(&mut self.buffer, packet, &bytes, note, self.has_directions);
+                encode::packet(
+                    &mut self.buffer,
+                    packet,
+                    &bytes,
+                    (interface, note),
+                    self.has_directions,
+                );
             }
             format => encode::record(&mut self.buffer, format, packet.timestamp(), &bytes),
         }
@@ -272,6 +281,11 @@ impl<W: Write> CaptureWriter<W> {
     /// Returns the format of the file.
     pub fn format(&self) -> FileFormat {
         self.format
+    }
+
+    /// Returns whether interfaces are described as they appear, so that none of them is the capture's.
+    pub(super) fn describes_each(&self) -> bool {
+        self.appearing.is_some()
     }
 
     /// Returns the length of the file in bytes, including buffered bytes.

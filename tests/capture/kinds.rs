@@ -9,7 +9,9 @@ use futures_util::StreamExt;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{FlowEvent, FlowExt};
 use ringtap::packet::LinkType;
-use ringtap::pcap::{CaptureWriter, FileFormat, FileInterface, PcapSource};
+use ringtap::pcap::{
+    CaptureReader, CaptureWriter, FileFormat, FileInterface, PacketSink, PcapSource, RotatingWriter,
+};
 use ringtap::{Bridge, Capture, Error, executor};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Directory, Protocol, Traffic, link, namespace, pcap, skip, tool};
@@ -161,22 +163,56 @@ fn frames_without_a_known_header_are_not_bridged() {
 }
 
 #[ringtap_lab::test]
+fn a_classic_file_of_all_interfaces_must_be_told_its_link_type() {
+    let options = CaptureWriter::builder().each_interface().format(FileFormat::PcapNanos);
+    let error = options.clone().to(Vec::new()).unwrap_err();
+    assert!(matches!(&error, Error::File(_)), "{error}");
+    options.interface(FileInterface::new(LinkType::LINUX_SLL2)).to(Vec::new()).unwrap();
+}
+
+#[ringtap_lab::test]
 fn a_file_of_all_interfaces_describes_each_as_it_appears() {
     let Some(net) = namespace() else { return };
     let pairs = [net.veth(), net.veth()];
     let directory = Directory::new();
     let path = directory.path().join("any.pcapng");
     let mut capture = Capture::builder().interface("any").block_timeout_ms(5).build().unwrap();
-    let mut file = CaptureWriter::builder().each_interface().create(&path).unwrap();
+    let options = CaptureWriter::builder().each_interface();
+    let series = directory.path().join("series");
+    std::fs::create_dir(&series).unwrap();
+    let mut rotating = RotatingWriter::builder(&series, "any")
+        .file(options.clone())
+        .max_packets(5)
+        .build()
+        .unwrap();
+    let mut file = options.create(&path).unwrap();
     for (number, veth) in pairs.iter().chain([&net.veth()]).enumerate() {
         let frame = Traffic::default().frame(number as u64, 0);
         Sender::open(&veth.left).unwrap().send_all(&[frame.clone(), frame]).unwrap();
         while file.stats().packets < 4 * (number as u64 + 1) {
             let batch = capture.next_batch_timeout(Duration::from_secs(20)).unwrap();
-            file.write_batch(&batch.expect("they come")).unwrap();
+            let batch = batch.expect("they come");
+            file.write_batch(&batch).unwrap();
+            batch.iter().for_each(|packet| rotating.write_packet(&packet).unwrap());
         }
     }
     file.finish().unwrap();
+    rotating.set_statistics(capture.stats().unwrap().into());
+    let stats = rotating.finish().unwrap();
+    assert_eq!((stats.packets, stats.lost, stats.files, stats.errors), (12, 0, 3, 0));
+    let written = |path: &Path| {
+        let mut reader = CaptureReader::open(path).unwrap();
+        let mut written = Vec::new();
+        while let Some(record) = reader.next_record().unwrap() {
+            written.push((record.interface(), record.packet().data().to_vec()));
+        }
+        let name = |number: usize| reader.interfaces()[number].name.clone().unwrap();
+        written.into_iter().map(|(number, data)| (name(number), data)).collect::<Vec<_>>()
+    };
+    let mut parts: Vec<_> =
+        std::fs::read_dir(&series).unwrap().map(|entry| entry.unwrap().path()).collect();
+    parts.sort();
+    assert_eq!(parts.iter().flat_map(|path| written(path)).collect::<Vec<_>>(), written(&path));
     let fields =
         ["-T", "fields", "-e", "frame.interface_name", "-e", "sll.ifindex", "-e", "udp.port"];
     let arguments = [&["-r", path.to_str().unwrap()][..], &fields].concat();

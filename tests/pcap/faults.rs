@@ -262,7 +262,7 @@ fn mistakes_cost_nothing_and_two_writers_share_a_series() {
         one.write_packet(&packet.as_packet()).unwrap();
         other.write_packet(&packet.as_packet()).unwrap();
     }
-    let note = PacketNote { interface: 7, ..PacketNote::default() };
+    let note = PacketNote { interface: Some(7), ..PacketNote::default() };
     let error = one.write_with(&packets[0].as_packet(), &note).unwrap_err();
     assert!(matches!(fault(&error).0, FileFault::NoInterface { id: 7 }));
     for writer in [one, other] {

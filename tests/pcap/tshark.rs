@@ -142,7 +142,7 @@ fn other_tools_read_the_same_packets_interfaces_comments_and_counts() {
         for (number, packet) in packets.iter().enumerate() {
             let comment = (number == 5).then_some("five, and äöü");
             let interface = u32::from(format == FileFormat::Pcapng && number % 2 == 1);
-            let note = PacketNote { interface, comment, hash: None };
+            let note = PacketNote { interface: Some(interface), comment, hash: None };
             writer.write_with(&packet.as_packet(), &note).unwrap();
         }
         let mut counted = InterfaceStatistics::default();

@@ -19,7 +19,7 @@ pub fn capture_pcapng(bytes: &[u8]) {
     }
     let mut writer = options.to(Vec::new()).expect("a Vec takes all");
     for (interface, packet) in &packets {
-        let note = PacketNote { interface: *interface as u32, comment: None, hash: None };
+        let note = PacketNote { interface: Some(*interface as u32), comment: None, hash: None };
         writer.write_with(&packet.as_packet(), &note).expect("a Vec takes all");
     }
     let (_, again) = read(writer.finish().expect("a Vec takes all"));
