@@ -2,7 +2,7 @@
 //! the packet (Documentation/networking/xdp-rx-metadata.rst): [`hints`](crate::ring::umem::hints) has their layout.
 //!
 //! ```text
-//!   make room ─► timestamp, or the kernel's clock ─► hash ─► tag ─► redirect
+//!   redirect ─► make room ─► timestamp, or the kernel's clock ─► hash ─► tag
 //! ```
 
 use std::io;
@@ -11,20 +11,21 @@ use std::sync::OnceLock;
 use crate::ring::umem::hints::{
     HASH_AT, HINTS_LEN, MAGIC, MAGIC_AT, TCI_AT, TPID_AT, WHICH_AT, XdpHints,
 };
-use crate::sys::btf;
 use crate::sys::ebpf::{Insn, redirect};
+use crate::sys::{btf, netlink};
 
-/// Numbers of the kernel functions that answer a program's questions.
+/// Numbers of the kernel functions that answer a program's questions, and whether the kernel's clock is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Questions {
     timestamp: Option<u32>,
     hash: Option<u32>,
     vlan: Option<u32>,
+    has_kernels_time: bool,
 }
 
 impl Questions {
     /// Returns the questions that this kernel knows; looked up once per process.
-    pub(super) fn of_kernel() -> io::Result<Self> {
+    fn of_kernel() -> io::Result<Self> {
         static KNOWN: OnceLock<Questions> = OnceLock::new();
         if let Some(known) = KNOWN.get() {
             return Ok(*known);
@@ -34,16 +35,35 @@ impl Questions {
         const VLAN: &str = "bpf_xdp_metadata_rx_vlan_tag";
         let ids = btf::kernel_functions(&[TIMESTAMP, HASH, VLAN])?;
         let of = |name| ids.get(name).copied();
-        let known = Self { timestamp: of(TIMESTAMP), hash: of(HASH), vlan: of(VLAN) };
+        let (timestamp, hash, vlan) = (of(TIMESTAMP), of(HASH), of(VLAN));
+        let known = Self { timestamp, hash, vlan, has_kernels_time: true };
         if known.timestamp.is_none() && known.hash.is_none() && known.vlan.is_none() {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
         Ok(*KNOWN.get_or_init(|| known))
     }
 
+    /// Returns the questions among `wanted` that this kernel knows and the interface's driver can answer, or may be able to
+    /// if the kernel does not report that.
+    pub(super) fn of_interface(index: u32, wanted: XdpHints) -> io::Result<Self> {
+        let known = Self::of_kernel()?;
+        let features = netlink::xdp_features(index).ok().flatten();
+        let answered = features.and_then(|features| features.rx_metadata).unwrap_or(u64::MAX);
+        let asks = |hint: XdpHints, flag: u64| wanted.contains(hint) && answered & flag != 0;
+        let questions = Self {
+            timestamp: known.timestamp.filter(|_| asks(XdpHints::TIMESTAMP, 1)),
+            hash: known.hash.filter(|_| asks(XdpHints::HASH, 2)),
+            vlan: known.vlan.filter(|_| asks(XdpHints::VLAN, 4)),
+            has_kernels_time: wanted.contains(XdpHints::KERNEL_TIMESTAMP),
+        };
+        let can_none = questions.hints().is_empty() && !wanted.is_empty();
+        if can_none { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) } else { Ok(questions) }
+    }
+
     /// Returns what a program with these questions can tell.
     pub(super) fn hints(self) -> XdpHints {
-        let mut hints = XdpHints::KERNEL_TIMESTAMP;
+        let mut hints = XdpHints::empty();
+        hints.set(XdpHints::KERNEL_TIMESTAMP, self.has_kernels_time);
         hints.set(XdpHints::TIMESTAMP, self.timestamp.is_some());
         hints.set(XdpHints::HASH, self.hash.is_some());
         hints.set(XdpHints::VLAN, self.vlan.is_some());
@@ -75,6 +95,7 @@ const IF_EQUAL_NUMBER: u8 = 0x15;
 const UNLESS_EQUAL_NUMBER: u8 = 0x55;
 const IF_GREATER: u8 = 0x2d;
 const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
 /// In the place of a call's source register: the number is that of a kernel function (`BPF_PSEUDO_KFUNC_CALL`).
 const KERNEL_FUNCTION: u8 = 2;
 
@@ -91,7 +112,7 @@ impl Program {
         self.0.len() - 1
     }
 
-    /// Has the jump at `from` go to the next instruction.
+    /// Makes the jump at `from` go to the next instruction.
     fn land(&mut self, from: usize) {
         self.0[from].offset = (self.0.len() - from - 1) as i16;
     }
@@ -114,11 +135,19 @@ impl Program {
     }
 }
 
-/// Returns the instructions that leave hints before a packet and redirect it through a map. They expect the context in r1
-/// and end the program.
+/// `enum xdp_action`, linux/bpf.h.
+const XDP_REDIRECT: i32 = 4;
+
+/// Returns the instructions that redirect a packet through a map and leave hints before it. They expect the context in r1
+/// and end the program. A packet that goes on to the stack, as its queue has no socket, gets none: they would be taken for
+/// another program's, and keep the stack from joining the segments of a stream (`gro_list_prepare`, net/core/gro.c).
 pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
     let mut program = Program::default();
     program.put(MOVE, CONTEXT, 1, 0, 0);
+    let [lookup @ .., _] = redirect(map);
+    program.0.extend(lookup);
+    let missed = program.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, XDP_REDIRECT);
+    program.put(MOVE, 1, CONTEXT, 0, 0);
     program.put(MOVE_NUMBER, 2, 0, 0, -(HINTS_LEN as i32));
     program.put(CALL, 0, 0, 0, ADJUST_META);
     let no_room = program.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, 0);
@@ -129,7 +158,7 @@ pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
     program.put(ADD_NUMBER, 1, 0, 0, HINTS_LEN as i32);
     let no_proof = program.put(IF_GREATER, 1, 8, 0, 0);
     program.put(MOVE_NUMBER, WHICH, 0, 0, 0);
-    program.timestamp(questions.timestamp);
+    program.timestamp(questions);
     if let Some(function) = questions.hash {
         let none = program.ask(function, [-8, -16]);
         program.put(LOAD_WORD, 1, FRAME, -8, 0);
@@ -150,15 +179,16 @@ pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
     program.put(STORE_WORD_NUMBER, ROOM, 0, MAGIC_AT, MAGIC);
     program.land(no_room);
     program.land(no_proof);
-    program.put(MOVE, 1, CONTEXT, 0, 0);
-    program.0.extend(redirect(map));
+    program.put(MOVE_NUMBER, 0, 0, 0, XDP_REDIRECT);
+    program.land(missed);
+    program.put(EXIT, 0, 0, 0, 0);
     program.0
 }
 
 impl Program {
     /// Stores the card's timestamp, or the kernel's time if there is none.
-    fn timestamp(&mut self, function: Option<u32>) {
-        let done = function.map(|function| {
+    fn timestamp(&mut self, questions: Questions) {
+        let done = questions.timestamp.map(|function| {
             let none = self.ask(function, [-8]);
             self.put(LOAD_DOUBLE, 1, FRAME, -8, 0);
             // veth answers with 0 where no card has stamped the packet.
@@ -170,9 +200,11 @@ impl Program {
             self.land(zero);
             done
         });
-        self.put(CALL, 0, 0, 0, KTIME_GET_TAI_NS);
-        self.put(STORE_DOUBLE, ROOM, 0, 0, 0);
-        self.note(XdpHints::KERNEL_TIMESTAMP);
+        if questions.has_kernels_time {
+            self.put(CALL, 0, 0, 0, KTIME_GET_TAI_NS);
+            self.put(STORE_DOUBLE, ROOM, 0, 0, 0);
+            self.note(XdpHints::KERNEL_TIMESTAMP);
+        }
         if let Some(done) = done {
             self.land(done);
         }

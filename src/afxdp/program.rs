@@ -129,25 +129,45 @@ const NATIVE: u32 = 1 << 2;
 /// Minimum number of queues in a map: there may be more later.
 const QUEUES: u32 = 256;
 
-/// Attaches a program; also returns whether that was in the stack.
-fn link(program: BorrowedFd<'_>, index: u32, attach: Attach) -> (io::Result<OwnedFd>, bool) {
-    let in_mode = |flags| ebpf::attach(program, index, flags);
-    match attach {
-        Attach::Native => (in_mode(NATIVE), false),
-        Attach::Generic => (in_mode(GENERIC), true),
-        Attach::Auto => match in_mode(NATIVE) {
-            // The driver does not support this, or not with this MTU.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE)
-                ) =>
-            {
-                (in_mode(GENERIC), true)
+/// Attaches a program; also returns whether that is in the stack. An earlier program of this process goes in a moment, and
+/// is waited for.
+fn link(program: BorrowedFd<'_>, index: u32, attach: Attach) -> io::Result<(OwnedFd, bool)> {
+    loop {
+        match link_once(program, index, attach) {
+            Err(error) if is_taken(&error) && detaching().contains(&index) => {
+                std::thread::sleep(Duration::from_millis(1));
             }
-            link => (link, false),
-        },
+            linked => return linked,
+        }
     }
+}
+
+fn link_once(program: BorrowedFd<'_>, index: u32, attach: Attach) -> io::Result<(OwnedFd, bool)> {
+    let native = || ebpf::attach(program, index, NATIVE).map(|link| (link, false));
+    let generic = || ebpf::attach(program, index, GENERIC).map(|link| (link, true));
+    match attach {
+        Attach::Native => native(),
+        Attach::Generic => generic(),
+        Attach::Auto => native().or_else(|error| match error.raw_os_error() {
+            // The driver does not support this, or not with this MTU.
+            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE) => generic(),
+            _ => Err(error),
+        }),
+    }
+}
+
+/// Whether the interface has a program already.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+}
+
+/// Returns the error of a program that was not attached.
+fn unattached(interface: &str, index: u32, source: io::Error) -> Error {
+    if is_taken(&source) {
+        let id = netlink::xdp_program_id(index).ok().flatten();
+        return Error::ProgramAttached { name: interface.to_owned(), id };
+    }
+    Error::os(Step::AttachProgram, source).of(interface)
 }
 
 /// Checks whether this kernel and this process can load the program that redirects everything; attaches nothing.
@@ -160,6 +180,10 @@ pub(crate) fn try_program() -> Result<()> {
 
 impl XdpProgram {
     /// Attaches a program that redirects all packets of the interface's queues that have a socket.
+    ///
+    /// It also tells the time at which the driver got each packet, its hash and its stripped VLAN tag, where kernel and driver
+    /// can ([`hints`](Self::hints)); not the card's timestamps, which are of another clock
+    /// ([`redirect_with_hints`](Self::redirect_with_hints)).
     ///
     /// # Errors
     /// [`Error::NoSuchInterface`]; [`Error::ProgramAttached`]; [`Error::Os`] with the step that failed, most often
@@ -177,8 +201,18 @@ impl XdpProgram {
         Self::redirect(interface, attach, true)
     }
 
+    /// Attaches a program like [`redirect_all`](Self::redirect_all) that asks for these hints, and for no others: for all
+    /// packets to have the card's timestamps, or for packets without hints, which cost some nanoseconds each.
+    ///
+    /// # Errors
+    /// The errors of [`redirect_all`](Self::redirect_all).
+    pub fn redirect_with_hints(interface: &str, attach: Attach, hints: XdpHints) -> Result<Self> {
+        Plan { interface, attach, has_frags: false, hints }.attach(|accept, _| Ok(accept.to_vec()))
+    }
+
     fn redirect(interface: &str, attach: Attach, has_frags: bool) -> Result<Self> {
-        Self::of(interface, attach, has_frags, |accept| Ok(accept.to_vec()))
+        let hints = XdpHints::by_default();
+        Plan { interface, attach, has_frags, hints }.attach(|accept, _| Ok(accept.to_vec()))
     }
 
     /// Attaches a program that redirects packets that a filter accepts, and lets all others pass to the stack.
@@ -198,45 +232,9 @@ impl XdpProgram {
         if classic != filter.program(FilterTarget::Socket) {
             check_tags(interface)?;
         }
-        let has_frags = ebpf::knows_frags();
-        Self::of(interface, attach, has_frags, |accept| translate(classic, accept, has_frags))
-    }
-
-    /// Attaches the program that `program` makes of the instructions for accepted packets: with hints if the kernel and
-    /// the driver have them, which not even they need to know beforehand.
-    fn of(
-        interface: &str,
-        attach: Attach,
-        has_frags: bool,
-        program: impl Fn(&[Insn]) -> io::Result<Vec<Insn>>,
-    ) -> Result<Self> {
-        let index = index_of(interface)?;
-        let load = |source| Error::os(Step::LoadProgram, source).of(interface);
-        let queues = queue_count(interface)?.unwrap_or(0).max(QUEUES);
-        let map = ebpf::create_xskmap(queues).map_err(load)?;
-        let hinted = match attach {
-            // The program is bound to the driver.
-            Attach::Generic => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-            Attach::Auto | Attach::Native => Questions::of_kernel(),
-        };
-        let hinted = hinted.and_then(|questions| {
-            let insns = program(&redirect_with_hints(map.as_raw_fd(), questions))?;
-            let loaded = ebpf::load(&insns, Loading { has_frags, bound_to: Some(index) })?;
-            let (link, _) = link(loaded.as_fd(), index, Attach::Native);
-            Ok((link?, questions.hints()))
-        });
-        let fault = match hinted {
-            Ok((link, hints)) => {
-                let (link, interface) = (Some(link), interface.to_owned());
-                let attached = Attached::new(link, map, interface, index, false, Ok(hints));
-                return Ok(Self(Arc::new(attached)));
-            }
-            Err(source) => Error::os(Step::AskDriver, source).of(interface),
-        };
-        let insns = program(&ebpf::redirect(map.as_raw_fd())).map_err(load)?;
-        let loading = Loading { has_frags, bound_to: None };
-        let loaded = ebpf::load(&insns, loading).map_err(load)?;
-        Self::attach((interface, index), attach, (loaded, map), Err(fault))
+        let (has_frags, hints) = (ebpf::knows_frags(), XdpHints::by_default());
+        Plan { interface, attach, has_frags, hints }
+            .attach(|accept, has_frags| translate(classic, accept, has_frags))
     }
 
     /// Returns what the program tells about packets besides their bytes ([`Packet::timestamp`](crate::Packet::timestamp),
@@ -263,8 +261,12 @@ impl XdpProgram {
         program: OwnedFd,
         map: OwnedFd,
     ) -> Result<Self> {
-        let place = (interface, index_of(interface)?);
-        Self::attach(place, attach, (program, map), Ok(XdpHints::empty()))
+        let index = index_of(interface)?;
+        let linked = link(program.as_fd(), index, attach);
+        let (link, is_generic) = linked.map_err(|source| unattached(interface, index, source))?;
+        let (interface, hints) = (interface.to_owned(), Ok(XdpHints::empty()));
+        let attached = Attached::new(Some(link), map, interface, index, is_generic, hints);
+        Ok(Self(Arc::new(attached)))
     }
 
     /// Uses a program that was loaded and attached elsewhere, and that redirects packets through `map`.
@@ -303,39 +305,6 @@ impl XdpProgram {
             Ok(ebpf::MAP_TYPE_XSKMAP) => Self::from_map(interface, is_generic, map),
             _ => Err(failed(io::Error::from_raw_os_error(libc::EINVAL))),
         }
-    }
-
-    fn attach(
-        (interface, index): (&str, u32),
-        attach: Attach,
-        (program, map): (OwnedFd, OwnedFd),
-        hints: Result<XdpHints>,
-    ) -> Result<Self> {
-        let is_taken = |link: &io::Result<OwnedFd>| {
-            let errno = link.as_ref().err().and_then(io::Error::raw_os_error);
-            matches!(errno, Some(libc::EBUSY | libc::EEXIST))
-        };
-        let (mut link, mut is_generic) = link(program.as_fd(), index, attach);
-        // An earlier program of this process goes in a moment.
-        while is_taken(&link) && detaching().contains(&index) {
-            std::thread::sleep(Duration::from_millis(1));
-            (link, is_generic) = self::link(program.as_fd(), index, attach);
-        }
-        let link = link.map_err(|source| match source.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST) => Error::ProgramAttached {
-                name: interface.to_owned(),
-                id: netlink::xdp_program_id(index).ok().flatten(),
-            },
-            _ => Error::os(Step::AttachProgram, source).of(interface),
-        })?;
-        Ok(Self(Arc::new(Attached::new(
-            Some(link),
-            map,
-            interface.to_owned(),
-            index,
-            is_generic,
-            hints,
-        ))))
     }
 
     /// Returns whether the program is detached with its last handle.
@@ -383,5 +352,78 @@ impl XdpProgram {
     pub(super) fn unregister(&self, queue: u32) {
         // An entry that no longer exists is already removed.
         let _ = ebpf::unregister(self.0.map.as_fd(), queue);
+    }
+}
+
+/// A program that is about to be attached.
+struct Plan<'a> {
+    interface: &'a str,
+    attach: Attach,
+    has_frags: bool,
+    /// The hints that are wanted.
+    hints: XdpHints,
+}
+
+impl Plan<'_> {
+    /// Attaches the program that `program` makes of the instructions for accepted packets, and of whether packets may be of
+    /// several buffers: with hints, or without where these are not to be had.
+    fn attach(
+        self,
+        program: impl Fn(&[Insn], bool) -> io::Result<Vec<Insn>>,
+    ) -> Result<XdpProgram> {
+        let index = index_of(self.interface)?;
+        let load = |source| Error::os(Step::LoadProgram, source).of(self.interface);
+        let queues = queue_count(self.interface)?.unwrap_or(0).max(QUEUES);
+        let map = ebpf::create_xskmap(queues).map_err(load)?;
+        let hints = if self.hints.is_empty() {
+            Ok(self.hints)
+        } else {
+            match self.attach_with_hints(index, map.as_fd(), &program) {
+                Ok((link, hints)) => {
+                    return Ok(self.attached((link, false), map, index, Ok(hints)));
+                }
+                Err(source) if is_taken(&source) => {
+                    return Err(unattached(self.interface, index, source));
+                }
+                Err(source) => Err(Error::os(Step::AskDriver, source).of(self.interface)),
+            }
+        };
+        let insns = program(&ebpf::redirect(map.as_raw_fd()), self.has_frags).map_err(load)?;
+        let loading = Loading { has_frags: self.has_frags, bound_to: None };
+        let loaded = ebpf::load(&insns, loading).map_err(load)?;
+        let linked = link(loaded.as_fd(), index, self.attach)
+            .map_err(|source| unattached(self.interface, index, source))?;
+        Ok(self.attached(linked, map, index, hints))
+    }
+
+    fn attach_with_hints(
+        &self,
+        index: u32,
+        map: BorrowedFd<'_>,
+        program: impl Fn(&[Insn], bool) -> io::Result<Vec<Insn>>,
+    ) -> io::Result<(OwnedFd, XdpHints)> {
+        if self.attach == Attach::Generic {
+            // The program is bound to the driver, and cannot run in the stack.
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let questions = Questions::of_interface(index, self.hints)?;
+        let accept = redirect_with_hints(map.as_raw_fd(), questions);
+        let insns = program(&accept, self.has_frags)?;
+        let loading = Loading { has_frags: self.has_frags, bound_to: Some(index) };
+        let loaded = ebpf::load(&insns, loading)?;
+        let (link, _) = link(loaded.as_fd(), index, Attach::Native)?;
+        Ok((link, questions.hints()))
+    }
+
+    fn attached(
+        &self,
+        (link, is_generic): (OwnedFd, bool),
+        map: OwnedFd,
+        index: u32,
+        hints: Result<XdpHints>,
+    ) -> XdpProgram {
+        let interface = self.interface.to_owned();
+        let attached = Attached::new(Some(link), map, interface, index, is_generic, hints);
+        XdpProgram(Arc::new(attached))
     }
 }

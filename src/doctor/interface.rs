@@ -192,7 +192,8 @@ fn xdp(info: &InterfaceInfo) -> Vec<Finding> {
                     Finding { remedy, ..Finding::new(subject, verdict, detail) }
                 }),
             );
-            findings.push(told("XDP hints", features.rx_metadata, netlink::RX_METADATA));
+            let hints = features.rx_metadata.unwrap_or(0);
+            findings.push(told("XDP hints", hints, netlink::RX_METADATA));
             findings.push(told("XDP requests", features.tx_metadata, netlink::TX_METADATA));
             findings
         }
@@ -217,7 +218,7 @@ fn told(subject: &'static str, flags: u64, names: [&str; 3]) -> Finding {
     let of: Vec<&str> =
         (0..).zip(names).filter(|(bit, _)| flags >> bit & 1 == 1).map(|(_, name)| name).collect();
     match of.is_empty() {
-        true => Finding::works(subject, "the driver has none: the kernel's are used"),
+        true => Finding::works(subject, "the driver has none"),
         false => Finding::works(subject, of.join(", ")),
     }
 }

@@ -56,7 +56,7 @@ pub enum Step {
     KickWithoutProgram,
     /// Creating the map of sockets, or loading the XDP program, with `bpf(2)`.
     LoadProgram,
-    /// Having an XDP program ask the driver for packets' times, hashes and tags.
+    /// Attaching an XDP program that asks the driver for packets' times, hashes and tags.
     AskDriver,
     /// Attaching the XDP program to the interface.
     AttachProgram,
@@ -144,6 +144,10 @@ impl Step {
             }
             (Self::AskDriver, libc::ENOSYS) => {
                 "this takes Linux 6.3; packets have the time of their batch, and neither hash nor tag"
+            }
+            (Self::AskDriver, libc::EINVAL) => {
+                "before Linux 6.7, a program that gets packets of several buffers cannot ask; packets have the time of their \
+                 batch, and neither hash nor tag"
             }
             (Self::AskDriver, libc::EOPNOTSUPP) => {
                 "the driver does not tell, or the program runs in the stack (`Attach::Generic`); packets have the time of \

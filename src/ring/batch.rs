@@ -190,13 +190,15 @@ impl PacketBatch {
     }
 
     /// Returns the time at which the kernel opened the block, shortly before its first packet; for a run of
-    /// frames, the timestamp of the first frame.
+    /// frames, and of AF_XDP, the timestamp of the first packet.
     pub fn ts_first(&self) -> Timestamp {
         match &self.memory {
             Memory::Block(lease) => BlockHeader::read(lease.body()).first_time,
             Memory::Frames(lease) => stamp(lease, 0),
             #[cfg(feature = "af-xdp")]
-            Memory::Chunks(_, seen) => seen.time,
+            Memory::Chunks(_, seen) => {
+                self.iter().next().map_or(seen.time, |packet| packet.timestamp())
+            }
             Memory::Arena(arena) => BlockHeader::read(&arena.body).first_time,
         }
     }
@@ -207,7 +209,11 @@ impl PacketBatch {
             Memory::Block(lease) => BlockHeader::read(lease.body()).last_time,
             Memory::Frames(lease) => stamp(lease, lease.len() - 1),
             #[cfg(feature = "af-xdp")]
-            Memory::Chunks(_, seen) => seen.time,
+            Memory::Chunks(_, seen) if seen.tai_offset.is_none() => seen.time,
+            #[cfg(feature = "af-xdp")]
+            Memory::Chunks(_, seen) => {
+                self.iter().last().map_or(seen.time, |packet| packet.timestamp())
+            }
             Memory::Arena(arena) => BlockHeader::read(&arena.body).last_time,
         }
     }
@@ -234,7 +240,7 @@ impl PacketBatch {
             Memory::Frames(lease) => (self.lay_out(), lease.extras()),
             #[cfg(feature = "af-xdp")]
             Memory::Chunks(..) => {
-                let rxhash = self.iter().all(|packet| packet.rxhash().is_some());
+                let rxhash = self.iter().any(|packet| packet.rxhash().is_some());
                 (self.lay_out(), Extras { rxhash, ..Extras::default() })
             }
         };

@@ -105,6 +105,9 @@ impl BlockImage {
     }
 }
 
+/// In the status of a packet of an image: it has no hash. The kernel does not use this bit.
+pub(super) const UNHASHED: u32 = 1 << 24;
+
 fn header(captured: usize, meta: &PacketMeta, step: usize) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     let words = [
@@ -113,7 +116,7 @@ fn header(captured: usize, meta: &PacketMeta, step: usize) -> [u8; HEADER_LEN] {
         (8, meta.timestamp.nanos),
         (12, captured as u32),
         (16, meta.wire_len),
-        (20, meta.status.bits()),
+        (20, meta.status.bits() | if meta.rxhash.is_none() { UNHASHED } else { 0 }),
         (28, meta.rxhash.unwrap_or(0)),
         (32, meta.vlan.map_or(0, |vlan| u32::from(vlan.tci))),
     ];

@@ -5,6 +5,7 @@
 //! walk, and the packets left out are counted.
 
 use super::block::BODY_AT;
+use super::block_writer::UNHASHED;
 use super::header::Fields;
 use super::rx_features::Extras;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
@@ -136,7 +137,8 @@ impl<'a> Walk<'a> {
 
     #[inline]
     fn meta(&self, header: &[u8; HEADER_LEN]) -> PacketMeta {
-        let status = PacketStatus::from_bits_retain(u32_at(header, STATUS_AT));
+        let word = u32_at(header, STATUS_AT);
+        let status = PacketStatus::from_bits_retain(word & !UNHASHED);
         let vlan = status.contains(PacketStatus::VLAN_VALID).then(|| VlanTag {
             tci: u32_at(header, 32) as u16,
             tpid: if status.contains(PacketStatus::VLAN_TPID_VALID) {
@@ -149,7 +151,7 @@ impl<'a> Walk<'a> {
             wire_len: u32_at(header, 16),
             timestamp: Timestamp { secs: u32_at(header, 4), nanos: u32_at(header, 8) },
             status,
-            rxhash: self.extras.rxhash.then(|| u32_at(header, 28)),
+            rxhash: (self.extras.rxhash && word & UNHASHED == 0).then(|| u32_at(header, 28)),
             vlan,
             link: Some(LinkLayer::read(&header[LINK_AT..])),
             offload: None,

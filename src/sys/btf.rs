@@ -52,7 +52,7 @@ fn functions(btf: &[u8], names: &[&'static str]) -> Option<HashMap<&'static str,
     Some(found)
 }
 
-/// Returns how many bytes follow the description of a type of this kind with so many members.
+/// Returns how many bytes follow the description of a type of this kind and number of members.
 fn extra(kind: u32, members: usize) -> Option<usize> {
     Some(match kind {
         1 | 14 | 17 => 4,                // integer, variable, tag of a declaration

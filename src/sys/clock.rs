@@ -8,9 +8,14 @@ use std::mem::MaybeUninit;
 /// (`adjtimex(2)`).
 pub(crate) fn tai_offset() -> u64 {
     const SECOND: u64 = 1_000_000_000;
-    let (real, tai) = (nanos(libc::CLOCK_REALTIME), nanos(libc::CLOCK_TAI));
-    // A moment passes between the two.
-    (tai.saturating_sub(real) + SECOND / 2) / SECOND * SECOND
+    loop {
+        let [before, tai, after] =
+            [libc::CLOCK_REALTIME, libc::CLOCK_TAI, libc::CLOCK_REALTIME].map(nanos);
+        // A moment passes between the two clocks; not a long one, unless this thread was stopped, or the time was set.
+        if after.wrapping_sub(before) < SECOND / 4 {
+            return (tai.saturating_sub(before) + SECOND / 2) / SECOND * SECOND;
+        }
+    }
 }
 
 /// Returns a clock's time in nanoseconds; 0 before 1970.

@@ -26,7 +26,7 @@ const XDP_PASS: i32 = 2;
 #[repr(C)]
 pub(crate) struct Insn {
     code: u8,
-    /// Destination register in the low half, source register in the high half.
+    /// Destination and source register, each a bit field of four bits in this machine's order.
     registers: u8,
     pub(crate) offset: i16,
     immediate: i32,
@@ -34,7 +34,11 @@ pub(crate) struct Insn {
 
 impl Insn {
     pub(crate) fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Self {
-        Self { code, registers: destination | source << 4, offset, immediate }
+        let registers = match cfg!(target_endian = "big") {
+            true => destination << 4 | source,
+            false => destination | source << 4,
+        };
+        Self { code, registers, offset, immediate }
     }
 }
 

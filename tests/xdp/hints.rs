@@ -124,3 +124,30 @@ fn without_hints_packets_have_the_time_of_their_batch_and_it_is_said_why() {
         assert_eq!((packet.clock(), packet.rxhash()), (Clock::Read, None));
     }
 }
+
+#[ringtap_lab::test]
+fn a_program_that_follows_another_at_once_has_hints_too_and_asks_for_what_is_wanted() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    if let Err(error) = XdpProgram::redirect_all(&veth.right, Attach::Native).unwrap().hints() {
+        return skip(&error.to_string());
+    }
+    let sender = Sender::open(&veth.left).unwrap();
+    for wanted in [XdpHints::KERNEL_TIMESTAMP, XdpHints::HASH, XdpHints::empty(), XdpHints::VLAN] {
+        let program = XdpProgram::redirect_with_hints(&veth.right, Attach::Native, wanted).unwrap();
+        assert_eq!(program.hints().unwrap(), wanted);
+        let mut socket = socket(&veth.right).program(program).build().unwrap();
+        sender.send_all(&frames()).unwrap();
+        for packet in received(&mut socket, frames().len()) {
+            let packet = packet.as_packet();
+            let has_time = wanted.contains(XdpHints::KERNEL_TIMESTAMP);
+            assert_eq!(packet.clock() == Clock::Software, has_time, "{wanted:?}");
+            assert_eq!(packet.rxhash().is_some(), wanted.contains(XdpHints::HASH), "{wanted:?}");
+        }
+        drop(socket); // and its program with it, after a moment
+    }
+    let taken = XdpProgram::redirect_all(&veth.right, Attach::Native).unwrap();
+    let error = XdpProgram::redirect_all(&veth.right, Attach::Native).unwrap_err();
+    assert!(matches!(error, Error::ProgramAttached { .. }), "{error}");
+    assert!(!taken.hints().unwrap().contains(XdpHints::TIMESTAMP), "another clock's");
+}

@@ -25,7 +25,7 @@ bitflags! {
     /// Whether a packet has each of these is up to the driver, packet by packet.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct XdpHints: u32 {
-        /// A timestamp by the card's clock.
+        /// A timestamp by the card's clock, which is not the system's: it may count another time.
         const TIMESTAMP = 1;
         /// A timestamp by the kernel's clock, for packets without one by the card's.
         const KERNEL_TIMESTAMP = 1 << 1;
@@ -33,6 +33,13 @@ bitflags! {
         const HASH = 1 << 2;
         /// The VLAN tag that the card has stripped.
         const VLAN = 1 << 3;
+    }
+}
+
+impl XdpHints {
+    /// What programs ask for unless told otherwise: timestamps of different clocks should not mix unasked.
+    pub(crate) fn by_default() -> Self {
+        Self::all() - Self::TIMESTAMP
     }
 }
 

@@ -42,8 +42,8 @@ pub(crate) const TX_METADATA: [&str; 3] = ["timestamp", "checksum", "launch time
 pub(crate) struct DriverFeatures {
     /// The `XDP_ACT_*` flags.
     pub(crate) actions: u64,
-    /// What programs can ask about received packets ([`RX_METADATA`]).
-    pub(crate) rx_metadata: u64,
+    /// What programs can ask about received packets ([`RX_METADATA`]); `None` if the kernel does not report it (before 6.8).
+    pub(crate) rx_metadata: Option<u64>,
     /// What frames to send can ask for without being copied ([`TX_METADATA`]).
     pub(crate) tx_metadata: u64,
 }
@@ -79,7 +79,7 @@ pub(crate) fn xdp_features(index: u32) -> io::Result<Option<DriverFeatures>> {
     let flags = |kind| generic(&answer, kind).map(u64::from_ne_bytes);
     Ok(flags(NETDEV_A_DEV_XDP_FEATURES).map(|actions| DriverFeatures {
         actions,
-        rx_metadata: flags(NETDEV_A_DEV_XDP_RX_METADATA_FEATURES).unwrap_or(0),
+        rx_metadata: flags(NETDEV_A_DEV_XDP_RX_METADATA_FEATURES),
         tx_metadata: flags(NETDEV_A_DEV_XSK_FEATURES).unwrap_or(0),
     }))
 }
