@@ -272,7 +272,7 @@ impl Ports {
 }
 
 /// Why captures of cooked packets are not bridged.
-const COOKED: &str = "its frames have no headers of a known kind, which the other side could send";
+const COOKED: &str = "its frames have no headers of a known kind, which the other side could send; bridge interfaces of Ethernet, or of raw IP";
 
 /// Returns an error if frames of one interface cannot be sent on the other as they are.
 fn check_links(names: [String; 2], links: [LinkType; 2]) -> Result<()> {

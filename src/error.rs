@@ -116,7 +116,7 @@ pub enum Error {
         option: &'static str,
         /// The interface.
         interface: String,
-        /// The reason.
+        /// The reason and the remedy.
         why: &'static str,
     },
     /// An interface has no hardware clock that stamps arriving packets.

@@ -42,7 +42,8 @@ pub struct InterfaceInfo {
     /// Link type of its packets; `None` if unknown.
     pub link_type: Option<LinkType>,
     /// Whether VLAN tags of received packets may be kept outside of the packet's bytes. Packet sockets still
-    /// report such tags; AF_XDP sockets lose them. True if the card strips the tags, if the veth peer leaves
+    /// report such tags; AF_XDP sockets lose them where the driver does not tell them
+    /// ([`XdpHints::VLAN`](crate::xdp::XdpHints::VLAN)). True if the card strips the tags, if the veth peer leaves
     /// them to a card, or if the peer is in another namespace and cannot be queried.
     pub strips_tags: bool,
 }

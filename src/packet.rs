@@ -212,7 +212,8 @@ impl<'a> Packet<'a> {
         self.meta.status
     }
 
-    /// Returns the hash that fanout spreads packets by; `None` if the ring was not asked to fill it in.
+    /// Returns the hash of the packet's flow: of a packet socket, that which fanout spreads packets by; of AF_XDP, the
+    /// card's. `None` if the ring was not asked to fill it in, or the card does not tell.
     #[inline]
     pub fn rxhash(&self) -> Option<u32> {
         self.meta.rxhash
@@ -241,7 +242,7 @@ impl<'a> Packet<'a> {
         self.meta.vlan
     }
 
-    /// Returns the tag in the bytes before which there are so many others in them.
+    /// Returns the tag in the bytes behind `before` others.
     #[inline]
     fn tag_inside(&self, before: usize) -> Option<VlanTag> {
         if self.has_ethernet_header() {

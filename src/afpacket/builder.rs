@@ -180,7 +180,8 @@ impl CaptureBuilder {
         self
     }
 
-    /// Sets the bytes kept of each packet, at least 1. Default: all bytes.
+    /// Sets the bytes kept of each packet, at least 1 and, of [cooked](crate::packet::LinkType::LINUX_SLL2) packets, at
+    /// least 21, their header included. Default: all bytes.
     pub fn snap_len(mut self, bytes: u32) -> Self {
         self.snap_len = Some(bytes);
         self

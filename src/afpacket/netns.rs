@@ -44,9 +44,27 @@ impl NetNs {
         }
     }
 
-    /// Runs `work` in the namespace and returns its result. A socket created there stays there, and works from
-    /// everywhere.
-    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    /// Runs `work` in the namespace, on a thread of its own, and returns its result. A socket created there stays there,
+    /// and works from everywhere.
+    ///
+    /// For what is about the calling thread's namespace, such as names of interfaces in a filter:
+    ///
+    /// ```no_run
+    /// use ringtap::BpfFilter;
+    /// use ringtap::capture::NetNs;
+    /// use ringtap::interface::LocalNames;
+    ///
+    /// # fn main() -> ringtap::Result<()> {
+    /// let names = LocalNames::default();
+    /// let filter = NetNs::name("blue").within(|| Ok(BpfFilter::parse_with("ifname eth0", &names)?))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Os`] if there is no such namespace, or entering it is refused (it takes `CAP_SYS_ADMIN`); the errors of
+    /// `work`.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = self.file();
         let fault = |source| Error::os(Step::EnterNamespace, source).of(path.display());
         let file = File::open(&path).map_err(fault)?;

@@ -70,7 +70,8 @@ impl CaptureBuilder {
     ///
     /// Only opening a packet socket takes `CAP_NET_RAW`. A helper that has it can open the socket and pass it on
     /// (`SCM_RIGHTS`, unix(7)), and an ordinary process captures. The interface is looked for in the network namespace
-    /// of the socket; [`netns`](Self::netns) has no effect.
+    /// of the socket; [`netns`](Self::netns) has no effect. Nor has [`promiscuous`](Self::promiscuous) on `any`: that is
+    /// done when the socket is opened.
     ///
     /// # Errors
     /// [`Error::Unusable`] if it is no packet socket, is bound already, or delivers packets with link-layer headers where
@@ -87,12 +88,13 @@ impl CaptureBuilder {
     /// yet.
     ///
     /// # Errors
-    /// [`Error::Os`] if the kernel refuses.
+    /// [`Error::InterfaceMissing`]; [`Error::Os`] if the kernel refuses.
     // A separate step inside of this crate, too: when the interface goes down and up, the kernel renumbers a group's
     // members in the order in which their sockets were created.
     pub fn open_socket(&self) -> Result<OwnedFd> {
         // A socket belongs to the namespace in which it is created, and all other requests go through the socket.
-        let open = || open_for(self.interface.as_ref(), self.promiscuous);
+        let interface = self.interface.as_ref().ok_or(Error::InterfaceMissing)?;
+        let open = || open_for(interface, self.promiscuous);
         let opened = match &self.netns {
             Some(netns) => netns.within(open),
             None => open(),
@@ -114,6 +116,8 @@ impl CaptureBuilder {
         Plan::new(self)?.open(socket).map_err(|error| self.named(error))
     }
 }
+
+const COOKED_HAVE_NONE: &str = "cooked packets have none; leave the option out";
 
 /// A checked plan of what to open; no request has been made to the kernel yet.
 #[derive(Debug)]
@@ -140,17 +144,16 @@ fn all_promiscuous(socket: BorrowedFd<'_>) -> Result<()> {
 
 /// Opens a socket in the calling thread's namespace: a cooked one if the headers of the interface's packets are not
 /// known, or differ.
-fn open_for(interface: Option<&Interface>, is_promiscuous: bool) -> Result<OwnedFd> {
+fn open_for(interface: &Interface, is_promiscuous: bool) -> Result<OwnedFd> {
     let name = match interface {
-        None => return packet_socket::open(),
-        Some(Interface::Any) => {
+        Interface::Any => {
             let socket = packet_socket::open_cooked()?;
             if is_promiscuous {
                 all_promiscuous(socket.as_fd())?;
             }
             return Ok(socket);
         }
-        Some(Interface::Named(name)) => name,
+        Interface::Named(name) => name,
     };
     let socket = packet_socket::open()?;
     match Netdev(socket.as_fd()).hardware(name) {
@@ -172,8 +175,12 @@ impl<'a> Plan<'a> {
         }
         let is_any = *interface == Interface::Any;
         let unusable = [
-            (is_any && options.offloads, "offloads", "cooked packets have none"),
-            (!is_any && !options.excluded.is_empty(), "exclude", "it is for a capture on `any`"),
+            (is_any && options.offloads, "offloads", COOKED_HAVE_NONE),
+            (
+                !is_any && !options.excluded.is_empty(),
+                "exclude",
+                "it is for captures on `any`; leave the option out",
+            ),
         ];
         if let Some((_, option, why)) = unusable.into_iter().find(|(is_set, ..)| *is_set) {
             return Err(Error::Unusable { option, interface: interface.to_string(), why });
@@ -192,14 +199,14 @@ impl<'a> Plan<'a> {
                 .is_ok_and(|hardware| LinkType::of_hardware(hardware).is_none()),
         };
         let faults = [
-            (domain != libc::AF_PACKET, "it is no packet socket"),
+            (domain != libc::AF_PACKET, "the socket is no packet socket; `open_socket` opens one"),
             (
                 kind == libc::SOCK_RAW && needs_cooked,
-                "it is of type SOCK_RAW: SOCK_DGRAM is needed",
+                "the socket is of type SOCK_RAW; this takes SOCK_DGRAM, as from `open_socket`",
             ),
             (
                 packet_socket::is_bound(socket),
-                "it is bound, and may have packets of other interfaces",
+                "the socket is bound, and may have packets of other interfaces; `open_socket` leaves it unbound",
             ),
         ];
         match faults.into_iter().find(|(is_so, _)| *is_so) {
@@ -253,13 +260,14 @@ impl<'a> Plan<'a> {
             Interface::Named(name) => index_of(fd.as_fd(), name)?,
         };
         let geometry = self.geometry(asker)?;
-        if options.timestamp_source == TimestampSource::RawHardware {
+        // On `any`, some interfaces have a clock and others do not: packets say it (`Packet::clock`).
+        if options.timestamp_source == TimestampSource::RawHardware && index != packet_socket::ANY {
             check_clock(asker, name)?;
         }
         set_version(fd.as_fd(), geometry.layout())?;
         let is_cooked = sockopt::get::<i32>(fd.as_fd(), sockopt::SOCKET_TYPE)? == libc::SOCK_DGRAM;
         if is_cooked && options.offloads {
-            let (option, why) = ("offloads", "cooked packets have none");
+            let (option, why) = ("offloads", COOKED_HAVE_NONE);
             return Err(Error::Unusable { option, interface: interface.to_string(), why });
         }
         set_options(fd.as_fd(), options)?;

@@ -156,7 +156,8 @@ impl BridgeBuilder {
 /// Says of a capture's error what is at fault for a bridge.
 fn bridging(error: Error) -> Error {
     match error {
-        Error::Unusable { interface, .. } => {
+        // Bridges carry offloads, and set the option unasked.
+        Error::Unusable { option: "offloads", interface, .. } => {
             Error::Unusable { option: "bridge", interface, why: COOKED }
         }
         error => error,

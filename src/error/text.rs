@@ -24,7 +24,7 @@ impl fmt::Display for Error {
                 "`any` is for captures alone; name one interface (`ip link` lists them)",
             ),
             Self::Unusable { option, interface, why } => {
-                write!(f, "`{option}` cannot be used on `{interface}`: {why}; leave it out")
+                write!(f, "`{option}` cannot be used on `{interface}`: {why}")
             }
             Self::NoSuchInterface { name } => write!(
                 f,

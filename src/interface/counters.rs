@@ -10,7 +10,7 @@ use crate::sys::netlink;
 /// Counters of an interface since it was made, as read by [`interface_counters`] (`struct rtnl_link_stats64`,
 /// Documentation/networking/statistics.rst).
 ///
-/// What a card drops was never seen by any socket. So over a time in which the interface received nothing else:
+/// What a card drops was never seen by any socket. If the socket takes all that the interface receives:
 /// received by the card = delivered + dropped by the socket + [`card_drops`](Self::card_drops).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -35,7 +35,7 @@ pub struct InterfaceCounters {
     pub rx_dropped: u64,
     /// Packets that could not be sent for lack of room.
     pub tx_dropped: u64,
-    /// Packets for whose protocol there was nobody.
+    /// Packets of protocols that no part of this host takes.
     pub rx_no_handler: u64,
 }
 

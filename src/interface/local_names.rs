@@ -10,7 +10,8 @@ use crate::sys::netdev::{Netdev, question_socket};
 /// Looks up names of interfaces in a filter's text (`ifname eth0`) and, if an interface is given, the mask of its network
 /// (`ip broadcast`); for [`BpfFilter::parse_with`](crate::BpfFilter::parse_with).
 ///
-/// It asks the kernel about the calling thread's network namespace, and nobody else.
+/// It asks the kernel about the calling thread's network namespace, and nobody else;
+/// [`NetNs::within`](crate::capture::NetNs::within) is for others.
 ///
 /// ```no_run
 /// use ringtap::BpfFilter;

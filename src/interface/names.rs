@@ -15,7 +15,7 @@ use crate::sys::netdev::{Netdev, question_socket};
 /// let mut names = ringtap::interface::InterfaceNames::new()?;
 /// for packet in ringtap::Capture::open("any")?.packets() {
 ///     let packet = packet?;
-///     println!("{} {}", names.of(packet.interface_index().unwrap_or(0)), packet.len());
+///     println!("{} {}", names.of(packet.packet().interface_index().unwrap_or(0)), packet.data().len());
 /// }
 /// # Ok(())
 /// # }
@@ -27,7 +27,8 @@ pub struct InterfaceNames {
 }
 
 impl InterfaceNames {
-    /// Creates an empty cache for the calling thread's network namespace.
+    /// Creates an empty cache for the calling thread's network namespace;
+    /// [`NetNs::within`](crate::capture::NetNs::within) is for others.
     ///
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) if there is no descriptor left.

@@ -400,7 +400,7 @@ fn open(options: &ReactorOptions, work: Work, event: Option<RawFd>) -> io::Resul
     if restricts && let Ok(restricted) = new(true) { Ok(restricted) } else { new(false) }
 }
 
-/// Has a ring that is still disabled accept nothing but what this file requests of it.
+/// Makes a ring that is still disabled refuse everything but what this file requests of it.
 fn restrict(ring: &IoUring) -> io::Result<()> {
     let requests = [
         opcode::PollAdd::CODE,
@@ -411,9 +411,18 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
     ];
     let registrations = [REGISTER_RING_FDS, UNREGISTER_RING_FDS].map(|op| op as u8);
     let mut allowed: Vec<_> = requests.map(Restriction::sqe_op).into_iter().collect();
-    allowed.extend(registrations.map(Restriction::register_op));
     allowed.push(Restriction::sqe_flags_allowed(squeue::Flags::SKIP_SUCCESS.bits()));
-    ring.submitter().register_restrictions(&mut allowed)
+    let requests = allowed.len();
+    allowed.extend(registrations.map(Restriction::register_op));
+    let submitter = ring.submitter();
+    // Before Linux 5.18, those registrations do not exist, and are no restriction.
+    submitter.register_restrictions(&mut allowed).or_else(|error| {
+        let is_unknown = error.raw_os_error() == Some(libc::EINVAL);
+        match is_unknown {
+            true => submitter.register_restrictions(&mut allowed[..requests]),
+            false => Err(error),
+        }
+    })
 }
 
 fn build(options: &ReactorOptions, work: Work, is_disabled: bool) -> io::Result<IoUring> {

@@ -26,11 +26,11 @@ fn names() {
     let nowhere =
         "no interface `nowhere0` in this network namespace; `ip link` lists the interfaces";
     says!(ring("nowhere0").build(), Error::NoSuchInterface { .. }, "{nowhere}");
+    let options = Capture::builder().offloads(true);
     says!(
-        ring("any").build(),
-        Error::NoSuchInterface { .. },
-        "no interface `any`: it is not supported; open a capture on each interface (`interfaces()`), and join them with \
-         `MultiCapture`"
+        options.interface("any").build(),
+        Error::Unusable { option: "offloads", .. },
+        "`offloads` cannot be used on `any`: cooked packets have none; leave the option out"
     );
     says!(interface_info("nowhere0"), Error::NoSuchInterface { .. }, "{nowhere}");
     says!(

@@ -143,7 +143,23 @@ fn programs_that_load() {
         "attaching the XDP program ({v}): Operation not supported (os error 95); the driver runs no XDP programs; ask \
          for `Attach::Generic`"
     );
+    says!(
+        XdpProgram::from_pinned(v, false, "/sys/fs/bpf/ringtap-nowhere"),
+        Error::Os { step: Step::OpenPinnedMap, .. },
+        "opening the pinned map of sockets (/sys/fs/bpf/ringtap-nowhere): No such file or directory (os error 2); \
+         nothing is pinned there; `bpftool map` lists maps, and `bpftool map pin` pins them"
+    );
     let program = XdpProgram::redirect_all(v, Attach::Generic).unwrap();
+    let unasked = program.hints().unwrap_err();
+    assert!(matches!(unasked, Error::Os { step: Step::AskDriver, .. }));
+    assert_eq!(
+        unasked.to_string(),
+        format!(
+            "asking the driver for times, hashes and tags ({v}): Operation not supported (os error 95); the driver does \
+             not tell, or the program runs in the stack (`Attach::Generic`); packets have the time of their batch, and \
+             neither hash nor tag"
+        )
+    );
     let error = XdpProgram::redirect_all(v, Attach::Generic).unwrap_err();
     let Error::ProgramAttached { id: Some(id), .. } = error else { panic!("{error:?}") };
     says!(

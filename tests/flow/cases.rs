@@ -210,8 +210,9 @@ fn filters_mean_what_libpcap_says() {
         ("pppoed", "ether proto 0x8863"),
         ("ip proto \\ip", "ip proto 0"),
         ("carp", "ip proto 112"),
-        ("port git", "port 9418"),
-        ("port rtsp", "port 554"),
+        // Of TCP: whether a port has a name in other protocols too is up to the machine's /etc/services.
+        ("tcp port git", "tcp port 9418"),
+        ("tcp port rtsp", "tcp port 554"),
     ] {
         use ringtap::filter::FilterTarget::{Offline, Socket};
         let [one, two] = [text, same].map(|text| text.parse::<BpfFilter>().unwrap());

@@ -133,12 +133,17 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
         .block_timeout_ms(20)
         .promiscuous(true)
         .fanout_flags(FanoutFlags::DEFRAG);
-    if let Some(netns) = &config.netns {
-        capture = capture.netns(NetNs::path(netns));
-    }
+    let netns = config.netns.as_ref().map(NetNs::path);
     if let Some(filter) = &config.filter {
-        let filter = BpfFilter::parse_with(filter, &LocalNames::of(&config.interface))?;
-        capture = capture.filter(filter);
+        let names = LocalNames::of(&config.interface);
+        let parse = || Ok(BpfFilter::parse_with(filter, &names)?);
+        capture = capture.filter(match &netns {
+            Some(netns) => netns.within(parse)?,
+            None => parse()?,
+        });
+    }
+    if let Some(netns) = netns {
+        capture = capture.netns(netns);
     }
     let meters = (0..count).map(|_| Meter::new()).collect::<Outcome<Vec<_>>>()?;
     let meters = Arc::new(meters);

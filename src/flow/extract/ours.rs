@@ -200,9 +200,14 @@ impl<T> PartialEq for Unkeyed<T> {
 
 impl<T> Eq for Unkeyed<T> {}
 
+const ICMPV6: u8 = 58;
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+
 impl FiveTupleKey {
     /// Creates the key of flows between two endpoints, outside of VLANs and tunnels. For flows of both
-    /// directions the lesser endpoint must be `a`.
+    /// directions the lesser endpoint must be `a`. The Community ID of ICMP, which has types in the place of ports, is that of
+    /// an echo.
     ///
     /// # Panics
     /// If one address is of IPv4 and the other of IPv6.
@@ -224,7 +229,10 @@ impl FiveTupleKey {
             tunnel: 0,
             protocol: proto.as_u8(),
             family: if a.is_ipv4() { Family::V4 } else { Family::V6 },
-            message: Unkeyed([0; 2]),
+            message: Unkeyed([
+                if proto.as_u8() == ICMPV6 { ECHO_REQUEST_V6 } else { ECHO_REQUEST },
+                0,
+            ]),
         }
     }
 
