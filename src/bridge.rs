@@ -20,7 +20,7 @@ mod xdp;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 pub use self::builder::BridgeBuilder;
 pub use self::filter::{BridgeAction, BridgeDirection, BridgeFilter, BridgeFrame};
@@ -35,6 +35,7 @@ use crate::executor;
 use crate::packet::{LinkType, Packet};
 use crate::port::Receive;
 use crate::ring::batch::{PacketBatch, Place};
+use crate::time::Budget;
 use crate::wait::StopHandle;
 
 /// A bridge that forwards between two interfaces in both directions.
@@ -211,6 +212,8 @@ impl fmt::Debug for Bridge {
 struct Running<'a> {
     bridge: &'a mut Bridge,
     lanes: Vec<Lane>,
+    /// When the rest of the thread has a turn.
+    budget: Budget,
 }
 
 impl<'a> Running<'a> {
@@ -226,7 +229,9 @@ impl<'a> Running<'a> {
             Err(lost) => (lost.1, Some(lost.0)),
         };
         let (first, second) = match (first, second) {
-            (Ok(first), Ok(second)) => return Ok(Self { bridge, lanes: vec![first, second] }),
+            (Ok(first), Ok(second)) => {
+                return Ok(Self { bridge, lanes: vec![first, second], budget: Budget::new() });
+            }
             (first, second) => (split(first), split(second)),
         };
         bridge.ports = Some(Ports::of(first.0, second.0));
@@ -235,6 +240,9 @@ impl<'a> Running<'a> {
 
     /// Ready when both lanes have ended.
     fn poll(&mut self, cx: &mut Context<'_>, filter: &mut impl BridgeFilter) -> Poll<Result<()>> {
+        if self.budget.is_spent() {
+            ready!(self.budget.poll_turn(cx));
+        }
         let (mut ended, mut has_more) = (0, false);
         for lane in &mut self.lanes {
             match lane.poll(cx, filter) {
@@ -247,7 +255,11 @@ impl<'a> Running<'a> {
         if ended == self.lanes.len() {
             return Poll::Ready(Ok(()));
         }
-        if has_more {
+        if !has_more {
+            self.budget.renew();
+        } else if self.budget.look() {
+            let _ = self.budget.poll_turn(cx);
+        } else {
             // Let the reactor take a turn, in which it hands over the committed frames.
             cx.waker().wake_by_ref();
         }

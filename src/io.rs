@@ -231,7 +231,7 @@ impl<S: RxPort> AsyncReceiver<S> {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
                     self.registration.was_of_use();
-                    self.budget.count(u32::MAX);
+                    self.budget.look();
                     return Poll::Ready(Some(Ok(batch)));
                 }
                 Err(error) => {

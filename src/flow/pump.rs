@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use flowscope::FlowExtractor;
@@ -17,12 +17,12 @@ use crate::error::Result;
 use crate::packet::Packet;
 use crate::reactor::Reactor;
 use crate::ring::batch::{PacketBatch, Place};
-use crate::time::{self, Sleep};
+use crate::time::{self, Budget, Sleep};
 
-/// Packets processed per poll before other tasks get a turn.
-const BUDGET: usize = 1024;
-/// Flows ended per poll while no packets arrive.
-const ENDED_A_POLL: usize = 256;
+/// Packets processed between two looks at the time that this has taken.
+const AT_A_LOOK: u32 = 16;
+/// Flows ended between two such looks while no packets arrive.
+const ENDED_AT_A_LOOK: usize = 256;
 /// Minimum interval between checks of flows while no packets arrive.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -128,6 +128,8 @@ pub(super) struct Pump<St, B, I: BatchConsumer> {
     /// When the last batch was received, and the packet time of its end.
     seen: Option<(Instant, u64)>,
     has_ended: bool,
+    /// When the rest of the thread has a turn.
+    budget: Budget,
 }
 
 impl<St, B: FlowBatch, I: BatchConsumer> Pump<St, B, I> {
@@ -142,25 +144,28 @@ impl<St, B: FlowBatch, I: BatchConsumer> Pump<St, B, I> {
             tick: None,
             seen: None,
             has_ended: false,
+            budget: Budget::new(),
         }
     }
 
     /// Replaces the intake, keeping the stream. Pending events are discarded.
     pub(super) fn into<J: BatchConsumer>(self, change: impl FnOnce(I) -> J) -> Pump<St, B, J> {
         let Self { stream, intake, dedup, current, spare, tick, seen, has_ended, .. } = self;
-        let (intake, events) = (change(intake), VecDeque::new());
-        Pump { stream, intake, dedup, events, current, spare, tick, seen, has_ended }
+        let (intake, events, budget) = (change(intake), VecDeque::new(), Budget::new());
+        Pump { stream, intake, dedup, events, current, spare, tick, seen, has_ended, budget }
     }
 
-    /// Processes packets of the current batch until one causes an event. Returns false if no packets are left.
-    fn look(&mut self, budget: &mut usize) -> bool {
+    /// Processes packets of the current batch until one causes an event, or [`AT_A_LOOK`] of them. Returns false if no
+    /// packets are left.
+    fn look(&mut self) -> bool {
         let Some((holder, place)) = &mut self.current else { return false };
         let batch = holder.batch();
         let mut packets = match place.take() {
             Some(place) => batch.iter_from(place),
             None => batch.iter(),
         };
-        while *budget > 0 && self.events.is_empty() && !self.intake.wants_turn() {
+        let mut left = AT_A_LOOK;
+        while left > 0 && self.events.is_empty() && !self.intake.wants_turn() {
             let at = packets.place();
             if !self.intake.table().is_prepared() {
                 let table = self.intake.table_mut();
@@ -172,7 +177,7 @@ impl<St, B: FlowBatch, I: BatchConsumer> Pump<St, B, I> {
                 self.give_back();
                 return false;
             };
-            *budget -= 1;
+            left -= 1;
             if self.dedup.as_mut().is_none_or(|dedup| dedup.keep(&packet)) {
                 let lend = |part| bytes::lent(Arc::<Option<B>>::clone(holder), at, part);
                 self.intake.packet(&packet, &lend, &mut self.events);
@@ -181,6 +186,7 @@ impl<St, B: FlowBatch, I: BatchConsumer> Pump<St, B, I> {
             }
         }
         *place = Some(packets.place());
+        self.budget.count(AT_A_LOOK - left);
         true
     }
 
@@ -217,7 +223,7 @@ impl<St, B: FlowBatch, I: BatchConsumer> Pump<St, B, I> {
         if self.tick.is_some() {
             return;
         }
-        if self.intake.advance(now, ENDED_A_POLL, &mut self.events) {
+        if self.intake.advance(now, ENDED_AT_A_LOOK, &mut self.events) {
             cx.waker().wake_by_ref(); // more flows are due
             return;
         }
@@ -243,19 +249,18 @@ where
     I: BatchConsumer,
 {
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<I::Event>>> {
-        let mut budget = BUDGET;
         loop {
+            if self.budget.is_spent() {
+                ready!(self.budget.poll_turn(cx));
+            }
             if let Some(event) = self.events.pop_front() {
+                self.budget.count(1);
                 return Poll::Ready(Some(Ok(event)));
             }
-            if budget == 0 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
             if self.has_ended {
-                let has_more = self.intake.finish(ENDED_A_POLL, &mut self.events);
+                let has_more = self.intake.finish(ENDED_AT_A_LOOK, &mut self.events);
                 if has_more || !self.events.is_empty() {
-                    budget = budget.saturating_sub(ENDED_A_POLL);
+                    self.budget.look();
                     continue;
                 }
                 return self.intake.poll_done(cx).map(|()| None);
@@ -263,7 +268,7 @@ where
             if self.intake.poll_ready(cx).is_pending() {
                 return Poll::Pending;
             }
-            if self.look(&mut budget) {
+            if self.look() {
                 continue;
             }
             match Pin::new(&mut self.stream).poll_next(cx) {
@@ -275,6 +280,7 @@ where
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => self.has_ended = true,
                 Poll::Pending => {
+                    self.budget.renew();
                     self.poll_tick(cx);
                     if self.events.is_empty() {
                         // Give tasks started by the last packets their first turn, so that their wakers are

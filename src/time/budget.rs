@@ -67,8 +67,9 @@ impl Budget {
         self.look()
     }
 
+    /// Looks at the clock. Returns whether the budget is spent.
     #[cold]
-    fn look(&mut self) -> bool {
+    pub(crate) fn look(&mut self) -> bool {
         self.left = LOOK_EVERY;
         self.is_spent |= self.since.elapsed() >= TIME;
         self.is_spent
