@@ -130,7 +130,7 @@ pub mod capture {
     pub use crate::multi::MultiCapture;
     pub use crate::port::{Batches, RxPort};
     pub use crate::ring::batch::Packets;
-    pub use crate::ring::captured::CapturedPacket;
+    pub use crate::ring::captured::{CapturedPacket, IntoPackets};
 }
 
 /// Fanout groups: sockets that share an interface's packets (`PACKET_FANOUT`, packet(7)).

@@ -18,7 +18,7 @@ use crate::packet::LinkType;
 use crate::port::{Batches, Receive, RxPort};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block::BlockRing;
-use crate::ring::captured::{CapturedPacket, HandingOut};
+use crate::ring::captured::{CapturedPacket, IntoPackets};
 use crate::ring::rx_features::Extras;
 use crate::ring::slot::FrameRing;
 use crate::stats::CaptureStats;
@@ -495,7 +495,7 @@ impl fmt::Debug for Capture {
 #[derive(Debug)]
 pub struct CapturedPackets<'a> {
     batches: Batches<'a, Capture>,
-    current: Option<HandingOut>,
+    current: Option<IntoPackets>,
 }
 
 impl Iterator for CapturedPackets<'_> {
@@ -503,12 +503,12 @@ impl Iterator for CapturedPackets<'_> {
 
     fn next(&mut self) -> Option<Result<CapturedPacket>> {
         loop {
-            if let Some(packet) = self.current.as_mut().and_then(HandingOut::next) {
+            if let Some(packet) = self.current.as_mut().and_then(IntoPackets::next) {
                 return Some(Ok(packet));
             }
             self.current = None; // before the wait, so that the kernel gets its block back
             match self.batches.next()? {
-                Ok(batch) => self.current = Some(HandingOut::new(batch)),
+                Ok(batch) => self.current = Some(batch.into_packets()),
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -1,6 +1,7 @@
 //! A packet that keeps its batch alive.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use ringtap_filter::BpfFilter;
@@ -9,7 +10,10 @@ use super::batch::{PacketBatch, Place};
 use crate::packet::{LinkAddress, OwnedPacket, Packet, PacketDirection, Timestamp, VlanTag};
 
 /// A packet that owns a share of its batch, so it needs no lifetime. From
-/// [`Capture::packets`](crate::Capture::packets).
+/// [`Capture::packets`](crate::Capture::packets) and [`PacketBatch::into_packets`].
+///
+/// It can go to other threads, and its bytes stay where they are until it and its clones are dropped: as an
+/// `AsRef<[u8]> + Send + Sync + 'static` it is a buffer for a runtime's own I/O, such as `bytes::Bytes::from_owner(packet)`.
 ///
 /// The bytes stay in the ring, and the kernel gets the block back when its last packet is dropped: copy
 /// packets that you keep for long ([`to_owned`](Self::to_owned)).
@@ -99,21 +103,25 @@ impl fmt::Debug for CapturedPacket {
     }
 }
 
-/// An iterator that hands out the packets of a batch.
+/// An iterator over the packets of a batch, each of which keeps the batch; from [`PacketBatch::into_packets`].
 #[derive(Debug)]
-pub(crate) struct HandingOut {
+pub struct IntoPackets {
     batch: Arc<PacketBatch>,
     place: Place,
 }
 
-impl HandingOut {
-    pub(crate) fn new(batch: PacketBatch) -> Self {
-        let place = batch.iter().place();
-        Self { batch: Arc::new(batch), place }
+impl PacketBatch {
+    /// Returns an iterator over packets that need no lifetime. The batch goes back to its ring when the iterator and all
+    /// packets of it are dropped. One allocation for the whole batch.
+    pub fn into_packets(self) -> IntoPackets {
+        let place = self.iter().place();
+        IntoPackets { batch: Arc::new(self), place }
     }
 }
 
-impl Iterator for HandingOut {
+impl FusedIterator for IntoPackets {}
+
+impl Iterator for IntoPackets {
     type Item = CapturedPacket;
 
     fn next(&mut self) -> Option<CapturedPacket> {

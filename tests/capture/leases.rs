@@ -176,3 +176,44 @@ fn a_detached_batch_keeps_its_packets_while_the_ring_goes_round() {
         assert_eq!(packet.timestamp(), copy.as_packet().timestamp());
     }
 }
+
+#[ringtap_lab::test]
+fn packets_without_a_lifetime_stay_where_they_are_until_the_last_is_dropped() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { len: 200, flows: 5, ..Traffic::default() };
+    let mut capture = ring(&veth.right, 4).build().unwrap();
+    let mut generator = Generator::new(&veth.left, &traffic);
+    generator.flood(10);
+    let mut kept = Vec::new();
+    while kept.len() < 10 {
+        let packets = next(&mut capture).expect("they come").into_packets();
+        kept.extend(packets.map(bytes::Bytes::from_owner));
+    }
+    let then: Vec<_> = kept.iter().map(|bytes| (bytes.as_ptr() as usize, bytes.to_vec())).collect();
+    // The kernel fills the other blocks many times over.
+    let others = std::thread::spawn(move || {
+        for number in 1..=100 {
+            generator.flood(100);
+            if number % 10 == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    let mut later = 0;
+    while let Some(batch) = next(&mut capture) {
+        later += batch.into_packets().filter(|packet| packet.len() == 200).count();
+    }
+    others.join().unwrap();
+    let moved = std::thread::spawn(move || {
+        let now = kept.iter().map(|bytes| (bytes.as_ptr() as usize, bytes.to_vec()));
+        assert!(now.eq(then));
+        kept
+    });
+    let kept = moved.join().unwrap();
+    let stats = capture.stats().unwrap();
+    assert!(stats.packets > later as u64 && later > 100, "{later} {stats:?}");
+    // Its block is the kernel's again.
+    drop(capture);
+    assert_eq!(kept.len(), 10, "they outlive the capture, too");
+}
