@@ -1,10 +1,16 @@
-//! A capture in its own thread with a queue in front of it, for programs without an executor.
+//! A capture in its own thread with a queue in front of it, for programs without an executor, and for tasks of any
+//! executor that move from thread to thread.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use futures_core::Stream;
 
 use crate::afpacket::{CaptureBuilder, FilterHandle, StatsHandle};
 use crate::error::{Error, Result, Step};
@@ -104,8 +110,26 @@ async fn run(capture: crate::afpacket::Capture, shared: &Shared) -> Result<()> {
 /// # }
 /// ```
 ///
-/// Any number of threads may receive. With [`Overflow::Block`], only batches behind the first four in the queue
-/// are copied, each as a whole. Dropping the capture ends the thread and discards the queue.
+/// It is also a stream, which any executor can poll on any thread: nothing of this crate needs to be attached there.
+///
+/// ```no_run
+/// use ringtap::channel::ChannelCapture;
+///
+/// # fn spawn(_: impl Future<Output = ringtap::Result<()>> + Send + 'static) {}
+/// # fn main() -> ringtap::Result<()> {
+/// let capture = ChannelCapture::open("eth0")?;
+/// spawn(async move {
+///     while let Some(batch) = capture.next_batch().await? {
+///         println!("{} packets", batch.len());
+///     }
+///     Ok(())
+/// });
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Any number of threads and tasks may receive. With [`Overflow::Block`], only batches behind the first four in the queue
+/// are copied, each as a whole. Dropping the capture ends the thread, waits until it has ended, and discards the queue.
 pub struct ChannelCapture {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -146,6 +170,8 @@ struct State {
     received: u64,
     queued: u64,
     dropped: u64,
+    /// The tasks that wait for a batch or the end.
+    waiting: Vec<Waker>,
     /// Whether the thread has ended.
     has_ended: bool,
     /// Whether the receiver is gone.
@@ -185,8 +211,17 @@ impl Shared {
         state.queued += packets;
         state.queue.push_back(batch);
         self.filled.notify_one();
+        wake_waiting(state);
         true
     }
+}
+
+/// Wakes all waiting tasks: one alone might be dropped before it takes the batch. Wakers are others' code, and run while
+/// nothing is locked.
+fn wake_waiting(mut state: MutexGuard<'_, State>) {
+    let waiting = std::mem::take(&mut state.waiting);
+    drop(state);
+    waiting.into_iter().for_each(Waker::wake);
 }
 
 /// Signals the end of the thread, even if it panics.
@@ -199,8 +234,8 @@ impl Drop for Ended<'_> {
             state.error = Some(Error::other("the capturing thread has panicked"));
         }
         state.has_ended = true;
-        drop(state);
         self.0.filled.notify_all();
+        wake_waiting(state);
     }
 }
 
@@ -248,18 +283,47 @@ impl ChannelCapture {
         Received(self)
     }
 
+    /// Waits for the next batch, as a task of any executor; `None` once the capture was stopped and everything is received.
+    /// Cancel-safe: a wait that is dropped has taken nothing.
+    ///
+    /// # Errors
+    /// As for [`recv`](Self::recv).
+    pub async fn next_batch(&self) -> Result<Option<PacketBatch>> {
+        poll_fn(|cx| self.poll_next_batch(cx)).await
+    }
+
+    /// Polls for the next batch; see [`next_batch`](Self::next_batch).
+    ///
+    /// # Errors
+    /// As for [`recv`](Self::recv).
+    pub fn poll_next_batch(&self, cx: &mut Context<'_>) -> Poll<Result<Option<PacketBatch>>> {
+        let mut state = self.shared.lock();
+        if let Some(taken) = self.take_now(&mut state) {
+            return Poll::Ready(taken);
+        }
+        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Takes the next batch or the end, if there is one.
+    fn take_now(&self, state: &mut State) -> Option<Result<Option<PacketBatch>>> {
+        if let Some(batch) = state.queue.pop_front() {
+            let packets = batch.len() as u64;
+            state.queued -= packets;
+            state.received += packets;
+            self.shared.emptied.notify_one();
+            return Some(Ok(Some(batch)));
+        }
+        state.has_ended.then(|| state.error.take().map_or(Ok(None), Err))
+    }
+
     fn take(&self, until: Option<Instant>) -> Result<Option<PacketBatch>> {
         let mut state = self.shared.lock();
         loop {
-            if let Some(batch) = state.queue.pop_front() {
-                let packets = batch.len() as u64;
-                state.queued -= packets;
-                state.received += packets;
-                self.shared.emptied.notify_one();
-                return Ok(Some(batch));
-            }
-            if state.has_ended {
-                return state.error.take().map_or(Ok(None), Err);
+            if let Some(taken) = self.take_now(&mut state) {
+                return taken;
             }
             state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
                 None => self.shared.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -321,6 +385,14 @@ impl Drop for ChannelCapture {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Stream for ChannelCapture {
+    type Item = Result<PacketBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_next_batch(cx).map(Result::transpose)
     }
 }
 

@@ -17,7 +17,12 @@ fn small(interface: &str) -> CaptureBuilder {
 
 #[cfg(feature = "channel")]
 mod channel {
-    use std::sync::Mutex;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll, Wake};
+
+    use futures_util::StreamExt;
 
     use ringtap::channel::{ChannelCapture, Overflow};
 
@@ -53,6 +58,77 @@ mod channel {
         assert_eq!((stats.received, stats.queued, stats.dropped), (20_500, 0, 0));
         assert_eq!(stats.capture.delivered, 20_500);
         assert_eq!(capture.interface(), veth.right);
+    }
+
+    /// An executor of somebody else's: it parks its thread.
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        struct Parked(std::thread::Thread);
+        impl Wake for Parked {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Arc::new(Parked(std::thread::current())).into();
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    #[ringtap_lab::test]
+    fn tasks_of_any_executor_on_any_thread_receive_everything_once_and_the_end() {
+        const COUNT: u64 = 20_000;
+        let Some(net) = namespace() else { return };
+        let veth = net.veth();
+        let traffic = Traffic { flows: 4, ..Traffic::default() };
+        let capture = ChannelCapture::builder(small(&veth.right)).build().unwrap();
+        let (stop, capture) = (capture.stop_handle(), Arc::new(capture));
+        let tasks = [(); 3].map(|()| {
+            let (capture, mut tally) = (Arc::clone(&capture), Tally::new(&traffic, COUNT));
+            std::thread::spawn(move || {
+                block_on(async {
+                    loop {
+                        // A wait that is given up takes nothing.
+                        let once = |cx: &mut Context<'_>| pin!(capture.next_batch()).poll(cx);
+                        let batch = match poll_fn(|cx| Poll::Ready(once(cx))).await {
+                            Poll::Ready(batch) => batch.unwrap(),
+                            Poll::Pending => capture.next_batch().await.unwrap(),
+                        };
+                        let Some(batch) = batch else { return tally };
+                        batch.iter().for_each(|packet| tally.record(packet.data()));
+                    }
+                })
+            })
+        });
+        let mut generator = Generator::new(&veth.left, &traffic);
+        for _ in 0..COUNT / 1_000 {
+            generator.flood(1_000);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stop.stop();
+        let mut tally = Tally::new(&traffic, COUNT);
+        tasks.into_iter().for_each(|task| tally.merge(&task.join().unwrap()));
+        tally.assert_complete();
+        assert!(capture.has_ended());
+
+        // As a stream; the error that ends it is its last item.
+        let mut capture = ChannelCapture::builder(small(&veth.right)).build().unwrap();
+        generator.flood(10);
+        let items: Vec<_> = block_on(async {
+            let first = capture.next().await;
+            veth.delete();
+            std::iter::once(first.unwrap())
+                .chain(capture.by_ref().collect::<Vec<_>>().await)
+                .collect()
+        });
+        let (last, batches) = items.split_last().unwrap();
+        assert!(matches!(last, Err(Error::InterfaceGone { .. })), "{last:?}");
+        let packets: usize = batches.iter().map(|batch| batch.as_ref().unwrap().len()).sum();
+        assert_eq!(packets, 10);
+        assert!(block_on(capture.next()).is_none());
     }
 
     #[ringtap_lab::test]

@@ -104,3 +104,28 @@ fn batches_are_consumed_by_tasks_of_a_runtime_with_many_threads() {
     .unwrap();
     assert_eq!(total, 1000);
 }
+
+#[ringtap_lab::test]
+fn a_spawned_task_of_a_runtime_with_many_threads_captures() {
+    let Some(net) = ringtap_lab::namespace() else { return };
+    let veth = net.veth();
+    let capture = ringtap::Capture::builder().interface(&veth.right).block_timeout_ms(5);
+    let capture = ringtap::channel::ChannelCapture::builder(capture).build().unwrap();
+    let stop = capture.stop_handle();
+    let workers = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let task = workers.spawn(async move {
+        let mut total = 0;
+        while let Some(batch) = capture.next_batch().await? {
+            total += batch.len();
+            tokio::task::yield_now().await; // it may go on in the other thread
+        }
+        Ok::<_, ringtap::Error>(total)
+    });
+    let mut generator = ringtap_lab::Generator::new(&veth.left, &ringtap_lab::Traffic::default());
+    for _ in 0..10 {
+        generator.flood(1000);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    stop.stop();
+    assert_eq!(workers.block_on(task).unwrap().unwrap(), 10_000);
+}
