@@ -63,8 +63,10 @@ fn queues(info: &InterfaceInfo) -> Finding {
 fn drops(info: &InterfaceInfo) -> Finding {
     match interface_counters(&info.name) {
         Err(error) => Finding::failed("drops of the card", &error),
-        Ok(counters) if counters.card_drops() == 0 => {
-            Finding::works("drops of the card", format!("0 of {} packets", counters.rx_packets))
+        // Since the interface was made: a few of some day long ago ask for nothing.
+        Ok(counters) if counters.card_drops().saturating_mul(1_000) <= counters.rx_packets => {
+            let (drops, packets) = (counters.card_drops(), counters.rx_packets);
+            Finding::works("drops of the card", format!("{drops} of {packets} packets"))
         }
         Ok(counters) => {
             let detail = format!(
