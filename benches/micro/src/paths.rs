@@ -10,7 +10,7 @@ use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowConfig, FlowTable};
 use ringtap::packet::Timestamp;
 use ringtap::testing::{Peer, TestRing};
-use ringtap::xdp::{XdpReceiver, XdpSender};
+use ringtap::xdp::{Attach, XdpHints, XdpProgram, XdpReceiver, XdpSender};
 use ringtap::{BpfFilter, Capture, Injector, Packet, PacketBatch, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
@@ -30,7 +30,8 @@ type Open = fn(&Veth) -> Outcome<Box<dyn Path>>;
 pub(crate) const PATHS: &[(&str, Open)] = &[
     ("walk a block", |_| Ok(Box::new(Walk::new()))),
     ("receive frames", |veth| Ok(Box::new(Frames::open(veth)?))),
-    ("receive AF_XDP", |veth| Ok(Box::new(XdpReceive::open(veth)?))),
+    ("receive AF_XDP", |veth| Ok(Box::new(XdpReceive::open(veth, XdpHints::empty())?))),
+    ("receive AF_XDP, hints", |veth| Ok(Box::new(XdpReceive::open(veth, HINTS)?))),
     ("commit frames", |veth| Ok(Box::new(Commit::open(veth)?))),
     ("commit AF_XDP", |veth| Ok(Box::new(XdpCommit::open(veth)?))),
     ("filter, 12 terms", |_| Ok(Box::new(Filter::new()?))),
@@ -117,6 +118,9 @@ impl Path for Frames {
     }
 }
 
+/// What programs ask for unless told otherwise.
+const HINTS: XdpHints = XdpHints::all().difference(XdpHints::TIMESTAMP);
+
 struct XdpReceive {
     socket: XdpReceiver,
     sender: XdpSender,
@@ -124,9 +128,11 @@ struct XdpReceive {
 }
 
 impl XdpReceive {
-    fn open(veth: &Veth) -> Outcome<Self> {
+    fn open(veth: &Veth, hints: XdpHints) -> Outcome<Self> {
         let options = |name: &str| XdpSocket::builder().interface(name);
-        let socket = options(&veth.right).frame_size(2048).frame_count(256).build_receiver()?;
+        let program = XdpProgram::redirect_with_hints(&veth.right, Attach::Native, hints)?;
+        let receiver = options(&veth.right).frame_size(2048).frame_count(256).program(program);
+        let socket = receiver.build_receiver()?;
         let sender = options(&veth.left).frame_count(128).build_sender()?;
         Ok(Self { socket, sender, frames: frames(1) })
     }
