@@ -260,6 +260,8 @@ impl<'a> Packet<'a> {
     /// [`vlan_reinsert`](crate::capture::CaptureBuilder::vlan_reinsert), the result is that of
     /// [`BpfFilter::matches`]: a filter that does not mention tags matches only untagged frames, unless it is
     /// [`vlan_transparent`](BpfFilter::vlan_transparent).
+    ///
+    /// A filter made from a ready program sees a cooked packet without its header, as on a socket.
     pub fn matches(&self, filter: &BpfFilter) -> bool {
         let mut known = Ancillary::of_len(self.meta.wire_len);
         known.vlan = self.stripped_vlan();
@@ -267,11 +269,15 @@ impl<'a> Packet<'a> {
         known.protocol = self.ll_protocol().unwrap_or_default();
         known.rxhash = self.rxhash().unwrap_or_default();
         known.ifindex = self.interface_index().unwrap_or_default();
+        known.hatype = self.hardware_type().unwrap_or_default();
+        if filter.is_program() && self.is_cooked() {
+            // The kernel had no header yet when it ran the program.
+            let header = SLL2_HEADER_LEN;
+            known.wire_len = Some(self.meta.wire_len.saturating_sub(header as u32));
+            return filter.matches_with(self.data.get(header..).unwrap_or_default(), &known);
+        }
         match self.meta.link {
-            Some(link) => {
-                known.hatype = link.hardware;
-                filter.matches_on(self.link_type(), self.data, &known)
-            }
+            Some(_) => filter.matches_on(self.link_type(), self.data, &known),
             None => filter.matches_with(self.data, &known),
         }
     }
@@ -393,6 +399,35 @@ impl fmt::Debug for Packet<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ready_program_sees_a_cooked_packet_as_the_kernel_showed_it() {
+        use ringtap_filter::BpfInsn;
+        let insn = |code, jt, jf, k| BpfInsn { code, jt, jf, k };
+        let (no, yes) = (insn(6, 0, 0, 0), insn(6, 0, 0, 1));
+        let udp = [&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17][..], &[0; 18]].concat();
+        let link = LinkLayer { hardware: libc::ARPHRD_PPP, ..LinkLayer::sample() };
+        let data = [&link.sll2_header(0x0800)[..], &udp].concat();
+        let link = Some(LinkLayer { hardware: hardware_of_cooked(), ..link });
+        let packet = Packet::new(&data, PacketMeta { link, ..PacketMeta::plain(data.len()) });
+        assert_eq!(packet.hardware_type(), Some(libc::ARPHRD_PPP));
+        // The IP header's protocol, the length, and the interface's hardware type.
+        for load in [insn(0x30, 0, 0, 9), insn(0x80, 0, 0, 0), insn(0x28, 0, 0, 0xffff_f01c)] {
+            let sought = match load.code {
+                0x30 => 17,
+                0x80 => udp.len() as u32,
+                _ => libc::ARPHRD_PPP.into(),
+            };
+            let is_sought = |k| BpfFilter::new([load, insn(0x15, 1, 0, k), no, yes]).unwrap();
+            assert!(packet.matches(&is_sought(sought)), "{load:?}");
+            assert!(!packet.matches(&is_sought(sought + 1)), "{load:?}");
+        }
+        // A text is compiled for the header, also if it was compiled without one before.
+        let by_text: BpfFilter = "udp and len = 48 and link[8:2] = 512".parse().unwrap();
+        assert!(packet.matches(&by_text) && packet.matches(&by_text.on_cooked().unwrap()));
+        let cut = Packet::new(&data[..10], *packet.meta());
+        assert!(!cut.matches(&BpfFilter::new([insn(0x30, 0, 0, 9), yes]).unwrap()));
+    }
 
     #[test]
     fn a_status_bit_that_is_not_known_yet_survives() {

@@ -32,11 +32,27 @@ fn join(f: &mut Formatter<'_>, parts: &[Expr], word: &str, nothing: &str) -> fmt
     if parts.is_empty() {
         return f.write_str(nothing);
     }
-    for (number, part) in parts.iter().enumerate() {
-        let word = if number == 0 { "" } else { word };
-        write!(f, "{word}{}", Operand(part))?;
+    // `and` and `or` associate to the left, so that the first part needs no parentheses. One pair is easier to read, but in a
+    // row of alternating operators they would nest deeper than the parser allows.
+    match alone(&parts[0]) {
+        first if starts_with_joined(first) => first.fmt(f)?,
+        first => Operand(first).fmt(f)?,
     }
-    Ok(())
+    parts[1..].iter().try_for_each(|part| write!(f, "{word}{}", Operand(part)))
+}
+
+fn is_joined(expr: &Expr) -> bool {
+    matches!(expr, Expr::All(_) | Expr::Any(_) | Expr::Apart(_))
+}
+
+/// Whether the first part of a conjunction or of alternatives is made of parts, too.
+fn starts_with_joined(expr: &Expr) -> bool {
+    match expr {
+        Expr::All(parts) | Expr::Any(parts) | Expr::Apart(parts) => {
+            parts.first().is_some_and(|first| is_joined(alone(first)))
+        }
+        _ => false,
+    }
 }
 
 /// A condition as part of another. `and` and `or` have the same precedence, so either is parenthesized.
@@ -45,7 +61,7 @@ struct Operand<'a>(&'a Expr);
 impl Display for Operand<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match alone(self.0) {
-            expr @ (Expr::All(_) | Expr::Any(_) | Expr::Apart(_)) => write!(f, "({expr})"),
+            expr if is_joined(expr) => write!(f, "({expr})"),
             expr => expr.fmt(f),
         }
     }

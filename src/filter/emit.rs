@@ -33,7 +33,7 @@ pub(super) fn emit(graph: &Graph, bytes: u32) -> Result<Vec<BpfInsn>, FilterErro
     match program.len() <= MAX_INSTRUCTIONS {
         true => Ok(program),
         false => Err(FilterError::whole(format!(
-            "a program of {} instructions: the kernel takes {MAX_INSTRUCTIONS}",
+            "no program of {} instructions: the kernel takes {MAX_INSTRUCTIONS}",
             program.len()
         ))),
     }

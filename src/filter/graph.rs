@@ -11,6 +11,13 @@ use crate::insn::MAX_INSTRUCTIONS;
 /// graph into a program.
 const MAX_TESTS: usize = 4 * MAX_INSTRUCTIONS;
 
+/// Tests that a round leads edges past without a limit for the single edge: more than an ordinary filter needs.
+const FREE_STEPS: usize = 1 << 17;
+/// Tests that an edge is led past at once, if the round has led others past so many. The next round goes on from there, and
+/// edges of the tests in between have also been led past as many: rows of such tests then take few rounds, and not time in
+/// the square of their length.
+const MAX_STEPS: usize = 64;
+
 /// The place that a test leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Goal {
@@ -43,7 +50,7 @@ impl Graph {
         let start = builder.build(condition, Goal::Accept, Goal::Reject);
         if builder.nodes.len() > MAX_TESTS {
             let why = format!(
-                "a program of {} tests and more: the kernel takes {MAX_INSTRUCTIONS} instructions",
+                "no program of {} tests and more: the kernel takes {MAX_INSTRUCTIONS} instructions",
                 builder.nodes.len()
             );
             return Err(FilterError::whole(why));
@@ -67,21 +74,14 @@ impl Graph {
         if let Goal::Node(start) = self.start {
             known[start] = Some(Facts::default());
         }
-        let mut has_changed = false;
+        let (mut has_changed, mut steps) = (false, 0);
         for at in 0..self.nodes.len() {
             let facts = known[at].take().unwrap_or_default();
             for outcome in [true, false] {
                 let mut facts = facts.clone();
                 facts.learn(&self.nodes[at].test, outcome);
                 let before = if outcome { self.nodes[at].yes } else { self.nodes[at].no };
-                let mut goal = before;
-                while let Goal::Node(next) = goal {
-                    let node = &self.nodes[next];
-                    match facts.outcome(&node.test) {
-                        Some(outcome) => goal = if outcome { node.yes } else { node.no },
-                        None => break,
-                    }
-                }
+                let goal = self.beyond_known(before, &facts, &mut steps);
                 has_changed |= goal != before;
                 *(if outcome { &mut self.nodes[at].yes } else { &mut self.nodes[at].no }) = goal;
                 if let Goal::Node(next) = goal {
@@ -93,6 +93,21 @@ impl Graph {
             }
         }
         has_changed
+    }
+
+    /// The place that is reached from `goal`, past tests whose outcome is known, of which it counts the `steps`.
+    fn beyond_known(&self, mut goal: Goal, facts: &Facts, steps: &mut usize) -> Goal {
+        let most = if *steps < FREE_STEPS { usize::MAX } else { *steps + MAX_STEPS };
+        while *steps < most {
+            let Goal::Node(next) = goal else { break };
+            let node = &self.nodes[next];
+            *steps += 1;
+            match facts.outcome(&node.test) {
+                Some(outcome) => goal = if outcome { node.yes } else { node.no },
+                None => break,
+            }
+        }
+        goal
     }
 
     /// Puts every test before the ones it leads to, merges equal tests, and drops unreachable ones.
@@ -202,6 +217,9 @@ impl Builder {
         if let Some(&at) = self.known.get(&node) {
             return Goal::Node(at);
         }
+        if self.nodes.len() > MAX_TESTS {
+            return no; // the graph is refused
+        }
         self.nodes.push(node.clone());
         self.known.insert(node, self.nodes.len() - 1);
         Goal::Node(self.nodes.len() - 1)
@@ -234,5 +252,41 @@ impl Facts {
     /// Keeps only the facts that also hold on the other path.
     fn keep(&mut self, other: &Self) {
         self.0.retain(|fact| other.0.contains(fact));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ast::Width;
+    use crate::tree::Value;
+
+    #[test]
+    fn an_edge_of_a_round_that_has_done_much_is_led_past_few_tests() {
+        let test = |at: u32| {
+            let (left, right) = (Rc::new(Value::At(Width::Byte, at)), Rc::new(Value::Number(1)));
+            Rc::new(Test { left, compare: Compare::Equal, right })
+        };
+        let node = |at: usize| Node { test: test(0), yes: Goal::Node(at + 1), no: Goal::Reject };
+        let mut nodes: Vec<Node> = (0..200).map(node).collect();
+        nodes.push(Node { test: test(1), yes: Goal::Accept, no: Goal::Reject });
+        let graph = Graph { nodes, start: Goal::Node(0) };
+        let mut facts = Facts::default();
+        facts.learn(&test(0), true);
+        let (mut few, mut many) = (0, FREE_STEPS);
+        assert_eq!(graph.beyond_known(Goal::Node(1), &facts, &mut few), Goal::Node(200));
+        assert_eq!(few, 200);
+        let goal = graph.beyond_known(Goal::Node(1), &facts, &mut many);
+        assert_eq!(goal, Goal::Node(1 + MAX_STEPS));
+    }
+
+    #[test]
+    fn a_row_of_decided_tests_of_any_length_is_left_out() {
+        let text = vec!["ip6 proto 5"; 4_000].join(" or ");
+        let [long, short] = [&text, "ip6 proto 5"].map(|text| {
+            let filter = crate::BpfFilter::parse(text).unwrap();
+            filter.program(crate::FilterTarget::Offline).len()
+        });
+        assert_eq!(long, short);
     }
 }

@@ -10,7 +10,7 @@ fn error(text: &str) -> FilterError {
 }
 
 /// A UDP datagram in IPv4.
-fn datagram(to: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn datagram(to: u16, payload: &[u8]) -> Vec<u8> {
     let len = (28 + payload.len()) as u16;
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     packet[2..4].copy_from_slice(&len.to_be_bytes());
@@ -22,14 +22,14 @@ fn datagram(to: u16, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next, 64];
     packet.extend([[0xfd; 16], [0xfe; 16]].concat());
     packet.extend(payload);
     packet
 }
 
-fn frame_of(kind: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame_of(kind: u16, payload: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &kind.to_be_bytes(), payload].concat()
 }
 
@@ -98,13 +98,26 @@ fn conditions_behind_a_tunnel_are_about_the_packet_inside() {
     );
     assert!(decide("vxlan 5 and vxlan 258 and udp port 53", &nested));
     assert!(!decide("vxlan 5 and vxlan 5", &nested));
-    for text in ["geneve or tcp", "(geneve and ip) or tcp", "vxlan or geneve"] {
-        assert!(
-            error(text).to_string().contains("write each way by itself")
-                || error(text).to_string().contains("beside another"),
-            "{text}"
-        );
+}
+
+#[test]
+fn behind_a_tunnel_there_is_only_what_must_hold_of_the_packet_inside() {
+    for text in [
+        "geneve or tcp",
+        "(geneve and ip) or tcp",
+        "vxlan or geneve",
+        "geneve or port 80 or port 53",
+        "geneve or host 10.0.0.1 or host 10.0.0.2",
+        "geneve or ip[9] = 6",
+        "not geneve and udp",
+        "not geneve and ip[9] = 6",
+        "not geneve and (port 80 or 53)",
+        "tcp or geneve and ip[9] = 6",
+    ] {
+        assert!(error(text).to_string().contains("write each way by itself"), "{text}");
     }
+    assert!(error("(not geneve) and vxlan").to_string().contains("beside another"));
+    decide("tcp or geneve", &[]);
 }
 
 #[test]
@@ -144,7 +157,7 @@ fn names_are_looked_up_by_a_resolver_alone() {
     impl Resolver for Names {
         fn host(&self, name: &str) -> Vec<std::net::IpAddr> {
             match name {
-                "router" => vec![
+                "router" | "3com.example" | "10-0-0-1.lan" | "1.2.3.4.example" => vec![
                     "10.0.0.1".parse().unwrap(),
                     "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd".parse().unwrap(),
                 ],
@@ -159,7 +172,7 @@ fn names_are_looked_up_by_a_resolver_alone() {
             (name == "router").then_some([2, 0, 0, 0, 0, 1])
         }
         fn interface(&self, name: &str) -> Option<u32> {
-            (name == "eth0").then_some(7)
+            ["eth0", "5", "0x7", "6to4"].contains(&name).then_some(7)
         }
         fn netmask(&self) -> Option<std::net::Ipv4Addr> {
             Some("255.255.255.0".parse().unwrap())
@@ -175,6 +188,8 @@ fn names_are_looked_up_by_a_resolver_alone() {
     for (text, of_v4, of_v6, passes, is_for_all) in [
         ("host router", true, true, false, true),
         ("ip host router", true, false, false, true),
+        ("host 3com.example", true, true, false, true),
+        ("host (10-0-0-1.lan or 1.2.3.4.example)", true, true, false, true),
         ("ip6 src host router", false, true, false, false),
         ("not (src router)", false, false, true, false),
         ("net lan", true, false, true, true),
@@ -191,7 +206,9 @@ fn names_are_looked_up_by_a_resolver_alone() {
         assert_eq!(programs[0], programs[1], "{text}: {filter}");
     }
     let known = Ancillary { ifindex: 7, ..Ancillary::default() };
-    assert!(with("ifname eth0").unwrap().matches_with(&v4, &known));
+    for text in ["ifname eth0", "ifname 5", "ifname 0x7 and ip", "ifname 6to4"] {
+        assert!(with(text).unwrap().matches_with(&v4, &known), "{text}");
+    }
     assert!(!with("not ifname eth0").unwrap().matches_with(&v4, &known));
     for text in [
         "host nobody",

@@ -100,6 +100,10 @@ fn is_of_name(c: char) -> bool {
 
 fn number<'a>(text: &str, at: usize, word: &'a str) -> Result<(Token<'a>, usize), FilterError> {
     // The `-` in `1-2` is a separate sign, unless this is a range of ports, which the parser decides.
+    let has_letter = word.contains(|c: char| c.is_ascii_alphabetic());
+    if has_letter && word.contains('.') {
+        return Ok((Token::Word(word), word.len())); // the name of a host: numbers with a dot are addresses
+    }
     let digits = word.find('-').map_or(word, |sign| &word[..sign]);
     let (radix, significant) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &digits[2..]),

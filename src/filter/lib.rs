@@ -10,7 +10,8 @@
 //! # Ok::<(), ringtap_filter::FilterError>(())
 //! ```
 //!
-//! The crate makes no system call and has no dependency. `ringtap` re-exports it as `ringtap::filter`.
+//! The crate has no dependency, and makes no system call except to read `/etc/services`, when a text first names a port
+//! (`port http`). `ringtap` re-exports it as `ringtap::filter`.
 //!
 //! ```text
 //!   "tcp port 443" ── parse ──┐
@@ -24,6 +25,8 @@
 
 mod ast;
 mod builder;
+#[cfg(test)]
+mod cooked_tests;
 mod direction;
 mod display;
 mod emit;
@@ -107,6 +110,8 @@ pub struct BpfFilter {
     is_transparent: bool,
     /// The link type that the programs are compiled for.
     link: LinkType,
+    /// Whether `socket` is for packets without the header of that type, which they have only when they are read.
+    is_cooked: bool,
     socket: Arc<[BpfInsn]>,
     offline: Arc<[BpfInsn]>,
     /// The reason why there is no offline program; `offline` then accepts nothing.
@@ -114,20 +119,17 @@ pub struct BpfFilter {
     elsewhere: Elsewhere,
 }
 
-/// A filter's programs for packets of other link types, compiled on first use.
+/// A filter's programs for packets of other link types, in the order of [`LinkType::COMPILED`].
 #[derive(Debug, Clone, Default)]
-struct Elsewhere(Arc<OnceLock<Vec<OfLink>>>);
+struct Elsewhere(Arc<[OfLink; LinkType::COMPILED.len()]>);
 
-/// A program and the link type it is for.
-type OfLink = (LinkType, Arc<[BpfInsn]>);
+/// A program that is compiled on first use; `None` if packets of that link type cannot match.
+type OfLink = OnceLock<Option<Arc<[BpfInsn]>>>;
 
 impl Elsewhere {
     fn program(&self, filter: &BpfFilter, link: LinkType) -> Option<&Arc<[BpfInsn]>> {
-        let all = LinkType::COMPILED.into_iter();
-        let made = self.0.get_or_init(|| {
-            all.filter_map(|link| Some((link, filter.for_link(link).ok()?.socket))).collect()
-        });
-        made.iter().find(|(of, _)| *of == link).map(|(_, program)| program)
+        let at = LinkType::COMPILED.iter().position(|of| *of == link)?;
+        self.0[at].get_or_init(|| Some(filter.for_link(link).ok()?.socket)).as_ref()
     }
 }
 
@@ -142,6 +144,8 @@ impl Eq for Elsewhere {}
 
 impl BpfFilter {
     /// Compiles an expression of the pcap-filter language; an empty one matches all packets.
+    ///
+    /// The first name of a port in the process reads `/etc/services`. Other names are not looked up.
     ///
     /// # Errors
     /// The position of the fault and what was expected there.
@@ -173,10 +177,20 @@ impl BpfFilter {
         let program: Arc<[BpfInsn]> = program.into().into();
         validate::validate(&program)?;
         let (socket, offline) = (Arc::clone(&program), program);
-        let (is_transparent, offline_fault) = (false, None);
+        let (is_transparent, is_cooked, offline_fault) = (false, false, None);
         let (link, elsewhere) = (LinkType::ETHERNET, Elsewhere::default()); // the program may have been made for any link
         let (expr, text) = (None, None);
-        Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
+        Ok(Self {
+            expr,
+            text,
+            is_transparent,
+            link,
+            is_cooked,
+            socket,
+            offline,
+            offline_fault,
+            elsewhere,
+        })
     }
 
     /// Creates a filter from a program as printed by `tcpdump -dd` or `-ddd`.
@@ -206,7 +220,18 @@ impl BpfFilter {
             return Err(FilterError::whole(why));
         }
         let (expr, text, elsewhere) = (Some(expr), None, Elsewhere::default());
-        Ok(Self { expr, text, is_transparent, link, socket, offline, offline_fault, elsewhere })
+        let is_cooked = false;
+        Ok(Self {
+            expr,
+            text,
+            is_transparent,
+            link,
+            is_cooked,
+            socket,
+            offline,
+            offline_fault,
+            elsewhere,
+        })
     }
 
     /// Checks that the filter can run offline. Some conditions can only be evaluated by the kernel, such as the
@@ -238,7 +263,9 @@ impl BpfFilter {
         if expr.speaks_of_tags() {
             return Err(FilterError::whole("a filter that does not speak of `vlan` itself"));
         }
-        Ok(Self { text: self.text.clone(), ..Self::of(Arc::clone(expr), self.link, true)? })
+        let of_link = Self::of(Arc::clone(expr), self.link, true)?;
+        let transparent = Self { text: self.text.clone(), ..of_link };
+        if self.is_cooked { transparent.on_cooked() } else { Ok(transparent) }
     }
 
     /// Compiles this filter for a cooked socket (`SOCK_DGRAM`): its packets begin with the network layer when the
@@ -251,7 +278,13 @@ impl BpfFilter {
         let Some(expr) = &self.expr else { return Ok(self.clone()) };
         let cooked =
             compile(expr, LinkType::LINUX_SLL2, FilterTarget::Cooked, self.is_transparent)?;
-        Ok(Self { socket: cooked, ..self.for_link(LinkType::LINUX_SLL2)? })
+        Ok(Self { is_cooked: true, socket: cooked, ..self.for_link(LinkType::LINUX_SLL2)? })
+    }
+
+    /// Returns whether the filter was made from a ready program. Such a filter runs as it is on packets of any link type,
+    /// and on those of a cooked socket without the header that they are given later.
+    pub fn is_program(&self) -> bool {
+        self.expr.is_none()
     }
 
     fn spoken(&self) -> Result<&Arc<Expr>, FilterError> {
@@ -281,14 +314,18 @@ impl BpfFilter {
     /// The errors of [`for_link`](Self::for_link).
     pub fn on(&self, link: Option<LinkType>) -> Result<Self, FilterError> {
         let link = link.unwrap_or(LinkType::UNKNOWN);
-        if self.expr.is_none() || link == self.link {
-            Ok(self.clone())
-        } else {
-            self.for_link(link)
-        }
+        if self.is_program() || self.is_of(link) { Ok(self.clone()) } else { self.for_link(link) }
+    }
+
+    /// Whether `socket` is for packets that begin with a header of this type.
+    fn is_of(&self, link: LinkType) -> bool {
+        link == self.link && !self.is_cooked
     }
 
     /// Returns the program for `target`; see [`check_offline`](Self::check_offline).
+    ///
+    /// A filter has one program for sockets: that of [`FilterTarget::Cooked`] if [`on_cooked`](Self::on_cooked) has returned
+    /// it, otherwise that of [`FilterTarget::Socket`]. This returns it for either.
     pub fn program(&self, target: FilterTarget) -> &[BpfInsn] {
         match target {
             FilterTarget::Socket | FilterTarget::Cooked => &self.socket,
@@ -339,7 +376,7 @@ impl BpfFilter {
     /// not mention tags matches only untagged frames, unless it is [`vlan_transparent`](Self::vlan_transparent).
     pub fn matches_on(&self, link: Option<LinkType>, frame: &[u8], known: &Ancillary) -> bool {
         let link = link.unwrap_or(LinkType::UNKNOWN).compiled();
-        let is_same = self.expr.is_none() || link == self.link;
+        let is_same = self.is_program() || self.is_of(link);
         let program = if is_same { Some(&self.socket) } else { self.elsewhere.program(self, link) };
         program.is_some_and(|program| vm::run(program, frame, known) != 0)
     }

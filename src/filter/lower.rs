@@ -11,6 +11,7 @@ mod label;
 mod llc;
 mod tunnel;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::FilterTarget;
@@ -18,6 +19,7 @@ use super::ast::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Wi
 use super::tree::{Compare, Condition, Value};
 use super::vm::ANCILLARY;
 use crate::error::FilterError;
+use crate::insn::MAX_INSTRUCTIONS;
 use crate::link_type::LinkType;
 
 const IPV4: u16 = 0x0800;
@@ -36,12 +38,19 @@ const HARDWARE: u32 = ANCILLARY + 28;
 const VLAN_TAG: u32 = ANCILLARY + 44;
 const VLAN_PRESENT: u32 = ANCILLARY + 48;
 
+/// The most values that all tests of a filter load and compute. What fits into a program computes fewer, also behind five
+/// tunnels, and the later passes take longer the more there are.
+const MAX_VALUES: usize = 1 << 20;
+
 type Lowered = Result<Condition, FilterError>;
 
 /// The offsets in a packet at the current position in the text.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     target: FilterTarget,
+    /// The type of the packet's first header.
+    outer: LinkType,
+    /// The type of the link header at hand, which in a tunnel is that of the packet inside.
     link: LinkType,
     /// How the type of the next header is encoded.
     types: Types,
@@ -57,8 +66,14 @@ pub(super) struct Layout {
     base: Option<Rc<Value>>,
     /// The next header's Ethernet type, if it is not at `type_at`.
     told: Option<Rc<Value>>,
+    /// Whether the packet came in a tunnel without a link header.
+    is_bare: bool,
     /// Whether a tunnel was entered in a conjunction that is over.
     is_past_tunnel: bool,
+    /// How often the tunnels on the way here have doubled the ways to a packet.
+    doublings: u32,
+    /// Number of values in the tests so far, of all ways and alternatives together.
+    values: Rc<Cell<usize>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +101,7 @@ pub(super) fn lower(
     is_transparent: bool,
 ) -> Lowered {
     let mut layout = Layout::of(link, target);
-    if is_transparent && link == LinkType::ETHERNET {
+    if is_transparent && matches!(link, LinkType::ETHERNET | LinkType::LINUX_SLL2) {
         return layout.behind(2, expr);
     }
     if target != FilterTarget::Offline && expr.speaks_of_tags() {
@@ -141,10 +156,11 @@ impl Layout {
             _ => (Types::None, 0, 0),
         };
         let is_beside = target != FilterTarget::Offline;
-        let (base, told, is_past_tunnel) = (None, None, false);
-        let labels = 0;
+        let (base, told, is_bare, is_past_tunnel) = (None, None, false, false);
+        let (labels, doublings, values) = (0, 0, Rc::default());
         Self {
             target,
+            outer: link,
             link,
             types,
             type_at,
@@ -153,7 +169,25 @@ impl Layout {
             is_beside,
             base,
             told,
+            is_bare,
             is_past_tunnel,
+            doublings,
+            values,
+        }
+    }
+
+    /// Counts the values of a condition. A text of a few bytes can ask for millions of them.
+    fn counted(&self, condition: Condition) -> Lowered {
+        self.values.set(self.values.get() + condition.values());
+        match self.values.get() <= MAX_VALUES {
+            true => Ok(condition),
+            false => {
+                let why = format!(
+                    "no program that computes {} values and more: the kernel takes {MAX_INSTRUCTIONS} instructions",
+                    self.values.get()
+                );
+                Err(FilterError::whole(why))
+            }
         }
     }
 
@@ -189,8 +223,10 @@ impl Layout {
 
     /// Length of the packet, with the header that a cooked one is given later.
     fn len(&self) -> Rc<Value> {
-        match self.types {
-            Types::Beside => Value::op(ArithOp::Add, Rc::new(Value::Len), number(SLL2_HEADER)),
+        match self.target {
+            FilterTarget::Cooked => {
+                Value::op(ArithOp::Add, Rc::new(Value::Len), number(SLL2_HEADER))
+            }
             _ => Rc::new(Value::Len),
         }
     }
@@ -201,18 +237,35 @@ impl Layout {
     }
 
     fn expr(&mut self, expr: &Expr) -> Lowered {
+        self.check_reach()?;
         Ok(match expr {
             Expr::All(all) => self.all(all)?,
-            Expr::Is(Primitive::Tunnel(..)) => self.all(std::slice::from_ref(expr))?,
             Expr::Any(any) => self.any(any)?,
             Expr::Apart(any) => {
                 let apart = any.iter().map(|one| self.clone().expr(one));
                 Condition::Any(apart.collect::<Result<_, _>>()?)
             }
             Expr::Not(inner) => self.expr(inner)?.negated(),
-            Expr::Is(primitive) => self.primitive(primitive)?,
-            Expr::Compare(relation, left, right) => self.compare(*relation, left, right)?,
+            Expr::Is(primitive) => {
+                let condition = self.primitive(primitive)?;
+                self.counted(condition)?
+            }
+            Expr::Compare(relation, left, right) => {
+                let condition = self.compare(*relation, left, right)?;
+                self.counted(condition)?
+            }
         })
+    }
+
+    /// Fails behind a conjunction with a tunnel: whether the next condition is about the packet inside depends on whether
+    /// the conjunction holds.
+    fn check_reach(&self) -> Result<(), FilterError> {
+        match self.is_past_tunnel {
+            false => Ok(()),
+            true => Err(FilterError::whole(
+                "no condition behind `geneve` or `vxlan` unless it is joined by `and` alone: write each way by itself",
+            )),
+        }
     }
 
     /// Matches any of the conditions. Ports, or hosts, that differ only in their numbers are tested together,
@@ -222,14 +275,15 @@ impl Layout {
         while let Some((first, others)) = rest.split_first() {
             let alike = 1 + others.iter().take_while(|other| first.is_like(other)).count();
             let (run, behind) = rest.split_at(alike);
+            self.check_reach()?;
             parts.push(match (first, alike) {
                 (Expr::Is(Primitive::Ports(transport, side, ..)), 2..) => {
                     let ranges: Vec<_> = run.iter().filter_map(Expr::ports).collect();
-                    self.either_ports(*transport, *side, &ranges)?
+                    self.counted(self.either_ports(*transport, *side, &ranges)?)?
                 }
                 (Expr::Is(Primitive::Host(scope, side, _)), 2..) => {
                     let networks: Vec<_> = run.iter().filter_map(Expr::network).collect();
-                    self.host(*scope, *side, &networks)?
+                    self.counted(self.host(*scope, *side, &networks)?)?
                 }
                 _ => self.expr(first)?,
             });
@@ -250,10 +304,6 @@ impl Layout {
     }
 
     fn primitive(&mut self, primitive: &Primitive) -> Lowered {
-        if self.is_past_tunnel {
-            let why = "no `or` behind `geneve` and `vxlan`, nor anything behind their parentheses: write each way by itself";
-            return Err(FilterError::whole(why));
-        }
         Ok(match *primitive {
             Primitive::True => Condition::True,
             Primitive::Protocol(protocol) => self.protocol(protocol)?,
@@ -261,16 +311,14 @@ impl Layout {
             Primitive::IpProtocol(family, number) => self.ip_protocol(family, number)?,
             Primitive::Host(scope, side, network) => self.host(scope, side, &[network])?,
             Primitive::Ether(side, mac) => {
-                self.ethernet("ether host")?;
-                sides(side, || self.mac_is(6, mac), || self.mac_is(0, mac))
+                let is_there = self.ethernet("ether host")?;
+                is_there.and(sides(side, || self.mac_is(6, mac), || self.mac_is(0, mac)))
             }
-            Primitive::EtherBroadcast => {
-                self.ethernet("broadcast")?;
-                self.mac_is(0, [0xff; 6])
-            }
+            Primitive::EtherBroadcast => self.ethernet("broadcast")?.and(self.mac_is(0, [0xff; 6])),
             Primitive::EtherMulticast => {
-                self.ethernet("multicast")?;
-                Condition::test(self.at(Width::Byte, 0), Compare::Set, number(1))
+                let is_multicast =
+                    Condition::test(self.at(Width::Byte, 0), Compare::Set, number(1));
+                self.ethernet("multicast")?.and(is_multicast)
             }
             Primitive::IpMulticast(Family::V4) => {
                 let last = self.at(Width::Byte, self.network() + 16);
@@ -304,9 +352,11 @@ impl Layout {
         })
     }
 
-    fn ethernet(&self, what: &str) -> Result<(), FilterError> {
+    /// Whether there is a header of Ethernet, which a packet in a tunnel may lack.
+    fn ethernet(&self, what: &str) -> Lowered {
         match self.link {
-            LinkType::ETHERNET => Ok(()),
+            LinkType::ETHERNET if self.is_bare => Ok(Condition::False),
+            LinkType::ETHERNET => Ok(Condition::True),
             link => Err(FilterError::whole(format!("no `{what}` for link type {}", link.0))),
         }
     }
@@ -318,7 +368,9 @@ impl Layout {
             let version = match ether_type {
                 IPV4 => 0x40,
                 IPV6 => 0x60,
-                _ => return Err(FilterError::whole("nothing but `ip` and `ip6` behind `mpls`")),
+                _ => {
+                    return Err(FilterError::whole("no protocol but `ip` and `ip6` behind `mpls`"));
+                }
             };
             let bottom = self.masked(Width::Byte, self.network() - 2, 1, 1);
             return Ok(bottom.and(self.masked(Width::Byte, self.network(), version, 0xf0)));
@@ -363,8 +415,9 @@ impl Layout {
             }
             Types::None => {
                 let link = self.link.0;
-                let why =
-                    format!("link type {link} is not known: only `link[…]`, `len` and the like");
+                let why = format!(
+                    "no protocols on link type {link}, which is not known: only `link[…]`, `len` and the like"
+                );
                 return Err(FilterError::whole(why));
             }
         })

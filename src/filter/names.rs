@@ -15,8 +15,8 @@ pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
     static OF_MACHINE: OnceLock<Services> = OnceLock::new();
     let of_machine = OF_MACHINE.get_or_init(|| {
         let is_small = std::fs::metadata(SERVICES).is_ok_and(|file| file.len() <= MOST_BYTES);
-        let text = is_small.then(|| std::fs::read_to_string(SERVICES).ok()).flatten();
-        services(&text.unwrap_or_default())
+        let bytes = is_small.then(|| std::fs::read(SERVICES).ok()).flatten().unwrap_or_default();
+        services(&bytes)
     });
     of_machine.get(name).copied().or_else(|| known_port(name))
 }
@@ -25,9 +25,10 @@ pub(super) fn port(name: &str) -> Option<(u16, Option<Transport>)> {
 type Services = HashMap<String, (u16, Option<Transport>)>;
 
 /// Reads lines such as `domain 53/udp nameserver # comment`.
-fn services(text: &str) -> Services {
+fn services(file: &[u8]) -> Services {
     let mut all = Services::new();
-    for line in text.lines() {
+    // A comment may be in any encoding.
+    for line in String::from_utf8_lossy(file).lines() {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
         let (Some(name), Some(port)) = (words.next(), words.next()) else { continue };
         let Some((port, transport)) = port.split_once('/') else { continue };
@@ -49,7 +50,7 @@ fn services(text: &str) -> Services {
     all
 }
 
-/// The ports of an own table, for machines without one.
+/// The ports of an own table, for those that the machine's file lacks, and for machines without one.
 fn known_port(name: &str) -> Option<(u16, Option<Transport>)> {
     use Transport::{Tcp, Udp};
     let (number, transport) = match name {
@@ -283,4 +284,16 @@ pub(super) fn constant(name: &str) -> Option<u32> {
         "icmp6-multicastlistenerreportv2" => 143,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_in_another_encoding_hides_no_services() {
+        let all = services(b"first 1000/tcp # caf\xe9\nsecond 2000/udp other\n");
+        assert_eq!(all["first"], (1000, Some(Transport::Tcp)));
+        assert_eq!(all["other"], (2000, Some(Transport::Udp)));
+    }
 }

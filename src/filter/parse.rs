@@ -371,8 +371,11 @@ impl<'a> Parser<'a> {
     }
 
     fn interface(&mut self) -> Parsed<u32> {
-        let Some(name) = self.peek_word() else {
-            return Err(self.expected("the name of an interface"));
+        let name = match self.lexemes.get(self.at) {
+            Some(Lexeme { token: Token::Word(name), .. }) => name,
+            // Interfaces may be named by digits alone.
+            Some(&Lexeme { token: Token::Number(_), at, len }) => &self.text[at..at + len],
+            _ => return Err(self.expected("the name of an interface")),
         };
         self.at += 1;
         self.resolver.interface(name).ok_or_else(|| {

@@ -38,16 +38,20 @@ fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
         ("ether proto 1500", 12, "1501 to 65535"),
         ("vlan 5000", 5, "0 to 4095"),
         ("greater", 7, "a length"),
-        ("arp protochain 6", 15, "`ip` or `ip6`"),
+        ("arp protochain 6", 15, "`ip` or `ip6` before `protochain`"),
+        ("ether protochain 6", 17, "`ip` or `ip6` before `protochain`"),
+        ("tcp proto 6", 10, "`ether`, `ip` or `ip6` before `proto`"),
         ("net example", 4, "knows no network"),
         ("gateway foo", 8, "MAC address is known"),
         ("ip6 gateway foo", 12, "`ip`, `arp`"),
+        ("ether gateway foo", 14, "`ip`, `arp`"),
         ("ether host foo", 11, "a MAC address"),
         ("ifname eth0", 7, "an interface"),
         ("ifname", 6, "the name"),
         ("ip broadcast", 3, "without the network's mask"),
         ("geneve 16777216", 7, "0 to 16777215"),
         ("isis proto 32", 11, "0 to 31"),
+        ("isis proto lsp", 11, "`lsp`, stand alone"),
         ("iso proto foo", 10, "known here"),
         ("decnet host 1.2", 7, "no addresses of DECnet"),
         ("byte 3", 6, "`=`"),
@@ -85,6 +89,9 @@ fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
     // Errors found after parsing have no position.
     for (text, expected) in [
         ("vlan and inbound and mpls and arp", "behind `mpls`"),
+        ("pppoes and llc", "filter: no `llc` behind `pppoes`"),
+        ("pppoes and mpls and iso", "filter: no protocol but `ip` and `ip6` behind `mpls`"),
+        ("pppoes and mpls and stp", "filter: no protocol but"),
         ("ip[0x10000] = 1", "inside of a packet"),
         ("ether[5 - 8] = 1", "inside of a packet"),
         ("len / (1-1) = 1", "not 0"),
@@ -95,7 +102,7 @@ fn every_kind_of_syntax_error_says_where_and_what_was_expected() {
         let error = error(text);
         assert!(error.position().is_none() && error.to_string().contains(expected), "{error}");
     }
-    assert!(error("geneve or tcp").to_string().starts_with("filter: no `or` behind `geneve`"));
+    assert!(error("geneve or tcp").to_string().starts_with("filter: no condition behind `geneve`"));
     let shown = error("tcp and\u{202e}\n").to_string();
     assert!(!shown.contains('\u{202e}'), "{shown}");
     assert!(error("tcp and\n").to_string().ends_with("\n  tcp and\n         ^"));
@@ -138,6 +145,8 @@ fn neither_depth_nor_length_is_without_bounds() {
     // Every other port, as neighbours become one range.
     let ports = |count| (0..count).map(|port| format!("port {}", 2 * port)).collect::<Vec<_>>();
     BpfFilter::parse(&ports(450).join(" or ")).unwrap();
+    let refused = error(&ports(4_096).join(" or ")).to_string();
+    assert!(refused.starts_with("filter: no program of "), "{refused}");
     assert!(error(&ports(4_096).join(" or ")).expected().contains("the kernel takes 4096"));
     assert!(error(&ports(4_097).join(" or ")).expected().contains("4096 conditions"));
     let build = |builder: BpfFilterBuilder| builder.build().unwrap_err().to_string();
@@ -147,6 +156,40 @@ fn neither_depth_nor_length_is_without_bounds() {
     assert!(build(chain).contains("one in another"));
     let long = (0..2_100).map(|at| format!("ether[{at}] = 1 or ")).collect::<String>();
     assert!(error(&format!("{long}tcp")).expected().contains("the kernel takes 4096"));
+}
+
+#[test]
+fn what_asks_for_far_too_many_tests_is_refused_before_they_are_made() {
+    for tunnel in ["geneve", "vxlan"] {
+        for count in [8, 25, 3_000] {
+            let many = vec![tunnel; count].join(" and ");
+            assert!(error(&many).expected().contains("tunnels so deep"), "{many}");
+        }
+    }
+    for most in [["geneve"; 3].join(" and "), ["vxlan"; 6].join(" and ")] {
+        BpfFilter::parse(&most).unwrap();
+    }
+    let chains = vec!["protochain 6"; 3_000].join(" or ");
+    let ports: Vec<String> = (0..3_500).map(|port| format!("src port {port} or ip")).collect();
+    for text in [
+        chains.clone(),
+        chains.replace("or", "and not"),
+        format!("vlan and ({chains})"),
+        format!("geneve and ({chains})"),
+        format!("geneve and geneve and geneve and ({})", ports[..2_000].join(" or ")),
+    ] {
+        let expr = parse::parse(&text, &NoNames).unwrap();
+        let lowered = lower::lower(&expr, LinkType::ETHERNET, FilterTarget::Offline, false);
+        assert!(lowered.unwrap_err().expected().contains("values and more"), "{}", &text[..40]);
+    }
+    // Nor does it take many tests, if each computes much.
+    let deep = format!("{}0{} = 1", "ether[".repeat(55), "]".repeat(55));
+    let deep = format!("{} and ({})", ["geneve"; 3].join(" and "), vec![deep; 100].join(" or "));
+    assert!(error(&deep).expected().contains("values and more"));
+    let chains = format!("{} and (protochain 5 or 6 or 7)", ["vxlan"; 5].join(" and "));
+    assert!(error(&chains).expected().contains("values and more"));
+    // Those that a graph has no room for are not made either.
+    assert!(error(&["tcp"; 2_900].join(" or ")).expected().contains("16385 tests"));
 }
 
 #[test]
@@ -419,6 +462,9 @@ fn what_a_filter_says_may_be_parsed_again_and_says_the_same() {
         ("tcp[tcpflags] & (tcp-syn|tcp-ack) != 0", "tcp[13] & (2 | 16) != 0"),
         ("ip[2:2] - -len >> 2 <= ip6[0:4]", "(ip[2:2] - (-len)) >> 2 <= ip6[0:4]"),
         ("greater 5 and less 9 and broadcast", "greater 5 and less 9 and broadcast"),
+        ("(arp or ip6) and port 5", "(arp or ip6) and port 5"),
+        ("arp or ip6 and port 5 or rarp", "(arp or ip6) and port 5 or rarp"),
+        ("rarp or (arp or ip6 and port 5)", "rarp or ((arp or ip6) and port 5)"),
         (
             "ip multicast or ip6 multicast or multicast",
             "ip multicast or ip6 multicast or multicast",
@@ -435,6 +481,10 @@ fn what_a_filter_says_may_be_parsed_again_and_says_the_same() {
             "{text}"
         );
     }
+    let terms = (0..190).map(|at| format!("len = {at} {} ", ["or", "and"][at % 2]));
+    let alternating = BpfFilter::parse(&format!("{}tcp", terms.collect::<String>())).unwrap();
+    let again = BpfFilter::parse(&alternating.to_string()).unwrap();
+    assert_eq!(again, BpfFilter { text: again.text.clone(), ..alternating });
     let built = BpfFilter::builder().eth_type(0x88cc).or(|b| b.udp().negate()).build().unwrap();
     assert_eq!(built.to_string(), "ether proto 0x88cc or not udp");
     let raw = BpfFilter::new([BpfInsn::ret(1)]).unwrap();
@@ -495,7 +545,10 @@ fn alternatives_of_a_builder_move_nothing_in_each_other() {
 #[test]
 fn what_only_the_kernel_knows_is_not_asked_for_offline() {
     let filter = BpfFilter::parse("inbound or arp").unwrap();
-    assert!(filter.check_offline().unwrap_err().to_string().contains("which way it went"));
+    let fault = filter.check_offline().unwrap_err().to_string();
+    assert!(fault.starts_with("filter: no `inbound`") && fault.contains("which way it went"));
+    let fault = BpfFilter::parse("ifindex 3").unwrap().check_offline().unwrap_err().to_string();
+    assert!(fault.starts_with("filter: no `ifindex`"), "{fault}");
     assert!(!filter.matches(&[0; 60]));
     filter.for_link(LinkType::LINUX_SLL).unwrap().check_offline().unwrap();
     BpfFilter::parse("arp").unwrap().check_offline().unwrap();

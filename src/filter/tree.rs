@@ -58,6 +58,16 @@ impl Value {
         }
     }
 
+    /// Number of values that this one is computed from, and itself.
+    fn values(&self) -> usize {
+        match self {
+            Self::Number(_) | Self::At(..) | Self::HeaderLen(_) | Self::Len => 1,
+            Self::Beyond(_, base, _) => 1 + base.values(),
+            Self::Op(_, left, right) => 1 + left.values() + right.values(),
+            Self::Negated(inner) => 1 + inner.values(),
+        }
+    }
+
     /// `left op right`, folded if both are constants.
     pub(super) fn op(op: ArithOp, left: Rc<Self>, right: Rc<Self>) -> Rc<Self> {
         if let (Some(left), Some(right)) = (left.number(), right.number())
@@ -89,7 +99,10 @@ impl Value {
         }
         match &**self {
             Self::Op(op, left, right) => {
-                Self::op(*op, left.given(known, number), right.given(known, number))
+                let given = [left, right].map(|part| part.given(known, number));
+                let is_same = Rc::ptr_eq(&given[0], left) && Rc::ptr_eq(&given[1], right);
+                let [left, right] = given;
+                if is_same { Rc::clone(self) } else { Self::op(*op, left, right) }
             }
             _ => Rc::clone(self),
         }
@@ -214,6 +227,17 @@ impl Condition {
         let is_above = test(Compare::AtLeast, above[0].0);
         let [above, below] = [above, below].map(|half| Self::bisect(value, half));
         Self::Choice(Box::new([is_above, above, below]))
+    }
+
+    /// Number of values that all tests load and compute.
+    pub(super) fn values(&self) -> usize {
+        match self {
+            Self::True | Self::False => 0,
+            Self::Test(test) => test.left.values() + test.right.values(),
+            Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::values).sum(),
+            Self::Not(inner) => inner.values(),
+            Self::Choice(parts) => parts.iter().map(Self::values).sum(),
+        }
     }
 
     pub(super) fn and(self, other: Self) -> Self {

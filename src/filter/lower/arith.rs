@@ -84,7 +84,7 @@ impl Layout {
             }
         };
         Ok(match protocol {
-            Protocol::Ether if self.target == FilterTarget::Cooked => {
+            Protocol::Ether if self.target == FilterTarget::Cooked && self.base.is_none() => {
                 self.cooked_header(&offset, width)?
             }
             Protocol::Ether => fixed(0),

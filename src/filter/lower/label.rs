@@ -1,12 +1,14 @@
 //! Everything before the network layer that moves it: VLAN tags, MPLS labels and PPPoE sessions. Also the
 //! direction of a packet.
 
-use super::{INTERFACE, Layout, Lowered, PACKET_TYPE, PROTOCOL, Types, VLAN_PRESENT, VLAN_TAG};
+use std::rc::Rc;
+
+use super::{INTERFACE, Layout, Lowered, PACKET_TYPE, Types, VLAN_PRESENT, VLAN_TAG, number};
 use crate::FilterTarget;
 use crate::ast::{Expr, Width};
 use crate::error::FilterError;
 use crate::link_type::LinkType;
-use crate::tree::Condition;
+use crate::tree::{Condition, Value};
 
 impl Layout {
     pub(super) fn vlan(&mut self, id: Option<u16>) -> Lowered {
@@ -42,8 +44,7 @@ impl Layout {
 
     /// Whether there is a tag in the frame at the position of the type.
     fn is_tagged(&self) -> Condition {
-        let at = if self.types == Types::Beside { PROTOCOL } else { self.type_at };
-        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| self.is(Width::Half, at, kind));
+        let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| self.type_is(kind));
         Condition::Any(kinds.into_iter().collect())
     }
 
@@ -53,7 +54,8 @@ impl Layout {
             return self.expr(expr);
         }
         let is_tagged = self.is_tagged();
-        let inner = Self { type_at: self.type_at + 4, payload: self.payload + 4, ..self.clone() };
+        let mut inner = self.clone();
+        inner.go_behind_tag();
         let behind = is_tagged.clone().and(inner.behind(tags - 1, expr)?);
         Ok(behind.or(is_tagged.negated().and(self.expr(expr)?)))
     }
@@ -90,13 +92,16 @@ impl Layout {
     }
 
     pub(super) fn interface(&self, index: u32) -> Lowered {
-        match (self.target, self.link) {
+        match (self.target, self.outer) {
             (FilterTarget::Socket | FilterTarget::Cooked, _) => {
-                Ok(self.is(Width::Word, INTERFACE, index))
+                Ok(outer_is(Width::Word, INTERFACE, index))
             }
-            (_, LinkType::LINUX_SLL2) => Ok(self.is(Width::Word, 4, index)),
+            (_, LinkType::LINUX_SLL2) => Ok(outer_is(Width::Word, 4, index)),
             (_, link) => {
-                let why = format!("a packet of link type {} does not say its interface", link.0);
+                let why = format!(
+                    "no `ifindex` and `ifname` for link type {}: a packet does not say its interface",
+                    link.0
+                );
                 Err(FilterError::whole(why))
             }
         }
@@ -104,17 +109,24 @@ impl Layout {
 
     pub(super) fn outbound(&self) -> Lowered {
         const OUTGOING: u32 = 4;
-        match (self.target, self.link) {
+        match (self.target, self.outer) {
             (FilterTarget::Socket | FilterTarget::Cooked, _) => {
-                Ok(self.is(Width::Byte, PACKET_TYPE, OUTGOING))
+                Ok(outer_is(Width::Byte, PACKET_TYPE, OUTGOING))
             }
-            (_, LinkType::LINUX_SLL) => Ok(self.is(Width::Half, 0, OUTGOING)),
-            (_, LinkType::LINUX_SLL2) => Ok(self.is(Width::Byte, 10, OUTGOING)),
+            (_, LinkType::LINUX_SLL) => Ok(outer_is(Width::Half, 0, OUTGOING)),
+            (_, LinkType::LINUX_SLL2) => Ok(outer_is(Width::Byte, 10, OUTGOING)),
             (_, link) => {
-                let why =
-                    format!("a packet of link type {} does not say which way it went", link.0);
+                let why = format!(
+                    "no `inbound` and `outbound` for link type {}: a packet does not say which way it went",
+                    link.0
+                );
                 Err(FilterError::whole(why))
             }
         }
     }
+}
+
+/// Tests a field of the packet's first header or its metadata, also from within a tunnel.
+fn outer_is(width: Width, offset: u32, value: u32) -> Condition {
+    Condition::equal(Rc::new(Value::At(width, offset)), number(value))
 }

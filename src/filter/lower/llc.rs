@@ -1,6 +1,9 @@
 //! Frames of IEEE 802.2: protocols that are told apart by service access points (SAPs) instead of Ethernet types.
 
-use super::{Layout, Lowered, Types, number};
+use std::rc::Rc;
+
+use super::{Layout, Lowered, PROTOCOL, Types, number};
+use crate::FilterTarget;
 use crate::ast::{ArithOp, LlcKind, Width};
 use crate::error::FilterError;
 use crate::link_type::LinkType;
@@ -13,7 +16,7 @@ const IPX: u16 = 0xe0;
 const IPX_TYPE: u32 = 0x8137;
 const APPLE_TALK: u16 = 0x809b;
 const APPLE_ARP: u16 = 0x80f3;
-/// SAPs for which both of the source and of the destination are compared: IP, NetBEUI, ISO.
+/// SAPs whose source and destination are both compared: IP, NetBEUI, ISO.
 const IN_PAIRS: [u16; 3] = [0x06, 0xf0, ISO];
 /// How Linux tells frames of 802.2, and those of 802.3 without it (linux/if_ether.h).
 const LINUX_802_2: u32 = 4;
@@ -23,7 +26,7 @@ impl Layout {
     /// Tests the protocol of the link layer's payload: a type, or up to 1500 a SAP.
     pub(super) fn link_protocol(&self, protocol: u16) -> Lowered {
         match (self.types, protocol) {
-            (Types::Ppp, _) => {
+            (Types::Ppp, _) if self.labels == 0 => {
                 let protocol = match protocol {
                     ISO => 0x23,
                     0x6003 => 0x27,
@@ -40,27 +43,41 @@ impl Layout {
             {
                 Ok(self.in_802_2(protocol))
             }
+            // A type that a tunnel tells has no values that are lengths.
+            (_, IPX) if self.labels == 0 && self.told.is_some() => Ok(self.type_is(IPX_TYPE)),
+            (_, 0..=1500) if self.labels == 0 && self.told.is_some() => Ok(Condition::False),
             _ => self.link_type(protocol),
+        }
+    }
+
+    /// Whether the type is in the header of cooked captures. Behind a tag, and in a tunnel, it is as on Ethernet.
+    fn is_cooked(&self) -> bool {
+        match (self.types, self.link) {
+            (Types::Beside, _) => true,
+            (Types::Ether, link @ (LinkType::LINUX_SLL | LinkType::LINUX_SLL2)) => {
+                self.type_at == Self::of(link, FilterTarget::Offline).type_at
+            }
+            _ => false,
         }
     }
 
     /// Whether the frame is of 802.2, and the offset of its header.
     fn of_802_2(&self) -> (Condition, u32) {
-        match (self.types, self.link) {
-            (Types::Ether, LinkType::LINUX_SLL | LinkType::LINUX_SLL2) | (Types::Beside, _) => {
-                (self.type_is(LINUX_802_2), self.payload)
-            }
-            _ => {
-                let field = self.at(Width::Half, self.type_at);
-                let is_type = Condition::test(field, Compare::Greater, number(LONGEST));
-                (is_type.negated(), self.payload)
-            }
+        if self.is_cooked() {
+            return (self.type_is(LINUX_802_2), self.payload);
         }
+        let field = self.at(Width::Half, self.type_at);
+        let is_type = Condition::test(field, Compare::Greater, number(LONGEST));
+        (is_type.negated(), self.payload)
     }
 
-    fn type_is(&self, number_sought: u32) -> Condition {
-        let at = if self.types == Types::Beside { super::PROTOCOL } else { self.type_at };
-        self.is(Width::Half, at, number_sought)
+    /// Tests the link layer's type field, or what stands for it.
+    pub(super) fn type_is(&self, sought: u32) -> Condition {
+        match (&self.told, self.types) {
+            (Some(told), _) => Condition::equal(Rc::clone(told), number(sought)),
+            (None, Types::Beside) => self.is(Width::Half, PROTOCOL, sought),
+            (None, _) => self.is(Width::Half, self.type_at, sought),
+        }
     }
 
     fn in_802_2(&self, protocol: u16) -> Condition {
@@ -70,9 +87,9 @@ impl Layout {
             APPLE_TALK => self.type_is(sap).or(is_llc.and(self.snap(at, 0x08_0007, sap))),
             APPLE_ARP => self.type_is(sap).or(is_llc.and(self.snap(at, 0, sap))),
             IPX => {
-                let raw = match self.link {
-                    LinkType::ETHERNET => is_llc.clone().and(self.is(Width::Half, at, 0xffff)),
-                    _ => self.type_is(LINUX_802_3),
+                let raw = match self.is_cooked() {
+                    false => is_llc.clone().and(self.is(Width::Half, at, 0xffff)),
+                    true => self.type_is(LINUX_802_3),
                 };
                 let by_sap = is_llc.clone().and(self.is(Width::Byte, at, sap));
                 let by_snap = is_llc.and(self.snap(at, 0, IPX_TYPE));
@@ -107,19 +124,28 @@ impl Layout {
 
     /// Bytes of the header of 802.2 without SNAP.
     fn llc_len(&self) -> u32 {
-        if self.link == LinkType::ETHERNET { 3 } else { 0 }
+        match self.types {
+            Types::Ether | Types::Beside if self.link != LinkType::C_HDLC => 3,
+            _ => 0,
+        }
     }
 
     pub(super) fn llc(&self, kind: Option<LlcKind>) -> Lowered {
+        if self.types == Types::Ppp && self.link != LinkType::PPP {
+            return Err(FilterError::whole("no `llc` behind `pppoes`"));
+        }
         if !matches!(self.types, Types::Ether | Types::Beside) || self.link == LinkType::C_HDLC {
             let why = format!("no `llc` for link type {}", self.link.0);
             return Err(FilterError::whole(why));
         }
+        if self.told.is_some() {
+            return Ok(Condition::False);
+        }
         let (is_llc, at) = self.of_802_2();
         let is_raw = self.is(Width::Half, at, 0xffff);
-        let is_llc = match self.link {
-            LinkType::ETHERNET => is_llc.and(is_raw.negated()), // IPX without 802.2
-            _ => is_llc,
+        let is_llc = match self.is_cooked() {
+            false => is_llc.and(is_raw.negated()), // IPX without 802.2
+            true => is_llc,
         };
         let control = |mask, sought: u32| {
             let control = Value::op(ArithOp::And, self.at(Width::Byte, at + 2), number(mask));

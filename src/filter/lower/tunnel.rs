@@ -1,13 +1,14 @@
 //! Tunnels of UDP: conditions behind `geneve` and `vxlan` are about the packet inside.
 //!
-//! A program cannot keep where the inner packet begins, so that a conjunction behind a tunnel is compiled once for each
-//! way to it: in IPv4 or IPv6, with an Ethernet frame inside or without.
+//! Where the inner packet begins is not kept in scratch memory, but computed again for each load. So a conjunction behind a
+//! tunnel is compiled once for each way to it: in IPv4 or IPv6, with an Ethernet frame inside or without.
 
 use std::rc::Rc;
 
 use super::{IPV4, IPV6, IPV6_HEADER, Layout, Lowered, Types, beyond, number};
 use crate::ast::{ArithOp, Expr, Family, Primitive, TunnelKind, Width};
 use crate::error::FilterError;
+use crate::link_type::LinkType;
 use crate::tree::{Condition, Value};
 
 const UDP: u32 = 17;
@@ -15,6 +16,9 @@ const UDP: u32 = 17;
 const BRIDGING: u32 = 0x6558;
 /// Bytes of the headers of UDP and of both tunnels, without options.
 const HEADERS: u32 = 8 + 8;
+
+/// How often tunnels may double the ways to a packet; a program has no room for more.
+const MAX_DOUBLINGS: u32 = 6;
 
 /// The place of a header of UDP.
 struct Transport {
@@ -71,8 +75,9 @@ impl Layout {
                 ways.push(condition);
                 continue;
             }
-            for mut inside in self.insides(kind, &transport, condition) {
-                ways.push(inside.condition.and(inside.layout.all(rest)?));
+            for mut inside in self.insides(kind, &transport, condition)? {
+                let condition = self.counted(inside.condition)?;
+                ways.push(condition.and(inside.layout.all(rest)?));
             }
         }
         self.is_past_tunnel = true;
@@ -107,25 +112,39 @@ impl Layout {
     }
 
     /// The packets that may be inside.
-    fn insides(&self, kind: TunnelKind, transport: &Transport, is: Condition) -> Vec<Inside> {
+    fn insides(
+        &self,
+        kind: TunnelKind,
+        transport: &Transport,
+        is: Condition,
+    ) -> Result<Vec<Inside>, FilterError> {
+        let doublings = self.doublings + if kind == TunnelKind::Geneve { 2 } else { 1 };
+        if doublings > MAX_DOUBLINGS {
+            return Err(FilterError::whole(
+                "no tunnels so deep in one another: a program has no room for them",
+            ));
+        }
         let add = |value, more| Value::op(ArithOp::Add, value, more);
         let mut start = add(Rc::clone(&transport.base), number(transport.offset + HEADERS));
         if kind == TunnelKind::Geneve {
             let words = Value::op(ArithOp::And, transport.load(Width::Byte, 8), number(0x3f));
             start = add(Value::op(ArithOp::Shl, words, number(2)), start);
         }
-        let of = |(type_at, payload): (u32, u32), told| Self {
+        let of = |(type_at, payload): (u32, u32), told: Option<Rc<Value>>| Self {
+            link: LinkType::ETHERNET,
             types: Types::Ether,
             type_at,
             payload,
             labels: 0,
             is_beside: false,
             base: Some(Rc::clone(&start)),
+            is_bare: told.is_some(),
             told,
+            doublings,
             ..self.clone()
         };
         let frame = of((12, 14), None);
-        match kind {
+        Ok(match kind {
             TunnelKind::Vxlan => vec![Inside { condition: is, layout: frame }],
             TunnelKind::Geneve => {
                 let protocol = transport.load(Width::Half, 8 + 2);
@@ -137,7 +156,7 @@ impl Layout {
                     Inside { condition: without, layout: packet },
                 ]
             }
-        }
+        })
     }
 }
 

@@ -7,6 +7,8 @@ use crate::ast::{Expr, Family, HostScope, Network, Primitive, Protocol, Transpor
 use crate::lex::Token;
 use crate::names;
 
+const ONLY_IP: &str = "`ip` or `ip6` before `protochain`, or nothing";
+
 impl Parser<'_> {
     /// Parses one address or number, or several in parentheses.
     pub(super) fn ids(&mut self, qualifiers: Qualifiers) -> Parsed<Tree> {
@@ -41,9 +43,12 @@ impl Parser<'_> {
             Kind::Proto => self.proto(qualifiers)?,
             Kind::ProtoChain => match self.proto(qualifiers)? {
                 Primitive::IpProtocol(family, protocol) => Primitive::ProtoChain(family, protocol),
-                _ => return Err(self.refused("`ip` or `ip6` before `protochain`, or nothing")),
+                _ => return Err(self.refused(ONLY_IP)),
             },
             Kind::Iso => Primitive::IsoProtocol(self.byte_by_name(names::iso_protocol)?),
+            Kind::Isis if self.peek_word().is_some() => {
+                return Err(self.expected("a number: names of types, such as `lsp`, stand alone"));
+            }
             Kind::Isis => match self.byte_by_name(|_| None)? {
                 kind @ 0..=31 => Primitive::IsisPdu(kind),
                 _ => return Err(self.refused("a type of IS-IS packet, 0 to 31")),
@@ -76,7 +81,8 @@ impl Parser<'_> {
             return Err(self.expected("the name of a host"));
         };
         self.at += 1;
-        if qualifiers.protocol == Some(Protocol::Ip6) {
+        let is_of_v4 = |protocol| matches!(protocol, Protocol::Ip | Protocol::Arp | Protocol::Rarp);
+        if qualifiers.protocol.is_some_and(|protocol| !is_of_v4(protocol)) {
             return Err(self.refused("`ip`, `arp` or `rarp` before `gateway`, or nothing"));
         }
         let scope = self.scope(qualifiers.protocol)?;
@@ -239,7 +245,10 @@ impl Parser<'_> {
             Some(Protocol::Ip) => Some(Family::V4),
             Some(Protocol::Ip6) => Some(Family::V6),
             Some(_) => {
-                return Err(self.refused("`ether`, `ip` or `ip6` before `proto`, or nothing"));
+                return Err(self.refused(match qualifiers.kind {
+                    Kind::ProtoChain => ONLY_IP,
+                    _ => "`ether`, `ip` or `ip6` before `proto`, or nothing",
+                }));
             }
         };
         match u8::try_from(number) {
