@@ -39,6 +39,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 pub use self::counters::ReactorStatsHandle;
+pub(crate) use self::host::Turn;
 pub use self::hosted::{Driver, Hosted, Watch};
 pub(crate) use self::kick::Kicker;
 pub(crate) use self::ops::{AfterKick, Next, OnKick};
@@ -128,20 +129,16 @@ impl Reactor {
         ReactorStatsHandle(self.shared.counters.clone())
     }
 
-    /// Waits until the rest of the thread has had a turn: its other tasks, its reactor and, if another runtime runs it,
-    /// that one's own I/O. `since` keeps the beginning of the wait.
-    pub(crate) fn poll_turn(&self, since: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
-        let is_ended = || self.shared.state.borrow().check().is_err();
-        match &self.shared.host {
-            Some(host) if !is_ended() => host.poll_look(since, cx),
-            _ if since.take().is_some() => Poll::Ready(()),
-            _ => {
-                // The executor turns its reactor between rounds of tasks.
-                *since = Some(0);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
+    /// Waits until another runtime that runs this thread has looked at its own I/O; `turn` keeps the beginning of the wait.
+    /// Returns `None` if there is no such runtime.
+    pub(crate) fn poll_look(
+        &self,
+        turn: &mut Option<Turn>,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<()>> {
+        let host = self.shared.host.as_ref()?;
+        let is_running = self.shared.state.borrow().check().is_ok();
+        is_running.then(|| host.poll_look(turn, cx))
     }
 
     /// Turns the reactor once and sleeps, unless `has_news` returns true.

@@ -8,6 +8,19 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::sys::event::EventFd;
 
+/// How often a task that lets the host look may be polled unasked until it goes on: such a host runs everything in turn, and
+/// does not wait for wakers.
+const UNASKED: u32 = 64;
+
+/// A turn that a task gives to the host.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// How often the host had looked before.
+    since: u64,
+    /// Polls until the task goes on in any case.
+    left: u32,
+}
+
 /// A reactor's knowledge of its host.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -36,21 +49,24 @@ impl Host {
         })
     }
 
-    /// Waits until the host has looked at its own I/O since this was first polled; `since` keeps when that was.
-    pub(super) fn poll_look(&self, since: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.looks.get();
-        if since.is_some_and(|since| since != now) {
-            *since = None;
-            return Poll::Ready(());
+    /// Waits until the host has looked at its own I/O since this was first polled; `turn` keeps when that was.
+    pub(super) fn poll_look(&self, turn: &mut Option<Turn>, cx: &mut Context<'_>) -> Poll<()> {
+        let looks = self.looks.get();
+        match turn {
+            Some(Turn { since, left }) if *since != looks || *left == 0 => {
+                *turn = None;
+                return Poll::Ready(());
+            }
+            Some(Turn { left, .. }) => *left -= 1,
+            None => {
+                *turn = Some(Turn { since: looks, left: UNASKED });
+                // The host sees this only when it looks, and has nothing else to run for this task until then.
+                self.event.signal();
+            }
         }
         let mut yielding = self.yielding.borrow_mut();
         if !yielding.iter().any(|waker| waker.will_wake(cx.waker())) {
             yielding.push(cx.waker().clone());
-        }
-        drop(yielding);
-        if since.replace(now).is_none() {
-            // The host sees this only when it looks, and has nothing else to run for this task until then.
-            self.event.signal();
         }
         Poll::Pending
     }

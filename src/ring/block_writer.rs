@@ -4,7 +4,7 @@
 //! memory are read by [`walk`](super::tpacket_v3).
 
 use super::block::BODY_AT;
-use super::tpacket_v3::{BLOCK_HEADER_LEN, HEADER_LEN, LINK_AT};
+use super::tpacket_v3::{BLOCK_HEADER_LEN, HEADER_LEN, LINK_AT, UNHASHED};
 use crate::packet::{Offload, PacketMeta};
 
 /// Offset of the first packet in a block: after the 48 bytes of `struct tpacket_block_desc`.
@@ -104,9 +104,6 @@ impl BlockImage {
         }
     }
 }
-
-/// In the status of a packet of an image: it has no hash. The kernel does not use this bit.
-pub(super) const UNHASHED: u32 = 1 << 24;
 
 fn header(captured: usize, meta: &PacketMeta, step: usize) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];

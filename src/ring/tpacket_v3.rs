@@ -5,7 +5,6 @@
 //! walk, and the packets left out are counted.
 
 use super::block::BODY_AT;
-use super::block_writer::UNHASHED;
 use super::header::Fields;
 use super::rx_features::Extras;
 use crate::packet::{LinkLayer, Packet, PacketMeta, PacketStatus, Timestamp, VlanTag};
@@ -16,6 +15,8 @@ pub(super) const LINK_AT: usize = 48;
 
 /// Offset of the status word in a packet's header.
 pub(super) const STATUS_AT: usize = 20;
+/// In the status of a packet of an image: it has no hash. The kernel does not use this bit.
+pub(super) const UNHASHED: u32 = 1 << 24;
 pub(super) const FIELDS: Fields = Fields {
     wire_len: 16,
     captured: 12,

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::reactor::Reactor;
+use crate::reactor::{Reactor, Turn};
 
 /// How long a task that always has work goes on.
 const TIME: Duration = Duration::from_micros(200);
@@ -38,15 +38,18 @@ pub struct Budget {
     since: Instant,
     /// Packets until the next look at the clock.
     left: u32,
-    /// The turn that is being given.
-    turn: Option<u64>,
+    /// The turn that is being given to a host.
+    turn: Option<Turn>,
+    /// Whether the task has yielded to the others of an executor without a host.
+    yields: bool,
     is_spent: bool,
 }
 
 impl Budget {
     /// Creates a budget that begins now.
     pub fn new() -> Self {
-        Self { since: Instant::now(), left: LOOK_EVERY, turn: None, is_spent: false }
+        let (turn, yields, is_spent) = (None, false, false);
+        Self { since: Instant::now(), left: LOOK_EVERY, turn, yields, is_spent }
     }
 
     /// Counts a packet, and gives a turn if the budget is spent. Costs about a nanosecond most times, and no system call
@@ -87,16 +90,18 @@ impl Budget {
 
     /// Gives a turn.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let given = match Reactor::current() {
-            Ok(reactor) => reactor.poll_turn(&mut self.turn, cx),
-            // Somebody else's executor, without a reactor: its other tasks, at least.
-            Err(_) if self.turn.take().is_some() => Poll::Ready(()),
-            Err(_) => {
-                self.turn = Some(0);
-                cx.waker().wake_by_ref();
-                Poll::Pending
+        let look = Reactor::current().ok().and_then(|of| of.poll_look(&mut self.turn, cx));
+        let given = look.unwrap_or_else(|| {
+            self.turn = None;
+            // The executor turns its reactor between rounds of tasks.
+            match std::mem::replace(&mut self.yields, true) {
+                true => Poll::Ready(()),
+                false => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
             }
-        };
+        });
         if given.is_ready() {
             self.renew();
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Cursor;
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use ringtap::Packet;
 use ringtap::flow::dns::{DnsTcpParser, DnsUdpParser};
 use ringtap::flow::extract::{AutoDetectEncap, FiveTuple, FiveTupleKey, InnerGtpU, InnerVxlan};
@@ -159,7 +159,7 @@ fn check<E: FlowExtractor<Key = FiveTupleKey> + Unpin>(input: &mut Input<'_>, ex
         1 => {
             let mut sessions = flows.protocol_stream(protocols()).with_reassembly(reassembly);
             let mut open = HashMap::new();
-            while let Some(event) = sessions.next().now_or_never().expect("a file is ready") {
+            while let Some(event) = next(&mut sessions) {
                 follow(&mut open, &event.expect("of our own writer"));
             }
             assert!(open.is_empty());
@@ -170,13 +170,8 @@ fn check<E: FlowExtractor<Key = FiveTupleKey> + Unpin>(input: &mut Input<'_>, ex
             let mut talks =
                 flows.into_conversations().with_backlog(2000, backlog).with_reassembly(reassembly);
             let mut all = Vec::new();
-            loop {
-                // It lets others have their turn now and then.
-                match talks.next().now_or_never() {
-                    Some(Some(talk)) => all.push(talk.expect("of our own writer")),
-                    Some(None) => break,
-                    None => {}
-                }
+            while let Some(talk) = next(&mut talks) {
+                all.push(talk.expect("of our own writer"));
             }
             for mut talk in all {
                 let mut is_closed = false;
@@ -192,6 +187,15 @@ fn check<E: FlowExtractor<Key = FiveTupleKey> + Unpin>(input: &mut Input<'_>, ex
 }
 
 /// Each flow begins once, says things, and ends once.
+/// The next item of a stream that waits for nothing, but lets others have their turn now and then.
+fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    loop {
+        if let Some(next) = stream.next().now_or_never() {
+            return next;
+        }
+    }
+}
+
 fn follow<M>(open: &mut HashMap<FiveTupleKey, u64>, event: &SessionEvent<FiveTupleKey, M>) {
     match event {
         SessionEvent::Started { key, .. } => assert!(open.insert(*key, 0).is_none()),
@@ -204,7 +208,7 @@ fn sessions<E: FlowExtractor<Key = FiveTupleKey> + Unpin>(
     mut sessions: ringtap::flow::SessionStream<PcapSource, E, (), u64>,
 ) {
     let (mut open, mut said, mut missing) = (HashMap::new(), 0, 0);
-    while let Some(event) = sessions.next().now_or_never().expect("a file is ready") {
+    while let Some(event) = next(&mut sessions) {
         let event = event.expect("of our own writer");
         follow(&mut open, &event);
         match event {

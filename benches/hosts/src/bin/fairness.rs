@@ -17,8 +17,10 @@ use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use hdrhistogram::Histogram;
 use ringtap::shard::Runtime;
 use ringtap::{AsyncCapture, Capture, Packet, Result};
+use ringtap_compio::Compio;
 use ringtap_glommio::Glommio;
 use ringtap_lab::{Generator, Namespace, Traffic, Veth, bootstrap};
+use ringtap_monoio::Monoio;
 use ringtap_smol::Smol;
 use ringtap_tokio::Tokio;
 use ringtap_tokio_uring::TokioUring;
@@ -26,7 +28,7 @@ use ringtap_tokio_uring::TokioUring;
 const LENGTH: Duration = Duration::from_secs(2);
 /// Time that each packet takes; `None` without packets.
 const LOADS: [Option<Duration>; 3] = [None, Some(Duration::ZERO), Some(Duration::from_micros(5))];
-const HOSTS: [&str; 4] = ["tokio", "tokio-uring", "smol", "glommio"];
+const HOSTS: [&str; 6] = ["tokio", "tokio-uring", "smol", "glommio", "compio", "monoio"];
 
 type Times = Histogram<u64>;
 
@@ -76,6 +78,45 @@ async fn smol_echo(address: Sender<SocketAddr>) {
     .detach();
 }
 
+async fn compio_echo(address: Sender<SocketAddr>) {
+    use compio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = compio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    address.send(listener.local_addr().expect("bound")).expect("it is waited for");
+    compio::runtime::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let mut bytes = vec![0; MESSAGE];
+        loop {
+            let (read, filled) = stream.read_exact(bytes).await.into();
+            if read.is_err() {
+                return;
+            }
+            let (written, sent) = stream.write_all(filled).await.into();
+            written.expect("the client reads");
+            bytes = sent;
+        }
+    })
+    .detach();
+}
+
+async fn monoio_echo(address: Sender<SocketAddr>) {
+    use monoio::io::{AsyncReadRentExt, AsyncWriteRentExt};
+    let listener = monoio::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    address.send(listener.local_addr().expect("bound")).expect("it is waited for");
+    monoio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let mut bytes = vec![0; MESSAGE];
+        loop {
+            let (read, filled) = stream.read_exact(bytes).await;
+            if read.is_err() {
+                return;
+            }
+            let (written, sent) = stream.write_all(filled).await;
+            written.expect("the client reads");
+            bytes = sent;
+        }
+    });
+}
+
 /// Handles packets on this thread until the capture is stopped, after the echo has begun. Returns their number.
 async fn host(capture: Capture, echo: impl Future<Output = ()>, work: Duration) -> Result<u64> {
     echo.await;
@@ -100,6 +141,8 @@ fn run(way: &str, capture: Capture, address: Sender<SocketAddr>, work: Duration)
             TokioUring::default().run(None, host(capture, tokio_echo(address), work))?
         }
         "smol" => Smol::default().run(None, host(capture, smol_echo(address), work))?,
+        "compio" => Compio::default().run(None, host(capture, compio_echo(address), work))?,
+        "monoio" => Monoio::default().run(None, host(capture, monoio_echo(address), work))?,
         _ => Glommio::default().run(None, host(capture, glommio_echo(address), work))?,
     }
 }
