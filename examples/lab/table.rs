@@ -170,6 +170,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     Example::new("glommio_shards", "", Kind::Flood { seconds: 2 })
         .of("ringtap-glommio")
         .serves("127.0.0.1:7100", ""),
+    Example::new("spawned", "", Kind::Pace { rate: 20_000, seconds: 2 }).of("ringtap-tokio"),
     Example::new("tokio_app", "", Kind::Pace { rate: 20_000, seconds: 2 })
         .of("ringtap-tokio")
         .serves("127.0.0.1:7200", ""),

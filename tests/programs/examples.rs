@@ -115,6 +115,9 @@ const EXAMPLES: &[(&str, &str, &str, Rule)] = &[
     // The veth counts a packet that a socket drops as lost, because its redirection fails.
     ("xdp_shards", "in all: # delivered, # dropped", SENT, |n| n[0] + n[3] == n[2]),
     ("glommio_shards", "# packets captured, # dropped", SENT, |n| n[0] + n[1] + n[3] == n[2]),
+    ("spawned", "# packets counted, # dropped", SENT, |n| {
+        n[0] > 10_000 && n[0] + n[1] + n[3] == n[2]
+    }),
     ("tokio_app", "# packets counted, # dropped", SENT, |n| {
         n[0] > 10_000 && n[0] + n[1] + n[3] == n[2]
     }),

@@ -1,28 +1,25 @@
 //! Captures in a task of tokio's multi-thread runtime: `spawned INTERFACE`, until Ctrl-C.
 //!
-//! A thread of ringtap's captures, and the task receives its batches, wherever tokio runs it.
+//! A thread of ringtap's captures, and the task receives its batches, wherever tokio runs it. Nothing is attached.
 
 use ringtap::channel::ChannelCapture;
 
 #[tokio::main]
-async fn main() -> ringtap::Result<()> {
-    let Some(interface) = std::env::args().nth(1) else {
-        eprintln!("usage: spawned INTERFACE");
-        return Ok(());
-    };
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let interface = std::env::args().nth(1).ok_or("usage: spawned INTERFACE")?;
     let capture = ChannelCapture::open(&interface)?;
     let stop = capture.stop_handle();
     let counting = tokio::spawn(async move {
-        let (mut packets, mut bytes) = (0, 0);
+        let mut packets = 0;
         while let Some(batch) = capture.next_batch().await? {
-            packets += batch.len();
-            bytes += batch.iter().map(|packet| packet.len()).sum::<usize>();
+            packets += batch.iter().count();
         }
-        Ok::<_, ringtap::Error>((packets, bytes))
+        Ok::<_, ringtap::Error>((packets, capture.stats()?.capture.drops))
     });
-    tokio::signal::ctrl_c().await.map_err(ringtap::Error::other)?;
+    println!("capturing on {interface}");
+    tokio::signal::ctrl_c().await?;
     stop.stop();
-    let (packets, bytes) = counting.await.map_err(ringtap::Error::other)??;
-    println!("{packets} packets, {bytes} bytes");
+    let (packets, dropped) = counting.await??;
+    println!("{packets} packets counted, {dropped} dropped");
     Ok(())
 }
