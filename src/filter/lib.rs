@@ -176,21 +176,22 @@ impl BpfFilter {
     pub fn new(program: impl Into<Vec<BpfInsn>>) -> Result<Self, ProgramFault> {
         let program: Arc<[BpfInsn]> = program.into().into();
         validate::validate(&program)?;
-        let (socket, offline) = (Arc::clone(&program), program);
-        let (is_transparent, is_cooked, offline_fault) = (false, false, None);
-        let (link, elsewhere) = (LinkType::ETHERNET, Elsewhere::default()); // the program may have been made for any link
-        let (expr, text) = (None, None);
-        Ok(Self {
-            expr,
-            text,
-            is_transparent,
-            link,
-            is_cooked,
+        Ok(Self::of_programs(Arc::clone(&program), program))
+    }
+
+    /// A filter without text. Its programs may have been made for any link.
+    fn of_programs(socket: Arc<[BpfInsn]>, offline: Arc<[BpfInsn]>) -> Self {
+        Self {
+            expr: None,
+            text: None,
+            is_transparent: false,
+            link: LinkType::ETHERNET,
+            is_cooked: false,
             socket,
             offline,
-            offline_fault,
-            elsewhere,
-        })
+            offline_fault: None,
+            elsewhere: Elsewhere::default(),
+        }
     }
 
     /// Creates a filter from a program as printed by `tcpdump -dd` or `-ddd`.
@@ -219,19 +220,8 @@ impl BpfFilter {
             let why = format!("no packet of link type {} can match", link.0);
             return Err(FilterError::whole(why));
         }
-        let (expr, text, elsewhere) = (Some(expr), None, Elsewhere::default());
-        let is_cooked = false;
-        Ok(Self {
-            expr,
-            text,
-            is_transparent,
-            link,
-            is_cooked,
-            socket,
-            offline,
-            offline_fault,
-            elsewhere,
-        })
+        let programs = Self::of_programs(socket, offline);
+        Ok(Self { expr: Some(expr), link, is_transparent, offline_fault, ..programs })
     }
 
     /// Checks that the filter can run offline. Some conditions can only be evaluated by the kernel, such as the

@@ -117,8 +117,11 @@ async fn monoio_echo(address: Sender<SocketAddr>) {
     });
 }
 
-/// Handles packets on this thread until the capture is stopped, after the echo has begun. Returns their number.
-async fn host(capture: Capture, echo: impl Future<Output = ()>, work: Duration) -> Result<u64> {
+/// Packets handled, and the time that this took.
+type Handled = (u64, Duration);
+
+/// Handles packets on this thread until the capture is stopped, after the echo has begun.
+async fn host(capture: Capture, echo: impl Future<Output = ()>, work: Duration) -> Result<Handled> {
     echo.await;
     let mut capture = AsyncCapture::new(capture)?;
     let count = Rc::new(Cell::new(0));
@@ -130,11 +133,17 @@ async fn host(capture: Capture, echo: impl Future<Output = ()>, work: Duration) 
             std::hint::spin_loop();
         }
     };
+    let began = Instant::now();
     capture.for_each_packet(each).await?;
-    Ok(count.get())
+    Ok((count.get(), began.elapsed())) // with what was left in the ring
 }
 
-fn run(way: &str, capture: Capture, address: Sender<SocketAddr>, work: Duration) -> Result<u64> {
+fn run(
+    way: &str,
+    capture: Capture,
+    address: Sender<SocketAddr>,
+    work: Duration,
+) -> Result<Handled> {
     match way {
         "tokio" => Tokio::default().run(None, host(capture, tokio_echo(address), work))?,
         "tokio-uring" => {
@@ -162,8 +171,8 @@ fn ask(address: SocketAddr) -> Times {
     times
 }
 
-/// Returns the times of the echo and the number of packets handled.
-fn measure(way: &str, veth: &Veth, load: Option<Duration>) -> Result<(Times, u64)> {
+/// Returns the times of the echo, and what was handled beside it.
+fn measure(way: &str, veth: &Veth, load: Option<Duration>) -> Result<(Times, Handled)> {
     let mut capture = Capture::builder().interface(&veth.right).ignore_outgoing(true).build()?;
     let stop = capture.stop_handle()?;
     let (address, of_echo) = mpsc::channel();
@@ -193,14 +202,16 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let rounds: u32 = std::env::args().nth(1).map_or(Ok(5), |rounds| rounds.parse())?;
     let namespace = Namespace::enter()?;
     namespace.loopback_up();
-    let mut all = HOSTS.map(|_| LOADS.map(|_| (Vec::new(), 0_u64)));
+    let mut all = HOSTS.map(|_| LOADS.map(|_| (Vec::new(), (0, Duration::ZERO))));
     for round in 0..rounds as usize {
         for step in 0..HOSTS.len() {
             let at = (step + round) % HOSTS.len();
-            for (load, (times, packets)) in LOADS.iter().zip(&mut all[at]) {
-                let (measured, handled) = measure(HOSTS[at], &namespace.veth(), *load)?;
+            for (load, (times, (packets, time))) in LOADS.iter().zip(&mut all[at]) {
+                let (measured, handled): (Times, Handled) =
+                    measure(HOSTS[at], &namespace.veth(), *load)?;
                 times.push(measured);
-                *packets += handled;
+                *packets += handled.0;
+                *time += handled.1;
             }
         }
     }
@@ -210,7 +221,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         "host", "a packet", "p50 µs", "p99 µs", "longest µs", "packets/s"
     );
     for (host, loads) in HOSTS.iter().zip(all) {
-        for (load, (times, packets)) in LOADS.iter().zip(loads) {
+        for (load, (times, (packets, time))) in LOADS.iter().zip(loads) {
             let of = |value: fn(&Times) -> u64| {
                 let mut values: Vec<_> = times.iter().map(value).collect();
                 values.sort_unstable();
@@ -225,7 +236,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
                 of(|times| times.value_at_quantile(0.99)).0,
                 longest.0,
                 longest.1,
-                packets as f64 / (LENGTH * rounds).as_secs_f64(),
+                packets as f64 / time.as_secs_f64(),
             );
         }
     }
