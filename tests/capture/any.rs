@@ -291,8 +291,9 @@ fn all_tags_of_cooked_packets_are_told_in_either_layout_received_and_sent() {
                 sent[12 + 4 * (number % 3 + 1) + 2..],
                 "{context}"
             );
-            assert_eq!(packet.vlan().map(VlanTag::id), Some(7), "{context}");
-            // Of what this host sends, the kernel keeps no tag but the first.
+            let id = packet.vlan().map(VlanTag::id);
+            // Of what this host sends, the kernel keeps no tag but the first, and older ones not even that.
+            assert!(id == Some(7) || id.is_none() && number >= 3, "{context}");
             if number < 3 {
                 let inner = (number > 0).then_some(8);
                 assert_eq!(packet.inner_vlan().map(VlanTag::id), inner, "{context}");

@@ -58,8 +58,6 @@ pub(crate) const SUITES: &[Suite] = &[
         tests: &[
             "ringtap-tokio/conformance",
             "ringtap-smol/conformance",
-            "ringtap-compio/conformance",
-            "ringtap-monoio/conformance",
             "ringtap-glommio/conformance",
             "ringtap-tokio-uring/conformance",
             "ringtap/reactor/conformance",
