@@ -12,7 +12,7 @@ const HARDWARE: u32 = 0xffff_f01c;
 pub(super) const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 pub(super) const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 
-/// What is left out.
+/// Packets that a capture leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exclusion {
     /// Packets that this host sends.

@@ -13,9 +13,9 @@ const MAX_TESTS: usize = 4 * MAX_INSTRUCTIONS;
 
 /// Tests that a round leads edges past without a limit for the single edge: more than an ordinary filter needs.
 const FREE_STEPS: usize = 1 << 17;
-/// Tests that an edge is led past at once, if the round has led others past so many. The next round goes on from there, and
-/// edges of the tests in between have also been led past as many: rows of such tests then take few rounds, and not time in
-/// the square of their length.
+/// Tests that an edge is led past in one round, once the round has taken [`FREE_STEPS`]. The next round goes on from there;
+/// by then the edges of the tests in between have moved as far. A long row of such tests thus takes a few rounds, not a time
+/// that grows with the square of its length.
 const MAX_STEPS: usize = 64;
 
 /// The place that a test leads to.

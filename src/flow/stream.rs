@@ -135,7 +135,7 @@ impl<St: FlowSource, I: BatchConsumer> Flows<St, I> {
         &mut self.pump.stream
     }
 
-    /// The same packets for another consumer.
+    /// Returns a stream that gives the packets to another consumer.
     pub(super) fn into_flows<J: BatchConsumer>(self, change: impl FnOnce(I) -> J) -> Flows<St, J> {
         Flows { pump: self.pump.into(change) }
     }

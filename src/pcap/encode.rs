@@ -121,8 +121,9 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
 /// The bytes of a packet as they were on the wire, limited to a length, with a stripped tag put back.
 pub(super) struct Bytes<'a> {
     head: &'a [u8],
-    /// What is not in the packet's bytes, and its length: a tag, with the header before it if the packet is cooked.
+    /// Bytes that the packet does not contain: a tag that was stripped from it, behind a new header if it is cooked.
     made: [u8; SLL2_HEADER_LEN + VlanTag::LEN],
+    /// The length of `made`.
     made_len: usize,
     tail: &'a [u8],
     pub(super) wire_len: u32,

@@ -241,6 +241,21 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_without_a_hash_has_none_beside_one_that_has() {
+        let mut image = BlockImage::new(4096);
+        for rxhash in [Some(7), None, Some(0)] {
+            assert!(image.push(&[1; 60], &PacketMeta { rxhash, ..PacketMeta::plain(60) }));
+        }
+        let body = image.finish(1);
+        let mut walk = Walk::new(&body, HASHED);
+        for rxhash in [Some(7), None, Some(0)] {
+            let packet = walk.next().unwrap();
+            assert_eq!(packet.rxhash(), rxhash);
+            assert_eq!(packet.status(), PacketMeta::plain(60).status, "the mark is ours alone");
+        }
+    }
+
+    #[test]
     fn a_header_that_points_outside_ends_the_walk_and_tells_how_many_are_left() {
         let body = image(&[vec![1; 60], vec![2; 60], vec![3; 60]]);
         let first = (BlockHeader::read(&body).first_at as usize) - BODY_AT;

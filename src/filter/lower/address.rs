@@ -108,7 +108,7 @@ impl Layout {
     }
 }
 
-/// Networks as ranges of addresses, if they are so many that a search among them pays and none has a mask with holes.
+/// Returns networks as ranges of addresses; `None` if they are too few to be worth a search, or if a mask has holes.
 fn ranges(networks: &[Network]) -> Option<Vec<(u32, u32)>> {
     const FEW: usize = 4;
     let range = |network: &Network| match *network {
