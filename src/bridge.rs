@@ -33,7 +33,7 @@ use crate::afpacket::{Capture, Injector};
 use crate::error::{Error, Result};
 use crate::executor;
 use crate::packet::{LinkType, Packet};
-use crate::port::Receive;
+use crate::port::RxPort;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::time::Budget;
 use crate::wait::StopHandle;

@@ -86,7 +86,7 @@ pub enum Error {
         /// The greatest length that can be sent: MTU plus header, or the slot of the ring.
         most: usize,
     },
-    /// A reactor could not be attached because this thread already has one.
+    /// A reactor could not be attached because this thread already has one, which is running.
     AlreadyAttached,
     /// A bridge was asked to join an interface with itself.
     SameInterface {
@@ -198,7 +198,8 @@ pub enum Error {
     Program(ProgramFault),
     /// No reactor is attached to this thread.
     NoReactor,
-    /// The reactor that this socket was registered with no longer exists.
+    /// The reactor of this thread, or the one that this socket was registered with, has ended: with its guard, or because
+    /// the host dropped the task that drove it.
     ReactorGone,
     /// The process has forked, and the child cannot use its parent's io_uring.
     Forked,

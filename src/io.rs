@@ -11,6 +11,7 @@ mod xdp;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -71,7 +72,8 @@ pub struct AsyncReceiver<S: RxPort> {
 /// # }
 /// ```
 ///
-/// The capture cannot leave its thread, but its batches can:
+/// The capture cannot leave its thread (a `Send` one, for `tokio::spawn`, is `ringtap_tokio::Capture`; for any executor it is
+/// `channel::ChannelCapture`), but its batches can:
 ///
 /// ```compile_fail
 /// fn send<T: Send>(_: T) {}
@@ -104,9 +106,9 @@ impl<S: RxPort> AsyncReceiver<S> {
     pub(crate) fn attach(port: S) -> Result<Self, Box<(Error, S)>> {
         let register = || {
             let reactor = Reactor::current()?;
-            let registration = Registration::new(&reactor, port.descriptor())?;
+            let registration = Registration::new(&reactor, port.as_fd())?;
             let stop = match port.known_stop() {
-                Some(stop) => Some(Registration::new(&reactor, stop.event())?),
+                Some(stop) => Some(Registration::new(&reactor, stop.as_fd())?),
                 None => None,
             };
             Ok((registration, stop))
@@ -183,7 +185,7 @@ impl<S: RxPort> AsyncReceiver<S> {
     pub fn stop_handle(&mut self) -> Result<StopHandle> {
         let handle = self.port.stop_handle()?;
         if self.stop.is_none() {
-            self.stop = Some(self.registration.sibling(handle.event())?);
+            self.stop = Some(self.registration.sibling(handle.as_fd())?);
         }
         Ok(handle)
     }
@@ -384,8 +386,7 @@ impl<S: RxPort + fmt::Debug> fmt::Debug for AsyncReceiver<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::os::fd::{AsFd, BorrowedFd};
+    use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
     use std::time::Duration;
 
     use super::*;
@@ -396,16 +397,32 @@ mod tests {
     struct Hurrying {
         silent: std::os::unix::net::UnixStream,
         _far: std::os::unix::net::UnixStream,
-        asked: Cell<u32>,
+        asked: u32,
     }
 
-    impl RxPort for Hurrying {}
-
-    impl Receive for Hurrying {
-        fn descriptor(&self) -> BorrowedFd<'_> {
+    impl AsFd for Hurrying {
+        fn as_fd(&self) -> BorrowedFd<'_> {
             self.silent.as_fd()
         }
+    }
 
+    impl AsRawFd for Hurrying {
+        fn as_raw_fd(&self) -> RawFd {
+            self.silent.as_raw_fd()
+        }
+    }
+
+    impl RxPort for Hurrying {
+        fn stop_handle(&mut self) -> Result<StopHandle> {
+            StopHandle::new()
+        }
+
+        fn known_stop(&self) -> Option<&StopHandle> {
+            None
+        }
+    }
+
+    impl Receive for Hurrying {
         fn take(&mut self) -> Result<Option<PacketBatch>> {
             Ok(None)
         }
@@ -415,8 +432,8 @@ mod tests {
         }
 
         fn when_empty(&mut self) -> Result<Empty> {
-            self.asked.set(self.asked.get() + 1);
-            Ok(match self.asked.get() {
+            self.asked += 1;
+            Ok(match self.asked {
                 1 => Empty::WaitAtMost(Duration::from_secs(3600)),
                 2 => Empty::WaitAtMost(Duration::from_millis(1)),
                 _ => Empty::End,
@@ -430,20 +447,12 @@ mod tests {
         fn must_check_link(&self) -> bool {
             false
         }
-
-        fn stop_handle(&mut self) -> Result<StopHandle> {
-            StopHandle::new()
-        }
-
-        fn known_stop(&self) -> Option<&StopHandle> {
-            None
-        }
     }
 
     #[test]
     fn a_port_that_wants_to_be_asked_sooner_than_before_is_asked_sooner() {
         let (silent, far) = std::os::unix::net::UnixStream::pair().unwrap();
-        let port = Hurrying { silent, _far: far, asked: Cell::new(0) };
+        let port = Hurrying { silent, _far: far, asked: 0 };
         let ended = block_on(async {
             let mut receiver = AsyncReceiver::new(port).unwrap();
             let mut polls = 0;

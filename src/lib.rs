@@ -128,7 +128,7 @@ pub mod capture {
     };
     pub use crate::io::AsyncReceiver;
     pub use crate::multi::MultiCapture;
-    pub use crate::port::{Batches, RxPort};
+    pub use crate::port::{Batches, RxPort, TryNext};
     pub use crate::ring::batch::Packets;
     pub use crate::ring::captured::{CapturedPacket, IntoPackets};
 }
@@ -160,7 +160,7 @@ pub mod inject {
 
     pub use crate::afpacket::{InjectorBuilder, TxSlot};
     pub use crate::io::{AsyncSender, AsyncTxSlot, Pacer, TxRef};
-    pub use crate::port::TxPort;
+    pub use crate::port::{TryFlush, TxPort};
     pub use crate::stats::InjectorStatsHandle;
 }
 

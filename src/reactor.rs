@@ -25,6 +25,7 @@ mod registration;
 mod ring_timer;
 mod signals;
 mod state;
+mod thread_watch;
 mod timer;
 mod token;
 mod turn;
@@ -44,6 +45,7 @@ pub use self::hosted::{Driver, Hosted, Watch};
 pub(crate) use self::kick::Kicker;
 pub(crate) use self::ops::{AfterKick, Next, OnKick};
 pub(crate) use self::registration::{Deadline, Registration};
+pub use self::thread_watch::{ThreadWatch, run_anywhere};
 use self::turn::Inner;
 pub(crate) use self::unpark::Unparker;
 use crate::error::{Error, Result};
@@ -141,6 +143,11 @@ impl Reactor {
         is_running.then(|| host.poll_look(turn, cx))
     }
 
+    /// Returns whether the reactor works, in this process, or can say itself why it does not.
+    fn is_alive(&self) -> bool {
+        !matches!(self.shared.state.borrow().check(), Err(Error::ReactorGone | Error::Forked))
+    }
+
     /// Turns the reactor once and sleeps, unless `has_news` returns true.
     pub(crate) fn park(&self, has_news: impl FnOnce() -> bool) -> Result<()> {
         self.shared.park(has_news)
@@ -164,7 +171,7 @@ impl Attached {
     /// If io_uring is required and refused, that is not an error here but at the first socket that needs it:
     /// timers and wake-ups work without it.
     pub(crate) fn current_or_new(options: &ReactorOptions) -> Result<Rc<Self>> {
-        if let Some(attached) = Self::current() {
+        if let Some(attached) = Self::current_alive() {
             return Ok(attached);
         }
         Ok(Self::install(Rc::new(Inner::new(options, None)?)))
@@ -180,6 +187,11 @@ impl Attached {
 
     fn current() -> Option<Rc<Self>> {
         CURRENT.try_with(|current| current.borrow().upgrade()).ok().flatten()
+    }
+
+    /// Returns the thread's reactor, unless it has ended with its host while its guard is still held.
+    fn current_alive() -> Option<Rc<Self>> {
+        Self::current().filter(|attached| attached.reactor.is_alive())
     }
 
     pub(crate) fn reactor(&self) -> &Reactor {

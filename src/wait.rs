@@ -5,7 +5,7 @@
 
 mod stall;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -51,17 +51,26 @@ impl StopHandle {
         self.0.requested.load(Ordering::Acquire)
     }
 
-    pub(crate) fn event(&self) -> BorrowedFd<'_> {
-        self.0.beacon.as_fd()
-    }
-
     /// Returns what a wait watches besides its socket: a stop that was not acted on yet, even one already
     /// requested. (A stop requested after the reader's last check would otherwise be missed.)
     pub(crate) fn interest(stop: Option<&Self>, is_heeded: bool) -> Interest<'_> {
         match stop {
-            Some(stop) if !is_heeded => Interest::Readable(stop.event()),
+            Some(stop) if !is_heeded => Interest::Readable(stop.as_fd()),
             _ => Interest::Not,
         }
+    }
+}
+
+/// Readable once a stop was requested, and from then on: for a waiter of your own. Do not read it.
+impl AsFd for StopHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.beacon.as_fd()
+    }
+}
+
+impl AsRawFd for StopHandle {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -375,13 +375,17 @@ impl Capture {
     }
 }
 
-impl RxPort for Capture {}
-
-impl Receive for Capture {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
+impl RxPort for Capture {
+    fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.stop_handle()
     }
 
+    fn known_stop(&self) -> Option<&StopHandle> {
+        self.stop.as_ref()
+    }
+}
+
+impl Receive for Capture {
     /// Takes the next batch. If a stop was requested, the intake is closed first, so a reader that always finds
     /// work ends too.
     fn take(&mut self) -> Result<Option<PacketBatch>> {
@@ -451,14 +455,6 @@ impl Receive for Capture {
     fn must_check_link(&self) -> bool {
         self.link == Link::Down
     }
-
-    fn stop_handle(&mut self) -> Result<StopHandle> {
-        self.stop_handle()
-    }
-
-    fn known_stop(&self) -> Option<&StopHandle> {
-        self.stop.as_ref()
-    }
 }
 
 impl Drop for Capture {
@@ -477,6 +473,12 @@ const RETRY: Duration = Duration::from_millis(1);
 impl AsFd for Capture {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Capture {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -4,14 +4,14 @@
 //! frames is read from the ring, never from the result of a kick: a kick that reports an error may have sent half
 //! of the frames first.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use super::head_patience::HeadPatience;
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload, TxTimestamp};
-use crate::port::{Transmit, TxPort};
+use crate::port::{Transmit, TryFlush, TxPort};
 use crate::ring::slot::TxRing;
 use crate::stats::{InjectorStats, InjectorStatsHandle};
 use crate::sys::event::{self, Interest};
@@ -150,6 +150,14 @@ impl Injector {
     /// The errors of [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
         self.flush_until(Instant::now().checked_add(timeout))
+    }
+
+    /// Hands over committed frames without ever waiting; see [`TxPort::try_flush`].
+    ///
+    /// # Errors
+    /// The errors of [`TxPort::try_flush`].
+    pub fn try_flush(&mut self) -> Result<TryFlush> {
+        TxPort::try_flush(self)
     }
 
     fn flush_until(&mut self, deadline: Option<Instant>) -> Result<bool> {
@@ -472,14 +480,26 @@ fn is_plain(header: [u8; Offload::LEN]) -> bool {
     Offload::read(&header) == Offload::NONE
 }
 
-impl TxPort for Injector {}
+impl TxPort for Injector {
+    fn most(&self) -> usize {
+        self.frame_capacity()
+    }
+
+    fn has_room(&mut self, _len: usize) -> bool {
+        self.has_vacant()
+    }
+
+    fn pending(&mut self) -> usize {
+        self.pending()
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.available_slots() == self.frame_count()
+    }
+}
 
 impl Transmit for Injector {
     type Extra = Offload;
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
 
     /// Kicks once, if there is anything to hand over, and returns the outcome.
     fn kick(&mut self) -> Result<KickOutcome> {
@@ -515,20 +535,8 @@ impl Transmit for Injector {
         Ok(KickOutcome { stall, has_progressed })
     }
 
-    fn pending(&mut self) -> usize {
-        self.pending()
-    }
-
-    fn is_drained(&mut self) -> bool {
-        self.available_slots() == self.frame_count()
-    }
-
     fn capacity(&self) -> usize {
         self.frame_capacity()
-    }
-
-    fn has_room(&mut self, _len: usize) -> bool {
-        self.has_vacant()
     }
 
     fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
@@ -537,10 +545,6 @@ impl Transmit for Injector {
 
     fn copy(&mut self, frame: &[u8]) -> Result<()> {
         self.send(frame)
-    }
-
-    fn most(&self) -> usize {
-        self.frame_capacity()
     }
 
     /// Returns the first `len` bytes of the next free slot for reading.
@@ -577,6 +581,12 @@ impl Drop for Injector {
 impl AsFd for Injector {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Injector {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

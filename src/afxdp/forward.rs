@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bound::Figures;
 use super::sender::XdpSender;
 use crate::error::Result;
-use crate::port::Transmit;
+use crate::port::TxPort;
 use crate::ring::batch::{PacketBatch, Place};
 use crate::ring::umem::ChunkLease;
 

@@ -1,7 +1,7 @@
 //! The receiving half: lends frames of the RX ring, and keeps the fill ring full.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -352,13 +352,17 @@ impl RxEntries {
 
 of_its_queue!(XdpReceiver, bound);
 
-impl RxPort for XdpReceiver {}
-
-impl Receive for XdpReceiver {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
+impl RxPort for XdpReceiver {
+    fn stop_handle(&mut self) -> Result<StopHandle> {
+        self.stop_handle()
     }
 
+    fn known_stop(&self) -> Option<&StopHandle> {
+        self.stop.as_ref()
+    }
+}
+
+impl Receive for XdpReceiver {
     fn take(&mut self) -> Result<Option<PacketBatch>> {
         Ok(self.next_batch())
     }
@@ -401,14 +405,6 @@ impl Receive for XdpReceiver {
     fn must_check_link(&self) -> bool {
         true
     }
-
-    fn stop_handle(&mut self) -> Result<StopHandle> {
-        self.stop_handle()
-    }
-
-    fn known_stop(&self) -> Option<&StopHandle> {
-        self.stop.as_ref()
-    }
 }
 
 impl Drop for XdpReceiver {
@@ -420,6 +416,12 @@ impl Drop for XdpReceiver {
 impl AsFd for XdpReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bound.fd()
+    }
+}
+
+impl AsRawFd for XdpReceiver {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

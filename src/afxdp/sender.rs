@@ -1,6 +1,6 @@
 //! The sending half: frames are written into chunks, which come back once they are sent.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -10,7 +10,7 @@ use super::chunks::XdpChunks;
 use super::metadata::{self, Asks, Checksum, Stamps};
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, TxTimestamp};
-use crate::port::{Transmit, TxPort};
+use crate::port::{Transmit, TryFlush, TxPort};
 use crate::ring::umem::{Chunk, CompletionCounts, Completions, Holder, Taken, Umem};
 use crate::ring::xsk_ring::{Consumer, Descriptor, Producer};
 use crate::stats::XdpStats;
@@ -128,6 +128,14 @@ impl XdpSender {
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
         self.press(|sender| sender.tx.outstanding() == 0, deadline)
+    }
+
+    /// Hands over committed frames without ever waiting; see [`TxPort::try_flush`].
+    ///
+    /// # Errors
+    /// The errors of [`TxPort::try_flush`].
+    pub fn try_flush(&mut self) -> Result<TryFlush> {
+        TxPort::try_flush(self)
     }
 
     /// Hands every committed frame to the kernel and waits up to `timeout` until all have come back. Returns
@@ -399,14 +407,36 @@ impl XdpSender {
 
 of_its_queue!(XdpSender, bound);
 
-impl TxPort for XdpSender {}
+impl TxPort for XdpSender {
+    /// Returns the most bytes of a frame with a tag.
+    fn most(&self) -> usize {
+        self.most_in_chunks().min(self.framing.longest_tagged(self.mtu as usize))
+    }
+
+    /// Returns whether there is room now for a frame of `len` bytes.
+    #[inline]
+    fn has_room(&mut self, len: usize) -> bool {
+        let capacity = self.frame_capacity();
+        let pieces = if len <= capacity { 1 } else { len.div_ceil(capacity) };
+        if self.free.len() < pieces {
+            self.reclaim();
+        }
+        self.free.len() >= pieces && self.has_entries(pieces)
+    }
+
+    fn pending(&mut self) -> usize {
+        self.pending()
+    }
+
+    /// Returns whether everything that was committed has come back.
+    fn is_drained(&mut self) -> bool {
+        self.reclaim();
+        self.under_way == 0
+    }
+}
 
 impl Transmit for XdpSender {
     type Extra = Option<Checksum>;
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
 
     /// Kicks once, if there is anything to hand over, and returns the outcome.
     fn kick(&mut self) -> Result<KickOutcome> {
@@ -456,29 +486,8 @@ impl Transmit for XdpSender {
         Ok(KickOutcome { stall, has_progressed })
     }
 
-    fn pending(&mut self) -> usize {
-        self.pending()
-    }
-
-    /// Returns whether everything that was committed has come back.
-    fn is_drained(&mut self) -> bool {
-        self.reclaim();
-        self.under_way == 0
-    }
-
     fn capacity(&self) -> usize {
         self.frame_capacity()
-    }
-
-    /// Returns whether there is room now for a frame of `len` bytes.
-    #[inline]
-    fn has_room(&mut self, len: usize) -> bool {
-        let capacity = self.frame_capacity();
-        let pieces = if len <= capacity { 1 } else { len.div_ceil(capacity) };
-        if self.free.len() < pieces {
-            self.reclaim();
-        }
-        self.free.len() >= pieces && self.has_entries(pieces)
     }
 
     fn check_frame(&mut self, frame: &[u8]) -> Result<()> {
@@ -489,11 +498,6 @@ impl Transmit for XdpSender {
         self.copy(frame);
         self.publish();
         Ok(())
-    }
-
-    /// Returns the most bytes of a frame with a tag.
-    fn most(&self) -> usize {
-        self.most_in_chunks().min(self.framing.longest_tagged(self.mtu as usize))
     }
 
     #[inline]
@@ -543,6 +547,12 @@ impl Drop for XdpSender {
 impl AsFd for XdpSender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bound.fd()
+    }
+}
+
+impl AsRawFd for XdpSender {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

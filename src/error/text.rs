@@ -46,8 +46,8 @@ impl fmt::Display for Error {
                  injector's `frame_size` allow {least} to {most} bytes"
             ),
             Self::AlreadyAttached => f.write_str(
-                "this thread has a reactor already; attach one once, and keep the guard as long as \
-                 sockets are used",
+                "this thread has a reactor already, which is running; attach one once, and keep the guard as \
+                 long as sockets are used",
             ),
             Self::SameInterface { name } => {
                 write!(f, "a bridge joins two interfaces, and both of its sides are `{name}`")
@@ -135,8 +135,9 @@ impl fmt::Display for Error {
                  or attach one to the runtime that polls this future",
             ),
             Self::ReactorGone => f.write_str(
-                "the reactor this socket was registered with has ended; take the socket back with \
-                 `into_inner` and make a new async one where it is polled",
+                "the reactor of this thread or of this socket has ended, with its executor, its guard or the \
+                 host task that drove it; attach a new one, and take the socket back with `into_inner` to \
+                 make a new async one there",
             ),
             Self::Forked => f.write_str(
                 "the process forked after its reactor was made, and an io_uring belongs to the \

@@ -196,7 +196,7 @@ impl<T: TxPort> AsyncSender<T> {
         });
         let kicked: Weak<dyn OnKick> = Rc::downgrade(&core) as Weak<dyn OnKick>;
         let has_pending = port.pending() > 0;
-        let fd = port.descriptor();
+        let fd = port.as_fd();
         let registered = Reactor::current().and_then(|reactor| {
             let kicker = Kicker::new(&reactor, fd, kicked)?;
             let writable = Registration::writable(&reactor, fd)?;

@@ -9,8 +9,9 @@
 //! A turn submits with the eventfd masked, because requests that complete during this call are reaped right
 //! after it. It then looks again, because work announced while the eventfd was masked has signalled nothing.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::os::fd::BorrowedFd;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::{fmt, io};
@@ -54,10 +55,10 @@ impl Hosted {
     /// there beside its other tasks.
     ///
     /// # Errors
-    /// [`Error::AlreadyAttached`] if a reactor is attached; [`Error::IoUringRefused`], since `poll(2)` cannot
-    /// wake a host; [`Error::Os`] if the process has no descriptor left.
+    /// [`Error::AlreadyAttached`] if a reactor is attached, unless its driver has ended: that one is replaced.
+    /// [`Error::IoUringRefused`], since `poll(2)` cannot wake a host; [`Error::Os`] if the process has no descriptor left.
     pub fn attach(options: ReactorOptions) -> Result<(Self, Driver)> {
-        if Reactor::current().is_ok() {
+        if Attached::current_alive().is_some() {
             return Err(Error::AlreadyAttached);
         }
         let shared = Rc::new(Inner::new(&options, Some(Host::new()?))?);
@@ -93,6 +94,35 @@ impl Drop for Hosted {
 }
 
 impl Driver {
+    /// Turns the reactor like [`drive`](Self::drive) for as long as `future` takes, in the same task, and returns its output.
+    ///
+    /// # Errors
+    /// After the future has ended, the error that had ended the reactor earlier, if one did: see [`drive`](Self::drive).
+    pub async fn drive_beside<W: Watch, F: Future>(
+        self,
+        mut watch: W,
+        future: F,
+    ) -> Result<F::Output> {
+        let mut future = pin!(future);
+        let mut ended = None;
+        let output = poll_fn(|cx| {
+            // The future first: the turn after it submits what it asks for.
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(output);
+            }
+            if ended.is_none()
+                && let Poll::Ready(end) = self.poll(cx, &mut watch)
+            {
+                ended = Some(end);
+                self.give_up();
+                cx.waker().wake_by_ref(); // its sockets have failed, which it sees when it is polled
+            }
+            Poll::Pending
+        })
+        .await;
+        ended.unwrap_or(Ok(())).map(|()| output)
+    }
+
     /// Turns the reactor whenever `watch` or a task reports work. Completes when the reactor is detached.
     ///
     /// # Errors
@@ -146,12 +176,18 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        // Nothing turns the reactor any more: fail all waiters.
+impl Driver {
+    /// Fails all waiters, as nothing turns the reactor any more.
+    fn give_up(&self) {
         if let Some(shared) = self.shared.upgrade() {
             shared.give_up();
         }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 

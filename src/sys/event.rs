@@ -37,9 +37,14 @@ impl EventFd {
 
     /// Makes the descriptor unreadable again.
     pub(crate) fn clear(&self) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.0, &mut count);
+        clear(self.as_fd());
     }
+}
+
+/// Makes an eventfd unreadable again.
+pub(crate) fn clear(eventfd: BorrowedFd<'_>) {
+    let mut count = [0; 8];
+    let _ = rustix::io::read(eventfd, &mut count);
 }
 
 impl AsFd for EventFd {

@@ -60,9 +60,10 @@ impl Budget {
         }
     }
 
-    /// Counts packets. Returns whether the budget is spent.
+    /// Counts packets, and returns whether the budget is spent: then give a turn, as your runtime does that, and
+    /// [`renew`](Self::renew) the budget.
     #[inline]
-    pub(crate) fn count(&mut self, packets: u32) -> bool {
+    pub fn count(&mut self, packets: u32) -> bool {
         if self.left > packets && !self.is_spent {
             self.left -= packets;
             return false;
@@ -83,8 +84,8 @@ impl Budget {
         self.is_spent
     }
 
-    /// Begins anew, as the task has waited for something else.
-    pub(crate) fn renew(&mut self) {
+    /// Begins anew, after a turn or after a wait for something else.
+    pub fn renew(&mut self) {
         *self = Self::new();
     }
 

@@ -9,5 +9,6 @@ mod link_types;
 mod options;
 mod queues;
 mod shards;
+mod waiter;
 
 ringtap_lab::test_binary!();

@@ -39,7 +39,7 @@ fn sockets_without_their_reactor() {
     says!(
         Hosted::attach(ReactorOptions::default()),
         Error::AlreadyAttached,
-        "this thread has a reactor already; attach one once, and keep the guard as long as sockets are used"
+        "this thread has a reactor already, which is running; attach one once, and keep the guard as long as sockets are used"
     );
 }
 

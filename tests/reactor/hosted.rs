@@ -13,7 +13,7 @@ use ringtap::capture::{CaptureBuilder, RingLayout};
 use ringtap::error::Step;
 use ringtap::reactor::{Coalesce, Hosted, IoUringFeatures, Reactor, ReactorOptions, Watch};
 use ringtap::{AsyncCapture, AsyncInjector, Capture, Error, executor, time};
-use ringtap_lab::{Generator, Namespace, Traffic, Veth, namespace};
+use ringtap_lab::{Generator, Namespace, Tally, Traffic, Veth, namespace};
 use rustix::event::{PollFd, PollFlags};
 
 /// Says nothing: the test polls the driver when it likes.
@@ -87,6 +87,37 @@ fn whoever_waits_learns_that_the_driver_was_dropped_or_cannot_watch() {
         drop(hosted);
         assert!(matches!(Reactor::current(), Err(Error::NoReactor)));
     }
+}
+
+#[ringtap_lab::test]
+fn a_reactor_whose_host_is_gone_is_replaced() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let (first, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+    let again = Hosted::attach(ReactorOptions::default()).map(drop);
+    assert!(matches!(again, Err(Error::AlreadyAttached)), "{again:?}");
+    let mut stale = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+    drop(driver); // as a runtime that ends drops its tasks; the guard lives on
+    let refused = AsyncCapture::new(ring(&veth.right).build().unwrap()).map(drop);
+    assert!(matches!(refused, Err(Error::ReactorGone)), "{refused:?}");
+
+    let (second, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+    let mut driver = pin!(driver.drive(Silent));
+    let ended = poll(pin!(stale.next_batch()));
+    assert!(matches!(ended, Poll::Ready(Err(Error::ReactorGone))), "{ended:?}");
+    drop(first); // ends the one that is gone, and not the new one
+    let mut capture = AsyncCapture::new(stale.into_inner()).unwrap();
+    Generator::new(&veth.left, &Traffic::default()).flood(1);
+    let batch = run(driver.as_mut(), capture.next_batch()).unwrap().expect("a batch");
+    assert_eq!(batch.len(), 1);
+    drop(capture);
+    drop(second);
+    assert!(matches!(Reactor::current(), Err(Error::NoReactor)));
+
+    // The built-in executor does not work with one that is gone either.
+    let (_gone, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+    drop(driver);
+    executor::block_on(time::sleep(Duration::from_millis(1)));
 }
 
 #[ringtap_lab::test]
@@ -321,4 +352,57 @@ fn a_forked_child_cannot_drive_its_parents_reactor_and_does_not_harm_it() {
     assert_eq!(status, 0, "the child was refused");
     let batch = run(driver.as_mut(), wait.as_mut()).unwrap().expect("a batch");
     assert_eq!(batch.len(), 4);
+}
+
+/// A loop that polls one future, and knows nothing else: as pollster's.
+fn poll_alone<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park_timeout(Duration::from_secs(20));
+    }
+}
+
+#[ringtap_lab::test]
+fn an_executor_without_io_captures_and_sends() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic::default();
+    let count = 2000;
+    let tally = poll_alone(ringtap::reactor::run_anywhere(async {
+        let mut capture = AsyncCapture::new(ring(&veth.right).build().unwrap()).unwrap();
+        let mut injector = AsyncInjector::open(&veth.left).unwrap();
+        let mut tally = Tally::new(&traffic, count);
+        for number in 0..count {
+            injector.send(&traffic.frame(number, 0)).await.unwrap();
+            if number % 100 == 99 {
+                while tally.received() <= number {
+                    let batch = capture.next_batch().await.unwrap().expect("it goes on");
+                    batch.iter().for_each(|packet| tally.record(packet.data()));
+                }
+            }
+        }
+        assert!(matches!(Hosted::attach(ReactorOptions::default()), Err(Error::AlreadyAttached)));
+        let late = time::timeout(Duration::from_millis(5), capture.next_batch()).await;
+        assert!(late.is_err(), "the timers run as well");
+        tally
+    }));
+    tally.unwrap().assert_complete();
+    assert!(Reactor::current().is_err(), "it ends with its future");
+    let names = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+    assert!(
+        !names.into_iter().any(|name| name.starts_with("ringtap-watch")),
+        "its thread has ended"
+    );
 }

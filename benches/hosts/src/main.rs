@@ -10,25 +10,34 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ringtap::capture::RingLayout;
+use ringtap::reactor::run_anywhere;
 use ringtap::shard::{BuiltIn, Runtime};
 use ringtap::{AsyncCapture, Capture, Result};
+use ringtap_compio::Compio;
 use ringtap_glommio::Glommio;
 use ringtap_lab::traffic::now;
 use ringtap_lab::{Generator, Mark, Namespace, Traffic, bootstrap};
+use ringtap_monoio::Monoio;
+use ringtap_smol::Smol;
 use ringtap_tokio::Tokio;
 use ringtap_tokio_uring::TokioUring;
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_local;
 
 /// The ways to wait, each with the one that it is measured against.
-const WAYS: [(&str, Option<&str>); 7] = [
+const WAYS: [(&str, Option<&str>); 12] = [
     ("poll(2), blocking", None),
     ("built-in", Some("poll(2), blocking")),
     ("tokio's AsyncFd", None),
     ("tokio", Some("tokio's AsyncFd")),
+    ("tokio, any task", Some("tokio's AsyncFd")),
     ("AsyncFd, tokio-uring", None),
     ("tokio-uring", Some("AsyncFd, tokio-uring")),
     ("glommio", None),
+    ("smol", None),
+    ("compio", None),
+    ("monoio", None),
+    ("no I/O (a thread)", None),
 ];
 const FRAMES: u64 = 2_000;
 const PAUSE: Duration = Duration::from_micros(150);
@@ -58,6 +67,15 @@ fn no_times() -> Times {
 
 async fn with_ringtap(capture: Capture, count: u64) -> Result<Times> {
     let (mut capture, mut times) = (AsyncCapture::new(capture)?, no_times());
+    while times.len() < count {
+        let Some(batch) = capture.next_batch().await? else { break };
+        record(&batch, &mut times);
+    }
+    Ok(times)
+}
+
+async fn with_any_task(capture: Capture, count: u64) -> Result<Times> {
+    let (mut capture, mut times) = (ringtap_tokio::Capture::new(capture)?, no_times());
     while times.len() < count {
         let Some(batch) = capture.next_batch().await? else { break };
         record(&batch, &mut times);
@@ -102,8 +120,21 @@ fn receive(way: &str, capture: Capture, count: u64) -> Result<Times> {
             .run(None, async { tokio_task(spawn_local(with_ringtap(capture, count))).await })?,
         "AsyncFd, tokio-uring" => TokioUring::default()
             .run(None, async { tokio_task(spawn_local(with_async_fd(capture, count))).await })?,
+        "tokio, any task" => Tokio::default()
+            .run(None, async { tokio_task(tokio::spawn(with_any_task(capture, count))).await })?,
         "glommio" => Glommio::default()
             .run(None, async { glommio::spawn_local(with_ringtap(capture, count)).await })?,
+        "smol" => Smol::default()
+            .run(None, async { ringtap_smol::spawn_local(with_ringtap(capture, count)).await })?,
+        "compio" => Compio::default().run(None, async {
+            let task = compio::runtime::spawn(with_ringtap(capture, count));
+            task.await.expect("no panic")
+        })?,
+        "monoio" => Monoio::default()
+            .run(None, async { monoio::spawn(with_ringtap(capture, count)).await })?,
+        "no I/O (a thread)" => {
+            futures_executor::block_on(run_anywhere(with_ringtap(capture, count)))?
+        }
         _ => Tokio::default()
             .run(None, async { tokio_task(spawn_local(with_async_fd(capture, count))).await })?,
     }

@@ -28,7 +28,8 @@ use ringtap_tokio_uring::TokioUring;
 const LENGTH: Duration = Duration::from_secs(2);
 /// Time that each packet takes; `None` without packets.
 const LOADS: [Option<Duration>; 3] = [None, Some(Duration::ZERO), Some(Duration::from_micros(5))];
-const HOSTS: [&str; 6] = ["tokio", "tokio-uring", "smol", "glommio", "compio", "monoio"];
+const HOSTS: [&str; 7] =
+    ["tokio", "tokio, any task", "tokio-uring", "smol", "glommio", "compio", "monoio"];
 
 type Times = Histogram<u64>;
 
@@ -138,6 +139,29 @@ async fn host(capture: Capture, echo: impl Future<Output = ()>, work: Duration) 
     Ok((count.get(), began.elapsed())) // with what was left in the ring
 }
 
+/// The same with a capture that any task may own.
+async fn host_any_task(
+    capture: Capture,
+    echo: impl Future<Output = ()>,
+    work: Duration,
+) -> Result<Handled> {
+    echo.await;
+    let mut capture = ringtap_tokio::Capture::new(capture)?;
+    let began = Instant::now();
+    let counting = tokio::spawn(async move {
+        let mut count = 0;
+        let each = |_: Packet<'_>| {
+            count += 1;
+            let since = Instant::now();
+            while since.elapsed() < work {
+                std::hint::spin_loop();
+            }
+        };
+        capture.for_each_packet(each).await.map(|()| count)
+    });
+    Ok((counting.await.expect("no panic")?, began.elapsed()))
+}
+
 fn run(
     way: &str,
     capture: Capture,
@@ -146,6 +170,9 @@ fn run(
 ) -> Result<Handled> {
     match way {
         "tokio" => Tokio::default().run(None, host(capture, tokio_echo(address), work))?,
+        "tokio, any task" => {
+            Tokio::default().run(None, host_any_task(capture, tokio_echo(address), work))?
+        }
         "tokio-uring" => {
             TokioUring::default().run(None, host(capture, tokio_echo(address), work))?
         }
@@ -217,7 +244,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     println!("{rounds} rounds of {LENGTH:?}; median of the rounds (worst of all)");
     println!(
-        "{:<12} {:>12} {:>10} {:>10} {:>20} {:>12}",
+        "{:<16} {:>12} {:>10} {:>10} {:>20} {:>12}",
         "host", "a packet", "p50 µs", "p99 µs", "longest µs", "packets/s"
     );
     for (host, loads) in HOSTS.iter().zip(all) {
@@ -231,7 +258,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             let load = load.map_or("none".to_owned(), |load| format!("{load:?}"));
             let longest = of(Times::max);
             println!(
-                "{host:<12} {load:>12} {:>10.0} {:>10.0} {:>10.0} ({:>6.0}) {:>12.0}",
+                "{host:<16} {load:>12} {:>10.0} {:>10.0} {:>10.0} ({:>6.0}) {:>12.0}",
                 of(|times| times.value_at_quantile(0.5)).0,
                 of(|times| times.value_at_quantile(0.99)).0,
                 longest.0,
