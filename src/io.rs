@@ -149,11 +149,10 @@ impl<S: RxPort> AsyncReceiver<S> {
     /// # Errors
     /// The errors of [`next_batch`](Self::next_batch).
     pub async fn for_each_packet(&mut self, mut each: impl FnMut(Packet<'_>)) -> Result<()> {
-        let mut budget = Budget::new();
         while let Some(batch) = self.next_batch().await? {
             for packet in &batch {
                 each(packet);
-                budget.spend().await;
+                self.budget.spend().await;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::iter::FusedIterator;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ring::batch::PacketBatch;
 use crate::wait::{Empty, KickOutcome, Stall, StopHandle};
 
@@ -165,6 +165,27 @@ pub trait TxPort: Transmit + AsFd + AsRawFd + Send + Sync {
 
     /// Returns whether everything that was committed is sent.
     fn is_drained(&mut self) -> bool;
+
+    /// Writes a frame of `len` bytes in place with `fill`, and commits it. Returns `None`, and does not call `fill`, if there is
+    /// no room for it now. The bytes that `fill` finds are those of an earlier frame. Makes no system call.
+    ///
+    /// # Errors
+    /// [`Error::FrameLength`](crate::Error::FrameLength); the frame is then not committed.
+    fn try_write<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> Result<Option<R>>
+    where
+        Self: Sized,
+    {
+        let most = self.capacity();
+        if len > most {
+            return Err(Error::FrameLength { len, least: 0, most });
+        }
+        if !self.has_room(len) {
+            return Ok(None);
+        }
+        let output = fill(self.vacant_bytes(len));
+        self.commit(len, Self::Extra::default())?;
+        Ok(Some(output))
+    }
 
     /// Hands over committed frames, with as many kicks as the kernel takes frames from, and returns what to wait for until
     /// the next call if frames are left.

@@ -144,6 +144,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     Example::new("metrics", "", Kind::Pace { rate: 20_000, seconds: 1 })
         .serves("127.0.0.1:9100", "GET /metrics HTTP/1.1\r\n\r\n"),
     Example::new("own_runtime", "", Kind::Flood { seconds: 1 }),
+    Example::new("pollster", "", Kind::Pace { rate: 20_000, seconds: 2 }),
     Example::new("pcap_rotate", "pcap", Kind::Pace { rate: 100_000, seconds: 2 })
         .with(Files::Nothing, &["{a}", "{folder}"]),
     Example::new("pcap_write", "pcap", Kind::Pace { rate: 100_000, seconds: 2 })
@@ -170,11 +171,14 @@ pub(crate) const EXAMPLES: &[Example] = &[
     Example::new("glommio_shards", "", Kind::Flood { seconds: 2 })
         .of("ringtap-glommio")
         .serves("127.0.0.1:7100", ""),
+    Example::new("smoltcp_http", "af-xdp", Kind::Pages(200))
+        .of("ringtap-smoltcp")
+        .on(Stage::HostsWithChecksums, &["{a}", "10.9.0.2"]),
     Example::new("spawned", "", Kind::Pace { rate: 20_000, seconds: 2 }).of("ringtap-tokio"),
     Example::new("tokio_app", "", Kind::Pace { rate: 20_000, seconds: 2 })
         .of("ringtap-tokio")
         .serves("127.0.0.1:7200", ""),
-    Example::new("tokio_uring_server", "", Kind::Pace { rate: 20_000, seconds: 2 })
+    Example::new("tokio_uring_recorder", "", Kind::Pace { rate: 20_000, seconds: 2 })
         .of("ringtap-tokio-uring")
-        .with(Files::Nothing, &["{a}", "{folder}/packets.bin"]),
+        .with(Files::Nothing, &["{a}", "{folder}/packets.pcapng"]),
 ];

@@ -28,13 +28,15 @@ pub(crate) enum Kind {
     Datagrams(u32),
     /// So many questions of one host to the other, each of which is answered.
     Ping(usize),
+    /// So many pages that the first host gets from a web server, which is the example.
+    Pages(usize),
 }
 
 /// Traffic under way.
 #[derive(Debug)]
 pub(crate) enum Traffic {
     Frames(stage::Running),
-    Ping(JoinHandle<Vec<Duration>>, usize),
+    Questions(JoinHandle<Vec<Duration>>, usize),
     /// It was sent in `start`.
     Sent(u64),
 }
@@ -69,7 +71,8 @@ impl Traffic {
                 }
                 Self::Sent(count.into())
             }
-            (Kind::Ping(count), Network::Hosts(pair)) => Self::Ping(pair.ping(count), count),
+            (Kind::Ping(count), Network::Hosts(pair)) => Self::Questions(pair.ping(count), count),
+            (Kind::Pages(count), Network::Hosts(pair)) => Self::Questions(pair.fetch(count), count),
             _ => Self::Sent(0),
         })
     }
@@ -78,7 +81,7 @@ impl Traffic {
     pub(crate) fn is_under_way(&self) -> bool {
         match self {
             Self::Frames(running) => running.is_under_way(),
-            Self::Ping(pinging, _) => !pinging.is_finished(),
+            Self::Questions(asking, _) => !asking.is_finished(),
             Self::Sent(_) => false,
         }
     }
@@ -87,8 +90,8 @@ impl Traffic {
     pub(crate) fn finish(self) -> Summary {
         match self {
             Self::Frames(running) => Summary::Sent(running.stop()),
-            Self::Ping(pinging, count) => {
-                Summary::Answers(pinging.join().expect("the hosts do not panic"), count)
+            Self::Questions(asking, count) => {
+                Summary::Answers(asking.join().expect("the hosts do not panic"), count)
             }
             Self::Sent(count) => Summary::Sent(count),
         }

@@ -273,6 +273,20 @@ impl<W: Write> CaptureWriter<W> {
         Ok(self.out.take().expect("it is given back once"))
     }
 
+    /// Returns the output, without what is still buffered.
+    pub fn get_ref(&self) -> &W {
+        self.out.as_ref().expect("it is given back once")
+    }
+
+    /// Returns the output, without what is still buffered ([`flush`](Self::flush) writes that).
+    ///
+    /// A writer into a `Vec<u8>` makes the bytes of a file for a runtime that writes files itself: flush, take the bytes
+    /// out with `std::mem::take`, and write them behind those before. What else is written into the output ends up
+    /// between two blocks.
+    pub fn get_mut(&mut self) -> &mut W {
+        self.out.as_mut().expect("it is given back once")
+    }
+
     /// Returns the counters so far.
     pub fn stats(&self) -> WriterStats {
         self.stats

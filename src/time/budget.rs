@@ -35,7 +35,8 @@ const LOOK_EVERY: u32 = 16;
 ///
 /// A turn given to a host costs some microseconds, as the host has to look at its I/O.
 pub struct Budget {
-    since: Instant,
+    /// The first look at the clock; none yet after a wait, whose time is not the task's.
+    since: Option<Instant>,
     /// Packets until the next look at the clock.
     left: u32,
     /// The turn that is being given to a host.
@@ -46,10 +47,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Creates a budget that begins now.
+    /// Creates a budget that begins with the first packet counted.
     pub fn new() -> Self {
         let (turn, yields, is_spent) = (None, false, false);
-        Self { since: Instant::now(), left: LOOK_EVERY, turn, yields, is_spent }
+        Self { since: None, left: 1, turn, yields, is_spent }
     }
 
     /// Counts a packet, and gives a turn if the budget is spent. Costs about a nanosecond most times, and no system call
@@ -75,7 +76,10 @@ impl Budget {
     #[cold]
     pub(crate) fn look(&mut self) -> bool {
         self.left = LOOK_EVERY;
-        self.is_spent |= self.since.elapsed() >= TIME;
+        match self.since {
+            Some(since) => self.is_spent |= since.elapsed() >= TIME,
+            None => self.since = Some(Instant::now()),
+        }
         self.is_spent
     }
 
@@ -84,7 +88,7 @@ impl Budget {
         self.is_spent
     }
 
-    /// Begins anew, after a turn or after a wait for something else.
+    /// Begins anew, before or after a turn or a wait for something else.
     pub fn renew(&mut self) {
         *self = Self::new();
     }
@@ -119,5 +123,25 @@ impl Default for Budget {
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget").field("is_spent", &self.is_spent).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_wait_is_not_the_tasks() {
+        let mut budget = Budget::new();
+        assert!(!budget.look());
+        std::thread::sleep(2 * TIME);
+        assert!(budget.look() && budget.is_spent(), "it has worked all the time");
+        budget.renew();
+        std::thread::sleep(2 * TIME); // as a wait
+        assert!(!budget.count(1), "it has not begun before");
+        std::thread::sleep(2 * TIME);
+        assert!(!(1..LOOK_EVERY).any(|_| budget.count(1)), "the clock is not read for each packet");
+        assert!(budget.count(1));
+        assert!(budget.count(1), "until it is renewed");
     }
 }

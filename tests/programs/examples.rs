@@ -87,6 +87,7 @@ const EXAMPLES: &[(&str, &str, &str, Rule)] = &[
         |n| n[0] > 0 && n[1] > 128 * n[0],
     ),
     ("pipeline", STATS, SENT, |n| n[0] == n[1] + n[2]),
+    ("pollster", "# packets, # dropped", SENT, |n| n[0] > 10_000 && n[0] + n[1] + n[3] == n[2]),
     ("replay", "the latest batch was * behind its time", RECEIVED, |n| {
         (18_000..=20_000).contains(&n[0])
     }),
@@ -115,15 +116,21 @@ const EXAMPLES: &[(&str, &str, &str, Rule)] = &[
     // The veth counts a packet that a socket drops as lost, because its redirection fails.
     ("xdp_shards", "in all: # delivered, # dropped", SENT, |n| n[0] + n[3] == n[2]),
     ("glommio_shards", "# packets captured, # dropped", SENT, |n| n[0] + n[1] + n[3] == n[2]),
+    ("smoltcp_http", "# requests answered, DeviceStats { *}", ANSWERED, |n| {
+        n[0] == 200 && n[1] == 200
+    }),
     ("spawned", "# packets counted, # dropped", SENT, |n| {
         n[0] > 10_000 && n[0] + n[1] + n[3] == n[2]
     }),
     ("tokio_app", "# packets counted, # dropped", SENT, |n| {
         n[0] > 10_000 && n[0] + n[1] + n[3] == n[2]
     }),
-    ("tokio_uring_server", "# packets, # bytes in *", "lab: packets.bin has # bytes\n*", |n| {
-        n[0] > 10_000 && n[1] == n[2]
-    }),
+    (
+        "tokio_uring_recorder",
+        "# packets recorded, # read back, # dropped",
+        "lab: packets.pcapng has # bytes\nlab: # frames were sent, # were lost on the way",
+        |n| n[0] > 10_000 && n[0] == n[1] && n[0] + n[2] + n[5] == n[4] && n[3] > 66 * n[0],
+    ),
 ];
 
 /// The last line of many examples.
@@ -132,6 +139,7 @@ const STATS: &str = "CaptureStats { packets: #, delivered: #, drops: #, *}";
 /// Load a program, which takes root of the machine.
 const TAKE_ROOT: &[&str] = &[
     "ebpf_filter",
+    "smoltcp_http",
     "xdp_bridge",
     "xdp_busy_poll",
     "xdp_capture",

@@ -15,7 +15,7 @@ use futures_util::AsyncWriteExt;
 use glommio::net::TcpListener;
 use ringtap::fanout::FanoutMode;
 use ringtap::shard::Source;
-use ringtap::{Capture, Shards};
+use ringtap::{Capture, Error, Result, Shards};
 use ringtap_glommio::Glommio;
 
 #[derive(Default)]
@@ -24,16 +24,16 @@ struct Counts {
     flows: RefCell<HashSet<u32>>,
 }
 
-async fn answer(port: u16, counts: Rc<Counts>) -> Result<(), Box<dyn std::error::Error>> {
-    let listener = TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+async fn answer(listener: TcpListener, counts: Rc<Counts>) -> Result<()> {
     loop {
-        let mut client = listener.accept().await.map_err(|error| error.to_string())?;
+        let mut client = listener.accept().await.map_err(ringtap_glommio::error)?;
         let (packets, flows) = (counts.packets.get(), counts.flows.borrow().len());
-        client.write_all(format!("{packets} packets, {flows} flow hashes\n").as_bytes()).await?;
+        let answer = format!("{packets} packets, {flows} flow hashes\n");
+        client.write_all(answer.as_bytes()).await.map_err(Error::other)?;
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let interface = std::env::args().nth(1).ok_or("usage: glommio_shards INTERFACE")?;
     let shards = Shards::builder()
         .interface(&interface)
@@ -44,8 +44,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let counts = Rc::new(Counts::default());
             let port = 7100 + shard.index() as u16;
             let shown = Rc::clone(&counts);
+            let listener =
+                TcpListener::bind(("127.0.0.1", port)).map_err(ringtap_glommio::error)?;
             let answering = glommio::spawn_local(async move {
-                if let Err(error) = answer(port, shown).await {
+                if let Err(error) = answer(listener, shown).await {
                     eprintln!("port {port}: {error}");
                 }
             });

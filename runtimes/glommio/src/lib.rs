@@ -3,15 +3,15 @@
 //! ```no_run
 //! # async fn f() -> ringtap::Result<()> {
 //! let attached = ringtap_glommio::attach()?;
-//! let mut capture = ringtap::AsyncCapture::open("eth0")?;
-//! let batch = capture.next_batch().await?;
-//! println!("{} packets", batch.map_or(0, |batch| batch.len()));
+//! let batch = ringtap::AsyncCapture::open("eth0")?.next_batch().await?;
 //! attached.shutdown().await
 //! # }
 //! ```
 //!
 //! Use glommio's default task queue and preempt timer: with a `Latency::Matters` queue or a timer of one millisecond, its
 //! executor may sleep forever although tasks are runnable, with or without ringtap.
+
+mod error;
 
 use std::future::Future;
 use std::io;
@@ -26,6 +26,8 @@ use glommio::{LocalExecutorBuilder, Placement, Task};
 use ringtap::reactor::{Hosted, ReactorOptions, Watch};
 use ringtap::shard::Runtime;
 use ringtap::{Error, Result};
+
+pub use self::error::error;
 
 /// Attaches a reactor with default options to this executor; see [`attach_with`].
 ///
@@ -45,8 +47,7 @@ pub fn attach_with(options: ReactorOptions) -> Result<Attached> {
     // SAFETY: the descriptor is open, and the file is its only owner.
     let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
     let event = Event { file: Rc::new(file), read: None };
-    let driver = glommio::spawn_local(driver.drive(event));
-    Ok(Attached { hosted, driver })
+    Ok(Attached { hosted, driver: glommio::spawn_local(driver.drive(event)) })
 }
 
 /// A guard that keeps the reactor attached. Dropping it cancels operations in flight, and waits a bounded time for the
@@ -84,9 +85,9 @@ impl Watch for Event {
             let file = Rc::clone(file);
             Box::pin(async move { file.read_at(0, 8).await })
         });
-        let done = ready!(read.as_mut().poll(cx));
+        let done = ready!(read.as_mut().poll(cx)).map(drop).map_err(io::Error::from);
         self.read = None;
-        Poll::Ready(done.map(drop).map_err(|error| io::Error::other(error.to_string())))
+        Poll::Ready(done)
     }
 }
 

@@ -58,10 +58,7 @@ impl<S: RxPort> Receiver<S> {
     /// [`Error::InterfaceGone`] once the interface was removed and its last packets are delivered. An interface that is
     /// down is not an error: packets arrive again when it is up.
     pub async fn next_batch(&mut self) -> Result<Option<PacketBatch>> {
-        if self.budget.count(16) {
-            self.budget.renew(); // before: a wait that is dropped here has had its turn
-            yield_now().await;
-        }
+        self.spend(16).await;
         while !self.is_over {
             let next = self.socket.try_next();
             self.is_over = !matches!(next, Ok(TryNext::Batch(_) | TryNext::Wait { .. }));
@@ -80,14 +77,10 @@ impl<S: RxPort> Receiver<S> {
     /// # Errors
     /// The errors of [`next_batch`](Self::next_batch).
     pub async fn for_each_packet(&mut self, mut each: impl FnMut(Packet<'_>)) -> Result<()> {
-        let mut budget = Budget::new();
         while let Some(batch) = self.next_batch().await? {
             for packet in &batch {
                 each(packet);
-                if budget.count(1) {
-                    yield_now().await;
-                    budget.renew();
-                }
+                self.spend(1).await;
             }
         }
         Ok(())
@@ -124,6 +117,14 @@ impl<S: RxPort> Receiver<S> {
     /// Takes the socket back, for another runtime or for blocking use.
     pub fn into_inner(self) -> S {
         self.socket
+    }
+
+    /// Counts packets, and yields where the budget is spent.
+    async fn spend(&mut self, packets: u32) {
+        if self.budget.count(packets) {
+            self.budget.renew(); // before: a wait that is dropped here has had its turn
+            yield_now().await;
+        }
     }
 
     /// Waits for what the socket asks for.

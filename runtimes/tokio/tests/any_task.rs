@@ -4,7 +4,7 @@
 mod far_end;
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -389,8 +389,7 @@ fn outside_of_tokio_there_are_errors_and_no_panics() {
     let injector = Injector::open(&veth.left).map(drop);
     let attached = ringtap_tokio::attach().map(drop);
     let attached_in = ringtap_tokio::attach_in(&LocalSet::new(), ReactorOptions::default());
-    let ran = Box::pin(ringtap_tokio::run(async {}));
-    let ran = ringtap::executor::block_on(async move { Pin::from(ran).await });
+    let ran = ringtap::executor::block_on(ringtap_tokio::run(async {}));
     for refused in [capture, injector, attached, attached_in.map(drop)] {
         let text = refused.unwrap_err().to_string();
         assert!(text.contains("no tokio here"), "{text}");

@@ -1,6 +1,7 @@
 //! Two hosts, and two interfaces that are to be joined before either can reach the other.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,9 @@ use crate::{Host, Namespace, bootstrap};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+
+/// How long a page may take.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Two interfaces to join, with a host behind each.
 #[derive(Debug)]
@@ -65,6 +69,34 @@ impl Pair {
                     && socket.recv(&mut bytes).is_ok()
                     && bytes == number.to_be_bytes()
                 {
+                    times.push(start.elapsed());
+                }
+            }
+            times
+        })
+    }
+
+    /// The first host gets a page `count` times from the web server that is where the second host would be; returns the
+    /// time of each that is whole.
+    ///
+    /// # Panics
+    /// The thread does, where the host cannot open its socket.
+    pub fn fetch(&self, count: usize) -> JoinHandle<Vec<Duration>> {
+        self.hosts[0].run(move || {
+            let fetch = || {
+                let mut stream = TcpStream::connect_timeout(&(B, 80).into(), LONGEST)?;
+                stream.set_read_timeout(Some(LONGEST))?;
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+                let mut page = String::new();
+                stream.read_to_string(&mut page).map(|_| page)
+            };
+            let mut times = Vec::new();
+            for _ in 0..count {
+                let start = Instant::now();
+                let page = fetch().unwrap_or_default();
+                let body = page.split_once("\r\n\r\n");
+                let length = page.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                if body.is_some_and(|(_, body)| Some(body.len().to_string().as_str()) == length) {
                     times.push(start.elapsed());
                 }
             }
