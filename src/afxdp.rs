@@ -9,8 +9,10 @@
 //! long as the program is held. The socket's two halves, [`XdpReceiver`] and [`XdpSender`], share nothing but the
 //! descriptor.
 
+mod assembler;
 mod bound;
 mod builder;
+mod bypass;
 mod cbpf_to_ebpf;
 mod chunks;
 mod forward;
@@ -27,6 +29,7 @@ mod steering;
 
 pub use self::bound::{XdpStatsHandle, XdpUmem};
 pub use self::builder::{CopyMode, HugePages, TxChecksum, XdpSocketBuilder};
+pub use self::bypass::{Bypass, BypassCounts, BypassKey, BypassVerdict};
 pub use self::chunks::XdpChunks;
 pub(crate) use self::forward::Forwarding;
 pub(crate) use self::metadata::Checksum;

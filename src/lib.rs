@@ -171,9 +171,9 @@ pub mod xdp {
     pub use crate::XdpSocket;
 
     pub use crate::afxdp::{
-        Attach, CopyMode, FlowRule, HugePages, InstalledRule, SymmetricRss, TxChecksum, XdpChunks,
-        XdpHints, XdpProgram, XdpReceiver, XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot,
-        XdpUmem,
+        Attach, Bypass, BypassCounts, BypassKey, BypassVerdict, CopyMode, FlowRule, HugePages,
+        InstalledRule, SymmetricRss, TxChecksum, XdpChunks, XdpHints, XdpProgram, XdpReceiver,
+        XdpSender, XdpSocketBuilder, XdpStatsHandle, XdpTxSlot, XdpUmem,
     };
     pub use crate::io::{AsyncXdpReceiver, AsyncXdpSender, AsyncXdpSocket};
 }

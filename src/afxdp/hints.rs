@@ -8,6 +8,11 @@
 use std::io;
 use std::sync::OnceLock;
 
+use super::assembler::{
+    ADD_NUMBER, CALL, EXIT, FRAME, IF_EQUAL_NUMBER, IF_GREATER, JUMP, LOAD_DOUBLE, LOAD_HALF,
+    LOAD_WORD, MOVE, MOVE_NUMBER, OR_NUMBER, Program, STORE_DOUBLE, STORE_DOUBLE_NUMBER,
+    STORE_HALF, STORE_WORD, STORE_WORD_NUMBER, UNLESS_EQUAL_NUMBER,
+};
 use crate::ring::umem::hints::{
     HASH_AT, HINTS_LEN, MAGIC, MAGIC_AT, TCI_AT, TPID_AT, WHICH_AT, XdpHints,
 };
@@ -75,64 +80,29 @@ impl Questions {
 const CONTEXT: u8 = 6;
 const ROOM: u8 = 7;
 const WHICH: u8 = 9;
-const FRAME: u8 = 10;
-
-/// Instruction codes (linux/bpf.h, linux/bpf_common.h).
-const LOAD_WORD: u8 = 0x61;
-const LOAD_HALF: u8 = 0x69;
-const LOAD_DOUBLE: u8 = 0x79;
-const STORE_WORD_NUMBER: u8 = 0x62;
-const STORE_DOUBLE_NUMBER: u8 = 0x7a;
-const STORE_WORD: u8 = 0x63;
-const STORE_HALF: u8 = 0x6b;
-const STORE_DOUBLE: u8 = 0x7b;
-const MOVE: u8 = 0xbf;
-const MOVE_NUMBER: u8 = 0xb7;
-const ADD_NUMBER: u8 = 0x07;
-const OR_NUMBER: u8 = 0x47;
-const JUMP: u8 = 0x05;
-const IF_EQUAL_NUMBER: u8 = 0x15;
-const UNLESS_EQUAL_NUMBER: u8 = 0x55;
-const IF_GREATER: u8 = 0x2d;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
-/// In the place of a call's source register: the number is that of a kernel function (`BPF_PSEUDO_KFUNC_CALL`).
-const KERNEL_FUNCTION: u8 = 2;
 
 /// Helpers (bpf-helpers(7)).
 const ADJUST_META: i32 = 54;
 const KTIME_GET_TAI_NS: i32 = 208;
 
-#[derive(Debug, Default)]
-struct Program(Vec<Insn>);
+/// In the place of a call's source register: the number is that of a kernel function (`BPF_PSEUDO_KFUNC_CALL`).
+const KERNEL_FUNCTION: u8 = 2;
 
-impl Program {
-    fn put(&mut self, code: u8, destination: u8, source: u8, offset: i16, number: i32) -> usize {
-        self.0.push(Insn::new(code, destination, source, offset, number));
-        self.0.len() - 1
+/// Calls a kernel function with the context and places in the stack frame. Returns the jump that is taken if there
+/// is no answer.
+fn ask<const N: usize>(program: &mut Program, function: u32, answers: [i16; N]) -> usize {
+    program.put(MOVE, 1, CONTEXT, 0, 0);
+    for (register, at) in (2..).zip(answers) {
+        program.put(STORE_DOUBLE_NUMBER, FRAME, 0, at, 0);
+        program.put(MOVE, register, FRAME, 0, 0);
+        program.put(ADD_NUMBER, register, 0, 0, at.into());
     }
+    program.put(CALL, 0, KERNEL_FUNCTION, 0, function as i32);
+    program.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, 0)
+}
 
-    /// Makes the jump at `from` go to the next instruction.
-    fn land(&mut self, from: usize) {
-        self.0[from].offset = (self.0.len() - from - 1) as i16;
-    }
-
-    /// Calls a kernel function with the context and places in the stack frame. Returns the jump that is taken if there
-    /// is no answer.
-    fn ask<const N: usize>(&mut self, function: u32, answers: [i16; N]) -> usize {
-        self.put(MOVE, 1, CONTEXT, 0, 0);
-        for (register, at) in (2..).zip(answers) {
-            self.put(STORE_DOUBLE_NUMBER, FRAME, 0, at, 0);
-            self.put(MOVE, register, FRAME, 0, 0);
-            self.put(ADD_NUMBER, register, 0, 0, at.into());
-        }
-        self.put(CALL, 0, KERNEL_FUNCTION, 0, function as i32);
-        self.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, 0)
-    }
-
-    fn note(&mut self, hint: XdpHints) {
-        self.put(OR_NUMBER, WHICH, 0, 0, hint.bits() as i32);
-    }
+fn note(program: &mut Program, hint: XdpHints) {
+    program.put(OR_NUMBER, WHICH, 0, 0, hint.bits() as i32);
 }
 
 /// `enum xdp_action`, linux/bpf.h.
@@ -145,7 +115,7 @@ pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
     let mut program = Program::default();
     program.put(MOVE, CONTEXT, 1, 0, 0);
     let [lookup @ .., _] = redirect(map);
-    program.0.extend(lookup);
+    program.extend(&lookup);
     let missed = program.put(UNLESS_EQUAL_NUMBER, 0, 0, 0, XDP_REDIRECT);
     program.put(MOVE, 1, CONTEXT, 0, 0);
     program.put(MOVE_NUMBER, 2, 0, 0, -(HINTS_LEN as i32));
@@ -158,21 +128,21 @@ pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
     program.put(ADD_NUMBER, 1, 0, 0, HINTS_LEN as i32);
     let no_proof = program.put(IF_GREATER, 1, 8, 0, 0);
     program.put(MOVE_NUMBER, WHICH, 0, 0, 0);
-    program.timestamp(questions);
+    timestamp(&mut program, questions);
     if let Some(function) = questions.hash {
-        let none = program.ask(function, [-8, -16]);
+        let none = ask(&mut program, function, [-8, -16]);
         program.put(LOAD_WORD, 1, FRAME, -8, 0);
         program.put(STORE_WORD, ROOM, 1, HASH_AT, 0);
-        program.note(XdpHints::HASH);
+        note(&mut program, XdpHints::HASH);
         program.land(none);
     }
     if let Some(function) = questions.vlan {
-        let none = program.ask(function, [-8, -16]);
+        let none = ask(&mut program, function, [-8, -16]);
         for (from, to) in [(-8, TPID_AT), (-16, TCI_AT)] {
             program.put(LOAD_HALF, 1, FRAME, from, 0);
             program.put(STORE_HALF, ROOM, 1, to, 0);
         }
-        program.note(XdpHints::VLAN);
+        note(&mut program, XdpHints::VLAN);
         program.land(none);
     }
     program.put(STORE_WORD, ROOM, WHICH, WHICH_AT, 0);
@@ -182,31 +152,29 @@ pub(super) fn redirect_with_hints(map: i32, questions: Questions) -> Vec<Insn> {
     program.put(MOVE_NUMBER, 0, 0, 0, XDP_REDIRECT);
     program.land(missed);
     program.put(EXIT, 0, 0, 0, 0);
-    program.0
+    program.finish()
 }
 
-impl Program {
-    /// Stores the card's timestamp, or the kernel's time if there is none.
-    fn timestamp(&mut self, questions: Questions) {
-        let done = questions.timestamp.map(|function| {
-            let none = self.ask(function, [-8]);
-            self.put(LOAD_DOUBLE, 1, FRAME, -8, 0);
-            // veth answers with 0 where no card has stamped the packet.
-            let zero = self.put(IF_EQUAL_NUMBER, 1, 0, 0, 0);
-            self.put(STORE_DOUBLE, ROOM, 1, 0, 0);
-            self.note(XdpHints::TIMESTAMP);
-            let done = self.put(JUMP, 0, 0, 0, 0);
-            self.land(none);
-            self.land(zero);
-            done
-        });
-        if questions.has_kernels_time {
-            self.put(CALL, 0, 0, 0, KTIME_GET_TAI_NS);
-            self.put(STORE_DOUBLE, ROOM, 0, 0, 0);
-            self.note(XdpHints::KERNEL_TIMESTAMP);
-        }
-        if let Some(done) = done {
-            self.land(done);
-        }
+/// Stores the card's timestamp, or the kernel's time if there is none.
+fn timestamp(program: &mut Program, questions: Questions) {
+    let done = questions.timestamp.map(|function| {
+        let none = ask(program, function, [-8]);
+        program.put(LOAD_DOUBLE, 1, FRAME, -8, 0);
+        // veth answers with 0 where no card has stamped the packet.
+        let zero = program.put(IF_EQUAL_NUMBER, 1, 0, 0, 0);
+        program.put(STORE_DOUBLE, ROOM, 1, 0, 0);
+        note(program, XdpHints::TIMESTAMP);
+        let done = program.put(JUMP, 0, 0, 0, 0);
+        program.land(none);
+        program.land(zero);
+        done
+    });
+    if questions.has_kernels_time {
+        program.put(CALL, 0, 0, 0, KTIME_GET_TAI_NS);
+        program.put(STORE_DOUBLE, ROOM, 0, 0, 0);
+        note(program, XdpHints::KERNEL_TIMESTAMP);
+    }
+    if let Some(done) = done {
+        program.land(done);
     }
 }

@@ -58,6 +58,8 @@ pub enum Step {
     LoadProgram,
     /// Attaching an XDP program that asks the driver for packets' times, hashes and tags.
     AskDriver,
+    /// Adding, removing or reading a flow that an XDP program bypasses.
+    BypassFlow,
     /// Attaching the XDP program to the interface.
     AttachProgram,
     /// Opening a pinned map of sockets.
@@ -137,6 +139,9 @@ impl Step {
             }
             (Self::OpenPinnedMap, libc::EINVAL) => {
                 "it is no map of AF_XDP sockets (BPF_MAP_TYPE_XSKMAP)"
+            }
+            (Self::BypassFlow, libc::EAFNOSUPPORT) => {
+                "source and destination must be of one version of IP"
             }
             (Self::AskDriver, libc::ENOENT) => {
                 "this kernel does not describe its functions (CONFIG_DEBUG_INFO_BTF, /sys/kernel/btf/vmlinux); packets \
@@ -251,6 +256,7 @@ impl fmt::Display for Step {
             Self::OpenPinnedMap => f.write_str("opening the pinned map of sockets"),
             Self::RegisterSocket => f.write_str("entering the socket into the program's map"),
             Self::AskDriver => f.write_str("asking the driver for times, hashes and tags"),
+            Self::BypassFlow => f.write_str("bypassing a flow"),
             Self::AttachProgram => f.write_str("attaching the XDP program"),
             Self::SetHashKey => f.write_str("setting the receive hash's key"),
             Self::InsertRule => f.write_str("inserting a flow rule"),

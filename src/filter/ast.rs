@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::link_type::LinkType;
+
 /// A condition on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expr {
@@ -18,6 +20,36 @@ pub(super) enum Expr {
 impl Expr {
     pub(super) fn speaks_of_tags(&self) -> bool {
         self.has(&|primitive| matches!(primitive, Primitive::Vlan(_)))
+    }
+
+    /// The link type that it must be about, if only packets of that have what it asks for.
+    pub(super) fn link(&self) -> LinkType {
+        let is_wireless = self.has(&|primitive| {
+            matches!(
+                primitive,
+                Primitive::WlanType { .. }
+                    | Primitive::WlanDirection(_)
+                    | Primitive::WlanAddress(..)
+            )
+        });
+        if self.loads_radio() {
+            LinkType::IEEE802_11_RADIOTAP
+        } else if is_wireless {
+            LinkType::IEEE802_11
+        } else {
+            LinkType::ETHERNET
+        }
+    }
+
+    fn loads_radio(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) | Self::Apart(parts) => {
+                parts.iter().any(Self::loads_radio)
+            }
+            Self::Not(inner) => inner.loads_radio(),
+            Self::Is(_) => false,
+            Self::Compare(_, left, right) => left.loads_radio() || right.loads_radio(),
+        }
     }
 
     /// Whether it asks for metadata that only a socket, or the header of a cooked packet, has.
@@ -110,6 +142,44 @@ pub(super) enum Primitive {
     ProtoChain(Option<Family>, u8),
     /// A tunnel of UDP, with a network identifier if one is asked for.
     Tunnel(TunnelKind, Option<u32>),
+    /// The type of an 802.11 frame, and its subtype if the mask has it: the first byte of frame control.
+    WlanType {
+        value: u8,
+        mask: u8,
+    },
+    /// Which way an 802.11 frame goes: the low bits of the second byte.
+    WlanDirection(u8),
+    WlanAddress(WlanAddress, [u8; 6]),
+}
+
+/// An address of an 802.11 frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WlanAddress {
+    First,
+    Second,
+    Third,
+    Fourth,
+    Receiver,
+    Transmitter,
+}
+
+impl WlanAddress {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::First, "addr1"),
+        (Self::Second, "addr2"),
+        (Self::Third, "addr3"),
+        (Self::Fourth, "addr4"),
+        (Self::Receiver, "ra"),
+        (Self::Transmitter, "ta"),
+    ];
+
+    pub(super) fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, of)| *of == name).map(|(address, _)| address)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(address, _)| *address == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// A kind of 802.2 frame, by its control field.
@@ -193,6 +263,8 @@ pub(super) enum Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Ether,
+    /// The header about the radio before a frame.
+    Radio,
     Ip,
     Ip6,
     Arp,
@@ -218,6 +290,17 @@ pub(super) enum Arith {
     Load(Protocol, Box<Arith>, Width),
     Op(ArithOp, Box<Arith>, Box<Arith>),
     Negated(Box<Arith>),
+}
+
+impl Arith {
+    fn loads_radio(&self) -> bool {
+        match self {
+            Self::Number(_) | Self::Len => false,
+            Self::Load(protocol, offset, _) => *protocol == Protocol::Radio || offset.loads_radio(),
+            Self::Op(_, left, right) => left.loads_radio() || right.loads_radio(),
+            Self::Negated(inner) => inner.loads_radio(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -120,6 +120,19 @@ impl Display for Primitive {
             Self::Interface(index) => write!(f, "ifindex {index}"),
             Self::Inbound => f.write_str("inbound"),
             Self::Outbound => f.write_str("outbound"),
+            Self::WlanType { value, mask } => {
+                const TYPE: u8 = 0x0c;
+                write!(f, "type {:#x}", value & TYPE)?;
+                match mask & !TYPE {
+                    0 => Ok(()),
+                    of_subtype => write!(f, " subtype {:#x}", value & of_subtype),
+                }
+            }
+            Self::WlanDirection(direction) => write!(f, "dir {direction}"),
+            Self::WlanAddress(which, [a, b, c, d, e, g]) => {
+                let which = which.name();
+                write!(f, "wlan {which} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+            }
         }
     }
 }
@@ -172,6 +185,7 @@ fn side_name(side: Side) -> &'static str {
 fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Ether => "ether",
+        Protocol::Radio => "radio",
         Protocol::Ip => "ip",
         Protocol::Ip6 => "ip6",
         Protocol::Arp => "arp",

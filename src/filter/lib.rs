@@ -159,7 +159,8 @@ impl BpfFilter {
     /// As for [`parse`](Self::parse), and for a name that the resolver does not know.
     pub fn parse_with(text: &str, resolver: &dyn Resolver) -> Result<Self, FilterError> {
         let expr = parse::parse(text, resolver)?;
-        let mut filter = Self::of(Arc::new(expr), LinkType::ETHERNET, false)?;
+        let link = expr.link();
+        let mut filter = Self::of(Arc::new(expr), link, false)?;
         filter.text = Some(text.trim().into());
         Ok(filter)
     }

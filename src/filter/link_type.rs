@@ -23,10 +23,14 @@ impl LinkType {
     pub const RAW: Self = Self(101);
     /// Cisco HDLC, or PPP in the framing of HDLC.
     pub const C_HDLC: Self = Self(104);
+    /// 802.11, without a header about the radio.
+    pub const IEEE802_11: Self = Self(105);
     /// OpenBSD loopback: an address family in network byte order, then the packet.
     pub const LOOP: Self = Self(108);
     /// Linux cooked capture.
     pub const LINUX_SLL: Self = Self(113);
+    /// 802.11 behind a radiotap header.
+    pub const IEEE802_11_RADIOTAP: Self = Self(127);
     /// IPv4 without a link header.
     pub const IPV4: Self = Self(228);
     /// IPv6 without a link header.
@@ -36,7 +40,7 @@ impl LinkType {
     /// Stands for an unknown link type: a number that is reserved for private use.
     pub const UNKNOWN: Self = Self(162);
     /// The link types that filters can be compiled for in full, and the unknown one.
-    pub(crate) const COMPILED: [Self; 9] = [
+    pub(crate) const COMPILED: [Self; 11] = [
         Self::ETHERNET,
         Self::RAW,
         Self::NULL,
@@ -45,6 +49,8 @@ impl LinkType {
         Self::C_HDLC,
         Self::LINUX_SLL,
         Self::LINUX_SLL2,
+        Self::IEEE802_11,
+        Self::IEEE802_11_RADIOTAP,
         Self::UNKNOWN,
     ];
 
@@ -79,9 +85,9 @@ impl LinkType {
             // there it depends on the driver, and so is ARPHRD_CAN, whose bytes files store in another order.
             NONE | RAWIP => Self::RAW,
             TUNNEL | TUNNEL6 | SIT => Self::RAW,
-            IEEE80211 => Self(105),
+            IEEE80211 => Self::IEEE802_11,
             IEEE80211_PRISM => Self(119),
-            IEEE80211_RADIOTAP => Self(127),
+            IEEE80211_RADIOTAP => Self::IEEE802_11_RADIOTAP,
             _ => return None,
         })
     }

@@ -10,10 +10,12 @@ mod chain;
 mod label;
 mod llc;
 mod tunnel;
+mod wireless;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
+use self::wireless::Wireless;
 use super::FilterTarget;
 use super::ast::{ArithOp, Expr, Family, Primitive, Protocol, Side, Transport, Width};
 use super::tree::{Compare, Condition, Value};
@@ -62,7 +64,8 @@ pub(super) struct Layout {
     labels: u32,
     /// Whether the next tag is in the packet's metadata instead of the frame.
     is_beside: bool,
-    /// What all offsets are relative to, if that is not the packet's start: the start of the packet in a tunnel.
+    /// What all offsets are relative to, if that is not the packet's start: the start of the packet in a tunnel, or the
+    /// payload of 802.11.
     base: Option<Rc<Value>>,
     /// The next header's Ethernet type, if it is not at `type_at`.
     told: Option<Rc<Value>>,
@@ -72,6 +75,8 @@ pub(super) struct Layout {
     is_past_tunnel: bool,
     /// How often the tunnels on the way here have doubled the ways to a packet.
     doublings: u32,
+    /// The header of 802.11, if the packet has one.
+    wireless: Option<Wireless>,
     /// Number of values in the tests so far, of all ways and alternatives together.
     values: Rc<Cell<usize>>,
 }
@@ -104,7 +109,7 @@ pub(super) fn lower(
     if is_transparent && matches!(link, LinkType::ETHERNET | LinkType::LINUX_SLL2) {
         return layout.behind(2, expr);
     }
-    if target != FilterTarget::Offline && expr.speaks_of_tags() {
+    if layout.is_beside && expr.speaks_of_tags() {
         // Some tags stay in their frames: those of frames that this host sends, and those of other kinds.
         let is_beside = layout.is(Width::Byte, VLAN_PRESENT, 0).negated();
         let beside = is_beside.clone().and(layout.expr(expr)?);
@@ -153,10 +158,15 @@ impl Layout {
             LinkType::PPP => (Types::Ppp, 2, 4),
             LinkType::C_HDLC => (Types::Ether, 2, 4),
             LinkType::RAW => (Types::Version, 0, 0),
+            // In the header of SNAP that the payload begins with.
+            LinkType::IEEE802_11 | LinkType::IEEE802_11_RADIOTAP => (Types::Ether, 6, 8),
             _ => (Types::None, 0, 0),
         };
-        let is_beside = target != FilterTarget::Offline;
-        let (base, told, is_bare, is_past_tunnel) = (None, None, false, false);
+        // No kernel removes a tag from 802.11.
+        let is_beside = target != FilterTarget::Offline && Wireless::of(link).is_none();
+        let wireless = Wireless::of(link);
+        let base = wireless.as_ref().map(Wireless::payload);
+        let (told, is_bare, is_past_tunnel) = (None, false, false);
         let (labels, doublings, values) = (0, 0, Rc::default());
         Self {
             target,
@@ -172,6 +182,7 @@ impl Layout {
             is_bare,
             is_past_tunnel,
             doublings,
+            wireless,
             values,
         }
     }
@@ -310,16 +321,28 @@ impl Layout {
             Primitive::LinkType(number) => self.link_protocol(number)?,
             Primitive::IpProtocol(family, number) => self.ip_protocol(family, number)?,
             Primitive::Host(scope, side, network) => self.host(scope, side, &[network])?,
-            Primitive::Ether(side, mac) => {
-                let is_there = self.ethernet("ether host")?;
-                is_there.and(sides(side, || self.mac_is(6, mac), || self.mac_is(0, mac)))
-            }
-            Primitive::EtherBroadcast => self.ethernet("broadcast")?.and(self.mac_is(0, [0xff; 6])),
-            Primitive::EtherMulticast => {
-                let is_multicast =
-                    Condition::test(self.at(Width::Byte, 0), Compare::Set, number(1));
-                self.ethernet("multicast")?.and(is_multicast)
-            }
+            Primitive::WlanType { value, mask } => self.wlan_type(value, mask)?,
+            Primitive::WlanDirection(direction) => self.wlan_direction(direction)?,
+            Primitive::WlanAddress(which, mac) => self.wlan_address(which, mac)?,
+            Primitive::Ether(side, mac) => match &self.wireless {
+                Some(wireless) => wireless.ether(side, mac),
+                None => {
+                    let is_there = self.ethernet("ether host")?;
+                    is_there.and(sides(side, || self.mac_is(6, mac), || self.mac_is(0, mac)))
+                }
+            },
+            Primitive::EtherBroadcast => match &self.wireless {
+                Some(wireless) => wireless.ether(Side::Destination, [0xff; 6]),
+                None => self.ethernet("broadcast")?.and(self.mac_is(0, [0xff; 6])),
+            },
+            Primitive::EtherMulticast => match &self.wireless {
+                Some(wireless) => wireless.multicast(),
+                None => {
+                    let is_multicast =
+                        Condition::test(self.at(Width::Byte, 0), Compare::Set, number(1));
+                    self.ethernet("multicast")?.and(is_multicast)
+                }
+            },
             Primitive::IpMulticast(Family::V4) => {
                 let last = self.at(Width::Byte, self.network() + 16);
                 let is_multicast = Condition::test(last, Compare::AtLeast, number(224));
@@ -363,6 +386,15 @@ impl Layout {
 
     /// Tests whether the link layer's payload is of this Ethernet type.
     fn link_type(&self, ether_type: u16) -> Lowered {
+        Ok(self.has_payload().and(self.payload_type(ether_type)?))
+    }
+
+    /// Whether the frame is of a kind that has a payload.
+    fn has_payload(&self) -> Condition {
+        self.wireless.as_ref().map_or(Condition::True, Wireless::is_data)
+    }
+
+    fn payload_type(&self, ether_type: u16) -> Lowered {
         if self.labels > 0 {
             // Behind the last label of the stack, the type is told by the packet's first bits.
             let version = match ether_type {
@@ -426,7 +458,7 @@ impl Layout {
     fn protocol(&self, protocol: Protocol) -> Lowered {
         let both = |number| -> Lowered { self.ip_protocol(None, number) };
         match protocol {
-            Protocol::Ether => Ok(Condition::True),
+            Protocol::Ether | Protocol::Radio => Ok(Condition::True),
             Protocol::Ip => self.link_type(IPV4),
             Protocol::Ip6 => self.link_type(IPV6),
             Protocol::Arp => self.link_type(ARP),

@@ -50,6 +50,71 @@ fn services(file: &[u8]) -> Services {
     all
 }
 
+/// Returns the bits of an 802.11 frame's type.
+pub(super) fn wlan_type(name: &str) -> Option<u8> {
+    Some(match name {
+        "mgt" | "management" => 0x00,
+        "ctl" | "control" => 0x04,
+        "data" => 0x08,
+        _ => return None,
+    })
+}
+
+/// The subtypes of 802.11 frames by name, with the bits of their types.
+const WLAN_SUBTYPES: &[(&str, u8)] = &[
+    ("assocreq", 0x00),
+    ("assoc-req", 0x00),
+    ("assocresp", 0x10),
+    ("assoc-resp", 0x10),
+    ("reassocreq", 0x20),
+    ("reassoc-req", 0x20),
+    ("reassocresp", 0x30),
+    ("reassoc-resp", 0x30),
+    ("probereq", 0x40),
+    ("probe-req", 0x40),
+    ("proberesp", 0x50),
+    ("probe-resp", 0x50),
+    ("beacon", 0x80),
+    ("atim", 0x90),
+    ("disassoc", 0xa0),
+    ("disassociation", 0xa0),
+    ("auth", 0xb0),
+    ("authentication", 0xb0),
+    ("deauth", 0xc0),
+    ("deauthentication", 0xc0),
+    ("ps-poll", 0xa4),
+    ("rts", 0xb4),
+    ("cts", 0xc4),
+    ("ack", 0xd4),
+    ("cf-end", 0xe4),
+    ("cf-end-ack", 0xf4),
+    ("data", 0x08),
+    ("data-cf-ack", 0x18),
+    ("data-cf-poll", 0x28),
+    ("data-cf-ack-poll", 0x38),
+    ("null", 0x48),
+    ("cf-ack", 0x58),
+    ("cf-poll", 0x68),
+    ("cf-ack-poll", 0x78),
+    ("qos-data", 0x88),
+    ("qos-data-cf-ack", 0x98),
+    ("qos-data-cf-poll", 0xa8),
+    ("qos-data-cf-ack-poll", 0xb8),
+    ("qos", 0xc8),
+    ("qos-cf-poll", 0xe8),
+    ("qos-cf-ack-poll", 0xf8),
+];
+
+/// Returns the bits of an 802.11 frame's subtype, with those of its type.
+pub(super) fn wlan_subtype(name: &str) -> Option<u8> {
+    WLAN_SUBTYPES.iter().find(|(known, _)| *known == name).map(|(_, bits)| *bits)
+}
+
+/// Returns the same of a subtype of this type.
+pub(super) fn wlan_subtype_of(kind: u8, name: &str) -> Option<u8> {
+    wlan_subtype(name).filter(|bits| bits & 0x0c == kind)
+}
+
 /// The ports of an own table, for those that the machine's file lacks, and for machines without one.
 fn known_port(name: &str) -> Option<(u16, Option<Transport>)> {
     use Transport::{Tcp, Udp};

@@ -5,6 +5,7 @@
 
 mod arith;
 mod id;
+mod wireless;
 
 use super::ast::{
     Arith, ArithOp, Expr, Family, LlcKind, Primitive, Protocol, Relation, Side, TunnelKind, Width,
@@ -209,6 +210,13 @@ impl<'a> Parser<'a> {
         }
         let protocol = protocol_of(word);
         self.at += usize::from(protocol.is_some());
+        if matches!(protocol, None | Some(Protocol::Ether))
+            && let Some(wireless) = self.wireless()?
+        {
+            self.count()?;
+            self.last = None;
+            return Ok((Expr::Is(wireless), 1));
+        }
         if let Some(qualifiers) = self.head(protocol)? {
             self.last = Some(qualifiers);
             return self.ids(qualifiers);
@@ -247,6 +255,7 @@ impl<'a> Parser<'a> {
                     Err(self
                         .expected("`host`, `src`, `dst`, `proto`, `broadcast`, `multicast` or `[`"))
                 }
+                (Protocol::Radio, _) => Err(self.expected("`[` after `radio`")),
                 (protocol, _) => cast(Primitive::Protocol(protocol)),
             };
         }
@@ -454,6 +463,7 @@ fn protocol_of(word: &str) -> Option<Protocol> {
     Some(match word {
         // The names of other links all mean the one at hand.
         "ether" | "link" | "fddi" | "tr" | "wlan" | "ppp" | "slip" => Protocol::Ether,
+        "radio" => Protocol::Radio,
         "ip" => Protocol::Ip,
         "ip6" => Protocol::Ip6,
         "arp" => Protocol::Arp,

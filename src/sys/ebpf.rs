@@ -9,12 +9,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 const MAP_CREATE: i32 = 0;
+const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
 const MAP_DELETE_ELEM: i32 = 3;
+const MAP_GET_NEXT_KEY: i32 = 4;
 const PROG_LOAD: i32 = 5;
 const OBJ_GET: i32 = 7;
 const OBJ_GET_INFO: i32 = 15;
 const LINK_CREATE: i32 = 28;
+const MAP_TYPE_LRU_HASH: u32 = 9;
 pub(crate) const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
@@ -65,6 +68,15 @@ fn owned(fd: i32) -> OwnedFd {
 
 /// Creates a map from queues to AF_XDP sockets.
 pub(crate) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
+    create_map(MAP_TYPE_XSKMAP, [4, 4], queues)
+}
+
+/// Creates a map with keys and values of these lengths. If the type says so, new entries replace old ones.
+fn create_map(
+    map_type: u32,
+    [key_size, value_size]: [u32; 2],
+    max_entries: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         map_type: u32,
@@ -73,8 +85,7 @@ pub(crate) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
         max_entries: u32,
         map_flags: u32,
     }
-    let (map_type, max_entries) = (MAP_TYPE_XSKMAP, queues);
-    let attributes = Attributes { map_type, key_size: 4, value_size: 4, max_entries, map_flags: 0 };
+    let attributes = Attributes { map_type, key_size, value_size, max_entries, map_flags: 0 };
     // SAFETY: a prefix of the attributes of this command, without pointers.
     unsafe { bpf(MAP_CREATE, &attributes) }.map(owned)
 }
@@ -138,6 +149,67 @@ pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value: 0, flags: 0 };
     // SAFETY: the attributes of this command; the key has four bytes, as the map's has.
     unsafe { bpf(MAP_DELETE_ELEM, &element) }.map(drop)
+}
+
+/// A map from keys to values of fixed lengths, of which the least recently used are replaced where it is full.
+#[derive(Debug)]
+pub(crate) struct LruMap<const KEY: usize, const VALUE: usize>(OwnedFd);
+
+impl<const KEY: usize, const VALUE: usize> LruMap<KEY, VALUE> {
+    pub(crate) fn new(entries: u32) -> io::Result<Self> {
+        create_map(MAP_TYPE_LRU_HASH, [KEY as u32, VALUE as u32], entries).map(Self)
+    }
+
+    /// Returns the descriptor, for a program.
+    pub(crate) fn raw(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
+    fn element(&self, key: Option<&[u8; KEY]>, value: u64) -> Element {
+        let key = key.map_or(0, |key| key.as_ptr() as u64);
+        Element { map: self.0.as_raw_fd() as u32, padding: 0, key, value, flags: 0 }
+    }
+
+    /// Adds an entry, or replaces it.
+    pub(crate) fn insert(&self, key: &[u8; KEY], value: &[u8; VALUE]) -> io::Result<()> {
+        let element = self.element(Some(key), value.as_ptr() as u64);
+        // SAFETY: the attributes of this command; key and value are as long as the map's.
+        unsafe { bpf(MAP_UPDATE_ELEM, &element) }.map(drop)
+    }
+
+    pub(crate) fn get(&self, key: &[u8; KEY]) -> io::Result<Option<[u8; VALUE]>> {
+        let mut value = [0; VALUE];
+        let element = self.element(Some(key), value.as_mut_ptr() as u64);
+        // SAFETY: the attributes of this command; the key is as long as the map's, and there is room for its value.
+        let found = unsafe { bpf(MAP_LOOKUP_ELEM, &element) };
+        missing(found.map(|_| value))
+    }
+
+    /// Removes an entry. Returns whether there was one.
+    pub(crate) fn remove(&self, key: &[u8; KEY]) -> io::Result<bool> {
+        let element = self.element(Some(key), 0);
+        // SAFETY: the attributes of this command; the key is as long as the map's.
+        let removed = unsafe { bpf(MAP_DELETE_ELEM, &element) };
+        missing(removed.map(drop)).map(|was_there| was_there.is_some())
+    }
+
+    /// Returns the key after `key`, in an order of the kernel's; the first one after one that is not there.
+    pub(crate) fn next_key(&self, key: Option<&[u8; KEY]>) -> io::Result<Option<[u8; KEY]>> {
+        let mut next = [0; KEY];
+        let element = self.element(key, next.as_mut_ptr() as u64);
+        // SAFETY: the attributes of this command; the key is as long as the map's, and there is room for another.
+        let found = unsafe { bpf(MAP_GET_NEXT_KEY, &element) };
+        missing(found.map(|_| next))
+    }
+}
+
+/// `None` for what is not there.
+fn missing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the instructions that send a packet to the socket of its queue in a map, or on to the stack if

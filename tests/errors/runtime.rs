@@ -32,8 +32,8 @@ fn sockets_without_their_reactor() {
     says!(
         block_on(capture.next_batch()),
         Error::ReactorGone,
-        "the reactor this socket was registered with has ended; take the socket back with `into_inner` and make a \
-         new async one where it is polled"
+        "the reactor of this thread or of this socket has ended, with its executor, its guard or the host task that \
+         drove it; attach a new one, and take the socket back with `into_inner` to make a new async one there"
     );
     let (_hosted, _driver) = Hosted::attach(ReactorOptions::default()).unwrap();
     says!(

@@ -12,17 +12,17 @@ const EXPRESSIONS: usize = 600;
 const PACKETS: usize = 6_000;
 
 /// Chance, the same in each run (xorshift).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 16) as usize % sides
     }
 
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.roll(from.len())]
     }
 }
@@ -305,7 +305,11 @@ fn packets() -> Option<Vec<pcap::Recorded>> {
     Some(packets)
 }
 
-fn libpcap(options: &[&str], expression: &str, empty: &Path) -> Result<BpfFilter, String> {
+pub(crate) fn libpcap(
+    options: &[&str],
+    expression: &str,
+    empty: &Path,
+) -> Result<BpfFilter, String> {
     let mut command = Command::new("tcpdump");
     let output = command.args(options).arg(empty).arg(expression).output();
     let output = output.map_err(|error| error.to_string())?;

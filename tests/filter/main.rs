@@ -3,5 +3,6 @@
 mod differential;
 mod live;
 mod oracle;
+mod wireless;
 
 ringtap_lab::test_binary!();

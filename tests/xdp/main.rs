@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod basics;
+mod bypass;
 #[path = "../common/far_end.rs"]
 mod far_end;
 mod faults;

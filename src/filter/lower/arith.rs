@@ -87,7 +87,14 @@ impl Layout {
             Protocol::Ether if self.target == FilterTarget::Cooked && self.base.is_none() => {
                 self.cooked_header(&offset, width)?
             }
-            Protocol::Ether => fixed(0),
+            Protocol::Radio => {
+                self.check_radio()?;
+                from(width, &offset, None)
+            }
+            Protocol::Ether => match &self.wireless {
+                Some(wireless) => from(width, &offset, wireless.start()),
+                None => fixed(0),
+            },
             Protocol::Ip | Protocol::Ip6 | Protocol::Arp | Protocol::Rarp => {
                 guards.push(self.protocol(protocol)?);
                 fixed(network)
@@ -111,6 +118,18 @@ impl Layout {
                 }
             }
         })
+    }
+}
+
+/// A load from a computed offset behind `start`, or behind the packet's start.
+fn from(width: Width, offset: &Rc<Value>, start: Option<&Rc<Value>>) -> Rc<Value> {
+    match (start, offset.number()) {
+        (None, Some(offset)) => Rc::new(Value::At(width, offset)),
+        (None, None) => beyond(width, offset, 0),
+        (Some(start), Some(offset)) => beyond(width, start, offset),
+        (Some(start), None) => {
+            beyond(width, &Value::op(ArithOp::Add, Rc::clone(offset), Rc::clone(start)), 0)
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::tree::{Condition, Value};
 impl Layout {
     pub(super) fn vlan(&mut self, id: Option<u16>) -> Lowered {
         let has_ether_types = [LinkType::ETHERNET, LinkType::LINUX_SLL, LinkType::LINUX_SLL2];
-        if !has_ether_types.contains(&self.link) {
+        if !has_ether_types.contains(&self.link) && self.wireless.is_none() {
             return Err(FilterError::whole(format!("no `vlan` for link type {}", self.link.0)));
         }
         if self.labels > 0 || !matches!(self.types, Types::Ether | Types::Beside) {
@@ -45,7 +45,7 @@ impl Layout {
     /// Whether there is a tag in the frame at the position of the type.
     fn is_tagged(&self) -> Condition {
         let kinds = [0x8100, 0x88a8, 0x9100].map(|kind| self.type_is(kind));
-        Condition::Any(kinds.into_iter().collect())
+        self.has_payload().and(Condition::Any(kinds.into_iter().collect()))
     }
 
     /// Matches the expression behind at most `tags` tags.
@@ -61,6 +61,9 @@ impl Layout {
     }
 
     pub(super) fn mpls(&mut self, label: Option<u32>) -> Lowered {
+        if self.wireless.is_some() {
+            return Err(FilterError::whole("no `mpls` for 802.11"));
+        }
         let is_label = match self.labels {
             0 => self.link_type(0x8847)?,
             // Another label follows unless this one is the last.

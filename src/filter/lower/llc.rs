@@ -11,6 +11,9 @@ use crate::tree::{Compare, Condition, Value};
 
 /// The largest length of a frame; larger values of that field are types.
 const LONGEST: u32 = 1500;
+/// Bytes of a header of 802.2, and of one with SNAP.
+const LLC_LEN: u32 = 3;
+const SNAP_LEN: u32 = 8;
 const ISO: u16 = 0xfe;
 const IPX: u16 = 0xe0;
 const IPX_TYPE: u32 = 0x8137;
@@ -25,6 +28,9 @@ const LINUX_802_3: u32 = 1;
 impl Layout {
     /// Tests the protocol of the link layer's payload: a type, or up to 1500 a SAP.
     pub(super) fn link_protocol(&self, protocol: u16) -> Lowered {
+        if self.wireless.is_some() && self.labels == 0 && self.types == Types::Ether {
+            return self.in_802_11(protocol);
+        }
         match (self.types, protocol) {
             (Types::Ppp, _) if self.labels == 0 => {
                 let protocol = match protocol {
@@ -80,6 +86,19 @@ impl Layout {
         }
     }
 
+    /// The payload of 802.11 begins with a header of 802.2, and of SNAP where types have more than a byte.
+    fn in_802_11(&self, protocol: u16) -> Lowered {
+        const NETBEUI: u16 = 0xf0;
+        let (at, sap) = (self.payload - SNAP_LEN, u32::from(protocol));
+        let found = match protocol {
+            0x06 | NETBEUI | ISO => self.is(Width::Half, at, sap << 8 | sap),
+            0..=1500 => self.is(Width::Byte, at, sap),
+            APPLE_TALK => self.snap(at, 0x08_0007, sap),
+            other => return self.link_type(other),
+        };
+        Ok(self.has_payload().and(found))
+    }
+
     fn in_802_2(&self, protocol: u16) -> Condition {
         let (is_llc, at) = self.of_802_2();
         let sap = u32::from(protocol);
@@ -111,21 +130,22 @@ impl Layout {
     /// Tests the first byte of a packet of ISO's protocols, which says which one it is.
     pub(super) fn iso(&self, protocol: u8) -> Lowered {
         let fudge = u32::from(self.link == LinkType::C_HDLC);
-        let at = self.network() + self.llc_len() + fudge;
+        let at = self.network().wrapping_add(self.llc_len()) + fudge;
         Ok(self.link_protocol(ISO)?.and(self.is(Width::Byte, at, protocol.into())))
     }
 
     /// Tests the type of an IS-IS packet.
     pub(super) fn isis_pdu(&self, kind: u8) -> Lowered {
         const ISIS: u8 = 0x83;
-        let at = self.network() + self.llc_len() + 4;
+        let at = self.network().wrapping_add(self.llc_len()) + 4;
         Ok(self.iso(ISIS)?.and(self.is(Width::Byte, at, kind.into())))
     }
 
-    /// Bytes of the header of 802.2 without SNAP.
+    /// Bytes from the network layer, or where SNAP has it, to that behind a header of 802.2 alone.
     fn llc_len(&self) -> u32 {
         match self.types {
-            Types::Ether | Types::Beside if self.link != LinkType::C_HDLC => 3,
+            Types::Ether if self.wireless.is_some() => LLC_LEN.wrapping_sub(SNAP_LEN),
+            Types::Ether | Types::Beside if self.link != LinkType::C_HDLC => LLC_LEN,
             _ => 0,
         }
     }
@@ -141,9 +161,12 @@ impl Layout {
         if self.told.is_some() {
             return Ok(Condition::False);
         }
-        let (is_llc, at) = self.of_802_2();
+        let (is_llc, at) = match self.wireless {
+            Some(_) => (self.has_payload(), self.payload - SNAP_LEN),
+            None => self.of_802_2(),
+        };
         let is_raw = self.is(Width::Half, at, 0xffff);
-        let is_llc = match self.is_cooked() {
+        let is_llc = match self.is_cooked() || self.wireless.is_some() {
             false => is_llc.and(is_raw.negated()), // IPX without 802.2
             true => is_llc,
         };

@@ -140,6 +140,7 @@ impl Layout {
             base: Some(Rc::clone(&start)),
             is_bare: told.is_some(),
             told,
+            wireless: None,
             doublings,
             ..self.clone()
         };

@@ -257,18 +257,25 @@ impl Parser<'_> {
         }
     }
 
+    /// Parses a MAC address, or a name that has one.
+    pub(super) fn mac_address(&mut self) -> Option<[u8; 6]> {
+        let mac = match self.peek()? {
+            Token::Mac(mac) => *mac,
+            Token::Word(name) => mac_of_digits(name).or_else(|| self.resolver.ether(name))?,
+            _ => return None,
+        };
+        self.at += 1;
+        Some(mac)
+    }
+
     fn address(&mut self, qualifiers: Qualifiers) -> Parsed<Primitive> {
         let Qualifiers { protocol, side, kind } = qualifiers;
         let token = self.peek().cloned();
         self.at += 1;
         if protocol == Some(Protocol::Ether) {
-            let mac = match token {
-                Some(Token::Mac(mac)) if kind == Kind::Host => Some(mac),
-                Some(Token::Word(name)) if kind == Kind::Host => {
-                    mac_of_digits(name).or_else(|| self.resolver.ether(name))
-                }
-                _ => None,
-            };
+            self.at -= 1;
+            let mac = (kind == Kind::Host).then(|| self.mac_address()).flatten();
+            self.at += usize::from(mac.is_none());
             let mac = mac.ok_or_else(|| {
                 self.refused(
                     "a MAC address, such as 02:00:00:00:00:01, or a name that a `Resolver` knows",
