@@ -205,7 +205,8 @@ impl XdpProgram {
     }
 
     /// Attaches a program like [`redirect_all`](Self::redirect_all) that asks for these hints, and for no others: for all
-    /// packets to have the card's timestamps, or for packets without hints, which cost a packet up to 200 ns (see the guide on AF_XDP).
+    /// packets to have the card's timestamps, or for packets without hints, which cost a packet up to 200 ns (see the guide
+    /// on AF_XDP).
     ///
     /// # Errors
     /// The errors of [`redirect_all`](Self::redirect_all).
