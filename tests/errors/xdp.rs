@@ -1,7 +1,10 @@
 //! Errors of AF_XDP.
 
 use ringtap::error::Step;
-use ringtap::xdp::{Attach, CopyMode, FlowRule, HugePages, SymmetricRss, TxChecksum, XdpProgram};
+use ringtap::xdp::{
+    Attach, BypassKey, BypassVerdict, CopyMode, FlowRule, HugePages, SymmetricRss, TxChecksum,
+    XdpProgram,
+};
 use ringtap::{BpfFilter, Error, Shards, XdpSocket};
 use ringtap_lab::seccomp::without;
 use ringtap_lab::{child as process, namespace, xdp};
@@ -159,6 +162,15 @@ fn programs_that_load() {
              not tell, or the program runs in the stack (`Attach::Generic`); packets have the time of their batch, and \
              neither hash nor tag"
         )
+    );
+    let other = net.veth();
+    let bypassing = XdpProgram::redirect_with_bypass(&other.right, Attach::Generic, 8).unwrap();
+    let mixed = BypassKey::new(([10, 0, 0, 1], 1).into(), ([0_u16; 8], 1).into(), 6);
+    says!(
+        bypassing.bypass().unwrap().insert(mixed, BypassVerdict::Drop),
+        Error::Os { step: Step::BypassFlow, .. },
+        "bypassing a flow: Address family not supported by protocol (os error 97); source and destination must be of one \
+         version of IP"
     );
     let error = XdpProgram::redirect_all(v, Attach::Generic).unwrap_err();
     let Error::ProgramAttached { id: Some(id), .. } = error else { panic!("{error:?}") };

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::SinkConfig;
-
 /// Watches packets, tells flows, and sends records of them to engines that exist.
 #[derive(Debug, Parser)]
 #[command(name = "ringtap-sensor", version, max_term_width = 100)]
@@ -47,14 +45,14 @@ pub(crate) enum Command {
     Measure {
         /// As for `run`; each is measured by itself.
         #[arg(long = "sink", required = true)]
-        sinks: Vec<SinkConfig>,
+        sinks: Vec<String>,
         #[arg(long, default_value_t = 200_000)]
         records: u64,
     },
     /// Prints completions for a shell.
     Completions { shell: Shell },
-    /// Prints the manual page.
-    Man,
+    /// Prints the manual page, of all of it or of a command.
+    Man { command: Option<String> },
 }
 
 /// Where packets come from.
@@ -196,10 +194,13 @@ pub(crate) struct RunArgs {
     /// Seconds after which a flow without packets ends.
     #[arg(long)]
     pub(crate) idle_seconds: Option<u64>,
+    /// Seconds after which a flow that goes on is told of, again and again; 0 is never.
+    #[arg(long)]
+    pub(crate) active_seconds: Option<u64>,
     /// ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, nats:HOST:PORT,…, redis://HOST:PORT, parquet:DIRECTORY;
     /// as often as wanted.
     #[arg(long = "sink")]
-    pub(crate) sinks: Vec<SinkConfig>,
+    pub(crate) sinks: Vec<String>,
     /// Where /metrics and /ready are served.
     #[arg(long)]
     pub(crate) listen: Option<std::net::SocketAddr>,

@@ -8,38 +8,54 @@ mod messages;
 mod run;
 mod top;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use ringtap::flow::extract::FiveTuple;
 use ringtap::packet::Tunnels;
 use ringtap::pcap::PcapSource;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
 
 use crate::cli::{Cli, Command, Depth, Input};
+use crate::say::say;
 use crate::sink::Outcome;
 
 pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
     match command {
-        Command::Capture(args) => capture::run(&args)?,
-        Command::Top(args) => top::run(&args)?,
-        Command::Flows(args) => flows::run(&args)?,
-        Command::Messages(args) => messages::run(&args)?,
-        Command::Run(args) => run::run(args)?,
+        Command::Capture(args) => return capture::run(&args),
+        Command::Top(args) => return top::run(&args),
+        Command::Flows(args) => return flows::run(&args),
+        Command::Messages(args) => return messages::run(&args),
+        Command::Run(args) => return run::run(args),
         Command::Demo { visits, report } => return demo::run(visits, report.as_deref()),
         Command::Doctor { interface, json } => {
             let report = ringtap::doctor::examine(interface.as_deref());
-            println!("{}", if json { report.to_json() } else { report.to_string() });
+            say!("{}", if json { report.to_json() } else { report.to_string() })?;
         }
-        Command::Measure { sinks, records } => measure::run(&sinks, records)?,
+        Command::Measure { sinks, records } => measure::run(&run::sinks_of(&sinks)?, records)?,
         Command::Completions { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "ringtap-sensor", &mut std::io::stdout());
+            let (mut command, mut text) = (Cli::command(), Vec::new());
+            clap_complete::generate(shell, &mut command, "ringtap-sensor", &mut text);
+            std::io::stdout().write_all(&text)?;
         }
-        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?,
+        Command::Man { command } => {
+            let (mut text, mut all) = (Vec::new(), Cli::command());
+            all.build(); // so that each command's page has its whole name
+            let page = match &command {
+                None => Some(&all),
+                Some(name) => all.find_subcommand(name),
+            };
+            let page =
+                page.ok_or("there is no such command; `ringtap-sensor --help` lists them")?;
+            clap_mangen::Man::new(page.clone()).render(&mut text)?;
+            std::io::stdout().write_all(&text)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,24 +89,48 @@ impl Input {
 /// Set by SIGINT, SIGTERM and SIGHUP, or when the time is up.
 #[derive(Debug, Clone)]
 struct End {
-    is_asked: Arc<AtomicBool>,
+    /// The number of the signal; 0 before there is one.
+    signal: Arc<AtomicI32>,
+    is_status_asked: Arc<AtomicBool>,
     deadline: Option<Instant>,
 }
 
 impl End {
     fn new(seconds: Option<u64>) -> Outcome<Self> {
-        let is_asked = Arc::new(AtomicBool::new(false));
-        let (asked, waiter) = (Arc::clone(&is_asked), std::thread::current());
-        ctrlc::set_handler(move || {
-            asked.store(true, Ordering::Relaxed);
-            waiter.unpark();
+        let (signal, is_status_asked) = (Arc::default(), Arc::default());
+        let (ended, asked) = (Arc::clone(&signal), Arc::clone(&is_status_asked));
+        let waiter = std::thread::current();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for number in signals.forever() {
+                match number {
+                    // As tcpdump's; nothing is buffered that SIGUSR2 could have written.
+                    SIGUSR1 | SIGUSR2 => AtomicBool::store(&asked, true, Ordering::Relaxed),
+                    number => AtomicI32::store(&ended, number, Ordering::Relaxed),
+                }
+                waiter.unpark();
+            }
         })?;
         let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(Self { is_asked, deadline })
+        Ok(Self { signal, is_status_asked, deadline })
+    }
+
+    /// Whether SIGUSR1 or SIGUSR2 has asked how it goes, since this was last asked.
+    fn is_status_asked(&self) -> bool {
+        self.is_status_asked.swap(false, Ordering::Relaxed)
+    }
+
+    /// What the process ends with: after SIGHUP not success, so that a supervisor starts it anew, with what its files say
+    /// then.
+    fn code(&self) -> ExitCode {
+        match self.signal.load(Ordering::Relaxed) {
+            SIGHUP => ExitCode::from(128 + SIGHUP as u8),
+            _ => ExitCode::SUCCESS,
+        }
     }
 
     fn has_come(&self) -> bool {
-        self.is_asked.load(Ordering::Relaxed)
+        self.signal.load(Ordering::Relaxed) != 0
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 

@@ -28,6 +28,9 @@ pub(crate) struct Config {
     pub(crate) max_flows: usize,
     /// Seconds after which a flow without packets ends, whatever its protocol.
     pub(crate) idle_seconds: Option<u64>,
+    /// Seconds after which a flow that goes on is told of, again and again; never, if 0.
+    #[serde(default = "active_seconds")]
+    pub(crate) active_seconds: u64,
     pub(crate) spool: PathBuf,
     #[serde(default = "spool_mib", deserialize_with = "mib")]
     pub(crate) spool_mib: u64,
@@ -39,10 +42,51 @@ pub(crate) struct Config {
     pub(crate) drain_seconds: u64,
     /// Where `/metrics` and `/ready` are served.
     pub(crate) listen: Option<SocketAddr>,
-    /// The user, by number, that it becomes once its sockets are open.
-    pub(crate) user: Option<u32>,
+    /// The user, by name or number, that it becomes once its sockets are open.
+    pub(crate) user: Option<UserName>,
     #[serde(default, rename = "sink")]
     pub(crate) sinks: Vec<SinkConfig>,
+}
+
+/// A user, as somebody names him.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum UserName {
+    Number(u32),
+    Name(String),
+}
+
+/// A URL that may have a password in it, which is never shown.
+#[cfg(feature = "redis")]
+#[derive(Clone, Deserialize)]
+pub(crate) struct SecretUrl(String);
+
+#[cfg(feature = "redis")]
+impl SecretUrl {
+    /// With the password: for whoever connects.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(feature = "redis")]
+impl std::fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is before the last `@` of the authority are a user's name and password.
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("…") };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        match authority.rsplit_once('@') {
+            Some((_, host)) => write!(f, "{scheme}://…@{host}{path}"),
+            None => write!(f, "{scheme}://{authority}{path}"),
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl std::fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// Where records go.
@@ -69,7 +113,9 @@ pub(crate) struct NdjsonConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IpfixConfig {
-    pub(crate) to: SocketAddr,
+    /// A host, by name or address, and its port.
+    #[serde(deserialize_with = "host_and_port")]
+    pub(crate) to: String,
     #[serde(default)]
     pub(crate) transport: Transport,
     /// The observation domain.
@@ -112,7 +158,7 @@ pub(crate) struct NatsConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RedisConfig {
-    pub(crate) url: String,
+    pub(crate) url: SecretUrl,
     #[serde(default = "stream")]
     pub(crate) prefix: String,
     /// About so many entries are kept; all, if none.
@@ -137,6 +183,9 @@ fn max_flows() -> usize {
 }
 fn spool_mib() -> u64 {
     1024
+}
+fn active_seconds() -> u64 {
+    60
 }
 fn counts_seconds() -> u64 {
     10
@@ -218,11 +267,23 @@ impl Config {
         if !is_room(self.spool_mib) {
             return Err(format!("spool_mib = {}: {ROOMS}", self.spool_mib).into());
         }
-        for (key, seconds) in
-            [("counts_seconds", self.counts_seconds), ("drain_seconds", self.drain_seconds)]
-        {
-            if seconds > YEAR {
-                return Err(format!("{key} = {seconds}: that is over a year; give less").into());
+        if self.shards.is_some_and(|shards| shards > MOST_SHARDS) {
+            return Err(
+                format!("more than {MOST_SHARDS} shards: a fanout group has no more").into()
+            );
+        }
+        if self.max_flows == 0 {
+            return Err("max_flows = 0: give at least one".into());
+        }
+        let idle = self.idle_seconds.unwrap_or(1);
+        for (key, seconds, least) in [
+            ("idle_seconds", idle, 1),
+            ("active_seconds", self.active_seconds, 0),
+            ("counts_seconds", self.counts_seconds, 1),
+            ("drain_seconds", self.drain_seconds, 0),
+        ] {
+            if !(least..=YEAR).contains(&seconds) {
+                return Err(format!("{key} = {seconds}: give {least} to {YEAR}, a year").into());
             }
         }
         let mut places = HashSet::new();
@@ -253,7 +314,7 @@ impl SinkConfig {
 }
 
 impl SinkConfig {
-    /// Where it delivers to, as it was given.
+    /// Where it delivers to, as it was given, with passwords: to tell sinks apart, not to be shown.
     pub(crate) fn destination(&self) -> String {
         match self {
             Self::Ndjson(of) => of.path.as_deref().unwrap_or(Path::new("-")).display().to_string(),
@@ -261,7 +322,7 @@ impl SinkConfig {
             #[cfg(feature = "nats")]
             Self::Nats(of) => format!("{} {} {}", of.servers.join(","), of.stream, of.subject),
             #[cfg(feature = "redis")]
-            Self::Redis(of) => format!("{} {}", of.url, of.prefix),
+            Self::Redis(of) => format!("{} {}", of.url.reveal(), of.prefix),
             #[cfg(feature = "parquet")]
             Self::Parquet(of) => of.directory.display().to_string(),
         }
@@ -328,6 +389,8 @@ impl std::str::FromStr for SinkConfig {
 }
 
 const YEAR: u64 = 366 * 86_400;
+/// `PACKET_FANOUT_MAX` of kernels before 5.10; nobody has more cores for it.
+const MOST_SHARDS: u16 = 256;
 const NAMES: &str = "a sensor's name has letters, digits, - and _ only";
 const ROOMS: &str = "a spool has at least 1 MiB, and less than 16 TiB";
 
@@ -340,6 +403,20 @@ fn is_name(text: &str) -> bool {
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_name(&name) { Ok(name) } else { Err(de::Error::custom(NAMES)) }
+}
+
+fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_sound = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        !host.is_empty() && !is_bare_v6 && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if is_sound {
+        return Ok(text);
+    }
+    Err(de::Error::custom(
+        "a collector is HOST:PORT, such as collector.example:4739 or [2001:db8::1]:4739",
+    ))
 }
 
 fn is_room(mib: u64) -> bool {

@@ -18,7 +18,7 @@ use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
 
 use crate::config::Config;
 use crate::ledger::{Counter, Ledger};
-use crate::record::{Body, Flow};
+use crate::record::{Body, Told};
 use crate::sink::Outcome;
 
 /// Records that are handed over together, and how many times that many a queue holds.
@@ -182,6 +182,8 @@ fn tracker(config: &Config) -> FlowConfig {
     let mut tracker = FlowConfig::default().with_event_filter(EventMask::PACKET);
     tracker.infer_tcp_initiator = true;
     tracker.max_flows = config.max_flows;
+    tracker.active_timeout =
+        (config.active_seconds > 0).then(|| Duration::from_secs(config.active_seconds));
     if let Some(seconds) = config.idle_seconds {
         let idle = Duration::from_secs(seconds);
         (tracker.idle_timeout_tcp, tracker.idle_timeout_udp) = (idle, idle);
@@ -205,7 +207,7 @@ async fn work(
     });
     let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(tracker);
     let (mut records, meter) = (flows.into_records(), &meters[index]);
-    let mut looked = Instant::now();
+    let (mut looked, mut told) = (Instant::now(), Told::default());
     loop {
         let next = match records.next().now_or_never() {
             Some(next) => next,
@@ -222,7 +224,7 @@ async fn work(
             }
         };
         let Some(record) = next else { break };
-        hand.chunk.push(Body::Flow(Flow::new(&record?)));
+        hand.chunk.extend(told.since(&record?).map(Body::Flow));
         if hand.chunk.len() == CHUNK {
             hand.over(meter)?;
         }

@@ -1,71 +1,139 @@
 //! `/metrics` and `/ready`.
+//!
+//! Whoever reaches the port may ask, and must not be able to hold the sensor up: so many connections at once, each for so long,
+//! with a request of so many bytes. Their descriptors are few beside those of the sensor.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tiny_http::{Method, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
 
 use crate::sink::Outcome;
 
+/// Connections at once; others wait in the kernel.
+const CONNECTIONS: usize = 32;
+/// How long one lasts, whatever is asked or not asked.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How long a request may take to come.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of a request's head; hyper takes no less.
+const MOST_BYTES: usize = 8192;
+
 /// A server at work; dropping it ends it.
 pub(crate) struct Server {
-    shared: Arc<Shared>,
+    page: Arc<Mutex<Page>>,
+    end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    listener: tiny_http::Server,
-    page: Mutex<(String, bool)>,
+#[derive(Default)]
+struct Page {
+    metrics: Bytes,
+    is_ready: bool,
 }
 
 /// Takes the port, as long as there are the rights to.
-pub(crate) fn listen(address: SocketAddr) -> Outcome<tiny_http::Server> {
-    tiny_http::Server::http(address)
-        .map_err(|error| format!("listening on {address}: {error}").into())
+pub(crate) fn listen(address: SocketAddr) -> Outcome<TcpListener> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|error: std::io::Error| format!("listening on {address}: {error}").into())
 }
 
 impl Server {
-    pub(crate) fn start(listener: tiny_http::Server) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { listener, page: Mutex::default() });
-        let served = Arc::clone(&shared);
-        let thread =
-            thread::Builder::new().name("http".to_owned()).spawn(move || serve(&served))?;
-        Ok(Self { shared, thread: Some(thread) })
+    pub(crate) fn start(listener: TcpListener) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
+        let page = Arc::new(Mutex::new(Page::default()));
+        let (end, ended) = oneshot::channel();
+        let served = Arc::clone(&page);
+        let work = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, served) => {}
+                    _ = ended => {} // with all connections
+                }
+            });
+        };
+        let thread = thread::Builder::new().name("http".to_owned()).spawn(work)?;
+        Ok(Self { page, end: Some(end), thread: Some(thread) })
+    }
+
+    fn page(&self) -> std::sync::MutexGuard<'_, Page> {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is answered from here on.
     pub(crate) fn publish(&self, metrics: String, is_ready: bool) {
-        *self.shared.page.lock().unwrap_or_else(PoisonError::into_inner) = (metrics, is_ready);
+        *self.page() = Page { metrics: metrics.into(), is_ready };
     }
 
     /// It is not ready any more.
     pub(crate) fn end(&self) {
-        self.shared.page.lock().unwrap_or_else(PoisonError::into_inner).1 = false;
+        self.page().is_ready = false;
     }
 }
 
-fn serve(shared: &Shared) {
-    for request in shared.listener.incoming_requests() {
-        let (metrics, is_ready) =
-            shared.page.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = match (request.method(), request.url()) {
-            (Method::Get, "/metrics") => {
-                let kind = "Content-Type: text/plain; version=0.0.4";
-                let kind: tiny_http::Header = kind.parse().expect("it is a header");
-                Response::from_string(metrics).with_header(kind)
-            }
-            (Method::Get, "/ready") if is_ready => Response::from_string("ready\n"),
-            (Method::Get, "/ready") => Response::from_string("not ready\n").with_status_code(503),
-            _ => Response::from_string("there is /metrics and /ready\n").with_status_code(404),
+async fn serve(listener: tokio::net::TcpListener, page: Arc<Mutex<Page>>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(100)).await; // no descriptor is left, perhaps
+            continue;
         };
-        let _ = request.respond(answer); // who asked may be gone
+        let page = Arc::clone(&page);
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .max_buf_size(MOST_BYTES)
+                .keep_alive(false)
+                .serve_connection(
+                    TokioIo::new(stream),
+                    service_fn(|request| {
+                        let answer = answer(&request, &page);
+                        async move { Ok::<_, Infallible>(answer) }
+                    }),
+                );
+            let _ = timeout(LONGEST, connection).await; // who asked may be gone
+            drop(place);
+        });
     }
+}
+
+fn answer(request: &Request<Incoming>, page: &Mutex<Page>) -> Response<Full<Bytes>> {
+    let page = page.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let (status, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => (StatusCode::OK, page.metrics.clone()),
+        (&Method::GET, "/ready") if page.is_ready => (StatusCode::OK, text("ready\n")),
+        (&Method::GET, "/ready") => (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")),
+        _ => (StatusCode::NOT_FOUND, text("there is /metrics and /ready\n")),
+    };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.listener.unblock();
+        drop(self.end.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -8,6 +8,7 @@
 //!   kind 1 | six counters of 8                                            | zeros              counts
 //! ```
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ringtap::flow::extract::FiveTupleKey;
@@ -33,6 +34,34 @@ pub(crate) struct Flow {
     /// Nanoseconds since the epoch.
     pub(crate) start: u64,
     pub(crate) end: u64,
+}
+
+/// What was already told of flows that go on: a record has what came since the one before it, so that the sums of all are the
+/// flow's.
+#[derive(Debug, Default)]
+pub(crate) struct Told(HashMap<FiveTupleKey, Flow>);
+
+impl Told {
+    /// The record of a flow, without what was told before; `None` if it goes on and nothing has come since.
+    pub(crate) fn since(&mut self, record: &FlowRecord<FiveTupleKey>) -> Option<Flow> {
+        let whole = Flow::new(record);
+        let before = match record.reason {
+            None => self.0.insert(record.key, whole),
+            // Most flows end before anything was told of them.
+            Some(_) if self.0.is_empty() => None,
+            Some(_) => self.0.remove(&record.key),
+        };
+        let Some(before) = before else { return Some(whole) };
+        let less = |all: FlowDirection, told: FlowDirection| FlowDirection {
+            packets: all.packets.saturating_sub(told.packets),
+            octets: all.octets.saturating_sub(told.octets),
+            bytes: all.bytes.saturating_sub(told.bytes),
+        };
+        let (sent, received) =
+            (less(whole.sent, before.sent), less(whole.received, before.received));
+        let is_silent = record.reason.is_none() && sent.packets + received.packets == 0;
+        (!is_silent).then_some(Flow { sent, received, start: before.end, ..whole })
+    }
 }
 
 /// Why a flow ended; the numbers are IPFIX's `flowEndReason`.
@@ -126,6 +155,27 @@ impl Flow {
     pub(crate) fn history(&self) -> &str {
         let len = self.history.iter().position(|&letter| letter == 0).unwrap_or(12);
         std::str::from_utf8(&self.history[..len]).unwrap_or_default()
+    }
+
+    /// The flags of TCP (`tcpControlBits`) that one side has sent, as far as the history tells them.
+    pub(crate) fn tcp_flags(&self, is_answer: bool) -> u16 {
+        const FIN: u16 = 1;
+        const SYN: u16 = 2;
+        const RST: u16 = 4;
+        const ACK: u16 = 16;
+        // Zeek has the initiator's in capitals.
+        let of_side = |letter: &&u8| letter.is_ascii_lowercase() == is_answer;
+        self.history.iter().filter(of_side).fold(0, |flags, letter| {
+            flags
+                | match letter.to_ascii_lowercase() {
+                    b's' => SYN,
+                    b'h' => SYN | ACK,
+                    b'a' | b'd' => ACK,
+                    b'f' => FIN | ACK,
+                    b'r' => RST,
+                    _ => 0,
+                }
+        })
     }
 
     /// As IPFIX has them: a record for each direction that had packets.

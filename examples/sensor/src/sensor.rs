@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::os::unix::fs::lchown;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{Gid, Uid, User, fchown};
+use ringtap::capture::NetNs;
 use ringtap::shard::{AllShardStats, Shards};
 use serde::Serialize;
 
-use crate::config::{Config, SinkConfig};
+use crate::config::{Config, SinkConfig, UserName};
 use crate::feed::{self, Meter};
 use crate::http;
 use crate::sink::{self, Courier, Outcome};
@@ -22,6 +28,7 @@ use crate::spooler::{Level, Spooler};
 
 /// A sensor at work.
 pub(crate) struct Sensor {
+    name: String,
     pub(crate) shards: Shards,
     pub(crate) meters: Arc<Vec<Meter>>,
     pub(crate) couriers: Vec<Courier>,
@@ -62,11 +69,13 @@ impl Sensor {
     pub(crate) fn start(config: &Config) -> Outcome<Self> {
         config.check()?;
         let count = feed::count_of(config)?;
-        let spool = Spool::open(&config.spool, config.spool_mib << 20, count)
-            .map_err(|error| format!("the spool {}: {error}", config.spool.display()))?;
+        let named_spool = |error| format!("the spool {}: {error}", config.spool.display());
+        let mut spool =
+            Spool::open_as_it_is(&config.spool, config.spool_mib << 20).map_err(named_spool)?;
+        let interface = index_of(config);
         let sinks = named(&config.sinks)
             .map(|(name, of)| {
-                let sink = sink::make(of, &config.sensor)?;
+                let sink = sink::make(of, &config.sensor, interface)?;
                 let reader = spool.reader(&cursor(of))?;
                 Ok((name, sink, reader))
             })
@@ -74,9 +83,11 @@ impl Sensor {
         let feed = feed::start(config, spool.ledger())?;
         let feed::Feed { shards, meters, queues, is_ending } = feed;
         let listener = config.listen.map(http::listen).transpose()?;
-        if let Some(user) = config.user {
+        if let Some(user) = &config.user {
             become_user(user, config)?;
         }
+        // All that could be refused has been granted.
+        spool.grow(count).map_err(named_spool)?;
         let couriers = sinks
             .into_iter()
             .map(|(name, sink, reader)| Courier::start(name, sink, reader))
@@ -93,7 +104,8 @@ impl Sensor {
         let server = listener.map(http::Server::start).transpose()?;
         let spooler = spooler.start()?;
         let drain = Duration::from_secs(config.drain_seconds);
-        Ok(Self { shards, meters, couriers, level, spooler, end, server, drain, is_ending })
+        let name = config.sensor.clone();
+        Ok(Self { name, shards, meters, couriers, level, spooler, end, server, drain, is_ending })
     }
 
     /// Totals of the shards now. To be asked for now and then: records of counts have them from here.
@@ -101,7 +113,9 @@ impl Sensor {
         let stats = self.shards.stats()?;
         note(&self.meters, &stats);
         if let Some(server) = &self.server {
-            server.publish(self.exposition(&stats), !self.shards.is_finished());
+            let delivers = |courier: &Courier| !courier.delivery.is_away.load(Ordering::Relaxed);
+            let is_ready = !self.shards.is_finished() && self.couriers.iter().any(delivers);
+            server.publish(self.exposition(&stats), is_ready);
         }
         Ok(stats)
     }
@@ -130,6 +144,16 @@ impl Sensor {
             each.map(|(shard, meter): (usize, _)| (format!("shard=\"{shard}\""), read(meter)))
                 .collect()
         };
+        let about = format!("version=\"{}\",sensor=\"{}\"", env!("CARGO_PKG_VERSION"), self.name);
+        add("ringtap_sensor_build_info", "gauge", "What it is, and who.", &[(about, 1)]);
+        let bytes = of_shards(|meter| meter.bytes.load(Ordering::Relaxed));
+        add("ringtap_sensor_bytes_total", "counter", "Bytes of packets, as on the wire.", &bytes);
+        let away = self.couriers.iter().map(|courier| {
+            let is_away = courier.delivery.is_away.load(Ordering::Relaxed);
+            (format!("sink=\"{}\"", courier.name), u64::from(!is_away))
+        });
+        let help = "Whether the sink took what it was given last.";
+        add("ringtap_sensor_sink_up", "gauge", help, &away.collect::<Vec<_>>());
         let made = of_shards(|meter| meter.made.load(Ordering::Relaxed));
         add("ringtap_sensor_flows_total", "counter", "Flows that have ended.", &made);
         let overflowed = of_shards(|meter| meter.overflowed.load(Ordering::Relaxed));
@@ -159,7 +183,9 @@ impl Sensor {
     /// # Errors
     /// What failed first; all the rest is brought to its end nevertheless, and its account printed.
     pub(crate) fn finish(self) -> Outcome<Account> {
-        let Self { shards, meters, couriers, level, spooler, end, server, drain, is_ending } = self;
+        let Self {
+            shards, meters, couriers, level, spooler, end, server, drain, is_ending, ..
+        } = self;
         if let Some(server) = &server {
             server.end();
         }
@@ -193,10 +219,22 @@ impl Sensor {
         match failed.into_iter().next() {
             None => Ok(account),
             Some(error) => {
-                eprintln!("{account}");
+                crate::say::note!("{account}");
                 Err(error)
             }
         }
+    }
+}
+
+/// The index of the interface; 0 for all of them, and for one that is not there, which opening it tells.
+fn index_of(config: &Config) -> u32 {
+    let ask = || {
+        let index = nix::net::if_::if_nametoindex(config.interface.as_str());
+        Ok::<_, ringtap::Error>(index.unwrap_or(0))
+    };
+    match &config.netns {
+        Some(path) => NetNs::path(path).within(ask).unwrap_or(0),
+        None => ask().unwrap_or(0),
     }
 }
 
@@ -259,26 +297,64 @@ fn cursor(sink: &SinkConfig) -> String {
 }
 
 /// Gives up all privileges, for good; what is open stays open. Where it writes becomes that user's.
-fn become_user(user: u32, config: &Config) -> Outcome<()> {
-    let (uid, gid) = (nix::unistd::Uid::from_raw(user), nix::unistd::Gid::from_raw(user));
-    let remedy = |error: io::Error| {
-        format!("becoming user {user}: {error}; leave `user` out, or start as root")
+fn become_user(user: &UserName, config: &Config) -> Outcome<()> {
+    let (uid, gid) = match user {
+        UserName::Number(number) => (Uid::from_raw(*number), Gid::from_raw(*number)),
+        UserName::Name(name) => {
+            let known = User::from_name(name)?;
+            let known = known.ok_or_else(|| format!("user = {name:?}: there is no such user"))?;
+            (known.uid, known.gid)
+        }
     };
-    // No link that lies in it is followed: the directory may have been that user's before.
-    let give = |path: &Path| lchown(path, Some(user), Some(user)).map_err(remedy);
-    let spool = config.spool.canonicalize()?;
-    for entry in std::fs::read_dir(&spool)? {
-        give(&entry?.path())?;
-    }
-    give(&spool)?;
+    let remedy = |error: io::Error| {
+        format!("becoming user {uid}: {error}; leave `user` out, or start as root")
+    };
+    give_directory(&config.spool, uid, gid).map_err(remedy)?;
     for sink in &config.sinks {
         if let Some(place) = sink.make_place()? {
-            give(&place)?;
+            give_place(&place, uid, gid).map_err(remedy)?;
         }
     }
     nix::unistd::setgroups(&[gid]).map_err(|error| remedy(error.into()))?;
     nix::unistd::setgid(gid).map_err(|error| remedy(error.into()))?;
     nix::unistd::setuid(uid).map_err(|error| remedy(error.into()))?;
+    Ok(())
+}
+
+/// Gives a directory and its files to a user. Each is opened, looked at and given by its descriptor: the directory may have been
+/// that user's before, and may change meanwhile. A file with another name elsewhere, and a link, are left as they are.
+fn give_directory(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut directory = Dir::open(path, flags, Mode::empty())?;
+    let names: Vec<_> = directory.iter().collect::<Result<_, _>>()?;
+    for entry in names {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match openat(&directory, entry.file_name(), flags, Mode::empty()) {
+            Ok(file) => give_file(&file, uid, gid)?,
+            Err(Errno::ELOOP | Errno::ENXIO) => {} // a link, or a socket
+            Err(error) => return Err(error.into()),
+        }
+    }
+    fchown(&directory, Some(uid), Some(gid))?;
+    Ok(())
+}
+
+/// Gives a file or directory that a sink writes to.
+fn give_place(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let place = open(path, flags, Mode::empty())?;
+    match fstat(&place)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+        true => Ok(fchown(&place, Some(uid), Some(gid))?),
+        false => give_file(&place, uid, gid),
+    }
+}
+
+fn give_file(file: &OwnedFd, uid: Uid, gid: Gid) -> io::Result<()> {
+    let is = fstat(file)?;
+    let is_file = is.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+    if is_file && is.st_nlink == 1 {
+        fchown(file, Some(uid), Some(gid))?;
+    }
     Ok(())
 }
 

@@ -65,12 +65,12 @@ pub(crate) trait Sink: Send {
     }
 }
 
-/// Makes the sink of a configuration. Reaches for nobody yet.
-pub(crate) fn make(config: &SinkConfig, sensor: &str) -> Outcome<Box<dyn Sink>> {
+/// Makes the sink of a configuration, for a sensor on the interface with this index. Reaches for nobody yet.
+pub(crate) fn make(config: &SinkConfig, sensor: &str, interface: u32) -> Outcome<Box<dyn Sink>> {
     let sensor = sensor.to_owned();
     Ok(match config {
         SinkConfig::Ndjson(config) => Box::new(ndjson::Ndjson::new(config, sensor)),
-        SinkConfig::Ipfix(config) => Box::new(ipfix::Ipfix::new(config)),
+        SinkConfig::Ipfix(config) => Box::new(ipfix::Ipfix::new(config, interface)),
         #[cfg(feature = "nats")]
         SinkConfig::Nats(config) => Box::new(nats::Nats::new(config, sensor)?),
         #[cfg(feature = "redis")]

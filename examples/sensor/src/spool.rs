@@ -83,10 +83,18 @@ impl State {
 }
 
 impl Spool {
+    /// Opens a directory for so many shards; see [`open_as_it_is`](Self::open_as_it_is) and [`grow`](Self::grow).
+    pub(crate) fn open(directory: &Path, most: u64, shards: u16) -> io::Result<Self> {
+        let mut spool = Self::open_as_it_is(directory, most)?;
+        spool.grow(shards)?;
+        Ok(spool)
+    }
+
     /// Opens a directory, with what an earlier process has left there: at most `most` bytes are kept in it.
     ///
-    /// Counts what that process had made and not appended, for each shard, into the ledger.
-    pub(crate) fn open(directory: &Path, most: u64, shards: u16) -> io::Result<Self> {
+    /// Counts what that process had made and not appended, for each shard, into the ledger. Takes no new shards: a start that
+    /// is refused for another reason leaves nothing behind.
+    pub(crate) fn open_as_it_is(directory: &Path, most: u64) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let ledger = Ledger::open(&directory.join("ledger"))?;
         let shared = Shared {
@@ -118,8 +126,7 @@ impl Spool {
             }
         }
         let mut totals = last.as_ref().map_or_else(Vec::new, |last| last.totals.clone());
-        let shards = shards.max(ledger.shards()?);
-        totals.resize(totals.len().max(shards.into()), Totals::default());
+        totals.resize(totals.len().max(ledger.shards()?.into()), Totals::default());
         shared.lock().numbered = totals.iter().map(|totals| totals.records).collect();
         for &number in &numbers {
             let (header, written) = frame::lengths(&shared.path(number))?;
@@ -136,6 +143,16 @@ impl Spool {
         Ok(spool)
     }
 
+    /// Takes in shards that it has not had yet.
+    pub(crate) fn grow(&mut self, shards: u16) -> io::Result<()> {
+        for shard in self.totals.len() as u16..shards {
+            let entry = self.ledger.entry(shard)?;
+            self.ledger.set(shard, Counter::Lost, entry.lost)?; // its room on the disk is taken now
+            self.totals.push(Totals::default());
+        }
+        Ok(())
+    }
+
     /// Begins another segment where the last is of a time when there was more room: only one that is not written to can
     /// be removed.
     fn leave_what_is_too_long(&mut self) -> io::Result<()> {
@@ -149,10 +166,9 @@ impl Spool {
     fn count_lost(&self) -> io::Result<()> {
         for (shard, totals) in (0..).zip(&self.totals) {
             let entry = self.ledger.entry(shard)?;
-            self.ledger.set(shard, Counter::Lost, entry.lost)?; // its room on the disk is taken now
             let known = totals.flows + entry.overflowed + entry.refused + entry.lost;
             if let Some(lost) = entry.made.checked_sub(known).filter(|&lost| lost > 0) {
-                eprintln!(
+                crate::say::note!(
                     "shard {shard}: {lost} flows had not been spooled when the sensor was killed"
                 );
                 self.ledger.set(shard, Counter::Lost, entry.lost + lost)?;

@@ -216,17 +216,20 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
         while !set.is_empty() {
             let (id, len) = (u16_at(set, 0), usize::from(u16_at(set, 2)));
             let each = match id {
-                256 => 46,
+                256 => 58,
                 258 => 28,
+                259 => 16,
                 2 => len - 4,
-                3 => {
+                3 if u16_at(set, 4) == 258 => {
                     // One scope field, by exporter; flows observed, flows not sent, packets ignored.
-                    let fields = [144, 163, 166, 164];
-                    let told = [10, 14, 18, 22].map(|at| u16_at(set, at));
-                    assert_eq!(
-                        (u16_at(set, 4), u16_at(set, 6), u16_at(set, 8), told),
-                        (258, 4, 1, fields)
-                    );
+                    let told = [8, 10, 14, 18, 22].map(|at| u16_at(set, at));
+                    assert_eq!((u16_at(set, 6), told), (4, [1, 144, 163, 166, 164]));
+                    len - 4
+                }
+                3 => {
+                    // One scope field, by selector; one packet of one was looked at.
+                    let told = [4, 6, 8, 10, 14, 18].map(|at| u16_at(set, at));
+                    assert_eq!(told, [259, 3, 1, 302, 305, 306]);
                     len - 4
                 }
                 id => panic!("a set {id}"),
@@ -241,7 +244,7 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
     }
     let flows = number(&account, "flows");
     assert_eq!(flows, 3000 - number(&account, "drops") - place.veth.lost());
-    let expected =
-        [(2, 1), (3, 1), (256, flows as u32), (258, (number(&account, "records") - flows) as u32)];
+    let counts = (number(&account, "records") - flows) as u32;
+    let expected = [(2, 1), (3, 2), (256, flows as u32), (258, counts), (259, 1)];
     assert_eq!(sets, BTreeMap::from(expected));
 }

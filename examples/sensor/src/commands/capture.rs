@@ -1,5 +1,6 @@
 //! Packets into files.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ringtap::interface::LocalNames;
@@ -8,10 +9,17 @@ use ringtap::{BpfFilter, Capture};
 
 use super::End;
 use crate::cli::CaptureArgs;
+use crate::say::{note, say};
 use crate::sink::Outcome;
 
-pub(super) fn run(args: &CaptureArgs) -> Outcome<()> {
+pub(super) fn run(args: &CaptureArgs) -> Outcome<ExitCode> {
     let from = &args.from;
+    if args.keep == Some(0) {
+        return Err("--keep 0: give at least one file, or leave it out to keep all".into());
+    }
+    if args.file_mib == 0 {
+        return Err("--file-mib 0: give at least one".into());
+    }
     let is_any = from.interface == "any";
     let mut options = Capture::builder().interface(&from.interface).promiscuous(true);
     if let Some(filter) = &from.filter {
@@ -37,23 +45,40 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<()> {
         files = files.keep_files(keep);
     }
     let mut files = files.build()?;
-    let mut told = Instant::now();
+    let (mut told, mut is_failing) = (Instant::now(), false);
     while !end.has_come() {
         if let Some(batch) = capture.next_batch_timeout(Duration::from_millis(100))? {
             // A full disk is no reason to stop: packets are counted as lost until there is room.
-            if let Err(error) = files.write_batch(&batch) {
-                eprintln!("{error}");
+            let written = files.write_batch(&batch);
+            match &written {
+                Err(error) if !is_failing => note!("{error}; packets are lost until that is over"),
+                Ok(()) if is_failing => note!("files can be written again"),
+                _ => {}
             }
+            is_failing = written.is_err();
         }
         files.set_statistics(capture.stats()?.into());
-        if told.elapsed() > Duration::from_secs(1) {
+        if told.elapsed() > Duration::from_secs(1) || end.is_status_asked() {
             told = Instant::now();
             let stats = capture.stats()?;
-            eprintln!("{} packets, {} dropped by the kernel", stats.delivered, stats.drops);
+            note!("{} packets, {} dropped by the kernel", stats.delivered, stats.drops);
         }
     }
     let stats = capture.stats()?;
-    println!("{:?}", files.finish()?);
-    println!("{} packets, {} dropped by the kernel", stats.delivered, stats.drops);
-    Ok(())
+    let written = files.stats();
+    let finished = files.finish();
+    let lost = finished.as_ref().unwrap_or(&written).lost;
+    say!(
+        "{} packets, {} dropped by the kernel, {lost} could not be written",
+        stats.delivered,
+        stats.drops
+    )?;
+    finished?;
+    match lost {
+        0 => Ok(end.code()),
+        lost => {
+            Err(format!("{lost} packets are in no file; make room in {}", args.directory.display())
+                .into())
+        }
+    }
 }

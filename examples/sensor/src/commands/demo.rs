@@ -8,6 +8,7 @@ use ringtap_lab::{Directory, Stage};
 
 use super::run::watch;
 use crate::config::{Config, NdjsonConfig, SinkConfig};
+use crate::say::say;
 use crate::sensor::Sensor;
 use crate::sink::Outcome;
 
@@ -33,26 +34,28 @@ pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
         let number = |name: &str| value[name].as_u64().unwrap_or(0);
         in_flows += number("packets_sent") + number("packets_received");
     }
-    println!("{account}");
-    println!(
+    say!("{account}")?;
+    say!(
         "wire      {sent} frames sent = {} delivered + {} dropped + {lost} lost before",
-        account.delivered, account.drops
-    );
-    println!(
+        account.delivered,
+        account.drops
+    )?;
+    say!(
         "flows     {} packets delivered = {in_flows} in records at the sink + {} of no flow",
-        account.delivered, account.of_none
-    );
-    println!("sink      {} records spooled = {} lines", account.records, text.lines().count());
+        account.delivered,
+        account.of_none
+    )?;
+    say!("sink      {} records spooled = {} lines", account.records, text.lines().count())?;
     let is_exact = sent == account.delivered + account.drops + lost
         && account.delivered == in_flows + account.of_none
         && account.records == text.lines().count() as u64;
-    println!(
+    say!(
         "{}",
         if is_exact {
             "every packet is accounted for, from the wire to the sink"
         } else {
             "MISMATCH"
         }
-    );
+    )?;
     Ok(if is_exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use ringtap::{BpfFilter, Capture, Shards, executor};
 use super::End;
 use crate::cli::{FlowsArgs, Format};
 use crate::record::Flow;
+use crate::say::note;
 use crate::sink::Outcome;
 
 /// Where records go.
@@ -22,7 +24,10 @@ enum Out {
     Writer(RecordWriter<io::BufWriter<io::Stdout>>),
 }
 
-pub(super) fn run(args: &FlowsArgs) -> Outcome<()> {
+pub(super) fn run(args: &FlowsArgs) -> Outcome<ExitCode> {
+    if args.active_seconds == Some(0) {
+        return Err("--active-seconds 0: give at least one, or leave it out".into());
+    }
     match &args.from.read {
         Some(file) => from_file(args, file),
         None => from_interface(args),
@@ -35,7 +40,7 @@ fn config(args: &FlowsArgs) -> FlowConfig {
     config
 }
 
-fn from_file(args: &FlowsArgs, file: &Path) -> Outcome<()> {
+fn from_file(args: &FlowsArgs, file: &Path) -> Outcome<ExitCode> {
     let mut out = Out::new(args.format)?;
     let flows = args.from.source(file)?.flow_stream(args.from.extractor());
     let mut records = flows.with_config(config(args)).into_records();
@@ -47,11 +52,11 @@ fn from_file(args: &FlowsArgs, file: &Path) -> Outcome<()> {
     })?;
     out.flush()?;
     let stats = records.table().stats();
-    eprintln!("{} flows; {} packets of none", stats.flows_created, stats.packets_unmatched);
-    Ok(())
+    note!("{} flows; {} packets of none", stats.flows_created, stats.packets_unmatched);
+    Ok(ExitCode::SUCCESS)
 }
 
-fn from_interface(args: &FlowsArgs) -> Outcome<()> {
+fn from_interface(args: &FlowsArgs) -> Outcome<ExitCode> {
     let from = &args.from;
     let interface = from.interface.as_deref().unwrap_or_default();
     let mut options = Capture::builder().interface(interface).block_timeout_ms(20);
@@ -67,7 +72,7 @@ fn from_interface(args: &FlowsArgs) -> Outcome<()> {
             let mut records = shard.flows.into_records();
             while let Some(record) = records.next().await {
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-                out.write(&record?).and_then(|()| out.flush()).map_err(ringtap::Error::other)?;
+                out.write(&record?).and_then(|()| out.flush()).map_err(carried)?;
             }
             Ok(())
         }
@@ -77,8 +82,13 @@ fn from_interface(args: &FlowsArgs) -> Outcome<()> {
     }
     shards.stop();
     let stats = shards.join()?.total();
-    eprintln!("{} packets, {} dropped by the kernel", stats.delivered, stats.drops);
-    Ok(())
+    note!("{} packets, {} dropped by the kernel", stats.delivered, stats.drops);
+    Ok(end.code())
+}
+
+/// An error of the output, which a shard carries.
+fn carried(error: io::Error) -> ringtap::Error {
+    ringtap::Error::Other(Box::new(error))
 }
 
 impl Out {

@@ -1,5 +1,6 @@
 //! What a record costs.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -8,6 +9,7 @@ use ringtap_lab::Directory;
 
 use crate::config::SinkConfig;
 use crate::record::{Body, Flow};
+use crate::say::say;
 use crate::sink::{self, Courier, Outcome};
 use crate::spool::Spool;
 
@@ -18,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Spools so many records and brings them to each sink: time, and this process' processor time.
 pub(super) fn run(sinks: &[SinkConfig], records: u64) -> Outcome<()> {
-    println!("{:<24} records/s   CPU ns a record   records/s a core", "");
+    say!("{:<24} records/s   CPU ns a record   records/s a core", "")?;
     for (at, config) in sinks.iter().enumerate() {
         let directory = Directory::new();
         let mut spool = Spool::open(directory.path(), 256 * records + (1 << 20), 1)?;
@@ -34,18 +36,18 @@ pub(super) fn run(sinks: &[SinkConfig], records: u64) -> Outcome<()> {
             }
         }
         if at == 0 {
-            clock.tell("spool", records);
+            clock.tell("spool", records)?;
         }
         spool.close();
         // No receiver has anything of a sensor of this name.
         let sensor = format!("measure-{}-{at}", std::process::id());
-        let sink = sink::make(config, &sensor)?;
+        let sink = sink::make(config, &sensor, 1)?;
         let clock = Clock::start();
         let courier = Courier::start(config.kind().to_owned(), sink, reader)?;
         if !courier.finish(Instant::now() + PATIENCE)? {
             return Err(format!("{} has not taken all in {PATIENCE:?}", config.kind()).into());
         }
-        clock.tell(config.kind(), records);
+        clock.tell(config.kind(), records)?;
     }
     Ok(())
 }
@@ -60,10 +62,10 @@ impl Clock {
         Self { wall: Instant::now(), processor: processor() }
     }
 
-    fn tell(&self, what: &str, records: u64) {
+    fn tell(&self, what: &str, records: u64) -> io::Result<()> {
         let (wall, count) = (self.wall.elapsed().as_secs_f64(), records as f64);
         let each = (processor() - self.processor) as f64 * 1e3 / count;
-        println!("{what:<24} {:>9.0} {each:>17.0} {:>18.0}", count / wall, 1e9 / each);
+        say!("{what:<24} {:>9.0} {each:>17.0} {:>18.0}", count / wall, 1e9 / each)
     }
 }
 

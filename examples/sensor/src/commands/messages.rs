@@ -1,6 +1,7 @@
 //! Messages of HTTP, DNS and TLS, printed as they are complete.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use futures_util::{Stream, StreamExt};
 use ringtap::flow::dns::{DnsContent, DnsMessage};
@@ -12,19 +13,18 @@ use ringtap::interface::LocalNames;
 use ringtap::{AsyncCapture, BpfFilter, Capture, executor};
 
 use crate::cli::MessagesArgs;
+use crate::say::{Plain, note};
 use crate::sink::Outcome;
 
 type Event = SessionEvent<FiveTupleKey, AppMessage>;
 
-pub(super) fn run(args: &MessagesArgs) -> Outcome<()> {
+pub(super) fn run(args: &MessagesArgs) -> Outcome<ExitCode> {
     let from = &args.from;
     if let Some(file) = &from.read {
         let flows = from.source(file)?.flow_stream(from.extractor());
-        return executor::block_on(tell(
-            flows.protocol_stream(Protocols::well_known()),
-            args.json,
-            false,
-        ));
+        let events = flows.protocol_stream(Protocols::well_known());
+        executor::block_on(tell(events, args.json, false))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let interface = from.interface.as_deref().unwrap_or_default();
     let mut options = Capture::builder().interface(interface).promiscuous(true);
@@ -32,19 +32,21 @@ pub(super) fn run(args: &MessagesArgs) -> Outcome<()> {
         options = options.filter(BpfFilter::parse_with(filter, &LocalNames::of(interface))?);
     }
     let end = super::End::new(from.seconds)?;
+    let asked = end.clone();
     let capture = options.build()?;
     executor::block_on(async {
         let mut capture = AsyncCapture::new(capture)?;
         let stop = capture.stop_handle()?;
         std::thread::spawn(move || {
-            while !end.has_come() {
+            while !asked.has_come() {
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
             stop.stop();
         });
         let flows = capture.flow_stream(from.extractor());
         tell(flows.protocol_stream(Protocols::well_known()), args.json, true).await
-    })
+    })?;
+    Ok(end.code())
 }
 
 /// Prints what a stream tells; at once if others wait for it.
@@ -76,7 +78,7 @@ async fn tell(
         }
     }
     out.flush()?;
-    eprintln!("{messages} messages, {refused} refused, {missing} bytes missing");
+    note!("{messages} messages, {refused} refused, {missing} bytes missing");
     Ok(())
 }
 
@@ -91,7 +93,7 @@ fn line(event: &Event) -> String {
         _ => (String::new(), true),
     };
     let (from, to) = if is_forward { (key.a(), key.b()) } else { (key.b(), key.a()) };
-    format!("{from} > {to}  {text}")
+    format!("{from} > {to}  {}", Plain(&text))
 }
 
 fn short(message: &AppMessage) -> String {

@@ -1,32 +1,34 @@
 //! The sensor.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use super::End;
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::{Config, SinkConfig};
 use crate::report::Report;
+use crate::say::{note, say};
 use crate::sensor::{Account, Sensor};
 use crate::sink::Outcome;
 use crate::watch::Watch;
 
-pub(super) fn run(args: RunArgs) -> Outcome<()> {
+pub(super) fn run(args: RunArgs) -> Outcome<ExitCode> {
     let (seconds, is_json, view) = (args.seconds, args.json, args.view);
     let report = args.report.clone();
     let config = configure(args)?;
     let end = End::new(seconds)?;
     let sensor = Sensor::start(&config)?;
-    eprintln!("{} watches {} with {} shards", config.sensor, config.interface, sensor.shards.len());
+    note!("{} watches {} with {} shards", config.sensor, config.interface, sensor.shards.len());
     let is_over = |_: &Sensor| end.has_come();
     let pause = || end.wait(Duration::from_secs(1));
     let account =
         watch(sensor, view.then_some(config.sensor.as_str()), report.as_deref(), is_over, pause)?;
     match is_json {
-        true => println!("{}", serde_json::to_string(&account)?),
-        false => println!("{account}"),
+        true => say!("{}", serde_json::to_string(&account)?)?,
+        false => say!("{account}")?,
     }
-    Ok(())
+    Ok(end.code())
 }
 
 /// Looks at a sensor until it is over, and then for its account.
@@ -65,6 +67,12 @@ pub(super) fn watch(
     Ok(account)
 }
 
+/// Reads the sinks of a command line: here, and not where the line is read, as what is wrong with it would be shown
+/// there as it is, passwords included.
+pub(super) fn sinks_of(words: &[String]) -> Outcome<Vec<SinkConfig>> {
+    Ok(words.iter().map(|word| word.parse()).collect::<Result<_, String>>()?)
+}
+
 fn configure(args: RunArgs) -> Outcome<Config> {
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,
@@ -85,7 +93,8 @@ fn configure(args: RunArgs) -> Outcome<Config> {
     config.shards = args.shards.or(config.shards);
     config.spool_mib = args.spool_mib.unwrap_or(config.spool_mib);
     config.idle_seconds = args.idle_seconds.or(config.idle_seconds);
+    config.active_seconds = args.active_seconds.unwrap_or(config.active_seconds);
     config.listen = args.listen.or(config.listen);
-    config.sinks.extend(args.sinks);
+    config.sinks.extend(sinks_of(&args.sinks)?);
     Ok(config)
 }

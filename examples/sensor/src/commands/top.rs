@@ -1,6 +1,7 @@
 //! A live view of shards, without records.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use super::End;
@@ -9,10 +10,11 @@ use crate::config::Config;
 use crate::feed::{self, Feed};
 use crate::ledger::Ledger;
 use crate::report::Report;
+use crate::say::say;
 use crate::sink::Outcome;
 use crate::watch::Watch;
 
-pub(super) fn run(args: &TopArgs) -> Outcome<()> {
+pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let mut config = Config::new("top", &args.from.interface, Path::new("none"))?;
     (config.filter, config.shards) = (args.from.filter.clone(), args.shards);
     let end = End::new(args.from.seconds)?;
@@ -27,7 +29,7 @@ pub(super) fn run(args: &TopArgs) -> Outcome<()> {
             report.add(&look);
         }
         match args.json {
-            true => println!("{}", serde_json::to_string(&look)?),
+            true => say!("{}", serde_json::to_string(&look)?)?,
             false => watch.show(&look, &format!("ringtap-sensor top {}", args.from.interface))?,
         }
         if args.once || end.has_come() {
@@ -39,5 +41,5 @@ pub(super) fn run(args: &TopArgs) -> Outcome<()> {
     if let Some(path) = &args.report {
         report.write(path, &watch.latency)?;
     }
-    Ok(())
+    Ok(end.code())
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Held, Outcome, Sink};
 use crate::record::Record;
+use crate::say::note;
 use crate::spool::Reader;
 
 /// The shortest and the longest wait for a sink that is away.
@@ -176,8 +177,12 @@ impl Round {
         }
         if self.delivery.is_away.swap(is_away, Ordering::Relaxed) != is_away {
             match error {
-                Some(error) => eprintln!("sink {}: {error}; records wait in the spool", self.name),
-                None => eprintln!("sink {}: there again", self.name),
+                Some(error) => {
+                    note!("sink {}: {error}; records wait in the spool", self.name);
+                }
+                None => {
+                    note!("sink {}: there again", self.name);
+                }
             }
         }
     }

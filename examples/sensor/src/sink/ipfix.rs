@@ -4,7 +4,7 @@
 //! message headers, by which a collector counts what it missed; totals go as options (RFC 7011, 4.3).
 
 use std::io::{self, Write};
-use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Held, Outcome, Sink};
@@ -20,26 +20,67 @@ const BURST: u64 = 32;
 const V4: u16 = 256;
 const V6: u16 = 257;
 const TOTALS: u16 = 258;
+const SAMPLING: u16 = 259;
 
 /// Information elements by number (IANA's registry), and their lengths.
-const FLOW: [(u16, u16); 8] =
-    [(7, 2), (11, 2), (4, 1), (136, 1), (152, 8), (153, 8), (1, 8), (2, 8)];
-/// Ports, protocol, flowEndReason, flowStart- and flowEndMilliseconds, octetDeltaCount, packetDeltaCount; before them
-/// the addresses.
+const FLOW: [(u16, u16); 13] = [
+    (7, 2),
+    (11, 2),
+    (4, 1),
+    (136, 1),
+    (60, 1),
+    (61, 1),
+    (6, 2),
+    (10, 4),
+    (14, 4),
+    (152, 8),
+    (153, 8),
+    (1, 8),
+    (2, 8),
+];
+/// Bytes of those.
+const FLOW_LEN: usize = 50;
+/// Ports, protocol, flowEndReason, ipVersion, flowDirection, tcpControlBits, ingress- and egressInterface, flowStart- and
+/// flowEndMilliseconds, octetDeltaCount, packetDeltaCount; before them the addresses.
 const ADDRESSES: [(u16, [(u16, u16); 2]); 2] =
     [(V4, [(8, 4), (12, 4)]), (V6, [(27, 16), (28, 16)])];
 /// By exportingProcessId, which is the shard: observedFlowTotalCount, notSentFlowTotalCount,
 /// ignoredPacketTotalCount.
 const SCOPE: (u16, u16) = (144, 4);
 const COUNTS: [(u16, u16); 3] = [(163, 8), (166, 8), (164, 8)];
+/// By selectorId, the only one: samplingPacketInterval and samplingPacketSpace, which say that every packet was looked at.
+/// Collectors that scale by a sampling rate refuse flows without one.
+const SELECTOR: (u16, u16) = (302, 8);
+const RATE: [(u16, u16); 2] = [(305, 4), (306, 4)];
 
 enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream),
 }
 
+impl Link {
+    fn to(address: SocketAddr, transport: Transport) -> io::Result<Self> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        match transport {
+            Transport::Udp => {
+                let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(address)?;
+                Ok(Self::Udp(socket))
+            }
+            Transport::Tcp => {
+                let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                Ok(Self::Tcp(stream))
+            }
+        }
+    }
+}
+
 pub(super) struct Ipfix {
     config: IpfixConfig,
+    /// The index of the interface that is watched.
+    interface: u32,
     link: Option<Link>,
     /// Data records sent in this session.
     sequence: u32,
@@ -48,8 +89,9 @@ pub(super) struct Ipfix {
 }
 
 impl Ipfix {
-    pub(super) fn new(config: &IpfixConfig) -> Self {
-        Self { config: config.clone(), link: None, sequence: 0, templates: None, messages: 0 }
+    pub(super) fn new(config: &IpfixConfig, interface: u32) -> Self {
+        let config = config.clone();
+        Self { config, interface, link: None, sequence: 0, templates: None, messages: 0 }
     }
 
     /// Sends sets in one message; `records` of them are data.
@@ -87,6 +129,7 @@ impl Ipfix {
             return Ok(());
         }
         self.send(&templates(), 0)?;
+        self.send(&sampling(), 1)?;
         self.templates = Some(Instant::now());
         Ok(())
     }
@@ -94,27 +137,25 @@ impl Ipfix {
 
 impl Sink for Ipfix {
     fn open(&mut self) -> Outcome<()> {
-        let to = &self.config.to;
+        let to = self.config.to.clone();
         let name = |error: io::Error| format!("{to}: {error}");
         self.templates = None;
-        self.link = Some(match self.config.transport {
-            // The numbers go on, so that a collector can tell what it missed.
-            Transport::Udp if self.link.is_some() => return Ok(()),
-            Transport::Udp => {
-                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-                let socket = UdpSocket::bind(any)?;
-                socket.connect(to).map_err(name)?;
-                Link::Udp(socket)
+        // The numbers go on, so that a collector can tell what it missed.
+        if matches!((&self.link, self.config.transport), (Some(_), Transport::Udp)) {
+            return Ok(());
+        }
+        // Asked for each time: a collector may move.
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in to.to_socket_addrs().map_err(name)? {
+            match Link::to(address, self.config.transport) {
+                Ok(link) => {
+                    (self.link, self.sequence) = (Some(link), 0);
+                    return Ok(());
+                }
+                Err(error) => failed = error,
             }
-            Transport::Tcp => {
-                let patience = Duration::from_secs(5);
-                let stream = TcpStream::connect_timeout(to, patience).map_err(name)?;
-                stream.set_write_timeout(Some(patience))?;
-                Link::Tcp(stream)
-            }
-        });
-        self.sequence = 0;
-        Ok(())
+        }
+        Err(name(failed).into())
     }
 
     fn held(&mut self, _shard: u16, _from: u64) -> Outcome<Held> {
@@ -124,7 +165,7 @@ impl Sink for Ipfix {
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
         let mut done = 0;
         while done < records.len() {
-            let mut sets = Sets::default();
+            let mut sets = Sets { interface: self.interface, ..Sets::default() };
             let count = records[done..].iter().take_while(|record| sets.add(record)).count();
             match self.tell_templates().and_then(|()| self.send(&sets.finish(), sets.records)) {
                 Ok(()) => done += count,
@@ -150,7 +191,19 @@ fn templates() -> Vec<u8> {
     let mut options = vec![TOTALS, 1 + COUNTS.len() as u16, 1];
     [SCOPE].iter().chain(&COUNTS).for_each(|&(element, len)| options.extend([element, len]));
     sets.extend(set(3, &options.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>()));
+    let mut options = vec![SAMPLING, 1 + RATE.len() as u16, 1];
+    [SELECTOR].iter().chain(&RATE).for_each(|&(element, len)| options.extend([element, len]));
+    sets.extend(set(3, &options.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>()));
     sets
+}
+
+/// The record of how packets were sampled: one of one.
+fn sampling() -> Vec<u8> {
+    let (selector, interval, space) = (0_u64, 1_u32, 0_u32);
+    let mut record = selector.to_be_bytes().to_vec();
+    record.extend(interval.to_be_bytes());
+    record.extend(space.to_be_bytes());
+    set(SAMPLING, &record)
 }
 
 fn set(id: u16, content: &[u8]) -> Vec<u8> {
@@ -177,6 +230,7 @@ fn refuse_if_closed(stream: &TcpStream) -> io::Result<()> {
 struct Sets {
     content: [Vec<u8>; 3],
     records: u32,
+    interface: u32,
 }
 
 impl Sets {
@@ -184,7 +238,7 @@ impl Sets {
     fn add(&mut self, record: &Record) -> bool {
         let used: usize = self.content.iter().map(|set| 4 + set.len()).sum();
         // No record takes more: two directions of IPv6.
-        if HEADER + used + 2 * (32 + 38) > MESSAGE {
+        if HEADER + used + 2 * (32 + FLOW_LEN) > MESSAGE {
             return false;
         }
         match &record.body {
@@ -196,6 +250,7 @@ impl Sets {
 
     fn add_flow(&mut self, flow: &Flow) {
         for (from, to, direction) in flow.directions() {
+            let is_answer = from == flow.responder;
             let out = &mut self.content[usize::from(from.is_ipv6())];
             for address in [from.ip(), to.ip()] {
                 match address {
@@ -205,7 +260,12 @@ impl Sets {
             }
             out.extend(from.port().to_be_bytes());
             out.extend(to.port().to_be_bytes());
-            out.extend([flow.protocol, flow.reason as u8]);
+            let version = if from.is_ipv6() { 6 } else { 4 };
+            // All of it came in through the interface that is watched: 0, which is ingress.
+            out.extend([flow.protocol, flow.reason as u8, version, 0]);
+            out.extend(flow.tcp_flags(is_answer).to_be_bytes());
+            out.extend(self.interface.to_be_bytes());
+            out.extend(0_u32.to_be_bytes()); // where it went is not known
             for number in
                 [flow.start / 1_000_000, flow.end / 1_000_000, direction.octets, direction.packets]
             {

@@ -25,7 +25,7 @@ pub(super) struct Redis {
 
 impl Redis {
     pub(super) fn new(config: &RedisConfig, sensor: String) -> Outcome<Self> {
-        let client = redis::Client::open(config.url.as_str()).map_err(|error| {
+        let client = redis::Client::open(config.url.reveal()).map_err(|error| {
             format!("{}: {error}; a URL is redis://HOST:PORT/DATABASE", config.url)
         })?;
         let config = config.clone();
@@ -63,7 +63,7 @@ impl Sink for Redis {
         let number = last.split('-').next().and_then(|number| number.parse().ok());
         let next = number.ok_or_else(|| format!("{key} has entries of somebody else's"))?;
         if next < from {
-            eprintln!(
+            crate::say::note!(
                 "sink redis: {key} has lost {} records that it had acknowledged",
                 from - next
             );

@@ -82,9 +82,10 @@ impl Reader {
                 Next::Segment => at = self.behind(at, &batch),
                 Next::Frame => {
                     let Some((records, len)) = self.read(at)? else {
-                        eprintln!(
+                        crate::say::note!(
                             "segment {} is damaged at {}: what follows in it is left out",
-                            at.segment, at.offset
+                            at.segment,
+                            at.offset
                         );
                         at = self.behind(at, &batch);
                         continue;

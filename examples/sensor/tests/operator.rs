@@ -1,0 +1,348 @@
+//! What an operator does to a sensor in its first week.
+
+mod rig;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rig::{HTTP, Place, Sensor, get, number, program, send, until};
+use ringtap_lab::{Directory, namespace, skip_for_ordinary_users};
+
+ringtap_lab::test_binary!();
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/flow/cases/");
+
+fn output(words: &[&str]) -> Output {
+    Command::new(program()).args(words).output().expect("it was built")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[ringtap_lab::test]
+fn a_full_disk_and_a_reader_that_leaves_are_errors_and_no_panics() {
+    let file = format!("{CASES}http-chunked.pcap");
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for words in
+        [&["flows", "-r", &file][..], &["messages", "-r", &file], &["doctor"], &["man", "run"]]
+    {
+        let spoilt = Command::new(program()).args(words).stdout(full()).output().unwrap();
+        let said = errors(&spoilt);
+        assert_eq!(spoilt.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("No space left on device"), "{words:?}: {said}");
+        // Not even standard error can be written.
+        let mute = Command::new(program()).args(words).stdout(full()).stderr(full()).output();
+        assert_eq!(mute.unwrap().status.code(), Some(1), "{words:?}");
+        // Nobody has ever read.
+        let mut child = Command::new(program());
+        let mut child = child.args(words).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let code = child.wait().unwrap().code();
+        // A short text may fit into the pipe before the reader goes.
+        assert!(matches!(code, Some(141 | 0)), "{words:?}: {code:?}");
+    }
+}
+
+/// `capture` at work on an interface.
+fn capturing(
+    interface: &str,
+    directory: &Path,
+    more: &[&str],
+) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut command = Command::new(program());
+    command.args(["capture", interface, "--directory", directory.to_str().unwrap()]).args(more);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap(); // it has begun
+    (child, told)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+#[ringtap_lab::test]
+fn signals_ask_how_it_goes_end_it_or_have_it_started_anew() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let directory = Directory::new();
+    for (last, code) in [(Signal::SIGTERM, 0), (Signal::SIGINT, 0), (Signal::SIGHUP, 129)] {
+        let (mut child, mut told) = capturing(&veth.right, directory.path(), &[]);
+        for asked in [Signal::SIGUSR1, Signal::SIGUSR2] {
+            signal(&child, asked);
+            let mut line = String::new();
+            told.read_line(&mut line).unwrap();
+            assert!(line.contains("dropped by the kernel"), "{line}");
+        }
+        signal(&child, last);
+        let status = child.wait().unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(status.code(), Some(code), "{last}: {said}");
+        assert!(said.contains("0 could not be written"), "{last}: {said}");
+    }
+}
+
+#[ringtap_lab::test]
+fn packets_that_no_file_has_are_counted_and_no_success() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let directory = Directory::new();
+    if let Err(why) = directory.mount("tmpfs", "size=256k") {
+        return skip_for_ordinary_users(&why.to_string());
+    }
+    let (mut child, _told) = capturing(&veth.right, directory.path(), &["--seconds", "3"]);
+    send(&veth.left, 10, 400, 20_000);
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    let lost = said.split(", ").last().and_then(|part| part.split(' ').next()?.parse::<u64>().ok());
+    assert!(lost.is_some_and(|lost| lost > 500), "{said}");
+    assert_eq!(status.code(), Some(1), "{said}");
+}
+
+#[ringtap_lab::test]
+fn what_it_writes_is_for_its_user_alone() {
+    let Some(place) = Place::new() else { return };
+    let sensor = place.sensor("1", &[]);
+    send(&place.veth.left, 10, 1, 1000);
+    sensor.finish();
+    let mut seen = 0;
+    let mut look = |path: &Path| {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+        seen += 1;
+    };
+    let (spool, lines) = (place.path("spool"), place.path("flows.ndjson"));
+    look(Path::new(&spool));
+    look(Path::new(&lines));
+    for entry in std::fs::read_dir(&spool).unwrap() {
+        look(&entry.unwrap().path());
+    }
+    assert!(seen >= 5, "{seen}");
+}
+
+#[ringtap_lab::test]
+fn no_password_is_ever_shown() {
+    let Some(net) = namespace() else { return };
+    net.loopback_up();
+    let directory = Directory::new();
+    let spool = directory.path().join("spool");
+    let run = |sink: &str| {
+        let words =
+            ["run", "--interface", "lo", "--spool", spool.to_str().unwrap(), "--seconds", "1"];
+        output(&[&words[..], &["--sink", sink]].concat())
+    };
+    for sink in [
+        "redis://:hunter2@127.0.0.1:notaport/0",
+        "redis://user:hunter2@127.0.0.1:1/0",
+        "redis+sentinel://:hunter2@h:1",
+        "rediss://:hunter2@127.0.0.1:1/x/y",
+    ] {
+        let output = run(sink);
+        let said = errors(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains("hunter2"), "{sink}: {said}");
+        assert!(!said.is_empty(), "{sink}");
+    }
+}
+
+#[ringtap_lab::test]
+fn a_start_that_is_refused_leaves_the_spool_as_it_was() {
+    let Some(place) = Place::new() else { return };
+    let spool = place.path("spool");
+    let run = |more: &[&str]| {
+        let words = ["run", "--spool", &spool, "--sink", "ndjson", "--seconds", "1"];
+        let output = output(&[&words[..], more].concat());
+        assert!(!output.status.success(), "{more:?}");
+        errors(&output)
+    };
+    let on = place.veth.right.as_str();
+    assert!(run(&["--interface", on, "--shards", "9999"]).contains("a fanout group has no more"));
+    assert!(run(&["--interface", "none", "--shards", "200"]).contains("none"));
+    for (flag, says) in [
+        (["--idle-seconds", "0"], "idle_seconds = 0: give 1"),
+        (["--shards", "0"], "give at least one"),
+        (["--active-seconds", "99999999999"], "active_seconds"),
+    ] {
+        let said = run(&[&["--interface", on][..], &flag].concat());
+        assert!(said.contains(says), "{flag:?}: {said}");
+    }
+    let config = place.path("c.toml");
+    for (wrong, says) in [
+        ("max_flows = 0", "max_flows = 0"),
+        ("counts_seconds = 0", "counts_seconds = 0"),
+        ("user = \"nobody-of-that-name\"", "no such user"),
+    ] {
+        let text = format!(
+            "sensor = \"a\"\ninterface = \"{on}\"\nspool = \"{spool}\"\n{wrong}\n[[sink]]\nkind = \"ndjson\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let refused = output(&["run", "--config", &config, "--seconds", "1"]);
+        assert!(
+            !refused.status.success() && errors(&refused).contains(says),
+            "{}",
+            errors(&refused)
+        );
+    }
+    let ledger = std::fs::metadata(Path::new(&spool).join("ledger")).map_or(0, |file| file.len());
+    assert!(ledger <= 64, "shards that never were have {ledger} bytes");
+    let account = place.sensor("1", &[]).finish();
+    assert_eq!(number(&account, "records"), 1, "the counts of one shard: {account}");
+}
+
+/// A capture file of datagrams to the port of IPFIX, for those who read such files.
+fn as_capture(datagrams: &[Vec<u8>]) -> Vec<u8> {
+    const RAW_IP: u32 = 101;
+    let mut file = 0xa1b2_c3d4_u32.to_ne_bytes().to_vec();
+    file.extend([2_u16, 4].map(u16::to_ne_bytes).concat());
+    file.extend([0, 0, 1 << 16, RAW_IP].map(u32::to_ne_bytes).concat());
+    for datagram in datagrams {
+        let len = 28 + datagram.len();
+        file.extend([1_700_000_000, 0, len as u32, len as u32].map(u32::to_ne_bytes).concat());
+        file.extend([0x45, 0]);
+        file.extend((len as u16).to_be_bytes());
+        file.extend([0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
+        file.extend([4739, 4739, len as u16 - 20, 0].map(u16::to_be_bytes).concat());
+        file.extend(datagram);
+    }
+    file
+}
+
+#[ringtap_lab::test]
+fn a_collector_is_found_by_its_name_and_gets_what_collectors_ask_for() {
+    let Some(place) = Place::new() else { return };
+    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+    collector.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let sink = format!("ipfix:localhost:{}", collector.local_addr().unwrap().port());
+    let sensor = place.sensor("1", &["--sink", &sink, "--idle-seconds", "1"]);
+    send(&place.veth.left, 5, 2, 1000);
+    let index = ringtap_lab::link::index(&place.veth.right).unwrap();
+    sensor.finish();
+    let (mut message, mut all) = ([0; 2048], Vec::new());
+    while let Ok(len) = collector.recv(&mut message) {
+        all.push(message[..len].to_vec());
+    }
+    // Not by us: tshark's dissector.
+    let fields = [
+        "cflow.srcport",
+        "cflow.protocol",
+        "cflow.inputint",
+        "cflow.outputint",
+        "cflow.ip_version",
+        "cflow.direction",
+        "cflow.packets",
+        "cflow.sampling_packet_interval",
+    ];
+    let mut words = vec!["-r", "-", "-d", "udp.port==4739,cflow", "-T", "json", "-J", "cflow"];
+    words.extend(["-o", "cflow.ipfix.ports:4739"]);
+    let Some(text) = ringtap_lab::tool::run("tshark", &words, &as_capture(&all)) else { return };
+    let count = |what: &str| text.matches(what).count();
+    for field in fields {
+        assert!(count(&format!("\"{field}\"")) > 0, "{field} is in none of {text}");
+    }
+    assert_eq!(count(&format!("\"cflow.inputint\": \"{index}\"")), 5, "{text}");
+    assert_eq!(count("\"cflow.packets\": \"2\""), 5, "{text}");
+    assert!(count("\"cflow.sampling_packet_interval\": \"1\"") > 0, "{text}");
+    assert_eq!(count("malformed"), 0, "{text}");
+}
+
+#[ringtap_lab::test]
+fn a_flow_that_goes_on_is_told_of_and_the_sums_are_its() {
+    let Some(place) = Place::new() else { return };
+    let sensor = place.sensor("1", &["--active-seconds", "1", "--idle-seconds", "30"]);
+    // Four seconds of one flow, and one that is over at once.
+    send(&place.veth.left, 1, 4000, 1000);
+    let account = sensor.finish();
+    let lines = std::fs::read_to_string(place.path("flows.ndjson")).unwrap();
+    let flows: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|record: &serde_json::Value| record["kind"] == "flow")
+        .collect();
+    let told = flows.iter().filter(|flow| flow["reason"] == "active").count();
+    assert!(told >= 2 && told < flows.len(), "{flows:?}");
+    let [packets, octets] = place.lines().totals();
+    let seen = number(&account, "delivered") - number(&account, "of_none");
+    assert_eq!(packets, seen, "{account}");
+    assert_eq!(octets, seen * (octets / packets), "each packet once");
+    for pair in flows.windows(2) {
+        assert!(number(&pair[1], "start_ns") >= number(&pair[0], "end_ns"), "{pair:?}");
+    }
+    place.lines().check();
+}
+
+#[ringtap_lab::test]
+fn whoever_reaches_the_port_holds_nothing_up() {
+    let Some(place) = Place::new() else { return };
+    let sensor = place.sensor("2", &["--idle-seconds", "1"]);
+    // Connections that say nothing, more than the sensor would have descriptors for.
+    let mut idle = Vec::new();
+    for _ in 0..600 {
+        if let Ok(stream) =
+            TcpStream::connect_timeout(&([127, 0, 0, 1], HTTP).into(), Duration::from_millis(200))
+        {
+            idle.push(stream);
+        }
+    }
+    assert!(idle.len() > 32, "{}", idle.len());
+    // A body that never comes, and a head without an end.
+    let mut bodiless = TcpStream::connect(("127.0.0.1", HTTP)).unwrap();
+    let _ =
+        bodiless.write_all(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+    let mut endless = TcpStream::connect(("127.0.0.1", HTTP)).unwrap();
+    endless.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let _ = endless.write_all(b"GET /metrics HTTP/1.1\r\n");
+    let head = [b'a'; 4096];
+    for _ in 0..1000 {
+        if endless.write_all(&head).is_err() {
+            break;
+        }
+    }
+    send(&place.veth.left, 2000, 1, 4000);
+    drop(idle);
+    until("the port answers again", || {
+        get(HTTP, "/metrics").is_some_and(|page| page.contains("ringtap_sensor_bytes_total"))
+    });
+    let page = get(HTTP, "/metrics").unwrap();
+    assert!(
+        page.contains("ringtap_sensor_build_info{version=") && page.contains("sensor_sink_up"),
+        "{page}"
+    );
+    let account = sensor.finish();
+    assert_eq!(number(&account, "flows"), 2000, "{account}");
+    assert_eq!(place.lines().check(), (2000, 0));
+}
+
+#[ringtap_lab::test]
+fn it_is_not_ready_while_no_sink_takes_anything() {
+    let Some(place) = Place::new() else { return };
+    let spool = place.path("spool");
+    // Nobody listens there.
+    let words = [
+        "--interface",
+        &place.veth.right,
+        "--spool",
+        &spool,
+        "--shards",
+        "1",
+        "--idle-seconds",
+        "1",
+    ];
+    let sensor =
+        Sensor::start(HTTP, &[&words[..], &["--sink", "ipfix+tcp:127.0.0.1:4739"]].concat());
+    send(&place.veth.left, 5, 1, 1000);
+    until("it says that it is not ready", || {
+        get(HTTP, "/ready").is_some_and(|page| page.starts_with("HTTP/1.1 503"))
+    });
+    let page = get(HTTP, "/metrics").unwrap();
+    assert!(page.contains("ringtap_sensor_sink_up{sink=\"ipfix\"} 0"), "{page}");
+    sensor.kill();
+}
