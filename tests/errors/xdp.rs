@@ -136,7 +136,7 @@ fn programs_that_load() {
     const LINK_CREATE: i64 = 28;
     const MAP_UPDATE_ELEM: i64 = 2;
     let Some(net) = privileged() else { return };
-    let (veth, other) = (net.veth(), net.veth());
+    let veth = net.veth();
     let v = &veth.left;
     says!(
         without(libc::SYS_bpf, Some((0, LINK_CREATE)), libc::EOPNOTSUPP, || {

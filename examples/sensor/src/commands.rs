@@ -115,6 +115,15 @@ impl End {
         Ok(Self { signal, is_status_asked, deadline })
     }
 
+    /// What ends it as SIGTERM does.
+    fn ender(&self) -> impl Fn() + Send + 'static {
+        let (signal, waiter) = (Arc::clone(&self.signal), std::thread::current());
+        move || {
+            signal.store(SIGTERM, Ordering::Relaxed);
+            waiter.unpark();
+        }
+    }
+
     /// Whether SIGUSR1 or SIGUSR2 has asked how it goes, since this was last asked.
     fn is_status_asked(&self) -> bool {
         self.is_status_asked.swap(false, Ordering::Relaxed)

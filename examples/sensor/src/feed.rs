@@ -1,6 +1,5 @@
 //! Shards that make records: each in its own thread, with a queue that never holds it up.
 
-use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +9,7 @@ use futures_util::{FutureExt, StreamExt};
 use hdrhistogram::Histogram;
 use ringtap::capture::NetNs;
 use ringtap::fanout::{FanoutFlags, FanoutMode};
-use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
+use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowConfig, FlowExt};
 use ringtap::interface::LocalNames;
 use ringtap::shard::{Cores, Shard, Source};
@@ -20,6 +19,7 @@ use crate::config::Config;
 use crate::ledger::{Counter, Ledger};
 use crate::record::{Body, Told};
 use crate::sink::Outcome;
+use crate::talk::{self, Pairs, Talk};
 
 /// Records that are handed over together, and how many times that many a queue holds.
 const CHUNK: usize = 256;
@@ -28,8 +28,6 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A shard looks up this often where nothing happens.
 const TICK: Duration = Duration::from_millis(500);
-/// Talkers that each shard tells of.
-const TALKERS: usize = 10;
 
 /// What a shard tells of itself while it works.
 #[derive(Debug)]
@@ -44,6 +42,8 @@ pub(crate) struct Meter {
     pub(crate) packets: AtomicU64,
     pub(crate) drops: AtomicU64,
     slow: Mutex<Slow>,
+    /// Whether anybody asks who talks.
+    is_watched: AtomicBool,
 }
 
 /// What is looked at now and then only.
@@ -51,15 +51,8 @@ pub(crate) struct Meter {
 struct Slow {
     /// Microseconds from the kernel's stamp to us, since it was last asked for.
     latency: Histogram<u32>,
-    talkers: Vec<Talker>,
-}
-
-/// Two who talk.
-#[derive(Debug, Clone, serde::Serialize)]
-pub(crate) struct Talker {
-    pub(crate) ends: String,
-    pub(crate) bytes: u64,
-    pub(crate) packets: u64,
+    /// Who has talked since it was last asked for.
+    pairs: Pairs,
 }
 
 impl Meter {
@@ -74,7 +67,8 @@ impl Meter {
             of_none: zero(),
             packets: zero(),
             drops: zero(),
-            slow: Mutex::new(Slow { latency, talkers: Vec::new() }),
+            slow: Mutex::new(Slow { latency, pairs: Pairs::new() }),
+            is_watched: AtomicBool::new(false),
         })
     }
 
@@ -90,8 +84,10 @@ impl Meter {
         taken
     }
 
-    pub(crate) fn talkers(&self) -> Vec<Talker> {
-        self.slow().talkers.clone()
+    /// Who has talked since this was last asked for, as far as the shard has looked.
+    pub(crate) fn take_pairs(&self) -> Pairs {
+        self.is_watched.store(true, Ordering::Relaxed);
+        std::mem::take(&mut self.slow().pairs)
     }
 
     fn note(&self, batch: &PacketBatch) {
@@ -207,7 +203,7 @@ async fn work(
     });
     let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(tracker);
     let (mut records, meter) = (flows.into_records(), &meters[index]);
-    let (mut looked, mut told) = (Instant::now(), Told::default());
+    let (mut looked, mut told, mut talk) = (Instant::now(), Told::default(), Talk::default());
     loop {
         let next = match records.next().now_or_never() {
             Some(next) => next,
@@ -215,7 +211,7 @@ async fn work(
                 hand.over(meter)?; // before it waits
                 if looked.elapsed() >= TICK {
                     looked = Instant::now();
-                    look(meter, records.table());
+                    look(meter, records.table(), &mut talk);
                 }
                 match time::timeout(TICK, records.next()).await {
                     Ok(next) => next,
@@ -224,41 +220,28 @@ async fn work(
             }
         };
         let Some(record) = next else { break };
-        hand.chunk.extend(told.since(&record?).map(Body::Flow));
+        let record = record?;
+        if meter.is_watched.load(Ordering::Relaxed) {
+            talk.end(&record);
+        }
+        hand.chunk.extend(told.since(&record).map(Body::Flow));
         if hand.chunk.len() == CHUNK {
             hand.over(meter)?;
         }
     }
     hand.over(meter)?;
-    look(meter, records.table());
+    look(meter, records.table(), &mut talk);
     Ok(())
 }
 
-fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>) {
+fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>, talk: &mut Talk) {
     let of_none = table.stats().packets_unmatched + table.late_packets();
     meter.of_none.store(of_none, Ordering::Relaxed);
     meter.active.store(table.len() as u64, Ordering::Relaxed);
-    let bytes = |stats: &ringtap::flow::FlowStats| stats.bytes_initiator + stats.bytes_responder;
-    let mut all: Vec<(FiveTupleKey, u64, u64)> = table
-        .flows()
-        .map(|(key, entry)| {
-            let packets = entry.stats.packets_initiator + entry.stats.packets_responder;
-            (*key, bytes(&entry.stats), packets)
-        })
-        .collect();
-    let most_first = |(_, bytes, _): &(FiveTupleKey, u64, u64)| Reverse(*bytes);
-    if all.len() > TALKERS {
-        // Packets wait meanwhile: the others are not put in order.
-        all.select_nth_unstable_by_key(TALKERS, most_first);
-        all.truncate(TALKERS);
+    if meter.is_watched.load(Ordering::Relaxed) {
+        let pairs = talk.take(table);
+        talk::add(&mut meter.slow().pairs, pairs);
     }
-    all.sort_unstable_by_key(most_first);
-    let talker = |(key, bytes, packets): (FiveTupleKey, u64, u64)| Talker {
-        ends: format!("{} {} - {}", key.proto().canonical_name(), key.a(), key.b()),
-        bytes,
-        packets,
-    };
-    meter.slow().talkers = all.into_iter().map(talker).collect();
 }
 
 /// Hands records over to the spool's thread.

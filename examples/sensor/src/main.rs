@@ -15,10 +15,12 @@ mod ledger;
 mod record;
 mod report;
 mod say;
+mod screen;
 mod sensor;
 mod sink;
 mod spool;
 mod spooler;
+mod talk;
 mod watch;
 
 use std::process::ExitCode;

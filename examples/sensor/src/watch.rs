@@ -1,7 +1,6 @@
 //! What shards do, second by second: for a terminal, for scripts, and for a report.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -9,7 +8,10 @@ use hdrhistogram::Histogram;
 use ringtap::shard::AllShardStats;
 use serde::Serialize;
 
-use crate::feed::{Meter, Talker};
+use crate::feed::Meter;
+use crate::say::say;
+use crate::screen::Screen;
+use crate::talk::{self, Pairs, Talker};
 
 /// Talkers that are shown.
 const SHOWN: usize = 8;
@@ -43,14 +45,15 @@ pub(crate) struct Watch {
     before: Option<(Instant, AllShardStats, Vec<u64>)>,
     /// All latencies so far.
     pub(crate) latency: Histogram<u32>,
-    is_terminal: bool,
+    /// Whether who talks is of interest: it costs the shards a look at all flows, twice a second.
+    asks_who: bool,
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(asks_who: bool) -> Self {
         let latency =
             Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds that are known to do");
-        Self { before: None, latency, is_terminal: std::io::stdout().is_terminal() }
+        Self { before: None, latency, asks_who }
     }
 
     pub(crate) fn look(&mut self, stats: &AllShardStats, meters: &[Meter]) -> Look {
@@ -81,9 +84,11 @@ impl Watch {
             look
         });
         let shards = shards.collect();
-        let mut talkers: Vec<Talker> = meters.iter().flat_map(Meter::talkers).collect();
-        talkers.sort_by_key(|talker| std::cmp::Reverse(talker.bytes));
-        talkers.truncate(SHOWN);
+        let mut pairs = Pairs::new();
+        if self.asks_who {
+            meters.iter().for_each(|meter| talk::add(&mut pairs, meter.take_pairs()));
+        }
+        let talkers = talk::most(pairs, SHOWN);
         let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
         self.before = Some((now, stats.clone(), bytes));
         Look {
@@ -93,15 +98,14 @@ impl Watch {
             talkers,
         }
     }
+}
 
-    /// Shows a look, in place where that is a terminal.
-    pub(crate) fn show(&self, look: &Look, title: &str) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
-        if self.is_terminal {
-            write!(out, "\x1b[H\x1b[J")?; // home, and nothing behind it
-        }
-        writeln!(out, "{title}\n{look}")?;
-        out.flush()
+/// Shows a look, on a screen if there is one.
+pub(crate) fn show(look: &Look, title: &str, screen: Option<&Screen>) -> std::io::Result<()> {
+    let text = format!("{title}\n{look}");
+    match screen {
+        Some(screen) => screen.draw(&text),
+        None => say!("{text}"),
     }
 }
 
@@ -125,7 +129,7 @@ impl fmt::Display for Look {
         }
         writeln!(f, "{} flows tracked, {} ended", self.flows_active, self.flows_ended)?;
         for Talker { ends, bytes, packets } in &self.talkers {
-            writeln!(f, "{bytes:>12} bytes {packets:>9} packets  {ends}")?;
+            writeln!(f, "{bytes:>12} bytes {packets:>8} packets {ends}")?;
         }
         Ok(())
     }

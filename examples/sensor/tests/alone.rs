@@ -108,6 +108,23 @@ fn top_flows_and_capture_show_what_comes() {
     sending.join().unwrap();
 }
 
+#[ringtap_lab::test]
+fn top_tells_who_talks_now_and_counts_no_packet_twice() {
+    let Some(namespace) = namespace() else { return };
+    let veth = namespace.veth();
+    let (left, right) = (veth.left.clone(), veth.right.clone());
+    let sending = std::thread::spawn(move || send(&left, 4, 10_000, 10_000));
+    let told = text(&["top", &right, "--json", "--shards", "1", "--seconds", "6"]);
+    sending.join().unwrap();
+    let looks: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let talkers = looks.iter().flat_map(|look| look["talkers"].as_array().unwrap());
+    let packets: u64 = talkers.map(|talker| number(talker, "packets")).sum();
+    let all = number(&looks.last().unwrap()["shards"][0], "packets");
+    // Flows that go on are in several looks, each with what came since the one before.
+    assert!(looks.len() > 2 && packets > 0 && packets <= all, "{packets} of {all}: {told}");
+}
+
 /// Reads a file of the cases, and returns the lines as JSON.
 fn lines(command: &str, name: &str, more: &[&str]) -> Vec<serde_json::Value> {
     let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/flow/cases/");

@@ -9,9 +9,10 @@ use crate::cli::RunArgs;
 use crate::config::{Config, SinkConfig};
 use crate::report::Report;
 use crate::say::{note, say};
+use crate::screen::Screen;
 use crate::sensor::{Account, Sensor};
 use crate::sink::Outcome;
-use crate::watch::Watch;
+use crate::watch::{Watch, show};
 
 pub(super) fn run(args: RunArgs) -> Outcome<ExitCode> {
     let (seconds, is_json, view) = (args.seconds, args.json, args.view);
@@ -22,8 +23,10 @@ pub(super) fn run(args: RunArgs) -> Outcome<ExitCode> {
     note!("{} watches {} with {} shards", config.sensor, config.interface, sensor.shards.len());
     let is_over = |_: &Sensor| end.has_come();
     let pause = || end.wait(Duration::from_secs(1));
-    let account =
-        watch(sensor, view.then_some(config.sensor.as_str()), report.as_deref(), is_over, pause)?;
+    let screen = if view { Screen::open(end.ender()) } else { None };
+    let view = view.then_some((config.sensor.as_str(), screen.as_ref()));
+    let account = watch(sensor, view, report.as_deref(), is_over, pause)?;
+    drop(screen);
     match is_json {
         true => say!("{}", serde_json::to_string(&account)?)?,
         false => say!("{account}")?,
@@ -34,12 +37,12 @@ pub(super) fn run(args: RunArgs) -> Outcome<ExitCode> {
 /// Looks at a sensor until it is over, and then for its account.
 pub(super) fn watch(
     sensor: Sensor,
-    view: Option<&str>,
+    view: Option<(&str, Option<&Screen>)>,
     report: Option<&Path>,
     is_over: impl Fn(&Sensor) -> bool,
     pause: impl Fn(),
 ) -> Outcome<Account> {
-    let (mut watch, mut drawn) = (Watch::new(), Report::new());
+    let (mut watch, mut drawn) = (Watch::new(view.is_some()), Report::new());
     let failed = loop {
         let stats = match sensor.look() {
             Ok(stats) => stats,
@@ -49,7 +52,7 @@ pub(super) fn watch(
         if report.is_some() {
             drawn.add(&look);
         }
-        if let Some(Err(error)) = view.map(|title| watch.show(&look, title)) {
+        if let Some(Err(error)) = view.map(|(title, screen)| show(&look, title, screen)) {
             break Some(error.into());
         }
         if is_over(&sensor) || sensor.has_ended() {

@@ -11,8 +11,9 @@ use crate::feed::{self, Feed};
 use crate::ledger::Ledger;
 use crate::report::Report;
 use crate::say::say;
+use crate::screen::Screen;
 use crate::sink::Outcome;
-use crate::watch::Watch;
+use crate::watch::{Watch, show};
 
 pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let mut config = Config::new("top", &args.from.interface, Path::new("none"))?;
@@ -20,8 +21,10 @@ pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let end = End::new(args.from.seconds)?;
     let Feed { shards, meters, queues, .. } = feed::start(&config, &Ledger::scratch()?)?;
     drop(queues); // records are nobody's here
-    let (mut watch, mut report) = (Watch::new(), Report::new());
+    let (mut watch, mut report) = (Watch::new(true), Report::new());
+    let screen = if args.json { None } else { Screen::open(end.ender()) };
     watch.look(&shards.stats()?, &meters);
+    let title = format!("ringtap-sensor top {} (q ends it)", args.from.interface);
     while !shards.is_finished() {
         end.wait(Duration::from_secs(1));
         let look = watch.look(&shards.stats()?, &meters);
@@ -30,7 +33,7 @@ pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
         }
         match args.json {
             true => say!("{}", serde_json::to_string(&look)?)?,
-            false => watch.show(&look, &format!("ringtap-sensor top {}", args.from.interface))?,
+            false => show(&look, &title, screen.as_ref())?,
         }
         if args.once || end.has_come() {
             break;
