@@ -10,7 +10,9 @@
 //!         └────── waker ◄── state ◄─────┴──────────── completions ◄──────────┘
 //! ```
 
+mod backlog;
 mod counters;
+mod deadlines;
 mod engine;
 mod enter;
 mod fallback;
@@ -26,7 +28,6 @@ mod ring_timer;
 mod signals;
 mod state;
 mod thread_watch;
-mod timer;
 mod token;
 mod turn;
 mod unpark;

@@ -6,6 +6,7 @@ use std::rc::Weak;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::deadlines::DeadlineId;
 use super::op::Op;
 use super::token::Token;
 
@@ -46,6 +47,8 @@ pub(super) struct Entry {
     pub(super) fd: RawFd,
     pub(super) kind: Kind,
     pub(super) waker: Option<Waker>,
+    /// Its entry in the reactor's `delayed`, if it is armed later.
+    pub(super) delay: Option<DeadlineId>,
 }
 
 impl Ops {
@@ -67,7 +70,7 @@ impl Ops {
     pub(super) fn insert(&mut self, fd: RawFd, kind: Kind) -> Option<Token> {
         let slot = self.free.pop()?;
         let place = &mut self.slots[slot as usize];
-        place.entry = Some(Entry { op: Op::default(), fd, kind, waker: None });
+        place.entry = Some(Entry { op: Op::default(), fd, kind, waker: None, delay: None });
         Some(Token::new(slot, place.generation))
     }
 
@@ -92,6 +95,12 @@ impl Ops {
     /// Returns the tokens of all ops.
     pub(super) fn all(&self) -> Vec<Token> {
         self.named(|_| true)
+    }
+
+    /// Returns whether the kernel knows any op.
+    pub(super) fn are_in_flight(&self) -> bool {
+        let mut entries = self.slots.iter().filter_map(|place| place.entry.as_ref());
+        entries.any(|entry| entry.op.is_in_flight())
     }
 
     /// Returns the tokens of all ops that the kernel knows.

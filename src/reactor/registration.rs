@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::Reactor;
+use super::deadlines::DeadlineId;
 use super::op::Readiness;
-use super::timer::TimerId;
 use super::token::Token;
 use super::turn::Inner;
 use crate::error::{Error, Result};
@@ -107,7 +107,7 @@ impl Drop for Registration {
 #[derive(Debug)]
 pub(crate) struct Deadline {
     reactor: Weak<Inner>,
-    id: TimerId,
+    id: DeadlineId,
 }
 
 impl Deadline {
@@ -129,11 +129,11 @@ impl Deadline {
         let shared = self.reactor.upgrade()?;
         let state = shared.state.borrow();
         state.check().ok()?;
-        let is_set = state.timers.waker(self.id)?.will_wake(waker);
+        let is_set = state.timers.get(self.id)?.will_wake(waker);
         drop(state);
         if !is_set {
             let waker = waker.clone();
-            let replaced = shared.state.borrow_mut().timers.set_waker(self.id, waker);
+            let replaced = shared.state.borrow_mut().timers.replace(self.id, waker);
             drop(replaced);
         }
         Some(shared.counters.turns.get())

@@ -3,13 +3,14 @@
 //! No user code runs while the state is borrowed: methods that take a waker return the one it replaces, for
 //! the caller to drop.
 
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::rc::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::backlog::{Backlog, Request};
 use super::counters::Counters;
+use super::deadlines::Deadlines;
 use super::engine::Engine;
 use super::enter::{Completion, Wait};
 use super::fallback::Poller;
@@ -17,7 +18,6 @@ use super::fault::Fault;
 use super::op::{Completed, Readiness, Released, Restarted};
 use super::ops::{Answer, Entry, Kind, OnKick, Ops};
 use super::ring_timer::RingTimer;
-use super::timer::Timers;
 use super::token::{Answered, Token};
 use super::{Backend, signals, warning};
 use crate::error::{Error, Result, Step};
@@ -28,9 +28,10 @@ use crate::trace;
 pub(super) struct State {
     pub(super) engine: Result<Engine, Fault>,
     pub(super) ops: Ops,
-    /// Requests for the next enter: at most an arm or a cancel for each op.
-    pub(super) backlog: VecDeque<Request>,
-    pub(super) timers: Timers,
+    /// Requests for the next enter.
+    pub(super) backlog: Backlog,
+    /// The wakers of tasks that wait for a time.
+    pub(super) timers: Deadlines<Waker>,
     /// The ring's own timer.
     pub(super) ring_timer: RingTimer,
     /// Whether another runtime does the sleeping, and is woken for timers by the ring alone.
@@ -56,7 +57,7 @@ pub(super) struct State {
     /// Set while everything is being cancelled: no new work begins.
     pub(super) is_ending: bool,
     /// Ops that are armed later: kicks of ports that stall, and polls that would spin. At most one per op.
-    pub(super) delayed: Vec<(Instant, Token)>,
+    pub(super) delayed: Deadlines<Token>,
 }
 
 /// The pause between two attempts if waiting would spin.
@@ -82,20 +83,6 @@ impl Fallback {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Request {
-    Arm(Token),
-    Cancel(Token),
-}
-
-impl Request {
-    pub(super) fn token(self) -> Token {
-        match self {
-            Self::Arm(token) | Self::Cancel(token) => token,
-        }
-    }
-}
-
 impl State {
     /// Creates a state whose engine wakes when `wake` is written to, and signals a host's `event` for
     /// completions.
@@ -114,8 +101,8 @@ impl State {
         let mut state = Self {
             engine,
             ops: Ops::new(limit),
-            backlog: VecDeque::with_capacity(limit),
-            timers: Timers::default(),
+            backlog: Backlog::with_capacity(limit),
+            timers: Deadlines::default(),
             ring_timer: RingTimer::default(),
             is_hosted: event.is_some(),
             wake: None,
@@ -126,7 +113,7 @@ impl State {
             ended: Vec::with_capacity(limit),
             silent: Vec::new(),
             answers: Vec::new(),
-            delayed: Vec::new(),
+            delayed: Deadlines::default(),
             fallback,
             is_ending: false,
         };
@@ -148,7 +135,8 @@ impl State {
     pub(super) fn take_due(&mut self, looks_at_clock: bool) -> (Vec<Waker>, Vec<Answer>) {
         let Self { timers, wakers, .. } = self;
         if looks_at_clock && !timers.is_empty() {
-            timers.expire(Instant::now(), wakers);
+            let now = Instant::now();
+            wakers.extend(std::iter::from_fn(|| timers.take_due(now)));
         }
         self.take_delayed();
         (std::mem::take(&mut self.wakers), std::mem::take(&mut self.answers))
@@ -233,7 +221,7 @@ impl State {
         let replaced = waker.and_then(|waker| self.set_waker(token, waker));
         let reports_events =
             !self.is_moderated && self.engine.as_ref().is_ok_and(Engine::is_edge_triggered);
-        if self.delayed.iter().any(|&(_, delayed)| delayed == token) {
+        if self.ops.get(token).is_some_and(|entry| entry.delay.is_some()) {
             // Its time is already set, whoever polls in between.
         } else if found_nothing && !reports_events {
             self.want_at(token, Instant::now() + RETRY);
@@ -267,7 +255,7 @@ impl State {
         let waker = entry.waker.take();
         match entry.op.release() {
             Released::Freed => self.free(token),
-            Released::Cancel => self.backlog.push_back(Request::Cancel(token)),
+            Released::Cancel => self.backlog.push(Request::Cancel(token)),
             Released::Waiting => {}
         }
         waker
@@ -276,7 +264,7 @@ impl State {
     /// Submits an op in the next turn, unless it is already on its way.
     pub(super) fn want(&mut self, token: Token) {
         if self.ops.get(token).is_some_and(|entry| entry.op.want()) {
-            self.backlog.push_back(Request::Arm(token));
+            self.backlog.push(Request::Arm(token));
         }
     }
 
@@ -292,11 +280,12 @@ impl State {
 
     /// Does what [`want`](Self::want) does, at a later time.
     pub(super) fn want_at(&mut self, token: Token, when: Instant) {
-        if !self.ops.get(token).is_some_and(|entry| entry.op.is_idle()) {
+        let Some(entry) = self.ops.get(token) else { return };
+        if !entry.op.is_idle() {
             return; // it is on its way
         }
-        self.delayed.retain(|&(_, delayed)| delayed != token);
-        self.delayed.push((when, token));
+        let former = entry.delay.replace(self.delayed.insert(when, token));
+        former.and_then(|former| self.delayed.remove(former));
     }
 
     fn take_delayed(&mut self) {
@@ -304,21 +293,25 @@ impl State {
             return;
         }
         let now = Instant::now();
-        let mut delayed = std::mem::take(&mut self.delayed);
-        delayed.retain(|&(when, token)| {
-            let is_due = when <= now;
-            if is_due {
-                self.want_kick(token, true);
+        while let Some(token) = self.delayed.take_due(now) {
+            if let Some(entry) = self.ops.get(token) {
+                entry.delay = None;
             }
-            !is_due
-        });
-        self.delayed = delayed;
+            self.want_kick(token, true);
+        }
+    }
+
+    fn forget_delayed(&mut self) {
+        for token in self.delayed.drain() {
+            if let Some(entry) = self.ops.get(token) {
+                entry.delay = None;
+            }
+        }
     }
 
     /// Returns the time of the next wake-up or kick.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let delayed = self.delayed.iter().map(|&(when, _)| when).min();
-        [self.timers.next_deadline(), delayed].into_iter().flatten().min()
+        [self.timers.next(), self.delayed.next()].into_iter().flatten().min()
     }
 
     /// Returns the maximum sleep before the next deadline. Returns `None` if there is none, or if the ring's
@@ -343,10 +336,11 @@ impl State {
 
     /// Frees a slot, and wakes the task that waited for that.
     pub(super) fn free(&mut self, token: Token) {
-        self.backlog.retain(|request| request.token() != token);
-        self.delayed.retain(|&(_, delayed)| delayed != token);
         if let Some(entry) = self.ops.remove(token) {
             self.wakers.extend(entry.waker);
+            entry.delay.and_then(|delay| self.delayed.remove(delay));
+            let Self { ops, backlog, .. } = self;
+            backlog.forget(token, ops.len(), |known| ops.get(known).is_some());
         }
     }
 
@@ -372,7 +366,7 @@ impl State {
         self.backlog.retain(|request| matches!(request, Request::Arm(_)));
         for token in self.ops.in_flight() {
             match self.ops.get(token).map(|entry| entry.op.restart()) {
-                Some(Restarted::Queue) => self.backlog.push_back(Request::Arm(token)),
+                Some(Restarted::Queue) => self.backlog.push(Request::Arm(token)),
                 Some(Restarted::Free) => self.free(token),
                 _ => {}
             }
@@ -387,7 +381,7 @@ impl State {
         }
         self.ring_timer.has_rung();
         self.backlog.clear();
-        self.delayed.clear();
+        self.forget_delayed();
         let Self { ops, wakers, answers, .. } = self;
         ops.for_each(|_, entry| {
             wakers.extend(entry.waker.take());
@@ -401,7 +395,7 @@ impl State {
 
     pub(super) fn cancel_all(&mut self) {
         self.is_ending = true;
-        self.delayed.clear();
+        self.forget_delayed();
         for token in self.ops.all() {
             // The task that waits for this op is woken, and learns that there is no reactor.
             let waker = self.release(token);
@@ -410,12 +404,12 @@ impl State {
     }
 
     pub(super) fn is_waiting_for_kernel(&self) -> bool {
-        self.engine.is_ok() && !self.ops.in_flight().is_empty()
+        self.engine.is_ok() && self.ops.are_in_flight()
     }
 
     /// Closes the ring, drops all ops and timers, and returns the tasks to wake.
     pub(super) fn end(&mut self) -> Vec<Waker> {
-        let is_idle = self.ops.in_flight().is_empty();
+        let is_idle = !self.ops.are_in_flight();
         // If the kernel did not let go in time, it may still use what is left: leak the ring.
         if let Ok(engine) = std::mem::replace(&mut self.engine, Err(Fault::Ended))
             && is_idle
@@ -423,10 +417,10 @@ impl State {
             engine.close();
         }
         self.backlog.clear();
-        self.delayed.clear();
+        self.forget_delayed();
         let Self { ops, timers, wakers, .. } = self;
         ops.for_each(|_, entry| wakers.extend(entry.waker.take()));
-        timers.drain(wakers);
+        wakers.extend(timers.drain());
         self.wake = None;
         std::mem::take(&mut self.wakers)
     }
@@ -439,7 +433,7 @@ impl State {
         if engine.is_foreign() {
             return Err(Fault::Forked); // before looking at the ring: a child does not have it mapped
         }
-        while let Some(&request) = backlog.front() {
+        while let Some(request) = backlog.front() {
             if engine.is_full() {
                 counters.enters.add(1);
                 engine.enter(Wait::No)?;
@@ -447,8 +441,10 @@ impl State {
                     break; // the kernel is short of memory: leave the rest to the next turn
                 }
             }
-            backlog.pop_front();
+            backlog.pop();
             match request {
+                // Nothing to cancel if it has been freed meanwhile, by its own last completion.
+                Request::Cancel(token) if ops.get(token).is_none() => {}
                 Request::Cancel(token) => engine.push_cancel(token),
                 Request::Arm(token) => {
                     if let Some(entry) = ops.get(token)
@@ -581,7 +577,7 @@ impl State {
                 Answered::RingTimerUpdate => {}
                 Answered::Cancel(token) => {
                     if ops.get(token).is_some_and(|entry| entry.op.cancel_answered(result)) {
-                        backlog.push_back(Request::Cancel(token));
+                        backlog.push(Request::Cancel(token));
                     }
                 }
                 Answered::Op(token) => {
