@@ -57,7 +57,9 @@ use crate::wait::{Empty, KickOutcome, Stall, StopHandle};
 /// ```
 #[expect(private_bounds, reason = "only sockets of this crate are ports")]
 pub trait RxPort: Receive + AsFd + AsRawFd + Send + Sync {
-    /// Takes the next batch, or returns what to wait for. Never waits. Makes no system call while batches are there.
+    /// Takes the next batch, or returns what to wait for. Never waits, and as a rule makes no system call while batches are
+    /// there: the kernel is asked for its losses now and then, for a stop, and by AF_XDP to take buffers back if the driver
+    /// wants to be told.
     ///
     /// # Errors
     /// [`Error::InterfaceGone`](crate::Error::InterfaceGone) once the interface was removed and its last packets are
@@ -140,7 +142,8 @@ pub(crate) trait Receive: AsFd + Unpin + 'static {
 /// Sealed, like [`RxPort`](crate::capture::RxPort).
 #[expect(private_bounds, reason = "only sockets of this crate are ports")]
 pub trait TxPort: Transmit + AsFd + AsRawFd + Send + Sync {
-    /// Commits a copy of `frame`. Returns false if there is no room for it now. Makes no system call.
+    /// Commits a copy of `frame`. Returns false if there is no room for it now. Makes no system call, but for a frame longer
+    /// than the MTU was when it was last asked for.
     ///
     /// # Errors
     /// [`Error::FrameLength`](crate::Error::FrameLength).
@@ -159,6 +162,11 @@ pub trait TxPort: Transmit + AsFd + AsRawFd + Send + Sync {
 
     /// Returns the most bytes that a frame may have.
     fn most(&self) -> usize;
+
+    /// Returns the most bytes of a frame that is written in place.
+    fn in_place(&self) -> usize {
+        self.capacity()
+    }
 
     /// Returns the number of committed frames that the kernel has not begun to send.
     fn pending(&mut self) -> usize;
@@ -212,7 +220,8 @@ pub trait TxPort: Transmit + AsFd + AsRawFd + Send + Sync {
 pub enum TryFlush {
     /// No frames are left.
     Done,
-    /// The socket's send buffer is full: wait until the descriptor is writable, and look again after 5 ms at the latest.
+    /// The socket's send buffer is full: wait until the descriptor is writable, and look again after 5 ms at the latest. With
+    /// time stamps that nobody has read, the descriptor has an error all the time: take a pause only.
     BufferFull,
     /// The interface's queue is full, and nothing reports when that ends: look again after a pause, of 20 µs at first,
     /// twice as long each time up to 5 ms.

@@ -14,7 +14,7 @@ pub(crate) use self::stall::{Backoff, KickOutcome, Stall};
 use crate::error::Result;
 use crate::sys::event::{Beacon, Interest};
 
-/// Ends a capture from any thread: packets in its ring are still delivered, then its batches end.
+/// Ends a receiving socket from any thread: packets in its ring are still delivered, then its batches end.
 ///
 /// Created by [`Capture::stop_handle`](crate::Capture::stop_handle). Cheap to clone. Stopping twice, or after the
 /// capture is gone, does nothing.

@@ -95,6 +95,8 @@ impl Drop for Hosted {
 
 impl Driver {
     /// Turns the reactor like [`drive`](Self::drive) for as long as `future` takes, in the same task, and returns its output.
+    /// After that nothing turns the reactor any more, so it ends here, as when it is detached: sockets that were dropped with
+    /// the future are closed when this returns.
     ///
     /// # Errors
     /// After the future has ended, the error that had ended the reactor earlier, if one did: see [`drive`](Self::drive).
@@ -103,11 +105,13 @@ impl Driver {
         mut watch: W,
         future: F,
     ) -> Result<F::Output> {
-        let mut future = pin!(future);
+        let mut future = pin!(Some(future));
         let mut ended = None;
         let output = poll_fn(|cx| {
             // The future first: the turn after it submits what it asks for.
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            if let Some(future) = future.as_mut().as_pin_mut()
+                && let Poll::Ready(output) = future.poll(cx)
+            {
                 return Poll::Ready(output);
             }
             if ended.is_none()
@@ -120,6 +124,10 @@ impl Driver {
             Poll::Pending
         })
         .await;
+        future.set(None);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.shut_down();
+        }
         ended.unwrap_or(Ok(())).map(|()| output)
     }
 

@@ -91,7 +91,8 @@ fn watch(event: &OwnedFd, quit: &Beacon, shared: &Shared) {
         match event::poll(both, None) {
             Ok([_, quit]) if quit.readable => return,
             Ok([event_is, _]) if event_is.readable => {
-                event::clear(event.as_fd());
+                // Somebody else may have cleared it since: the news is for all.
+                event::clear_at_once(event.as_fd());
                 shared.report(Ok(()));
             }
             Ok(_) => {}
@@ -131,11 +132,29 @@ impl fmt::Debug for ThreadWatch {
 /// reactor ends with the future.
 ///
 /// ```
-/// # mod pollster { pub use ringtap::executor::block_on; }
+/// # mod pollster {
+/// #     use std::task::{Context, Poll, Wake, Waker};
+/// #     struct Unpark(std::thread::Thread);
+/// #     impl Wake for Unpark {
+/// #         fn wake(self: std::sync::Arc<Self>) {
+/// #             self.0.unpark();
+/// #         }
+/// #     }
+/// #     pub fn block_on<F: Future>(future: F) -> F::Output {
+/// #         let mut future = std::pin::pin!(future);
+/// #         let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+/// #         loop {
+/// #             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+/// #                 Poll::Ready(output) => return output,
+/// #                 Poll::Pending => std::thread::park(),
+/// #             }
+/// #         }
+/// #     }
+/// # }
 /// # fn main() -> ringtap::Result<()> {
-/// let slept = pollster::block_on(ringtap::reactor::run_anywhere(async {
+/// pollster::block_on(ringtap::reactor::run_anywhere(async {
 ///     ringtap::time::sleep(std::time::Duration::from_millis(1)).await;
-/// }));
+/// }))?;
 /// # Ok(())
 /// # }
 /// ```

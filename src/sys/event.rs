@@ -2,11 +2,12 @@
 
 #![allow(unsafe_code, reason = "system calls with pointers")]
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::pipe::PipeFlags;
 
 use crate::error::{Error, Result, Step};
@@ -45,6 +46,17 @@ impl EventFd {
 pub(crate) fn clear(eventfd: BorrowedFd<'_>) {
     let mut count = [0; 8];
     let _ = rustix::io::read(eventfd, &mut count);
+}
+
+/// Makes an eventfd whose reads block unreadable again, without waiting if it already is (since Linux 5.8).
+pub(crate) fn clear_at_once(eventfd: BorrowedFd<'_>) {
+    let mut count = [0; 8];
+    let mut into = [IoSliceMut::new(&mut count)];
+    let from_here = u64::MAX; // an eventfd has no offsets
+    match rustix::io::preadv2(eventfd, &mut into, from_here, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => clear(eventfd),
+        _ => {}
+    }
 }
 
 impl AsFd for EventFd {
@@ -169,7 +181,7 @@ fn poll_these<const N: usize>(
 ) -> io::Result<[Polled; N]> {
     match rustix::event::poll(&mut fds, limit.map(timespec).as_ref()) {
         Ok(_) => Ok(fds.map(|fd| polled(fd.revents()))),
-        Err(rustix::io::Errno::INTR) => Ok([Polled { interrupted: true, ..Polled::default() }; N]),
+        Err(Errno::INTR) => Ok([Polled { interrupted: true, ..Polled::default() }; N]),
         Err(errno) => Err(errno.into()),
     }
 }

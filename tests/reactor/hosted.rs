@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use ringtap::capture::{CaptureBuilder, RingLayout};
 use ringtap::error::Step;
-use ringtap::reactor::{Coalesce, Hosted, IoUringFeatures, Reactor, ReactorOptions, Watch};
+use ringtap::reactor::{
+    Coalesce, Hosted, IoUringFeatures, Reactor, ReactorOptions, ThreadWatch, Watch,
+};
 use ringtap::{AsyncCapture, AsyncInjector, Capture, Error, executor, time};
 use ringtap_lab::{Generator, Namespace, Tally, Traffic, Veth, namespace};
 use rustix::event::{PollFd, PollFlags};
@@ -405,4 +407,24 @@ fn an_executor_without_io_captures_and_sends() {
         !names.into_iter().any(|name| name.starts_with("ringtap-watch")),
         "its thread has ended"
     );
+}
+
+#[ringtap_lab::test]
+fn two_who_watch_one_reactor_both_hear_and_end() {
+    for _ in 0..20 {
+        let (hosted, driver) = Hosted::attach(ReactorOptions::default()).unwrap();
+        let beside = ThreadWatch::new(&hosted).unwrap();
+        let watch = ThreadWatch::new(&hosted).unwrap();
+        let mut driven = pin!(driver.drive_beside(watch, async {
+            for _ in 0..20 {
+                time::sleep(Duration::from_micros(200)).await;
+            }
+        }));
+        let start = std::time::Instant::now();
+        while poll(driven.as_mut()).is_pending() {
+            assert!(start.elapsed() < Duration::from_secs(20), "it ends in time");
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        drop(beside); // waits for its thread, which must not be left in a read
+    }
 }

@@ -54,11 +54,28 @@ impl Device<Capture, Injector> {
     /// Makes a device of a capture and an injector on the same interface.
     ///
     /// Build the capture with `ignore_outgoing(true)`, so that frames sent do not take room in its ring.
-    pub fn new(capture: Capture, injector: Injector) -> Self {
-        let is_ip = capture.link_type() == LinkType::RAW;
-        let medium = if is_ip { Medium::Ip } else { Medium::Ethernet };
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if the interface has neither Ethernet frames nor IP packets without a header (a tun);
+    /// [`Error::Other`] if the sockets have two interfaces.
+    pub fn new(capture: Capture, injector: Injector) -> Result<Self> {
+        let (name, other) = (capture.interface(), injector.interface());
+        if name != other {
+            let told =
+                format!("receiving on {name} and sending on {other}: a device has one interface");
+            return Err(Error::other(told));
+        }
+        let medium = match capture.link_type() {
+            LinkType::RAW => Medium::Ip,
+            LinkType::ETHERNET => Medium::Ethernet,
+            _ => {
+                let (option, interface) = ("smoltcp", name.to_owned());
+                let why = "smoltcp knows no packets with its headers; take an interface with Ethernet frames or a tun";
+                return Err(Error::Unusable { option, interface, why });
+            }
+        };
         let most = injector.max_frame_len();
-        Self::with(capture, injector, medium, most)
+        Ok(Self::with(capture, injector, medium, most))
     }
 }
 
@@ -96,14 +113,25 @@ impl<R: RxPort, T: TxPort> Device<R, T> {
     /// Sends what smoltcp has written, and waits until a packet has arrived, for `at_most`. Returns false once the receiving
     /// socket was stopped and all its packets were given to smoltcp.
     ///
+    /// While there is no room to send, smoltcp is given no packets, as each may need an answer, and this waits for room: up to
+    /// 20 ms if the interface is down, also if `at_most` is 0, which is what smoltcp asks for while it has something to send.
+    ///
     /// # Errors
-    /// [`Error::InterfaceGone`]; [`Error::Os`] if waiting failed. An interface that is down is not an error: its frames stay, and
-    /// are sent when it is up.
+    /// [`Error::InterfaceGone`], which packets in the receiving ring do not outlive; [`Error::Os`] if waiting failed. An
+    /// interface that is down is not an error: its frames stay, and are sent when it is up.
     pub fn wait(&mut self, at_most: Option<Duration>) -> Result<bool> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let left = self.sender.try_flush()?;
+        let pause = match self.sender.try_flush()? {
+            TryFlush::Done => None,
+            TryFlush::LinkDown => Some(LINK_CHECK),
+            _ => Some(PAUSE),
+        };
+        if !self.sender.has_room(self.capabilities.max_transmission_unit) {
+            self.wait_for_room(at_most, pause.unwrap_or(PAUSE))?;
+            return Ok(true);
+        }
         if self.packets.is_some() {
             return Ok(true);
         }
@@ -115,14 +143,21 @@ impl<R: RxPort, T: TxPort> Device<R, T> {
             TryNext::Wait { at_most, stop, .. } => (at_most, stop),
             _ => return Ok(false),
         };
-        let pause = match left {
-            TryFlush::Done => None,
-            TryFlush::LinkDown => Some(LINK_CHECK),
-            _ => Some(PAUSE),
-        };
         let limit = [at_most, own, pause].into_iter().flatten().min();
         self.poll(limit, for_stop)?;
         Ok(!self.is_over)
+    }
+
+    /// Waits for `pause`, or for `at_most` if that is shorter and anything at all: nothing reports room, and packets in the
+    /// receiving ring are no reason to look.
+    fn wait_for_room(&self, at_most: Option<Duration>, pause: Duration) -> Result<()> {
+        let limit =
+            at_most.filter(|at_most| !at_most.is_zero()).map_or(pause, |most| most.min(pause));
+        let limit = Timespec::try_from(limit).map_err(Error::other)?;
+        match poll(&mut [], Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(Error::other(std::io::Error::from(errno))),
+        }
     }
 
     /// Returns what was left out.

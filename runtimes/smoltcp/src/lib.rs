@@ -10,7 +10,7 @@
 //!
 //! fn main() -> ringtap::Result<()> {
 //!     let capture = ringtap::Capture::builder().interface("eth0").ignore_outgoing(true).build()?;
-//!     let mut device = Device::new(capture, ringtap::Injector::open("eth0")?);
+//!     let mut device = Device::new(capture, ringtap::Injector::open("eth0")?)?;
 //!     let address = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 1]));
 //!     let mut interface = Interface::new(Config::new(address), &mut device, now());
 //!     interface.update_ip_addrs(|all| {

@@ -120,7 +120,7 @@ fn a_connection_over_packet_sockets_echoes_each_byte() {
     // The client's checksums are those that a card would finish.
     let mut checksums = smoltcp::phy::ChecksumCapabilities::default();
     checksums.tcp = Checksum::Tx;
-    let stats = serves(veth, false, Device::new(capture, injector).checksums(checksums));
+    let stats = serves(veth, false, Device::new(capture, injector).unwrap().checksums(checksums));
     assert!(stats.received > 0 && stats.sent > 0, "{stats:?}");
     assert!(stats.outgoing >= stats.sent, "{stats:?}");
     assert_eq!((stats.truncated, stats.tagged, stats.refused), (0, 0, 0), "{stats:?}");
@@ -147,7 +147,7 @@ fn what_is_not_for_the_stack_is_left_out_and_counted() {
     let veth = net.veth();
     let capture = Capture::builder().interface(&veth.right).block_timeout_ms(1).snap_len(80);
     let injector = Injector::open(&veth.right).unwrap();
-    let mut device = Device::new(capture.build().unwrap(), injector);
+    let mut device = Device::new(capture.build().unwrap(), injector).unwrap();
     let send = |traffic: &Traffic, count| Generator::new(&veth.left, traffic).flood(count);
     send(&Traffic { len: 64, ..Traffic::default() }, 3);
     send(&Traffic { len: 200, ..Traffic::default() }, 4);
@@ -173,7 +173,7 @@ fn a_removed_interface_is_an_error_of_the_wait() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let (capture, injector) = ports(&veth);
-    let serving = std::thread::spawn(|| echo(Device::new(capture, injector)).0);
+    let serving = std::thread::spawn(|| echo(Device::new(capture, injector).unwrap()).0);
     std::thread::sleep(Duration::from_millis(20));
     veth.delete();
     let ended = serving.join().unwrap();
@@ -188,7 +188,45 @@ fn a_tun_has_no_link_layer() {
         Err(why) => return ringtap_lab::skip(&why.to_string()),
     };
     let capture = Capture::builder().interface(&tun.name).build().unwrap();
-    let device = Device::new(capture, Injector::open(&tun.name).unwrap());
+    let device = Device::new(capture, Injector::open(&tun.name).unwrap()).unwrap();
     assert_eq!(device.capabilities().medium, Medium::Ip);
     assert_eq!(device.capabilities().max_transmission_unit, 1500);
+}
+
+#[ringtap_lab::test]
+fn a_ring_that_is_full_is_waited_for_without_spinning_and_packets_are_kept() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let (capture, injector) = ports(&veth);
+    let mut device = Device::new(capture, injector).unwrap();
+    Generator::new(&veth.left, &Traffic { len: 64, ..Traffic::default() }).flood(1);
+    let start = Instant::now();
+    while device.receive(now()).is_none() {
+        // Taken and dropped: a packet is there, so the interface has been up.
+        assert!(device.wait(Some(Duration::from_millis(1))).unwrap() && start.elapsed() < LONG);
+    }
+    Generator::new(&veth.left, &Traffic { len: 64, ..Traffic::default() }).flood(1);
+    link::set_up(&veth.right, false).unwrap();
+    while device.sender().try_send(&[0xff; 60]).unwrap() {}
+    let start = Instant::now();
+    for _ in 0..10 {
+        assert!(device.wait(Some(Duration::ZERO)).unwrap());
+        assert!(device.receive(now()).is_none(), "its answer would have no room");
+    }
+    assert!(start.elapsed() >= Duration::from_millis(150), "it spins");
+    link::set_up(&veth.right, true).unwrap();
+    let start = Instant::now();
+    while device.receive(now()).is_none() {
+        assert!(device.wait(Some(Duration::from_millis(1))).unwrap() && start.elapsed() < LONG);
+    }
+}
+
+#[ringtap_lab::test]
+fn sockets_that_make_no_device_are_refused() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let ring = |interface: &str| Capture::builder().interface(interface).build().unwrap();
+    let refused = Device::new(ring(&veth.right), Injector::open(&veth.left).unwrap()).map(drop);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains(&veth.right) && text.contains("has one interface"), "{text}");
 }

@@ -107,7 +107,7 @@ impl Injector {
 fn watch(fd: impl AsFd, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
     if Handle::try_current().is_err() {
         return Err(Error::other(
-            "no tokio here: use this inside of a runtime, or of `tokio_uring::start`",
+            "no tokio runtime is entered: call this inside one, or inside `tokio_uring::start`",
         ));
     }
     let fd = fd.as_fd().try_clone_to_owned().map_err(Error::other)?;

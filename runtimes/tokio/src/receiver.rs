@@ -64,7 +64,11 @@ impl<S: RxPort> Receiver<S> {
             self.is_over = !matches!(next, Ok(TryNext::Batch(_) | TryNext::Wait { .. }));
             match next? {
                 TryNext::Batch(batch) => return Ok(Some(batch)),
-                TryNext::Wait { at_most, stop, .. } => self.wait(at_most, stop).await?,
+                TryNext::Wait { at_most, stop, .. } => {
+                    let waited = self.wait(at_most, stop).await;
+                    self.is_over = waited.is_err();
+                    waited?;
+                }
                 _ => {}
             }
         }
@@ -109,7 +113,7 @@ impl<S: RxPort> Receiver<S> {
         &self.socket
     }
 
-    /// Returns the socket. What is taken from it directly is not seen here.
+    /// Returns the socket. Batches that are taken from it directly are not seen here.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.socket
     }
@@ -130,6 +134,11 @@ impl<S: RxPort> Receiver<S> {
     /// Waits for what the socket asks for.
     async fn wait(&mut self, at_most: Option<Duration>, for_stop: bool) -> Result<()> {
         self.budget.renew();
+        if for_stop && self.stop.is_none() {
+            // The handle was made by the socket itself.
+            let stop = self.socket.known_stop();
+            self.stop = stop.map(|stop| watch(stop, Interest::READABLE)).transpose()?;
+        }
         let stop = self.stop.as_ref().filter(|_| for_stop);
         let mut news = pin!(self.news.ready(NEWS));
         let mut stopped = pin!(async {
@@ -157,12 +166,7 @@ impl<S: RxPort> Receiver<S> {
         })
         .await
         .map_err(Error::other)?;
-        if has_error {
-            let checked = self.socket.check_error();
-            self.is_over = checked.is_err();
-            checked?;
-        }
-        Ok(())
+        if has_error { self.socket.check_error() } else { Ok(()) }
     }
 }
 

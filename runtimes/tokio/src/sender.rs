@@ -56,7 +56,7 @@ impl<T: TxPort> Sender<T> {
     /// error: the ring fills up, and this waits.
     pub async fn feed(&mut self, frame: &[u8]) -> Result<()> {
         while !self.socket.try_send(frame)? {
-            self.room(frame.len()).await?;
+            self.wait_for_room(frame.len()).await?;
         }
         Ok(())
     }
@@ -75,8 +75,17 @@ impl<T: TxPort> Sender<T> {
     /// ([`get_mut`](Self::get_mut)). Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::InterfaceGone`]. While the interface is down and the ring is full, this waits.
+    /// [`Error::FrameLength`] if no frame of this length can be written in place; [`Error::InterfaceGone`]. While the interface
+    /// is down and the ring is full, this waits.
     pub async fn room(&mut self, len: usize) -> Result<()> {
+        let most = self.socket.in_place();
+        if len > most {
+            return Err(Error::FrameLength { len, least: 0, most });
+        }
+        self.wait_for_room(len).await
+    }
+
+    async fn wait_for_room(&mut self, len: usize) -> Result<()> {
         poll_fn(|cx| self.poll_until(cx, |socket| socket.has_room(len))).await
     }
 
@@ -133,8 +142,11 @@ impl<T: TxPort> Sender<T> {
             };
             let mut changed = false;
             if let Poll::Ready(guard) = self.room.poll_write_ready(cx) {
-                guard.map_err(Error::other)?.clear_ready();
-                changed = true;
+                let mut guard = guard.map_err(Error::other)?;
+                // An error on the descriptor, such as a time stamp that nobody has read, counts as closed to
+                // tokio, and for good: only the pause ends the waits then.
+                changed = !guard.ready().is_write_closed();
+                guard.clear_ready();
             }
             let waiting = self.pause.get_or_insert_with(|| {
                 self.next_pause = next;

@@ -6,7 +6,7 @@ mod far_end;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use far_end::FarEnd;
 use futures_util::{SinkExt, StreamExt};
@@ -100,6 +100,22 @@ fn a_stop_before_the_first_wait_and_during_a_wait_ends_both() {
     stops.iter().for_each(|stop| stop.stop());
     let ended = runtime.block_on(async { timeout(PATIENCE, waiting).await });
     assert!(ended.unwrap().unwrap().unwrap().is_none());
+}
+
+#[ringtap_lab::test]
+fn a_stop_handle_made_by_the_socket_itself_ends_it_too() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let mut capture = capture(ring(&veth.right));
+    let stop = capture.get_mut().stop_handle().unwrap();
+    let waiting =
+        runtime.spawn(async move { capture.next_batch().await.map(|batch| batch.is_none()) });
+    std::thread::sleep(Duration::from_millis(20));
+    stop.stop();
+    let ended = runtime.block_on(async { timeout(PATIENCE, waiting).await });
+    assert!(ended.unwrap().unwrap().unwrap(), "it ends");
 }
 
 #[ringtap_lab::test]
@@ -256,6 +272,41 @@ fn an_injector_waits_for_its_link_and_learns_that_it_is_gone() {
 }
 
 #[ringtap_lab::test]
+fn stamps_that_nobody_reads_do_not_make_an_injector_spin() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let injector = ringtap::Injector::builder().interface(&veth.left).tx_timestamps(true);
+    let mut injector = Injector::new(injector.build().unwrap()).unwrap();
+    runtime.block_on(injector.send(&[0xff; 60])).unwrap(); // its stamp is an error of the descriptor
+    link::set_up(&veth.left, false).unwrap();
+    let start = Instant::now();
+    let waited = runtime
+        .block_on(async { timeout(Duration::from_millis(300), injector.send(&[0xff; 60])).await });
+    assert!(waited.is_err(), "it waits for the link");
+    // The link is looked at every 20 ms, with two kicks.
+    let (most, kicks) = (start.elapsed().as_millis() / 4, injector.get_ref().stats().kicks);
+    assert!(u128::from(kicks) < most, "{kicks} kicks");
+}
+
+#[ringtap_lab::test]
+fn room_is_waited_for_only_where_there_can_be_any() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let mut injector = Injector::open(&veth.left).unwrap();
+    let most = injector.get_ref().frame_capacity();
+    runtime.block_on(async {
+        injector.room(most).await.unwrap();
+        let refused = injector.room(most + 1).await;
+        assert!(matches!(refused, Err(Error::FrameLength { .. })), "{refused:?}");
+    });
+    assert!(injector.get_mut().allocate(most).is_some());
+}
+
+#[ringtap_lab::test]
 fn streams_and_sinks_forward_from_one_link_to_another() {
     let Some(net) = namespace() else { return };
     let (from, to) = (net.veth(), net.veth());
@@ -304,7 +355,8 @@ fn the_halves_of_an_af_xdp_socket_echo_from_two_tasks() {
     let _entered = runtime.enter();
     let traffic = Traffic { flows: 16, ..Traffic::default() };
     let frames = ringtap_lab::generator::frames(5_000);
-    let echo = XdpSocket::builder().interface(&veth.right).frame_count(1024).build().unwrap();
+    // Twice what is under way: frames that the sender gives back are refilled only when the receiver runs again.
+    let echo = XdpSocket::builder().interface(&veth.right).frame_count(4096).build().unwrap();
     let (receiver, sender) = echo.into_split();
     let mut receiver: ringtap_tokio::XdpReceiver = Receiver::new(receiver).unwrap();
     let mut sender: ringtap_tokio::XdpSender = Sender::new(sender).unwrap();
@@ -367,6 +419,8 @@ fn a_future_runs_with_a_reactor_on_every_flavour_and_without_a_local_set() {
         }));
         assert_eq!(output.unwrap(), 7);
         assert!(Reactor::current().is_err(), "it ends with its future");
+        let open = std::fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+        assert_eq!(open.lines().count(), 1, "its sockets are closed: {open}");
 
         let local = LocalSet::new();
         local.block_on(&runtime, async {
@@ -376,6 +430,8 @@ fn a_future_runs_with_a_reactor_on_every_flavour_and_without_a_local_set() {
         });
         let refused = runtime.block_on(async { ringtap_tokio::attach().map(drop) });
         assert!(matches!(refused, Err(Error::Other(_))), "{refused:?}");
+        let open = std::fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+        assert_eq!(open.lines().count(), 1, "sockets are closed with their reactor: {open}");
         // What was refused has left nothing behind.
         runtime.block_on(ringtap_tokio::run(sees_a_frame(&veth))).unwrap();
     }
@@ -392,7 +448,7 @@ fn outside_of_tokio_there_are_errors_and_no_panics() {
     let ran = ringtap::executor::block_on(ringtap_tokio::run(async {}));
     for refused in [capture, injector, attached, attached_in.map(drop)] {
         let text = refused.unwrap_err().to_string();
-        assert!(text.contains("no tokio here"), "{text}");
+        assert!(text.contains("no tokio runtime is entered"), "{text}");
     }
     assert!(ran.is_err());
 }

@@ -78,7 +78,7 @@ ringtap_lab::test_binary!();
 #[ringtap_lab::test]
 fn outside_of_a_runtime_attaching_is_an_error_that_says_so() {
     let error = ringtap_tokio::attach().unwrap_err();
-    assert!(error.to_string().contains("no tokio here"), "{error}");
+    assert!(error.to_string().contains("no tokio runtime is entered"), "{error}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let error = runtime.block_on(async { ringtap_tokio::attach().unwrap_err() });
     assert!(error.to_string().contains("LocalSet"), "{error}");
