@@ -164,7 +164,7 @@ pub trait TxPort: Transmit + AsFd + AsRawFd + Send + Sync {
     fn most(&self) -> usize;
 
     /// Returns the most bytes of a frame that is written in place.
-    fn in_place(&self) -> usize {
+    fn frame_capacity(&self) -> usize {
         self.capacity()
     }
 

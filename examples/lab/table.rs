@@ -100,7 +100,7 @@ impl Example {
 
 impl fmt::Display for Example {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<20}{:<18}{}", self.name, self.package, self.features)
+        write!(f, "{:<21} {:<20} {}", self.name, self.package, self.features)
     }
 }
 

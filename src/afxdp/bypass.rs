@@ -6,6 +6,7 @@
 //!        └──────────┴──── anything else ─────────────┴───────────────────┴─ not there ─► as without
 //! ```
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -91,7 +92,7 @@ pub enum BypassVerdict {
 pub struct BypassCounts {
     /// Packets.
     pub packets: u64,
-    /// Their bytes, from the link-layer header on. Of a packet of several buffers, those of the first.
+    /// Their bytes, from the link-layer header on. Packets of several buffers do not reach such a program.
     pub bytes: u64,
 }
 
@@ -101,7 +102,8 @@ pub struct BypassCounts {
 /// Whoever has seen enough of a flow adds it, usually in both directions, and no packet of it reaches a socket any more: to the
 /// sockets it costs nothing then. Cheap to clone, and usable from any thread.
 ///
-/// The kernel holds as many flows as the program was built for, and replaces those that have had no packets for longest.
+/// The kernel holds about as many flows as the program was built for, and replaces those that have had no packets for longest:
+/// some of them a little before it is full, as each core has free entries of its own.
 /// Fragments are not looked up, nor are packets in tunnels, behind more than two VLAN tags or behind extension headers of IPv6.
 #[derive(Clone)]
 pub struct Bypass(Arc<LruMap<KEY_LEN, VALUE_LEN>>);
@@ -161,20 +163,21 @@ impl Bypass {
         Ok(value.map(|value| of_value(&value).1))
     }
 
-    /// Returns all flows. Those that are added or replaced meanwhile may be missing, or be there twice.
+    /// Returns all flows. Those that are added or replaced meanwhile may be missing.
     ///
     /// # Errors
     /// [`Error::Os`] if the kernel refuses.
     pub fn flows(&self) -> Result<Vec<(BypassKey, BypassVerdict, BypassCounts)>> {
-        let (mut flows, mut last) = (Vec::new(), None);
-        while let Some(key) = self.0.next_key(last.as_ref()).map_err(failed)? {
+        let (mut flows, mut last) = (HashMap::new(), None);
+        // The kernel begins anew where the last key was replaced, which may go on for ever.
+        for _ in 0..2 * u64::from(self.0.capacity()) {
+            let Some(key) = self.0.next_key(last.as_ref()).map_err(failed)? else { break };
             if let Some(value) = self.0.get(&key).map_err(failed)? {
-                let (verdict, counts) = of_value(&value);
-                flows.push((BypassKey::of_bytes(&key), verdict, counts));
+                flows.insert(BypassKey::of_bytes(&key), of_value(&value));
             }
             last = Some(key);
         }
-        Ok(flows)
+        Ok(flows.into_iter().map(|(key, (verdict, counts))| (key, verdict, counts)).collect())
     }
 
     /// Returns the instructions that look a packet up, before those of `rest`. They expect the context in r1, and so do those.

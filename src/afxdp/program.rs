@@ -233,7 +233,7 @@ impl XdpProgram {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`redirect_all`](Self::redirect_all).
+    /// The errors of [`redirect_all`](Self::redirect_all). The kernel's verifier refuses this program without `CAP_PERFMON`.
     pub fn redirect_with_bypass(interface: &str, attach: Attach, flows: u32) -> Result<Self> {
         let load = |source| Error::os(Step::LoadProgram, source).of(interface);
         let bypass = Some(Bypass::new(flows.max(1)).map_err(load)?);
@@ -261,7 +261,8 @@ impl XdpProgram {
     /// program sees the first buffer and the packet's whole length.
     ///
     /// # Errors
-    /// The errors of [`redirect_all`](Self::redirect_all); an error if the filter is too long for the verifier, or
+    /// The errors of [`redirect_all`](Self::redirect_all), and without `CAP_PERFMON` those of the verifier, if the filter
+    /// reads at offsets that the packet says, or the packet's length; an error if the filter is too long for the verifier, or
     /// uses data that only a socket has ([`BpfFilter::check_offline`]); [`Error::TagsStripped`].
     pub fn filtered(interface: &str, attach: Attach, filter: &BpfFilter) -> Result<Self> {
         let filter = filter.on(link_of(interface)?)?;

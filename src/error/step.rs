@@ -105,7 +105,6 @@ impl Step {
             (Self::LoadProgram, libc::EINVAL) => {
                 "packets in several buffers (`multi_buffer`) need Linux 5.18 at least"
             }
-            (Self::LoadProgram, libc::EACCES) => "the kernel's verifier refused the program",
             (Self::SetFilter, libc::ENOMEM) => {
                 "this filter, and the one it replaces, take more memory than a socket may use: raise \
                  net.core.optmem_max, or shorten the filter"
@@ -130,6 +129,10 @@ impl Step {
             (Self::LoadProgram | Self::AttachProgram, libc::EPERM) => {
                 "receiving through AF_XDP needs CAP_BPF and CAP_NET_ADMIN in the initial namespace \
                  (setcap cap_net_raw,cap_bpf,cap_net_admin+ep), or root"
+            }
+            (Self::LoadProgram, libc::EACCES) => {
+                "the kernel's verifier refuses it; a program with a filter or with flows to bypass needs CAP_PERFMON too \
+                 (setcap cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep)"
             }
             (Self::OpenPinnedMap, libc::ENOENT) => {
                 "nothing is pinned there; `bpftool map` lists maps, and `bpftool map pin` pins them"

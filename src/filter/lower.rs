@@ -106,7 +106,14 @@ pub(super) fn lower(
     is_transparent: bool,
 ) -> Lowered {
     let mut layout = Layout::of(link, target);
-    if is_transparent && matches!(link, LinkType::ETHERNET | LinkType::LINUX_SLL2) {
+    let has_tags = matches!(
+        link,
+        LinkType::ETHERNET
+            | LinkType::LINUX_SLL2
+            | LinkType::IEEE802_11
+            | LinkType::IEEE802_11_RADIOTAP
+    );
+    if is_transparent && has_tags {
         return layout.behind(2, expr);
     }
     if layout.is_beside && expr.speaks_of_tags() {

@@ -9,6 +9,7 @@ mod wireless;
 
 use super::ast::{
     Arith, ArithOp, Expr, Family, LlcKind, Primitive, Protocol, Relation, Side, TunnelKind, Width,
+    WlanAddress,
 };
 use super::lex::{Lexeme, Token, split};
 use super::names;
@@ -64,6 +65,8 @@ enum Kind {
     Iso,
     /// A type of IS-IS packet.
     Isis,
+    /// An address that only 802.11 has.
+    Wlan(WlanAddress),
 }
 
 struct Parser<'a> {
@@ -210,6 +213,14 @@ impl<'a> Parser<'a> {
         }
         let protocol = protocol_of(word);
         self.at += usize::from(protocol.is_some());
+        if matches!(protocol, None | Some(Protocol::Ether))
+            && let Some(which) = self.wlan_address()
+        {
+            let (protocol, side, kind) = (None, Side::Either, Kind::Wlan(which));
+            let qualifiers = Qualifiers { protocol, side, kind };
+            self.last = Some(qualifiers);
+            return self.ids(qualifiers);
+        }
         if matches!(protocol, None | Some(Protocol::Ether))
             && let Some(wireless) = self.wireless()?
         {

@@ -528,6 +528,16 @@ fn a_transparent_filter_takes_the_same_packets_behind_tags() {
         "a tag in the bytes of a socket's frame"
     );
     assert!(!put_back(&BpfFilter::parse("vlan 6 and tcp").unwrap()));
+    // An 802.11 data frame that an access point sends, a SNAP header, a tag, IPv4 with TCP.
+    let tcp = [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0][..], &[0; 28]].concat();
+    let header = [&[0x08, 0x02][..], &[0; 22], &[0xaa, 0xaa, 3, 0, 0, 0]].concat();
+    let wireless = BpfFilter::parse("tcp").unwrap().vlan_transparent().unwrap();
+    let wireless = wireless.on(Some(LinkType::IEEE802_11)).unwrap();
+    let only_untagged = BpfFilter::parse("tcp").unwrap().on(Some(LinkType::IEEE802_11)).unwrap();
+    let untagged = [&header[..], &[8, 0], &tcp].concat();
+    let tagged = [&header[..], &[0x81, 0, 0, 5, 8, 0], &tcp].concat();
+    assert!(wireless.matches(&untagged) && wireless.matches(&tagged));
+    assert!(only_untagged.matches(&untagged) && !only_untagged.matches(&tagged));
     let raw = BpfFilter::parse("tcp").unwrap().vlan_transparent().unwrap();
     assert!(raw.for_link(LinkType::RAW).unwrap().matches(&plain[14..]));
     let other_way_round = BpfFilter::parse("tcp").unwrap().for_link(LinkType::RAW).unwrap();

@@ -153,21 +153,30 @@ pub(crate) fn unregister(map: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
 
 /// A map from keys to values of fixed lengths, of which the least recently used are replaced where it is full.
 #[derive(Debug)]
-pub(crate) struct LruMap<const KEY: usize, const VALUE: usize>(OwnedFd);
+pub(crate) struct LruMap<const KEY: usize, const VALUE: usize> {
+    fd: OwnedFd,
+    entries: u32,
+}
 
 impl<const KEY: usize, const VALUE: usize> LruMap<KEY, VALUE> {
     pub(crate) fn new(entries: u32) -> io::Result<Self> {
-        create_map(MAP_TYPE_LRU_HASH, [KEY as u32, VALUE as u32], entries).map(Self)
+        let fd = create_map(MAP_TYPE_LRU_HASH, [KEY as u32, VALUE as u32], entries)?;
+        Ok(Self { fd, entries })
     }
 
     /// Returns the descriptor, for a program.
     pub(crate) fn raw(&self) -> i32 {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
+    }
+
+    /// Returns the number of entries there are at most.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.entries
     }
 
     fn element(&self, key: Option<&[u8; KEY]>, value: u64) -> Element {
         let key = key.map_or(0, |key| key.as_ptr() as u64);
-        Element { map: self.0.as_raw_fd() as u32, padding: 0, key, value, flags: 0 }
+        Element { map: self.fd.as_raw_fd() as u32, padding: 0, key, value, flags: 0 }
     }
 
     /// Adds an entry, or replaces it.

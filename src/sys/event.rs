@@ -53,9 +53,9 @@ pub(crate) fn clear_at_once(eventfd: BorrowedFd<'_>) {
     let mut count = [0; 8];
     let mut into = [IoSliceMut::new(&mut count)];
     let from_here = u64::MAX; // an eventfd has no offsets
-    match rustix::io::preadv2(eventfd, &mut into, from_here, ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => clear(eventfd),
-        _ => {}
+    let read = rustix::io::preadv2(eventfd, &mut into, from_here, ReadWriteFlags::NOWAIT);
+    if matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
+        clear(eventfd);
     }
 }
 

@@ -132,6 +132,21 @@ fn programs() {
 }
 
 #[ringtap_lab::test]
+fn programs_that_the_verifier_refuses() {
+    let Some(net) = privileged() else { return };
+    let veth = net.veth();
+    let v = &veth.left;
+    let attach = || XdpProgram::redirect_with_bypass(v, Attach::Generic, 8).map(drop);
+    const PROG_LOAD: i64 = 5;
+    says!(
+        without(libc::SYS_bpf, Some((0, PROG_LOAD)), libc::EACCES, attach),
+        Error::Os { step: Step::LoadProgram, .. },
+        "loading the XDP program ({v}): Permission denied (os error 13); the kernel's verifier refuses it; a program with a \
+         filter or with flows to bypass needs CAP_PERFMON too (setcap cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep)"
+    );
+}
+
+#[ringtap_lab::test]
 fn programs_that_load() {
     const LINK_CREATE: i64 = 28;
     const MAP_UPDATE_ELEM: i64 = 2;

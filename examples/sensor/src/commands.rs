@@ -86,6 +86,14 @@ impl Input {
     }
 }
 
+/// Whether whoever started this process has it ignore a signal.
+fn is_ignored(signal: i32) -> Outcome<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.unwrap_or("0").trim(), 16)?;
+    Ok(ignored >> (signal - 1) & 1 == 1)
+}
+
 /// Set by SIGINT, SIGTERM and SIGHUP, or when the time is up.
 #[derive(Debug, Clone)]
 struct End {
@@ -100,7 +108,10 @@ impl End {
         let (signal, is_status_asked) = (Arc::default(), Arc::default());
         let (ended, asked) = (Arc::clone(&signal), Arc::clone(&is_status_asked));
         let waiter = std::thread::current();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
+        if !is_ignored(SIGHUP)? {
+            signals.add_signal(SIGHUP)?; // under nohup it is to go on
+        }
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for number in signals.forever() {
                 match number {
@@ -111,7 +122,8 @@ impl End {
                 waiter.unpark();
             }
         })?;
-        let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let deadline =
+            seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         Ok(Self { signal, is_status_asked, deadline })
     }
 

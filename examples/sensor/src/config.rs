@@ -126,7 +126,7 @@ pub(crate) struct IpfixConfig {
     pub(crate) template_seconds: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Transport {
     #[default]
@@ -249,7 +249,10 @@ impl Config {
         })?;
         let config: Self = toml::from_str(&text).map_err(|error| {
             let hint = "sensor.toml beside the sources has every key, explained";
-            format!("{}: {error}{hint}", path.display())
+            // Not the error's own text, which shows the line: there may be a password in it.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            format!("{}, line {line}: {}; {hint}", path.display(), error.message())
         })?;
         Ok(config)
     }

@@ -3,6 +3,7 @@
 //! Whoever reaches the port may ask, and must not be able to hold the sensor up: so many connections at once, each for so long,
 //! with a request of so many bytes. Their descriptors are few beside those of the sensor.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +17,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::sink::Outcome;
 
-/// Connections at once; others wait in the kernel.
+/// Connections at once; for one more, the oldest is closed, which answers would have ended long ago.
 const CONNECTIONS: usize = 32;
 /// How long one lasts, whatever is asked or not asked.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -88,15 +90,20 @@ impl Server {
 }
 
 async fn serve(listener: tokio::net::TcpListener, page: Arc<Mutex<Page>>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             sleep(Duration::from_millis(100)).await; // no descriptor is left, perhaps
             continue;
         };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() == CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let page = Arc::clone(&page);
-        tokio::spawn(async move {
+        let connection = tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(PATIENCE)
@@ -110,18 +117,20 @@ async fn serve(listener: tokio::net::TcpListener, page: Arc<Mutex<Page>>) {
                     }),
                 );
             let _ = timeout(LONGEST, connection).await; // who asked may be gone
-            drop(place);
         });
+        open.push_back(connection.abort_handle());
     }
 }
 
 fn answer(request: &Request<Incoming>, page: &Mutex<Page>) -> Response<Full<Bytes>> {
     let page = page.lock().unwrap_or_else(PoisonError::into_inner);
     let text = |text: &'static str| Bytes::from_static(text.as_bytes());
-    let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, page.metrics.clone()),
-        (&Method::GET, "/ready") if page.is_ready => (StatusCode::OK, text("ready\n")),
-        (&Method::GET, "/ready") => (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")),
+    // The body of an answer to HEAD is left out by hyper.
+    let is_asked = matches!(request.method(), &Method::GET | &Method::HEAD);
+    let (status, body) = match request.uri().path() {
+        "/metrics" if is_asked => (StatusCode::OK, page.metrics.clone()),
+        "/ready" if is_asked && page.is_ready => (StatusCode::OK, text("ready\n")),
+        "/ready" if is_asked => (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")),
         _ => (StatusCode::NOT_FOUND, text("there is /metrics and /ready\n")),
     };
     let mut response = Response::new(Full::new(body));

@@ -29,7 +29,7 @@ pub(crate) struct Flow {
     pub(crate) responder: SocketAddr,
     pub(crate) sent: FlowDirection,
     pub(crate) received: FlowDirection,
-    /// What TCP said, in Zeek's letters; zeros behind them.
+    /// What TCP said since the record before, in Zeek's letters; zeros behind them.
     pub(crate) history: [u8; 12],
     /// Nanoseconds since the epoch.
     pub(crate) start: u64,
@@ -60,7 +60,8 @@ impl Told {
         let (sent, received) =
             (less(whole.sent, before.sent), less(whole.received, before.received));
         let is_silent = record.reason.is_none() && sent.packets + received.packets == 0;
-        (!is_silent).then_some(Flow { sent, received, start: before.end, ..whole })
+        let history = whole.history_since(&before);
+        (!is_silent).then_some(Flow { sent, received, history, start: before.end, ..whole })
     }
 }
 
@@ -157,7 +158,18 @@ impl Flow {
         std::str::from_utf8(&self.history[..len]).unwrap_or_default()
     }
 
-    /// The flags of TCP (`tcpControlBits`) that one side has sent, as far as the history tells them.
+    /// The letters that were added to those of an earlier record of the same flow.
+    fn history_since(&self, before: &Self) -> [u8; 12] {
+        let mut since = self.history;
+        let told = before.history().len().min(since.len());
+        since.rotate_left(told);
+        let left = since.len() - told;
+        since[left..].fill(0);
+        since
+    }
+
+    /// The flags of TCP (`tcpControlBits`) that one side has sent, as far as the history tells them. A side of which it tells
+    /// nothing new has sent segments like those before.
     pub(crate) fn tcp_flags(&self, is_answer: bool) -> u16 {
         const FIN: u16 = 1;
         const SYN: u16 = 2;
@@ -165,7 +177,7 @@ impl Flow {
         const ACK: u16 = 16;
         // Zeek has the initiator's in capitals.
         let of_side = |letter: &&u8| letter.is_ascii_lowercase() == is_answer;
-        self.history.iter().filter(of_side).fold(0, |flags, letter| {
+        let told = self.history.iter().filter(of_side).fold(0, |flags, letter| {
             flags
                 | match letter.to_ascii_lowercase() {
                     b's' => SYN,
@@ -175,7 +187,9 @@ impl Flow {
                     b'r' => RST,
                     _ => 0,
                 }
-        })
+        });
+        let is_tcp = self.protocol == 6;
+        if told == 0 && is_tcp { ACK } else { told }
     }
 
     /// As IPFIX has them: a record for each direction that had packets.

@@ -309,7 +309,9 @@ fn become_user(user: &UserName, config: &Config) -> Outcome<()> {
     let remedy = |error: io::Error| {
         format!("becoming user {uid}: {error}; leave `user` out, or start as root")
     };
-    give_directory(&config.spool, uid, gid).map_err(remedy)?;
+    // Where it is, if what was configured is a link to it; below that no link is followed.
+    let spool = config.spool.canonicalize().map_err(remedy)?;
+    give_directory(&spool, uid, gid).map_err(remedy)?;
     for sink in &config.sinks {
         if let Some(place) = sink.make_place()? {
             give_place(&place, uid, gid).map_err(remedy)?;

@@ -93,7 +93,7 @@ impl Spool {
     /// Opens a directory, with what an earlier process has left there: at most `most` bytes are kept in it.
     ///
     /// Counts what that process had made and not appended, for each shard, into the ledger. Takes no new shards: a start that
-    /// is refused for another reason leaves nothing behind.
+    /// is refused for another reason adds no shard that is then missed.
     pub(crate) fn open_as_it_is(directory: &Path, most: u64) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let ledger = Ledger::open(&directory.join("ledger"))?;

@@ -152,6 +152,16 @@ fn no_password_is_ever_shown() {
         assert!(!said.contains("hunter2"), "{sink}: {said}");
         assert!(!said.is_empty(), "{sink}");
     }
+    // A file that cannot be read shows which line is wrong, and not the line.
+    let config = directory.path().join("c.toml");
+    for wrong in [
+        "[[sink]]\nkind = \"redis\"\nurl = \"redis://:hunter2@h:1",
+        "url = \"redis://:hunter2@h:1\"",
+    ] {
+        std::fs::write(&config, format!("sensor = \"a\"\n{wrong}\n")).unwrap();
+        let said = errors(&output(&["run", "--config", config.to_str().unwrap()]));
+        assert!(said.contains("line ") && !said.contains("hunter2"), "{said}");
+    }
 }
 
 #[ringtap_lab::test]
@@ -307,6 +317,8 @@ fn whoever_reaches_the_port_holds_nothing_up() {
         }
     }
     send(&place.veth.left, 2000, 1, 4000);
+    // Beside all of those.
+    until("the port answers", || get(HTTP, "/metrics").is_some());
     drop(idle);
     until("the port answers again", || {
         get(HTTP, "/metrics").is_some_and(|page| page.contains("ringtap_sensor_bytes_total"))
@@ -345,4 +357,45 @@ fn it_is_not_ready_while_no_sink_takes_anything() {
     let page = get(HTTP, "/metrics").unwrap();
     assert!(page.contains("ringtap_sensor_sink_up{sink=\"ipfix\"} 0"), "{page}");
     sensor.kill();
+}
+
+#[ringtap_lab::test]
+fn under_nohup_a_terminal_that_closes_ends_nothing() {
+    let Some(place) = Place::new() else { return };
+    let to = place.path("packets");
+    std::fs::create_dir(&to).unwrap();
+    let mut capture = Command::new("nohup")
+        .arg(program())
+        .args(["capture", &place.veth.right, "--directory", &to, "--seconds", "3"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    signal(&capture, Signal::SIGHUP);
+    let ended = capture.wait().unwrap();
+    assert!(ended.success(), "it goes on to its end: {ended}");
+}
+
+#[ringtap_lab::test]
+fn a_spool_behind_a_link_becomes_its_users_too() {
+    use std::os::unix::fs::MetadataExt;
+
+    let Some(place) = Place::new() else { return };
+    let (real, link, config) = (place.path("real"), place.path("spool"), place.path("c.toml"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let on = &place.veth.right;
+    let text = format!(
+        "sensor = \"a\"\ninterface = \"{on}\"\nspool = \"{link}\"\nuser = 65534\n[[sink]]\nkind = \"ndjson\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let ran = output(&["run", "--config", &config, "--seconds", "1"]);
+    if !ran.status.success() {
+        let said = errors(&ran);
+        assert!(!said.contains("Not a directory"), "{said}");
+        return skip_for_ordinary_users(&said);
+    }
+    assert_eq!(std::fs::metadata(&real).unwrap().uid(), 65534);
 }

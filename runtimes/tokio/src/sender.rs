@@ -78,7 +78,7 @@ impl<T: TxPort> Sender<T> {
     /// [`Error::FrameLength`] if no frame of this length can be written in place; [`Error::InterfaceGone`]. While the interface
     /// is down and the ring is full, this waits.
     pub async fn room(&mut self, len: usize) -> Result<()> {
-        let most = self.socket.in_place();
+        let most = self.socket.frame_capacity();
         if len > most {
             return Err(Error::FrameLength { len, least: 0, most });
         }

@@ -53,6 +53,10 @@ impl Parser<'_> {
                 kind @ 0..=31 => Primitive::IsisPdu(kind),
                 _ => return Err(self.refused("a type of IS-IS packet, 0 to 31")),
             },
+            Kind::Wlan(which) => match self.mac_address() {
+                Some(mac) => Primitive::WlanAddress(which, mac),
+                None => return Err(self.expected("a MAC address, such as 02:00:00:00:00:01")),
+            },
             Kind::Gateway => return self.gateway(qualifiers),
         };
         Ok((Expr::Is(primitive), 1))

@@ -10,14 +10,17 @@ const TYPE: u8 = 0x0c;
 const SUBTYPE: u8 = 0xf0;
 
 impl Parser<'_> {
-    /// Parses `type`, `subtype`, `dir` and the addresses that only 802.11 has, if one of these follows.
+    /// Parses the name of an address that only 802.11 has, if one follows.
+    pub(super) fn wlan_address(&mut self) -> Option<WlanAddress> {
+        let which = WlanAddress::by_name(self.peek_word()?)?;
+        self.at += 1;
+        self.eat_word("host");
+        Some(which)
+    }
+
+    /// Parses `type`, `subtype` and `dir`, if one of these follows.
     pub(super) fn wireless(&mut self) -> Parsed<Option<Primitive>> {
         let Some(word) = self.peek_word() else { return Ok(None) };
-        if let Some(which) = WlanAddress::by_name(word) {
-            self.at += 1;
-            self.eat_word("host");
-            return self.mac(which).map(Some);
-        }
         self.at += 1;
         Ok(Some(match word {
             "type" => self.wlan_type()?,
@@ -85,12 +88,5 @@ impl Parser<'_> {
         };
         self.at += 1;
         Ok(direction)
-    }
-
-    fn mac(&mut self, which: WlanAddress) -> Parsed<Primitive> {
-        let Some(mac) = self.mac_address() else {
-            return Err(self.expected("a MAC address, such as 02:00:00:00:00:01"));
-        };
-        Ok(Primitive::WlanAddress(which, mac))
     }
 }

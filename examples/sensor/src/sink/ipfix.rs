@@ -82,6 +82,9 @@ pub(super) struct Ipfix {
     /// The index of the interface that is watched.
     interface: u32,
     link: Option<Link>,
+    /// Whom the datagrams go to, and how often one was chosen.
+    address: Option<SocketAddr>,
+    attempts: usize,
     /// Data records sent in this session.
     sequence: u32,
     templates: Option<Instant>,
@@ -91,7 +94,32 @@ pub(super) struct Ipfix {
 impl Ipfix {
     pub(super) fn new(config: &IpfixConfig, interface: u32) -> Self {
         let config = config.clone();
-        Self { config, interface, link: None, sequence: 0, templates: None, messages: 0 }
+        let (link, address, templates) = (None, None, None);
+        let (attempts, sequence, messages) = (0, 0, 0);
+        Self { config, interface, link, address, attempts, sequence, templates, messages }
+    }
+
+    /// Opens a link to the address after the one before: not always to the first, as that nobody has its port open shows only
+    /// when datagrams are sent.
+    fn open_one_of(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for _ in addresses {
+            let address = addresses[self.attempts % addresses.len()];
+            self.attempts += 1;
+            let is_udp = self.config.transport == Transport::Udp;
+            if is_udp && self.link.is_some() && self.address == Some(address) {
+                return Ok(()); // the numbers go on, so that it can tell what it missed
+            }
+            match Link::to(address, self.config.transport) {
+                Ok(link) => {
+                    (self.link, self.sequence) = (Some(link), 0);
+                    self.address = Some(address);
+                    return Ok(());
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// Sends sets in one message; `records` of them are data.
@@ -140,22 +168,9 @@ impl Sink for Ipfix {
         let to = self.config.to.clone();
         let name = |error: io::Error| format!("{to}: {error}");
         self.templates = None;
-        // The numbers go on, so that a collector can tell what it missed.
-        if matches!((&self.link, self.config.transport), (Some(_), Transport::Udp)) {
-            return Ok(());
-        }
         // Asked for each time: a collector may move.
-        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in to.to_socket_addrs().map_err(name)? {
-            match Link::to(address, self.config.transport) {
-                Ok(link) => {
-                    (self.link, self.sequence) = (Some(link), 0);
-                    return Ok(());
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(name(failed).into())
+        let addresses: Vec<_> = to.to_socket_addrs().map_err(name)?.collect();
+        Ok(self.open_one_of(&addresses).map_err(name)?)
     }
 
     fn held(&mut self, _shard: u16, _from: u64) -> Outcome<Held> {
@@ -290,5 +305,41 @@ impl Sets {
         let ids = [V4, V6, TOTALS];
         let there = ids.iter().zip(&self.content).filter(|(_, content)| !content.is_empty());
         there.flat_map(|(id, content)| set(*id, content)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_that_takes_datagrams_is_found() {
+        let there = UdpSocket::bind("127.0.0.1:0").unwrap();
+        there.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addresses = [nobody.local_addr().unwrap(), there.local_addr().unwrap()];
+        drop(nobody);
+        let config = IpfixConfig {
+            to: "collector:4739".to_owned(),
+            domain: 1,
+            template_seconds: 60,
+            transport: Transport::Udp,
+        };
+        let mut sink = Ipfix::new(&config, 1);
+        let record = Record { shard: 0, sequence: 0, body: Body::Flow(Flow::sample(0)) };
+        let mut refused = 0;
+        // As the courier does: it opens anew after each error.
+        loop {
+            sink.templates = None;
+            sink.open_one_of(&addresses).unwrap();
+            match (0..10).try_for_each(|_| sink.deliver(&[record]).map(drop)) {
+                Ok(()) => break,
+                Err(_) => refused += 1,
+            }
+            assert!(refused < 10, "nobody was found");
+        }
+        assert!(refused > 0, "the first was not tried");
+        let mut message = [0; MESSAGE];
+        assert!(there.recv(&mut message).unwrap() > HEADER);
     }
 }
