@@ -1,8 +1,9 @@
 //! Removal of duplicate packets.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Dedup {
     /// The number of the first entry of `seen`.
     first: u64,
     /// The newest entry of each key that still counts.
-    last: HashMap<Key, u64>,
+    last: HashMap<Key, u64, BuildHasherDefault<AsIs>>,
     stats: DedupStats,
 }
 
@@ -74,10 +75,36 @@ pub struct DedupStats {
 }
 
 /// The identity of a packet, by its hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
     hash: u64,
     wire_len: usize,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// The hasher of keys, which are hashed already, under a random key.
+#[derive(Debug, Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,9 +140,9 @@ impl Dedup {
             window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             capacity,
             hasher: RandomState::new(),
-            seen: VecDeque::with_capacity(capacity.min(1 << 16)),
+            seen: VecDeque::with_capacity(capacity.min(1 << 16) + 1),
             first: 0,
-            last: HashMap::with_capacity(capacity.min(1 << 16)),
+            last: HashMap::with_capacity_and_hasher(capacity.min(1 << 16), Default::default()),
             stats: DedupStats::default(),
         }
     }
@@ -130,16 +157,14 @@ impl Dedup {
         let key = Key { hash, wire_len: packet.original_len() };
         let is_outgoing = packet.direction() == Some(PacketDirection::Outgoing);
         self.forget(time);
-        if self.is_duplicate(key, time, is_outgoing) {
+        let Some(before) = self.note(key, time, is_outgoing) else {
             self.stats.duplicates += 1;
             return false;
-        }
-        if self.seen.len() == self.capacity && self.pop().counts {
+        };
+        self.seen.push_back(Seen { key, time, is_outgoing, counts: true, before });
+        if self.seen.len() > self.capacity && self.pop().counts {
             self.stats.evicted += 1;
         }
-        let number = self.first + self.seen.len() as u64;
-        let before = self.last.insert(key, number);
-        self.seen.push_back(Seen { key, time, is_outgoing, counts: true, before });
         true
     }
 
@@ -148,24 +173,30 @@ impl Dedup {
         self.stats
     }
 
-    fn is_duplicate(&mut self, key: Key, time: u64, is_outgoing: bool) -> bool {
-        let Some(&number) = self.last.get(&key) else { return false };
-        let last = &mut self.seen[(number - self.first) as usize];
-        if last.time.abs_diff(time) > self.window {
-            return false;
-        }
+    /// Makes a packet the newest of its key, and returns the number of the one before it; `None` if it is a duplicate.
+    fn note(&mut self, key: Key, time: u64, is_outgoing: bool) -> Option<Option<u64>> {
+        let number = self.first + self.seen.len() as u64;
+        let mut newest = match self.last.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(number);
+                return Some(None);
+            }
+            Entry::Occupied(newest) => newest,
+        };
+        let last = &mut self.seen[(newest.get() - self.first) as usize];
+        let is_recent = last.time.abs_diff(time) <= self.window;
         match self.mode {
-            DedupMode::Content => true,
-            DedupMode::Loopback if last.is_outgoing == is_outgoing => false,
-            DedupMode::Loopback => {
+            DedupMode::Content if is_recent => None,
+            DedupMode::Loopback if is_recent && last.is_outgoing != is_outgoing => {
                 // The pair is matched and complete.
                 last.counts = false;
                 match last.before.filter(|before| *before >= self.first) {
-                    Some(before) => self.last.insert(key, before),
-                    None => self.last.remove(&key),
-                };
-                true
+                    Some(before) => drop(newest.insert(before)),
+                    None => drop(newest.remove()),
+                }
+                None
             }
+            _ => Some(Some(newest.insert(number))),
         }
     }
 
@@ -178,8 +209,11 @@ impl Dedup {
 
     fn pop(&mut self) -> Seen {
         let oldest = self.seen.pop_front().expect("the caller has seen one");
-        if oldest.counts && self.last.get(&oldest.key) == Some(&self.first) {
-            self.last.remove(&oldest.key);
+        if oldest.counts
+            && let Entry::Occupied(newest) = self.last.entry(oldest.key)
+            && *newest.get() == self.first
+        {
+            newest.remove();
         }
         self.first += 1;
         oldest
