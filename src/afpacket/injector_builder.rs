@@ -1,12 +1,13 @@
 //! Options of an injector, and its opening sequence.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::geometry::TxGeometry;
 use super::head_patience::HeadPatience;
 use super::injector::{Bound, Injector};
-use super::open::{index_of, map_ring, vanished};
+use super::netns::NetNs;
+use super::open::{check_passed, index_of, map_ring, vanished};
 use crate::error::{Error, Result, Step};
 use crate::packet::{Framing, Offload};
 use crate::ring::slot::TxRing;
@@ -23,6 +24,15 @@ impl Injector {
         Self::builder().interface(interface).build()
     }
 
+    /// Opens an injector with the default options on a socket that was opened before: see
+    /// [`InjectorBuilder::build_on`].
+    ///
+    /// # Errors
+    /// The errors of [`InjectorBuilder::build_on`].
+    pub fn from_owned_fd(socket: OwnedFd, interface: &str) -> Result<Self> {
+        Self::builder().interface(interface).build_on(socket)
+    }
+
     /// Returns a builder for an injector with custom options.
     pub fn builder() -> InjectorBuilder {
         InjectorBuilder::new()
@@ -34,6 +44,7 @@ impl Injector {
 #[must_use = "a builder does nothing until `build`"]
 pub struct InjectorBuilder {
     interface: Option<String>,
+    netns: Option<NetNs>,
     frame_size: Option<usize>,
     frame_count: usize,
     qdisc_bypass: bool,
@@ -52,6 +63,7 @@ impl InjectorBuilder {
     pub(super) fn new() -> Self {
         Self {
             interface: None,
+            netns: None,
             frame_size: None,
             frame_count: 256,
             qdisc_bypass: false,
@@ -65,6 +77,15 @@ impl InjectorBuilder {
     /// Sets the interface to send on. Required.
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
+        self
+    }
+
+    /// Sets the network namespace of the interface. Default: the namespace of the calling thread.
+    ///
+    /// Another namespace is entered by a short-lived thread that creates the socket (`setns(2)`, which needs
+    /// `CAP_SYS_ADMIN`); the calling thread stays where it is.
+    pub fn netns(mut self, netns: NetNs) -> Self {
+        self.netns = Some(netns);
         self
     }
 
@@ -141,16 +162,54 @@ impl InjectorBuilder {
     /// The errors of [`CaptureBuilder::build`](crate::capture::CaptureBuilder::build).
     pub fn build(self) -> Result<Injector> {
         let opening = trace::opening("injector", self.interface.as_deref());
-        let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
-        // Invalid sizes are reported before any request to the kernel.
-        TxGeometry::new(self.frame_size.unwrap_or(LEAST_SLOT), self.frame_count)?;
-        let injector = self.open(name).map_err(|error| error.of(name))?;
+        let name = self.checked()?;
+        let injector = self.open(self.open_socket()?, name).map_err(|error| error.of(name))?;
         opening.done();
         Ok(injector)
     }
 
-    fn open(&self, name: &str) -> Result<Injector> {
-        let socket = packet_socket::open()?;
+    /// Opens an injector on a socket that was opened before: by [`open_socket`](Self::open_socket), in this process or in
+    /// one with more rights.
+    ///
+    /// Only opening a packet socket takes `CAP_NET_RAW`. A helper that has it can open the socket and pass it on
+    /// (`SCM_RIGHTS`, unix(7)), and an ordinary process sends. The interface is looked for in the network namespace of
+    /// the socket; [`netns`](Self::netns) has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if it is no packet socket, is bound already, or takes frames without their link-layer headers;
+    /// otherwise the errors of [`build`](Self::build).
+    pub fn build_on(self, socket: OwnedFd) -> Result<Injector> {
+        const COOKED: &str =
+            "the socket is of type SOCK_DGRAM; this takes SOCK_RAW, as from `open_socket`";
+        let opening = trace::opening("injector", self.interface.as_deref());
+        let name = self.checked()?;
+        check_passed(socket.as_fd(), Some((libc::SOCK_DGRAM, COOKED)), name)?;
+        let injector = self.open(socket, name).map_err(|error| error.of(name))?;
+        opening.done();
+        Ok(injector)
+    }
+
+    /// Opens the socket for [`build_on`](Self::build_on): the only step that takes `CAP_NET_RAW`. It sends nothing by itself.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceMissing`]; [`Error::Os`] if the kernel refuses.
+    pub fn open_socket(&self) -> Result<OwnedFd> {
+        let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+        let opened = match &self.netns {
+            Some(netns) => netns.within(packet_socket::open),
+            None => packet_socket::open(),
+        };
+        opened.map_err(|error| error.of(name))
+    }
+
+    /// Returns the interface. Invalid sizes are reported before any request to the kernel.
+    fn checked(&self) -> Result<&str> {
+        let name = self.interface.as_deref().ok_or(Error::InterfaceMissing)?;
+        TxGeometry::new(self.frame_size.unwrap_or(LEAST_SLOT), self.frame_count)?;
+        Ok(name)
+    }
+
+    fn open(&self, socket: OwnedFd, name: &str) -> Result<Injector> {
         let index = index_of(socket.as_fd(), name)?;
         let (mtu, framing) = self.ask(socket.as_fd(), name)?;
         let geometry = TxGeometry::new(self.slot_size(mtu, framing), self.frame_count)?;

@@ -117,6 +117,32 @@ impl CaptureBuilder {
     }
 }
 
+/// Checks a socket that others have opened: that it is a packet socket of no type that is `refused`, and unbound.
+pub(super) fn check_passed(
+    socket: BorrowedFd<'_>,
+    refused: Option<(i32, &'static str)>,
+    interface: &str,
+) -> Result<()> {
+    let is = |option| sockopt::get::<i32>(socket, option);
+    let (domain, kind) = (is(sockopt::SOCKET_DOMAIN)?, is(sockopt::SOCKET_TYPE)?);
+    let (of_type, of_wrong_type) = refused.unwrap_or((0, ""));
+    let faults = [
+        (domain != libc::AF_PACKET, "the socket is no packet socket; `open_socket` opens one"),
+        (kind == of_type, of_wrong_type),
+        (
+            packet_socket::is_bound(socket),
+            "the socket is bound, and may have packets of other interfaces; `open_socket` leaves it unbound",
+        ),
+    ];
+    match faults.into_iter().find(|(is_so, _)| *is_so) {
+        Some((_, why)) => {
+            let interface = interface.to_owned();
+            Err(Error::Unusable { option: "build_on", interface, why })
+        }
+        None => Ok(()),
+    }
+}
+
 const COOKED_HAVE_NONE: &str = "cooked packets have none; leave the option out";
 
 /// A checked plan of what to open; no request has been made to the kernel yet.
@@ -190,32 +216,20 @@ impl<'a> Plan<'a> {
 
     /// Checks a socket that others have opened.
     fn check(&self, socket: BorrowedFd<'_>) -> Result<()> {
-        let is = |option| sockopt::get::<i32>(socket, option);
-        let (domain, kind) = (is(sockopt::SOCKET_DOMAIN)?, is(sockopt::SOCKET_TYPE)?);
         let needs_cooked = match self.interface {
             Interface::Any => true,
             Interface::Named(name) => Netdev(socket)
                 .hardware(name)
                 .is_ok_and(|hardware| LinkType::of_hardware(hardware).is_none()),
         };
-        let faults = [
-            (domain != libc::AF_PACKET, "the socket is no packet socket; `open_socket` opens one"),
-            (
-                kind == libc::SOCK_RAW && needs_cooked,
+        let refused = match needs_cooked {
+            true => Some((
+                libc::SOCK_RAW,
                 "the socket is of type SOCK_RAW; this takes SOCK_DGRAM, as from `open_socket`",
-            ),
-            (
-                packet_socket::is_bound(socket),
-                "the socket is bound, and may have packets of other interfaces; `open_socket` leaves it unbound",
-            ),
-        ];
-        match faults.into_iter().find(|(is_so, _)| *is_so) {
-            Some((_, why)) => {
-                let interface = self.interface.to_string();
-                Err(Error::Unusable { option: "build_on", interface, why })
-            }
-            None => Ok(()),
-        }
+            )),
+            false => None,
+        };
+        check_passed(socket, refused, self.interface.name())
     }
 
     /// Returns the geometry, with frames sized for the packets of the interface.

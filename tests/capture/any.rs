@@ -9,7 +9,7 @@ use ringtap::filter::PacketDirection;
 use ringtap::interface::{Interface, InterfaceNames, interface_counters, interface_info};
 use ringtap::metrics::Measured;
 use ringtap::packet::{LinkType, OwnedPacket, VlanTag};
-use ringtap::{BpfFilter, Capture, Error};
+use ringtap::{BpfFilter, Capture, Error, Injector};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Protocol, Traffic, link, namespace};
 
@@ -354,6 +354,53 @@ fn a_socket_that_another_has_opened_captures_without_a_right() {
         assert!(matches!(error, Error::Unusable { option: "build_on", .. }));
         assert!(error.to_string().contains(why), "{error}");
     }
+}
+
+#[ringtap_lab::test]
+fn a_socket_that_another_has_opened_sends_without_a_right() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let name = veth.left.clone();
+    let mut far_end =
+        Capture::builder().interface(&veth.right).block_timeout_ms(5).build().unwrap();
+    let options = move || Injector::builder().interface(&name).frame_count(16);
+    let (one, other) = (options().open_socket().unwrap(), options().open_socket().unwrap());
+    let [raw, to_others] = [(); 2].map(|()| options().open_socket().unwrap());
+    let (left, unprivileged_left) = (veth.left.clone(), veth.left.clone());
+    let unprivileged = move || {
+        ringtap_lab::limits::keep_capabilities(0);
+        let error = options().build().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        let from_builder = options().build_on(one).unwrap();
+        [from_builder, Injector::from_owned_fd(other, &unprivileged_left).unwrap()]
+    };
+    let injectors = std::thread::spawn(unprivileged).join().unwrap();
+    for (number, mut injector) in injectors.into_iter().enumerate() {
+        // More than the ring has slots.
+        for part in 0..20 {
+            injector.send(&frame(20 * number as u64 + part)).unwrap();
+        }
+        injector.flush().unwrap();
+    }
+    let arrived = received(&mut far_end, 40);
+    for (number, packet) in arrived.iter().enumerate() {
+        assert_eq!(packet.data(), frame(number as u64));
+    }
+
+    let cooked = Capture::builder().interface("any").open_socket().unwrap();
+    let bound = Injector::from_owned_fd(to_others, &left).unwrap();
+    let bound = std::os::fd::AsFd::as_fd(&bound).try_clone_to_owned().unwrap();
+    for (socket, why) in [
+        (std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(), "no packet socket"),
+        (cooked, "SOCK_DGRAM"),
+        (bound, "is bound"),
+    ] {
+        let error = Injector::from_owned_fd(socket, &left).unwrap_err();
+        assert!(matches!(error, Error::Unusable { option: "build_on", .. }));
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    let error = Injector::from_owned_fd(raw, "not-there").unwrap_err();
+    assert!(matches!(error, Error::NoSuchInterface { .. }), "{error}");
 }
 
 #[ringtap_lab::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringtap::capture::{CaptureBuilder, MultiCapture, NetNs};
 use ringtap::error::Step;
 use ringtap::interface::interface_info;
-use ringtap::{Capture, Error, executor};
+use ringtap::{Capture, Error, Injector, executor};
 use ringtap_lab::{Generator, Host, Tally, Traffic, Veth, link, namespace};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -302,6 +302,21 @@ fn a_capture_is_of_another_namespace_while_its_thread_stays_where_it_is() {
     }
     tally.assert_complete();
     assert!(capture.stats().unwrap().packets >= 200);
+    let mut here = small(&veth.left).ignore_outgoing(true).build().unwrap();
+    let mut injector = Injector::builder().interface(&inside).netns(there.clone()).build().unwrap();
+    let frames: Vec<_> = (0..20).map(|number| traffic.frame(number, 0)).collect();
+    frames.iter().for_each(|frame| injector.send(frame).unwrap());
+    injector.flush().unwrap();
+    let mut arrived = Vec::new();
+    while arrived.len() < 20 {
+        let batch = here.next_batch_timeout(PATIENCE).unwrap().expect("frames come");
+        let marked =
+            |packet: &ringtap::Packet<'_>| ringtap_lab::Mark::find(packet.data()).is_some();
+        arrived.extend(batch.iter().filter(marked).map(|packet| packet.data().to_vec()));
+    }
+    assert_eq!(arrived, frames);
+    let error = Injector::builder().interface("nowhere0").netns(there.clone()).build().unwrap_err();
+    assert!(matches!(error, Error::NoSuchInterface { .. }), "{error}");
     let error = small("nowhere0").netns(there).build().unwrap_err();
     assert!(matches!(error, Error::NoSuchInterface { .. }), "{error}");
     for (netns, what) in [
