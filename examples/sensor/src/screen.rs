@@ -37,12 +37,15 @@ impl Screen {
         Some(Self { keyboard })
     }
 
+    /// Returns the columns of the terminal that standard output is, if it is one.
+    pub(crate) fn columns() -> Option<usize> {
+        io::stdout().is_terminal().then(|| size().0)
+    }
+
     /// Draws a text in place of the one before: as many lines and columns as there is room for.
     pub(crate) fn draw(&self, text: &str) -> io::Result<()> {
-        let size = tcgetwinsize(io::stdout()).map(|size| (size.ws_col.into(), size.ws_row.into()));
-        let size = size.ok().filter(|&(columns, rows)| columns > 0 && rows > 0).unwrap_or(USUAL);
         let mut out = io::stdout().lock();
-        write!(out, "\x1b[H\x1b[J{}", fitted(text, size))?; // home, and nothing behind it
+        write!(out, "\x1b[H\x1b[J{}", fitted(text, size()))?; // home, and nothing behind it
         out.flush()
     }
 }
@@ -53,6 +56,13 @@ impl Drop for Screen {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
         }
     }
+}
+
+/// The columns and rows of the terminal.
+fn size() -> (usize, usize) {
+    let Ok(size) = tcgetwinsize(io::stdout()) else { return USUAL };
+    let or = |known: u16, usual| if known > 0 { known.into() } else { usual };
+    (or(size.ws_col, USUAL.0), or(size.ws_row, USUAL.1))
 }
 
 /// The part of a text that has room in so many columns and rows, the last of which is left free.

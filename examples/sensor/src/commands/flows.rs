@@ -16,11 +16,13 @@ use super::End;
 use crate::cli::{FlowsArgs, Format};
 use crate::record::Flow;
 use crate::say::note;
+use crate::screen::Screen;
 use crate::sink::Outcome;
 
 /// Where records go.
 enum Out {
-    Table(io::BufWriter<io::Stdout>),
+    /// Whether the terminal has no room for exact numbers.
+    Table(io::BufWriter<io::Stdout>, bool),
     Writer(RecordWriter<io::BufWriter<io::Stdout>>),
 }
 
@@ -96,12 +98,12 @@ impl Out {
         let mut out = io::BufWriter::new(io::stdout());
         let format = match format {
             Format::Table => {
-                writeln!(
-                    out,
-                    "{:<6} {:<44} {:<44} {:>9} {:>12} {:>9} {:>12} history",
-                    "proto", "from", "to", "packets", "octets", "answered", "octets"
-                )?;
-                return Ok(Self::Table(out));
+                let is_narrow = Screen::columns().is_some_and(|columns| columns < WIDE);
+                let names = ["proto", "from", "to", "packets", "octets", "answered", "octets"];
+                let short = ["prot", "from", "to", "sent", "byte", "rcvd", "byte"];
+                let names = if is_narrow { short } else { names }.map(str::to_owned);
+                writeln!(out, "{}", line(names, "history", is_narrow))?;
+                return Ok(Self::Table(out, is_narrow));
             }
             Format::Ndjson => RecordFormat::Ndjson,
             Format::Csv => RecordFormat::Csv,
@@ -112,29 +114,84 @@ impl Out {
     }
 
     fn write(&mut self, record: &FlowRecord<FiveTupleKey>) -> io::Result<()> {
-        let out = match self {
+        let (out, is_narrow) = match self {
             Self::Writer(writer) => return writer.write(record),
-            Self::Table(out) => out,
+            Self::Table(out, is_narrow) => (out, *is_narrow),
         };
         let flow = Flow::new(record);
-        let protocol = record.l4.map_or("other", |l4| l4.canonical_name());
-        writeln!(
-            out,
-            "{protocol:<6} {:<44} {:<44} {:>9} {:>12} {:>9} {:>12} {}",
+        let count = |count: u64| if is_narrow { short(count) } else { count.to_string() };
+        let cells = [
+            record.l4.map_or("other", |l4| l4.canonical_name()).to_owned(),
             flow.initiator.to_string(),
             flow.responder.to_string(),
-            flow.sent.packets,
-            flow.sent.octets,
-            flow.received.packets,
-            flow.received.octets,
-            flow.history()
-        )
+            count(flow.sent.packets),
+            count(flow.sent.octets),
+            count(flow.received.packets),
+            count(flow.received.octets),
+        ];
+        writeln!(out, "{}", line(cells, flow.history(), is_narrow))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Table(out) => out.flush(),
+            Self::Table(out, _) => out.flush(),
             Self::Writer(writer) => writer.flush(),
         }
+    }
+}
+
+/// The columns that a line with exact numbers and addresses of IPv6 takes.
+const WIDE: usize = 145;
+
+/// A line of the table: in a narrow one addresses of IPv4 have room, and longer ones move what follows.
+fn line(cells: [String; 7], history: &str, is_narrow: bool) -> String {
+    let [proto, from, to, sent, octets, answered, octets_answered] = cells;
+    if is_narrow {
+        let ends = format!("{proto:<4} {from:<21} {to:<21}");
+        format!("{ends} {sent:>4} {octets:>4} {answered:>4} {octets_answered:>4} {history}")
+    } else {
+        let ends = format!("{proto:<6} {from:<44} {to:<44}");
+        format!("{ends} {sent:>9} {octets:>12} {answered:>9} {octets_answered:>12} {history}")
+    }
+}
+
+/// A number in four characters.
+fn short(number: u64) -> String {
+    if number < 1000 {
+        return number.to_string();
+    }
+    let (mut value, mut unit) = (number as f64 / 1000.0, "kMGTPE".chars());
+    let mut name = unit.next();
+    while value >= 999.5 {
+        value /= 1000.0;
+        name = unit.next();
+    }
+    let digits = usize::from(value < 9.95);
+    format!("{value:.digits$}{}", name.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_a_line_of_ipv4_fits_into_80_columns() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.0k"),
+            (9949, "9.9k"),
+            (9950, "10k"),
+            (999_499, "999k"),
+            (999_500, "1.0M"),
+            (12_345_678_901, "12G"),
+            (u64::MAX, "18E"),
+        ] {
+            assert_eq!(short(number), text);
+        }
+        let end = || "255.255.255.255:65535".to_owned();
+        let cells =
+            ["sctp".to_owned(), end(), end(), short(9999), short(1 << 40), short(1), short(0)];
+        assert!(line(cells, "ShADadFfRr", true).len() <= 80);
     }
 }
