@@ -55,14 +55,48 @@ pub(crate) enum Command {
     Man { command: Option<String> },
 }
 
+/// An interface and a filter, said as one says them to tcpdump.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The interface, or `any`; without this flag it is the first word.
+    #[arg(short, long)]
+    interface: Option<String>,
+    /// Only these packets, in the language of tcpdump: as the last words, or as one here.
+    #[arg(long)]
+    filter: Option<String>,
+    /// The interface, unless -i or -r is given, and a filter.
+    #[arg(value_name = "INTERFACE] [FILTER")]
+    words: Vec<String>,
+    /// Accepted out of habit: names are never asked for.
+    #[arg(short)]
+    n: bool,
+}
+
+impl Which {
+    /// The interface.
+    pub(crate) fn interface(&self) -> Result<&str, &'static str> {
+        let first = self.words.first().map(String::as_str);
+        let interface = self.interface.as_deref().or(first);
+        interface.ok_or("no interface: name one, such as eth0, or any")
+    }
+
+    /// The filter; all words are its if there is a file to read.
+    pub(crate) fn filter(&self, is_file: bool) -> Result<Option<String>, &'static str> {
+        let has_interface = !is_file && self.interface.is_none();
+        let words = self.words.get(usize::from(has_interface)..).unwrap_or_default();
+        match (&self.filter, words) {
+            (filter, []) => Ok(filter.clone()),
+            (None, words) => Ok(Some(words.join(" "))),
+            (Some(_), _) => Err("a filter in --filter and another in the last words: give one"),
+        }
+    }
+}
+
 /// Where packets come from.
 #[derive(Debug, Args)]
 pub(crate) struct From {
-    /// The interface.
-    pub(crate) interface: String,
-    /// Only these packets, in the language of tcpdump.
-    #[arg(long)]
-    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Ends after this number of seconds.
     #[arg(long)]
     pub(crate) seconds: Option<u64>,
@@ -72,6 +106,12 @@ pub(crate) struct From {
 pub(crate) struct CaptureArgs {
     #[command(flatten)]
     pub(crate) from: From,
+    /// Writes one file instead of a directory of them; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["directory", "file_mib", "keep"])]
+    pub(crate) write: Option<PathBuf>,
+    /// Ends after so many packets.
+    #[arg(short, long)]
+    pub(crate) count: Option<u64>,
     /// The directory of the files.
     #[arg(long, default_value = ".")]
     pub(crate) directory: PathBuf,
@@ -81,8 +121,8 @@ pub(crate) struct CaptureArgs {
     /// Keeps so many files, and removes the oldest.
     #[arg(long)]
     pub(crate) keep: Option<usize>,
-    /// Cuts packets to so many bytes.
-    #[arg(long)]
+    /// Cuts packets to so many bytes; 0 is not at all.
+    #[arg(short, long)]
     pub(crate) snap_len: Option<u32>,
 }
 
@@ -116,15 +156,11 @@ pub(crate) enum Format {
 /// Where packets come from: an interface, or a file.
 #[derive(Debug, Args)]
 pub(crate) struct Input {
-    /// The interface.
-    #[arg(required_unless_present = "read", conflicts_with = "read")]
-    pub(crate) interface: Option<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Reads a capture file instead; `-` is standard input.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "interface")]
     pub(crate) read: Option<PathBuf>,
-    /// Only these packets, in the language of tcpdump.
-    #[arg(long)]
-    pub(crate) filter: Option<String>,
     /// Ends after this number of seconds.
     #[arg(long, conflicts_with = "read")]
     pub(crate) seconds: Option<u64>,
@@ -167,6 +203,9 @@ pub(crate) struct FlowsArgs {
     pub(crate) active_seconds: Option<u64>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    /// As JSON, an object a line: --format ndjson.
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -67,7 +67,7 @@ impl Input {
             Some("-") => PcapSource::from_reader(std::io::stdin())?,
             _ => PcapSource::open(file)?,
         };
-        Ok(match &self.filter {
+        Ok(match self.which.filter(true)? {
             Some(filter) => source.filter(filter.parse()?),
             None => source,
         })

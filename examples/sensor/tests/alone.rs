@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rig::{Received, Sensor, check_packets, get, number, program, send};
+use ringtap::pcap::CaptureReader;
 use ringtap_lab::{Directory, namespace};
 
 ringtap_lab::test_binary!();
@@ -224,4 +225,46 @@ fn a_spool_that_is_full_takes_nothing_more_and_counts_it() {
         .map(|entry| entry.unwrap().metadata().unwrap().len())
         .sum();
     assert!(bytes < 1_100_000, "{bytes}");
+}
+
+#[ringtap_lab::test]
+fn words_and_flags_are_those_of_tcpdump() {
+    let Some(namespace) = namespace() else { return };
+    let veth = namespace.veth();
+    let directory = Directory::new();
+    let path = directory.path().join("some.pcapng");
+    let file = path.to_str().unwrap();
+    let (left, right) = (veth.left.clone(), veth.right.clone());
+    let sending = std::thread::spawn(move || send(&left, 4, 2000, 2000));
+    let told = text(&[
+        "capture", "-n", "-i", &right, "-c", "25", "-s", "60", "-w", file, "ip", "and", "not",
+        "icmp",
+    ]);
+    assert!(told.starts_with("25 packets, "), "{told}");
+    // To a reader, packet by packet; an interface without its flag, and a filter in one word.
+    let piped = Command::new(program())
+        .args(["capture", &right, "-c5", "-w", "-", "ip and not icmp"])
+        .output()
+        .unwrap();
+    assert!(piped.status.success(), "{piped:?}");
+    sending.join().unwrap();
+    for (bytes, count, len) in
+        [(std::fs::read(&path).unwrap(), 25, Some(60)), (piped.stdout, 5, None)]
+    {
+        let mut reader = CaptureReader::from_reader(std::io::Cursor::new(bytes)).unwrap();
+        let mut seen = 0;
+        while let Some(record) = reader.next_record().unwrap() {
+            seen += 1;
+            assert!(len.is_none_or(|len| record.packet().len() == len), "{record:?}");
+        }
+        assert_eq!(seen, count);
+    }
+    // What is read can be filtered so too.
+    let flows = |words: &[&str]| {
+        text(&[&["flows", "-r", file, "--json"][..], words].concat()).lines().count()
+    };
+    assert_eq!(flows(&["udp"]) + flows(&["not", "udp"]), flows(&[]));
+    assert!(complaint(&["flows"]).contains("no interface"));
+    assert!(complaint(&["capture", "lo", "--filter", "ip", "udp"]).contains("give one"));
+    assert!(complaint(&["capture", "lo", "-c", "1", "-w", "/dev/full"]).contains("No space left"));
 }

@@ -36,6 +36,10 @@ pub(super) fn run(args: &FlowsArgs) -> Outcome<ExitCode> {
     }
 }
 
+fn format(args: &FlowsArgs) -> Format {
+    if args.json { Format::Ndjson } else { args.format }
+}
+
 fn config(args: &FlowsArgs) -> FlowConfig {
     let mut config = FlowConfig::default();
     config.active_timeout = args.active_seconds.map(Duration::from_secs);
@@ -43,7 +47,7 @@ fn config(args: &FlowsArgs) -> FlowConfig {
 }
 
 fn from_file(args: &FlowsArgs, file: &Path) -> Outcome<ExitCode> {
-    let mut out = Out::new(args.format)?;
+    let mut out = Out::new(format(args))?;
     let flows = args.from.source(file)?.flow_stream(args.from.extractor());
     let mut records = flows.with_config(config(args)).into_records();
     executor::block_on(async {
@@ -60,12 +64,12 @@ fn from_file(args: &FlowsArgs, file: &Path) -> Outcome<ExitCode> {
 
 fn from_interface(args: &FlowsArgs) -> Outcome<ExitCode> {
     let from = &args.from;
-    let interface = from.interface.as_deref().unwrap_or_default();
+    let interface = from.which.interface()?;
     let mut options = Capture::builder().interface(interface).block_timeout_ms(20);
-    if let Some(filter) = &from.filter {
+    if let Some(filter) = &from.which.filter(false)? {
         options = options.filter(BpfFilter::parse_with(filter, &LocalNames::of(interface))?);
     }
-    let out = Arc::new(Mutex::new(Out::new(args.format)?));
+    let out = Arc::new(Mutex::new(Out::new(format(args))?));
     let end = End::new(from.seconds)?;
     let shards = Shards::builder().capture(options.promiscuous(true)).flow(from.extractor());
     let shards = shards.config(config(args)).spawn(move |shard| {

@@ -26,9 +26,9 @@ pub(super) fn run(args: &MessagesArgs) -> Outcome<ExitCode> {
         executor::block_on(tell(events, args.json, false))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let interface = from.interface.as_deref().unwrap_or_default();
+    let interface = from.which.interface()?;
     let mut options = Capture::builder().interface(interface).promiscuous(true);
-    if let Some(filter) = &from.filter {
+    if let Some(filter) = &from.which.filter(false)? {
         options = options.filter(BpfFilter::parse_with(filter, &LocalNames::of(interface))?);
     }
     let end = super::End::new(from.seconds)?;

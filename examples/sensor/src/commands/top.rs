@@ -16,15 +16,16 @@ use crate::sink::Outcome;
 use crate::watch::{Watch, show};
 
 pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
-    let mut config = Config::new("top", &args.from.interface, Path::new("none"))?;
-    (config.filter, config.shards) = (args.from.filter.clone(), args.shards);
+    let which = &args.from.which;
+    let mut config = Config::new("top", which.interface()?, Path::new("none"))?;
+    (config.filter, config.shards) = (which.filter(false)?, args.shards);
     let end = End::new(args.from.seconds)?;
     let Feed { shards, meters, queues, .. } = feed::start(&config, &Ledger::scratch()?)?;
     drop(queues); // records are nobody's here
     let (mut watch, mut report) = (Watch::new(true), Report::new());
     let screen = if args.json { None } else { Screen::open(end.ender()) };
     watch.look(&shards.stats()?, &meters);
-    let title = format!("ringtap-sensor top {} (q ends it)", args.from.interface);
+    let title = format!("ringtap-sensor top {} (q ends it)", which.interface()?);
     while !shards.is_finished() {
         end.wait(Duration::from_secs(1));
         let look = watch.look(&shards.stats()?, &meters);
