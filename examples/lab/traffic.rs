@@ -16,19 +16,19 @@ use crate::place::{Network, Place};
 pub(crate) enum Kind {
     /// Nothing: the example sends, or needs no network.
     Nothing,
-    /// UDP of 64 flows, in both directions, so many frames per second.
+    /// UDP of 64 flows in both directions, at this rate in frames per second.
     Pace { rate: u64, seconds: u64 },
     /// These flows, as fast as possible.
     Flood { seconds: u64 },
-    /// So many hosts, each of which looks up a name, gets a page, and says hello with TLS.
+    /// This number of hosts, each of which looks up a name, gets a page, and says hello with TLS.
     Visits(u32),
     /// The first packets of several protocols.
     FirstWords,
     /// UDP over loopback, each payload twice.
     Datagrams(u32),
-    /// So many questions of one host to the other, each of which is answered.
+    /// This number of questions from one host to the other, each of which is answered.
     Ping(usize),
-    /// So many pages that the first host gets from a web server, which is the example.
+    /// This number of pages, which the first host gets from a web server: the example.
     Pages(usize),
 }
 

@@ -255,7 +255,7 @@ impl Lookup {
         self.out.push(jump);
     }
 
-    /// Jumps out unless the packet has so many bytes from here on, which the verifier wants to see.
+    /// Jumps out unless the packet has `len` more bytes, which the verifier wants to see.
     fn need(&mut self, len: i32) {
         self.put(MOVE, 1, AT, 0, 0);
         self.put(ADD_NUMBER, 1, 0, 0, len);

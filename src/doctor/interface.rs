@@ -51,7 +51,7 @@ fn queues(info: &InterfaceInfo) -> Finding {
                 "{queues} receive, for {cores} cores: the kernel's part is done by as many"
             );
             let remedy = format!(
-                "`ethtool -L {} combined {cores}` where the card has so many, or RPS",
+                "`ethtool -L {} combined {cores}` where the card has that many, or RPS",
                 info.name
             );
             Finding::limited("queues", detail, &remedy)

@@ -29,7 +29,7 @@ pub(super) struct Backlog {
     steps: usize,
 }
 
-/// So many requests of freed ops are of no concern.
+/// A number of requests of freed ops that is not worth a sweep.
 const SLACK: usize = 16;
 
 impl Backlog {

@@ -109,19 +109,19 @@ pub(crate) struct CaptureArgs {
     /// Writes one file instead of a directory of them; `-` is standard output.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["directory", "file_mib", "keep"])]
     pub(crate) write: Option<PathBuf>,
-    /// Ends after so many packets.
+    /// Ends after this number of packets.
     #[arg(short, long)]
     pub(crate) count: Option<u64>,
     /// The directory of the files.
     #[arg(long, default_value = ".")]
     pub(crate) directory: PathBuf,
-    /// Begins another file after so many MiB.
+    /// Begins another file after this many MiB.
     #[arg(long, default_value_t = 512)]
     pub(crate) file_mib: u64,
-    /// Keeps so many files, and removes the oldest.
+    /// Keeps this many files, and removes the oldest.
     #[arg(long)]
     pub(crate) keep: Option<usize>,
-    /// Cuts packets to so many bytes; 0 is not at all.
+    /// Cuts packets to this many bytes; 0 keeps them whole.
     #[arg(short, long)]
     pub(crate) snap_len: Option<u32>,
 }
@@ -130,7 +130,7 @@ pub(crate) struct CaptureArgs {
 pub(crate) struct TopArgs {
     #[command(flatten)]
     pub(crate) from: From,
-    /// So many shards; one a core, if not given.
+    /// The number of shards; by default, one per core.
     #[arg(long)]
     pub(crate) shards: Option<u16>,
     /// Looks once, after a second.

@@ -21,7 +21,7 @@ pub(crate) struct Config {
     pub(crate) netns: Option<PathBuf>,
     /// A filter, in the language of tcpdump.
     pub(crate) filter: Option<String>,
-    /// So many shards; one a core, if none.
+    /// The number of shards; by default, one per core.
     pub(crate) shards: Option<u16>,
     /// Flows that each shard's table has room for.
     #[serde(default = "max_flows")]
@@ -161,7 +161,7 @@ pub(crate) struct RedisConfig {
     pub(crate) url: SecretUrl,
     #[serde(default = "stream")]
     pub(crate) prefix: String,
-    /// About so many entries are kept; all, if none.
+    /// About how many entries are kept; by default, all.
     pub(crate) most: Option<u64>,
 }
 
@@ -170,10 +170,10 @@ pub(crate) struct RedisConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ParquetConfig {
     pub(crate) directory: PathBuf,
-    /// A file has at most so many records …
+    /// The most records in a file …
     #[serde(default = "parquet_records")]
     pub(crate) records: usize,
-    /// … and those of at most so many seconds.
+    /// … and the most seconds that it covers.
     #[serde(default = "parquet_seconds")]
     pub(crate) seconds: u64,
 }

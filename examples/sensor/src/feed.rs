@@ -51,7 +51,7 @@ pub(crate) struct Meter {
 struct Slow {
     /// Microseconds from the kernel's stamp to us, since it was last asked for.
     latency: Histogram<u32>,
-    /// Who has talked since it was last asked for.
+    /// The traffic of pairs of hosts since it was last taken.
     pairs: Pairs,
 }
 
@@ -84,7 +84,7 @@ impl Meter {
         taken
     }
 
-    /// Who has talked since this was last asked for, as far as the shard has looked.
+    /// Takes the traffic of pairs of hosts since the last time, up to the shard's last look.
     pub(crate) fn take_pairs(&self) -> Pairs {
         self.is_watched.store(true, Ordering::Relaxed);
         std::mem::take(&mut self.slow().pairs)

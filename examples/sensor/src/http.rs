@@ -1,7 +1,7 @@
 //! `/metrics` and `/ready`.
 //!
-//! Whoever reaches the port may ask, and must not be able to hold the sensor up: so many connections at once, each for so long,
-//! with a request of so many bytes. Their descriptors are few beside those of the sensor.
+//! Whoever reaches the port may ask, but cannot hold the sensor up: the number of connections, how long each lasts, and the
+//! bytes of a request are limited. Connections take few descriptors beside those of the sensor.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -65,7 +65,7 @@ fn size() -> (usize, usize) {
     (or(size.ws_col, USUAL.0), or(size.ws_row, USUAL.1))
 }
 
-/// The part of a text that has room in so many columns and rows, the last of which is left free.
+/// The part of a text that fits into the given columns and rows; the last row stays free.
 fn fitted(text: &str, (columns, rows): (usize, usize)) -> String {
     let mut fitted = String::new();
     for line in text.lines().take(rows.saturating_sub(1).max(1)) {

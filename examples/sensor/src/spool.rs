@@ -24,7 +24,7 @@ pub(crate) use self::reader::Reader;
 use crate::ledger::{Counter, Ledger};
 use crate::record::Body;
 
-/// So many segments there may be, each of the same share of the room.
+/// The maximum number of segments, which share the room equally.
 const SEGMENTS: u64 = 16;
 /// This part of the room is there for counts beside it.
 const RESERVE: u64 = 64;
@@ -83,7 +83,7 @@ impl State {
 }
 
 impl Spool {
-    /// Opens a directory for so many shards; see [`open_as_it_is`](Self::open_as_it_is) and [`grow`](Self::grow).
+    /// Opens a directory for the given number of shards; see [`open_as_it_is`](Self::open_as_it_is) and [`grow`](Self::grow).
     pub(crate) fn open(directory: &Path, most: u64, shards: u16) -> io::Result<Self> {
         let mut spool = Self::open_as_it_is(directory, most)?;
         spool.grow(shards)?;

@@ -1,4 +1,4 @@
-//! Who talks most since the look before: pairs of hosts, flows that have ended meanwhile included.
+//! The pairs of hosts with the most traffic since the last look, including flows that have ended meanwhile.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -139,7 +139,7 @@ async fn host(capture: Capture, echo: impl Future<Output = ()>, work: Duration) 
     Ok((count.get(), began.elapsed())) // with what was left in the ring
 }
 
-/// The same with a capture that any task may own.
+/// Measures a capture that any task may own in the same way.
 async fn host_any_task(
     capture: Capture,
     echo: impl Future<Output = ()>,

@@ -109,8 +109,8 @@ impl Files {
         Ok(Self::Many(Box::new(files.build()?)))
     }
 
-    /// Writes a batch, at most so many packets of it. The inner error is one that may be over soon: one file that cannot be
-    /// written is broken for good.
+    /// Writes a batch, but at most `left` packets of it. The inner error may pass, such as a full disk; a single file that
+    /// could not be written is broken for good, which is the outer one.
     fn write(&mut self, batch: &PacketBatch, left: &mut u64) -> Outcome<ringtap::Result<()>> {
         let count = (batch.len() as u64).min(*left);
         *left -= count;

@@ -18,7 +18,7 @@ const CHUNK: u64 = 256;
 /// A sink that has not taken all by then is too slow to be measured.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Spools so many records and brings them to each sink: time, and this process' processor time.
+/// Spools records and brings them to each sink. Prints the time and the CPU time of this process.
 pub(super) fn run(sinks: &[SinkConfig], records: u64) -> Outcome<()> {
     say!("{:<24} records/s   CPU ns a record   records/s a core", "")?;
     for (at, config) in sinks.iter().enumerate() {

@@ -172,7 +172,7 @@ pub(crate) fn until_listening(port: u16) {
     until("a server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
 }
 
-/// Sends `rounds` frames of each of so many flows, so many frames a second.
+/// Sends `rounds` frames of each of `flows` flows, `rate` frames a second.
 pub(crate) fn send(interface: &str, flows: u32, rounds: u64, rate: u64) {
     let traffic = Traffic { flows, ..Traffic::default() };
     Generator::new(interface, &traffic).paced(u64::from(flows) * rounds, rate);

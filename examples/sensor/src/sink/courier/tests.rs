@@ -9,7 +9,7 @@ use crate::spool::Spool;
 
 const FLOWS: u64 = 100;
 
-/// A receiver that takes so many of a delivery, and one in front of which it says so.
+/// A receiver that takes a given number of each delivery, and one in front of which it says so.
 #[derive(Clone)]
 struct Receiver {
     got: Arc<Mutex<Vec<u64>>>,
