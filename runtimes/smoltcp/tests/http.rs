@@ -185,7 +185,7 @@ fn a_tun_has_no_link_layer() {
     let Some(_net) = namespace() else { return };
     let tun = match Tun::new() {
         Ok(tun) => tun,
-        Err(why) => return ringtap_lab::skip(&why.to_string()),
+        Err(error) => return skip_for_ordinary_users(&format!("no tun: {error}")),
     };
     let capture = Capture::builder().interface(&tun.name).build().unwrap();
     let device = Device::new(capture, Injector::open(&tun.name).unwrap()).unwrap();
