@@ -5,7 +5,7 @@
 //!   ◄─ its length ──► 0       1                4         10 16           24                    ◄─ if it is a data frame
 //! ```
 //!
-//! What is known of a frame by its type, and where its addresses are, is as in libpcap (`gen_wlanhostop`, gencode.c).
+//! The positions of the addresses, by type of frame, are those of libpcap (`gen_wlanhostop`, gencode.c).
 
 use std::rc::Rc;
 
