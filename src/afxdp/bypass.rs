@@ -303,7 +303,7 @@ impl Lookup {
         self.put(ADD, AT, HEADER_LEN, 0, 0);
     }
 
-    /// Copies addresses and protocol of an IPv6 packet into the key.
+    /// Reads a header of IPv6, and goes behind it.
     fn ipv6(&mut self) {
         self.need(IPV6_LEN);
         self.put(LOAD_BYTE, SHORT, AT, 6, 0);
