@@ -1,7 +1,7 @@
 //! Batches are owned: held together, returned in any order, from any thread, after the capture.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringtap::capture::CaptureBuilder;
 use ringtap::{Capture, PacketBatch};
@@ -22,7 +22,7 @@ fn record(tally: &mut Tally, batch: &PacketBatch) {
 }
 
 fn next(capture: &mut Capture) -> Option<PacketBatch> {
-    capture.next_batch_timeout(Duration::from_secs(1)).unwrap()
+    capture.next_batch_timeout(Duration::from_secs(3)).unwrap()
 }
 
 #[ringtap_lab::test]
@@ -97,7 +97,7 @@ fn a_batch_goes_to_another_thread_and_outlives_its_capture() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { len: 300, ..Traffic::default() };
-    let mut capture = ring(&veth.right, 8).build().unwrap();
+    let mut capture = ring(&veth.right, 90).build().unwrap();
     let mut generator = Generator::new(&veth.left, &traffic);
     let mut tally = Tally::new(&traffic, 90);
     let mut batches = Vec::new();
@@ -135,7 +135,7 @@ fn a_dropped_capture_leaves_its_fanout_group_although_batches_are_held() {
     let traffic = Traffic { flows: 64, len: 100, ..Traffic::default() };
     let mut generator = Generator::new(&veth.left, &traffic);
     let member =
-        || ring(&veth.right, 8).fanout(ringtap::fanout::FanoutMode::Hash, 7).build().unwrap();
+        || ring(&veth.right, 64).fanout(ringtap::fanout::FanoutMode::Hash, 7).build().unwrap();
     let (mut first, mut second) = (member(), member());
     generator.flood(64);
     let held = next(&mut first).expect("some of its share");
@@ -152,21 +152,19 @@ fn a_detached_batch_keeps_its_packets_while_the_ring_goes_round() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { len: 700, ..Traffic::default() };
-    let mut capture = ring(&veth.right, 2).build().unwrap();
+    // Ten packets fill ten blocks at most, where every block's time is up before the next packet.
+    let mut capture = ring(&veth.right, 12).build().unwrap();
     let mut generator = Generator::new(&veth.left, &traffic);
     generator.flood(10);
-    // One batch, or two where the block's time was up in between.
     let mut kept = Vec::new();
     while kept.iter().map(PacketBatch::len).sum::<usize>() < 10 {
         kept.push(next(&mut capture).unwrap().detach());
     }
     let owned: Vec<_> = kept.iter().flatten().map(|packet| packet.to_owned()).collect();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    for _ in 0..20 {
+    for _ in 0..40 {
         generator.flood(10);
         let batch = next(&mut capture).expect("blocks come back");
         check_frames(&traffic, &batch);
-        assert!(Instant::now() < deadline);
     }
     let mut tally = Tally::new(&traffic, 10);
     kept.iter().for_each(|batch| record(&mut tally, batch));
@@ -182,7 +180,7 @@ fn packets_without_a_lifetime_stay_where_they_are_until_the_last_is_dropped() {
     let Some(net) = namespace() else { return };
     let veth = net.veth();
     let traffic = Traffic { len: 200, flows: 5, ..Traffic::default() };
-    let mut capture = ring(&veth.right, 4).build().unwrap();
+    let mut capture = ring(&veth.right, 12).build().unwrap();
     let mut generator = Generator::new(&veth.left, &traffic);
     generator.flood(10);
     let mut kept = Vec::new();

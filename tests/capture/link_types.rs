@@ -13,7 +13,7 @@ use ringtap_lab::{Protocol, Traffic, Tun, bootstrap, namespace, skip_for_ordinar
 const HEADER: usize = 14;
 
 fn ring(interface: &str) -> CaptureBuilder {
-    Capture::builder().interface(interface).block_size(1 << 16).block_count(4).block_timeout_ms(5)
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(64).block_timeout_ms(5)
 }
 
 /// A tun; `None`, said loudly, for those who may make none.

@@ -14,7 +14,7 @@ use ringtap::{Capture, Error};
 use ringtap_lab::{Generator, Traffic, bpf, namespace};
 
 fn small(interface: &str) -> CaptureBuilder {
-    Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(64).block_timeout_ms(5)
 }
 
 #[ringtap_lab::test]
@@ -148,7 +148,7 @@ fn flags_of_a_group_do_what_they_say() {
     small(&veth.right).fanout(FanoutMode::Hash, unique.fanout_group().unwrap()).build().unwrap();
     // One flow, and a first member that nobody reads: the second gets what does not fit.
     // Far from the ids that the kernel chooses.
-    let rollover = || small(&veth.right).fanout(FanoutMode::Hash, 50_000);
+    let rollover = || small(&veth.right).block_count(8).fanout(FanoutMode::Hash, 50_000);
     let member = || rollover().fanout_flags(FanoutFlags::ROLLOVER);
     let members = [member().build().unwrap(), member().build().unwrap()];
     comes_in(5_000);

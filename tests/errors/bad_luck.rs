@@ -11,7 +11,7 @@ use ringtap_lab::{Generator, Tally, Traffic, child as process, limits, link, nam
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn small(interface: &str) -> CaptureBuilder {
-    Capture::builder().interface(interface).block_size(1 << 16).block_count(8).block_timeout_ms(5)
+    Capture::builder().interface(interface).block_size(1 << 16).block_count(64).block_timeout_ms(5)
 }
 
 /// Batches of `count` packets in all.

@@ -39,7 +39,7 @@ fn ring(interface: &str) -> CaptureBuilder {
     Capture::builder()
         .interface(interface)
         .block_size(1 << 16)
-        .block_count(8)
+        .block_count(64)
         .block_timeout_ms(5)
         .frame_size(2048)
 }

@@ -11,7 +11,7 @@ use ringtap::{AsyncCapture, AsyncInjector, Capture, Error, Shards, time};
 use ringtap_lab::{Generator, Traffic, child as process, namespace, seccomp};
 
 fn ring() -> CaptureBuilder {
-    Capture::builder().block_size(1 << 16).block_count(8).block_timeout_ms(5)
+    Capture::builder().block_size(1 << 16).block_count(64).block_timeout_ms(5)
 }
 
 fn in_child(test: &str, errno: i32) {
