@@ -1,8 +1,13 @@
-//! The suite of every runtime, on the built-in executor, with io_uring and without.
+//! The suite of every runtime: on the built-in executor, with io_uring and without, and on an executor without I/O.
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
 
-use ringtap::reactor::{Hosted, ReactorOptions};
+use futures_executor::{LocalPool, LocalSpawner};
+use futures_util::task::LocalSpawnExt;
+use ringtap::reactor::{Hosted, ReactorOptions, ThreadWatch};
 use ringtap::shard::{BuiltIn, Runtime};
 use ringtap::{Error, Result, executor, time};
 use ringtap_conformance::Host;
@@ -63,21 +68,54 @@ impl Runtime for Missing {
     }
 }
 
+/// An executor that cannot wait for a descriptor: a thread watches the reactor for it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watched;
+
+thread_local! {
+    static SPAWNER: RefCell<Option<LocalSpawner>> = const { RefCell::new(None) };
+}
+
+fn spawn_beside(future: impl Future<Output = ()> + 'static) {
+    SPAWNER.with_borrow(|spawner| spawner.as_ref().unwrap().spawn_local(future).unwrap());
+}
+
+impl Runtime for Watched {
+    fn run<F: Future>(&self, _: Option<usize>, future: F) -> Result<F::Output> {
+        let mut pool = LocalPool::new();
+        SPAWNER.set(Some(pool.spawner()));
+        let (hosted, driver) = Hosted::attach(ReactorOptions::default())?;
+        let driving = driver.drive(ThreadWatch::new(&hosted)?);
+        spawn_beside(async move { driving.await.unwrap() });
+        let output = pool.run_until(future);
+        drop(hosted);
+        Ok(output)
+    }
+}
+
+fn spawn_built_in(future: impl Future<Output = ()> + 'static) {
+    executor::spawn_local(future).detach();
+}
+
 macro_rules! hosts {
-    ($($host:ident $module:ident,)*) => { $(
+    ($($host:ident $module:ident $spawn:expr;)*) => { $(
         impl Host for $host {
             fn spawn(future: impl Future<Output = ()> + 'static) {
-                executor::spawn_local(future).detach();
+                $spawn(future);
             }
 
-            /// It has none of its own: tasks that wake each other.
+            /// It has none of its own: tasks that wait for each other.
             async fn own_io(rounds: u32) {
-                for round in 0..rounds {
-                    let task = executor::spawn_local(async move {
-                        time::sleep(std::time::Duration::from_micros(50)).await;
-                        round
+                let latest = Rc::new(Cell::new(0));
+                for round in 1..=rounds {
+                    let tell = Rc::clone(&latest);
+                    $spawn(async move {
+                        time::sleep(Duration::from_micros(50)).await;
+                        tell.set(round);
                     });
-                    assert_eq!(task.await.unwrap(), round);
+                    while latest.get() < round {
+                        time::sleep(Duration::from_micros(20)).await;
+                    }
                 }
             }
 
@@ -95,5 +133,10 @@ macro_rules! hosts {
 }
 
 #[cfg(feature = "testing")]
-hosts! { Oldest with_the_oldest_io_uring, }
-hosts! { Plain with_io_uring, Forbidden io_uring_forbidden, Missing io_uring_missing, }
+hosts! { Oldest with_the_oldest_io_uring spawn_built_in; }
+hosts! {
+    Plain with_io_uring spawn_built_in;
+    Forbidden io_uring_forbidden spawn_built_in;
+    Missing io_uring_missing spawn_built_in;
+    Watched watched_by_a_thread spawn_beside;
+}
