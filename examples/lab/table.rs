@@ -168,9 +168,9 @@ pub(crate) const EXAMPLES: &[Example] = &[
     Example::new("xdp_self_loaded", "af-xdp", Kind::Pace { rate: 20_000, seconds: 1 }),
     Example::new("xdp_send", "af-xdp", Kind::Nothing).ends_alone(),
     Example::new("xdp_shards", "af-xdp", Kind::Flood { seconds: 2 }),
-    Example::new("glommio_shards", "", Kind::Flood { seconds: 2 })
+    Example::new("glommio_echo", "", Kind::Echoes { address: "127.0.0.1:7100", clients: 40 })
         .of("ringtap-glommio")
-        .serves("127.0.0.1:7100", ""),
+        .on(Stage::Loopback, &["{a}", "127.0.0.1:7100"]),
     Example::new("smoltcp_http", "af-xdp", Kind::Pages(200))
         .of("ringtap-smoltcp")
         .on(Stage::HostsWithChecksums, &["{a}", "10.9.0.2"]),

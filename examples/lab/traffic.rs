@@ -1,6 +1,6 @@
 //! Packets for an example.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Datagrams(u32),
     /// This number of questions from one host to the other, each of which is answered.
     Ping(usize),
+    /// Clients of an echo server, which is the example, each of which says 50 things.
+    Echoes { address: &'static str, clients: usize },
     /// This number of pages, which the first host gets from a web server: the example.
     Pages(usize),
 }
@@ -70,6 +72,10 @@ impl Traffic {
                     socket.send_to(&(number / 2).to_be_bytes(), socket.local_addr()?)?;
                 }
                 Self::Sent(count.into())
+            }
+            (Kind::Echoes { address, clients }, _) => {
+                let asking = std::thread::spawn(move || echoes(address, clients));
+                Self::Questions(asking, clients * SAYINGS)
             }
             (Kind::Ping(count), Network::Hosts(pair)) => Self::Questions(pair.ping(count), count),
             (Kind::Pages(count), Network::Hosts(pair)) => Self::Questions(pair.fetch(count), count),
@@ -125,6 +131,35 @@ impl Summary {
             ),
         }))
     }
+}
+
+/// Things that a client says to an echo server.
+const SAYINGS: usize = 50;
+
+/// The times of the answers that are what was said. Four clients are connected at a time.
+fn echoes(address: &str, clients: usize) -> Vec<Duration> {
+    let one = |client: usize| -> std::io::Result<Vec<Duration>> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut times = Vec::new();
+        for number in 1..=SAYINGS {
+            let said: Vec<u8> = (0..100 * number).map(|at| (client + number + at) as u8).collect();
+            let (start, mut heard) = (Instant::now(), vec![0; said.len()]);
+            stream.write_all(&said)?;
+            stream.read_exact(&mut heard)?;
+            if heard == said {
+                times.push(start.elapsed());
+            }
+        }
+        Ok(times)
+    };
+    std::thread::scope(|scope| {
+        let some = |first| (first..clients).step_by(4).flat_map(|n| one(n).unwrap_or_default());
+        let workers =
+            [0, 1, 2, 3].map(|first| scope.spawn(move || some(first).collect::<Vec<_>>()));
+        workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
+    })
 }
 
 /// A port on which an example answers.

@@ -115,7 +115,13 @@ const EXAMPLES: &[(&str, &str, &str, Rule)] = &[
     }),
     // The veth counts a packet that a socket drops as lost, because its redirection fails.
     ("xdp_shards", "in all: # delivered, # dropped", SENT, |n| n[0] + n[3] == n[2]),
-    ("glommio_shards", "# packets captured, # dropped", SENT, |n| n[0] + n[1] + n[3] == n[2]),
+    (
+        "glommio_echo",
+        "# connections, # bytes echoed; # captured, # dropped",
+        ANSWERED,
+        // Each client says 50 things, the longest of which have 5000 bytes.
+        |n| n[0] == 40 && n[1] == 40 * 127_500 && n[2] == 40 && n[3] == 0 && n[4] == n[5],
+    ),
     ("smoltcp_http", "# requests answered, DeviceStats { *}", ANSWERED, |n| {
         n[0] == 200 && n[1] == 200
     }),
