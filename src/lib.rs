@@ -97,6 +97,8 @@ pub mod parse;
 pub mod pcap;
 mod port;
 pub mod reactor;
+#[cfg(feature = "record")]
+pub mod record;
 mod ring;
 pub mod shard;
 pub mod stats;

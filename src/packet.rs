@@ -324,6 +324,19 @@ impl<'a> Packet<'a> {
         (pkttype != NO_DIRECTION).then(|| PacketDirection::from_pkttype(pkttype))
     }
 
+    /// Returns the direction and the kind of receiver as pcapng files have them (`epb_flags`); 0 if they are not known.
+    #[cfg(feature = "pcap")]
+    pub(crate) fn pcapng_flags(&self) -> u32 {
+        match self.direction() {
+            Some(PacketDirection::Outgoing) => 2,
+            Some(PacketDirection::Host) => 1 | 1 << 2,
+            Some(PacketDirection::Multicast) => 1 | 2 << 2,
+            Some(PacketDirection::Broadcast) => 1 | 3 << 2,
+            Some(PacketDirection::OtherHost) => 1 | 4 << 2,
+            _ => 0,
+        }
+    }
+
     /// Whether this is the outgoing copy of the two that a loopback interface shows of each packet.
     #[cfg(feature = "flow")]
     pub(crate) fn is_loopback_copy(&self) -> bool {

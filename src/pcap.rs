@@ -12,6 +12,7 @@ mod builder;
 mod compress;
 mod encode;
 mod layout;
+pub(crate) mod names;
 mod reader;
 mod rotate;
 mod sink;

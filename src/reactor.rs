@@ -17,6 +17,8 @@ mod engine;
 mod enter;
 mod fallback;
 mod fault;
+#[cfg(feature = "record")]
+mod file_op;
 mod host;
 mod hosted;
 mod kick;
@@ -41,6 +43,8 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 pub use self::counters::ReactorStatsHandle;
+#[cfg(feature = "record")]
+pub(crate) use self::file_op::{FileOp, PendingFile};
 pub(crate) use self::host::Turn;
 pub use self::hosted::{Driver, Hosted, Watch};
 pub(crate) use self::kick::Kicker;

@@ -31,13 +31,15 @@ pub(crate) mod batch_builder;
 pub(crate) mod block;
 pub(crate) mod block_writer;
 pub(crate) mod captured;
+#[cfg(feature = "record")]
+pub(crate) mod disk;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod fake_kernel;
 mod header;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod hostile;
 pub(crate) mod lease;
-mod rewrite;
+pub(crate) mod rewrite;
 pub(crate) mod rx_features;
 pub(crate) mod slot;
 pub(crate) mod tpacket_v2;

@@ -4,6 +4,8 @@
 //! the [`Step`](crate::error::Step) that failed, and hold no state; [`Mapping`] is the one type that owns
 //! something, a stretch of memory.
 
+#[cfg(feature = "record")]
+pub(crate) mod aligned;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod btf;
 pub(crate) mod cbpf;
@@ -12,6 +14,8 @@ pub(crate) mod clock;
 #[cfg(feature = "af-xdp")]
 pub(crate) mod ebpf;
 pub(crate) mod event;
+#[cfg(feature = "record")]
+pub(crate) mod file;
 pub(crate) mod fork;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod hostile;

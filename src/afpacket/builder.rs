@@ -75,6 +75,8 @@ pub struct CaptureBuilder {
     pub(super) ignore_outgoing: bool,
     pub(super) offloads: bool,
     pub(super) vlan_reinsert: bool,
+    #[cfg(feature = "record")]
+    pub(super) for_recording: bool,
     pub(super) netns: Option<NetNs>,
     pub(super) busy_poll: BusyPoll,
     pub(super) rcvbuf: Option<usize>,
@@ -96,6 +98,8 @@ impl CaptureBuilder {
             ignore_outgoing: false,
             offloads: false,
             vlan_reinsert: false,
+            #[cfg(feature = "record")]
+            for_recording: false,
             netns: None,
             busy_poll: BusyPoll::default(),
             rcvbuf: None,
@@ -242,6 +246,14 @@ impl CaptureBuilder {
     /// [`Packet::vlan`]: crate::Packet::vlan
     pub fn vlan_reinsert(mut self, on: bool) -> Self {
         self.vlan_reinsert = on;
+        self
+    }
+
+    /// Sets whether packets are placed so that a [`Recorder`](crate::record::Recorder) need not move them (`PACKET_RESERVE`,
+    /// packet(7)): at multiples of 4 bytes. Default: false, where IP headers are at multiples of 16 bytes.
+    #[cfg(feature = "record")]
+    pub fn for_recording(mut self, on: bool) -> Self {
+        self.for_recording = on;
         self
     }
 

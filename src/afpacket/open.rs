@@ -285,6 +285,13 @@ impl<'a> Plan<'a> {
             return Err(Error::Unusable { option, interface: interface.to_string(), why });
         }
         set_options(fd.as_fd(), options)?;
+        #[cfg(feature = "record")]
+        if options.for_recording && index != packet_socket::ANY && !is_cooked {
+            // The kernel puts the network header at a multiple of 16 bytes, behind one of 14.
+            let is_ethernet = link_of(fd.as_fd(), name)? == LinkType::ETHERNET;
+            let reserved = i32::from(is_ethernet && !options.offloads) * 2;
+            sockopt::set(fd.as_fd(), sockopt::RESERVE, &reserved)?;
+        }
         let mapping = create_ring(fd.as_fd(), &geometry, options.fill_rxhash)?;
         let decider = options.filter.clone().map_or(SocketFilter::AcceptAll, SocketFilter::Classic);
         let headers = match is_cooked {

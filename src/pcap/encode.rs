@@ -6,7 +6,7 @@ use super::layout::{
     BYTE_ORDER, FileFormat, FileInterface, InterfaceStatistics, MICROSECONDS, NANOSECONDS, block,
     option,
 };
-use crate::packet::{Packet, PacketDirection, SLL2_HEADER_LEN, Timestamp, VlanTag};
+use crate::packet::{Packet, SLL2_HEADER_LEN, Timestamp, VlanTag};
 
 /// Additional data to write with a packet; in pcapng only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -205,7 +205,7 @@ pub(super) fn packet(
         words(out, &[interface, high, low, bytes.len() as u32, bytes.wire_len]);
         bytes.put(out);
         pad(out, bytes.len());
-        let flags = if has_direction { flags(packet.direction()) } else { 0 };
+        let flags = if has_direction { packet.pcapng_flags() } else { 0 };
         if flags == 0 && note.comment.is_none() && note.hash.is_none() {
             return;
         }
@@ -220,18 +220,6 @@ pub(super) fn packet(
         }
         put(out, option::END, &[]);
     });
-}
-
-/// Returns the flags for the direction and the kind of receiver.
-fn flags(direction: Option<PacketDirection>) -> u32 {
-    match direction {
-        Some(PacketDirection::Outgoing) => 2,
-        Some(PacketDirection::Host) => 1 | 1 << 2,
-        Some(PacketDirection::Multicast) => 1 | 2 << 2,
-        Some(PacketDirection::Broadcast) => 1 | 3 << 2,
-        Some(PacketDirection::OtherHost) => 1 | 4 << 2,
-        _ => 0,
-    }
 }
 
 /// Writes a block: its type, its length, the output of `body`, and its length again.

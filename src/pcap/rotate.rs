@@ -1,16 +1,14 @@
 //! Writing to a series of files.
 
-mod names;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use self::names::{Names, Written};
 use super::builder::CaptureWriterBuilder;
 use super::encode::PacketNote;
 use super::layout::InterfaceStatistics;
+use super::names::{Names, Written};
 use super::sink::PacketSink;
 use super::writer::CaptureWriter;
 use crate::error::{FileError, FileFault, Result};

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::enter::{Completion, Wait};
 use super::fallback::Poller;
 use super::fault::Fault;
+#[cfg(feature = "record")]
+use super::file_op::FileRequest;
 use super::ring_timer::Setting;
 use super::token::Token;
 use super::uring::Uring;
@@ -31,6 +33,15 @@ impl Engine {
         match self {
             Self::Uring(uring) => uring.push_kick(fd, token, is_silent),
             Self::Poll(poller) => poller.push_kick(fd, token),
+        }
+    }
+
+    /// Queues an operation on a file. The queue must have room. Without io_uring, it is done at once.
+    #[cfg(feature = "record")]
+    pub(super) fn push_file(&mut self, request: FileRequest<'_>, token: Token) {
+        match self {
+            Self::Uring(uring) => uring.push_file(request, token),
+            Self::Poll(poller) => poller.push_file(request, token),
         }
     }
 

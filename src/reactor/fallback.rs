@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use super::enter::{Completion, Wait};
 use super::fault::Fault;
+#[cfg(feature = "record")]
+use super::file_op::FileRequest;
 use super::token::{Answered, Token};
 use crate::sys::event::{self, Watched};
 use crate::sys::{fork, packet_socket};
@@ -40,6 +42,21 @@ impl Poller {
 
     pub(super) fn push_kick(&mut self, fd: RawFd, token: Token) {
         self.kicks.push((fd, token));
+    }
+
+    /// Does it at once.
+    #[cfg(feature = "record")]
+    pub(super) fn push_file(&mut self, request: FileRequest<'_>, token: Token) {
+        use crate::sys::file;
+        let result = match request {
+            FileRequest::Write { file, offset, bytes } => file::write(file, bytes, offset),
+            FileRequest::Reserve { file, len } => file::reserve(file, len),
+            FileRequest::Sync { file } => file::sync(file),
+            FileRequest::Create { path, flags } => file::create(path, flags),
+            FileRequest::Remove { path } => file::remove(path),
+            FileRequest::Close { file } => file::close(file),
+        };
+        self.complete(Answered::Op(token), result);
     }
 
     pub(super) fn push_cancel(&mut self, token: Token) {

@@ -144,6 +144,12 @@ impl Op {
         }
     }
 
+    /// Records that the kernel has forgotten an op that must not be queued again. Returns whether to free it.
+    #[cfg(feature = "record")]
+    pub(super) fn forget(&mut self) -> bool {
+        std::mem::take(&mut self.phase) == Phase::Cancelling
+    }
+
     /// Takes the events since the last call: an errno, or the readiness of the socket.
     pub(super) fn take(&mut self) -> Option<Result<Readiness, i32>> {
         if let Some(errno) = self.fault.take() {

@@ -1,12 +1,16 @@
 //! The bounded slab of ops: slots, their generations, and their waiters.
 
 use std::fmt;
+#[cfg(feature = "record")]
+use std::io;
 use std::os::fd::RawFd;
 use std::rc::Weak;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::deadlines::DeadlineId;
+#[cfg(feature = "record")]
+use super::file_op::{FileOp, told};
 use super::op::Op;
 use super::token::Token;
 
@@ -29,6 +33,12 @@ pub(super) enum Kind {
     Poll(u32),
     /// Kicks: the port to ask about their outcome, and whether a task awaits the next kick's answer.
     Kick { port: Weak<dyn OnKick>, is_awaited: bool },
+    /// An operation on a file.
+    #[cfg(feature = "record")]
+    File(FileOp),
+    /// The result of such an operation, until its owner takes it.
+    #[cfg(feature = "record")]
+    Done(Option<io::Result<u32>>),
 }
 
 impl fmt::Debug for Kind {
@@ -36,6 +46,10 @@ impl fmt::Debug for Kind {
         match self {
             Self::Poll(events) => write!(f, "Poll({events:#x})"),
             Self::Kick { is_awaited, .. } => write!(f, "Kick(awaited: {is_awaited})"),
+            #[cfg(feature = "record")]
+            Self::File(op) => write!(f, "File({op:?})"),
+            #[cfg(feature = "record")]
+            Self::Done(done) => write!(f, "Done({done:?})"),
         }
     }
 }
@@ -49,6 +63,38 @@ pub(super) struct Entry {
     pub(super) waker: Option<Waker>,
     /// Its entry in the reactor's `delayed`, if it is armed later.
     pub(super) delay: Option<DeadlineId>,
+}
+
+#[cfg(feature = "record")]
+impl Entry {
+    /// Ends an operation on a file with what the kernel has answered. Returns false if this is something else.
+    pub(super) fn end_file(&mut self, result: i32) -> bool {
+        let Kind::File(_) = self.kind else { return false };
+        let Kind::File(op) = std::mem::replace(&mut self.kind, Kind::Done(None)) else {
+            return false;
+        };
+        self.op.take(); // the result is not readiness
+        drop(op); // nothing in it has code of a user's
+        self.kind = Kind::Done(Some(told(result)));
+        true
+    }
+
+    /// Disposes of what the kernel has answered to an operation that nobody waits for.
+    pub(super) fn discard_file(&self, result: i32) {
+        if let Kind::File(op) = &self.kind {
+            op.discard(result);
+        }
+    }
+
+    /// Leaks what an operation owns, which the kernel may still use although nothing will be heard from it.
+    pub(super) fn lose_file(&mut self) {
+        if let Kind::File(_) = self.kind {
+            std::mem::forget(std::mem::replace(
+                &mut self.kind,
+                Kind::Done(Some(told(-libc::ECANCELED))),
+            ));
+        }
+    }
 }
 
 impl Ops {

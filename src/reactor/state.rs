@@ -255,6 +255,8 @@ impl State {
         let waker = entry.waker.take();
         match entry.op.release() {
             Released::Freed => self.free(token),
+            #[cfg(feature = "record")]
+            Released::Cancel if matches!(entry.kind, Kind::File(_)) => {} // it ends by itself
             Released::Cancel => self.backlog.push(Request::Cancel(token)),
             Released::Waiting => {}
         }
@@ -364,6 +366,8 @@ impl State {
         self.ring_timer.has_rung();
         // Queued requests still have to go to the engine, but cancels have nothing left to cancel.
         self.backlog.retain(|request| matches!(request, Request::Arm(_)));
+        #[cfg(feature = "record")]
+        self.lose_files();
         for token in self.ops.in_flight() {
             match self.ops.get(token).map(|entry| entry.op.restart()) {
                 Some(Restarted::Queue) => self.backlog.push(Request::Arm(token)),
@@ -382,6 +386,8 @@ impl State {
         self.ring_timer.has_rung();
         self.backlog.clear();
         self.forget_delayed();
+        #[cfg(feature = "record")]
+        self.lose_files();
         let Self { ops, wakers, answers, .. } = self;
         ops.for_each(|_, entry| {
             wakers.extend(entry.waker.take());
@@ -416,6 +422,8 @@ impl State {
         {
             engine.close();
         }
+        #[cfg(feature = "record")]
+        self.lose_files();
         self.backlog.clear();
         self.forget_delayed();
         let Self { ops, timers, wakers, .. } = self;
@@ -450,8 +458,8 @@ impl State {
                     if let Some(entry) = ops.get(token)
                         && entry.op.push()
                     {
-                        match entry.kind {
-                            Kind::Poll(events) => {
+                        match &mut entry.kind {
+                            &mut Kind::Poll(events) => {
                                 // Always multishot for the unparker: its eventfd is never read, so a one-shot poll
                                 // would complete again each time it is armed.
                                 let is_oneshot = is_oneshot && wake != Some(token);
@@ -464,6 +472,10 @@ impl State {
                                 engine.push_kick(entry.fd, token, true);
                                 silent.push(token);
                             }
+                            #[cfg(feature = "record")]
+                            Kind::File(op) => engine.push_file(op.request(), token),
+                            #[cfg(feature = "record")]
+                            Kind::Done(_) => {} // it is not armed again
                         }
                     }
                 }
@@ -582,13 +594,23 @@ impl State {
                 }
                 Answered::Op(token) => {
                     let Some(entry) = ops.get(token) else { continue };
-                    match entry.op.complete(result, more) {
+                    let completed = entry.op.complete(result, more);
+                    #[cfg(feature = "record")]
+                    if completed == Completed::Wake && entry.end_file(result) {
+                        wakers.extend(entry.waker.take());
+                        continue;
+                    } else if completed == Completed::Freed {
+                        entry.discard_file(result);
+                    }
+                    match completed {
                         Completed::Wake => match &entry.kind {
                             Kind::Poll(_) => {
                                 came += u64::from(wake != Some(token));
                                 wakers.extend(entry.waker.take());
                             }
                             Kind::Kick { .. } => answers.extend(answer(entry, token, result)),
+                            #[cfg(feature = "record")]
+                            Kind::File(_) | Kind::Done(_) => {}
                         },
                         Completed::Freed => ended.push(token),
                         Completed::Ignored => {}

@@ -13,6 +13,8 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::enter::{Completion, Wait};
 use super::fault::{Fault, Fruitless};
+#[cfg(feature = "record")]
+use super::file_op::FileRequest;
 use super::ring_timer::Setting;
 use super::token::{Answered, Token};
 use super::warning;
@@ -168,10 +170,42 @@ impl Uring {
         self.push(&entry);
     }
 
+    /// Queues an operation on a file. The submission ring must not be full. The caller keeps what the request refers to
+    /// until its completion, or for ever.
+    #[cfg(feature = "record")]
+    pub(super) fn push_file(&mut self, request: FileRequest<'_>, token: Token) {
+        use io_uring::types::FsyncFlags;
+
+        use crate::sys::file::MODE;
+        let entry = match request {
+            FileRequest::Write { file, offset, bytes } => {
+                let write = opcode::Write::new(Fd(file), bytes.as_ptr(), bytes.len() as u32);
+                write.offset(offset).build()
+            }
+            FileRequest::Reserve { file, len } => {
+                let reserve = opcode::Fallocate::new(Fd(file), len);
+                reserve.mode(libc::FALLOC_FL_KEEP_SIZE).build()
+            }
+            FileRequest::Sync { file } => {
+                opcode::Fsync::new(Fd(file)).flags(FsyncFlags::DATASYNC).build()
+            }
+            FileRequest::Create { path, flags } => {
+                let here = Fd(libc::AT_FDCWD);
+                opcode::OpenAt::new(here, path.as_ptr()).flags(flags).mode(MODE).build()
+            }
+            FileRequest::Remove { path } => {
+                opcode::UnlinkAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build()
+            }
+            FileRequest::Close { file } => opcode::Close::new(Fd(file)).build(),
+        };
+        self.push(&entry.user_data(Answered::Op(token).to_user_data()));
+    }
+
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: a poll, a cancel and a send of no bytes refer to no memory of ours, and a timer refers to a
-        // box that lives until the ring is closed and that the kernel reads only when it takes the request. A
-        // descriptor that was closed meanwhile is an error of the request, not of memory.
+        // box that lives until the ring is closed and that the kernel reads only when it takes the request. What
+        // an operation on a file refers to is in its entry of `Ops`, which is freed by its completion and leaked
+        // if there is none. A descriptor that was closed meanwhile is an error of the request, not of memory.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(pushed.is_ok(), "the reactor asks `is_full` first");
     }
@@ -408,6 +442,18 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
         opcode::AsyncCancel::CODE,
         opcode::Timeout::CODE,
         opcode::TimeoutUpdate::CODE,
+        #[cfg(feature = "record")]
+        opcode::Write::CODE,
+        #[cfg(feature = "record")]
+        opcode::Fallocate::CODE,
+        #[cfg(feature = "record")]
+        opcode::Fsync::CODE,
+        #[cfg(feature = "record")]
+        opcode::OpenAt::CODE,
+        #[cfg(feature = "record")]
+        opcode::UnlinkAt::CODE,
+        #[cfg(feature = "record")]
+        opcode::Close::CODE,
     ];
     let registrations = [REGISTER_RING_FDS, UNREGISTER_RING_FDS].map(|op| op as u8);
     let mut allowed: Vec<_> = requests.map(Restriction::sqe_op).into_iter().collect();

@@ -5,6 +5,10 @@ use std::iter::FusedIterator;
 
 use super::block::BlockLease;
 use super::block_writer::BlockImage;
+#[cfg(feature = "record")]
+use super::disk::DiskBuffer;
+#[cfg(feature = "record")]
+use super::rewrite::pcapng::{Account, Converted};
 use super::rx_features::Extras;
 use super::slot::FrameLease;
 use super::tpacket_v2;
@@ -247,9 +251,26 @@ impl PacketBatch {
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
 
+    /// Turns a block of a ring into pcapng where it lies, for writing to a disk that takes multiples of `align` bytes.
+    /// Returns any other batch unchanged, and a block that has nothing of the file's in it.
+    #[cfg(feature = "record")]
+    pub(crate) fn into_disk(
+        self,
+        align: usize,
+        account: &Account,
+    ) -> Result<(DiskBuffer, Converted), Self> {
+        match self.memory {
+            Memory::Block(mut lease) if !lease.extras().cooked => {
+                let converted = lease.convert(align, account);
+                Ok((DiskBuffer::Block { lease, len: converted.len }, converted))
+            }
+            memory => Err(Self { memory }),
+        }
+    }
+
     /// Creates a batch from a block's body.
     #[cfg(feature = "pcap")]
-    pub(super) fn of_body(body: Box<[u8]>) -> Self {
+    pub(crate) fn of_body(body: Box<[u8]>) -> Self {
         Self { memory: Memory::Arena(Arena { body, status: 0, extras: Extras::default() }) }
     }
 

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
+#[cfg(feature = "record")]
+use super::rewrite::pcapng::{self, Account, Converted};
 use super::rewrite::rewrite_block;
 use super::rx_features::Extras;
 use crate::sys::Mapping;
@@ -109,8 +111,11 @@ impl Drop for BlockRing {
             return;
         }
         let size = self.shared.block_size;
-        let kept =
-            self.shared.leases.held().map(|index| index * size + BODY_AT..(index + 1) * size);
+        // Without the status word, which is an atomic and which each lease knows.
+        let kept = self.shared.leases.held().flat_map(|index| {
+            let start = index * size;
+            [start..start + STATUS_AT, start + BODY_AT..start + size]
+        });
         // If there is too little memory for the copy, the leases go on pinning the socket; this is documented
         // on `PacketBatch`, and nothing else can be done here.
         let _ = self.shared.mapping.detach(kept);
@@ -166,6 +171,37 @@ impl BlockLease {
         let body = unsafe { self.shared.block(self.index).add(BODY_AT) };
         // SAFETY: as in `body`; and this is the only lease of this block, borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), self.shared.block_size - BODY_AT) }
+    }
+
+    /// Turns the block into pcapng, where it lies; see [`rewrite`](super::rewrite). It holds no packets afterwards.
+    #[cfg(feature = "record")]
+    pub(crate) fn convert(&mut self, align: usize, account: &Account) -> Converted {
+        let extras = self.extras();
+        let converted = pcapng::convert(self.body_mut(), extras, align, account);
+        for (at, word) in [(0, pcapng::ACCOUNT), (4, converted.head as u32)] {
+            // SAFETY: a block is longer than its header.
+            let place = unsafe { self.shared.block(self.index).add(at) };
+            // SAFETY: inside the mapping, and aligned as the block is. The kernel writes the two words before the status word
+            // when it opens the block, and nobody reads them; this is the only lease of the block, borrowed exclusively.
+            unsafe { place.cast::<u32>().write(word) };
+        }
+        self.status = pcapng::MARK;
+        self.shared.status(self.index).store(self.status, Ordering::Relaxed);
+        converted
+    }
+
+    /// Returns the first `len` bytes of a block that was [converted](Self::convert).
+    #[cfg(feature = "record")]
+    pub(crate) fn whole(&self, len: usize) -> &[u8] {
+        assert!(len <= self.shared.block_size, "within the block");
+        // Not kept by `Mapping::detach`. It says that the block is ours, as the word that it replaces does.
+        let status = self.shared.status(self.index);
+        if status.load(Ordering::Relaxed) != self.status {
+            status.store(self.status, Ordering::Relaxed);
+        }
+        // SAFETY: the stretch is inside the mapping, which `shared` keeps alive. Neither the kernel nor we write it as long
+        // as the block is ours: its status word has its value by now.
+        unsafe { std::slice::from_raw_parts(self.shared.block(self.index).as_ptr(), len) }
     }
 
     /// Returns the block's status word at the time it was taken: USER, and the LOSING and TMO flags.

@@ -1,6 +1,8 @@
 //! Changes that packets undergo in place in the ring, when they are taken: headers of cooked packets, and VLAN tags.
 
 mod cooked;
+#[cfg(feature = "record")]
+pub(crate) mod pcapng;
 mod vlan_reinsert;
 
 use super::header::Fields;

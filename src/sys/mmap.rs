@@ -45,7 +45,7 @@ impl Mapping {
     }
 
     /// Maps `len` zeroed bytes of private memory, in huge pages if requested.
-    #[cfg(feature = "af-xdp")]
+    #[cfg(any(feature = "af-xdp", feature = "record"))]
     pub(crate) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
         let huge = if huge { libc::MAP_HUGETLB } else { 0 };
         mmap(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge, -1, 0)

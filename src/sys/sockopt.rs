@@ -52,6 +52,11 @@ options! {
     DETACH_FILTER = libc::SOL_SOCKET, libc::SO_DETACH_FILTER, "SO_DETACH_FILTER";
 }
 
+#[cfg(feature = "record")]
+options! {
+    RESERVE = libc::SOL_PACKET, libc::PACKET_RESERVE, "PACKET_RESERVE";
+}
+
 #[cfg(feature = "af-xdp")]
 options! {
     NETNS_COOKIE = libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, "SO_NETNS_COOKIE";

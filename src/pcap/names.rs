@@ -10,13 +10,13 @@ use crate::packet::Calendar;
 
 /// A closed file.
 #[derive(Debug)]
-pub(super) struct Written {
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
+pub(crate) struct Written {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     directory: PathBuf,
     prefix: String,
     extension: &'static str,
@@ -28,7 +28,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Continues after the existing files of the series.
-    pub(super) fn read(directory: &Path, prefix: &str, extension: &'static str) -> Result<Self> {
+    pub(crate) fn read(directory: &Path, prefix: &str, extension: &'static str) -> Result<Self> {
         let of = |error: std::io::Error| FileError::io(0, error).of(directory);
         let mut found = Vec::new();
         for entry in fs::read_dir(directory).map_err(of)? {
@@ -47,31 +47,32 @@ impl Names {
         Ok(Self { directory, prefix, extension, number, written })
     }
 
-    pub(super) fn next(&mut self, now: SystemTime) -> PathBuf {
+    pub(crate) fn next(&mut self, now: SystemTime) -> PathBuf {
         self.number += 1;
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let Self { prefix, number, extension, .. } = self;
         self.directory.join(format!("{prefix}_{number:05}_{}.{extension}", text(now)))
     }
 
-    pub(super) fn wrote(&mut self, written: Written) {
+    pub(crate) fn wrote(&mut self, written: Written) {
         self.written.push_back(written);
+    }
+
+    /// Forgets the oldest file if there are more than `files`, or more than `bytes` bytes in them, and returns it: it is to be
+    /// removed.
+    pub(crate) fn excess(&mut self, files: Option<usize>, bytes: Option<u64>) -> Option<PathBuf> {
+        let all: u64 = self.written.iter().map(|written| written.bytes).sum();
+        let is_many = files.is_some_and(|most| self.written.len() > most);
+        let is_much = bytes.is_some_and(|most| all > most);
+        if is_many || is_much { Some(self.written.pop_front()?.path) } else { None }
     }
 
     /// Removes the oldest files until at most `files` files with at most `bytes` bytes are left. Returns how
     /// many were removed, and how many could not be removed.
-    pub(super) fn keep(&mut self, files: Option<usize>, bytes: Option<u64>) -> (u64, u64) {
-        let mut all: u64 = self.written.iter().map(|written| written.bytes).sum();
+    pub(crate) fn keep(&mut self, files: Option<usize>, bytes: Option<u64>) -> (u64, u64) {
         let (mut removed, mut failed) = (0, 0);
-        while !self.written.is_empty() {
-            let is_many = files.is_some_and(|most| self.written.len() > most);
-            let is_much = bytes.is_some_and(|most| all > most);
-            if !is_many && !is_much {
-                break;
-            }
-            let Some(oldest) = self.written.pop_front() else { break };
-            all -= oldest.bytes;
-            match fs::remove_file(&oldest.path) {
+        while let Some(oldest) = self.excess(files, bytes) {
+            match fs::remove_file(&oldest) {
                 Ok(()) => removed += 1,
                 // The file may no longer be ours; it is not tried again.
                 Err(_) => failed += 1,

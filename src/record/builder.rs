@@ -1,0 +1,140 @@
+//! Configuration of a recorder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::recorder::Recorder;
+use crate::error::Result;
+use crate::pcap::names::Names;
+use crate::pcap::{CaptureWriter, CaptureWriterBuilder, FileInterface};
+use crate::reactor::Reactor;
+
+/// What a recorder does when a file cannot be created or written: the disk is full, broken, or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum OnDiskError {
+    /// Returns the error. What was in flight is counted as lost, and the next packets begin another file.
+    #[default]
+    Stop,
+    /// Counts the packets as lost, and begins another file after a second; see
+    /// [`RecordStats::errors`](super::RecordStats::errors) and [`Recorder::take_error`].
+    DropAndRetry,
+}
+
+/// Configures a recorder; from [`Recorder::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RecorderBuilder {
+    directory: PathBuf,
+    prefix: String,
+    pub(super) file: CaptureWriterBuilder,
+    pub(super) max_bytes: u64,
+    pub(super) max_time: Option<Duration>,
+    pub(super) keep_files: Option<usize>,
+    pub(super) keep_bytes: Option<u64>,
+    pub(super) depth: usize,
+    pub(super) is_direct: bool,
+    pub(super) syncs: bool,
+    pub(super) on_error: OnDiskError,
+}
+
+impl Recorder {
+    /// Returns a builder for a recorder whose files are `PREFIX_NUMBER_TIME.pcapng` in this directory. It goes on after the
+    /// files of that prefix that are there.
+    pub fn builder(directory: impl Into<PathBuf>, prefix: impl Into<String>) -> RecorderBuilder {
+        RecorderBuilder {
+            directory: directory.into(),
+            prefix: prefix.into(),
+            file: CaptureWriter::builder(),
+            max_bytes: 1 << 30,
+            max_time: None,
+            keep_files: None,
+            keep_bytes: None,
+            depth: 8,
+            is_direct: true,
+            syncs: false,
+            on_error: OnDiskError::default(),
+        }
+    }
+}
+
+impl RecorderBuilder {
+    /// Describes the interface of the packets. By default it is an Ethernet interface without a name.
+    pub fn interface(mut self, interface: FileInterface) -> Self {
+        self.file = self.file.interface(interface);
+        self
+    }
+
+    /// Describes each interface when its first packet is written, for a capture on `any`; see
+    /// [`CaptureWriterBuilder::each_interface`]. Packets of such a capture are copied once.
+    pub fn each_interface(mut self) -> Self {
+        self.file = self.file.each_interface();
+        self
+    }
+
+    /// Sets a comment on each file.
+    pub fn comment(mut self, text: impl Into<String>) -> Self {
+        self.file = self.file.comment(text);
+        self
+    }
+
+    /// Sets the size at which a file is closed; it may be exceeded by a block. Default: 1 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Sets the age at which a file is closed, with the next packets. No limit by default.
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = Some(time);
+        self
+    }
+
+    /// Sets how many files to keep, the current one included. The oldest are removed, also those of earlier runs. No limit by
+    /// default.
+    pub fn keep_files(mut self, files: usize) -> Self {
+        self.keep_files = Some(files.max(1));
+        self
+    }
+
+    /// Sets how many bytes to keep, with room for the current file. No limit by default.
+    pub fn keep_bytes(mut self, bytes: u64) -> Self {
+        self.keep_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets how many writes may be in flight, each of a block: a ring with fewer blocks, or hardly more, drops packets while
+    /// the disk is slow. Default: 8.
+    pub fn depth(mut self, writes: usize) -> Self {
+        self.depth = writes.max(1);
+        self
+    }
+
+    /// Sets whether files are written past the page cache (`O_DIRECT`), where the file system takes that. Default: true.
+    pub fn direct(mut self, on: bool) -> Self {
+        self.is_direct = on;
+        self
+    }
+
+    /// Sets whether a file that is closed is synced (`fdatasync`), which costs the capture nothing. Default: false.
+    pub fn sync(mut self, on: bool) -> Self {
+        self.syncs = on;
+        self
+    }
+
+    /// Sets what happens when a file cannot be created or written. Default: [`OnDiskError::Stop`].
+    pub fn on_error(mut self, policy: OnDiskError) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// Creates the recorder on this thread's reactor. No file is created before the first packets.
+    ///
+    /// # Errors
+    /// [`Error::NoReactor`](crate::Error::NoReactor); [`Error::File`](crate::Error::File) if the directory cannot be read.
+    pub fn build(self) -> Result<Recorder> {
+        let reactor = Reactor::current()?;
+        let names = Names::read(&self.directory, &self.prefix, "pcapng")?;
+        Ok(Recorder::new(reactor, names, self))
+    }
+}

@@ -1,0 +1,25 @@
+//! Bytes on their way to the disk: a block of a ring turned into pcapng where it lies, or memory of our own.
+
+use super::block::BlockLease;
+use crate::sys::aligned::AlignedBuf;
+
+/// Bytes that stay where they are, unchanged, for as long as this lives.
+#[derive(Debug)]
+pub(crate) enum DiskBuffer {
+    /// A block, and how many of its bytes are to be written.
+    Block {
+        lease: BlockLease,
+        len: usize,
+    },
+    Own(AlignedBuf),
+}
+
+impl DiskBuffer {
+    /// Returns the bytes to be written. Their number is a multiple of what they were aligned to.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Block { lease, len } => lease.whole(*len),
+            Self::Own(buffer) => buffer.bytes(),
+        }
+    }
+}

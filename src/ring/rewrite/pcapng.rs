@@ -1,0 +1,248 @@
+//! A block of the ring turned into blocks of a pcapng file, where it lies.
+//!
+//! Each enhanced packet block begins 28 bytes before its packet's bytes, in what was the kernel's header of the packet, and
+//! ends where the next one begins. What is left between a packet's bytes and that place is inside of an option. Before the
+//! first there is an account of the block, in a block of a type for local use, which readers skip:
+//!
+//! ```text
+//!   kernel:  block header │ header │ sll │ bytes │ header │ sll │ bytes │ ...
+//!   file:    account           │ packet block: bytes, option │ packet block: bytes, option │
+//! ```
+//!
+//! Packet blocks are multiples of 4 bytes, so packets must begin at one: the kernel does that if it is asked to keep two
+//! bytes before an Ethernet frame (`PACKET_RESERVE`). Where it was not, each packet is moved by up to three bytes.
+
+use super::super::block::BODY_AT;
+use super::super::rx_features::Extras;
+use super::super::tpacket_v3::{self, BlockHeader, Walk};
+use super::data_at;
+use crate::packet::{Packet, VlanTag};
+
+/// The type of an account: one for local use. (A custom block would be a packet to Wireshark.)
+pub(crate) const ACCOUNT: u32 = 0x8052_5401;
+/// What an account begins with. It is odd, and so is a status word that says that a block is ours.
+pub(crate) const MARK: u32 = 0x5254_4151;
+
+const PACKET: u32 = 6;
+/// Bytes of an enhanced packet block before its packet's bytes, and after them and their options.
+const HEAD: usize = 28;
+const TRAILER: usize = 4;
+/// The option that takes in what is left; the code is one for local use.
+const FILLER: u16 = 0x8001;
+const FLAGS: u16 = 2;
+/// Bytes of the option for flags.
+const FLAGS_LEN: usize = 8;
+const ADDRESSES: usize = 12;
+/// The longest filler, with its header.
+const LONGEST: usize = u16::MAX as usize - 3;
+
+/// Our account of a block, before its packets; see `docs/RECORDING.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Account {
+    /// The kernel's number of the block.
+    pub(crate) sequence: u64,
+    /// Packets in all blocks of the recording before this one.
+    pub(crate) before: u64,
+    /// Packets that are known to be missing before this block.
+    pub(crate) missing: u64,
+}
+
+/// Bytes of an account behind its mark: the number of packets, padding, and the three numbers.
+const ACCOUNT_LEN: usize = 32;
+
+/// What became of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Converted {
+    /// Bytes before the packets, from the block's beginning.
+    pub(crate) head: usize,
+    /// Bytes to be written, from the block's beginning.
+    pub(crate) len: usize,
+    pub(crate) packets: u64,
+    /// Packets left out, because a header was inconsistent.
+    pub(crate) left_out: u64,
+}
+
+/// A packet on its way into the file.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    /// Where its bytes begin, and their number.
+    at: usize,
+    captured: usize,
+    wire_len: u32,
+    nanos: u64,
+    flags: u32,
+}
+
+impl Moved {
+    fn start(&self) -> usize {
+        self.at - HEAD
+    }
+
+    fn end(&self) -> usize {
+        (self.at + self.captured).next_multiple_of(4)
+    }
+
+    /// The room for options and the trailer that it takes at least.
+    fn least(&self) -> usize {
+        if self.flags == 0 { TRAILER } else { FLAGS_LEN + TRAILER }
+    }
+}
+
+/// Turns a block, whose `body` begins after the status word, into pcapng. The file's bytes end at a multiple of `align`, of
+/// which the block's size is one.
+pub(crate) fn convert(
+    body: &mut [u8],
+    extras: Extras,
+    align: usize,
+    account: &Account,
+) -> Converted {
+    let announced = BlockHeader::read(body).packets;
+    let walk = Walk::new(body, extras);
+    let (mut place, mut packets, mut first) = ((walk.at(), walk.left()), 0, None);
+    let mut before: Option<Moved> = None;
+    while let Some((moved, next)) = take(body, place, extras) {
+        place = next;
+        let room_from = before.map_or(0, |before| before.end() + before.least());
+        let Some(moved) = settle(body, moved, place.1 == 0, room_from) else { break };
+        if let Some(before) = before
+            && moved.start() - before.end() > LONGEST
+        {
+            break; // a step that the kernel does not make
+        }
+        if let Some(before) = before {
+            put_end(body, &before, moved.start());
+        }
+        put_head(body, &moved);
+        first.get_or_insert(moved.start());
+        (before, packets) = (Some(moved), packets + 1);
+    }
+    let left_out = u64::from(announced) - packets;
+    let (Some(first), Some(last)) = (first, before) else {
+        return Converted { head: 0, len: 0, packets: 0, left_out };
+    };
+    let len = (last.end() + last.least() + BODY_AT).next_multiple_of(align);
+    put_end(body, &last, len - BODY_AT);
+    put_account(body, first, packets as u32, account);
+    Converted { head: first + BODY_AT, len, packets, left_out }
+}
+
+/// Reads the packet at `place`, puts its tag into it, and moves its bytes to a multiple of 4. Returns it, and where the next
+/// one is.
+fn take(
+    body: &mut [u8],
+    (at, left): (usize, u32),
+    extras: Extras,
+) -> Option<(Moved, (usize, u32))> {
+    let mut walk = Walk::new(body, extras);
+    walk.go_to(at, left);
+    let packet = walk.next()?;
+    let next = (walk.at(), walk.left());
+    let (mut moved, tag) = (describe(&packet), packet.stripped_vlan());
+    moved.at = at + data_at(&body[at..], &tpacket_v3::FIELDS);
+    if let Some(tag) = tag {
+        moved.wire_len = moved.wire_len.saturating_add(VlanTag::LEN as u32);
+        // A frame cut within its addresses has no place for the tag.
+        if moved.captured >= ADDRESSES {
+            body.copy_within(moved.at..moved.at + ADDRESSES, moved.at - VlanTag::LEN);
+            let end = moved.at + ADDRESSES;
+            body[end - VlanTag::LEN..end].copy_from_slice(&tag.to_bytes());
+            moved.at -= VlanTag::LEN;
+            moved.captured += VlanTag::LEN;
+        }
+    }
+    let aside = moved.at % 4;
+    if aside > 0 {
+        body.copy_within(moved.at..moved.at + moved.captured, moved.at - aside);
+        moved.at -= aside;
+    }
+    Some((moved, next))
+}
+
+fn describe(packet: &Packet<'_>) -> Moved {
+    Moved {
+        at: 0,
+        captured: packet.len(),
+        wire_len: packet.original_len() as u32,
+        nanos: packet.timestamp().as_nanos(),
+        flags: packet.pcapng_flags(),
+    }
+}
+
+/// Makes room behind the last packet of a block. Returns `None` if a packet begins before `room_from`, which the kernel
+/// does not do.
+fn settle(body: &mut [u8], mut moved: Moved, is_last: bool, room_from: usize) -> Option<Moved> {
+    let behind = (moved.end() + moved.least()).saturating_sub(body.len());
+    if is_last && behind > 0 {
+        // There are 40 bytes or more between the bytes of two packets, and the kernel leaves some behind the last.
+        let back = behind.next_multiple_of(4);
+        moved.at.checked_sub(back + HEAD).filter(|start| *start >= room_from)?;
+        body.copy_within(moved.at..moved.at + moved.captured, moved.at - back);
+        moved.at -= back;
+    }
+    (moved.start() >= room_from).then_some(moved)
+}
+
+fn put_head(body: &mut [u8], moved: &Moved) {
+    let (start, captured) = (moved.start(), moved.captured as u32);
+    let [high, low] = [(moved.nanos >> 32) as u32, moved.nanos as u32];
+    // The length is put when the next packet is known.
+    put(body, start, &[PACKET, 0, 0, high, low, captured, moved.wire_len]);
+}
+
+/// Writes what follows a packet's bytes, up to `next`, where something else begins.
+fn put_end(body: &mut [u8], moved: &Moved, next: usize) {
+    let (mut at, trailer) = (moved.end(), next - TRAILER);
+    body[moved.at + moved.captured..at].fill(0);
+    if moved.flags != 0 {
+        put(body, at, &[option(FLAGS, 4), moved.flags]);
+        at += FLAGS_LEN;
+    }
+    // A filler, and 4 bytes that say that there are no more options; those alone if there is room for no more.
+    let filler = (trailer - at).saturating_sub(8);
+    if trailer - at >= 8 {
+        put(body, at, &[option(FILLER, filler as u16)]);
+        at += 4;
+    }
+    body[at..trailer].fill(0);
+    let len = (next - moved.start()) as u32;
+    put(body, trailer, &[len]);
+    put(body, moved.start() + 4, &[len]);
+}
+
+/// Writes the part of the account that is in the body, up to `first`.
+fn put_account(body: &mut [u8], first: usize, packets: u32, account: &Account) {
+    body[..first].fill(0);
+    put(body, 0, &[packets]);
+    for (at, number) in [(8, account.sequence), (16, account.before), (24, account.missing)] {
+        body[at..at + 8].copy_from_slice(&number.to_ne_bytes());
+    }
+    put(body, first - TRAILER, &[(first + BODY_AT) as u32]);
+}
+
+const _: () = assert!(ACCOUNT_LEN + TRAILER <= tpacket_v3::BLOCK_HEADER_LEN);
+
+/// The first word of an option.
+fn option(code: u16, len: u16) -> u32 {
+    let ([a, b], [c, d]) = (code.to_ne_bytes(), len.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+#[inline]
+fn put(body: &mut [u8], at: usize, words: &[u32]) {
+    for (word, bytes) in words.iter().zip(body[at..].chunks_exact_mut(4)) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+}
+
+/// Returns a block of `len` bytes that readers skip, or of `align` more where that is too short for one; none for 0.
+pub(crate) fn filler(len: usize, align: usize) -> Vec<u8> {
+    let len = match len {
+        0 => return Vec::new(),
+        _ if len < 4 * TRAILER => len + align,
+        _ => len,
+    };
+    let mut block = vec![0; len];
+    put(&mut block, 0, &[ACCOUNT, len as u32, 0]);
+    put(&mut block, len - TRAILER, &[len as u32]);
+    block
+}

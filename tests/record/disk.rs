@@ -1,0 +1,230 @@
+//! Disks that are full, gone, or refuse; and processes that are killed.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use ringtap::error::FileFault;
+use ringtap::pcap::FileInterface;
+use ringtap::record::{OnDiskError, Recorder, RecorderBuilder};
+use ringtap::{AsyncCapture, Error, executor, time};
+use ringtap_lab::{Directory, Generator, Tally, Traffic, child as process, namespace};
+
+use crate::{capture, files, packets, recorded, ring};
+
+fn recorder(directory: &Directory) -> RecorderBuilder {
+    Recorder::builder(directory.path(), "p").interface(FileInterface::ethernet("right"))
+}
+
+/// Gives the recorder what `count` frames are in, and returns the first error.
+async fn give(recorder: &mut Recorder, capture: &mut AsyncCapture, count: u64) -> Option<Error> {
+    let (mut taken, mut first) = (0, None);
+    while taken < count {
+        let batch = time::timeout(Duration::from_secs(20), capture.next_batch()).await;
+        let batch = batch.expect("they come").unwrap().unwrap();
+        taken += batch.len() as u64;
+        if let Err(error) = recorder.write(batch).await {
+            first.get_or_insert(error);
+        }
+    }
+    first
+}
+
+fn is_full(error: &Error) -> bool {
+    let Error::File(error) = error else { return false };
+    matches!(error.fault(), FileFault::Io(error) if error.kind() == std::io::ErrorKind::StorageFull)
+}
+
+#[ringtap_lab::test]
+fn a_full_disk_is_an_error_or_counted_and_gone_on_with_when_there_is_room() {
+    let Some(net) = namespace() else { return };
+    for policy in [OnDiskError::Stop, OnDiskError::DropAndRetry] {
+        let veth = net.veth();
+        // In a thread of its own: the kernel's workers keep the mounts that a thread had at first.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let Some(disk) = ringtap_lab::directory::tmpfs(2 << 20) else { return };
+                executor::block_on(fill(&veth, &disk, policy));
+            });
+        });
+    }
+}
+
+async fn fill(veth: &ringtap_lab::Veth, disk: &Directory, policy: OnDiskError) {
+    let traffic = Traffic { len: 1000, ..Traffic::default() };
+    let mut capture = capture(ring(&veth.right));
+    let mut recorder = recorder(disk).on_error(policy).build().unwrap();
+    let mut generator = Generator::new(&veth.left, &traffic);
+    generator.flood(4_000);
+    let told = give(&mut recorder, &mut capture, 4_000).await;
+    let flushed = recorder.flush().await.err();
+    let told = match policy {
+        OnDiskError::Stop => told.or(flushed),
+        _ => {
+            assert!(told.is_none() && flushed.is_none());
+            recorder.take_error()
+        }
+    };
+    assert!(told.as_ref().is_some_and(is_full), "{told:?}");
+    let stats = recorder.stats();
+    assert_eq!((stats.packets, stats.pending), (4_000, 0));
+    assert!(stats.written > 1_000 && stats.lost > 0 && stats.errors > 0, "{stats:?}");
+    assert_eq!(stats.written + stats.lost, 4_000);
+
+    // There is room again.
+    for path in files(disk.path()) {
+        std::fs::remove_file(path).unwrap();
+    }
+    let before = stats.written;
+    if policy == OnDiskError::DropAndRetry {
+        time::sleep(Duration::from_millis(1_100)).await;
+    }
+    generator.flood(500);
+    let told = give(&mut recorder, &mut capture, 500).await;
+    assert!(told.is_none(), "{told:?}");
+    let stats = recorder.finish().await.unwrap();
+    assert_eq!((stats.written - before, stats.packets), (500, 4_500), "{stats:?}");
+    let tally = recorded(disk.path(), &traffic, 4_500);
+    tally.assert_sound();
+    assert_eq!(tally.received(), 500);
+}
+
+#[ringtap_lab::test]
+fn what_is_in_the_files_of_a_full_disk_is_what_was_counted() {
+    let Some(net) = namespace() else { return };
+    let Some(disk) = ringtap_lab::directory::tmpfs(3 << 20) else { return };
+    let veth = net.veth();
+    executor::block_on(async {
+        let traffic = Traffic { len: 500, ..Traffic::default() };
+        let mut capture = capture(ring(&veth.right));
+        let builder = recorder(&disk).on_error(OnDiskError::DropAndRetry).max_bytes(1 << 20);
+        let mut recorder = builder.build().unwrap();
+        Generator::new(&veth.left, &traffic).flood(10_000);
+        assert!(give(&mut recorder, &mut capture, 10_000).await.is_none());
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!((stats.packets, stats.pending), (10_000, 0));
+        let mut tally = Tally::new(&traffic, 10_000);
+        for path in files(disk.path()) {
+            let (packets, _) = packets(&path);
+            packets.iter().for_each(|packet| tally.record(packet.data()));
+        }
+        tally.assert_sound();
+        assert_eq!(tally.received(), stats.written, "{stats:?}");
+        assert!(stats.lost > 0 && stats.files >= 2, "{stats:?}");
+    });
+}
+
+#[ringtap_lab::test]
+fn a_directory_that_goes_or_is_closed_is_an_error_that_names_the_file() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    executor::block_on(async {
+        let directory = Directory::new();
+        let inner = directory.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let mut capture = capture(ring(&veth.right));
+        let mut generator = Generator::new(&veth.left, &Traffic::default());
+        let mut recorder = Recorder::builder(&inner, "p").build().unwrap();
+        std::fs::remove_dir(&inner).unwrap();
+        generator.flood(5);
+        let told = give(&mut recorder, &mut capture, 5).await;
+        let Some(Error::File(error)) = told else { panic!("{told:?}") };
+        assert!(error.path().unwrap().starts_with(&inner), "{error}");
+        // It comes back.
+        std::fs::create_dir(&inner).unwrap();
+        generator.flood(5);
+        assert!(give(&mut recorder, &mut capture, 5).await.is_none());
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!((stats.written, stats.lost, stats.packets), (5, 5, 10));
+
+        // Root of the machine may write anywhere.
+        let closed = directory.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o500)).unwrap();
+        if std::fs::write(closed.join("try"), "").is_err() {
+            let mut recorder = Recorder::builder(&closed, "p").build().unwrap();
+            generator.flood(5);
+            let told = give(&mut recorder, &mut capture, 5).await;
+            assert!(matches!(told, Some(Error::File(_))), "{told:?}");
+        }
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    });
+}
+
+#[ringtap_lab::test]
+fn a_file_written_through_the_page_cache_is_the_same() {
+    let Some(net) = namespace() else { return };
+    executor::block_on(async {
+        let (veth, directory) = (net.veth(), Directory::new());
+        let traffic = Traffic { len: 1400, ..Traffic::default() };
+        let mut capture = capture(ring(&veth.right));
+        let mut recorder = recorder(&directory).direct(false).build().unwrap();
+        for _ in 0..4 {
+            Generator::new(&veth.left, &traffic).flood(2_000);
+            assert!(give(&mut recorder, &mut capture, 2_000).await.is_none());
+        }
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!((stats.written, stats.lost), (8_000, 0));
+        let read: usize = files(directory.path()).iter().map(|path| packets(path).0.len()).sum();
+        assert_eq!(read, 8_000);
+    });
+}
+
+/// Kills a recorder at any time. What its files have up to there is sound, and goes without a gap.
+#[ringtap_lab::test]
+fn a_kill_at_any_time_leaves_files_that_are_whole_up_to_a_block() {
+    if namespace().is_none() {
+        return;
+    }
+    let mut recorded = 0;
+    for run in 0..30_u64 {
+        let directory = Directory::new();
+        let value = directory.path().display().to_string();
+        let mut child = process::start(module_path!(), "records_until_it_is_killed", &value);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !lines.next().expect("it begins").unwrap().ends_with("recording") {}
+        std::thread::sleep(Duration::from_millis(3 + 7 * run));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let traffic = child::traffic();
+        let mut tally = Tally::new(&traffic, child::FRAMES);
+        let all = files(directory.path());
+        for (number, path) in all.iter().enumerate() {
+            let (packets, _) = packets(path);
+            packets.iter().for_each(|packet| tally.record(packet.data()));
+            // Only what was written last, and the file that was prepared, may be cut.
+            assert!(number + 3 >= all.len() || !packets.is_empty(), "{}", path.display());
+        }
+        tally.assert_sound();
+        recorded += tally.received();
+    }
+    assert!(recorded > 10_000, "{recorded}");
+}
+
+mod child {
+    use super::*;
+
+    pub(super) const FRAMES: u64 = 400_000;
+
+    pub(super) fn traffic() -> Traffic {
+        Traffic { len: 400, flows: 1, ..Traffic::default() }
+    }
+
+    #[ringtap_lab::test]
+    fn records_until_it_is_killed() {
+        let Some(directory) = process::value() else { return };
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let veth = net.veth();
+        let left = veth.left.clone();
+        std::thread::spawn(move || {
+            Generator::new(&left, &traffic()).bursts(FRAMES, 64, Duration::from_micros(300));
+        });
+        executor::block_on(async {
+            let mut capture = capture(ring(&veth.right));
+            let builder = Recorder::builder(directory, "p").max_bytes(1 << 20);
+            let mut recorder = builder.build().unwrap();
+            println!("recording");
+            recorder.record(&mut capture).await.unwrap();
+        });
+    }
+}

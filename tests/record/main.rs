@@ -1,0 +1,56 @@
+//! Packets recorded to disk by the reactor.
+
+mod disk;
+mod end;
+mod live;
+
+use std::path::{Path, PathBuf};
+
+use ringtap::capture::CaptureBuilder;
+use ringtap::packet::OwnedPacket;
+use ringtap::pcap::CaptureReader;
+use ringtap::{AsyncCapture, Capture};
+use ringtap_lab::{Tally, Traffic};
+
+ringtap_lab::test_binary!();
+
+/// A ring that holds whatever a test sends before it reads.
+fn ring(interface: &str) -> CaptureBuilder {
+    let options = Capture::builder().interface(interface).ignore_outgoing(true);
+    options.block_size(1 << 16).block_count(256).block_timeout_ms(2).for_recording(true)
+}
+
+fn capture(options: CaptureBuilder) -> AsyncCapture {
+    AsyncCapture::new(options.build().unwrap()).unwrap()
+}
+
+/// The files in a directory, in the order of their names.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// All packets of a file, and whether it was whole.
+fn packets(path: &Path) -> (Vec<OwnedPacket>, bool) {
+    let mut packets = Vec::new();
+    let Ok(mut reader) = CaptureReader::open(path) else { return (packets, false) };
+    loop {
+        match reader.next_record() {
+            Ok(Some(record)) => packets.push(record.packet().to_owned()),
+            end => return (packets, end.is_ok()),
+        }
+    }
+}
+
+/// What is in the files of a directory, all of which are whole.
+fn recorded(directory: &Path, traffic: &Traffic, count: u64) -> Tally {
+    let mut tally = Tally::new(traffic, count);
+    for path in files(directory) {
+        let (packets, is_whole) = packets(&path);
+        assert!(is_whole, "{}", path.display());
+        packets.iter().for_each(|packet| tally.record(packet.data()));
+    }
+    tally
+}
