@@ -1,5 +1,6 @@
 //! What writing a flood to a file costs, beside tcpdump and dumpcap: CPU a packet of the whole process, each in turn.
-//! `cargo bench --features pcap --bench write [-- --rounds N]`, as root or not; it takes both tools.
+//! `cargo bench --features record --bench write [-- --rounds N] [--len BYTES] [--directory D]`, as root or not; it takes both
+//! tools. Files are in memory, where it is not the disk that is measured, unless there is a directory.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -8,14 +9,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ringtap::Capture;
-use ringtap::pcap::{BackgroundWriter, CaptureReader, CaptureWriter, FileFormat, PacketSink};
+use ringtap::pcap::{
+    BackgroundWriter, CaptureReader, CaptureWriter, FileFormat, FileInterface, PacketSink,
+};
+use ringtap::record::Recorder;
 use ringtap_lab::{Generator, Namespace, Traffic, bootstrap};
 
 const PACKETS: u64 = 300_000;
 const RATE: u64 = 300_000;
 
-/// What is compared; the first two are us, in a process of our own like the others.
-const WRITERS: [&str; 4] = ["ringtap", "ringtap, by a thread", "tcpdump", "dumpcap"];
+/// What is compared; the first three are us, in a process of our own like the others.
+const WRITERS: [&str; 5] =
+    ["ringtap", "ringtap, by a thread", "ringtap, recorder", "tcpdump", "dumpcap"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -24,30 +29,27 @@ fn main() {
     {
         return write(kind, interface, Path::new(path));
     }
-    let rounds = arguments.iter().skip_while(|word| *word != "--rounds").nth(1);
-    let rounds = rounds.map_or(7, |rounds| rounds.parse().expect("a number"));
+    let option = |name: &str| arguments.iter().skip_while(|word| *word != name).nth(1);
+    let number = |name, otherwise| option(name).map_or(otherwise, |n| n.parse().expect("a number"));
+    let (rounds, len) = (number("--rounds", 7), number("--len", 200));
     bootstrap::enter().expect("a namespace");
     let namespace = Namespace::enter().expect("a namespace");
     let veth = namespace.veth();
-    // In memory: it is not the disk that is measured.
-    let path = format!("/dev/shm/ringtap-write-{}", std::process::id());
+    let directory = option("--directory").map_or("/dev/shm", String::as_str);
+    let path = format!("{directory}/ringtap-write-{}", std::process::id());
     let mut costs = vec![Vec::new(); WRITERS.len()];
     for _ in 0..rounds {
         for (writer, costs) in WRITERS.iter().zip(&mut costs) {
             let mut child = start(writer, &veth.right, &path);
-            let traffic = Traffic { len: 200, flows: 64, ..Traffic::default() };
+            let traffic = Traffic { len, flows: 64, ..Traffic::default() };
             Generator::new(&veth.left, &traffic).paced(PACKETS, RATE);
             std::thread::sleep(Duration::from_millis(300));
             let micros = end(&mut child);
-            let (mut reader, mut written) = (CaptureReader::open(&path).expect("a file"), 0_u64);
-            while reader.next_record().is_ok_and(|record| record.is_some()) {
-                written += 1;
-            }
-            std::fs::remove_file(&path).expect("it is ours");
+            let written = take(Path::new(&path));
             costs.push((1000.0 * micros / written as f64, PACKETS - written.min(PACKETS)));
         }
     }
-    println!("{PACKETS} packets of 200 bytes at {RATE} a second, {rounds} rounds in turn");
+    println!("{PACKETS} packets of {len} bytes at {RATE} a second, {rounds} rounds in turn");
     println!("{:22} {:>28} {:>8}", "", "ns CPU a packet", "missing");
     for (writer, mut costs) in WRITERS.iter().zip(costs) {
         costs.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -56,6 +58,23 @@ fn main() {
         let spread = format!("{:.0} ({least:.0} to {most:.0})", costs[costs.len() / 2].0);
         println!("{writer:22} {spread:>28} {missing:>8}");
     }
+}
+
+/// Removes what was written, a file or a directory with some, and returns the number of packets in it.
+fn take(path: &Path) -> u64 {
+    if path.is_dir() {
+        let files =
+            std::fs::read_dir(path).expect("it is ours").map(|file| file.expect("it is ours"));
+        let written = files.map(|file| take(&file.path())).sum();
+        std::fs::remove_dir(path).expect("it is ours");
+        return written;
+    }
+    let (mut reader, mut written) = (CaptureReader::open(path).expect("a file"), 0_u64);
+    while reader.next_record().is_ok_and(|record| record.is_some()) {
+        written += 1;
+    }
+    std::fs::remove_file(path).expect("it is ours");
+    written
 }
 
 /// Starts a process that writes what comes, and waits until it captures.
@@ -105,7 +124,29 @@ fn end(child: &mut Child) -> f64 {
     micros(usage.ru_utime) + micros(usage.ru_stime)
 }
 
+/// Writes to files in a directory, by the reactor.
+fn record(interface: &str, path: &Path) {
+    std::fs::create_dir(path).expect("a directory");
+    let ring = Capture::builder().interface(interface).block_size(1 << 20).block_count(64);
+    let mut capture = ring.for_recording(true).build().expect("a capture");
+    let stop = capture.stop_handle().expect("a handle");
+    ctrlc::set_handler(move || stop.stop()).expect("a handler");
+    ringtap::executor::block_on(async {
+        let mut capture = ringtap::AsyncCapture::new(capture).expect("a reactor");
+        // A second handle is the first one, of which the reactor now knows.
+        capture.stop_handle().expect("a handle");
+        let recorder = Recorder::builder(path, "p").interface(FileInterface::ethernet(interface));
+        let mut recorder = recorder.build().expect("a recorder");
+        eprintln!("ready");
+        recorder.record(&mut capture).await.expect("written");
+        recorder.finish().await.expect("written");
+    });
+}
+
 fn write(kind: &str, interface: &str, path: &Path) {
+    if kind == WRITERS[2] {
+        return record(interface, path);
+    }
     let ring = Capture::builder().interface(interface).block_size(1 << 20).block_count(64);
     let mut capture = ring.build().expect("a capture");
     let stop = capture.stop_handle().expect("a handle");

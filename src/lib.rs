@@ -38,6 +38,7 @@
 //! | capture in a thread, through a queue | `ChannelCapture` (feature `channel`) |
 //! | bypass the kernel's network stack | `XdpSocket`, `AsyncXdpSocket` (feature `af-xdp`) |
 //! | read and write capture files | `pcap::{CaptureReader, CaptureWriter, PcapSource}` (feature `pcap`) |
+//! | record packets to disk without copying them | [`record::Recorder`] (feature `record`) |
 //! | follow flows, sessions and messages | `flow::FlowExt` on any of these streams (feature `flow`) |
 //! | filter packets | [`BpfFilter`]: `"tcp port 443".parse()` |
 //! | read statistics | [`Capture::stats`], [`StatsHandle`](capture::StatsHandle), [`Shards::stats`] |
@@ -53,6 +54,7 @@
 //! | `channel` | `ChannelCapture`: a capture in its own thread, with a queue |
 //! | `parse` | parsing of a [`Packet`]'s headers with `etherparse` |
 //! | `pcap` | writing, reading, rotating and replaying capture files (docs/TOOLBOX.md) |
+//! | `record` | recording to disk from where the kernel has put packets (docs/RECORDING.md) |
 //! | `gzip`, `lz4` | compressed capture files |
 //! | `flow` | flows, and the streams of their bytes (docs/FLOWS.md) |
 //! | `flow-dns`, `flow-http`, `flow-icmp`, `flow-tls`, or all as `flow-protocols` | parsers of messages |
@@ -215,6 +217,11 @@ pub mod guides {
     #[doc = include_str!("../docs/TOOLBOX.md")]
     pub mod toolbox {}
 
+    // Its program uses `ctrlc`.
+    #[cfg(any(not(doctest), feature = "record"))]
+    #[doc = include_str!("../docs/RECORDING.md")]
+    pub mod recording {}
+
     // The doc tests of these two are `ringtap-tokio`'s.
     #[cfg(not(doctest))]
     #[doc = include_str!("../docs/MIGRATING_FROM_NETRING.md")]
@@ -225,6 +232,6 @@ pub mod guides {
     pub mod migrating_from_pcap {}
 }
 
-#[cfg(all(doctest, feature = "af-xdp", feature = "flow", feature = "pcap"))]
+#[cfg(all(doctest, feature = "af-xdp", feature = "flow", feature = "record"))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;

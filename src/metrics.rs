@@ -185,6 +185,22 @@ metrics! { FILE_CATALOGUE:
     }
 }
 
+#[cfg(feature = "record")]
+metrics! { RECORD_CATALOGUE:
+    crate::record::RecordStats => {
+        packets counter "ringtap_record_packets_total" "Packets given to the recorder."
+        written counter "ringtap_record_written_total" "Packets in files."
+        pending gauge "ringtap_record_pending" "Packets on their way into a file."
+        lost counter "ringtap_record_lost_total" "Packets that are in no file."
+        bytes counter "ringtap_record_bytes_total" "Bytes in files."
+        blocks counter "ringtap_record_blocks_total" "Blocks written from where they lay."
+        copied counter "ringtap_record_copied_total" "Batches that were copied."
+        files counter "ringtap_record_files_total" "Files begun."
+        removed counter "ringtap_record_removed_total" "Files removed, being the oldest."
+        errors counter "ringtap_record_errors_total" "Times that a file could not be created or written."
+    }
+}
+
 #[cfg(feature = "channel")]
 metrics! { CHANNEL_CATALOGUE:
     crate::channel::ChannelStats => {

@@ -25,10 +25,13 @@ mod kick;
 mod moderator;
 mod op;
 mod ops;
+#[cfg(feature = "record")]
+mod pending_file;
 mod registration;
 mod ring_timer;
 mod signals;
 mod state;
+mod submit;
 mod thread_watch;
 mod token;
 mod turn;
@@ -44,11 +47,13 @@ use std::task::{Context, Poll};
 
 pub use self::counters::ReactorStatsHandle;
 #[cfg(feature = "record")]
-pub(crate) use self::file_op::{FileOp, PendingFile};
+pub(crate) use self::file_op::FileOp;
 pub(crate) use self::host::Turn;
 pub use self::hosted::{Driver, Hosted, Watch};
 pub(crate) use self::kick::Kicker;
 pub(crate) use self::ops::{AfterKick, Next, OnKick};
+#[cfg(feature = "record")]
+pub(crate) use self::pending_file::PendingFile;
 pub(crate) use self::registration::{Deadline, Registration};
 pub use self::thread_watch::{ThreadWatch, run_anywhere};
 use self::turn::Inner;

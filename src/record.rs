@@ -29,14 +29,18 @@
 //!   Recorder ──► Output ──► reactor: PendingFile        a file, and its writes in flight
 //!      │  └────► Copying ──► CaptureWriter              what cannot be turned into pcapng where it lies
 //!      └───────► Names                                  which files there are
+//!   Archive ──► Segments ──► CaptureReader              asked for by time and filter
 //! ```
 
+mod archive;
 mod builder;
 mod copying;
 mod output;
 mod recorder;
+mod segments;
 #[cfg(test)]
 mod tests;
 
+pub use self::archive::{Answer, Archive, Query, Report};
 pub use self::builder::{OnDiskError, RecorderBuilder};
 pub use self::recorder::{RecordStats, Recorder};

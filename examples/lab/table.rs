@@ -150,6 +150,8 @@ pub(crate) const EXAMPLES: &[Example] = &[
     Example::new("pcap_write", "pcap", Kind::Pace { rate: 100_000, seconds: 2 })
         .with(Files::Nothing, &["{a}", "{folder}/a.pcapng"]),
     Example::new("pipeline", "", Kind::Flood { seconds: 2 }),
+    Example::new("record", "record", Kind::Pace { rate: 100_000, seconds: 2 })
+        .with(Files::Nothing, &["{a}", "{folder}"]),
     Example::new("replay", "pcap", Kind::Nothing)
         .with(Files::Bursts, &["{a}", "{folder}/a.pcap"])
         .ends_alone(),

@@ -84,13 +84,19 @@ impl Names {
 
 /// Returns the number in a name of this series.
 fn number(name: &str, prefix: &str, extension: &str) -> Option<u64> {
-    let rest = name.strip_prefix(prefix)?.strip_prefix('_')?;
-    let (number, time) = rest.strip_suffix(extension)?.strip_suffix('.')?.split_once('_')?;
+    let (of, number) = series(name, extension)?;
+    (of == prefix).then_some(number)
+}
+
+/// Returns the series that a name is of, and the number in it.
+pub(crate) fn series<'a>(name: &'a str, extension: &str) -> Option<(&'a str, u64)> {
+    let (rest, time) = name.strip_suffix(extension)?.strip_suffix('.')?.rsplit_once('_')?;
+    let (prefix, number) = rest.rsplit_once('_')?;
     let is_time = time.len() == 15 && time.as_bytes()[8] == b'T';
     let is_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
     // Only a foreign file has a number this large, and it would leave no number for the next file.
     let number: u64 = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
-    (is_time && is_number).then_some(number)
+    (is_time && is_number).then_some((prefix, number))
 }
 
 /// Formats a UTC time as `20260131T235959`.

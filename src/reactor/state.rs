@@ -12,7 +12,7 @@ use super::backlog::{Backlog, Request};
 use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::engine::Engine;
-use super::enter::{Completion, Wait};
+use super::enter::Completion;
 use super::fallback::Poller;
 use super::fault::Fault;
 use super::op::{Completed, Readiness, Released, Restarted};
@@ -433,102 +433,6 @@ impl State {
         std::mem::take(&mut self.wakers)
     }
 
-    /// Passes queued requests to the engine, and enters it if needed.
-    pub(super) fn submit(&mut self, wait: Wait, counters: &Counters) -> Result<(), Fault> {
-        let (is_oneshot, wake) = (self.is_moderated, self.wake);
-        let Self { engine, ops, backlog, silent, .. } = self;
-        let Ok(engine) = engine else { return Ok(()) };
-        if engine.is_foreign() {
-            return Err(Fault::Forked); // before looking at the ring: a child does not have it mapped
-        }
-        while let Some(request) = backlog.front() {
-            if engine.is_full() {
-                counters.enters.add(1);
-                engine.enter(Wait::No)?;
-                if engine.is_full() {
-                    break; // the kernel is short of memory: leave the rest to the next turn
-                }
-            }
-            backlog.pop();
-            match request {
-                // Nothing to cancel if it has been freed meanwhile, by its own last completion.
-                Request::Cancel(token) if ops.get(token).is_none() => {}
-                Request::Cancel(token) => engine.push_cancel(token),
-                Request::Arm(token) => {
-                    if let Some(entry) = ops.get(token)
-                        && entry.op.push()
-                    {
-                        match &mut entry.kind {
-                            &mut Kind::Poll(events) => {
-                                // Always multishot for the unparker: its eventfd is never read, so a one-shot poll
-                                // would complete again each time it is armed.
-                                let is_oneshot = is_oneshot && wake != Some(token);
-                                engine.push_poll(entry.fd, events, token, is_oneshot);
-                            }
-                            Kind::Kick { is_awaited: true, .. } => {
-                                engine.push_kick(entry.fd, token, false);
-                            }
-                            Kind::Kick { .. } => {
-                                engine.push_kick(entry.fd, token, true);
-                                silent.push(token);
-                            }
-                            #[cfg(feature = "record")]
-                            Kind::File(op) => engine.push_file(op.request(), token),
-                            #[cfg(feature = "record")]
-                            Kind::Done(_) => {} // it is not armed again
-                        }
-                    }
-                }
-            }
-        }
-        let wait = self.set_ring_timer(wait);
-        let Self { engine: Ok(engine), backlog, silent, .. } = self else { return Ok(()) };
-        // Do not sleep while a request waits for room, nor for long with a silent kick: the kick may have
-        // succeeded in part, and only its port can tell.
-        let wait = match wait {
-            _ if !backlog.is_empty() => Wait::No,
-            wait if !silent.is_empty() => wait.at_most(KICK_CHECK),
-            wait => wait,
-        };
-        if wait != Wait::No || engine.needs_enter() {
-            counters.enters.add(1);
-            engine.enter(wait)?;
-        }
-        Ok(())
-    }
-
-    /// Sets the ring's timer for the next deadline if that is worthwhile, and returns how to wait then.
-    ///
-    /// A reactor that sleeps itself uses the timer for distant deadlines. A limit on every sleep would make
-    /// the kernel set a timer and cancel it again each time, and in a flood many sleeps end before a deadline
-    /// arrives.
-    fn set_ring_timer(&mut self, wait: Wait) -> Wait {
-        let (is_asked, otherwise) = match wait {
-            Wait::UntilDeadline(limit) => (limit >= FAR, Wait::AtMost(Some(limit))),
-            wait => (self.is_hosted, wait),
-        };
-        if !is_asked {
-            return otherwise;
-        }
-        let next_deadline = self.next_deadline();
-        let Self { engine: Ok(engine), ring_timer, .. } = self else { return otherwise };
-        if !engine.has_ring_timer() || engine.is_full() {
-            return otherwise;
-        }
-        if let Some((setting, deadline)) = ring_timer.needs(next_deadline)
-            // A deadline that is already due is handled in this very turn.
-            && let Some(time) = deadline.checked_duration_since(Instant::now())
-        {
-            engine.push_ring_timer(setting, time);
-            ring_timer.set_for(deadline);
-        }
-        let is_covered = next_deadline.is_some_and(|deadline| ring_timer.covers(deadline));
-        match wait {
-            Wait::UntilDeadline(_) if is_covered => Wait::AtMost(None),
-            _ => otherwise,
-        }
-    }
-
     /// Returns whether a turn would find something to do.
     pub(super) fn has_work(&mut self) -> bool {
         self.needs_turn() || self.engine.as_mut().is_ok_and(|engine| engine.needs_enter())
@@ -650,12 +554,6 @@ impl State {
 
 /// Maximum number of ops, not counting the reactor's own, up to which waiting tasks are woken on suspicion.
 const FEW: usize = 8;
-
-/// Deadlines at least this far away are left to the ring's timer.
-const FAR: Duration = Duration::from_millis(2);
-
-/// The longest sleep that a silent kick is submitted with.
-const KICK_CHECK: Duration = Duration::from_millis(2);
 
 /// Returns the answer to pass to the port of a kick.
 fn answer(entry: &mut Entry, token: Token, result: i32) -> Option<Answer> {

@@ -3,11 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::recorder::Recorder;
-use crate::error::Result;
-use crate::pcap::names::Names;
 use crate::pcap::{CaptureWriter, CaptureWriterBuilder, FileInterface};
-use crate::reactor::Reactor;
 
 /// What a recorder does when a file cannot be created or written: the disk is full, broken, or gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -25,9 +21,10 @@ pub enum OnDiskError {
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RecorderBuilder {
-    directory: PathBuf,
-    prefix: String,
+    pub(super) directory: PathBuf,
+    pub(super) prefix: String,
     pub(super) file: CaptureWriterBuilder,
+    pub(super) describes_each: bool,
     pub(super) max_bytes: u64,
     pub(super) max_time: Option<Duration>,
     pub(super) keep_files: Option<usize>,
@@ -38,14 +35,13 @@ pub struct RecorderBuilder {
     pub(super) on_error: OnDiskError,
 }
 
-impl Recorder {
-    /// Returns a builder for a recorder whose files are `PREFIX_NUMBER_TIME.pcapng` in this directory. It goes on after the
-    /// files of that prefix that are there.
-    pub fn builder(directory: impl Into<PathBuf>, prefix: impl Into<String>) -> RecorderBuilder {
-        RecorderBuilder {
-            directory: directory.into(),
-            prefix: prefix.into(),
+impl RecorderBuilder {
+    pub(super) fn new(directory: PathBuf, prefix: String) -> Self {
+        Self {
+            directory,
+            prefix,
             file: CaptureWriter::builder(),
+            describes_each: false,
             max_bytes: 1 << 30,
             max_time: None,
             keep_files: None,
@@ -56,9 +52,7 @@ impl Recorder {
             on_error: OnDiskError::default(),
         }
     }
-}
 
-impl RecorderBuilder {
     /// Describes the interface of the packets. By default it is an Ethernet interface without a name.
     pub fn interface(mut self, interface: FileInterface) -> Self {
         self.file = self.file.interface(interface);
@@ -69,6 +63,7 @@ impl RecorderBuilder {
     /// [`CaptureWriterBuilder::each_interface`]. Packets of such a capture are copied once.
     pub fn each_interface(mut self) -> Self {
         self.file = self.file.each_interface();
+        self.describes_each = true;
         self
     }
 
@@ -126,15 +121,5 @@ impl RecorderBuilder {
     pub fn on_error(mut self, policy: OnDiskError) -> Self {
         self.on_error = policy;
         self
-    }
-
-    /// Creates the recorder on this thread's reactor. No file is created before the first packets.
-    ///
-    /// # Errors
-    /// [`Error::NoReactor`](crate::Error::NoReactor); [`Error::File`](crate::Error::File) if the directory cannot be read.
-    pub fn build(self) -> Result<Recorder> {
-        let reactor = Reactor::current()?;
-        let names = Names::read(&self.directory, &self.prefix, "pcapng")?;
-        Ok(Recorder::new(reactor, names, self))
     }
 }

@@ -3,31 +3,45 @@
 use crate::error::{FileError, Result};
 use crate::pcap::{CaptureWriter, CaptureWriterBuilder, InterfaceStatistics};
 use crate::ring::batch::PacketBatch;
-use crate::ring::rewrite::pcapng::filler;
+use crate::ring::rewrite::pcapng::{Account, WHOLE_ACCOUNT, account_block, filler};
 use crate::sys::aligned::AlignedBuf;
 
 /// A disk takes multiples of this many bytes, from memory that begins at one.
 pub(super) const ALIGN: usize = 4096;
 /// How much is gathered before it is written.
 const ENOUGH: usize = 1 << 20;
+/// The times of packets that are never passed over: there are descriptions of interfaces between them.
+const ALWAYS: (u64, u64) = (0, u64::MAX);
 
 /// Formats packets, and gathers what was formatted.
 #[derive(Debug)]
 pub(super) struct Copying {
     writer: CaptureWriter<Vec<u8>>,
     packets: u64,
+    /// The times of the earliest and the latest packet.
+    times: (u64, u64),
+    describes_each: bool,
+    /// Whether the header was taken.
+    has_begun: bool,
 }
 
 impl Copying {
     /// Begins a file: its header is there already.
-    pub(super) fn new(file: &CaptureWriterBuilder) -> Result<Self> {
-        Ok(Self { writer: file.clone().to(Vec::new())?, packets: 0 })
+    pub(super) fn new(file: &CaptureWriterBuilder, describes_each: bool) -> Result<Self> {
+        let writer = file.clone().to(Vec::new())?;
+        let (times, has_begun) = ((u64::MAX, 0), false);
+        Ok(Self { writer, packets: 0, times, describes_each, has_begun })
     }
 
     /// Formats packets. Returns whether there is enough to be written.
     pub(super) fn push(&mut self, batch: &PacketBatch) -> Result<bool> {
         self.writer.write_batch(batch)?;
         self.packets += batch.len() as u64;
+        let nanos = batch.iter().map(|packet| packet.timestamp().as_nanos());
+        let (earliest, latest) = self.times;
+        self.times = nanos.fold((earliest, latest), |(earliest, latest), nanos| {
+            (earliest.min(nanos), latest.max(nanos))
+        });
         Ok(self.writer.get_ref().len() >= ENOUGH)
     }
 
@@ -37,37 +51,37 @@ impl Copying {
     }
 
     /// Takes what was formatted, and the number of packets in it.
-    pub(super) fn take(&mut self) -> Result<Option<(AlignedBuf, u64)>> {
+    pub(super) fn take(&mut self, account: &Account) -> Result<Option<(AlignedBuf, u64)>> {
         self.writer.flush()?;
         let bytes = std::mem::take(self.writer.get_mut());
-        let packets = std::mem::take(&mut self.packets);
-        Ok(aligned(&bytes)?.map(|buffer| (buffer, packets)))
+        self.gathered(&bytes, account)
     }
 
-    /// Takes what was formatted, with the statistics at the end.
-    pub(super) fn end(
-        mut self,
-        statistics: Option<InterfaceStatistics>,
-    ) -> Result<Option<(AlignedBuf, u64)>> {
-        if let Some(statistics) = statistics {
-            self.writer.set_statistics(0, statistics);
+    /// Adds the statistics of the first interface, for the end of the file. There is none before the first packet of a
+    /// capture on `any`.
+    pub(super) fn add_statistics(&mut self, statistics: &InterfaceStatistics) {
+        let _ = self.writer.write_statistics(0, statistics);
+    }
+
+    /// Puts an account before what was formatted, except before the header.
+    fn gathered(&mut self, bytes: &[u8], account: &Account) -> Result<Option<(AlignedBuf, u64)>> {
+        if bytes.is_empty() {
+            return Ok(None);
         }
-        let packets = self.packets;
-        let bytes = self.writer.finish()?;
-        Ok(aligned(&bytes)?.map(|buffer| (buffer, packets)))
+        let has_account = std::mem::replace(&mut self.has_begun, true);
+        let packets = std::mem::take(&mut self.packets);
+        let times = std::mem::replace(&mut self.times, (u64::MAX, 0));
+        let times = if self.describes_each || packets == 0 { ALWAYS } else { times };
+        let head = if has_account { WHOLE_ACCOUNT } else { 0 };
+        let len = (head + bytes.len()).next_multiple_of(ALIGN);
+        let filler = filler(len - head - bytes.len(), ALIGN);
+        let len = head + bytes.len() + filler.len();
+        let mut buffer = AlignedBuf::new(len).map_err(|error| FileError::io(0, error))?;
+        if has_account {
+            buffer.push(&account_block(account, packets as u32, len as u32, times));
+        }
+        buffer.push(bytes);
+        buffer.push(&filler);
+        Ok(Some((buffer, packets)))
     }
-}
-
-/// Copies bytes to the beginning of a page, and fills the last one with a block that says nothing.
-fn aligned(bytes: &[u8]) -> Result<Option<AlignedBuf>> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let len = bytes.len().next_multiple_of(ALIGN);
-    let filler = filler(len - bytes.len(), ALIGN);
-    let mut buffer =
-        AlignedBuf::new(bytes.len() + filler.len()).map_err(|error| FileError::io(0, error))?;
-    buffer.push(bytes);
-    buffer.push(&filler);
-    Ok(Some(buffer))
 }

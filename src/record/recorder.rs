@@ -81,6 +81,8 @@ enum Next {
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     accepted: u64,
+    /// Packets that were handed to files.
+    handed: u64,
     written: u64,
     bytes: u64,
     blocks: u64,
@@ -116,11 +118,17 @@ pub struct RecordStats {
     pub errors: u64,
 }
 
-impl Recorder {
-    pub(super) fn new(reactor: Reactor, names: Names, options: RecorderBuilder) -> Self {
-        Self {
+impl RecorderBuilder {
+    /// Creates the recorder on this thread's reactor. No file is created before the first packets.
+    ///
+    /// # Errors
+    /// [`Error::NoReactor`]; [`Error::File`] if the directory cannot be read.
+    pub fn build(self) -> Result<Recorder> {
+        let reactor = Reactor::current()?;
+        let names = Names::read(&self.directory, &self.prefix, "pcapng")?;
+        Ok(Recorder {
             reactor,
-            options,
+            options: self,
             names,
             current: None,
             next: Next::Nothing,
@@ -130,7 +138,15 @@ impl Recorder {
             wait_until: None,
             last_error: None,
             counts: Counts::default(),
-        }
+        })
+    }
+}
+
+impl Recorder {
+    /// Returns a builder for a recorder whose files are `PREFIX_NUMBER_TIME.pcapng` in this directory. It goes on after the
+    /// files of that prefix that are there.
+    pub fn builder(directory: impl Into<PathBuf>, prefix: impl Into<String>) -> RecorderBuilder {
+        RecorderBuilder::new(directory.into(), prefix.into())
     }
 
     /// Records a capture until it ends, with its statistics. Call it again to record another one into the same files.
@@ -225,13 +241,14 @@ impl Recorder {
     /// # Errors
     /// As for [`write`](Self::write).
     pub fn rotate(&mut self) -> Result<()> {
-        self.write_copied()?;
-        let Some(Current { mut output, copying }) = self.current.take() else { return Ok(()) };
-        if let Some((buffer, packets)) = copying.end(self.statistics)? {
-            output.write(&self.reactor, DiskBuffer::Own(buffer), packets)?;
+        if let Some(current) = &mut self.current
+            && let Some(statistics) = &self.statistics
+        {
+            current.copying.add_statistics(statistics);
         }
-        self.ending.push(output);
-        Ok(())
+        let written = self.write_copied();
+        self.ending.extend(self.current.take().map(|current| current.output));
+        written
     }
 
     /// Sets the statistics that each file has at its end, of its first interface; [`record`](Self::record) does it itself.
@@ -277,7 +294,7 @@ impl Recorder {
 
     /// Returns the counters so far.
     pub fn stats(&self) -> RecordStats {
-        let Counts { accepted, written, bytes, blocks, copied, files, removed, errors } =
+        let Counts { accepted, written, bytes, blocks, copied, files, removed, errors, .. } =
             self.counts;
         let copying = self.current.as_ref().map_or(0, |current| current.copying.packets());
         let flying: u64 = self.outputs().map(Output::packets_in_flight).sum();
@@ -335,18 +352,13 @@ impl Recorder {
 
     /// Hands a batch to the current file.
     fn put(&mut self, batch: PacketBatch) -> Result<()> {
-        let lost = self.stats().lost - batch.len() as u64;
-        let dropped = self.statistics.and_then(|statistics| statistics.dropped).unwrap_or(0);
-        let account = Account {
-            sequence: batch.seq_num(),
-            before: self.counts.accepted - batch.len() as u64,
-            missing: lost + dropped,
-        };
+        let account = self.account(&batch);
         match batch.into_disk(ALIGN, &account) {
             Ok((_, converted)) if converted.packets == 0 => Ok(()),
             Ok((buffer, converted)) => {
                 self.write_copied()?; // it came before
                 self.counts.blocks += 1;
+                self.counts.handed += converted.packets;
                 let Some(current) = &mut self.current else { return Ok(()) };
                 current.output.write(&self.reactor, buffer, converted.packets)
             }
@@ -358,11 +370,26 @@ impl Recorder {
         }
     }
 
+    /// The account of a batch that is about to be written.
+    fn account(&self, batch: &PacketBatch) -> Account {
+        let waiting = self.current.as_ref().map_or(0, |current| current.copying.packets());
+        let (sequence, before) = (batch.seq_num(), self.counts.handed + waiting);
+        Account { sequence, before, missing: self.missing() - batch.len() as u64 }
+    }
+
+    /// Packets that are known to be missing: dropped by the kernel, or lost.
+    fn missing(&self) -> u64 {
+        let dropped = self.statistics.and_then(|statistics| statistics.dropped).unwrap_or(0);
+        self.stats().lost + dropped
+    }
+
     /// Writes what was formatted.
     fn write_copied(&mut self) -> Result<()> {
+        let (missing, before) = (self.missing(), self.counts.handed);
         let Some(Current { output, copying }) = &mut self.current else { return Ok(()) };
-        match copying.take()? {
+        match copying.take(&Account { sequence: 0, before, missing })? {
             Some((buffer, packets)) => {
+                self.counts.handed += packets;
                 output.write(&self.reactor, DiskBuffer::Own(buffer), packets)
             }
             None => Ok(()),
@@ -450,7 +477,7 @@ impl Recorder {
                 let next = std::mem::replace(&mut self.next, Next::Nothing);
                 let Next::Ready(mut output) = next else { continue };
                 output.began = Instant::now();
-                let copying = Copying::new(&self.options.file)?;
+                let copying = Copying::new(&self.options.file, self.options.describes_each)?;
                 self.current = Some(Current { output, copying });
                 self.counts.files += 1;
                 self.remove_excess();

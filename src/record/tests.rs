@@ -43,11 +43,12 @@ fn file(body: &mut [u8]) -> (Vec<u8>, u64) {
     body.len().checked_add(BODY_AT).filter(|len| *len == BLOCK).unwrap();
     let account = Account { sequence: 7, before: 8, missing: 9 };
     let converted = convert(body, Extras::default(), ALIGN, &account);
-    let mut file = Copying::new(&CaptureWriter::builder()).unwrap();
-    let mut file = file.take().unwrap().unwrap().0.bytes().to_vec();
+    let mut file = Copying::new(&CaptureWriter::builder(), false).unwrap();
+    let mut file = file.take(&account).unwrap().unwrap().0.bytes().to_vec();
     assert!(file.len().is_multiple_of(ALIGN) && converted.len.is_multiple_of(ALIGN));
     if converted.packets > 0 {
         assert_eq!(body[..4], (converted.packets as u32).to_ne_bytes());
+        assert_eq!(body[4..8], (converted.len as u32).to_ne_bytes());
         assert_eq!(body[8..16], 7_u64.to_ne_bytes());
         let head = [ACCOUNT, converted.head as u32, MARK].map(u32::to_ne_bytes);
         file.extend(head.as_flattened());

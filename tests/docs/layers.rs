@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["io"],
     &["shard"],
     &["bridge", "channel", "dedup", "doctor", "multi", "parse", "pcap"],
+    &["record"],
     &["flow", "metrics"],
 ];
 

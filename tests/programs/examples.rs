@@ -88,6 +88,12 @@ const EXAMPLES: &[(&str, &str, &str, Rule)] = &[
     ),
     ("pipeline", STATS, SENT, |n| n[0] == n[1] + n[2]),
     ("pollster", "# packets, # dropped", SENT, |n| n[0] > 10_000 && n[0] + n[1] + n[3] == n[2]),
+    (
+        "record",
+        "# packets in # files, # lost, # dropped",
+        "lab: shard*.pcapng has # bytes\n*lab: # frames were sent, # were lost on the way",
+        |n| n[0] > 10_000 && n[2] == 0 && n[0] + n[3] + n[6] == n[5],
+    ),
     ("replay", "the latest batch was * behind its time", RECEIVED, |n| {
         (18_000..=20_000).contains(&n[0])
     }),

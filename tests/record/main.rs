@@ -1,5 +1,6 @@
 //! Packets recorded to disk by the reactor.
 
+mod asked;
 mod disk;
 mod end;
 mod live;

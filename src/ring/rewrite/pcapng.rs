@@ -36,10 +36,10 @@ const ADDRESSES: usize = 12;
 /// The longest filler, with its header.
 const LONGEST: usize = u16::MAX as usize - 3;
 
-/// Our account of a block, before its packets; see `docs/RECORDING.md`.
+/// Our account of a block of a ring, or of packets that were copied, before these packets; see `docs/RECORDING.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Account {
-    /// The kernel's number of the block.
+    /// The kernel's number of the block; 0 for packets that were copied.
     pub(crate) sequence: u64,
     /// Packets in all blocks of the recording before this one.
     pub(crate) before: u64,
@@ -47,8 +47,9 @@ pub(crate) struct Account {
     pub(crate) missing: u64,
 }
 
-/// Bytes of an account behind its mark: the number of packets, padding, and the three numbers.
-const ACCOUNT_LEN: usize = 32;
+/// Bytes of an account behind its mark: the number of packets and of bytes up to the next account, the three numbers, and the
+/// times of the earliest and the latest packet.
+const ACCOUNT_LEN: usize = 48;
 
 /// What became of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +100,11 @@ pub(crate) fn convert(
     let announced = BlockHeader::read(body).packets;
     let walk = Walk::new(body, extras);
     let (mut place, mut packets, mut first) = ((walk.at(), walk.left()), 0, None);
-    let mut before: Option<Moved> = None;
+    let (mut before, mut times): (Option<Moved>, _) = (None, (u64::MAX, 0));
     while let Some((moved, next)) = take(body, place, extras) {
         place = next;
-        let room_from = before.map_or(0, |before| before.end() + before.least());
+        let room_from =
+            before.map_or(ACCOUNT_LEN + TRAILER, |before| before.end() + before.least());
         let Some(moved) = settle(body, moved, place.1 == 0, room_from) else { break };
         if let Some(before) = before
             && moved.start() - before.end() > LONGEST
@@ -114,6 +116,7 @@ pub(crate) fn convert(
         }
         put_head(body, &moved);
         first.get_or_insert(moved.start());
+        times = (times.0.min(moved.nanos), times.1.max(moved.nanos));
         (before, packets) = (Some(moved), packets + 1);
     }
     let left_out = u64::from(announced) - packets;
@@ -122,7 +125,7 @@ pub(crate) fn convert(
     };
     let len = (last.end() + last.least() + BODY_AT).next_multiple_of(align);
     put_end(body, &last, len - BODY_AT);
-    put_account(body, first, packets as u32, account);
+    put_account(body, first, [packets as u32, len as u32], account, times);
     Converted { head: first + BODY_AT, len, packets, left_out }
 }
 
@@ -210,16 +213,21 @@ fn put_end(body: &mut [u8], moved: &Moved, next: usize) {
 }
 
 /// Writes the part of the account that is in the body, up to `first`.
-fn put_account(body: &mut [u8], first: usize, packets: u32, account: &Account) {
+fn put_account(
+    body: &mut [u8],
+    first: usize,
+    counts: [u32; 2],
+    account: &Account,
+    (earliest, latest): (u64, u64),
+) {
     body[..first].fill(0);
-    put(body, 0, &[packets]);
-    for (at, number) in [(8, account.sequence), (16, account.before), (24, account.missing)] {
-        body[at..at + 8].copy_from_slice(&number.to_ne_bytes());
+    put(body, 0, &counts);
+    let numbers = [account.sequence, account.before, account.missing, earliest, latest];
+    for (number, bytes) in numbers.iter().zip(body[8..].chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&number.to_ne_bytes());
     }
     put(body, first - TRAILER, &[(first + BODY_AT) as u32]);
 }
-
-const _: () = assert!(ACCOUNT_LEN + TRAILER <= tpacket_v3::BLOCK_HEADER_LEN);
 
 /// The first word of an option.
 fn option(code: u16, len: u16) -> u32 {
@@ -231,6 +239,48 @@ fn option(code: u16, len: u16) -> u32 {
 fn put(body: &mut [u8], at: usize, words: &[u32]) {
     for (word, bytes) in words.iter().zip(body[at..].chunks_exact_mut(4)) {
         bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+}
+
+/// The whole of an account, with its length.
+pub(crate) const WHOLE_ACCOUNT: usize = 12 + ACCOUNT_LEN + TRAILER;
+
+/// Returns an account as a block of its own: of so many packets, in so many bytes with the account, of these times.
+pub(crate) fn account_block(
+    account: &Account,
+    packets: u32,
+    span: u32,
+    times: (u64, u64),
+) -> [u8; WHOLE_ACCOUNT] {
+    let mut block = [0; WHOLE_ACCOUNT];
+    put(&mut block, 0, &[ACCOUNT, WHOLE_ACCOUNT as u32, MARK]);
+    put_account(&mut block[BODY_AT..], WHOLE_ACCOUNT - BODY_AT, [packets, span], account, times);
+    block
+}
+
+/// What an account at the beginning of some bytes says: the number of packets and of bytes, the packets that are missing
+/// before, and the times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) packets: u32,
+    pub(crate) span: u32,
+    pub(crate) missing: u64,
+    pub(crate) times: (u64, u64),
+}
+
+impl Told {
+    /// Reads an account, if there is one.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; WHOLE_ACCOUNT - TRAILER] = bytes.first_chunk()?;
+        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+        let double = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+        let is_account = word(0) == ACCOUNT && word(8) == MARK;
+        is_account.then(|| Self {
+            packets: word(12),
+            span: word(16),
+            missing: double(36),
+            times: (double(44), double(52)),
+        })
     }
 }
 

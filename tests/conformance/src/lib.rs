@@ -4,12 +4,14 @@
 
 mod behaviours;
 mod pressure;
+mod recording;
 pub mod resources;
 
 use std::future::Future;
 
 pub use self::behaviours::*;
 pub use self::pressure::*;
+pub use self::recording::records_what_it_captures;
 
 /// A runtime under test.
 pub trait Host: ringtap::shard::Runtime + Default {
@@ -39,6 +41,7 @@ macro_rules! suite {
             attaches_once,
             runs_shards_that_stop_and_drain,
             names_a_shard_that_panics,
+            records_what_it_captures,
             idles_without_turning,
         );
 
