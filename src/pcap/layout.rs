@@ -94,7 +94,7 @@ impl FileInterface {
     }
 
     /// Returns the maximum number of bytes per packet that a writer keeps.
-    pub(super) fn kept_len(&self) -> u32 {
+    pub(crate) fn kept_len(&self) -> u32 {
         if self.snap_len == 0 { MAX_SNAP_LEN } else { self.snap_len }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,9 +28,13 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Continues after the existing files of the series.
+    /// Continues after the existing files of the series. A prefix must be the beginning of a file name.
     pub(crate) fn read(directory: &Path, prefix: &str, extension: &'static str) -> Result<Self> {
-        let of = |error: std::io::Error| FileError::io(0, error).of(directory);
+        if prefix.is_empty() || prefix.contains(['/', '\0']) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "a prefix without `/`");
+            return Err(FileError::io(0, error).of(Path::new(prefix)).into());
+        }
+        let of = |error: io::Error| FileError::io(0, error).of(directory);
         let mut found = Vec::new();
         for entry in fs::read_dir(directory).map_err(of)? {
             let entry = entry.map_err(of)?;
@@ -54,8 +59,10 @@ impl Names {
         self.directory.join(format!("{prefix}_{number:05}_{}.{extension}", text(now)))
     }
 
+    /// Notes a closed file. Several that were begun one after another may be closed in another order.
     pub(crate) fn wrote(&mut self, written: Written) {
-        self.written.push_back(written);
+        let at = self.written.iter().rposition(|older| older.path < written.path);
+        self.written.insert(at.map_or(0, |at| at + 1), written);
     }
 
     /// Forgets the oldest file if there are more than `files`, or more than `bytes` bytes in them, and returns it: it is to be

@@ -169,10 +169,6 @@ impl RotatingWriterBuilder {
     /// [`Error::File`](crate::Error::File) if the directory cannot be read, the file cannot be written, or the
     /// prefix is not valid as the beginning of a file name.
     pub fn build(self) -> Result<RotatingWriter> {
-        if self.prefix.is_empty() || self.prefix.contains(['/', '\0']) {
-            let error = std::io::Error::new(ErrorKind::InvalidInput, "a prefix without `/`");
-            return Err(FileError::io(0, error).of(Path::new(&self.prefix)).into());
-        }
         let extension = match self.file.format {
             super::FileFormat::Pcapng => "pcapng",
             _ => "pcap",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::pcap::{CaptureWriter, CaptureWriterBuilder, FileInterface};
+use crate::pcap::{CaptureWriter, CaptureWriterBuilder, FileInterface, MAX_SNAP_LEN};
 
 /// What a recorder does when a file cannot be created or written: the disk is full, broken, or gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -23,8 +23,11 @@ pub enum OnDiskError {
 pub struct RecorderBuilder {
     pub(super) directory: PathBuf,
     pub(super) prefix: String,
-    pub(super) file: CaptureWriterBuilder,
+    file: CaptureWriterBuilder,
+    interface: Option<FileInterface>,
     pub(super) describes_each: bool,
+    /// Bytes of a packet that are kept.
+    pub(super) most: usize,
     pub(super) max_bytes: u64,
     pub(super) max_time: Option<Duration>,
     pub(super) keep_files: Option<usize>,
@@ -41,7 +44,9 @@ impl RecorderBuilder {
             directory,
             prefix,
             file: CaptureWriter::builder(),
+            interface: None,
             describes_each: false,
+            most: MAX_SNAP_LEN as usize,
             max_bytes: 1 << 30,
             max_time: None,
             keep_files: None,
@@ -53,9 +58,11 @@ impl RecorderBuilder {
         }
     }
 
-    /// Describes the interface of the packets. By default it is an Ethernet interface without a name.
+    /// Describes the interface of the packets. By default it is an Ethernet interface without a name. Of a packet, its
+    /// `snap_len` is kept.
     pub fn interface(mut self, interface: FileInterface) -> Self {
-        self.file = self.file.interface(interface);
+        self.most = interface.kept_len() as usize;
+        self.interface = Some(interface);
         self
     }
 
@@ -85,14 +92,15 @@ impl RecorderBuilder {
         self
     }
 
-    /// Sets how many files to keep, the current one included. The oldest are removed, also those of earlier runs. No limit by
-    /// default.
+    /// Sets how many files to keep, with the current one, but not the next one, which is empty. The oldest are removed when a
+    /// file with packets is closed, also those of earlier runs. No limit by default.
     pub fn keep_files(mut self, files: usize) -> Self {
         self.keep_files = Some(files.max(1));
         self
     }
 
-    /// Sets how many bytes to keep, with room for the current file. No limit by default.
+    /// Sets how many bytes to keep, twice [`max_bytes`](Self::max_bytes) of which are for the current file and the next one. No
+    /// limit by default.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = Some(bytes);
         self
@@ -111,7 +119,8 @@ impl RecorderBuilder {
         self
     }
 
-    /// Sets whether a file that is closed is synced (`fdatasync`), which costs the capture nothing. Default: false.
+    /// Sets whether a file that is closed is synced (`fdatasync`), by a worker of the kernel. A failure is one of
+    /// [`RecordStats::errors`](super::RecordStats::errors). Default: false.
     pub fn sync(mut self, on: bool) -> Self {
         self.syncs = on;
         self
@@ -121,5 +130,14 @@ impl RecorderBuilder {
     pub fn on_error(mut self, policy: OnDiskError) -> Self {
         self.on_error = policy;
         self
+    }
+
+    /// How each file is written.
+    pub(super) fn writer(&self) -> CaptureWriterBuilder {
+        let file = self.file.clone();
+        match &self.interface {
+            Some(interface) => file.interface(interface.clone()),
+            None => file,
+        }
     }
 }

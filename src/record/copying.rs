@@ -1,5 +1,7 @@
 //! What is formatted and copied: the header and the end of a file, and packets that are not in a block of a ring.
 
+use std::time::{Duration, Instant};
+
 use crate::error::{FileError, Result};
 use crate::pcap::{CaptureWriter, CaptureWriterBuilder, InterfaceStatistics};
 use crate::ring::batch::PacketBatch;
@@ -10,6 +12,8 @@ use crate::sys::aligned::AlignedBuf;
 pub(super) const ALIGN: usize = 4096;
 /// How much is gathered before it is written.
 const ENOUGH: usize = 1 << 20;
+/// How long packets wait for more.
+const IDLE: Duration = Duration::from_secs(1);
 /// The times of packets that are never passed over: there are descriptions of interfaces between them.
 const ALWAYS: (u64, u64) = (0, u64::MAX);
 
@@ -23,6 +27,8 @@ pub(super) struct Copying {
     describes_each: bool,
     /// Whether the header was taken.
     has_begun: bool,
+    /// When the first of the packets was formatted.
+    since: Option<Instant>,
 }
 
 impl Copying {
@@ -30,19 +36,27 @@ impl Copying {
     pub(super) fn new(file: &CaptureWriterBuilder, describes_each: bool) -> Result<Self> {
         let writer = file.clone().to(Vec::new())?;
         let (times, has_begun) = ((u64::MAX, 0), false);
-        Ok(Self { writer, packets: 0, times, describes_each, has_begun })
+        Ok(Self { writer, packets: 0, times, describes_each, has_begun, since: None })
     }
 
-    /// Formats packets. Returns whether there is enough to be written.
+    /// Formats packets. Returns whether there is enough to be written. If this fails, those that could be formatted were.
     pub(super) fn push(&mut self, batch: &PacketBatch) -> Result<bool> {
-        self.writer.write_batch(batch)?;
-        self.packets += batch.len() as u64;
+        let before = self.writer.stats().packets;
+        let formatted = self.writer.write_batch(batch);
+        self.packets += self.writer.stats().packets - before;
+        self.since.get_or_insert_with(Instant::now);
+        formatted?;
         let nanos = batch.iter().map(|packet| packet.timestamp().as_nanos());
         let (earliest, latest) = self.times;
         self.times = nanos.fold((earliest, latest), |(earliest, latest), nanos| {
             (earliest.min(nanos), latest.max(nanos))
         });
         Ok(self.writer.get_ref().len() >= ENOUGH)
+    }
+
+    /// Returns when packets that were formatted are to be written, however few they are.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.since.filter(|_| self.packets > 0).map(|since| since + IDLE)
     }
 
     /// Returns the packets that are not taken yet.
@@ -53,6 +67,7 @@ impl Copying {
     /// Takes what was formatted, and the number of packets in it.
     pub(super) fn take(&mut self, account: &Account) -> Result<Option<(AlignedBuf, u64)>> {
         self.writer.flush()?;
+        self.since = None;
         let bytes = std::mem::take(self.writer.get_mut());
         self.gathered(&bytes, account)
     }

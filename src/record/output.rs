@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use crate::error::{Error, FileError, Result};
+use crate::error::{Error, FileError, FileFault, Result};
 use crate::reactor::{FileOp, PendingFile, Reactor};
 use crate::ring::disk::DiskBuffer;
-use crate::sys::file;
+use crate::sys::{file, fork};
 
 /// A file that is written.
 #[derive(Debug)]
@@ -30,7 +30,13 @@ pub(super) struct Output {
     /// In the order of their places.
     flights: VecDeque<Flight>,
     failure: Option<Error>,
+    /// Packets in the file.
+    packets: u64,
     end: End,
+    /// The error of syncing or closing it.
+    end_error: Option<Error>,
+    /// A forked child has the same descriptor, and the file is not its own.
+    forks: u32,
 }
 
 /// A write.
@@ -65,6 +71,9 @@ pub(super) struct Landed {
     pub(super) bytes: u64,
 }
 
+/// Room for what exceeds the length of a file: its last block, and its statistics.
+const SLACK: u64 = 1 << 20;
+
 /// The page cache is told to forget in steps of this many bytes.
 const FORGET: u64 = 8 << 20;
 
@@ -80,14 +89,40 @@ impl Output {
             forgotten: 0,
             flights: VecDeque::new(),
             failure: None,
+            packets: 0,
             end: End::Open,
+            end_error: None,
+            forks: fork::generation(),
         }
     }
 
-    /// Returns the operation that reserves room for `len` bytes; none for 0.
+    /// Returns the operation that reserves room for `len` bytes; none for 0, and none in memory, where it would be written
+    /// with zeros.
     pub(super) fn reserve(&self, len: u64) -> Option<FileOp> {
-        let file = self.file.as_ref().filter(|_| len > 0)?;
-        Some(FileOp::Reserve { file: Rc::clone(file), len })
+        let file =
+            self.file.as_ref().filter(|file| len > 0 && !file::is_in_memory(file.as_fd()))?;
+        Some(FileOp::Reserve { file: Rc::clone(file), len: len.saturating_add(SLACK) })
+    }
+
+    /// Gives back what was reserved and is not written. (A file system may keep what it had found before it ran out.)
+    pub(super) fn give_back(&self) {
+        if let Some(file) = &self.file
+            && self.forks == fork::generation()
+        {
+            file::cut(file.as_fd(), self.whole);
+        }
+    }
+
+    /// Returns whether there are packets in the file.
+    pub(super) fn has_packets(&self) -> bool {
+        self.packets > 0
+    }
+
+    /// Returns whether the file refuses to be written past the page cache, although it could be opened so.
+    pub(super) fn refuses_direct(&self, error: &Error) -> bool {
+        let Error::File(error) = error else { return false };
+        let FileFault::Io(error) = error.fault() else { return false };
+        self.is_direct && self.whole == 0 && error.raw_os_error() == Some(libc::EINVAL)
     }
 
     /// Returns the length of the file when all writes have ended.
@@ -153,6 +188,7 @@ impl Output {
         let mut landed = Landed::default();
         while let Some(Flight { len, packets, state: FlightState::Done }) = self.flights.front() {
             landed.packets += packets;
+            self.packets += packets;
             landed.bytes += len;
             self.whole += len;
             self.flights.pop_front();
@@ -180,40 +216,48 @@ impl Output {
         self.failure.take()
     }
 
-    /// Goes on with the end of a file that nothing more is written to. Returns true once it is closed.
+    /// Goes on with the end of a file that nothing more is written to. Returns ready once it is closed, with the error of
+    /// that.
     pub(super) fn poll_end(
         &mut self,
         reactor: &Reactor,
         syncs: bool,
         cx: &mut Context<'_>,
-    ) -> bool {
+    ) -> Poll<Result<()>> {
         loop {
             match &mut self.end {
-                End::Open if !self.flights.is_empty() => return false,
+                End::Open if !self.flights.is_empty() => return Poll::Pending,
                 End::Open => {
-                    let Some(file) = &self.file else { return true };
-                    // Gives back what was reserved.
-                    file::cut(file.as_fd(), self.whole);
-                    let op = FileOp::Sync { file: Rc::clone(file) };
-                    self.end = match syncs.then(|| PendingFile::start(reactor, op)) {
-                        Some(Ok(syncing)) => End::Syncing(syncing),
-                        _ => self.close(reactor),
+                    let Some(file) = &self.file else { return Poll::Ready(Ok(())) };
+                    self.give_back();
+                    self.end = if syncs {
+                        let op = FileOp::Sync { file: Rc::clone(file) };
+                        End::Syncing(PendingFile::start(reactor, op).map_err(|(error, _)| error)?)
+                    } else {
+                        self.close(reactor)
                     };
                 }
                 End::Syncing(syncing) => {
-                    if syncing.poll(cx).is_pending() {
-                        return false;
-                    }
+                    let synced = ready!(syncing.poll(cx));
                     self.end = self.close(reactor);
+                    self.end_error = self.error_of(synced);
                 }
                 End::Closing(closing) => {
-                    if closing.poll(cx).is_pending() {
-                        return false;
-                    }
+                    let closed = ready!(closing.poll(cx));
                     self.end = End::Closed;
+                    let error = self.error_of(closed);
+                    self.end_error = self.end_error.take().or(error);
                 }
-                End::Closed => return true,
+                End::Closed => return Poll::Ready(self.end_error.take().map_or(Ok(()), Err)),
             }
+        }
+    }
+
+    fn error_of(&self, result: Result<io::Result<u32>>) -> Option<Error> {
+        match result {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(file_error(self.whole, error, &self.path)),
+            Err(error) => Some(error),
         }
     }
 
@@ -231,10 +275,8 @@ impl Output {
 impl Drop for Output {
     /// Gives back what was reserved, unless a write that is in flight would reach behind the end.
     fn drop(&mut self) {
-        if let Some(file) = &self.file
-            && self.in_flight() == 0
-        {
-            file::cut(file.as_fd(), self.whole);
+        if self.in_flight() == 0 {
+            self.give_back();
         }
     }
 }

@@ -21,14 +21,12 @@ use crate::pcap::names::{Names, Written};
 use crate::reactor::{FileOp, PendingFile, Reactor};
 use crate::ring::batch::PacketBatch;
 use crate::ring::disk::DiskBuffer;
-use crate::ring::rewrite::pcapng::Account;
-use crate::sys::file;
+use crate::ring::rewrite::pcapng::{Account, Plan};
+use crate::sys::{file, fork};
 use crate::time::{self, Sleep};
 
 /// How long to wait before another file is begun after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long packets that were copied wait for more.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// Writes packets to a series of pcapng files by this thread's reactor, from where the kernel has put them.
 ///
@@ -42,7 +40,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// If the process is killed, a file ends with its last whole block, of up to [`depth`](RecorderBuilder::depth) that were in
 /// flight; what a reader finds up to there is complete.
 ///
-/// Dropping a recorder leaves its last file without its statistics; call [`finish`](Self::finish).
+/// Dropping a recorder, or ending its executor, leaves the last file without its statistics, and loses packets that were
+/// only formatted, and writes that were not submitted: call [`finish`](Self::finish), or [`flush`](Self::flush).
 #[derive(Debug)]
 pub struct Recorder {
     reactor: Reactor,
@@ -52,11 +51,19 @@ pub struct Recorder {
     next: Next,
     /// Files that are being finished.
     ending: Vec<Output>,
-    /// Files that are being removed.
-    removals: Vec<PendingFile>,
+    /// Files that are being removed, and whether that is counted.
+    removals: Vec<(PendingFile, bool)>,
     statistics: Option<InterfaceStatistics>,
+    /// What the kernel has dropped of captures that were recorded before this one.
+    dropped_before: u64,
     /// No file is begun before this time.
     wait_until: Option<Instant>,
+    /// The next file is not prepared before this time.
+    prepare_at: Option<Instant>,
+    /// Packets of the batch that `write` has in hand.
+    in_hand: u64,
+    /// A forked child does nothing with its parent's files.
+    forks: u32,
     /// The last failure, until it was told.
     last_error: Option<Error>,
     counts: Counts,
@@ -81,8 +88,6 @@ enum Next {
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     accepted: u64,
-    /// Packets that were handed to files.
-    handed: u64,
     written: u64,
     bytes: u64,
     blocks: u64,
@@ -135,7 +140,11 @@ impl RecorderBuilder {
             ending: Vec::new(),
             removals: Vec::new(),
             statistics: None,
+            dropped_before: 0,
             wait_until: None,
+            prepare_at: None,
+            in_hand: 0,
+            forks: fork::generation(),
             last_error: None,
             counts: Counts::default(),
         })
@@ -184,7 +193,7 @@ impl Recorder {
     where
         S: Stream<Item = Result<PacketBatch>> + Unpin,
     {
-        let mut idle: Option<Sleep> = None;
+        let mut idle: Option<(Instant, Sleep)> = None;
         poll_fn(|cx| {
             self.poll_files(cx);
             if let Some(error) = self.error_to_tell() {
@@ -193,13 +202,18 @@ impl Recorder {
             if let Poll::Ready(next) = Pin::new(&mut *batches).poll_next(cx) {
                 return Poll::Ready(next.transpose());
             }
-            let holds = self.current.as_ref().is_some_and(|current| current.copying.packets() > 0);
-            if holds && Pin::new(idle.get_or_insert_with(|| time::sleep(IDLE))).poll(cx).is_ready()
-            {
-                if let Err(error) = self.write_copied() {
-                    return Poll::Ready(Err(error));
+            let due = self.current.as_ref().and_then(|current| current.copying.due());
+            if let Some(due) = due {
+                let (_, sleep) = match idle.take().filter(|(when, _)| *when == due) {
+                    Some(known) => idle.insert(known),
+                    None => idle.insert((due, time::sleep_until(due))),
+                };
+                if Pin::new(sleep).poll(cx).is_ready() {
+                    if let Err(error) = self.write_copied() {
+                        return Poll::Ready(Err(error));
+                    }
+                    self.poll_files(cx);
                 }
-                self.poll_files(cx);
             }
             Poll::Pending
         })
@@ -212,28 +226,40 @@ impl Recorder {
     /// If this is dropped before it completes, the batch is counted as lost.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) if a file cannot be created, or an earlier write has failed, with
-    /// [`OnDiskError::Stop`]: packets that were in flight, and this batch, are lost and counted. The next batch begins another
-    /// file. [`Error::ReactorGone`](crate::Error::ReactorGone); [`Error::TooManyOps`](crate::Error::TooManyOps).
+    /// [`Error::File`], with [`OnDiskError::Stop`]: if a file cannot be created, which loses this batch; or if an earlier write
+    /// has failed, whose packets are lost, while this batch begins another file. [`Error::ReactorGone`];
+    /// [`Error::TooManyOps`].
     pub async fn write(&mut self, batch: PacketBatch) -> Result<()> {
-        self.counts.accepted += batch.len() as u64;
+        let packets = batch.len() as u64;
+        self.counts.accepted += packets;
+        self.in_hand = packets;
         poll_fn(|cx| self.poll_room(cx)).await;
-        if let Some(error) = self.error_to_tell() {
-            return Err(error);
-        }
-        if self.wait_until.is_some_and(|until| Instant::now() < until) {
-            return Ok(());
-        }
-        self.rotate_if_due()?;
-        let began = poll_fn(|cx| self.poll_begin(cx)).await;
-        let put = began.and_then(|()| self.put(batch));
-        match (put, self.options.on_error) {
+        let told = self.error_to_tell();
+        let put = match self.wait_until.is_some_and(|until| Instant::now() < until) {
+            true => Ok(()),
+            false => self.write_now(batch).await,
+        };
+        self.in_hand = 0;
+        let put = match (put, self.options.on_error) {
             (Err(error @ Error::File(_)), OnDiskError::DropAndRetry) => {
                 self.failed(error);
                 Ok(())
             }
-            (put, _) => put,
-        }
+            (Err(error), _) => {
+                self.counts.errors += 1;
+                Err(error)
+            }
+            (Ok(()), _) => Ok(()),
+        };
+        told.map_or(Ok(()), Err).and(put)
+    }
+
+    async fn write_now(&mut self, batch: PacketBatch) -> Result<()> {
+        self.rotate_if_due()?;
+        poll_fn(|cx| self.poll_begin(cx)).await?;
+        self.put(batch)?;
+        let due = self.current.as_ref().and_then(|current| current.copying.due());
+        if due.is_some_and(|due| due <= Instant::now()) { self.write_copied() } else { Ok(()) }
     }
 
     /// Closes the file; the next packets begin another one.
@@ -243,6 +269,7 @@ impl Recorder {
     pub fn rotate(&mut self) -> Result<()> {
         if let Some(current) = &mut self.current
             && let Some(statistics) = &self.statistics
+            && !self.options.describes_each
         {
             current.copying.add_statistics(statistics);
         }
@@ -252,8 +279,13 @@ impl Recorder {
     }
 
     /// Sets the statistics that each file has at its end, of its first interface; [`record`](Self::record) does it itself.
-    /// They are totals of the whole capture.
+    /// They are totals of the whole capture, and therefore not written where each interface is described.
     pub fn set_statistics(&mut self, statistics: InterfaceStatistics) {
+        let dropped = |of: Option<InterfaceStatistics>| of.and_then(|of| of.dropped).unwrap_or(0);
+        let former = dropped(self.statistics);
+        if dropped(Some(statistics)) < former {
+            self.dropped_before += former; // of another capture
+        }
         self.statistics = Some(statistics);
     }
 
@@ -276,11 +308,12 @@ impl Recorder {
     /// # Errors
     /// As for [`write`](Self::write).
     pub async fn finish(mut self) -> Result<RecordStats> {
+        self.in_hand = 0;
         let flushed = self.flush().await;
         let rotated = self.rotate();
         poll_fn(|cx| self.poll_next_file(cx).map(drop)).await;
         if let Next::Ready(output) = std::mem::replace(&mut self.next, Next::Nothing) {
-            self.remove(output.path.clone());
+            self.remove(output.path.clone(), false);
         }
         poll_fn(|cx| {
             self.poll_files(cx);
@@ -294,13 +327,13 @@ impl Recorder {
 
     /// Returns the counters so far.
     pub fn stats(&self) -> RecordStats {
-        let Counts { accepted, written, bytes, blocks, copied, files, removed, errors, .. } =
+        let Counts { accepted, written, bytes, blocks, copied, files, removed, errors } =
             self.counts;
         let copying = self.current.as_ref().map_or(0, |current| current.copying.packets());
         let flying: u64 = self.outputs().map(Output::packets_in_flight).sum();
-        let pending = copying + flying;
-        // A future that was dropped has lost its packets as well.
-        let lost = accepted - written - pending;
+        let pending = copying + flying + self.in_hand;
+        // A batch in the hand of a future that was dropped is lost with the next one.
+        let lost = accepted.saturating_sub(written + pending);
         RecordStats {
             packets: accepted,
             written,
@@ -352,44 +385,43 @@ impl Recorder {
 
     /// Hands a batch to the current file.
     fn put(&mut self, batch: PacketBatch) -> Result<()> {
-        let account = self.account(&batch);
-        match batch.into_disk(ALIGN, &account) {
+        let account = self.account(batch.seq_num());
+        let plan = Plan { align: ALIGN, most: self.options.most, account: &account };
+        // Packets in a block are of the first interface.
+        let taken = if self.options.describes_each { Err(batch) } else { batch.into_disk(&plan) };
+        match taken {
             Ok((_, converted)) if converted.packets == 0 => Ok(()),
             Ok((buffer, converted)) => {
                 self.write_copied()?; // it came before
                 self.counts.blocks += 1;
-                self.counts.handed += converted.packets;
+                self.in_hand = 0;
                 let Some(current) = &mut self.current else { return Ok(()) };
                 current.output.write(&self.reactor, buffer, converted.packets)
             }
             Err(batch) => {
                 self.counts.copied += 1;
+                self.in_hand = 0;
                 let Some(current) = &mut self.current else { return Ok(()) };
                 if current.copying.push(&batch)? { self.write_copied() } else { Ok(()) }
             }
         }
     }
 
-    /// The account of a batch that is about to be written.
-    fn account(&self, batch: &PacketBatch) -> Account {
-        let waiting = self.current.as_ref().map_or(0, |current| current.copying.packets());
-        let (sequence, before) = (batch.seq_num(), self.counts.handed + waiting);
-        Account { sequence, before, missing: self.missing() - batch.len() as u64 }
-    }
-
-    /// Packets that are known to be missing: dropped by the kernel, or lost.
-    fn missing(&self) -> u64 {
+    /// The account of packets that are about to be written, behind what waits to be.
+    fn account(&self, sequence: u64) -> Account {
+        let RecordStats { written, pending, lost, .. } = self.stats();
         let dropped = self.statistics.and_then(|statistics| statistics.dropped).unwrap_or(0);
-        self.stats().lost + dropped
+        let missing = lost + dropped + self.dropped_before;
+        Account { sequence, before: written + pending - self.in_hand, missing }
     }
 
     /// Writes what was formatted.
     fn write_copied(&mut self) -> Result<()> {
-        let (missing, before) = (self.missing(), self.counts.handed);
+        let mut account = self.account(0);
         let Some(Current { output, copying }) = &mut self.current else { return Ok(()) };
-        match copying.take(&Account { sequence: 0, before, missing })? {
+        account.before -= copying.packets();
+        match copying.take(&account)? {
             Some((buffer, packets)) => {
-                self.counts.handed += packets;
                 output.write(&self.reactor, DiskBuffer::Own(buffer), packets)
             }
             None => Ok(()),
@@ -405,8 +437,11 @@ impl Recorder {
         }
         let is_half = output.len() >= self.options.max_bytes / 2
             || self.options.max_time.is_some_and(|most| age >= most / 2);
-        if is_half && matches!(self.next, Next::Nothing) {
-            self.create_next(self.options.is_direct)?;
+        let may_prepare = self.prepare_at.is_none_or(|at| Instant::now() >= at);
+        if is_half && may_prepare && matches!(self.next, Next::Nothing) {
+            self.prepare_at = None;
+            let created = self.create_next(self.options.is_direct);
+            created.unwrap_or_else(|error| self.not_prepared(error));
         }
         Ok(())
     }
@@ -430,10 +465,13 @@ impl Recorder {
                     self.created(created?)?;
                 }
                 Next::Reserving { op, .. } => {
-                    // Without room for all of it, it is written for as long as there is some.
-                    let _ = ready!(op.poll(cx));
+                    let reserved = ready!(op.poll(cx));
                     let next = std::mem::replace(&mut self.next, Next::Nothing);
                     if let Next::Reserving { output, .. } = next {
+                        // Without room for all of it, it is written for as long as there is some.
+                        if !matches!(reserved, Ok(Ok(_))) {
+                            output.give_back();
+                        }
                         self.next = Next::Ready(output);
                     }
                 }
@@ -477,10 +515,9 @@ impl Recorder {
                 let next = std::mem::replace(&mut self.next, Next::Nothing);
                 let Next::Ready(mut output) = next else { continue };
                 output.began = Instant::now();
-                let copying = Copying::new(&self.options.file, self.options.describes_each)?;
+                let copying = Copying::new(&self.options.writer(), self.options.describes_each)?;
                 self.current = Some(Current { output, copying });
                 self.counts.files += 1;
-                self.remove_excess();
                 self.write_copied()?; // its header
             }
         }
@@ -501,41 +538,72 @@ impl Recorder {
     /// Takes what has ended into account, and goes on with files that are being finished.
     fn poll_files(&mut self, cx: &mut Context<'_>) {
         let Self { current, ending, counts, .. } = self;
-        let outputs = current.iter_mut().map(|current| &mut current.output).chain(ending);
-        let mut failures = Vec::new();
-        for output in outputs {
-            let landed = output.poll_writes(cx);
-            counts.written += landed.packets;
-            counts.bytes += landed.bytes;
+        let mut failure = None;
+        if let Some(Current { output, .. }) = current {
+            take_landed(output, counts, cx);
+            failure = output.cut();
+        }
+        let mut failures: Vec<Error> = Vec::new();
+        for output in ending {
+            take_landed(output, counts, cx);
             failures.extend(output.cut());
         }
-        let has_failed = !failures.is_empty();
-        for error in failures {
-            self.failed(error);
-        }
-        if has_failed && let Some(current) = self.current.take() {
-            self.ending.push(current.output); // what was only formatted is lost with it
-        }
-        self.poll_ending(cx);
-        if !matches!(self.next, Next::Nothing)
-            && let Poll::Ready(Err(error)) = self.poll_next_file(cx)
+        if let Some(error) = failure
+            && let Some(Current { output, .. }) = self.current.take()
         {
-            self.failed(error);
+            if output.refuses_direct(&error) {
+                self.options.is_direct = false;
+            }
+            self.ending.push(output); // what was only formatted is lost with it
+            failures.push(error);
+        }
+        failures.into_iter().for_each(|error| self.failed(error));
+        self.poll_ending(cx);
+        if let Poll::Ready(Err(error)) = self.poll_next_file(cx) {
+            self.not_prepared(error);
+        }
+    }
+
+    /// Notes that the next file could not be prepared. It is begun when it is needed, and the error counts then.
+    fn not_prepared(&mut self, error: Error) {
+        self.prepare_at = Some(Instant::now() + RETRY);
+        if self.options.on_error == OnDiskError::DropAndRetry {
+            self.counts.errors += 1;
+            self.last_error = Some(error);
         }
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) {
         let mut at = 0;
         while let Some(output) = self.ending.get_mut(at) {
-            if !output.poll_end(&self.reactor, self.options.syncs, cx) {
+            let Poll::Ready(ended) = output.poll_end(&self.reactor, self.options.syncs, cx) else {
                 at += 1;
                 continue;
+            };
+            let output = self.ending.remove(at);
+            if let Err(error) = ended {
+                self.counts.errors += 1;
+                self.last_error = Some(error);
             }
-            let output = self.ending.swap_remove(at);
-            self.names.wrote(Written { path: output.path.clone(), bytes: output.whole() });
-            self.remove_excess();
+            // A file without packets is of no use to anybody, and must not push out one that has some.
+            if output.has_packets() {
+                let (path, bytes) = (output.path.clone(), output.whole());
+                self.names.wrote(Written { path, bytes });
+                self.remove_excess();
+            } else {
+                self.remove(output.path.clone(), false);
+            }
         }
-        self.removals.retain_mut(|removal| removal.poll(cx).is_pending());
+        let Self { removals, counts, .. } = self;
+        removals.retain_mut(|(removal, is_counted)| {
+            let Poll::Ready(removed) = removal.poll(cx) else { return true };
+            match removed {
+                Ok(Ok(_)) => counts.removed += u64::from(*is_counted),
+                // It may no longer be ours, and is not tried again.
+                _ => counts.errors += u64::from(*is_counted),
+            }
+            false
+        });
     }
 
     /// Removes the oldest files that are not to be kept.
@@ -543,21 +611,26 @@ impl Recorder {
         let current = usize::from(self.current.is_some());
         let files = self.options.keep_files.map(|files| files - current);
         // Room for the current file, and for the next one that is prepared meanwhile.
-        let room = 2 * current as u64 * self.options.max_bytes;
+        let room = self.options.max_bytes.saturating_mul(2 * current as u64);
         let bytes = self.options.keep_bytes.map(|bytes| bytes.saturating_sub(room));
         while let Some(path) = self.names.excess(files, bytes) {
-            self.counts.removed += 1;
-            self.remove(path);
+            self.remove(path, true);
         }
     }
 
-    fn remove(&mut self, path: PathBuf) {
+    fn remove(&mut self, path: PathBuf, is_counted: bool) {
         let Ok(path) = c_path(&path) else { return };
-        // If it cannot be, it is not tried again: it may no longer be ours.
         if let Ok(removal) = PendingFile::start(&self.reactor, FileOp::Remove { path }) {
-            self.removals.push(removal);
+            self.removals.push((removal, is_counted));
         }
     }
+}
+
+/// Counts what is in a file since the last look.
+fn take_landed(output: &mut Output, counts: &mut Counts, cx: &mut Context<'_>) {
+    let landed = output.poll_writes(cx);
+    counts.written += landed.packets;
+    counts.bytes += landed.bytes;
 }
 
 fn c_path(path: &std::path::Path) -> Result<CString> {
@@ -568,6 +641,8 @@ fn c_path(path: &std::path::Path) -> Result<CString> {
 impl Drop for Recorder {
     /// Takes what has ended into account, so that files whose writes have ended give back what was reserved.
     fn drop(&mut self) {
-        self.poll_files(&mut Context::from_waker(Waker::noop()));
+        if self.forks == fork::generation() {
+            self.poll_files(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }

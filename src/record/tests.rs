@@ -9,7 +9,7 @@ use crate::packet::{LinkLayer, PacketMeta, PacketStatus, Timestamp, VlanTag};
 use crate::pcap::{CaptureReader, CaptureWriter};
 use crate::ring::batch::PacketBatch;
 use crate::ring::block_writer::BlockImage;
-use crate::ring::rewrite::pcapng::{ACCOUNT, Account, MARK, convert, filler};
+use crate::ring::rewrite::pcapng::{ACCOUNT, Account, MARK, Plan, convert, filler};
 use crate::ring::rx_features::Extras;
 
 const BLOCK: usize = 1 << 14;
@@ -42,7 +42,8 @@ fn expected(body: &[u8]) -> Vec<Read> {
 fn file(body: &mut [u8]) -> (Vec<u8>, u64) {
     body.len().checked_add(BODY_AT).filter(|len| *len == BLOCK).unwrap();
     let account = Account { sequence: 7, before: 8, missing: 9 };
-    let converted = convert(body, Extras::default(), ALIGN, &account);
+    let plan = Plan { align: ALIGN, most: 1 << 18, account: &account };
+    let converted = convert(body, Extras::default(), &plan);
     let mut file = Copying::new(&CaptureWriter::builder(), false).unwrap();
     let mut file = file.take(&account).unwrap().unwrap().0.bytes().to_vec();
     assert!(file.len().is_multiple_of(ALIGN) && converted.len.is_multiple_of(ALIGN));
@@ -117,6 +118,36 @@ fn packets_behind_an_inconsistent_header_are_left_out() {
 }
 
 #[test]
+fn a_packet_that_turns_out_last_without_room_is_left_out() {
+    // The second packet's header is inconsistent, and the first one reaches to the end of the block or almost.
+    for short in 0..40 {
+        let mut body = image((0..2).map(|_| (100, meta(100, 0, 0, None, 0))));
+        let (first, len) = (48 - BODY_AT, BLOCK - BODY_AT);
+        let captured = (len - first - 82 - short) as u32;
+        body[first + 12..first + 16].copy_from_slice(&captured.to_ne_bytes());
+        body[first + 184 + 24..first + 184 + 26].copy_from_slice(&3_u16.to_ne_bytes());
+        let (file, left_out) = file(&mut body);
+        assert_eq!(packets(file).len() as u64 + left_out, 2, "{short}");
+    }
+}
+
+#[test]
+fn packets_that_are_longer_than_readers_take_are_cut() {
+    let mut body = image((0..3).map(|_| (3000, meta(3000, 0, 0, None, 7))));
+    let account = Account { sequence: 7, before: 8, missing: 9 };
+    let plan = Plan { align: ALIGN, most: 1001, account: &account };
+    let converted = convert(&mut body, Extras::default(), &plan);
+    assert_eq!((converted.packets, converted.left_out), (3, 0));
+    let header = Copying::new(&CaptureWriter::builder(), false).unwrap().take(&account);
+    let mut file = header.unwrap().unwrap().0.bytes().to_vec();
+    file.extend([ACCOUNT, converted.head as u32, MARK].map(u32::to_ne_bytes).as_flattened());
+    file.extend(&body[..converted.len - BODY_AT]);
+    let read = packets(file);
+    assert!(read.iter().all(|(data, wire_len, _)| (data.len(), *wire_len) == (1001, 3000)));
+    assert_eq!(read.len(), 3);
+}
+
+#[test]
 fn a_filler_is_one_block_of_its_length() {
     for len in (0..ALIGN).step_by(4) {
         let filler = filler(len, ALIGN);
@@ -149,7 +180,9 @@ proptest! {
         let mut at = first as usize - BODY_AT;
         while step > 0 && at + 28 < body.len() {
             body[at..at + 4].copy_from_slice(&step.to_ne_bytes());
-            body[at + 12..at + 16].copy_from_slice(&(step / 2).to_ne_bytes());
+            // The last of them may reach to the end of the block, or behind it.
+            let captured = if u32::from(body[at + 16]) % 40 == 0 { (body.len() - at).saturating_sub(69) as u32 } else { step / 2 };
+            body[at + 12..at + 16].copy_from_slice(&captured.to_ne_bytes());
             body[at + 24..at + 26].copy_from_slice(&(68 + (step % 40) as u16).to_ne_bytes());
             at += step as usize;
         }

@@ -8,7 +8,7 @@ use super::block_writer::BlockImage;
 #[cfg(feature = "record")]
 use super::disk::DiskBuffer;
 #[cfg(feature = "record")]
-use super::rewrite::pcapng::{Account, Converted};
+use super::rewrite::pcapng::{Converted, Plan};
 use super::rx_features::Extras;
 use super::slot::FrameLease;
 use super::tpacket_v2;
@@ -251,17 +251,14 @@ impl PacketBatch {
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
 
-    /// Turns a block of a ring into pcapng where it lies, for writing to a disk that takes multiples of `align` bytes.
-    /// Returns any other batch unchanged, and a block that has nothing of the file's in it.
+    /// Turns a block of a ring into pcapng where it lies. Returns any other batch unchanged.
     #[cfg(feature = "record")]
-    pub(crate) fn into_disk(
-        self,
-        align: usize,
-        account: &Account,
-    ) -> Result<(DiskBuffer, Converted), Self> {
+    pub(crate) fn into_disk(self, plan: &Plan<'_>) -> Result<(DiskBuffer, Converted), Self> {
         match self.memory {
-            Memory::Block(mut lease) if !lease.extras().cooked => {
-                let converted = lease.convert(align, account);
+            Memory::Block(mut lease)
+                if !lease.extras().cooked && lease.size().is_multiple_of(plan.align) =>
+            {
+                let converted = lease.convert(plan);
                 Ok((DiskBuffer::Block { lease, len: converted.len }, converted))
             }
             memory => Err(Self { memory }),

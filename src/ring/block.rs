@@ -15,12 +15,14 @@ mod tests;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(feature = "record")]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
 #[cfg(feature = "record")]
-use super::rewrite::pcapng::{self, Account, Converted};
+use super::rewrite::pcapng::{self, Converted, Plan};
 use super::rewrite::rewrite_block;
 use super::rx_features::Extras;
 use crate::sys::Mapping;
@@ -46,6 +48,9 @@ struct Shared {
     extras: Extras,
     leases: Leases,
     malformed: Arc<AtomicU64>,
+    /// Held while a lease's block is written, and while the pages are moved.
+    #[cfg(feature = "record")]
+    writing: Mutex<()>,
 }
 
 impl BlockRing {
@@ -63,7 +68,15 @@ impl BlockRing {
         assert!(mapping.len().is_multiple_of(block_size), "validated by the geometry");
         let block_count = mapping.len() / block_size;
         let leases = Leases::new(block_count);
-        let shared = Shared { mapping, block_size, extras, leases, malformed };
+        let shared = Shared {
+            mapping,
+            block_size,
+            extras,
+            leases,
+            malformed,
+            #[cfg(feature = "record")]
+            writing: Mutex::new(()),
+        };
         Self { shared: Arc::new(shared), cursor: 0 }
     }
 
@@ -111,18 +124,41 @@ impl Drop for BlockRing {
             return;
         }
         let size = self.shared.block_size;
-        // Without the status word, which is an atomic and which each lease knows.
+        // A block is written in one other place, with this lock.
+        #[cfg(feature = "record")]
+        let _writing = self.shared.writing();
+        // Without the status word, which is an atomic.
         let kept = self.shared.leases.held().flat_map(|index| {
             let start = index * size;
             [start..start + STATUS_AT, start + BODY_AT..start + size]
         });
+        #[cfg(feature = "record")]
+        let marks: Vec<(usize, u32)> = self
+            .shared
+            .leases
+            .held()
+            .map(|index| (index, self.shared.status(index).load(Ordering::Relaxed)))
+            .collect();
         // If there is too little memory for the copy, the leases go on pinning the socket; this is documented
         // on `PacketBatch`, and nothing else can be done here.
-        let _ = self.shared.mapping.detach(kept);
+        let detached = self.shared.mapping.detach(kept);
+        #[cfg(feature = "record")]
+        if detached.is_ok() {
+            // That of a converted block is in its file. Nobody asks for those of a ring that is gone.
+            for (index, mark) in marks {
+                self.shared.status(index).store(mark, Ordering::Relaxed);
+            }
+        }
+        drop(detached);
     }
 }
 
 impl Shared {
+    #[cfg(feature = "record")]
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[inline]
     fn block(&self, index: usize) -> NonNull<u8> {
         assert!(index < self.leases.len(), "block index within the ring");
@@ -169,20 +205,25 @@ impl BlockLease {
     fn body_mut(&mut self) -> &mut [u8] {
         // SAFETY: a block is longer than `BODY_AT`, as `BlockRing::new` asserts.
         let body = unsafe { self.shared.block(self.index).add(BODY_AT) };
-        // SAFETY: as in `body`; and this is the only lease of this block, borrowed exclusively.
+        // SAFETY: as in `body`; and this is the only lease of this block, borrowed exclusively. `Mapping::detach`, which
+        // reads it, runs only when its ring is dropped: not while it is being taken from that ring, nor while it is
+        // converted, as both hold a lock then.
         unsafe { std::slice::from_raw_parts_mut(body.as_ptr(), self.shared.block_size - BODY_AT) }
     }
 
     /// Turns the block into pcapng, where it lies; see [`rewrite`](super::rewrite). It holds no packets afterwards.
     #[cfg(feature = "record")]
-    pub(crate) fn convert(&mut self, align: usize, account: &Account) -> Converted {
-        let extras = self.extras();
-        let converted = pcapng::convert(self.body_mut(), extras, align, account);
+    pub(crate) fn convert(&mut self, plan: &Plan<'_>) -> Converted {
+        let (extras, shared) = (self.extras(), Arc::clone(&self.shared));
+        let _writing = shared.writing();
+        let converted = pcapng::convert(self.body_mut(), extras, plan);
+        self.count_malformed(converted.left_out);
         for (at, word) in [(0, pcapng::ACCOUNT), (4, converted.head as u32)] {
             // SAFETY: a block is longer than its header.
             let place = unsafe { self.shared.block(self.index).add(at) };
             // SAFETY: inside the mapping, and aligned as the block is. The kernel writes the two words before the status word
-            // when it opens the block, and nobody reads them; this is the only lease of the block, borrowed exclusively.
+            // when it opens the block, and `detach` alone reads them, with the lock; this is the only lease of the block,
+            // borrowed exclusively.
             unsafe { place.cast::<u32>().write(word) };
         }
         self.status = pcapng::MARK;
@@ -190,17 +231,19 @@ impl BlockLease {
         converted
     }
 
+    /// Returns the size of the block.
+    #[cfg(feature = "record")]
+    pub(crate) fn size(&self) -> usize {
+        self.shared.block_size
+    }
+
     /// Returns the first `len` bytes of a block that was [converted](Self::convert).
     #[cfg(feature = "record")]
     pub(crate) fn whole(&self, len: usize) -> &[u8] {
         assert!(len <= self.shared.block_size, "within the block");
-        // Not kept by `Mapping::detach`. It says that the block is ours, as the word that it replaces does.
-        let status = self.shared.status(self.index);
-        if status.load(Ordering::Relaxed) != self.status {
-            status.store(self.status, Ordering::Relaxed);
-        }
         // SAFETY: the stretch is inside the mapping, which `shared` keeps alive. Neither the kernel nor we write it as long
-        // as the block is ours: its status word has its value by now.
+        // as the block is ours and `self` is borrowed; `Mapping::detach` may replace the pages with private ones that hold
+        // the same bytes.
         unsafe { std::slice::from_raw_parts(self.shared.block(self.index).as_ptr(), len) }
     }
 

@@ -37,6 +37,8 @@ pub fn block(bytes: &[u8]) {
     assert!(ring.kernel_half().retire(0, body, u32::from(bits) << 8), "it is the kernel's");
     let Some(batch) = ring.take().map(PacketBatch::from_block) else { return };
     let detached = batch.to_detached();
+    #[cfg(feature = "record")]
+    to_disk(body, bits);
     let mut packets = 0;
     for packet in &batch {
         look(&packet, size);
@@ -45,6 +47,22 @@ pub fn block(bytes: &[u8]) {
     assert!(packets <= batch.len());
     drop((batch, ring));
     detached.iter().for_each(|packet| look(&packet, size));
+}
+
+/// Turns the same block into a part of a file.
+#[cfg(feature = "record")]
+fn to_disk(body: &[u8], bits: u8) {
+    use super::rewrite::pcapng::{Account, Plan};
+    let size = (body.len() + BEFORE_BODY).next_multiple_of(4096);
+    let mut ring =
+        BlockRing::new(Mapping::heap(size), size, extras(bits & 3), Arc::new(AtomicU64::new(0)));
+    assert!(ring.kernel_half().retire(0, body, 0), "it is the kernel's");
+    let Some(batch) = ring.take().map(PacketBatch::from_block) else { return };
+    let announced = batch.len() as u64;
+    let plan = Plan { align: 4096, most: 1 << 18, account: &Account::default() };
+    let Ok((buffer, converted)) = batch.into_disk(&plan) else { return };
+    assert_eq!(converted.packets + converted.left_out, announced);
+    assert!(buffer.bytes().len() == converted.len && converted.len.is_multiple_of(4096));
 }
 
 /// Reads a slot that has this status word followed by these bytes; the first byte selects the options of the

@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The mode of a file that is created, before the process's mask.
@@ -74,4 +75,15 @@ pub(crate) fn forget_pages(file: BorrowedFd<'_>, offset: u64, len: u64) {
     // What is written out now is forgotten with the next range.
     // SAFETY: no memory is passed.
     unsafe { libc::posix_fadvise(fd, 0, offset, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Whether a file is in memory (tmpfs).
+pub(crate) fn is_in_memory(file: BorrowedFd<'_>) -> bool {
+    let mut about = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the call writes the struct.
+    let result = unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) };
+    // SAFETY: it is zeroed, and any bytes are valid in it.
+    let about = unsafe { about.assume_init() };
+    // The types of the two differ from one C library to another.
+    result == 0 && i128::from(about.f_type) == i128::from(libc::TMPFS_MAGIC)
 }

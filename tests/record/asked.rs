@@ -155,3 +155,64 @@ fn descriptions_of_interfaces_are_never_passed_over() {
     let later = archive.query().from(between).packets();
     assert!(later.filter(|packet| packet.as_ref().unwrap().data().len() > 60).count() >= 20);
 }
+
+#[ringtap_lab::test]
+fn blocks_of_a_named_interface_are_described_too() {
+    let Some(net) = namespace() else { return };
+    let directory = Directory::new();
+    let veth = net.veth();
+    executor::block_on(async {
+        let mut capture = capture(ring(&veth.right));
+        let stop = capture.stop_handle().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(100);
+        stop.stop();
+        let builder = Recorder::builder(directory.path(), "each").each_interface();
+        let mut recorder = builder.build().unwrap();
+        recorder.record(&mut capture).await.unwrap();
+        assert_eq!(recorder.finish().await.unwrap().written, 100);
+    });
+    let (packets, is_whole) = packets(&files(directory.path())[0]);
+    assert!(is_whole && packets.len() == 100);
+}
+
+/// The accounts of a file: packets, those recorded before, and those missing before.
+fn accounts(path: &std::path::Path) -> Vec<(u32, u64, u64)> {
+    use ringtap::pcap::{CaptureReader, FileBlock};
+    let mut reader = CaptureReader::open(path).unwrap();
+    let mut accounts = Vec::new();
+    while let Some(block) = reader.next_block().unwrap() {
+        let FileBlock::Other { kind: 0x8052_5401, body } = block else { continue };
+        if body[..4] == 0x5254_4151_u32.to_ne_bytes() {
+            let double = |at: usize| u64::from_ne_bytes(body[at..at + 8].try_into().unwrap());
+            let packets = u32::from_ne_bytes(body[4..8].try_into().unwrap());
+            accounts.push((packets, double(20), double(28)));
+        }
+    }
+    accounts
+}
+
+#[ringtap_lab::test]
+fn the_accounts_of_a_file_add_up() {
+    let directory = Directory::new();
+    executor::block_on(async {
+        let mut recorder = Recorder::builder(directory.path(), "p").build().unwrap();
+        let (mut ring, mut peer) = ringtap::testing::TestRing::new(1 << 14, 4);
+        let frame = [7_u8; 100];
+        for number in 0..20 {
+            peer.retire([&frame[..]; 3]).unwrap();
+            let batch = ring.next_batch().unwrap();
+            // Some are copied, and some are not.
+            let batch = if number % 3 == 0 { batch.detach() } else { batch };
+            recorder.write(batch).await.unwrap();
+            recorder.flush().await.unwrap();
+        }
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!((stats.written, stats.lost, stats.copied), (60, 0, 7));
+    });
+    let mut before = 0;
+    for (packets, earlier, missing) in accounts(&files(directory.path())[0]) {
+        assert_eq!((earlier, missing), (before, 0));
+        before += u64::from(packets);
+    }
+    assert_eq!(before, 60);
+}

@@ -170,6 +170,63 @@ fn a_file_written_through_the_page_cache_is_the_same() {
     });
 }
 
+#[ringtap_lab::test]
+fn files_that_cannot_be_written_push_out_none_that_were() {
+    if namespace().is_some() {
+        process::run(module_path!(), "writing_is_refused", "");
+    }
+}
+
+#[ringtap_lab::test]
+fn a_next_file_that_cannot_be_created_costs_nothing_of_this_one() {
+    let Some(net) = namespace() else { return };
+    for policy in [OnDiskError::Stop, OnDiskError::DropAndRetry] {
+        let veth = net.veth();
+        executor::block_on(async {
+            let directory = Directory::new();
+            let (inner, away) = (directory.path().join("inner"), directory.path().join("away"));
+            std::fs::create_dir(&inner).unwrap();
+            let traffic = Traffic { len: 1000, ..Traffic::default() };
+            let mut capture = capture(ring(&veth.right));
+            let builder = Recorder::builder(&inner, "p").max_bytes(4 << 20).on_error(policy);
+            let mut recorder = builder.build().unwrap();
+            let mut generator = Generator::new(&veth.left, &traffic);
+            generator.flood(1_000);
+            assert!(give(&mut recorder, &mut capture, 1_000).await.is_none());
+            std::fs::rename(&inner, &away).unwrap();
+            // The file is more than half full by then, and has room for all of this.
+            generator.flood(2_000);
+            assert!(give(&mut recorder, &mut capture, 2_000).await.is_none());
+            let stats = recorder.finish().await.unwrap();
+            assert_eq!((stats.written, stats.lost, stats.files), (3_000, 0, 1), "{stats:?}");
+            recorded(&away, &traffic, 3_000).assert_complete();
+        });
+    }
+}
+
+#[ringtap_lab::test]
+fn limits_and_prefixes_that_make_no_sense_do_no_harm() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    executor::block_on(async {
+        let directory = Directory::new();
+        for prefix in ["", "../p", "a/b", "a\0b"] {
+            let refused = Recorder::builder(directory.path(), prefix).build();
+            assert!(matches!(refused, Err(Error::File(_))), "{prefix:?}");
+        }
+        let mut capture = capture(ring(&veth.right));
+        let builder = Recorder::builder(directory.path(), "p").max_bytes(u64::MAX).keep_bytes(1);
+        let mut recorder = builder.keep_files(0).depth(0).build().unwrap();
+        for _ in 0..3 {
+            Generator::new(&veth.left, &Traffic::default()).flood(10);
+            assert!(give(&mut recorder, &mut capture, 10).await.is_none());
+            recorder.rotate().unwrap();
+        }
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!((stats.written, stats.lost, stats.files), (30, 0, 3), "{stats:?}");
+    });
+}
+
 /// Kills a recorder at any time. What its files have up to there is sound, and goes without a gap.
 #[ringtap_lab::test]
 fn a_kill_at_any_time_leaves_files_that_are_whole_up_to_a_block() {
@@ -208,6 +265,45 @@ mod child {
 
     pub(super) fn traffic() -> Traffic {
         Traffic { len: 400, flows: 1, ..Traffic::default() }
+    }
+
+    #[ringtap_lab::test]
+    fn writing_is_refused() {
+        if process::value().is_none() {
+            return;
+        }
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let (veth, directory) = (net.veth(), Directory::new());
+        executor::block_on(async {
+            let mut capture = capture(ring(&veth.right));
+            let mut generator = Generator::new(&veth.left, &traffic());
+            let builder = recorder(&directory).keep_files(3).on_error(OnDiskError::Stop);
+            let mut recorder = builder.build().unwrap();
+            for _ in 0..3 {
+                generator.flood(100);
+                assert!(give(&mut recorder, &mut capture, 100).await.is_none());
+                recorder.rotate().unwrap();
+            }
+            recorder.flush().await.unwrap();
+            let good = files(directory.path());
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: the struct is readable. What a write beyond the limit raises is ignored, and it fails.
+            unsafe {
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const none), 0);
+            }
+            for _ in 0..10 {
+                generator.flood(100);
+                let _ = give(&mut recorder, &mut capture, 100).await;
+                let _ = recorder.flush().await;
+            }
+            let stats = recorder.stats();
+            assert!(stats.errors >= 5 && stats.removed == 0, "{stats:?}");
+            assert_eq!((stats.written, stats.lost), (300, 1_000), "{stats:?}");
+            let _ = recorder.finish().await;
+            assert!(good.iter().all(|path| packets(path).0.len() == 100));
+            assert_eq!(files(directory.path()), good, "those without packets are gone");
+        });
     }
 
     #[ringtap_lab::test]

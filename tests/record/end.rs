@@ -90,6 +90,13 @@ fn whatever_is_dropped_first_files_are_sound_and_blocks_come_back() {
 }
 
 #[ringtap_lab::test]
+fn a_forked_child_leaves_its_parents_file_alone() {
+    if namespace().is_some() {
+        process::run(module_path!(), "forks", "");
+    }
+}
+
+#[ringtap_lab::test]
 fn a_ring_refused_while_writes_are_in_flight_is_gone_on_without() {
     if namespace().is_some() {
         process::run(module_path!(), "enter_is_refused", "");
@@ -98,6 +105,53 @@ fn a_ring_refused_while_writes_are_in_flight_is_gone_on_without() {
 
 mod child {
     use super::*;
+
+    #[ringtap_lab::test]
+    fn forks() {
+        if process::value().is_none() {
+            return;
+        }
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let (veth, directory) = (net.veth(), Directory::new());
+        let traffic = Traffic { len: 600, ..Traffic::default() };
+        executor::block_on(async {
+            let mut capture = capture(ring(&veth.right));
+            let mut recorder = Recorder::builder(directory.path(), "p").build().unwrap();
+            let mut generator = Generator::new(&veth.left, &traffic);
+            let mut children = Vec::new();
+            for _ in 0..3 {
+                generator.flood(1_000);
+                let mut taken = 0;
+                while taken < 1_000 {
+                    let batch = capture.next_batch().await.unwrap().unwrap();
+                    taken += batch.len();
+                    recorder.write(batch).await.unwrap();
+                }
+                // SAFETY: the child drops what it has of the recorder, later than the parent has written on, and ends.
+                let child = unsafe { libc::fork() };
+                if child == 0 {
+                    std::thread::sleep(Duration::from_millis(100));
+                    drop(recorder);
+                    // SAFETY: it ends here, and does nothing of its parent's.
+                    unsafe { libc::_exit(0) };
+                }
+                children.push(child);
+            }
+            for child in children {
+                // SAFETY: a child of ours.
+                assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+            }
+            let stats = recorder.finish().await.unwrap();
+            assert_eq!((stats.written, stats.lost), (3_000, 0), "{stats:?}");
+        });
+        let mut tally = Tally::new(&traffic, 3_000);
+        for path in files(directory.path()) {
+            let (packets, is_whole) = packets(&path);
+            packets.iter().for_each(|packet| tally.record(packet.data()));
+            assert!(is_whole);
+        }
+        tally.assert_complete();
+    }
 
     #[ringtap_lab::test]
     fn enter_is_refused() {

@@ -33,7 +33,7 @@ const FLAGS: u16 = 2;
 /// Bytes of the option for flags.
 const FLAGS_LEN: usize = 8;
 const ADDRESSES: usize = 12;
-/// The longest filler, with its header.
+/// The most bytes of a filler.
 const LONGEST: usize = u16::MAX as usize - 3;
 
 /// Our account of a block of a ring, or of packets that were copied, before these packets; see `docs/RECORDING.md`.
@@ -89,43 +89,47 @@ impl Moved {
     }
 }
 
-/// Turns a block, whose `body` begins after the status word, into pcapng. The file's bytes end at a multiple of `align`, of
-/// which the block's size is one.
-pub(crate) fn convert(
-    body: &mut [u8],
-    extras: Extras,
-    align: usize,
-    account: &Account,
-) -> Converted {
-    let announced = BlockHeader::read(body).packets;
+/// How a block is turned into a part of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    /// The file's bytes end at a multiple of this, of which the block's size is one.
+    pub(crate) align: usize,
+    /// Bytes of a packet that are kept.
+    pub(crate) most: usize,
+    pub(crate) account: &'a Account,
+}
+
+/// Turns a block, whose `body` begins after the status word, into pcapng.
+pub(crate) fn convert(body: &mut [u8], extras: Extras, plan: &Plan<'_>) -> Converted {
+    let announced = u64::from(BlockHeader::read(body).packets);
     let walk = Walk::new(body, extras);
-    let (mut place, mut packets, mut first) = ((walk.at(), walk.left()), 0, None);
-    let (mut before, mut times): (Option<Moved>, _) = (None, (u64::MAX, 0));
-    while let Some((moved, next)) = take(body, place, extras) {
+    let (mut place, mut packets, mut times) = ((walk.at(), walk.left()), 0_u64, (u64::MAX, 0));
+    let (mut first, mut before, mut last): (Option<Moved>, Option<Moved>, Option<Moved>) =
+        Default::default();
+    while let Some((moved, next)) = take(body, place, extras, plan.most) {
         place = next;
-        let room_from =
-            before.map_or(ACCOUNT_LEN + TRAILER, |before| before.end() + before.least());
+        let room_from = last.map_or(ACCOUNT_LEN + TRAILER, |last| last.end() + last.least());
         let Some(moved) = settle(body, moved, place.1 == 0, room_from) else { break };
-        if let Some(before) = before
-            && moved.start() - before.end() > LONGEST
-        {
-            break; // a step that the kernel does not make
-        }
-        if let Some(before) = before {
-            put_end(body, &before, moved.start());
+        if let Some(last) = last {
+            put_end(body, &last, moved.start());
         }
         put_head(body, &moved);
-        first.get_or_insert(moved.start());
         times = (times.0.min(moved.nanos), times.1.max(moved.nanos));
-        (before, packets) = (Some(moved), packets + 1);
+        first = first.or(Some(moved));
+        (before, last, packets) = (last, Some(moved), packets + 1);
     }
-    let left_out = u64::from(announced) - packets;
-    let (Some(first), Some(last)) = (first, before) else {
+    // The walk has ended before the last packet, so that the one which turned out last was given no room.
+    if last.is_some_and(|last| last.end() + last.least() > body.len()) {
+        (last, packets) = (before, packets - 1);
+    }
+    let left_out = announced - packets;
+    let (Some(first), Some(last)) = (first.filter(|_| packets > 0), last) else {
         return Converted { head: 0, len: 0, packets: 0, left_out };
     };
-    let len = (last.end() + last.least() + BODY_AT).next_multiple_of(align);
+    let len = (last.end() + last.least() + BODY_AT).next_multiple_of(plan.align);
     put_end(body, &last, len - BODY_AT);
-    put_account(body, first, [packets as u32, len as u32], account, times);
+    let first = first.start();
+    put_account(body, first, [packets as u32, len as u32], plan.account, times);
     Converted { head: first + BODY_AT, len, packets, left_out }
 }
 
@@ -135,6 +139,7 @@ fn take(
     body: &mut [u8],
     (at, left): (usize, u32),
     extras: Extras,
+    most: usize,
 ) -> Option<(Moved, (usize, u32))> {
     let mut walk = Walk::new(body, extras);
     walk.go_to(at, left);
@@ -153,6 +158,7 @@ fn take(
             moved.captured += VlanTag::LEN;
         }
     }
+    moved.captured = moved.captured.min(most);
     let aside = moved.at % 4;
     if aside > 0 {
         body.copy_within(moved.at..moved.at + moved.captured, moved.at - aside);
@@ -200,11 +206,12 @@ fn put_end(body: &mut [u8], moved: &Moved, next: usize) {
         put(body, at, &[option(FLAGS, 4), moved.flags]);
         at += FLAGS_LEN;
     }
-    // A filler, and 4 bytes that say that there are no more options; those alone if there is room for no more.
-    let filler = (trailer - at).saturating_sub(8);
-    if trailer - at >= 8 {
+    // Fillers, and 4 bytes that say that there are no more options; those alone if there is room for no more.
+    while trailer - at >= 8 {
+        let filler = (trailer - at - 8).min(LONGEST);
         put(body, at, &[option(FILLER, filler as u16)]);
-        at += 4;
+        body[at + 4..at + 4 + filler].fill(0);
+        at += 4 + filler;
     }
     body[at..trailer].fill(0);
     let len = (next - moved.start()) as u32;
