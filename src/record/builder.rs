@@ -13,11 +13,11 @@ pub enum OnDiskError {
     #[default]
     Stop,
     /// Counts the packets as lost, and begins another file after a second; see
-    /// [`RecordStats::errors`](super::RecordStats::errors) and [`Recorder::take_error`].
+    /// [`RecordStats::errors`](super::RecordStats::errors) and [`Recorder::take_error`](super::Recorder::take_error).
     DropAndRetry,
 }
 
-/// Configures a recorder; from [`Recorder::builder`].
+/// Configures a recorder; from [`Recorder::builder`](super::Recorder::builder).
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RecorderBuilder {
