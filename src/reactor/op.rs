@@ -144,10 +144,15 @@ impl Op {
         }
     }
 
-    /// Records that the kernel has forgotten an op that must not be queued again. Returns whether to free it.
+    /// Records that nothing more will be heard of an op in flight, which must not be queued again. Returns whether to free
+    /// it.
     #[cfg(feature = "record")]
     pub(super) fn forget(&mut self) -> bool {
-        std::mem::take(&mut self.phase) == Phase::Cancelling
+        let is_released = self.phase == Phase::Cancelling;
+        if self.is_in_flight() {
+            self.phase = Phase::Idle;
+        }
+        is_released
     }
 
     /// Takes the events since the last call: an errno, or the readiness of the socket.
@@ -243,6 +248,13 @@ mod tests {
                 Cancelling => Restarted::Free,
             };
             assert_eq!(op(phase).restart(), restarted, "restart in {phase:?}");
+            #[cfg(feature = "record")]
+            {
+                let mut tried = op(phase);
+                let forgotten = (tried.forget(), tried.phase);
+                let then = if phase == Queued { Queued } else { Idle };
+                assert_eq!(forgotten, (phase == Cancelling, then), "forget in {phase:?}");
+            }
             assert_eq!(op(phase).is_in_flight(), matches!(phase, Armed | Cancelling));
             assert_eq!(op(phase).is_armed(), phase == Armed);
             for (result, again) in

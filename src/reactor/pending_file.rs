@@ -107,3 +107,113 @@ impl Drop for PendingFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::path::PathBuf;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::super::enter::Wait;
+    use super::*;
+    use crate::options::ReactorOptions;
+    use crate::reactor::Backend;
+
+    fn reactor() -> Reactor {
+        Reactor { shared: Rc::new(Inner::new(&ReactorOptions::default(), None).unwrap()) }
+    }
+
+    /// A file that is not there yet.
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("ringtap-file-{}-{name}", std::process::id()))
+    }
+
+    fn create(path: &std::path::Path) -> FileOp {
+        let path = CString::new(path.to_str().unwrap()).unwrap();
+        FileOp::Create { path, is_direct: false }
+    }
+
+    /// Turns the reactor until the operation has ended.
+    fn end(reactor: &Reactor, pending: &mut PendingFile) -> io::Result<u32> {
+        loop {
+            match pending.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(done) => return done.unwrap(),
+                Poll::Pending => {
+                    reactor.shared.cycle(Wait::AtMost(Some(Duration::from_millis(100))));
+                }
+            }
+        }
+    }
+
+    fn ops(reactor: &Reactor) -> usize {
+        reactor.shared.state.borrow().ops.len()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "enters an io_uring")]
+    fn an_operation_dropped_before_its_turn_is_not_done_and_one_dropped_after_it_is() {
+        let (reactor, path) = (reactor(), path("dropped"));
+        let before = ops(&reactor);
+        drop(PendingFile::start(&reactor, create(&path)).unwrap());
+        reactor.turn();
+        assert!(!path.exists() && ops(&reactor) == before);
+
+        let pending = PendingFile::start(&reactor, create(&path)).unwrap();
+        reactor.turn();
+        drop(pending);
+        let start = std::time::Instant::now();
+        while ops(&reactor) > before && start.elapsed() < Duration::from_secs(20) {
+            reactor.shared.cycle(Wait::AtMost(Some(Duration::from_millis(100))));
+        }
+        assert!(path.exists() && ops(&reactor) == before, "its slot is free, and its file closed");
+        std::fs::remove_file(path).unwrap();
+        reactor.shared.shut_down();
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "enters an io_uring")]
+    fn results_are_those_of_the_system_calls() {
+        let (reactor, path) = (reactor(), path("results"));
+        let c_path = CString::new(path.to_str().unwrap()).unwrap();
+        let run = |op| {
+            let mut pending = PendingFile::start(&reactor, op).unwrap();
+            end(&reactor, &mut pending)
+        };
+        let file = crate::sys::file::adopt(run(create(&path)).unwrap() as i32);
+        assert_eq!(run(create(&path)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let file = Rc::new(file);
+        let mut bytes = crate::sys::aligned::AlignedBuf::new(4096).unwrap();
+        bytes.push(b"some bytes");
+        let buffer = crate::ring::disk::DiskBuffer::Own(bytes);
+        assert_eq!(run(FileOp::Write { file: Rc::clone(&file), offset: 5, buffer }).unwrap(), 10);
+        assert_eq!(run(FileOp::Reserve { file: Rc::clone(&file), len: 1 << 16 }).unwrap(), 0);
+        assert_eq!(run(FileOp::Sync { file: Rc::clone(&file) }).unwrap(), 0);
+        assert_eq!(std::fs::read(&path).unwrap(), b"\0\0\0\0\0some bytes");
+        assert_eq!(run(FileOp::Close { file: Rc::into_inner(file) }).unwrap(), 0);
+        let closed = run(FileOp::Close { file: None }).unwrap_err();
+        assert_eq!(closed.raw_os_error(), Some(libc::EBADF));
+        assert_eq!(run(FileOp::Remove { path: c_path.clone() }).unwrap(), 0);
+        assert!(!path.exists());
+        let gone = run(FileOp::Remove { path: c_path }).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        reactor.shared.shut_down();
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "enters an io_uring")]
+    fn a_slab_that_is_full_gives_the_operation_back_and_an_ended_reactor_too() {
+        let options = ReactorOptions::default().max_ops(1);
+        let reactor = Reactor { shared: Rc::new(Inner::new(&options, None).unwrap()) };
+        assert!(matches!(reactor.backend(), Ok(Backend::IoUring | Backend::Poll)));
+        let held = PendingFile::start(&reactor, create(&path("held"))).unwrap();
+        let refused = PendingFile::start(&reactor, create(&path("refused")));
+        let Err((Error::TooManyOps { limit: 1 }, FileOp::Create { .. })) = refused else {
+            panic!("{refused:?}");
+        };
+        drop(held);
+        reactor.shared.shut_down();
+        let refused = PendingFile::start(&reactor, create(&path("ended")));
+        assert!(matches!(refused, Err((Error::ReactorGone, FileOp::Create { .. }))));
+    }
+}

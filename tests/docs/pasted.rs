@@ -61,10 +61,13 @@ fn dependency(add: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = match name {
         "ringtap" => format!("path = {:?}", root.display().to_string()),
-        "ringtap-tokio" => {
-            format!("path = {:?}", root.join("runtimes/tokio").display().to_string())
-        }
-        _ => "version = \"*\"".to_owned(), // that of the lock file
+        name => match name.strip_prefix("ringtap-") {
+            Some(adapter) => {
+                let adapter = root.join("runtimes").join(adapter);
+                format!("path = {:?}", adapter.display().to_string())
+            }
+            None => "version = \"*\"".to_owned(), // that of the lock file
+        },
     };
     format!("{name} = {{ {source}, features = [{}] }}\n", features.join(", "))
 }
@@ -84,6 +87,45 @@ fn each_program_builds_with_what_its_first_line_adds() {
         let crate_root = directory.path().join(number.to_string());
         write_crate(&crate_root, adds, blocks);
         check(&cargo, &crate_root, adds);
+    }
+}
+
+/// The programs that show the runtimes, and what they add.
+const PROGRAMS: [(&str, &[&str]); 5] = [
+    (
+        "runtimes/tokio/examples/spawned.rs",
+        &["ringtap", "ringtap-tokio", "tokio --features macros,rt-multi-thread,signal"],
+    ),
+    (
+        "runtimes/glommio/examples/glommio_echo.rs",
+        &["ringtap", "ringtap-glommio", "glommio", "futures-util --features io", "ctrlc"],
+    ),
+    (
+        "runtimes/tokio-uring/examples/tokio_uring_recorder.rs",
+        &["ringtap --features pcap", "ringtap-tokio-uring", "tokio-uring", "ctrlc"],
+    ),
+    (
+        "runtimes/smoltcp/examples/smoltcp_http.rs",
+        &["ringtap --features af-xdp", "ringtap-smoltcp --features af-xdp", "smoltcp", "ctrlc"],
+    ),
+    ("examples/pollster.rs", &["ringtap", "pollster", "ctrlc"]),
+];
+
+/// They run as well, on generated traffic: `tests/programs/examples.rs`.
+#[ringtap_lab::test]
+fn the_programs_of_the_runtimes_build_as_a_users_crates() {
+    let Some(cargo) = std::env::var_os("CARGO") else {
+        return ringtap_lab::skip_for_ordinary_users("cargo did not start this test");
+    };
+    let directory = ringtap_lab::Directory::new();
+    for (number, (program, adds)) in PROGRAMS.iter().enumerate() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(program);
+        let adds: Vec<String> = adds.iter().map(|add| (*add).to_owned()).collect();
+        let text = fs::read_to_string(path).unwrap();
+        let block = Block { place: (*program).to_owned(), adds: adds.clone(), text };
+        let crate_root = directory.path().join(number.to_string());
+        write_crate(&crate_root, &adds, &[block]);
+        check(&cargo, &crate_root, &adds);
     }
 }
 

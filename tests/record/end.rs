@@ -90,6 +90,48 @@ fn whatever_is_dropped_first_files_are_sound_and_blocks_come_back() {
 }
 
 #[ringtap_lab::test]
+fn blocks_are_recorded_in_one_thread_while_their_capture_ends_in_another() {
+    let Some(net) = namespace() else { return };
+    let (veth, directory) = (net.veth(), Directory::new());
+    let traffic = Traffic { len: 900, flows: 1, ..Traffic::default() };
+    let (rounds, frames) = (40_u64, 400);
+    let (sender, batches) = std::sync::mpsc::channel();
+    let recording = std::thread::scope(|scope| {
+        let recording = scope.spawn(|| {
+            executor::block_on(async {
+                let mut recorder = Recorder::builder(directory.path(), "p").build().unwrap();
+                for batch in batches {
+                    recorder.write(batch).await.unwrap();
+                }
+                recorder.finish().await.unwrap()
+            })
+        });
+        let mut generator = Generator::new(&veth.left, &traffic);
+        for _ in 0..rounds {
+            let mut capture = ring(&veth.right).build().unwrap();
+            generator.flood(frames);
+            let mut taken = 0;
+            while taken < frames {
+                let batch = capture.next_batch_timeout(Duration::from_secs(20)).unwrap().unwrap();
+                taken += batch.len() as u64;
+                sender.send(batch).unwrap();
+            }
+            drop(capture); // its pages are replaced, while some of its blocks are turned into pcapng
+        }
+        drop(sender);
+        recording.join().unwrap()
+    });
+    assert_eq!((recording.written, recording.lost), (rounds * frames, 0), "{recording:?}");
+    let mut tally = Tally::new(&traffic, rounds * frames);
+    for path in files(directory.path()) {
+        let (packets, is_whole) = packets(&path);
+        packets.iter().for_each(|packet| tally.record(packet.data()));
+        assert!(is_whole);
+    }
+    tally.assert_complete();
+}
+
+#[ringtap_lab::test]
 fn a_forked_child_leaves_its_parents_file_alone() {
     if namespace().is_some() {
         process::run(module_path!(), "forks", "");
