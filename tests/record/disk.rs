@@ -10,7 +10,7 @@ use ringtap::record::{OnDiskError, Recorder, RecorderBuilder};
 use ringtap::{AsyncCapture, Error, executor, time};
 use ringtap_lab::{Directory, Generator, Tally, Traffic, child as process, namespace};
 
-use crate::{capture, files, packets, recorded, ring};
+use crate::{capture, files, found, packets, recorded, ring};
 
 fn recorder(directory: &Directory) -> RecorderBuilder {
     Recorder::builder(directory.path(), "p").interface(FileInterface::ethernet("right"))
@@ -103,11 +103,7 @@ fn what_is_in_the_files_of_a_full_disk_is_what_was_counted() {
         assert!(give(&mut recorder, &mut capture, 10_000).await.is_none());
         let stats = recorder.finish().await.unwrap();
         assert_eq!((stats.packets, stats.pending), (10_000, 0));
-        let mut tally = Tally::new(&traffic, 10_000);
-        for path in files(disk.path()) {
-            let (packets, _) = packets(&path);
-            packets.iter().for_each(|packet| tally.record(packet.data()));
-        }
+        let tally = found(disk.path(), &traffic, 10_000);
         tally.assert_sound();
         assert_eq!(tally.received(), stats.written, "{stats:?}");
         assert!(stats.lost > 0 && stats.files >= 2, "{stats:?}");

@@ -6,9 +6,9 @@ use ringtap::pcap::FileInterface;
 use ringtap::reactor::{Backend, Reactor};
 use ringtap::record::{OnDiskError, Recorder};
 use ringtap::{Error, executor, time};
-use ringtap_lab::{Directory, Generator, Tally, Traffic, child as process, namespace, seccomp};
+use ringtap_lab::{Directory, Generator, Traffic, child as process, namespace, seccomp};
 
-use crate::{capture, files, packets, ring};
+use crate::{capture, found, recorded, ring};
 
 #[ringtap_lab::test]
 fn a_future_dropped_while_it_waits_loses_its_batch_and_counts_it() {
@@ -31,10 +31,7 @@ fn a_future_dropped_while_it_waits_loses_its_batch_and_counts_it() {
             assert_eq!(stats.written + stats.pending + stats.lost, stats.packets, "{stats:?}");
         }
         let stats = recorder.finish().await.unwrap();
-        let mut tally = Tally::new(&traffic, 5_000);
-        for path in files(directory.path()) {
-            packets(&path).0.iter().for_each(|packet| tally.record(packet.data()));
-        }
+        let tally = found(directory.path(), &traffic, 5_000);
         tally.assert_sound();
         assert_eq!(tally.received(), stats.written, "{stats:?}");
         assert_eq!(stats.written + stats.lost, 5_000, "{stats:?}");
@@ -80,10 +77,7 @@ fn whatever_is_dropped_first_files_are_sound_and_blocks_come_back() {
             assert!(matches!(error, Err(Error::ReactorGone)), "{error:?}");
             drop(recorder);
         }
-        let mut tally = Tally::new(&traffic, 3_000);
-        for path in files(directory.path()) {
-            packets(&path).0.iter().for_each(|packet| tally.record(packet.data()));
-        }
+        let tally = found(directory.path(), &traffic, 3_000);
         tally.assert_sound();
         assert!(order != 2 || tally.received() == 3_000);
     }
@@ -122,13 +116,7 @@ fn blocks_are_recorded_in_one_thread_while_their_capture_ends_in_another() {
         recording.join().unwrap()
     });
     assert_eq!((recording.written, recording.lost), (rounds * frames, 0), "{recording:?}");
-    let mut tally = Tally::new(&traffic, rounds * frames);
-    for path in files(directory.path()) {
-        let (packets, is_whole) = packets(&path);
-        packets.iter().for_each(|packet| tally.record(packet.data()));
-        assert!(is_whole);
-    }
-    tally.assert_complete();
+    recorded(directory.path(), &traffic, rounds * frames).assert_complete();
 }
 
 #[ringtap_lab::test]
@@ -186,13 +174,7 @@ mod child {
             let stats = recorder.finish().await.unwrap();
             assert_eq!((stats.written, stats.lost), (3_000, 0), "{stats:?}");
         });
-        let mut tally = Tally::new(&traffic, 3_000);
-        for path in files(directory.path()) {
-            let (packets, is_whole) = packets(&path);
-            packets.iter().for_each(|packet| tally.record(packet.data()));
-            assert!(is_whole);
-        }
-        tally.assert_complete();
+        recorded(directory.path(), &traffic, 3_000).assert_complete();
     }
 
     #[ringtap_lab::test]
@@ -225,10 +207,7 @@ mod child {
             assert_eq!(Reactor::current().unwrap().backend().unwrap(), Backend::Poll);
             let stats = recorder.finish().await.unwrap();
             assert_eq!((stats.packets, stats.pending), (4_000, 0));
-            let mut tally = Tally::new(&traffic, 4_000);
-            for path in files(directory.path()) {
-                packets(&path).0.iter().for_each(|packet| tally.record(packet.data()));
-            }
+            let tally = found(directory.path(), &traffic, 4_000);
             tally.assert_sound();
             assert!(tally.received() >= stats.written, "{stats:?}");
             // What was behind a write in flight is lost with it; the last round is written without a ring.
