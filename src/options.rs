@@ -83,7 +83,8 @@ bitflags! {
         /// Waits do not count as I/O wait (`IORING_FEAT_NO_IOWAIT`, 6.15).
         const NO_IO_WAIT = 1 << 5;
         /// The ring accepts only the requests that a reactor makes: polls, sends, timers and cancellations
-        /// (`IORING_REGISTER_RESTRICTIONS`, 5.10). Whoever gets hold of its memory can do nothing else with it.
+        /// (`IORING_REGISTER_RESTRICTIONS`, 5.10). Whoever gets hold of its memory can do nothing else with it. With the
+        /// feature `record`, that includes creating, writing and removing files.
         const RESTRICTED = 1 << 6;
     }
 }

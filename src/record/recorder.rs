@@ -235,7 +235,8 @@ impl Recorder {
         self.in_hand = packets;
         poll_fn(|cx| self.poll_room(cx)).await;
         let told = self.error_to_tell();
-        let put = match self.wait_until.is_some_and(|until| Instant::now() < until) {
+        let waits = self.wait_until.is_some_and(|until| Instant::now() < until);
+        let put = match waits && self.current.is_none() {
             true => Ok(()),
             false => self.write_now(batch).await,
         };
@@ -374,10 +375,15 @@ impl Recorder {
         }
     }
 
-    /// Notes a failure. With the policy that goes on, no file is begun for a while.
-    fn failed(&mut self, error: Error) {
+    /// Notes a failure that is none of the current file.
+    fn noted(&mut self, error: Error) {
         self.counts.errors += 1;
         self.last_error = Some(error);
+    }
+
+    /// Notes a failure. With the policy that goes on, no file is begun for a while.
+    fn failed(&mut self, error: Error) {
+        self.noted(error);
         if self.options.on_error == OnDiskError::DropAndRetry {
             self.wait_until = Some(Instant::now() + RETRY);
         }
@@ -555,9 +561,9 @@ impl Recorder {
                 self.options.is_direct = false;
             }
             self.ending.push(output); // what was only formatted is lost with it
-            failures.push(error);
+            self.failed(error);
         }
-        failures.into_iter().for_each(|error| self.failed(error));
+        failures.into_iter().for_each(|error| self.noted(error));
         self.poll_ending(cx);
         if let Poll::Ready(Err(error)) = self.poll_next_file(cx) {
             self.not_prepared(error);
@@ -568,8 +574,7 @@ impl Recorder {
     fn not_prepared(&mut self, error: Error) {
         self.prepare_at = Some(Instant::now() + RETRY);
         if self.options.on_error == OnDiskError::DropAndRetry {
-            self.counts.errors += 1;
-            self.last_error = Some(error);
+            self.noted(error);
         }
     }
 
@@ -582,8 +587,7 @@ impl Recorder {
             };
             let output = self.ending.remove(at);
             if let Err(error) = ended {
-                self.counts.errors += 1;
-                self.last_error = Some(error);
+                self.noted(error);
             }
             // A file without packets is of no use to anybody, and must not push out one that has some.
             if output.has_packets() {
