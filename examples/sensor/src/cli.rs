@@ -17,6 +17,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Writes packets to pcapng files.
     Capture(CaptureArgs),
+    /// Records every packet to disk, a series of files for each core.
+    Record(RecordArgs),
+    /// Returns the recorded packets of a time and a filter.
+    Query(QueryArgs),
     /// Shows what shards see, and who talks most.
     Top(TopArgs),
     /// Prints flows as they end.
@@ -124,6 +128,50 @@ pub(crate) struct CaptureArgs {
     /// Cuts packets to this many bytes; 0 keeps them whole.
     #[arg(short, long)]
     pub(crate) snap_len: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    #[command(flatten)]
+    pub(crate) from: From,
+    /// The directory of the files.
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) write: PathBuf,
+    /// Begins another file after this many MiB.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) file_mib: u64,
+    /// Keeps this many GiB in all, and removes the oldest files; all are kept by default.
+    #[arg(long)]
+    pub(crate) max_gib: Option<u64>,
+    /// The number of shards; by default, one per core.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Cuts packets to this many bytes; 0 keeps them whole.
+    #[arg(short, long)]
+    pub(crate) snap_len: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// The directory of a recording.
+    pub(crate) directory: PathBuf,
+    /// Only these packets, in the language of tcpdump.
+    pub(crate) filter: Vec<String>,
+    /// Packets of this time or later: 2026-11-30T20:00:00Z, or seconds since 1970.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Packets before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Packets of one series: the beginning of its files' names.
+    #[arg(long)]
+    pub(crate) series: Option<String>,
+    /// Writes a pcapng file; `-` is standard output. Without it, packets are only counted.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// What was read, as JSON.
+    #[arg(long, conflicts_with = "write")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,8 @@ mod demo;
 mod flows;
 mod measure;
 mod messages;
+mod query;
+mod record;
 mod run;
 mod top;
 
@@ -29,6 +31,8 @@ use crate::sink::Outcome;
 pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
     match command {
         Command::Capture(args) => return capture::run(&args),
+        Command::Record(args) => return record::run(&args),
+        Command::Query(args) => query::run(&args)?,
         Command::Top(args) => return top::run(&args),
         Command::Flows(args) => return flows::run(&args),
         Command::Messages(args) => return messages::run(&args),

@@ -399,3 +399,73 @@ fn a_spool_behind_a_link_becomes_its_users_too() {
     }
     assert_eq!(std::fs::metadata(&real).unwrap().uid(), 65534);
 }
+
+#[ringtap_lab::test]
+fn what_was_recorded_is_returned_when_asked_for() {
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let directory = Directory::new();
+    let place = directory.path().to_str().unwrap();
+    let mut command = Command::new(program());
+    command.args(["record", &veth.right, "udp", "-w", place, "--max-gib", "1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert!(line.contains("recording"), "{line}");
+    let traffic = ringtap_lab::Traffic { len: 300, flows: 8, ..ringtap_lab::Traffic::default() };
+    let mut generator = ringtap_lab::Generator::new(&veth.left, &traffic);
+    generator.bursts(2_000, 64, Duration::from_micros(300));
+    std::thread::sleep(Duration::from_millis(1_100));
+    let between = std::time::SystemTime::now();
+    let between = between.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    std::thread::sleep(Duration::from_millis(100));
+    generator.bursts(1_000, 64, Duration::from_micros(300));
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, Signal::SIGTERM);
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    let lost = veth.lost();
+    let recorded: u64 = said.split(' ').next().unwrap().parse().unwrap();
+    assert!(said.contains(" 0 dropped by the kernel, 0 could not be written"), "{said}");
+    assert_eq!(recorded + lost, 3_000, "{said}");
+
+    let ask = |words: &[&str]| {
+        let output = output(&[&["query", place][..], words].concat());
+        assert!(output.status.success(), "{words:?}: {}", errors(&output));
+        output.stdout
+    };
+    let count = |words: &[&str]| -> u64 {
+        let report = ask(&[words, &["--json"]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        report["packets"].as_u64().unwrap()
+    };
+    assert_eq!(count(&[]), recorded);
+    let between = format!("{between:.6}");
+    let (before, after) = (count(&["--to", &between]), count(&["--from", &between]));
+    assert!(before + after == recorded && after <= 1_000 && after > 0, "{before} and {after}");
+    assert_eq!(count(&["--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z"]), 0);
+    let one = count(&["udp", "src", "port", "10003"]);
+    assert!(one > 0 && one < recorded);
+    let file = ask(&["udp src port 10003", "-w", "-"]);
+    let mut reader = ringtap::pcap::CaptureReader::from_reader(std::io::Cursor::new(file)).unwrap();
+    let mut returned = 0;
+    while reader.next_record().unwrap().is_some() {
+        returned += 1;
+    }
+    assert_eq!(returned, one);
+    assert_eq!(reader.interfaces()[0].name.as_deref(), Some(&*veth.right));
+    for words in
+        [&["--from", "yesterday"][..], &["--to", "-5"], &["--series", "eth0"], &["tcp and and"]]
+    {
+        let refused = output(&[&["query", place][..], words].concat());
+        assert_eq!(
+            refused.status.code(),
+            Some(if words[1..] == ["-5"] { 2 } else { 1 }),
+            "{words:?}"
+        );
+    }
+    let missing = output(&["query", "/nowhere"]);
+    assert!(errors(&missing).contains("/nowhere"), "{}", errors(&missing));
+}

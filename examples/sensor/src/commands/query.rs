@@ -1,0 +1,103 @@
+//! Recorded packets of a time and a filter.
+
+use std::io::Write;
+
+use ringtap::packet::Timestamp;
+use ringtap::pcap::{CaptureReader, CaptureWriter, FileInterface};
+use ringtap::record::Archive;
+
+use crate::cli::QueryArgs;
+use crate::say::{note, say};
+use crate::sink::Outcome;
+
+pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
+    let archive = Archive::open(&args.directory)?;
+    let mut query = archive.query();
+    if let Some(from) = &args.from {
+        query = query.from(time(from)?);
+    }
+    if let Some(to) = &args.to {
+        query = query.to(time(to)?);
+    }
+    if let Some(series) = &args.series {
+        if archive.files(series).is_empty() {
+            let there: Vec<&str> = archive.series().collect();
+            return Err(format!("no series {series:?}; there are {there:?}").into());
+        }
+        query = query.series(series);
+    }
+    if !args.filter.is_empty() {
+        query = query.filter(args.filter.join(" ").parse()?);
+    }
+    let mut out = match &args.write {
+        Some(path) if path.to_str() == Some("-") => Some(writer(&archive, std::io::stdout())?),
+        Some(path) => {
+            let file = std::fs::File::create(path);
+            let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+            Some(writer(&archive, file)?)
+        }
+        None => None,
+    };
+    let mut answer = query.packets();
+    for packet in &mut answer {
+        let packet = packet?;
+        if let Some(out) = &mut out {
+            out.write(&packet.as_packet())?;
+        }
+    }
+    if let Some(out) = out {
+        out.finish()?;
+    }
+    let report = answer.report();
+    let text = format!(
+        "{} packets of {} looked at, in {} files; {} MiB read, {} MiB passed over; {} files end early",
+        report.packets,
+        report.looked_at,
+        report.files,
+        report.read >> 20,
+        report.passed_over >> 20,
+        report.cut_short,
+    );
+    match (args.json, &args.write) {
+        (true, _) => say!(
+            "{}",
+            serde_json::json!({
+                "packets": report.packets,
+                "looked_at": report.looked_at,
+                "files": report.files,
+                "cut_short": report.cut_short,
+                "read": report.read,
+                "passed_over": report.passed_over,
+            })
+        )?,
+        (false, None) => say!("{text}")?,
+        (false, Some(_)) => note!("{text}"),
+    }
+    Ok(())
+}
+
+/// Begins a file whose interface is that of the recording.
+fn writer(archive: &Archive, out: impl Write + 'static) -> Outcome<CaptureWriter<Box<dyn Write>>> {
+    let mut files = archive.series().flat_map(|series| archive.files(series));
+    let described = files.find_map(|file| {
+        let mut reader = CaptureReader::open(file).ok()?;
+        reader.next_record().ok()??;
+        reader.interfaces().first().cloned()
+    });
+    let mut interface = described.unwrap_or_else(|| FileInterface::ethernet("none"));
+    interface.statistics = Default::default(); // of the recording, not of the answer
+    let out: Box<dyn Write> = Box::new(out);
+    Ok(CaptureWriter::builder().interface(interface).to(out)?)
+}
+
+/// Reads a time: as RFC 3339 has it, or in seconds since 1970.
+fn time(text: &str) -> Outcome<Timestamp> {
+    let time = match text.parse::<f64>() {
+        Ok(seconds) => jiff::Timestamp::from_nanosecond((seconds * 1e9) as i128),
+        Err(_) => text.parse(),
+    };
+    let time = time.map_err(|error| format!("{text:?} is no time: {error}"))?;
+    let nanos = u64::try_from(time.as_nanosecond());
+    let nanos = nanos.map_err(|_| format!("{text:?} is before 1970"))?;
+    Ok(Timestamp::from_nanos(nanos))
+}
