@@ -44,6 +44,9 @@ pub(crate) enum Command {
         /// Writes a report, .html or .svg.
         #[arg(long)]
         report: Option<PathBuf>,
+        /// Plays a recording instead, which is killed, started anew, and asked.
+        #[arg(long, conflicts_with_all = ["visits", "report"])]
+        recording: bool,
     },
     /// Measures what a record costs, into the spool and from there into sinks.
     Measure {

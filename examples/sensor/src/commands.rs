@@ -2,6 +2,7 @@
 
 mod capture;
 mod demo;
+mod demo_recording;
 mod flows;
 mod measure;
 mod messages;
@@ -37,7 +38,8 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Flows(args) => return flows::run(&args),
         Command::Messages(args) => return messages::run(&args),
         Command::Run(args) => return run::run(args),
-        Command::Demo { visits, report } => return demo::run(visits, report.as_deref()),
+        Command::Demo { recording: true, .. } => return demo_recording::run(),
+        Command::Demo { visits, report, .. } => return demo::run(visits, report.as_deref()),
         Command::Doctor { interface, json } => {
             let report = ringtap::doctor::examine(interface.as_deref());
             say!("{}", if json { report.to_json() } else { report.to_string() })?;

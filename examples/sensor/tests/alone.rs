@@ -24,6 +24,16 @@ fn complaint(words: &[&str]) -> String {
 }
 
 #[ringtap_lab::test]
+fn the_demo_of_a_recording_proves_what_is_in_the_files() {
+    if namespace().is_none() {
+        return;
+    }
+    let text = text(&["demo", "--recording"]);
+    let last = text.lines().last();
+    assert_eq!(last, Some("every packet is in a file once, or known to be missing"), "{text}");
+}
+
+#[ringtap_lab::test]
 fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
     if namespace().is_none() {
         return;
