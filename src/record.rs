@@ -38,9 +38,11 @@ mod copying;
 mod output;
 mod recorder;
 mod segments;
+mod stats;
 #[cfg(test)]
 mod tests;
 
 pub use self::archive::{Answer, Archive, Query, Report};
 pub use self::builder::{OnDiskError, RecorderBuilder};
-pub use self::recorder::{RecordStats, Recorder};
+pub use self::recorder::Recorder;
+pub use self::stats::RecordStats;

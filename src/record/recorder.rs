@@ -14,6 +14,7 @@ use futures_core::Stream;
 use super::builder::{OnDiskError, RecorderBuilder};
 use super::copying::{ALIGN, Copying};
 use super::output::{Output, file_error};
+use super::stats::{Counts, RecordStats};
 use crate::error::{Error, Result};
 use crate::io::AsyncCapture;
 use crate::pcap::InterfaceStatistics;
@@ -83,44 +84,6 @@ enum Next {
     Creating { op: PendingFile, path: PathBuf, is_direct: bool },
     Reserving { op: PendingFile, output: Output },
     Ready(Output),
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    accepted: u64,
-    written: u64,
-    bytes: u64,
-    blocks: u64,
-    copied: u64,
-    files: u64,
-    removed: u64,
-    errors: u64,
-}
-
-/// Counters of a [`Recorder`]. Each packet is in exactly one of `written`, `pending` and `lost`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct RecordStats {
-    /// Packets given to the recorder.
-    pub packets: u64,
-    /// Packets in files.
-    pub written: u64,
-    /// Packets on their way into a file.
-    pub pending: u64,
-    /// Packets that are in no file: writing failed, or their header in the ring was inconsistent.
-    pub lost: u64,
-    /// Bytes in files.
-    pub bytes: u64,
-    /// Blocks that were written from where the kernel had put them.
-    pub blocks: u64,
-    /// Batches that had to be copied.
-    pub copied: u64,
-    /// Files begun.
-    pub files: u64,
-    /// Oldest files removed.
-    pub removed: u64,
-    /// Failures to create or write a file.
-    pub errors: u64,
 }
 
 impl RecorderBuilder {
@@ -328,25 +291,10 @@ impl Recorder {
 
     /// Returns the counters so far.
     pub fn stats(&self) -> RecordStats {
-        let Counts { accepted, written, bytes, blocks, copied, files, removed, errors } =
-            self.counts;
         let copying = self.current.as_ref().map_or(0, |current| current.copying.packets());
         let flying: u64 = self.outputs().map(Output::packets_in_flight).sum();
-        let pending = copying + flying + self.in_hand;
         // A batch in the hand of a future that was dropped is lost with the next one.
-        let lost = accepted.saturating_sub(written + pending);
-        RecordStats {
-            packets: accepted,
-            written,
-            pending,
-            lost,
-            bytes,
-            blocks,
-            copied,
-            files,
-            removed,
-            errors,
-        }
+        self.counts.stats(copying + flying + self.in_hand)
     }
 
     /// Takes the latest failure that was not returned, with [`OnDiskError::DropAndRetry`].
