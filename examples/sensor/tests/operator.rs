@@ -72,6 +72,10 @@ fn signal(child: &Child, signal: Signal) {
 #[ringtap_lab::test]
 fn signals_ask_how_it_goes_end_it_or_have_it_started_anew() {
     let Some(net) = namespace() else { return };
+    // Whoever runs the tests under nohup has their children ignore it.
+    // SAFETY: it is what a process begins with; no handler is installed.
+    unsafe { nix::sys::signal::signal(Signal::SIGHUP, nix::sys::signal::SigHandler::SigDfl) }
+        .unwrap();
     let veth = net.veth();
     let directory = Directory::new();
     for (last, code) in [(Signal::SIGTERM, 0), (Signal::SIGINT, 0), (Signal::SIGHUP, 129)] {
