@@ -1,4 +1,4 @@
-//! What is formatted and copied: the header and the end of a file, and packets that are not in a block of a ring.
+//! The copying path: the header and the statistics of a file, and packets that are not in a block of a ring.
 
 use std::time::{Duration, Instant};
 

@@ -40,7 +40,7 @@ pub struct RecordStats {
 }
 
 impl Counts {
-    /// Returns the statistics, if so many packets are on their way.
+    /// Returns the statistics, with `pending` packets on their way into a file.
     pub(super) fn stats(self, pending: u64) -> RecordStats {
         let Self { accepted, written, bytes, blocks, copied, files, removed, errors } = self;
         let lost = accepted.saturating_sub(written + pending);

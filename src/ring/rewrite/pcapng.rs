@@ -252,7 +252,7 @@ fn put(body: &mut [u8], at: usize, words: &[u32]) {
 /// The whole of an account, with its length.
 pub(crate) const WHOLE_ACCOUNT: usize = 12 + ACCOUNT_LEN + TRAILER;
 
-/// Returns an account as a block of its own: of so many packets, in so many bytes with the account, of these times.
+/// Returns an account as a block of its own. `span` is the number of bytes from its beginning to the next account.
 pub(crate) fn account_block(
     account: &Account,
     packets: u32,
