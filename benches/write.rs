@@ -18,7 +18,7 @@ use ringtap_lab::{Generator, Namespace, Traffic, bootstrap};
 const PACKETS: u64 = 300_000;
 const RATE: u64 = 300_000;
 
-/// What is compared; the first three are us, in a process of our own like the others.
+/// The programs that are compared. The first three are ringtap, each in a process of its own like the others.
 const WRITERS: [&str; 5] =
     ["ringtap", "ringtap, by a thread", "ringtap, recorder", "tcpdump", "dumpcap"];
 

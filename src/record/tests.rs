@@ -13,7 +13,7 @@ use crate::ring::rewrite::pcapng::{ACCOUNT, Account, MARK, Plan, convert, filler
 use crate::ring::rx_features::Extras;
 
 const BLOCK: usize = 1 << 14;
-/// What is before a block's body: two words, and the status word.
+/// Bytes of a block before its body: two words and the status word.
 const BODY_AT: usize = 12;
 
 /// A packet as a reader has it: its bytes, its length on the wire, and its time.

@@ -7,27 +7,13 @@ use std::time::Duration;
 use ringtap::error::FileFault;
 use ringtap::pcap::FileInterface;
 use ringtap::record::{OnDiskError, Recorder, RecorderBuilder};
-use ringtap::{AsyncCapture, Error, executor, time};
+use ringtap::{Error, executor, time};
 use ringtap_lab::{Directory, Generator, Tally, Traffic, child as process, namespace};
 
-use crate::{capture, files, found, packets, recorded, ring};
+use crate::{capture, files, found, give, packets, recorded, ring};
 
 fn recorder(directory: &Directory) -> RecorderBuilder {
     Recorder::builder(directory.path(), "p").interface(FileInterface::ethernet("right"))
-}
-
-/// Gives the recorder what `count` frames are in, and returns the first error.
-async fn give(recorder: &mut Recorder, capture: &mut AsyncCapture, count: u64) -> Option<Error> {
-    let (mut taken, mut first) = (0, None);
-    while taken < count {
-        let batch = time::timeout(Duration::from_secs(20), capture.next_batch()).await;
-        let batch = batch.expect("they come").unwrap().unwrap();
-        taken += batch.len() as u64;
-        if let Err(error) = recorder.write(batch).await {
-            first.get_or_insert(error);
-        }
-    }
-    first
 }
 
 fn is_full(error: &Error) -> bool {

@@ -8,7 +8,7 @@ use ringtap::record::{OnDiskError, Recorder};
 use ringtap::{Error, executor, time};
 use ringtap_lab::{Directory, Generator, Traffic, child as process, namespace, seccomp};
 
-use crate::{capture, found, recorded, ring};
+use crate::{capture, found, give, recorded, ring};
 
 #[ringtap_lab::test]
 fn a_future_dropped_while_it_waits_loses_its_batch_and_counts_it() {
@@ -48,12 +48,7 @@ fn whatever_is_dropped_first_files_are_sound_and_blocks_come_back() {
             let mut capture = capture(ring(&veth.right));
             let mut recorder = Recorder::builder(directory.path(), "p").build().unwrap();
             Generator::new(&veth.left, &traffic).flood(3_000);
-            let mut taken = 0;
-            while taken < 3_000 {
-                let batch = capture.next_batch().await.unwrap().unwrap();
-                taken += batch.len();
-                recorder.write(batch).await.unwrap();
-            }
+            assert!(give(&mut recorder, &mut capture, 3_000).await.is_none());
             match order {
                 0 => drop(recorder),
                 1 => {
@@ -151,12 +146,7 @@ mod child {
             let mut children = Vec::new();
             for _ in 0..3 {
                 generator.flood(1_000);
-                let mut taken = 0;
-                while taken < 1_000 {
-                    let batch = capture.next_batch().await.unwrap().unwrap();
-                    taken += batch.len();
-                    recorder.write(batch).await.unwrap();
-                }
+                assert!(give(&mut recorder, &mut capture, 1_000).await.is_none());
                 // SAFETY: the child drops what it has of the recorder, later than the parent has written on, and ends.
                 let child = unsafe { libc::fork() };
                 if child == 0 {
@@ -193,12 +183,7 @@ mod child {
             let mut generator = Generator::new(&veth.left, &traffic);
             for round in 0..4 {
                 generator.flood(1_000);
-                let mut taken = 0;
-                while taken < 1_000 {
-                    let batch = capture.next_batch().await.unwrap().unwrap();
-                    taken += batch.len();
-                    recorder.write(batch).await.unwrap();
-                }
+                assert!(give(&mut recorder, &mut capture, 1_000).await.is_none());
                 if round == 1 {
                     seccomp::refuse(libc::SYS_io_uring_enter, libc::EPERM);
                 }

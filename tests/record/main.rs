@@ -6,11 +6,13 @@ mod end;
 mod live;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ringtap::capture::CaptureBuilder;
 use ringtap::packet::OwnedPacket;
 use ringtap::pcap::CaptureReader;
-use ringtap::{AsyncCapture, Capture};
+use ringtap::record::Recorder;
+use ringtap::{AsyncCapture, Capture, Error, time};
 use ringtap_lab::{Tally, Traffic};
 
 ringtap_lab::test_binary!();
@@ -23,6 +25,20 @@ fn ring(interface: &str) -> CaptureBuilder {
 
 fn capture(options: CaptureBuilder) -> AsyncCapture {
     AsyncCapture::new(options.build().unwrap()).unwrap()
+}
+
+/// Hands batches to the recorder until they held `count` frames. Returns the first error.
+async fn give(recorder: &mut Recorder, capture: &mut AsyncCapture, count: u64) -> Option<Error> {
+    let (mut taken, mut first) = (0, None);
+    while taken < count {
+        let batch = time::timeout(Duration::from_secs(20), capture.next_batch()).await;
+        let batch = batch.expect("they come").unwrap().unwrap();
+        taken += batch.len() as u64;
+        if let Err(error) = recorder.write(batch).await {
+            first.get_or_insert(error);
+        }
+    }
+    first
 }
 
 /// The files in a directory, in the order of their names.
@@ -45,7 +61,7 @@ fn packets(path: &Path) -> (Vec<OwnedPacket>, bool) {
     }
 }
 
-/// What is in the files of a directory, all of which are whole.
+/// Returns the tally of a directory's files, each of which must be readable to its end.
 fn recorded(directory: &Path, traffic: &Traffic, count: u64) -> Tally {
     for path in files(directory) {
         assert!(packets(&path).1, "{}", path.display());
@@ -53,7 +69,7 @@ fn recorded(directory: &Path, traffic: &Traffic, count: u64) -> Tally {
     found(directory, traffic, count)
 }
 
-/// What is in the files of a directory, as far as they can be read.
+/// Returns the tally of a directory's files, as far as they can be read.
 fn found(directory: &Path, traffic: &Traffic, count: u64) -> Tally {
     let mut tally = Tally::new(traffic, count);
     for path in files(directory) {

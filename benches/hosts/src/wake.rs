@@ -23,7 +23,7 @@ pub(crate) const FRAMES: u64 = 2_000;
 const PAUSE: Duration = Duration::from_micros(150);
 const TRACED: [u64; 2] = [200, 1_200];
 
-/// Who waits for the packets.
+/// The code that waits for packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiter {
     Ringtap,

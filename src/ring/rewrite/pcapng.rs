@@ -122,7 +122,8 @@ pub(crate) fn convert(body: &mut [u8], extras: Extras, plan: &Plan<'_>) -> Conve
     if last.is_some_and(|last| last.end() + last.least() > body.len()) {
         (last, packets) = (before, packets - 1);
     }
-    let left_out = announced - packets;
+    // Saturating: a forked child may write to the block between two looks.
+    let left_out = announced.saturating_sub(packets);
     let (Some(first), Some(last)) = (first.filter(|_| packets > 0), last) else {
         return Converted { head: 0, len: 0, packets: 0, left_out };
     };
