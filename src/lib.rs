@@ -152,8 +152,8 @@ pub mod filter {
     pub use crate::packet::{LinkType, PacketDirection, VlanTag};
 
     pub use ringtap_filter::{
-        Ancillary, BpfFilterBuilder, BpfInsn, FilterTarget, ListingError, MAX_INSTRUCTIONS,
-        Resolver,
+        Ancillary, BpfFilterBuilder, BpfInsn, FilterTarget, Headers, ListingError,
+        MAX_INSTRUCTIONS, Needs, Resolver, Term,
     };
 }
 

@@ -59,6 +59,19 @@ impl Expr {
         })
     }
 
+    /// Whether what follows it in the text is about other headers than what comes before.
+    pub(super) fn moves_what_follows(&self) -> bool {
+        self.has(&|primitive| {
+            matches!(
+                primitive,
+                Primitive::Vlan(_)
+                    | Primitive::Mpls(_)
+                    | Primitive::PppoeSession(_)
+                    | Primitive::Tunnel(..)
+            )
+        })
+    }
+
     fn has(&self, sought: &impl Fn(&Primitive) -> bool) -> bool {
         match self {
             Self::All(parts) | Self::Any(parts) | Self::Apart(parts) => {

@@ -43,6 +43,7 @@ mod names;
 mod opcode;
 mod parse;
 mod resolver;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -66,6 +67,7 @@ pub use self::link_type::LinkType;
 use self::listing::Listing;
 use self::resolver::NoNames;
 pub use self::resolver::Resolver;
+pub use self::terms::{Headers, Needs, Term};
 pub use self::vlan::VlanTag;
 pub use self::vm::Ancillary;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ringtap::BpfFilter;
-use ringtap::filter::{Ancillary, FilterTarget};
+use ringtap::filter::{Ancillary, FilterTarget, Headers, LinkType, Needs};
 use ringtap_lab::{pcap, skip};
 
 const EXPRESSIONS: usize = 600;
@@ -305,6 +305,12 @@ fn packets() -> Option<Vec<pcap::Recorded>> {
     Some(packets)
 }
 
+/// Whether a frame has the terms that a filter needs.
+fn may_match(filter: &BpfFilter, frame: &[u8]) -> bool {
+    let Some(headers) = Headers::read(LinkType::ETHERNET, frame) else { return true };
+    filter.needs().may_match(|term| headers.terms().any(|of| of == term))
+}
+
 pub(crate) fn libpcap(
     options: &[&str],
     expression: &str,
@@ -332,7 +338,7 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
     std::fs::write(&empty, header).unwrap();
     let mut grammar = Grammar { dice: Dice(0xfeed_beef), packets: &packets };
     let (mut compared, mut refused, mut ratios, mut faults) = (0, 0, Vec::new(), Vec::new());
-    let (mut accepted, mut cut, mut optimised) = (0, 0, 0);
+    let (mut accepted, mut cut, mut optimised, mut narrowed) = (0, 0, 0, 0);
     while compared < EXPRESSIONS {
         let expression = grammar.labelled();
         let theirs = match libpcap(&["-ddd", "-r"], &expression, &empty) {
@@ -365,7 +371,13 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
             .iter()
             .filter(|packet| verdict(&ours, packet) != verdict(&theirs, packet))
             .collect();
-        accepted += packets.iter().filter(|packet| verdict(&ours, packet)).count();
+        let matching: Vec<&pcap::Recorded> =
+            packets.iter().filter(|packet| verdict(&ours, packet)).collect();
+        accepted += matching.len();
+        if let Some((frame, _)) = matching.iter().find(|(frame, _)| !may_match(&ours, frame)) {
+            faults.push(format!("{expression} needs {}: {frame:02x?}", ours.needs()));
+        }
+        narrowed += usize::from(ours.needs() != Needs::Nothing);
         if differ.is_empty() {
             continue;
         }
@@ -406,5 +418,6 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
         faults.len(),
         faults[..faults.len().min(12)].join("\n")
     );
+    assert!(narrowed > EXPRESSIONS / 10, "{narrowed} expressions need a term");
     assert!(median <= 1.3, "programs are {median:.2} times as long");
 }
