@@ -26,23 +26,35 @@
 //! `docs/RECORDING.md` has the layout of the files, and figures.
 //!
 //! ```text
-//!   Recorder ──► Output ──► reactor: PendingFile        a file, and its writes in flight
-//!      │  └────► Copying ──► CaptureWriter              what cannot be turned into pcapng where it lies
-//!      └───────► Names                                  which files there are
-//!   Archive ──► Segments ──► CaptureReader              asked for by time and filter
+//!   Recorder ──► Current ──► Output ──► reactor: PendingFile     a file, and its writes in flight
+//!      │            ├──────► Copying ──► CaptureWriter            what cannot be turned into pcapng where it lies
+//!      │            └──────► Collector ──► IndexFile              which terms are where in it
+//!      └───────► Next, Names                                      which files there are
+//!   Archive ──► Segments ──► CaptureReader                        asked for by time and filter
 //! ```
 
 mod archive;
 mod builder;
 mod copying;
+mod current;
+mod explain;
+mod index;
+mod index_file;
+mod next;
 mod output;
+mod parts;
+mod rebuild;
 mod recorder;
 mod segments;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use self::archive::{Answer, Archive, Query, Report};
 pub use self::builder::{OnDiskError, RecorderBuilder};
+pub use self::explain::Explanation;
+pub use self::rebuild::Indexed;
 pub use self::recorder::Recorder;
 pub use self::stats::RecordStats;
+pub use self::verify::{Fault, FaultKind, Missing, Verified, Why};

@@ -177,6 +177,28 @@ impl Headers {
         Some(headers)
     }
 
+    /// Returns the headers of the same frame behind another tag, which was beside it. Returns `None` if it has too many then.
+    pub fn behind(mut self, tag: VlanTag) -> Option<Self> {
+        *self.vlans.get_mut(usize::from(self.tags))? = tag.id();
+        self.tags += 1;
+        self.is_tagged = true;
+        Some(self)
+    }
+
+    /// Returns a number that is the same for packets of the same addresses and ports, and often another one for others.
+    #[inline]
+    pub fn spread(&self) -> u32 {
+        let address = |at: usize| match self.addresses[at] {
+            Some(IpAddr::V4(address)) => address.to_bits(),
+            Some(IpAddr::V6(address)) => address.to_bits() as u32,
+            None => 0,
+        };
+        let [source, destination] = self.ports.map(|port| u32::from(port.unwrap_or(0)));
+        let ports = source << 16 | destination;
+        let mixed = address(0) ^ address(1).rotate_left(7) ^ ports.rotate_left(3);
+        mixed.wrapping_mul(0x9e37_79b1) >> 16
+    }
+
     fn read_network(&mut self, packet: &[u8]) {
         match self.ether_type {
             Some(IPV4) => self.read_v4(packet),

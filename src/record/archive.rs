@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ringtap_filter::BpfFilter;
+use ringtap_filter::{BpfFilter, Needs};
 
-use super::segments::{Scanned, Segments};
+use super::explain::Explanation;
+use super::segments::{Scanned, Segments, Wanted};
 use crate::error::{Error, FileError, FileFault, Result};
 use crate::packet::{OwnedPacket, Timestamp};
 use crate::pcap::names::series;
@@ -105,7 +106,8 @@ impl Query {
         self
     }
 
-    /// Asks for packets that the filter accepts.
+    /// Asks for packets that the filter accepts. What an index says has none of the filter's hosts, ports, protocols or VLANs
+    /// is passed over; see [`explain`](Self::explain).
     pub fn filter(mut self, filter: BpfFilter) -> Self {
         self.filter = Some(filter);
         self
@@ -117,15 +119,52 @@ impl Query {
         self
     }
 
+    /// Returns what can be passed over, without looking at packets: by the times of what was written, and by which terms of the
+    /// filter the indexes know.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a file cannot be read.
+    pub fn explain(&self) -> Result<Explanation> {
+        let (wanted, scanned) = (Arc::new(self.wanted()), Arc::new(Scanned::default()));
+        let mut explanation = Explanation::new(wanted.needs.clone());
+        for path in self.series.values().flatten() {
+            let Some(file) = open(path)? else { continue };
+            let of = |error| FileError::io(0, error).of(path);
+            explanation.bytes += file.metadata().map_err(of)?.len();
+            explanation.files += 1;
+            let segments = Segments::new(file, path, Arc::clone(&wanted), Arc::clone(&scanned));
+            explanation.to_read += segments.survey().map_err(of)?;
+        }
+        explanation.indexed = scanned.indexed.load(Relaxed);
+        explanation.of_other_times = scanned.of_other_times.load(Relaxed);
+        explanation.without_terms = scanned.without_terms.load(Relaxed);
+        Ok(explanation)
+    }
+
+    /// The files of each series that is asked for.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[PathBuf])> {
+        self.series.iter().map(|(series, files)| (series.as_str(), files.as_slice()))
+    }
+
+    /// In nanoseconds; the end is not part of it.
+    pub(super) fn range(&self) -> (u64, u64) {
+        self.range
+    }
+
+    fn wanted(&self) -> Wanted {
+        let needs = self.filter.as_ref().map_or(Needs::Nothing, BpfFilter::needs);
+        Wanted { range: self.range, needs }
+    }
+
     /// Returns an iterator over the packets, of all series in the order of their times; within a series, in the order in which
     /// they were recorded. Files are opened when they are needed.
     pub fn packets(self) -> Answer {
-        let scanned = Arc::new(Scanned::default());
+        let (wanted, scanned) = (Arc::new(self.wanted()), Arc::new(Scanned::default()));
         let sources = self.series.into_values().map(|files| Source {
             files: files.into(),
             reader: None,
             next: None,
-            range: self.range,
+            wanted: Arc::clone(&wanted),
             filter: self.filter.clone(),
             scanned: Arc::clone(&scanned),
             report: Report::default(),
@@ -148,8 +187,13 @@ pub struct Report {
     pub cut_short: u64,
     /// Bytes that were read.
     pub read: u64,
-    /// Bytes that were passed over, because their packets are of other times.
+    /// Bytes that were passed over, because their packets are of other times, or have not what the filter asks for.
     pub passed_over: u64,
+    /// Of the bytes that were passed over, those that an index has ruled out: no packet has all the hosts, ports, protocols
+    /// and VLANs.
+    pub ruled_out: u64,
+    /// Of the files that were opened, those that have an index.
+    pub indexed: u64,
 }
 
 /// The packets that a [`Query`] asked for; from [`Query::packets`].
@@ -170,7 +214,9 @@ impl Answer {
             all.cut_short += report.cut_short;
         }
         all.read = self.scanned.read.load(Relaxed);
-        all.passed_over = self.scanned.passed_over.load(Relaxed);
+        all.ruled_out = self.scanned.without_terms.load(Relaxed);
+        all.passed_over = self.scanned.of_other_times.load(Relaxed) + all.ruled_out;
+        all.indexed = self.scanned.indexed.load(Relaxed);
         all
     }
 
@@ -198,6 +244,15 @@ impl Iterator for Answer {
     }
 }
 
+/// Opens a file, unless the recorder has removed it since the directory was read.
+pub(super) fn open(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::io(0, error).of(path).into()),
+    }
+}
+
 /// The files of a series, read one after another.
 #[derive(Debug)]
 struct Source {
@@ -205,7 +260,7 @@ struct Source {
     reader: Option<(CaptureReader, PathBuf)>,
     /// The next packet, and its time.
     next: Option<(Timestamp, OwnedPacket)>,
-    range: (u64, u64),
+    wanted: Arc<Wanted>,
     filter: Option<BpfFilter>,
     scanned: Arc<Scanned>,
     report: Report,
@@ -237,7 +292,8 @@ impl Source {
             };
             let packet = record.packet();
             self.report.looked_at += 1;
-            let is_in_range = (self.range.0..self.range.1).contains(&packet.timestamp().as_nanos());
+            let (from, to) = self.wanted.range;
+            let is_in_range = (from..to).contains(&packet.timestamp().as_nanos());
             if is_in_range && self.filter.as_ref().is_none_or(|filter| packet.matches(filter)) {
                 self.next = Some((packet.timestamp(), packet.to_owned()));
             }
@@ -246,14 +302,10 @@ impl Source {
     }
 
     fn open(&mut self, path: PathBuf) -> Result<()> {
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            // The recorder has removed it since the directory was read.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(FileError::io(0, error).of(&path).into()),
-        };
+        let Some(file) = open(&path)? else { return Ok(()) };
         self.report.files += 1;
-        let segments = Segments::new(file, self.range, Arc::clone(&self.scanned));
+        let (wanted, scanned) = (Arc::clone(&self.wanted), Arc::clone(&self.scanned));
+        let segments = Segments::new(file, &path, wanted, scanned);
         match CaptureReader::from_reader(segments) {
             Ok(reader) => self.reader = Some((reader, path)),
             Err(error) => self.ended_by(error, &path)?,

@@ -35,6 +35,7 @@ pub struct RecorderBuilder {
     pub(super) depth: usize,
     pub(super) is_direct: bool,
     pub(super) syncs: bool,
+    pub(super) has_index: bool,
     pub(super) on_error: OnDiskError,
 }
 
@@ -54,6 +55,7 @@ impl RecorderBuilder {
             depth: 8,
             is_direct: true,
             syncs: false,
+            has_index: true,
             on_error: OnDiskError::default(),
         }
     }
@@ -99,8 +101,8 @@ impl RecorderBuilder {
         self
     }
 
-    /// Sets how many bytes to keep, twice [`max_bytes`](Self::max_bytes) of which are for the current file and the next one. No
-    /// limit by default.
+    /// Sets how many bytes to keep, twice [`max_bytes`](Self::max_bytes) of which are for the current file and the next one. Their
+    /// indexes are not counted. No limit by default.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = Some(bytes);
         self
@@ -126,10 +128,23 @@ impl RecorderBuilder {
         self
     }
 
+    /// Sets whether each file gets an index beside it, by which an [`Archive`](super::Archive) passes over what has none of the
+    /// hosts, ports, protocols or VLANs that are asked for. It takes less than a hundredth of the file. A file that describes
+    /// [each interface](Self::each_interface) gets none. Default: true.
+    pub fn index(mut self, on: bool) -> Self {
+        self.has_index = on;
+        self
+    }
+
     /// Sets what happens when a file cannot be created or written. Default: [`OnDiskError::Stop`].
     pub fn on_error(mut self, policy: OnDiskError) -> Self {
         self.on_error = policy;
         self
+    }
+
+    /// The interface, if it was described.
+    pub(super) fn described(&self) -> Option<&FileInterface> {
+        self.interface.as_ref()
     }
 
     /// How each file is written.

@@ -15,7 +15,16 @@ const ENOUGH: usize = 1 << 20;
 /// How long packets wait for more.
 const IDLE: Duration = Duration::from_secs(1);
 /// The times of packets that are never passed over: there are descriptions of interfaces between them.
-const ALWAYS: (u64, u64) = (0, u64::MAX);
+pub(super) const ALWAYS: (u64, u64) = (0, u64::MAX);
+
+/// What was formatted, with an account before it.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) buffer: AlignedBuf,
+    pub(super) packets: u64,
+    /// The times of the earliest and the latest packet.
+    pub(super) times: (u64, u64),
+}
 
 /// Formats packets, and gathers what was formatted.
 #[derive(Debug)]
@@ -64,12 +73,17 @@ impl Copying {
         self.packets
     }
 
-    /// Takes what was formatted, and the number of packets in it.
-    pub(super) fn take(&mut self, account: &Account) -> Result<Option<(AlignedBuf, u64)>> {
+    /// Takes what was formatted.
+    pub(super) fn take(&mut self, account: &Account) -> Result<Option<Gathered>> {
         self.writer.flush()?;
         self.since = None;
-        let bytes = std::mem::take(self.writer.get_mut());
-        self.gathered(&bytes, account)
+        if self.writer.get_ref().is_empty() { Ok(None) } else { self.gathered(account).map(Some) }
+    }
+
+    /// Takes what the file ends with: an account without packets, and the statistics if there are some.
+    pub(super) fn end(&mut self, account: &Account) -> Result<Gathered> {
+        self.writer.flush()?;
+        self.gathered(account)
     }
 
     /// Adds the statistics of the first interface, for the end of the file. There is none before the first packet of a
@@ -79,10 +93,8 @@ impl Copying {
     }
 
     /// Puts an account before what was formatted, except before the header.
-    fn gathered(&mut self, bytes: &[u8], account: &Account) -> Result<Option<(AlignedBuf, u64)>> {
-        if bytes.is_empty() {
-            return Ok(None);
-        }
+    fn gathered(&mut self, account: &Account) -> Result<Gathered> {
+        let bytes = std::mem::take(self.writer.get_mut());
         let has_account = std::mem::replace(&mut self.has_begun, true);
         let packets = std::mem::take(&mut self.packets);
         let times = std::mem::replace(&mut self.times, (u64::MAX, 0));
@@ -95,8 +107,8 @@ impl Copying {
         if has_account {
             buffer.push(&account_block(account, packets as u32, len as u32, times));
         }
-        buffer.push(bytes);
+        buffer.push(&bytes);
         buffer.push(&filler);
-        Ok(Some((buffer, packets)))
+        Ok(Gathered { buffer, packets, times })
     }
 }

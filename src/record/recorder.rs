@@ -1,19 +1,20 @@
 //! The recorder: batches in, files out.
 
-use std::ffi::CString;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
 use super::builder::{OnDiskError, RecorderBuilder};
-use super::copying::{ALIGN, Copying};
-use super::output::{Output, file_error};
+use super::copying::ALIGN;
+use super::current::Current;
+use super::index;
+use super::index_file::IndexFile;
+use super::next::Next;
+use super::output::Output;
 use super::stats::{Counts, RecordStats};
 use crate::error::{Error, Result};
 use crate::io::AsyncCapture;
@@ -21,8 +22,7 @@ use crate::pcap::InterfaceStatistics;
 use crate::pcap::names::{Names, Written};
 use crate::reactor::{FileOp, PendingFile, Reactor};
 use crate::ring::batch::PacketBatch;
-use crate::ring::disk::DiskBuffer;
-use crate::ring::rewrite::pcapng::{Account, Plan};
+use crate::ring::rewrite::pcapng::{Account, FINISHED, Plan};
 use crate::sys::{file, fork};
 use crate::time::{self, Sleep};
 
@@ -52,6 +52,8 @@ pub struct Recorder {
     next: Next,
     /// Files that are being finished.
     ending: Vec<Output>,
+    /// Indexes that are being finished.
+    indexes: Vec<IndexFile>,
     /// Files that are being removed, and whether that is counted.
     removals: Vec<(PendingFile, bool)>,
     statistics: Option<InterfaceStatistics>,
@@ -70,22 +72,6 @@ pub struct Recorder {
     counts: Counts,
 }
 
-/// The file that is written, and what was formatted for it.
-#[derive(Debug)]
-struct Current {
-    output: Output,
-    copying: Copying,
-}
-
-/// The next file, on its way.
-#[derive(Debug)]
-enum Next {
-    Nothing,
-    Creating { op: PendingFile, path: PathBuf, is_direct: bool },
-    Reserving { op: PendingFile, output: Output },
-    Ready(Output),
-}
-
 impl RecorderBuilder {
     /// Creates the recorder on this thread's reactor. No file is created before the first packets.
     ///
@@ -101,6 +87,7 @@ impl RecorderBuilder {
             current: None,
             next: Next::Nothing,
             ending: Vec::new(),
+            indexes: Vec::new(),
             removals: Vec::new(),
             statistics: None,
             dropped_before: 0,
@@ -231,15 +218,26 @@ impl Recorder {
     /// # Errors
     /// As for [`write`](Self::write).
     pub fn rotate(&mut self) -> Result<()> {
-        if let Some(current) = &mut self.current
-            && let Some(statistics) = &self.statistics
-            && !self.options.describes_each
-        {
-            current.copying.add_statistics(statistics);
-        }
+        self.close(0)
+    }
+
+    /// Closes the file with an account of this number.
+    fn close(&mut self, sequence: u64) -> Result<()> {
         let written = self.write_copied();
-        self.ending.extend(self.current.take().map(|current| current.output));
-        written
+        let account = self.account(sequence);
+        let Some(mut current) = self.current.take() else { return written };
+        let statistics = self.statistics.filter(|_| !self.options.describes_each);
+        statistics.iter().for_each(|statistics| current.copying.add_statistics(statistics));
+        let ended = written.and_then(|()| current.write_end(&self.reactor, &account));
+        self.end(current);
+        ended
+    }
+
+    /// Lets a file and its index come to their ends.
+    fn end(&mut self, current: Current) {
+        let (output, index) = current.end();
+        self.ending.push(output);
+        self.indexes.extend(index);
     }
 
     /// Sets the statistics that each file has at its end, of its first interface; [`record`](Self::record) does it itself.
@@ -253,7 +251,7 @@ impl Recorder {
         self.statistics = Some(statistics);
     }
 
-    /// Waits until all packets that were given are in files, or lost.
+    /// Waits until all packets that were given are in files, or lost, and all files but the current one are closed.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -261,7 +259,8 @@ impl Recorder {
         self.write_copied()?;
         poll_fn(|cx| {
             self.poll_files(cx);
-            if self.in_flight() == 0 { Poll::Ready(()) } else { Poll::Pending }
+            let has_ended = self.ending.is_empty() && self.indexes.is_empty();
+            if self.in_flight() == 0 && has_ended { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         self.error_to_tell().map_or(Ok(()), Err)
@@ -274,18 +273,19 @@ impl Recorder {
     pub async fn finish(mut self) -> Result<RecordStats> {
         self.in_hand = 0;
         let flushed = self.flush().await;
-        let rotated = self.rotate();
+        let closed = self.close(FINISHED);
         poll_fn(|cx| self.poll_next_file(cx).map(drop)).await;
-        if let Next::Ready(output) = std::mem::replace(&mut self.next, Next::Nothing) {
+        if let Some(output) = self.next.take() {
             self.remove(output.path.clone(), false);
         }
         poll_fn(|cx| {
             self.poll_files(cx);
-            let is_done = self.ending.is_empty() && self.removals.is_empty();
+            let Self { ending, indexes, removals, .. } = &self;
+            let is_done = ending.is_empty() && indexes.is_empty() && removals.is_empty();
             if is_done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        flushed.and(rotated)?;
+        flushed.and(closed)?;
         self.error_to_tell().map_or(Ok(self.stats()), Err)
     }
 
@@ -339,26 +339,28 @@ impl Recorder {
 
     /// Hands a batch to the current file.
     fn put(&mut self, batch: PacketBatch) -> Result<()> {
-        let account = self.account(batch.seq_num());
-        let plan = Plan { align: ALIGN, most: self.options.most, account: &account };
         // Packets in a block are of the first interface.
-        let taken = if self.options.describes_each { Err(batch) } else { batch.into_disk(&plan) };
-        match taken {
-            Ok((_, converted)) if converted.packets == 0 => Ok(()),
-            Ok((buffer, converted)) => {
-                self.write_copied()?; // it came before
-                self.counts.blocks += 1;
-                self.in_hand = 0;
-                let Some(current) = &mut self.current else { return Ok(()) };
-                current.output.write(&self.reactor, buffer, converted.packets)
-            }
-            Err(batch) => {
-                self.counts.copied += 1;
-                self.in_hand = 0;
-                let Some(current) = &mut self.current else { return Ok(()) };
-                if current.copying.push(&batch)? { self.write_copied() } else { Ok(()) }
-            }
+        let is_block = !self.options.describes_each && batch.suits_disk(ALIGN);
+        if is_block {
+            self.write_copied()?; // it came before
         }
+        let account = self.account(batch.seq_num());
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let mut batch = batch;
+        if is_block {
+            let plan = Plan { align: ALIGN, most: self.options.most, account: &account };
+            batch = match current.write_block(&self.reactor, batch, &plan) {
+                Ok(written) => {
+                    self.in_hand = 0;
+                    self.counts.blocks += u64::from(written?.packets > 0);
+                    return Ok(());
+                }
+                Err(batch) => batch,
+            };
+        }
+        self.counts.copied += 1;
+        self.in_hand = 0;
+        if current.copy(&batch)? { self.write_copied() } else { Ok(()) }
     }
 
     /// The account of packets that are about to be written, behind what waits to be.
@@ -372,14 +374,9 @@ impl Recorder {
     /// Writes what was formatted.
     fn write_copied(&mut self) -> Result<()> {
         let mut account = self.account(0);
-        let Some(Current { output, copying }) = &mut self.current else { return Ok(()) };
-        account.before -= copying.packets();
-        match copying.take(&account)? {
-            Some((buffer, packets)) => {
-                output.write(&self.reactor, DiskBuffer::Own(buffer), packets)
-            }
-            None => Ok(()),
-        }
+        let Some(current) = &mut self.current else { return Ok(()) };
+        account.before -= current.copying.packets();
+        current.write_copied(&self.reactor, &account)
     }
 
     fn rotate_if_due(&mut self) -> Result<()> {
@@ -392,85 +389,33 @@ impl Recorder {
         let is_half = output.len() >= self.options.max_bytes / 2
             || self.options.max_time.is_some_and(|most| age >= most / 2);
         let may_prepare = self.prepare_at.is_none_or(|at| Instant::now() >= at);
-        if is_half && may_prepare && matches!(self.next, Next::Nothing) {
+        if is_half && may_prepare && self.next.is_nothing() {
             self.prepare_at = None;
-            let created = self.create_next(self.options.is_direct);
-            created.unwrap_or_else(|error| self.not_prepared(error));
+            self.create_next().unwrap_or_else(|error| self.not_prepared(error));
         }
         Ok(())
     }
 
     /// Begins to create the next file.
-    fn create_next(&mut self, is_direct: bool) -> Result<()> {
-        let path = self.names.next(SystemTime::now());
-        let op = FileOp::Create { path: c_path(&path)?, is_direct };
-        let op = PendingFile::start(&self.reactor, op).map_err(|(error, _)| error)?;
-        self.next = Next::Creating { op, path, is_direct };
-        Ok(())
+    fn create_next(&mut self) -> Result<()> {
+        self.next.create(&self.reactor, &mut self.names, self.options.is_direct)
     }
 
     /// Goes on with the next file until it can be written.
     fn poll_next_file(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        loop {
-            match &mut self.next {
-                Next::Nothing | Next::Ready(_) => return Poll::Ready(Ok(())),
-                Next::Creating { op, .. } => {
-                    let created = ready!(op.poll(cx));
-                    self.created(created?)?;
-                }
-                Next::Reserving { op, .. } => {
-                    let reserved = ready!(op.poll(cx));
-                    let next = std::mem::replace(&mut self.next, Next::Nothing);
-                    if let Next::Reserving { output, .. } = next {
-                        // Without room for all of it, it is written for as long as there is some.
-                        if !matches!(reserved, Ok(Ok(_))) {
-                            output.give_back();
-                        }
-                        self.next = Next::Ready(output);
-                    }
-                }
-            }
-        }
-    }
-
-    fn created(&mut self, result: io::Result<u32>) -> Result<()> {
-        let next = std::mem::replace(&mut self.next, Next::Nothing);
-        let Next::Creating { path, is_direct, .. } = next else { return Ok(()) };
-        match result {
-            Ok(fd) => {
-                let output = Output::new(file::adopt(fd as i32), path, is_direct);
-                let reserve = output.reserve(self.options.max_bytes);
-                self.next = match reserve.map(|op| PendingFile::start(&self.reactor, op)) {
-                    Some(Ok(op)) => Next::Reserving { op, output },
-                    _ => Next::Ready(output),
-                };
-                Ok(())
-            }
-            // A file system that does not take direct I/O has created the file all the same.
-            Err(error) if is_direct && error.raw_os_error() == Some(libc::EINVAL) => {
-                let _ = std::fs::remove_file(&path);
-                self.create_next(false)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.create_next(is_direct)
-            }
-            Err(error) => Err(file_error(0, error, &path)),
-        }
+        self.next.poll(&self.reactor, &mut self.names, self.options.max_bytes, cx)
     }
 
     /// Makes the next file the current one, if there is none.
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while self.current.is_none() {
-            if let Next::Nothing = self.next {
-                self.create_next(self.options.is_direct)?;
+            if self.next.is_nothing() {
+                self.create_next()?;
             }
             ready!(self.poll_next_file(cx))?;
-            if let Next::Ready(_) = self.next {
-                let next = std::mem::replace(&mut self.next, Next::Nothing);
-                let Next::Ready(mut output) = next else { continue };
+            if let Some(mut output) = self.next.take() {
                 output.began = Instant::now();
-                let copying = Copying::new(&self.options.writer(), self.options.describes_each)?;
-                self.current = Some(Current { output, copying });
+                self.current = Some(Current::new(output, &self.options, &self.reactor)?);
                 self.counts.files += 1;
                 self.write_copied()?; // its header
             }
@@ -503,15 +448,16 @@ impl Recorder {
             failures.extend(output.cut());
         }
         if let Some(error) = failure
-            && let Some(Current { output, .. }) = self.current.take()
+            && let Some(current) = self.current.take()
         {
-            if output.refuses_direct(&error) {
+            if current.output.refuses_direct(&error) {
                 self.options.is_direct = false;
             }
-            self.ending.push(output); // what was only formatted is lost with it
+            self.end(current); // what was only formatted is lost with it
             self.failed(error);
         }
         failures.into_iter().for_each(|error| self.noted(error));
+        self.poll_indexes(cx);
         self.poll_ending(cx);
         if let Poll::Ready(Err(error)) = self.poll_next_file(cx) {
             self.not_prepared(error);
@@ -524,6 +470,22 @@ impl Recorder {
         if self.options.on_error == OnDiskError::DropAndRetry {
             self.noted(error);
         }
+    }
+
+    /// Goes on with indexes. One that cannot be written is no harm to its file.
+    fn poll_indexes(&mut self, cx: &mut Context<'_>) {
+        let Self { reactor, current, indexes, counts, .. } = self;
+        let mut has_ended = |index: &mut IndexFile| match index.poll(reactor, cx) {
+            Poll::Ready(ended) => {
+                counts.unindexed += u64::from(ended.is_err());
+                true
+            }
+            Poll::Pending => false,
+        };
+        if let Some(Current { index: Some(index), .. }) = current {
+            has_ended(&mut index.file);
+        }
+        indexes.retain_mut(|index| !has_ended(index));
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) {
@@ -570,10 +532,13 @@ impl Recorder {
         }
     }
 
+    /// Removes a file and its index.
     fn remove(&mut self, path: PathBuf, is_counted: bool) {
-        let Ok(path) = c_path(&path) else { return };
-        if let Ok(removal) = PendingFile::start(&self.reactor, FileOp::Remove { path }) {
-            self.removals.push((removal, is_counted));
+        for (path, is_counted) in [(index::path_of(&path), false), (path, is_counted)] {
+            let Ok(path) = file::c_path(&path) else { continue };
+            if let Ok(removal) = PendingFile::start(&self.reactor, FileOp::Remove { path }) {
+                self.removals.push((removal, is_counted));
+            }
         }
     }
 }
@@ -583,11 +548,6 @@ fn take_landed(output: &mut Output, counts: &mut Counts, cx: &mut Context<'_>) {
     let landed = output.poll_writes(cx);
     counts.written += landed.packets;
     counts.bytes += landed.bytes;
-}
-
-fn c_path(path: &std::path::Path) -> Result<CString> {
-    let zero = |_| file_error(0, io::ErrorKind::InvalidInput.into(), path);
-    CString::new(path.as_os_str().as_bytes()).map_err(zero)
 }
 
 impl Drop for Recorder {

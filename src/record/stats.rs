@@ -11,6 +11,7 @@ pub(super) struct Counts {
     pub(super) files: u64,
     pub(super) removed: u64,
     pub(super) errors: u64,
+    pub(super) unindexed: u64,
 }
 
 /// Counters of a [`Recorder`](super::Recorder). Each packet is in exactly one of `written`, `pending` and `lost`.
@@ -37,12 +38,15 @@ pub struct RecordStats {
     pub removed: u64,
     /// Failures to create or write a file.
     pub errors: u64,
+    /// Files whose index could not be written whole: they are searched without it, as is what is behind its end.
+    pub unindexed: u64,
 }
 
 impl Counts {
     /// Returns the statistics, with `pending` packets on their way into a file.
     pub(super) fn stats(self, pending: u64) -> RecordStats {
-        let Self { accepted, written, bytes, blocks, copied, files, removed, errors } = self;
+        let Self { accepted, written, bytes, blocks, copied, files, removed, errors, unindexed } =
+            self;
         let lost = accepted.saturating_sub(written + pending);
         RecordStats {
             packets: accepted,
@@ -55,6 +59,7 @@ impl Counts {
             files,
             removed,
             errors,
+            unindexed,
         }
     }
 }

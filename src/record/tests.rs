@@ -43,9 +43,9 @@ fn file(body: &mut [u8]) -> (Vec<u8>, u64) {
     body.len().checked_add(BODY_AT).filter(|len| *len == BLOCK).unwrap();
     let account = Account { sequence: 7, before: 8, missing: 9 };
     let plan = Plan { align: ALIGN, most: 1 << 18, account: &account };
-    let converted = convert(body, Extras::default(), &plan);
+    let converted = convert(body, Extras::default(), &plan, |_| ());
     let mut file = Copying::new(&CaptureWriter::builder(), false).unwrap();
-    let mut file = file.take(&account).unwrap().unwrap().0.bytes().to_vec();
+    let mut file = file.take(&account).unwrap().unwrap().buffer.bytes().to_vec();
     assert!(file.len().is_multiple_of(ALIGN) && converted.len.is_multiple_of(ALIGN));
     if converted.packets > 0 {
         assert_eq!(body[..4], (converted.packets as u32).to_ne_bytes());
@@ -136,10 +136,10 @@ fn packets_that_are_longer_than_readers_take_are_cut() {
     let mut body = image((0..3).map(|_| (3000, meta(3000, 0, 0, None, 7))));
     let account = Account { sequence: 7, before: 8, missing: 9 };
     let plan = Plan { align: ALIGN, most: 1001, account: &account };
-    let converted = convert(&mut body, Extras::default(), &plan);
+    let converted = convert(&mut body, Extras::default(), &plan, |_| ());
     assert_eq!((converted.packets, converted.left_out), (3, 0));
     let header = Copying::new(&CaptureWriter::builder(), false).unwrap().take(&account);
-    let mut file = header.unwrap().unwrap().0.bytes().to_vec();
+    let mut file = header.unwrap().unwrap().buffer.bytes().to_vec();
     file.extend([ACCOUNT, converted.head as u32, MARK].map(u32::to_ne_bytes).as_flattened());
     file.extend(&body[..converted.len - BODY_AT]);
     let read = packets(file);

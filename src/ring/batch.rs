@@ -251,14 +251,26 @@ impl PacketBatch {
         Self { memory: Memory::Arena(Arena { body, status: self.status(), extras }) }
     }
 
-    /// Turns a block of a ring into pcapng where it lies. Returns any other batch unchanged.
+    /// Returns whether this is a block of a ring that can be turned into pcapng where it lies.
     #[cfg(feature = "record")]
-    pub(crate) fn into_disk(self, plan: &Plan<'_>) -> Result<(DiskBuffer, Converted), Self> {
+    pub(crate) fn suits_disk(&self, align: usize) -> bool {
+        matches!(&self.memory, Memory::Block(lease) if !lease.extras().cooked && lease.size().is_multiple_of(align))
+    }
+
+    /// Turns a block of a ring into pcapng where it lies. `see` is given each packet's bytes. Returns any other batch
+    /// unchanged.
+    #[cfg(feature = "record")]
+    pub(crate) fn into_disk(
+        self,
+        plan: &Plan<'_>,
+        see: impl FnMut(&[u8]),
+    ) -> Result<(DiskBuffer, Converted), Self> {
+        if !self.suits_disk(plan.align) {
+            return Err(self);
+        }
         match self.memory {
-            Memory::Block(mut lease)
-                if !lease.extras().cooked && lease.size().is_multiple_of(plan.align) =>
-            {
-                let converted = lease.convert(plan);
+            Memory::Block(mut lease) => {
+                let converted = lease.convert(plan, see);
                 Ok((DiskBuffer::Block { lease, len: converted.len }, converted))
             }
             memory => Err(Self { memory }),

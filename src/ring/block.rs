@@ -213,10 +213,10 @@ impl BlockLease {
 
     /// Turns the block into pcapng, where it lies; see [`rewrite`](super::rewrite). It holds no packets afterwards.
     #[cfg(feature = "record")]
-    pub(crate) fn convert(&mut self, plan: &Plan<'_>) -> Converted {
+    pub(crate) fn convert(&mut self, plan: &Plan<'_>, see: impl FnMut(&[u8])) -> Converted {
         let (extras, shared) = (self.extras(), Arc::clone(&self.shared));
         let _writing = shared.writing();
-        let converted = pcapng::convert(self.body_mut(), extras, plan);
+        let converted = pcapng::convert(self.body_mut(), extras, plan, see);
         self.count_malformed(converted.left_out);
         for (at, word) in [(0, pcapng::ACCOUNT), (4, converted.head as u32)] {
             // SAFETY: a block is longer than its header.

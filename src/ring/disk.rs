@@ -12,14 +12,18 @@ pub(crate) enum DiskBuffer {
         len: usize,
     },
     Own(AlignedBuf),
+    /// Of any length and anywhere, for a file that is written through the page cache.
+    Cached(Vec<u8>),
 }
 
 impl DiskBuffer {
-    /// Returns the bytes to be written. Their number is a multiple of what they were aligned to.
+    /// Returns the bytes to be written. For a file that is written past the page cache, their number is a multiple of what
+    /// they were aligned to.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Block { lease, len } => lease.whole(*len),
             Self::Own(buffer) => buffer.bytes(),
+            Self::Cached(bytes) => bytes,
         }
     }
 }

@@ -60,7 +60,9 @@ fn to_disk(body: &[u8], bits: u8) {
     let Some(batch) = ring.take().map(PacketBatch::from_block) else { return };
     let announced = batch.len() as u64;
     let plan = Plan { align: 4096, most: 1 << 18, account: &Account::default() };
-    let Ok((buffer, converted)) = batch.into_disk(&plan) else { return };
+    let mut seen = 0;
+    let Ok((buffer, converted)) = batch.into_disk(&plan, |_| seen += 1) else { return };
+    assert!(seen >= converted.packets);
     assert_eq!(converted.packets + converted.left_out, announced);
     assert!(buffer.bytes().len() == converted.len && converted.len.is_multiple_of(4096));
 }

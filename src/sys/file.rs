@@ -6,6 +6,10 @@ use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::FileError;
 
 /// The mode of a file that is created, before the process's mask.
 pub(crate) const MODE: u32 = 0o640;
@@ -14,6 +18,12 @@ pub(crate) const MODE: u32 = 0o640;
 pub(crate) fn create_flags(is_direct: bool) -> i32 {
     let direct = if is_direct { libc::O_DIRECT } else { 0 };
     libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | direct
+}
+
+/// Returns a path as system calls take it.
+pub(crate) fn c_path(path: &Path) -> Result<CString, FileError> {
+    let zero = |_| FileError::io(0, io::ErrorKind::InvalidInput.into()).of(path);
+    CString::new(path.as_os_str().as_bytes()).map_err(zero)
 }
 
 /// Takes over a descriptor that the kernel has just opened for us.
@@ -75,6 +85,13 @@ pub(crate) fn forget_pages(file: BorrowedFd<'_>, offset: u64, len: u64) {
     // What is written out now is forgotten with the next range.
     // SAFETY: no memory is passed.
     unsafe { libc::posix_fadvise(fd, 0, offset, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Tells the page cache that a range is going to be read.
+pub(crate) fn will_need(file: BorrowedFd<'_>, offset: u64, len: u64) {
+    let (fd, offset, len) = (file.as_raw_fd(), offset as i64, len as i64);
+    // SAFETY: no memory is passed.
+    unsafe { libc::posix_fadvise(fd, offset, len, libc::POSIX_FADV_WILLNEED) };
 }
 
 /// Whether a file is in memory (tmpfs).

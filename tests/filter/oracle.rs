@@ -27,9 +27,8 @@ fn verdicts(filter: &BpfFilter, link: LinkType, packets: &[pcap::Recorded]) -> S
     let one = |(data, wire_len): &pcap::Recorded| {
         let known = Ancillary::of_len(*wire_len);
         let matches = filter.matches_offline(data, &known);
-        let may_match = Headers::read(link, data).is_none_or(|headers| {
-            needs.may_match(|term| headers.terms().any(|of| of == term))
-        });
+        let may_match = Headers::read(link, data)
+            .is_none_or(|headers| needs.may_match(|term| headers.terms().any(|of| of == term)));
         assert!(may_match || !matches, "{filter} needs {needs}: {data:02x?}");
         if matches { '1' } else { '0' }
     };

@@ -3,7 +3,9 @@
 mod asked;
 mod disk;
 mod end;
+mod index;
 mod live;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,12 +43,25 @@ async fn give(recorder: &mut Recorder, capture: &mut AsyncCapture, count: u64) -
     first
 }
 
-/// The files in a directory, in the order of their names.
+/// The files in a directory, without indexes, in the order of their names.
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
+    entries(directory).into_iter().filter(|path| !is_index(path)).collect()
+}
+
+/// The indexes in a directory.
+fn indexes(directory: &Path) -> Vec<PathBuf> {
+    entries(directory).into_iter().filter(|path| is_index(path)).collect()
+}
+
+fn is_index(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "idx")
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> =
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files
+    entries.sort();
+    entries
 }
 
 /// All packets of a file, and whether it was whole.

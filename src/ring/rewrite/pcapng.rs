@@ -39,13 +39,24 @@ const LONGEST: usize = u16::MAX as usize - 3;
 /// Our account of a block of a ring, or of packets that were copied, before these packets; see `docs/RECORDING.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Account {
-    /// The kernel's number of the block; 0 for packets that were copied.
+    /// The kernel's number of the block; 0 for packets that were copied. In an account without packets, [`FINISHED`] or 0.
     pub(crate) sequence: u64,
     /// Packets in all blocks of the recording before this one.
     pub(crate) before: u64,
     /// Packets that are known to be missing before this block.
     pub(crate) missing: u64,
 }
+
+impl Account {
+    /// Returns the account of this number of packets, in `span` bytes.
+    pub(crate) fn of(&self, packets: u32, span: u32, times: (u64, u64)) -> Told {
+        let Self { sequence, before, missing } = *self;
+        Told { packets, span, sequence, before, missing, times }
+    }
+}
+
+/// The sequence number of the last account of a recorder that was finished.
+pub(crate) const FINISHED: u64 = 1;
 
 /// Bytes of an account behind its mark: the number of packets and of bytes up to the next account, the three numbers, and the
 /// times of the earliest and the latest packet.
@@ -61,6 +72,8 @@ pub(crate) struct Converted {
     pub(crate) packets: u64,
     /// Packets left out, because a header was inconsistent.
     pub(crate) left_out: u64,
+    /// The times of the earliest and the latest packet.
+    pub(crate) times: (u64, u64),
 }
 
 /// A packet on its way into the file.
@@ -99,8 +112,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) account: &'a Account,
 }
 
-/// Turns a block, whose `body` begins after the status word, into pcapng.
-pub(crate) fn convert(body: &mut [u8], extras: Extras, plan: &Plan<'_>) -> Converted {
+/// Turns a block, whose `body` begins after the status word, into pcapng. `see` is given each packet's bytes.
+pub(crate) fn convert(
+    body: &mut [u8],
+    extras: Extras,
+    plan: &Plan<'_>,
+    mut see: impl FnMut(&[u8]),
+) -> Converted {
     let announced = u64::from(BlockHeader::read(body).packets);
     let walk = Walk::new(body, extras);
     let (mut place, mut packets, mut times) = ((walk.at(), walk.left()), 0_u64, (u64::MAX, 0));
@@ -113,6 +131,7 @@ pub(crate) fn convert(body: &mut [u8], extras: Extras, plan: &Plan<'_>) -> Conve
         if let Some(last) = last {
             put_end(body, &last, moved.start());
         }
+        see(&body[moved.at..moved.at + moved.captured]);
         put_head(body, &moved);
         times = (times.0.min(moved.nanos), times.1.max(moved.nanos));
         first = first.or(Some(moved));
@@ -125,13 +144,13 @@ pub(crate) fn convert(body: &mut [u8], extras: Extras, plan: &Plan<'_>) -> Conve
     // Saturating: a forked child may write to the block between two looks.
     let left_out = announced.saturating_sub(packets);
     let (Some(first), Some(last)) = (first.filter(|_| packets > 0), last) else {
-        return Converted { head: 0, len: 0, packets: 0, left_out };
+        return Converted { head: 0, len: 0, packets: 0, left_out, times };
     };
     let len = (last.end() + last.least() + BODY_AT).next_multiple_of(plan.align);
     put_end(body, &last, len - BODY_AT);
     let first = first.start();
     put_account(body, first, [packets as u32, len as u32], plan.account, times);
-    Converted { head: first + BODY_AT, len, packets, left_out }
+    Converted { head: first + BODY_AT, len, packets, left_out, times }
 }
 
 /// Reads the packet at `place`, puts its tag into it, and moves its bytes to a multiple of 4. Returns it, and where the next
@@ -266,28 +285,38 @@ pub(crate) fn account_block(
     block
 }
 
-/// What an account at the beginning of some bytes says: the number of packets and of bytes, the packets that are missing
-/// before, and the times.
+/// What an account says: the number of packets and of bytes, the packets recorded and missing before, and the times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) packets: u32,
     pub(crate) span: u32,
+    pub(crate) sequence: u64,
+    pub(crate) before: u64,
     pub(crate) missing: u64,
     pub(crate) times: (u64, u64),
 }
 
 impl Told {
-    /// Reads an account, if there is one.
+    /// Reads the account that some bytes begin with, if they do.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; WHOLE_ACCOUNT - TRAILER] = bytes.first_chunk()?;
-        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-        let double = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-        let is_account = word(0) == ACCOUNT && word(8) == MARK;
-        is_account.then(|| Self {
-            packets: word(12),
-            span: word(16),
-            missing: double(36),
-            times: (double(44), double(52)),
+        let (kind, rest) = bytes.split_first_chunk()?;
+        let (_, body) = rest.split_first_chunk::<4>()?;
+        if u32::from_ne_bytes(*kind) == ACCOUNT { Self::of_body(body) } else { None }
+    }
+
+    /// Reads the body of a block of our type.
+    pub(crate) fn of_body(body: &[u8]) -> Option<Self> {
+        let (mark, body) = body.split_first_chunk()?;
+        let body: &[u8; ACCOUNT_LEN] = body.first_chunk()?;
+        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| body[at + byte]));
+        let double = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| body[at + byte]));
+        (u32::from_ne_bytes(*mark) == MARK).then(|| Self {
+            packets: word(0),
+            span: word(4),
+            sequence: double(8),
+            before: double(16),
+            missing: double(24),
+            times: (double(32), double(40)),
         })
     }
 }

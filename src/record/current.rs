@@ -1,0 +1,136 @@
+//! The file that is written, what was formatted for it, and its index.
+
+use super::builder::RecorderBuilder;
+use super::copying::{Copying, Gathered};
+use super::index::{self, Collector};
+use super::index_file::IndexFile;
+use super::output::Output;
+use super::parts::Part;
+use crate::error::Result;
+use crate::packet::LinkType;
+use crate::reactor::Reactor;
+use crate::ring::batch::PacketBatch;
+use crate::ring::disk::DiskBuffer;
+use crate::ring::rewrite::pcapng::{Account, Converted, Plan, Told};
+
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) output: Output,
+    pub(super) copying: Copying,
+    /// None where an interface is described when its first packet comes: what is between packets is never passed over.
+    pub(super) index: Option<Indexing>,
+}
+
+/// The index of a file that is written.
+#[derive(Debug)]
+pub(super) struct Indexing {
+    collector: Collector,
+    pub(super) file: IndexFile,
+    /// The beginning was written.
+    has_begun: bool,
+}
+
+impl Current {
+    /// Begins a file.
+    pub(super) fn new(
+        output: Output,
+        options: &RecorderBuilder,
+        reactor: &Reactor,
+    ) -> Result<Self> {
+        let copying = Copying::new(&options.writer(), options.describes_each)?;
+        let index = match options.has_index && !options.describes_each {
+            true => Some(Indexing {
+                collector: Collector::new(options.link_type()),
+                file: IndexFile::create(reactor, index::path_of(&output.path))?,
+                has_begun: false,
+            }),
+            false => None,
+        };
+        Ok(Self { output, copying, index })
+    }
+
+    /// Turns a block into a part of the file and starts to write it. Returns what became of it.
+    pub(super) fn write_block(
+        &mut self,
+        reactor: &Reactor,
+        batch: PacketBatch,
+        plan: &Plan<'_>,
+    ) -> std::result::Result<Result<Converted>, PacketBatch> {
+        let (buffer, converted) = match &mut self.index {
+            Some(Indexing { collector, .. }) => {
+                batch.into_disk(plan, |frame| collector.see(frame, None))?
+            }
+            None => batch.into_disk(plan, |_| ())?,
+        };
+        if converted.packets == 0 {
+            return Ok(Ok(converted));
+        }
+        let Converted { len, packets, times, .. } = converted;
+        self.note(plan.account.of(packets as u32, len as u32, times));
+        let written = self.output.write(reactor, buffer, converted.packets);
+        Ok(written.map(|()| converted))
+    }
+
+    /// Formats the packets of a batch. Returns whether there is enough to be written.
+    pub(super) fn copy(&mut self, batch: &PacketBatch) -> Result<bool> {
+        if let Some(Indexing { collector, .. }) = &mut self.index {
+            for packet in batch {
+                collector.see(packet.data(), packet.stripped_vlan());
+            }
+        }
+        self.copying.push(batch)
+    }
+
+    /// Starts to write what was formatted.
+    pub(super) fn write_copied(&mut self, reactor: &Reactor, account: &Account) -> Result<()> {
+        match self.copying.take(account)? {
+            Some(gathered) => self.write_gathered(reactor, gathered, account),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts to write what the file ends with, behind all packets.
+    pub(super) fn write_end(&mut self, reactor: &Reactor, account: &Account) -> Result<()> {
+        let gathered = self.copying.end(account)?;
+        self.write_gathered(reactor, gathered, account)
+    }
+
+    fn write_gathered(
+        &mut self,
+        reactor: &Reactor,
+        gathered: Gathered,
+        account: &Account,
+    ) -> Result<()> {
+        let Gathered { buffer, packets, times } = gathered;
+        self.note(account.of(packets as u32, buffer.bytes().len() as u32, times));
+        self.output.write(reactor, DiskBuffer::Own(buffer), packets)
+    }
+
+    /// Notes in the index what is written next.
+    fn note(&mut self, told: Told) {
+        let part = Part { offset: self.output.len(), told };
+        let (Some(indexing), Some(group)) = (&mut self.index, part.group()) else { return };
+        let Indexing { collector, file, has_begun } = indexing;
+        if !std::mem::replace(has_begun, true) {
+            index::begin(file.waiting(), &part);
+        }
+        collector.note(group, file.waiting());
+    }
+
+    /// Ends the file: nothing more is written to it.
+    pub(super) fn end(self) -> (Output, Option<IndexFile>) {
+        let index = self.index.map(|Indexing { mut collector, mut file, .. }| {
+            collector.end_group(file.waiting());
+            file.end();
+            file
+        });
+        (self.output, index)
+    }
+}
+
+impl RecorderBuilder {
+    /// The link type of the packets.
+    fn link_type(&self) -> LinkType {
+        self.described().map_or(LinkType::ETHERNET, |interface| interface.link_type)
+    }
+}

@@ -1,0 +1,146 @@
+//! The terms of packets on their way into a file.
+
+use ringtap_filter::{Headers, LinkType, VlanTag};
+
+use super::{Bloom, Group, append};
+
+/// A group has this many bytes at least, so that its entry is a small part of it.
+const GROUP: u64 = 256 << 10;
+/// A filter is at most this part of its group.
+const PART: u64 = 128;
+/// The packets whose headers are remembered: most packets are of a flow that was just seen.
+const REMEMBERED: usize = 256;
+
+/// Gathers the terms of packets, and makes entries of the parts of a file.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    link: LinkType,
+    seen: Box<[Headers]>,
+    bloom: Bloom,
+    /// There is a packet whose terms are not known.
+    is_unknown: bool,
+    group: Option<Group>,
+}
+
+impl Collector {
+    /// Gathers terms of packets of this link type.
+    pub(crate) fn new(link: LinkType) -> Self {
+        let seen = vec![Headers::default(); REMEMBERED].into();
+        Self { link, seen, bloom: Bloom::new(), is_unknown: false, group: None }
+    }
+
+    /// Sees a packet of the part that is noted next. Its tag may be beside it.
+    #[inline]
+    pub(crate) fn see(&mut self, frame: &[u8], tag: Option<VlanTag>) {
+        let headers = Headers::read(self.link, frame);
+        let headers = match tag {
+            Some(tag) => headers.and_then(|headers| headers.behind(tag)),
+            None => headers,
+        };
+        let Some(headers) = headers else {
+            self.is_unknown = true;
+            return;
+        };
+        let remembered = &mut self.seen[headers.spread() as usize % REMEMBERED];
+        if *remembered != headers {
+            *remembered = headers;
+            headers.terms().for_each(|term| self.bloom.add(term.key()));
+        }
+    }
+
+    /// Notes the part of the file that the packets seen since the last one are in.
+    pub(crate) fn note(&mut self, part: Group, out: &mut Vec<u8>) {
+        let group = match self.group {
+            Some(group) if group.end() == part.offset => Group {
+                span: group.span + part.span,
+                packets: group.packets + part.packets,
+                times: (group.times.0.min(part.times.0), group.times.1.max(part.times.1)),
+                ..group
+            },
+            // Another group that does not go on here has no entry. Its terms are found in this one, which is no harm.
+            _ => part,
+        };
+        self.group = Some(group);
+        if group.span >= GROUP {
+            self.end_group(out);
+        }
+    }
+
+    /// Ends the group: what follows in the file has no part in it.
+    pub(crate) fn end_group(&mut self, out: &mut Vec<u8>) {
+        let Some(group) = self.group.take() else { return };
+        // A group with packets that are not known has no entry, and is looked at.
+        if !self.is_unknown {
+            let most = (group.span / PART / 8).max(1).ilog2();
+            append(out, group, self.bloom.fold(1 << most));
+        }
+        self.bloom.clear();
+        self.seen.fill(Headers::default());
+        self.is_unknown = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BEGINNING, MAGIC, entries};
+    use super::*;
+    use ringtap_filter::Term;
+
+    fn part(offset: u64, span: u64) -> Group {
+        Group { offset, span, packets: 1, times: (offset, offset + 1) }
+    }
+
+    fn beginning() -> Vec<u8> {
+        let mut index = MAGIC.to_vec();
+        index.resize(BEGINNING, 0);
+        index
+    }
+
+    fn packet(host: u8) -> [u8; 20] {
+        [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 50, 0, 0, 192, 0, 2, host, 192, 0, 2, 1]
+    }
+
+    #[test]
+    fn parts_become_groups_that_have_the_terms_of_their_packets() {
+        let mut collector = Collector::new(LinkType::RAW);
+        let mut index = beginning();
+        let mut note = |collector: &mut Collector, hosts: &[u8], part: Group| {
+            hosts.iter().for_each(|host| collector.see(&packet(*host), None));
+            collector.note(part, &mut index);
+        };
+        note(&mut collector, &[7, 7], part(4096, 4096));
+        note(&mut collector, &[8], part(8192, GROUP));
+        note(&mut collector, &[9], part(8192 + GROUP, GROUP));
+        collector.see(&packet(7), Some(VlanTag { tci: 5, tpid: 0x8100 }));
+        note(&mut collector, &[], part(8192 + 2 * GROUP, 4096));
+        collector.end_group(&mut index);
+        let host = |host: u8| Term::Host([192, 0, 2, host].into()).key();
+        let found: Vec<_> = entries(&index)
+            .map(|entry| {
+                let hosts: Vec<u8> = (2..30).filter(|number| entry.has(host(*number))).collect();
+                (entry.group.offset, entry.group.span, entry.group.packets, hosts)
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (4096, 4096 + GROUP, 2, vec![7, 8]),
+                (8192 + GROUP, GROUP, 1, vec![9]),
+                (8192 + 2 * GROUP, 4096, 1, vec![7])
+            ]
+        );
+        let last = entries(&index).last().unwrap();
+        assert!(last.has(Term::Vlan(5).key()) && last.has(Term::Tagged.key()));
+        assert_eq!(last.group.times, (8192 + 2 * GROUP, 8193 + 2 * GROUP));
+        assert!(index.len() as u64 * 100 < 2 * GROUP);
+    }
+
+    #[test]
+    fn a_group_with_packets_that_are_not_known_has_no_entry() {
+        let mut collector = Collector::new(LinkType::PPP);
+        let mut index = beginning();
+        collector.see(&packet(7), None);
+        collector.note(part(4096, GROUP), &mut index);
+        assert_eq!(entries(&index).count(), 0);
+    }
+}

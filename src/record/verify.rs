@@ -1,0 +1,300 @@
+//! What an archive lacks: proven by the accounts, which say how many packets there are, were, and are missing.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::archive::{Archive, Query, open};
+use super::parts::{Accounts, End, Found, Part, read};
+use crate::error::{FileError, Result};
+use crate::packet::Timestamp;
+use crate::ring::rewrite::pcapng::FINISHED;
+
+/// Packets that are not in an archive; from [`Query::missing`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Missing {
+    /// The series.
+    pub series: String,
+    /// The time of the latest packet before; `None` at the beginning of the series.
+    pub after: Option<Timestamp>,
+    /// The time of the earliest packet behind; `None` at the end of the series.
+    pub before: Option<Timestamp>,
+    /// Why they are missing, and how many they are.
+    pub why: Why,
+}
+
+/// Why packets are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Why {
+    /// The kernel has dropped this number, or the disk has lost them; the recorder has counted them.
+    Dropped(u64),
+    /// This number was recorded, and is in no file: files were removed, by the recorder itself at the beginning of a series, or
+    /// by somebody.
+    Removed(u64),
+    /// A file was not ended, and a recorder was started anew: how many came in between is not known.
+    Restarted,
+    /// The last file is being written, or its recorder was killed: what is on its way is not known.
+    Open,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dropped(packets) => write!(f, "{packets} packets were dropped"),
+            Self::Removed(packets) => {
+                write!(f, "{packets} packets were recorded and are in no file")
+            }
+            Self::Restarted => write!(f, "the recorder ended in the middle and was started anew"),
+            Self::Open => write!(f, "the recorder is at work, or ended in the middle"),
+        }
+    }
+}
+
+/// A file that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong there.
+    pub kind: FaultKind,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// It ends in the middle of a block.
+    CutShort,
+    /// An account tells of another number of packets than there are.
+    Packets {
+        /// As the account has it.
+        told: u64,
+        /// As they were counted.
+        found: u64,
+    },
+    /// There are packets of other times than the account tells of.
+    Times,
+    /// The numbers of packets go back by this many: a file is there twice, or was put together.
+    Backwards(u64),
+    /// There are packets before any account: no recorder has written it.
+    Foreign,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: ", self.path.display(), self.offset)?;
+        match self.kind {
+            FaultKind::CutShort => write!(f, "it ends in the middle of a block"),
+            FaultKind::Packets { told, found } => {
+                write!(f, "{found} packets where its account says {told}")
+            }
+            FaultKind::Times => write!(f, "packets of other times than its account says"),
+            FaultKind::Backwards(packets) => {
+                write!(f, "{packets} packets that were numbered before")
+            }
+            FaultKind::Foreign => write!(f, "no recorder has written it"),
+        }
+    }
+}
+
+/// What [`Archive::verify`] has found in a series.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The series.
+    pub series: String,
+    /// Its files.
+    pub files: u64,
+    /// Their packets.
+    pub packets: u64,
+    /// How often a recorder was started.
+    pub runs: u64,
+    /// The times of the earliest and the latest packet.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// What is missing, in the order of time.
+    pub missing: Vec<Missing>,
+    /// Files that are not as they were written.
+    pub faults: Vec<Fault>,
+}
+
+impl Verified {
+    /// Returns whether every packet is there that came while a recorder was at work.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.faults.is_empty()
+    }
+}
+
+impl Archive {
+    /// Reads all files, and returns for each series what is missing, and what is not as it was written.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) if a file cannot be read.
+    pub fn verify(&self) -> Result<Vec<Verified>> {
+        let of_series = |series: &str| {
+            let mut ledger = Ledger::of(series);
+            for path in self.files(series) {
+                let mut check = Check::default();
+                let end = read(path, |found| match found {
+                    Found::Part(part) => {
+                        ledger.faults(path, check.end());
+                        ledger.note(path, part);
+                        check.part = Some(part);
+                    }
+                    Found::Packet(packet) => check.see(packet.timestamp()),
+                    Found::Other => {}
+                })?;
+                ledger.faults(path, check.end());
+                if let End::CutShort(offset) = end {
+                    ledger.fault(path, offset, FaultKind::CutShort);
+                }
+                ledger.verified.files += 1;
+            }
+            Ok(ledger.end())
+        };
+        self.series().map(of_series).collect()
+    }
+}
+
+impl Query {
+    /// Returns what is missing among the packets of the query's time and series, whatever its filter: what the kernel has
+    /// dropped, what was removed, and where a recorder was started anew. Reads accounts alone.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) if a file cannot be read.
+    pub fn missing(&self) -> Result<Vec<Missing>> {
+        let (from, to) = self.range();
+        let mut all = Vec::new();
+        for (series, files) in self.files() {
+            let mut ledger = Ledger::of(series);
+            for path in files {
+                let Some(file) = open(path)? else { continue };
+                let mut accounts = Accounts::of(&file);
+                let of = |error| FileError::io(0, error).of(path);
+                while let Some(part) = accounts.next().map_err(of)? {
+                    ledger.note(path, part);
+                }
+            }
+            all.extend(ledger.end().missing);
+        }
+        all.retain(|missing| {
+            let is_before = missing.before.is_some_and(|before| before.as_nanos() < from);
+            let is_behind = missing.after.is_some_and(|after| after.as_nanos() >= to);
+            !is_before && !is_behind
+        });
+        Ok(all)
+    }
+}
+
+/// A part whose packets are counted.
+#[derive(Debug, Default)]
+struct Check {
+    part: Option<Part>,
+    packets: u64,
+    times: Option<(u64, u64)>,
+}
+
+impl Check {
+    fn see(&mut self, time: Timestamp) {
+        let nanos = time.as_nanos();
+        self.packets += 1;
+        let (earliest, latest) = self.times.unwrap_or((nanos, nanos));
+        self.times = Some((earliest.min(nanos), latest.max(nanos)));
+    }
+
+    /// Ends the part. Returns what is wrong with it.
+    fn end(&mut self) -> Option<(u64, FaultKind)> {
+        let Self { part, packets, times } = std::mem::take(self);
+        let Some(Part { offset, told }) = part else {
+            return (packets > 0).then_some((0, FaultKind::Foreign));
+        };
+        if u64::from(told.packets) != packets {
+            let told = told.packets.into();
+            return Some((offset, FaultKind::Packets { told, found: packets }));
+        }
+        let (earliest, latest) = times?;
+        let is_within = told.times.0 <= earliest && latest <= told.times.1;
+        (!is_within).then_some((offset, FaultKind::Times))
+    }
+}
+
+/// The accounts of a series, one after another.
+#[derive(Debug)]
+struct Ledger {
+    verified: Verified,
+    /// The number of the next packet of the run, and how many were missing before it.
+    next: Option<(u64, u64)>,
+    /// The time of the latest packet so far.
+    latest: Option<Timestamp>,
+    /// The last account was that of a recorder which was finished.
+    has_ended: bool,
+}
+
+impl Ledger {
+    fn of(series: &str) -> Self {
+        let verified = Verified { series: series.to_owned(), ..Verified::default() };
+        Self { verified, next: None, latest: None, has_ended: false }
+    }
+
+    fn note(&mut self, path: &Path, Part { offset, told }: Part) {
+        let times = (told.packets > 0).then_some(told.times);
+        let [earliest, latest] = [times.map(|of| of.0), times.map(|of| of.1)].map(|nanos| {
+            nanos.filter(|nanos| (1..u64::MAX).contains(nanos)).map(Timestamp::from_nanos)
+        });
+        match self.next {
+            Some((next, missing)) if told.before >= next && told.missing >= missing => {
+                self.miss(told.before - next, Why::Removed, earliest);
+                self.miss(told.missing - missing, Why::Dropped, earliest);
+            }
+            Some((next, _)) if told.before > 0 => {
+                let back = next.saturating_sub(told.before);
+                self.fault(path, offset, FaultKind::Backwards(back));
+            }
+            // Another run.
+            run => {
+                if run.is_some() && !self.has_ended {
+                    self.miss(1, |_| Why::Restarted, earliest);
+                }
+                self.verified.runs += 1;
+                self.miss(told.before, Why::Removed, earliest);
+                self.miss(told.missing, Why::Dropped, earliest);
+            }
+        }
+        self.has_ended = told.packets == 0 && told.sequence == FINISHED;
+        self.next = Some((told.before + u64::from(told.packets), told.missing));
+        self.verified.packets += u64::from(told.packets);
+        self.latest = self.latest.max(latest);
+        if let (Some(earliest), Some(latest)) = (earliest, latest) {
+            let (first, last) = self.verified.times.unwrap_or((earliest, latest));
+            self.verified.times = Some((first.min(earliest), last.max(latest)));
+        }
+    }
+
+    fn miss(&mut self, packets: u64, why: impl FnOnce(u64) -> Why, before: Option<Timestamp>) {
+        if packets > 0 {
+            let series = self.verified.series.clone();
+            let missing = Missing { series, after: self.latest, before, why: why(packets) };
+            self.verified.missing.push(missing);
+        }
+    }
+
+    fn fault(&mut self, path: &Path, offset: u64, kind: FaultKind) {
+        self.verified.faults.push(Fault { path: path.to_owned(), offset, kind });
+    }
+
+    fn faults(&mut self, path: &Path, fault: Option<(u64, FaultKind)>) {
+        if let Some((offset, kind)) = fault {
+            self.fault(path, offset, kind);
+        }
+    }
+
+    fn end(mut self) -> Verified {
+        if self.next.is_some() && !self.has_ended {
+            self.miss(1, |_| Why::Open, None);
+        }
+        self.verified
+    }
+}
