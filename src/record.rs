@@ -57,4 +57,4 @@ pub use self::explain::Explanation;
 pub use self::rebuild::Indexed;
 pub use self::recorder::Recorder;
 pub use self::stats::RecordStats;
-pub use self::verify::{Fault, FaultKind, Missing, Verified, Why};
+pub use self::verify::{Fault, FaultKind, Held, Missing, Verified, Why};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::archive::{Archive, Query, open};
+use super::archive::{Query, open};
 use super::parts::{Accounts, End, Found, Part, read};
 use crate::error::{FileError, Result};
 use crate::packet::Timestamp;
@@ -101,7 +101,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What [`Archive::verify`] has found in a series.
+/// What [`Query::verify`] has found in a series.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Verified {
@@ -128,15 +128,26 @@ impl Verified {
     }
 }
 
-impl Archive {
-    /// Reads all files, and returns for each series what is missing, and what is not as it was written.
+/// What the accounts of a recording say that it has; from [`Query::held`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Held {
+    /// Packets.
+    pub packets: u64,
+    /// The times of the earliest and the latest packet.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+impl Query {
+    /// Reads all files of the query's series, whatever its time and filter. Returns for each series what is missing, and what
+    /// is not as it was written.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) if a file cannot be read.
     pub fn verify(&self) -> Result<Vec<Verified>> {
-        let of_series = |series: &str| {
+        let of_series = |(series, files): (&str, &[PathBuf])| {
             let mut ledger = Ledger::of(series);
-            for path in self.files(series) {
+            for path in files {
                 let mut check = Check::default();
                 let end = read(path, |found| match found {
                     Found::Part(part) => {
@@ -155,11 +166,9 @@ impl Archive {
             }
             Ok(ledger.end())
         };
-        self.series().map(of_series).collect()
+        self.files().map(of_series).collect()
     }
-}
 
-impl Query {
     /// Returns what is missing among the packets of the query's time and series, whatever its filter: what the kernel has
     /// dropped, what was removed, and where a recorder was started anew. Reads accounts alone.
     ///
@@ -169,16 +178,7 @@ impl Query {
         let (from, to) = self.range();
         let mut all = Vec::new();
         for (series, files) in self.files() {
-            let mut ledger = Ledger::of(series);
-            for path in files {
-                let Some(file) = open(path)? else { continue };
-                let mut accounts = Accounts::of(&file);
-                let of = |error| FileError::io(0, error).of(path);
-                while let Some(part) = accounts.next().map_err(of)? {
-                    ledger.note(path, part);
-                }
-            }
-            all.extend(ledger.end().missing);
+            all.extend(accounts_of(series, files)?.missing);
         }
         all.retain(|missing| {
             let is_before = missing.before.is_some_and(|before| before.as_nanos() < from);
@@ -187,6 +187,39 @@ impl Query {
         });
         Ok(all)
     }
+
+    /// Returns how many packets there are in the query's series, and of what time, whatever its time and filter. Reads accounts
+    /// alone.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) if a file cannot be read.
+    pub fn held(&self) -> Result<Held> {
+        let mut held = Held::default();
+        for (series, files) in self.files() {
+            let Verified { packets, times, .. } = accounts_of(series, files)?;
+            held.packets += packets;
+            held.times = match (held.times, times) {
+                (Some((from, to)), Some((also_from, also_to))) => {
+                    Some((from.min(also_from), to.max(also_to)))
+                }
+                (times, others) => times.or(others),
+            };
+        }
+        Ok(held)
+    }
+}
+
+/// What the accounts of a series say.
+fn accounts_of(series: &str, files: &[PathBuf]) -> Result<Verified> {
+    let mut ledger = Ledger::of(series);
+    for path in files {
+        let Some(file) = open(path)? else { continue };
+        let mut accounts = Accounts::of(&file);
+        while let Some(part) = accounts.next().map_err(|error| FileError::io(0, error).of(path))? {
+            ledger.note(path, part);
+        }
+    }
+    Ok(ledger.end())
 }
 
 /// A part whose packets are counted.

@@ -34,9 +34,11 @@ fn record(net: &ringtap_lab::Namespace, directory: &Directory, count: u64, is_fi
 
 fn verified(directory: &Path) -> Verified {
     let archive = Archive::open(directory).unwrap();
-    let [verified] = &archive.verify().unwrap()[..] else { panic!("one series") };
+    let [verified] = &archive.query().verify().unwrap()[..] else { panic!("one series") };
     // Accounts alone say the same.
     assert_eq!(archive.query().missing().unwrap(), verified.missing);
+    let held = archive.query().held().unwrap();
+    assert_eq!((held.packets, held.times), (verified.packets, verified.times));
     verified.clone()
 }
 
@@ -156,7 +158,9 @@ fn a_file_that_is_there_twice_or_of_somebody_else_is_found() {
     let mut writer = CaptureWriter::create(&foreign).unwrap();
     writer.write(&packets(&all[0]).0[0].as_packet()).unwrap();
     writer.finish().unwrap();
-    let [p, q] = &Archive::open(directory.path()).unwrap().verify().unwrap()[..] else { panic!() };
+    let [p, q] = &Archive::open(directory.path()).unwrap().query().verify().unwrap()[..] else {
+        panic!()
+    };
     assert!(matches!(kinds(p)[0], FaultKind::Backwards(200)), "{p:?}");
     assert_eq!(kinds(q), [FaultKind::Foreign]);
 }

@@ -193,8 +193,16 @@ pub(crate) fn build(
     arch: Arch,
 ) -> Result<(BTreeMap<String, PathBuf>, BTreeMap<String, PathBuf>)> {
     let (mut built, mut examples) = (BTreeMap::new(), BTreeMap::new());
-    // The sensor takes minutes to build, and is not asked for.
-    let all = ["--workspace", "--exclude", "ringtap-sensor", "--all-features", "--release"];
+    // The command takes minutes to build, and is not asked for.
+    let all = [
+        "--workspace",
+        "--exclude",
+        "ringtap-cli",
+        "--exclude",
+        "ringtap-sensor",
+        "--all-features",
+        "--release",
+    ];
     let names: BTreeSet<&str> =
         tests.iter().filter_map(|test| Some(test.split_once('/')?.1)).collect();
     let names: Vec<&str> = names.into_iter().flat_map(|name| ["--test", name]).collect();

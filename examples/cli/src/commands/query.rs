@@ -4,11 +4,14 @@ use std::io::Write;
 
 use ringtap::packet::Timestamp;
 use ringtap::pcap::{CaptureReader, CaptureWriter, FileInterface};
-use ringtap::record::Archive;
+use ringtap::record::{Archive, Explanation, Missing, Report};
+use serde_json::{Value, json};
 
+use super::archive;
 use crate::cli::QueryArgs;
 use crate::say::{note, say};
 use crate::sink::Outcome;
+use crate::units;
 
 pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
     let archive = Archive::open(&args.directory)?;
@@ -29,6 +32,16 @@ pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
     if !args.filter.is_empty() {
         query = query.filter(args.filter.join(" ").parse()?);
     }
+    if args.explain {
+        let told = query.explain()?;
+        match args.json {
+            true => say!("{}", explained(&told))?,
+            false => say!("{told}")?,
+        }
+        return Ok(());
+    }
+    // Before packets are read: a recorder that is at work takes the oldest files away.
+    let missing = args.manifest.as_ref().map(|_| query.missing()).transpose()?;
     let mut out = match &args.write {
         Some(path) if path.to_str() == Some("-") => Some(writer(&archive, std::io::stdout())?),
         Some(path) => {
@@ -49,31 +62,66 @@ pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
         out.finish()?;
     }
     let report = answer.report();
+    if let (Some(path), Some(missing)) = (&args.manifest, missing) {
+        let manifest = manifest(args, &report, &missing);
+        let written = std::fs::write(path, format!("{manifest:#}\n"));
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     let text = format!(
-        "{} packets of {} looked at, in {} files; {} MiB read, {} MiB passed over; {} files end early",
+        "{} packets of {} looked at, in {} files; {} read, {} passed over; {} files end early",
         report.packets,
         report.looked_at,
         report.files,
-        report.read >> 20,
-        report.passed_over >> 20,
+        units::bytes(report.read),
+        units::bytes(report.passed_over),
         report.cut_short,
     );
     match (args.json, &args.write) {
-        (true, _) => say!(
-            "{}",
-            serde_json::json!({
-                "packets": report.packets,
-                "looked_at": report.looked_at,
-                "files": report.files,
-                "cut_short": report.cut_short,
-                "read": report.read,
-                "passed_over": report.passed_over,
-            })
-        )?,
+        (true, _) => say!("{}", of_report(&report))?,
         (false, None) => say!("{text}")?,
         (false, Some(_)) => note!("{text}"),
     }
     Ok(())
+}
+
+fn of_report(report: &Report) -> Value {
+    json!({
+        "packets": report.packets,
+        "looked_at": report.looked_at,
+        "files": report.files,
+        "indexed": report.indexed,
+        "cut_short": report.cut_short,
+        "read": report.read,
+        "passed_over": report.passed_over,
+        "ruled_out": report.ruled_out,
+    })
+}
+
+fn explained(told: &Explanation) -> Value {
+    json!({
+        "by_index": told.needs.to_string(),
+        "files": told.files,
+        "bytes": told.bytes,
+        "indexed": told.indexed,
+        "of_other_times": told.of_other_times,
+        "without_terms": told.without_terms,
+        "to_read": told.to_read,
+    })
+}
+
+/// What was asked for, what was found, and what is missing.
+fn manifest(args: &QueryArgs, report: &Report, missing: &[Missing]) -> Value {
+    json!({
+        "directory": args.directory,
+        "series": args.series,
+        "filter": args.filter.join(" "),
+        "from": args.from,
+        "to": args.to,
+        "written_to": args.write,
+        "found": of_report(report),
+        "complete": missing.is_empty() && report.cut_short == 0,
+        "missing": missing.iter().map(archive::of_missing).collect::<Vec<_>>(),
+    })
 }
 
 /// Begins a file whose interface is that of the recording.

@@ -23,7 +23,7 @@ pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
     let talk = stage.talk(visits);
     let is_over = |_: &Sensor| !talk.is_under_way();
     let pause = || std::thread::sleep(Duration::from_millis(250));
-    let account = watch(sensor, Some(("ringtap-sensor demo", None)), report, is_over, pause)?;
+    let account = watch(sensor, Some(("ringtap demo", None)), report, is_over, pause)?;
     let sent = talk.finish();
     let lost = stage.lost();
 

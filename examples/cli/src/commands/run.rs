@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::End;
-use crate::cli::RunArgs;
+use crate::cli::SensorArgs;
 use crate::config::{Config, SinkConfig};
 use crate::report::Report;
 use crate::say::{note, say};
@@ -14,7 +14,7 @@ use crate::sensor::{Account, Sensor};
 use crate::sink::Outcome;
 use crate::watch::{Watch, show};
 
-pub(super) fn run(args: RunArgs) -> Outcome<ExitCode> {
+pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     let (seconds, is_json, view) = (args.seconds, args.json, args.view);
     let report = args.report.clone();
     let config = configure(args)?;
@@ -76,7 +76,7 @@ pub(super) fn sinks_of(words: &[String]) -> Outcome<Vec<SinkConfig>> {
     Ok(words.iter().map(|word| word.parse()).collect::<Result<_, String>>()?)
 }
 
-fn configure(args: RunArgs) -> Outcome<Config> {
+fn configure(args: SensorArgs) -> Outcome<Config> {
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,
         None => {

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod archive;
 mod capture;
 mod demo;
 mod demo_recording;
@@ -34,10 +35,11 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Capture(args) => return capture::run(&args),
         Command::Record(args) => return record::run(&args),
         Command::Query(args) => query::run(&args)?,
+        Command::Archive { what } => return archive::run(&what),
         Command::Top(args) => return top::run(&args),
         Command::Flows(args) => return flows::run(&args),
         Command::Messages(args) => return messages::run(&args),
-        Command::Run(args) => return run::run(args),
+        Command::Sensor(args) => return run::run(args),
         Command::Demo { recording: true, .. } => return demo_recording::run(),
         Command::Demo { visits, report, .. } => return demo::run(visits, report.as_deref()),
         Command::Doctor { interface, json } => {
@@ -47,7 +49,7 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Measure { sinks, records } => measure::run(&run::sinks_of(&sinks)?, records)?,
         Command::Completions { shell } => {
             let (mut command, mut text) = (Cli::command(), Vec::new());
-            clap_complete::generate(shell, &mut command, "ringtap-sensor", &mut text);
+            clap_complete::generate(shell, &mut command, "ringtap", &mut text);
             std::io::stdout().write_all(&text)?;
         }
         Command::Man { command } => {
@@ -57,8 +59,7 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
                 None => Some(&all),
                 Some(name) => all.find_subcommand(name),
             };
-            let page =
-                page.ok_or("there is no such command; `ringtap-sensor --help` lists them")?;
+            let page = page.ok_or("there is no such command; `ringtap --help` lists them")?;
             clap_mangen::Man::new(page.clone()).render(&mut text)?;
             std::io::stdout().write_all(&text)?;
         }

@@ -23,7 +23,7 @@ macro_rules! note {
 
 pub(crate) use {note, say};
 
-/// Whether an error is that whoever read our output has gone (`ringtap-sensor flows eth0 | head`).
+/// Whether an error is that whoever read our output has gone (`ringtap flows eth0 | head`).
 pub(crate) fn is_of_gone_reader(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut at = Some(error);
     while let Some(error) = at {

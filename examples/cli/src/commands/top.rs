@@ -25,7 +25,7 @@ pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let (mut watch, mut report) = (Watch::new(true), Report::new());
     let screen = if args.json { None } else { Screen::open(end.ender()) };
     watch.look(&shards.stats()?, &meters);
-    let title = format!("ringtap-sensor top {} (q ends it)", which.interface()?);
+    let title = format!("ringtap top {} (q ends it)", which.interface()?);
     while !shards.is_finished() {
         end.wait(Duration::from_secs(1));
         let look = watch.look(&shards.stats()?, &meters);

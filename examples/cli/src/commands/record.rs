@@ -35,13 +35,13 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
     let end = End::new(args.from.seconds)?;
     let (sender, ended) = mpsc::channel();
     let (name, directory) = (interface.to_owned(), args.write.clone());
-    let (file_bytes, most) = (args.file_mib << 20, args.max_gib);
+    let (file_bytes, most) = (args.file_mib << 20, args.max);
     let shards = shards.spawn(move |mut shard| {
         let (sender, filter, name) = (sender.clone(), filter.clone(), name.clone());
         let files = Recorder::builder(&directory, format!("shard{}", shard.index()));
         let mut files = files.max_bytes(file_bytes).on_error(OnDiskError::DropAndRetry);
         if let Some(most) = most {
-            files = files.keep_bytes((most << 30) / shard.count() as u64);
+            files = files.keep_bytes(most / shard.count() as u64);
         }
         async move {
             files = if name == "any" {

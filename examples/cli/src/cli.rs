@@ -1,13 +1,14 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Watches packets, tells flows, and sends records of them to engines that exist.
+/// Captures and records packets, tells flows and their messages, and sends records of them to engines that exist.
 #[derive(Debug, Parser)]
-#[command(name = "ringtap-sensor", version, max_term_width = 100)]
+#[command(name = "ringtap", version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -21,6 +22,11 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Returns the recorded packets of a time and a filter.
     Query(QueryArgs),
+    /// Lists a recording, proves that it is complete, or writes the indexes that it lacks.
+    Archive {
+        #[command(subcommand)]
+        what: ArchiveCommand,
+    },
     /// Shows what shards see, and who talks most.
     Top(TopArgs),
     /// Prints flows as they end.
@@ -28,7 +34,8 @@ pub(crate) enum Command {
     /// Prints the messages of HTTP, DNS and TLS in flows.
     Messages(MessagesArgs),
     /// Is a sensor: shards, flows, spool, sinks.
-    Run(RunArgs),
+    #[command(alias = "run")]
+    Sensor(SensorArgs),
     /// Says what works on this machine, and what to do about what does not.
     Doctor {
         /// An interface to examine too.
@@ -50,7 +57,7 @@ pub(crate) enum Command {
     },
     /// Measures what a record costs, into the spool and from there into sinks.
     Measure {
-        /// As for `run`; each is measured by itself.
+        /// As for `sensor`; each is measured by itself.
         #[arg(long = "sink", required = true)]
         sinks: Vec<String>,
         #[arg(long, default_value_t = 200_000)]
@@ -60,6 +67,20 @@ pub(crate) enum Command {
     Completions { shell: Shell },
     /// Prints the manual page, of all of it or of a command.
     Man { command: Option<String> },
+}
+
+/// The arguments of `ringtap` as those of `ringtap`.
+pub(crate) fn of_sensor(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let is_told = args.get(1).and_then(|first| first.to_str()).is_some_and(|first| {
+        let cli = Cli::command();
+        let is_command = cli.find_subcommand(first).is_some();
+        is_command || ["help", "--help", "-h", "--version", "-V"].contains(&first)
+    });
+    if !is_told {
+        args.insert(1.min(args.len()), "sensor".into());
+    }
+    args
 }
 
 /// An interface and a filter, said as one says them to tcpdump.
@@ -143,9 +164,9 @@ pub(crate) struct RecordArgs {
     /// Begins another file after this many MiB.
     #[arg(long, default_value_t = 1024)]
     pub(crate) file_mib: u64,
-    /// Keeps this many GiB in all, and removes the oldest files; all are kept by default.
-    #[arg(long)]
-    pub(crate) max_gib: Option<u64>,
+    /// Keeps this much in all, such as 500G, and removes the oldest files; all are kept by default.
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::size)]
+    pub(crate) max: Option<u64>,
     /// The number of shards; by default, one per core.
     #[arg(long)]
     pub(crate) shards: Option<u16>,
@@ -172,8 +193,32 @@ pub(crate) struct QueryArgs {
     /// Writes a pcapng file; `-` is standard output. Without it, packets are only counted.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
+    /// Writes a file that says what was asked for, what was found, and what is missing in that time, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Says what would be read and what passed over, and why, instead of reading it.
+    #[arg(long, conflicts_with_all = ["write", "manifest"])]
+    pub(crate) explain: bool,
     /// What was read, as JSON.
     #[arg(long, conflicts_with = "write")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Lists the series of a recording, and what each has.
+    Ls(ArchiveArgs),
+    /// Reads everything, and says what is missing and what was changed; the exit code is 1 if there is anything.
+    Verify(ArchiveArgs),
+    /// Writes an index for each file that has none.
+    Index(ArchiveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveArgs {
+    /// The directory of a recording.
+    pub(crate) directory: PathBuf,
+    #[arg(long)]
     pub(crate) json: bool,
 }
 
@@ -260,7 +305,7 @@ pub(crate) struct FlowsArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
+pub(crate) struct SensorArgs {
     /// A configuration; flags go over it.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,

@@ -34,7 +34,7 @@ impl Report {
         let text = match path.extension().and_then(|extension| extension.to_str()) {
             Some("svg") => picture,
             Some("html") => {
-                format!("<!doctype html><meta charset=utf-8><title>ringtap-sensor</title>{picture}")
+                format!("<!doctype html><meta charset=utf-8><title>ringtap</title>{picture}")
             }
             _ => return Err(format!("{}: a report ends with .html or .svg", path.display()).into()),
         };

@@ -20,10 +20,9 @@ pub(crate) const HTTP: u16 = 9101;
 /// The longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The sensor's program; elsewhere where the tests were moved.
+/// The command; elsewhere where the tests were moved.
 pub(crate) fn program() -> PathBuf {
-    std::env::var_os("RINGTAP_SENSOR")
-        .map_or(env!("CARGO_BIN_EXE_ringtap-sensor").into(), Into::into)
+    std::env::var_os("RINGTAP_COMMAND").map_or(env!("CARGO_BIN_EXE_ringtap").into(), Into::into)
 }
 
 /// A process that ends with this.

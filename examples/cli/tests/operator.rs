@@ -411,7 +411,7 @@ fn what_was_recorded_is_returned_when_asked_for() {
     let directory = Directory::new();
     let place = directory.path().to_str().unwrap();
     let mut command = Command::new(program());
-    command.args(["record", &veth.right, "udp", "-w", place, "--max-gib", "1"]);
+    command.args(["record", &veth.right, "udp", "-w", place, "--max", "1G"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -470,6 +470,68 @@ fn what_was_recorded_is_returned_when_asked_for() {
             "{words:?}"
         );
     }
+    what_is_there_is_listed_and_proven(directory.path(), recorded);
     let missing = output(&["query", "/nowhere"]);
     assert!(errors(&missing).contains("/nowhere"), "{}", errors(&missing));
+}
+
+/// Lists, explains, indexes and verifies a recording that is complete; then one that lacks a file.
+fn what_is_there_is_listed_and_proven(directory: &std::path::Path, recorded: u64) {
+    let place = directory.to_str().unwrap();
+    let lines = |words: &[&str]| -> (Option<i32>, Vec<serde_json::Value>) {
+        let output = output(words);
+        let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+        let lines = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code(), lines)
+    };
+    let sum = |lines: &[serde_json::Value], name: &str| -> u64 {
+        lines.iter().map(|line| line[name].as_u64().unwrap()).sum()
+    };
+    let (code, listed) = lines(&["archive", "ls", place, "--json"]);
+    assert_eq!((code, sum(&listed, "packets")), (Some(0), recorded));
+    assert!(sum(&listed, "index_bytes") > 0 && listed[0]["times"][0].is_string(), "{listed:?}");
+    let (code, verified) = lines(&["archive", "verify", place, "--json"]);
+    assert_eq!((code, sum(&verified, "packets")), (Some(0), recorded), "{verified:?}");
+    assert!(verified.iter().all(|series| series["complete"] == true), "{verified:?}");
+    let (_, explained) = lines(&["query", place, "host 192.0.2.255", "--explain", "--json"]);
+    assert_eq!(explained[0]["by_index"], "host 192.0.2.255");
+    assert!(sum(&explained, "without_terms") > 9 * sum(&explained, "to_read"), "{explained:?}");
+
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|of| of == "idx") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let (_, made) = lines(&["archive", "index", place, "--json"]);
+    assert!(sum(&made, "written") > 0 && sum(&made, "written") <= sum(&made, "files"), "{made:?}");
+    let (_, again) = lines(&["query", place, "host 192.0.2.255", "--explain", "--json"]);
+    assert_eq!(again, explained);
+
+    // What the manifest says of a recording from which somebody has taken the first packets.
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|of| of == "pcapng"))
+        .collect();
+    files.sort();
+    let file = std::fs::read(&files[0]).unwrap();
+    let span = u32::from_ne_bytes(file[4096 + 16..4096 + 20].try_into().unwrap()) as usize;
+    std::fs::write(&files[0], [&file[..4096], &file[4096 + span..]].concat()).unwrap();
+    let manifest = directory.join("manifest.json");
+    let asked = ["query", place, "udp", "--manifest", manifest.to_str().unwrap(), "--json"];
+    let (_, report) = lines(&asked);
+    let manifest = std::fs::read(manifest).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!((&manifest["found"], &manifest["filter"]), (&report[0], &"udp".into()));
+    assert_eq!(
+        (&manifest["complete"], &manifest["missing"][0]["kind"]),
+        (&false.into(), &"removed".into())
+    );
+    let gone = manifest["missing"][0]["packets"].as_u64().unwrap();
+    assert_eq!(gone + report[0]["packets"].as_u64().unwrap(), recorded);
+    let verified = output(&["archive", "verify", place]);
+    let said = String::from_utf8(verified.stdout).unwrap();
+    assert_eq!(verified.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("{gone} packets were recorded and are in no file")), "{said}");
 }
