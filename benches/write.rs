@@ -18,9 +18,15 @@ use ringtap_lab::{Generator, Namespace, Traffic, bootstrap};
 const PACKETS: u64 = 300_000;
 const RATE: u64 = 300_000;
 
-/// The programs that are compared. The first three are ringtap, each in a process of its own like the others.
-const WRITERS: [&str; 5] =
-    ["ringtap", "ringtap, by a thread", "ringtap, recorder", "tcpdump", "dumpcap"];
+/// The programs that are compared. The first four are ringtap, each in a process of its own like the others.
+const WRITERS: [&str; 6] = [
+    "ringtap",
+    "ringtap, by a thread",
+    "ringtap, recorder",
+    "ringtap, without index",
+    "tcpdump",
+    "dumpcap",
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -69,7 +75,12 @@ fn take(path: &Path) -> u64 {
         std::fs::remove_dir(path).expect("it is ours");
         return written;
     }
-    let (mut reader, mut written) = (CaptureReader::open(path).expect("a file"), 0_u64);
+    let mut written = 0_u64;
+    if path.extension().is_some_and(|extension| extension == "idx") {
+        std::fs::remove_file(path).expect("it is ours");
+        return written;
+    }
+    let mut reader = CaptureReader::open(path).expect("a file");
     while reader.next_record().is_ok_and(|record| record.is_some()) {
         written += 1;
     }
@@ -125,7 +136,7 @@ fn end(child: &mut Child) -> f64 {
 }
 
 /// Writes to files in a directory, by the reactor.
-fn record(interface: &str, path: &Path) {
+fn record(interface: &str, path: &Path, has_index: bool) {
     std::fs::create_dir(path).expect("a directory");
     let ring = Capture::builder().interface(interface).block_size(1 << 20).block_count(64);
     let mut capture = ring.for_recording(true).build().expect("a capture");
@@ -136,7 +147,7 @@ fn record(interface: &str, path: &Path) {
         // A second handle is the first one, of which the reactor now knows.
         capture.stop_handle().expect("a handle");
         let recorder = Recorder::builder(path, "p").interface(FileInterface::ethernet(interface));
-        let mut recorder = recorder.build().expect("a recorder");
+        let mut recorder = recorder.index(has_index).build().expect("a recorder");
         eprintln!("ready");
         recorder.record(&mut capture).await.expect("written");
         recorder.finish().await.expect("written");
@@ -144,8 +155,8 @@ fn record(interface: &str, path: &Path) {
 }
 
 fn write(kind: &str, interface: &str, path: &Path) {
-    if kind == WRITERS[2] {
-        return record(interface, path);
+    if kind == WRITERS[2] || kind == WRITERS[3] {
+        return record(interface, path, kind == WRITERS[2]);
     }
     let ring = Capture::builder().interface(interface).block_size(1 << 20).block_count(64);
     let mut capture = ring.build().expect("a capture");
