@@ -2,7 +2,7 @@
 
 use super::builder::RecorderBuilder;
 use super::copying::{Copying, Gathered};
-use super::index::{self, Collector};
+use super::index::{self, Collector, Piece};
 use super::index_file::IndexFile;
 use super::output::Output;
 use super::parts::Part;
@@ -11,7 +11,7 @@ use crate::packet::LinkType;
 use crate::reactor::Reactor;
 use crate::ring::batch::PacketBatch;
 use crate::ring::disk::DiskBuffer;
-use crate::ring::rewrite::pcapng::{Account, Converted, Plan, Told};
+use crate::ring::rewrite::pcapng::{Account, Converted, Placed, Plan, Told};
 
 #[derive(Debug)]
 pub(super) struct Current {
@@ -28,6 +28,24 @@ pub(super) struct Indexing {
     pub(super) file: IndexFile,
     /// The beginning was written.
     has_begun: bool,
+    /// Entries of a block that is being turned.
+    entries: Vec<u8>,
+}
+
+impl Indexing {
+    fn begin(&mut self, part: &Part) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            index::begin(self.file.waiting(), part);
+        }
+    }
+
+    /// Appends the entries of a block, of which there may be none.
+    fn append_entries(&mut self, part: &Part) {
+        if part.group().is_some() {
+            self.begin(part);
+        }
+        self.file.waiting().append(&mut self.entries);
+    }
 }
 
 impl Current {
@@ -43,6 +61,7 @@ impl Current {
                 collector: Collector::new(options.link_type()),
                 file: IndexFile::create(reactor, index::path_of(&output.path))?,
                 has_begun: false,
+                entries: Vec::new(),
             }),
             false => None,
         };
@@ -56,17 +75,27 @@ impl Current {
         batch: PacketBatch,
         plan: &Plan<'_>,
     ) -> std::result::Result<Result<Converted>, PacketBatch> {
+        let offset = self.output.len();
         let (buffer, converted) = match &mut self.index {
-            Some(Indexing { collector, .. }) => {
-                batch.into_disk(plan, |frame| collector.see(frame, None))?
+            Some(indexing) => {
+                let Indexing { collector, entries, .. } = indexing;
+                let mut piece = Piece::at(offset);
+                let taken = batch.into_disk(plan, |packet: Placed<'_>| {
+                    piece.reach(offset + packet.at as u64, packet.nanos, collector, entries);
+                    collector.see(packet.data, None);
+                })?;
+                let Converted { len, packets, times, .. } = taken.1;
+                let told = plan.account.of(packets as u32, len as u32, times);
+                let part = Part { offset, told };
+                piece.end(part.group(), collector, entries);
+                indexing.append_entries(&part);
+                taken
             }
             None => batch.into_disk(plan, |_| ())?,
         };
         if converted.packets == 0 {
             return Ok(Ok(converted));
         }
-        let Converted { len, packets, times, .. } = converted;
-        self.note(plan.account.of(packets as u32, len as u32, times));
         let written = self.output.write(reactor, buffer, converted.packets);
         Ok(written.map(|()| converted))
     }
@@ -109,12 +138,10 @@ impl Current {
     /// Notes in the index what is written next.
     fn note(&mut self, told: Told) {
         let part = Part { offset: self.output.len(), told };
-        let (Some(indexing), Some(group)) = (&mut self.index, part.group()) else { return };
-        let Indexing { collector, file, has_begun } = indexing;
-        if !std::mem::replace(has_begun, true) {
-            index::begin(file.waiting(), &part);
+        if let (Some(indexing), Some(group)) = (&mut self.index, part.group()) {
+            indexing.begin(&part);
+            indexing.collector.note(group, indexing.file.waiting());
         }
-        collector.note(group, file.waiting());
     }
 
     /// Ends the file: nothing more is written to it.

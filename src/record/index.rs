@@ -10,11 +10,13 @@
 
 mod bloom;
 mod collector;
+mod piece;
 
 use std::path::{Path, PathBuf};
 
 use self::bloom::Bloom;
 pub(super) use self::collector::Collector;
+pub(super) use self::piece::Piece;
 use super::parts::Part;
 use crate::ring::rewrite::pcapng::Told;
 
@@ -30,7 +32,7 @@ pub(super) fn path_of(file: &Path) -> PathBuf {
     file.with_extension("idx")
 }
 
-/// A part of a file, between two accounts or at its end.
+/// A part of a file that begins with an account or a packet's block, and ends where another one begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) offset: u64,

@@ -66,7 +66,8 @@ impl<'a> Accounts<'a> {
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     Part(Part),
-    Packet(Packet<'a>),
+    /// A packet, and where its block begins.
+    Packet(u64, Packet<'a>),
     /// Anything else.
     Other,
 }
@@ -89,7 +90,7 @@ pub(super) fn read(path: &Path, mut see: impl FnMut(Found<'_>)) -> Result<End> {
         let offset = reader.offset();
         match reader.next_block() {
             Ok(None) => return Ok(End::Whole),
-            Ok(Some(FileBlock::Packet(record))) => see(Found::Packet(record.packet())),
+            Ok(Some(FileBlock::Packet(record))) => see(Found::Packet(offset, record.packet())),
             Ok(Some(FileBlock::Other { kind: ACCOUNT, body })) => match Told::of_body(body) {
                 Some(told) => see(Found::Part(Part { offset, told })),
                 None => see(Found::Other),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::archive::{Archive, open};
-use super::index::{self, Collector};
+use super::index::{self, Collector, Piece};
 use super::parts::{Accounts, Found, Part, read};
 use crate::error::{FileError, Result};
 use crate::packet::LinkType;
@@ -75,32 +75,35 @@ fn is_missing(file: &File, path: &Path, is_last: bool) -> io::Result<bool> {
 /// Reads a file and writes its index. Returns the bytes of the index, and those of the file.
 fn rebuild(path: &Path) -> Result<(u64, u64)> {
     let mut collector = Collector::new(link_type(path));
-    let (mut out, mut len) = (Vec::new(), 0);
-    let mut part: Option<Part> = None;
-    let mut end = |part: Part, collector: &mut Collector| {
-        len = part.offset + u64::from(part.told.span);
-        match part.group() {
-            Some(group) => {
-                if out.is_empty() {
-                    index::begin(&mut out, &part);
-                }
-                collector.note(group, &mut out);
+    let (mut out, mut entries, mut len) = (Vec::new(), Vec::new(), 0);
+    let mut current: Option<(Part, Piece)> = None;
+    let mut end =
+        |(part, piece): (Part, Piece), collector: &mut Collector, entries: &mut Vec<u8>| {
+            len = part.offset + u64::from(part.told.span);
+            if out.is_empty() && part.group().is_some() {
+                index::begin(&mut out, &part);
             }
-            None => collector.end_group(&mut out),
-        }
-    };
+            piece.end(part.group(), collector, entries);
+            out.append(entries);
+        };
     read(path, |found| match found {
-        Found::Part(next) => {
-            if let Some(part) = part.replace(next) {
-                end(part, &mut collector);
+        Found::Part(part) => {
+            if let Some(former) = current.replace((part, Piece::at(part.offset))) {
+                end(former, &mut collector, &mut entries);
             }
         }
-        Found::Packet(packet) => collector.see(packet.data(), packet.stripped_vlan()),
+        Found::Packet(at, packet) => {
+            if let Some((_, piece)) = &mut current {
+                let nanos = packet.timestamp().as_nanos();
+                piece.reach(at, nanos, &mut collector, &mut entries);
+            }
+            collector.see(packet.data(), packet.stripped_vlan());
+        }
         Found::Other => {}
     })?;
     // The entry of a part that is cut reaches behind the file, and is not read.
-    if let Some(part) = part {
-        end(part, &mut collector);
+    if let Some(last) = current {
+        end(last, &mut collector, &mut entries);
     }
     collector.end_group(&mut out);
     write(&index::path_of(path), &out)?;

@@ -155,7 +155,7 @@ impl Query {
                         ledger.note(path, part);
                         check.part = Some(part);
                     }
-                    Found::Packet(packet) => check.see(packet.timestamp()),
+                    Found::Packet(_, packet) => check.see(packet.timestamp()),
                     Found::Other => {}
                 })?;
                 ledger.faults(path, check.end());

@@ -8,7 +8,7 @@ use super::block_writer::BlockImage;
 #[cfg(feature = "record")]
 use super::disk::DiskBuffer;
 #[cfg(feature = "record")]
-use super::rewrite::pcapng::{Converted, Plan};
+use super::rewrite::pcapng::{Converted, Placed, Plan};
 use super::rx_features::Extras;
 use super::slot::FrameLease;
 use super::tpacket_v2;
@@ -257,13 +257,13 @@ impl PacketBatch {
         matches!(&self.memory, Memory::Block(lease) if !lease.extras().cooked && lease.size().is_multiple_of(align))
     }
 
-    /// Turns a block of a ring into pcapng where it lies. `see` is given each packet's bytes. Returns any other batch
+    /// Turns a block of a ring into pcapng where it lies. `see` is given each packet. Returns any other batch
     /// unchanged.
     #[cfg(feature = "record")]
     pub(crate) fn into_disk(
         self,
         plan: &Plan<'_>,
-        see: impl FnMut(&[u8]),
+        see: impl FnMut(Placed<'_>),
     ) -> Result<(DiskBuffer, Converted), Self> {
         if !self.suits_disk(plan.align) {
             return Err(self);

@@ -22,7 +22,7 @@ use super::lease::Leases;
 #[cfg(any(test, feature = "testing"))]
 use super::lease::{STATUS_KERNEL, STATUS_USER};
 #[cfg(feature = "record")]
-use super::rewrite::pcapng::{self, Converted, Plan};
+use super::rewrite::pcapng::{self, Converted, Placed, Plan};
 use super::rewrite::rewrite_block;
 use super::rx_features::Extras;
 use crate::sys::Mapping;
@@ -213,7 +213,7 @@ impl BlockLease {
 
     /// Turns the block into pcapng, where it lies; see [`rewrite`](super::rewrite). It holds no packets afterwards.
     #[cfg(feature = "record")]
-    pub(crate) fn convert(&mut self, plan: &Plan<'_>, see: impl FnMut(&[u8])) -> Converted {
+    pub(crate) fn convert(&mut self, plan: &Plan<'_>, see: impl FnMut(Placed<'_>)) -> Converted {
         let (extras, shared) = (self.extras(), Arc::clone(&self.shared));
         let _writing = shared.writing();
         let converted = pcapng::convert(self.body_mut(), extras, plan, see);

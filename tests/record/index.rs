@@ -6,24 +6,25 @@ use std::time::SystemTime;
 
 use ringtap::packet::OwnedPacket;
 use ringtap::pcap::FileInterface;
-use ringtap::record::{Archive, Recorder, RecorderBuilder, Report};
+use ringtap::record::{Archive, RecordStats, Recorder, RecorderBuilder, Report};
 use ringtap::testing::TestRing;
 use ringtap::{BpfFilter, executor};
 use ringtap_lab::Directory;
 
 use crate::{files, indexes, packets};
 
-const BLOCK: usize = 1 << 14;
+/// Sizes of blocks, and how many packets are put into one: a small block is a part of a group, a large one is several groups.
+const BLOCKS: [(usize, u32); 2] = [(1 << 14, 50), (1 << 20, 3000)];
 
 /// A UDP datagram in a frame, perhaps with a tag. Each tenth of packets has hosts of its own.
 fn frame(number: u32) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    if number % 97 == 0 {
+    if number.is_multiple_of(97) {
         frame.extend([0x81, 0, 0, (number % 5) as u8]);
     }
     let [_, a, b, c] = (number / 1000).to_be_bytes();
     let tenth = (number / 2000) as u8;
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 17, 64]);
         frame.extend([0xfd, 0, 0, 0, 0, 0, 0, tenth, 0, 0, 0, 0, 0, a, b, c]);
         frame.extend([0xfd; 16]);
@@ -38,18 +39,22 @@ fn frame(number: u32) -> Vec<u8> {
 }
 
 /// Records `count` frames: each third batch is copied, the others are written from where they are.
-fn record(builder: RecorderBuilder, count: u32) -> ringtap::record::RecordStats {
+fn record(builder: RecorderBuilder, count: u32) -> RecordStats {
+    record_blocks(builder, count, BLOCKS[0])
+}
+
+fn record_blocks(builder: RecorderBuilder, count: u32, (size, most): (usize, u32)) -> RecordStats {
     executor::block_on(async {
         let mut recorder = builder.depth(2).build().unwrap();
-        let (mut ring, mut peer) = TestRing::new(BLOCK, 8);
-        for from in (0..count).step_by(50) {
-            let frames: Vec<Vec<u8>> = (from..(from + 50).min(count)).map(frame).collect();
+        let (mut ring, mut peer) = TestRing::new(size, 8);
+        for from in (0..count).step_by(most as usize) {
+            let frames: Vec<Vec<u8>> = (from..(from + most).min(count)).map(frame).collect();
             // A block may still be on its way to the disk, long after others.
             while peer.retire(frames.iter().map(Vec::as_slice)).is_none() {
                 recorder.flush().await.unwrap();
             }
             let batch = ring.next_batch().unwrap();
-            let batch = if from % 150 == 0 { batch.detach() } else { batch };
+            let batch = if from / most % 3 == 0 { batch.detach() } else { batch };
             recorder.write(batch).await.unwrap();
         }
         recorder.finish().await.unwrap()
@@ -57,12 +62,12 @@ fn record(builder: RecorderBuilder, count: u32) -> ringtap::record::RecordStats 
 }
 
 fn two_series(directory: &Directory) {
-    for series in ["a", "b"] {
+    for (series, blocks) in ["a", "b"].into_iter().zip(BLOCKS) {
         let builder = Recorder::builder(directory.path(), series).max_bytes(2 << 20);
         let builder = builder.interface(FileInterface::ethernet("eth0"));
-        let stats = record(builder, 20_000);
+        let stats = record_blocks(builder, 20_000, blocks);
         assert_eq!((stats.written, stats.lost, stats.unindexed), (20_000, 0, 0));
-        assert!(stats.copied > 100 && stats.blocks > 200 && stats.files > 2);
+        assert!(stats.copied > 1 && stats.blocks > 2 && stats.files > 2);
     }
 }
 
@@ -160,7 +165,10 @@ fn an_index_that_is_gone_cut_damaged_or_of_another_file_misleads_nobody() {
     let made = archive.index().unwrap();
     assert_eq!((made.files, made.written), (indexes.len() as u64, 5), "{made:?}");
     assert!(made.bytes > 0 && made.bytes * 100 < made.of_bytes);
-    assert_eq!(compare(directory.path()), before);
+    // They are hardly coarser than what was written at first: groups begin elsewhere.
+    let sum = |ruled_out: &[u64]| ruled_out.iter().sum::<u64>();
+    let again = compare(directory.path());
+    assert!(sum(&again) * 10 > sum(&before) * 9, "{before:?}, {again:?}");
     assert_eq!(archive.index().unwrap().written, 0);
 }
 

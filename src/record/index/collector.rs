@@ -5,7 +5,7 @@ use ringtap_filter::{Headers, LinkType, VlanTag};
 use super::{Bloom, Group, append};
 
 /// A group has this many bytes at least, so that its entry is a small part of it.
-const GROUP: u64 = 256 << 10;
+pub(crate) const GROUP: u64 = 256 << 10;
 /// A filter is at most this part of its group.
 const PART: u64 = 128;
 /// The packets whose headers are remembered: most packets are of a flow that was just seen.
@@ -19,6 +19,7 @@ pub(crate) struct Collector {
     bloom: Bloom,
     /// There is a packet whose terms are not known.
     is_unknown: bool,
+    /// The parts noted so far that are going to be one group.
     group: Option<Group>,
 }
 
@@ -66,13 +67,20 @@ impl Collector {
         }
     }
 
+    /// Leaves the group without an entry: its parts are going to be looked at. Its terms are found in the next one, too.
+    pub(crate) fn forget_group(&mut self) {
+        self.group = None;
+    }
+
     /// Ends the group: what follows in the file has no part in it.
     pub(crate) fn end_group(&mut self, out: &mut Vec<u8>) {
         let Some(group) = self.group.take() else { return };
-        // A group with packets that are not known has no entry, and is looked at.
-        if !self.is_unknown {
-            let most = (group.span / PART / 8).max(1).ilog2();
-            append(out, group, self.bloom.fold(1 << most));
+        match self.is_unknown {
+            true => append(out, group, &[u64::MAX]), // which may have any term
+            false => {
+                let most = (group.span / PART / 8).max(1).ilog2();
+                append(out, group, self.bloom.fold(1 << most));
+            }
         }
         self.bloom.clear();
         self.seen.fill(Headers::default());
@@ -136,11 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn a_group_with_packets_that_are_not_known_has_no_entry() {
+    fn a_group_with_packets_that_are_not_known_may_have_any_term() {
         let mut collector = Collector::new(LinkType::PPP);
         let mut index = beginning();
         collector.see(&packet(7), None);
         collector.note(part(4096, GROUP), &mut index);
-        assert_eq!(entries(&index).count(), 0);
+        let known: Vec<bool> = entries(&index).map(|entry| entry.has(7) && entry.has(8)).collect();
+        assert_eq!(known, [true]);
     }
 }

@@ -112,12 +112,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) account: &'a Account,
 }
 
-/// Turns a block, whose `body` begins after the status word, into pcapng. `see` is given each packet's bytes.
+/// A packet as it is going to be in the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed<'a> {
+    /// Where its block begins, from the beginning of the ring's block.
+    pub(crate) at: usize,
+    pub(crate) nanos: u64,
+    pub(crate) data: &'a [u8],
+}
+
+/// Turns a block, whose `body` begins after the status word, into pcapng. `see` is given each packet.
 pub(crate) fn convert(
     body: &mut [u8],
     extras: Extras,
     plan: &Plan<'_>,
-    mut see: impl FnMut(&[u8]),
+    mut see: impl FnMut(Placed<'_>),
 ) -> Converted {
     let announced = u64::from(BlockHeader::read(body).packets);
     let walk = Walk::new(body, extras);
@@ -131,7 +140,8 @@ pub(crate) fn convert(
         if let Some(last) = last {
             put_end(body, &last, moved.start());
         }
-        see(&body[moved.at..moved.at + moved.captured]);
+        let data = &body[moved.at..moved.at + moved.captured];
+        see(Placed { at: BODY_AT + moved.start(), nanos: moved.nanos, data });
         put_head(body, &moved);
         times = (times.0.min(moved.nanos), times.1.max(moved.nanos));
         first = first.or(Some(moved));
