@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use super::output::file_error;
 use crate::error::Result;
@@ -12,7 +13,12 @@ use crate::reactor::{FileOp, PendingFile, Reactor};
 use crate::ring::disk::DiskBuffer;
 use crate::sys::file;
 
-/// An index that is written, entry after entry, with one write in flight. It goes through the page cache: it is small, and
+/// A write costs as much whether it is of one entry or of many: it is a worker's of the kernel, as the file becomes longer.
+const ENOUGH: usize = 16 << 10;
+/// How long entries wait for more.
+const LONG: Duration = Duration::from_secs(1);
+
+/// An index that is written, some entries at a time, with one write in flight. It goes through the page cache: it is small, and
 /// read sooner than what it is about.
 #[derive(Debug)]
 pub(super) struct IndexFile {
@@ -20,6 +26,8 @@ pub(super) struct IndexFile {
     state: State,
     /// What is not being written yet.
     waiting: Vec<u8>,
+    /// When the first of it came.
+    since: Option<Instant>,
     /// Where the next write begins.
     offset: u64,
     is_ending: bool,
@@ -40,11 +48,12 @@ impl IndexFile {
         let op = FileOp::Create { path: file::c_path(&path)?, is_direct: false };
         let op = PendingFile::start(reactor, op).map_err(|(error, _)| error)?;
         let (waiting, state) = (Vec::new(), State::Creating(op));
-        Ok(Self { path, state, waiting, offset: 0, is_ending: false })
+        Ok(Self { path, state, waiting, since: None, offset: 0, is_ending: false })
     }
 
     /// Where entries are appended that are to be written.
     pub(super) fn waiting(&mut self) -> &mut Vec<u8> {
+        self.since.get_or_insert_with(Instant::now);
         &mut self.waiting
     }
 
@@ -56,6 +65,7 @@ impl IndexFile {
     /// Goes on. Returns ready once the file is closed, or cannot be written any further: what is in it can be read.
     pub(super) fn poll(&mut self, reactor: &Reactor, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
+            let is_due = self.is_due();
             let next = match &mut self.state {
                 State::Creating(op) => {
                     let created = ready!(op.poll(cx));
@@ -64,7 +74,7 @@ impl IndexFile {
                         Err(error) => Err(file_error(0, error, &self.path)),
                     })
                 }
-                State::Idle(file) if !self.waiting.is_empty() => {
+                State::Idle(file) if is_due => {
                     let file = Rc::clone(file);
                     self.write(reactor, file)
                 }
@@ -98,8 +108,15 @@ impl IndexFile {
         }
     }
 
+    /// Whether what waits is to be written: it is enough, or the last, or has waited for long.
+    fn is_due(&self) -> bool {
+        let is_old = || self.since.is_some_and(|since| since.elapsed() >= LONG);
+        !self.waiting.is_empty() && (self.waiting.len() >= ENOUGH || self.is_ending || is_old())
+    }
+
     fn write(&mut self, reactor: &Reactor, file: Rc<OwnedFd>) -> Result<State> {
         let bytes = std::mem::take(&mut self.waiting);
+        self.since = None;
         let (len, offset) = (bytes.len() as u64, self.offset);
         let buffer = DiskBuffer::Cached(bytes);
         let op = FileOp::Write { file: Rc::clone(&file), offset, buffer };

@@ -421,3 +421,18 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
     assert!(narrowed > EXPRESSIONS / 10, "{narrowed} expressions need a term");
     assert!(median <= 1.3, "programs are {median:.2} times as long");
 }
+
+#[ringtap_lab::test]
+fn frames_of_one_gist_have_the_same_headers() {
+    let Some(packets) = packets() else { return skip("no captures beside the repository") };
+    let mut known: std::collections::HashMap<[u64; 2], Headers> = Default::default();
+    let mut again = 0;
+    for (frame, _) in &packets {
+        let Some(gist) = Headers::gist(LinkType::ETHERNET, frame) else { continue };
+        assert_eq!(Headers::gist(LinkType::RAW, frame), None);
+        let headers = Headers::read(LinkType::ETHERNET, frame).unwrap();
+        again += usize::from(known.contains_key(&gist));
+        assert_eq!(*known.entry(gist).or_insert(headers), headers, "{frame:02x?}");
+    }
+    assert!(known.len() > 300 && again > 300, "{} and {again}", known.len());
+}

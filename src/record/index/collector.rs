@@ -8,14 +8,20 @@ use super::{Bloom, Group, append};
 pub(crate) const GROUP: u64 = 256 << 10;
 /// A filter is at most this part of its group.
 const PART: u64 = 128;
-/// The packets whose headers are remembered: most packets are of a flow that was just seen.
-const REMEMBERED: usize = 256;
+/// The packets whose gists are remembered: most packets are of a flow that was just seen.
+const GISTS: usize = 256;
+/// The packets without a gist whose headers are remembered.
+const REMEMBERED: usize = 64;
+/// That of no packet.
+const NO_GIST: [u64; 2] = [u64::MAX; 2];
 
 /// Gathers the terms of packets, and makes entries of the parts of a file.
 #[derive(Debug)]
 pub(crate) struct Collector {
     link: LinkType,
-    seen: Box<[Headers]>,
+    /// Of packets that were seen.
+    gists: Box<[[u64; 2]]>,
+    headers: Box<[Headers]>,
     bloom: Bloom,
     /// There is a packet whose terms are not known.
     is_unknown: bool,
@@ -26,13 +32,29 @@ pub(crate) struct Collector {
 impl Collector {
     /// Gathers terms of packets of this link type.
     pub(crate) fn new(link: LinkType) -> Self {
-        let seen = vec![Headers::default(); REMEMBERED].into();
-        Self { link, seen, bloom: Bloom::new(), is_unknown: false, group: None }
+        let headers = vec![Headers::default(); REMEMBERED].into();
+        let gists = vec![NO_GIST; GISTS].into();
+        Self { link, gists, headers, bloom: Bloom::new(), is_unknown: false, group: None }
     }
 
     /// Sees a packet of the part that is noted next. Its tag may be beside it.
     #[inline]
     pub(crate) fn see(&mut self, frame: &[u8], tag: Option<VlanTag>) {
+        if tag.is_none()
+            && let Some(gist) = Headers::gist(self.link, frame)
+        {
+            let [addresses, rest] = gist;
+            let mixed = (addresses ^ rest).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let remembered = &mut self.gists[(mixed >> 32) as usize % GISTS];
+            if *remembered == gist {
+                return;
+            }
+            *remembered = gist;
+        }
+        self.see_headers(frame, tag);
+    }
+
+    fn see_headers(&mut self, frame: &[u8], tag: Option<VlanTag>) {
         let headers = Headers::read(self.link, frame);
         let headers = match tag {
             Some(tag) => headers.and_then(|headers| headers.behind(tag)),
@@ -42,7 +64,7 @@ impl Collector {
             self.is_unknown = true;
             return;
         };
-        let remembered = &mut self.seen[headers.spread() as usize % REMEMBERED];
+        let remembered = &mut self.headers[headers.spread() as usize % REMEMBERED];
         if *remembered != headers {
             *remembered = headers;
             headers.terms().for_each(|term| self.bloom.add(term.key()));
@@ -83,7 +105,8 @@ impl Collector {
             }
         }
         self.bloom.clear();
-        self.seen.fill(Headers::default());
+        self.headers.fill(Headers::default());
+        self.gists.fill(NO_GIST);
         self.is_unknown = false;
     }
 }
