@@ -16,7 +16,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Writes packets to pcapng files.
+    /// Prints packets, or writes them to pcapng files.
     Capture(CaptureArgs),
     /// Records every packet to disk, a series of files for each core.
     Record(RecordArgs),
@@ -133,21 +133,27 @@ pub(crate) struct From {
 #[derive(Debug, Args)]
 pub(crate) struct CaptureArgs {
     #[command(flatten)]
-    pub(crate) from: From,
-    /// Writes one file instead of a directory of them; `-` is standard output.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["directory", "file_mib", "keep"])]
+    pub(crate) which: Which,
+    /// Reads a capture file instead; `-` is standard input.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "interface")]
+    pub(crate) read: Option<PathBuf>,
+    /// Ends after this number of seconds.
+    #[arg(long, conflicts_with = "read")]
+    pub(crate) seconds: Option<u64>,
+    /// Writes one file instead of printing packets; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
     pub(crate) write: Option<PathBuf>,
     /// Ends after this number of packets.
     #[arg(short, long)]
     pub(crate) count: Option<u64>,
-    /// The directory of the files.
-    #[arg(long, default_value = ".")]
-    pub(crate) directory: PathBuf,
+    /// Writes files into this directory, one after another, instead of printing packets.
+    #[arg(long)]
+    pub(crate) directory: Option<PathBuf>,
     /// Begins another file after this many MiB.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, requires = "directory")]
     pub(crate) file_mib: u64,
     /// Keeps this many files, and removes the oldest.
-    #[arg(long)]
+    #[arg(long, requires = "directory")]
     pub(crate) keep: Option<usize>,
     /// Cuts packets to this many bytes; 0 keeps them whole.
     #[arg(short, long)]

@@ -67,17 +67,21 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Opens a file, or standard input if it is `-`, behind a filter.
+fn source_of(file: &Path, filter: Option<&str>) -> Outcome<PcapSource> {
+    let source = match file.to_str() {
+        Some("-") => PcapSource::from_reader(std::io::stdin())?,
+        _ => PcapSource::open(file)?,
+    };
+    Ok(match filter {
+        Some(filter) => source.filter(filter.parse()?),
+        None => source,
+    })
+}
+
 impl Input {
-    /// Opens the file, or standard input if it is `-`, behind the filter.
     fn source(&self, file: &Path) -> Outcome<PcapSource> {
-        let source = match file.to_str() {
-            Some("-") => PcapSource::from_reader(std::io::stdin())?,
-            _ => PcapSource::open(file)?,
-        };
-        Ok(match self.which.filter(true)? {
-            Some(filter) => source.filter(filter.parse()?),
-            None => source,
-        })
+        source_of(file, self.which.filter(true)?.as_deref())
     }
 
     fn extractor(&self) -> FiveTuple {

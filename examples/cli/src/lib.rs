@@ -12,6 +12,7 @@ mod config;
 mod feed;
 mod http;
 mod ledger;
+mod lines;
 mod record;
 mod report;
 mod say;

@@ -476,7 +476,7 @@ fn what_was_recorded_is_returned_when_asked_for() {
 }
 
 /// Lists, explains, indexes and verifies a recording that is complete; then one that lacks a file.
-fn what_is_there_is_listed_and_proven(directory: &std::path::Path, recorded: u64) {
+fn what_is_there_is_listed_and_proven(directory: &Path, recorded: u64) {
     let place = directory.to_str().unwrap();
     let lines = |words: &[&str]| -> (Option<i32>, Vec<serde_json::Value>) {
         let output = output(words);

@@ -1,11 +1,11 @@
-//! Packets into files.
+//! Packets as lines, or into files.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ringtap::interface::LocalNames;
+use ringtap::interface::{InterfaceNames, LocalNames};
 use ringtap::pcap::{
     CaptureWriter, CaptureWriterBuilder, FileInterface, InterfaceStatistics, PacketSink,
     RotatingWriter,
@@ -14,6 +14,7 @@ use ringtap::{BpfFilter, Capture, PacketBatch};
 
 use super::End;
 use crate::cli::CaptureArgs;
+use crate::lines::Lines;
 use crate::say::note;
 use crate::sink::Outcome;
 
@@ -24,7 +25,48 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<ExitCode> {
     if args.file_mib == 0 {
         return Err("--file-mib 0: give at least one".into());
     }
-    let which = &args.from.which;
+    match &args.read {
+        Some(file) => read(args, file),
+        None => listen(args),
+    }
+}
+
+/// The packets of a file.
+fn read(args: &CaptureArgs, path: &Path) -> Outcome<ExitCode> {
+    let mut source = super::source_of(path, args.which.filter(true)?.as_deref())?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    let mut files = None;
+    while left > 0
+        && let Some(batch) = source.next_batch()?
+    {
+        // The interfaces are known by now.
+        let files = match &mut files {
+            Some(files) => files,
+            none => {
+                let mut of_file = source.interfaces().first().cloned();
+                if let Some(of_file) = &mut of_file {
+                    of_file.statistics = InterfaceStatistics::default();
+                }
+                let file = CaptureWriter::builder();
+                let file = match of_file {
+                    Some(of_file) => file.interface(of_file),
+                    None => file,
+                };
+                none.insert(Files::open(args, "file", file)?)
+            }
+        };
+        files.write(&batch, &mut left)??;
+    }
+    match files {
+        Some(files) => files.finish().2?,
+        None => Files::open(args, "file", CaptureWriter::builder())?.finish().2?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The packets of an interface.
+fn listen(args: &CaptureArgs) -> Outcome<ExitCode> {
+    let which = &args.which;
     let (interface, filter) = (which.interface()?, which.filter(false)?);
     let mut options = Capture::builder().interface(interface).promiscuous(true);
     if let Some(filter) = &filter {
@@ -33,7 +75,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<ExitCode> {
     if let Some(snap_len) = args.snap_len.filter(|bytes| *bytes > 0) {
         options = options.snap_len(snap_len);
     }
-    let end = End::new(args.from.seconds)?;
+    let end = End::new(args.seconds)?;
     let mut capture = options.build()?;
     let file = if interface == "any" {
         CaptureWriter::builder().each_interface()
@@ -58,25 +100,26 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<ExitCode> {
             is_failing = written.is_err();
         }
         files.set_statistics(capture.stats()?.into());
-        if told.elapsed() > Duration::from_secs(1) || end.is_status_asked() {
+        let is_time = !files.are_lines() && told.elapsed() > Duration::from_secs(1);
+        if is_time || end.is_status_asked() {
             told = Instant::now();
             let stats = capture.stats()?;
             note!("{} packets, {} dropped by the kernel", stats.delivered, stats.drops);
         }
     }
     let drops = capture.stats()?.drops;
+    let is_to_people = args.write.as_deref() != Some(Path::new("-")) && !files.are_lines();
     let (written, lost, finished) = files.finish();
     let account =
         format!("{written} packets, {drops} dropped by the kernel, {lost} could not be written");
-    match args.write.as_deref() == Some(Path::new("-")) {
-        true => note!("{account}"),
-        false => crate::say::say!("{account}")?,
+    match is_to_people {
+        true => crate::say::say!("{account}")?,
+        false => note!("{account}"),
     }
     finished?;
-    match lost {
-        0 => Ok(end.code()),
-        lost => {
-            let place = args.write.as_deref().unwrap_or(&args.directory);
+    match (lost, args.write.as_deref().or(args.directory.as_deref())) {
+        (0, _) | (_, None) => Ok(end.code()),
+        (lost, Some(place)) => {
             Err(format!("{lost} packets are in no file; make room in {}", place.display()).into())
         }
     }
@@ -85,7 +128,16 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<ExitCode> {
 /// Where packets go.
 enum Files {
     Many(Box<RotatingWriter>),
-    One { file: Box<CaptureWriter<Box<dyn Write>>>, written: u64 },
+    One {
+        file: Box<CaptureWriter<Box<dyn Write>>>,
+        written: u64,
+    },
+    /// Onto standard output, as text.
+    Lines {
+        lines: Lines,
+        text: String,
+        written: u64,
+    },
 }
 
 impl Files {
@@ -100,9 +152,13 @@ impl Files {
             };
             return Ok(Self::One { file: Box::new(file.to(out)?), written: 0 });
         }
-        let mut files = RotatingWriter::builder(&args.directory, interface)
-            .file(file)
-            .max_bytes(args.file_mib << 20);
+        let Some(directory) = &args.directory else {
+            let names = if interface == "any" { Some(InterfaceNames::new()?) } else { None };
+            let (lines, text) = (Lines::new(names), String::new());
+            return Ok(Self::Lines { lines, text, written: 0 });
+        };
+        let mut files =
+            RotatingWriter::builder(directory, interface).file(file).max_bytes(args.file_mib << 20);
         if let Some(keep) = args.keep {
             files = files.keep_files(keep);
         }
@@ -128,6 +184,17 @@ impl Files {
                 file.flush()?; // whoever reads it sees packets as they come
                 Ok(Ok(()))
             }
+            Self::Lines { lines, text, written } => {
+                text.clear();
+                for packet in packets {
+                    lines.write(&packet, text)?;
+                    *written += 1;
+                }
+                let mut out = std::io::stdout().lock();
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+                Ok(Ok(()))
+            }
         }
     }
 
@@ -135,7 +202,12 @@ impl Files {
         match self {
             Self::Many(files) => files.set_statistics(statistics),
             Self::One { file, .. } => file.set_statistics(0, statistics),
+            Self::Lines { .. } => {}
         }
+    }
+
+    fn are_lines(&self) -> bool {
+        matches!(self, Self::Lines { .. })
     }
 
     /// Ends the files. Returns how many packets they have, how many were lost, and the last error.
@@ -148,6 +220,7 @@ impl Files {
                 (stats.packets, stats.lost, finished.map(drop))
             }
             Self::One { file, written } => (written, 0, file.finish().map(drop)),
+            Self::Lines { written, .. } => (written, 0, Ok(())),
         }
     }
 }
