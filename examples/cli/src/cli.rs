@@ -27,6 +27,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ArchiveCommand,
     },
+    /// Sends the packets of a capture file.
+    Replay(ReplayArgs),
+    /// Joins two interfaces, so that hosts behind them reach each other.
+    Bridge(BridgeArgs),
+    /// Prints packets, bits and drops of an interface, every second.
+    Stats(StatsArgs),
     /// Shows what shards see, and who talks most.
     Top(TopArgs),
     /// Prints flows as they end.
@@ -36,6 +42,8 @@ pub(crate) enum Command {
     /// Is a sensor: shards, flows, spool, sinks.
     #[command(alias = "run")]
     Sensor(SensorArgs),
+    /// Explains a filter: how it is understood, its program, and what an index knows of it.
+    Filter(FilterArgs),
     /// Says what works on this machine, and what to do about what does not.
     Doctor {
         /// An interface to examine too.
@@ -226,6 +234,74 @@ pub(crate) struct ArchiveArgs {
     pub(crate) directory: PathBuf,
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The capture file; `-` is standard input.
+    pub(crate) file: PathBuf,
+    /// Only these packets, in the language of tcpdump.
+    pub(crate) filter: Vec<String>,
+    /// The interface that sends.
+    #[arg(short, long)]
+    pub(crate) interface: String,
+    /// So many times as fast as they were recorded.
+    #[arg(long, default_value_t = 1.0, conflicts_with = "fast")]
+    pub(crate) speed: f64,
+    /// As fast as the interface takes them.
+    #[arg(long)]
+    pub(crate) fast: bool,
+    /// Sends the file this many times.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: u64,
+    /// Ends after this number of packets.
+    #[arg(short, long)]
+    pub(crate) count: Option<u64>,
+    /// What was sent, as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BridgeArgs {
+    pub(crate) interface_a: String,
+    pub(crate) interface_b: String,
+    /// Forwards only these packets, in the language of tcpdump.
+    pub(crate) filter: Vec<String>,
+    /// Ends after this number of seconds.
+    #[arg(long)]
+    pub(crate) seconds: Option<u64>,
+    /// What was forwarded, as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) from: From,
+    /// Looks once, after a second.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// As JSON, an object a second.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FilterArgs {
+    /// The filter, in the language of tcpdump.
+    #[arg(required = true)]
+    pub(crate) words: Vec<String>,
+    /// The link type that it is for, by its number in capture files: 1 is Ethernet, 101 IP, 276 a cooked capture.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) link: u16,
+    /// For frames in files, whose VLAN tags are in their bytes, instead of a socket.
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Only the program, as numbers for others to load: `tcpdump -ddd`.
+    #[arg(long)]
+    pub(crate) numbers: bool,
 }
 
 #[derive(Debug, Args)]

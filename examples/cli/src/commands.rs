@@ -1,15 +1,19 @@
 //! The commands.
 
 mod archive;
+mod bridge;
 mod capture;
 mod demo;
 mod demo_recording;
+mod filter;
 mod flows;
 mod measure;
 mod messages;
 mod query;
 mod record;
+mod replay;
 mod run;
+mod stats;
 mod top;
 
 use std::io::Write as _;
@@ -36,6 +40,10 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Record(args) => return record::run(&args),
         Command::Query(args) => query::run(&args)?,
         Command::Archive { what } => return archive::run(&what),
+        Command::Replay(args) => replay::run(&args)?,
+        Command::Bridge(args) => return bridge::run(&args),
+        Command::Stats(args) => return stats::run(&args),
+        Command::Filter(args) => filter::run(&args)?,
         Command::Top(args) => return top::run(&args),
         Command::Flows(args) => return flows::run(&args),
         Command::Messages(args) => return messages::run(&args),

@@ -38,6 +38,25 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{size:.digits$} {unit}")
 }
 
+/// A number of bits, with three digits and a unit of 1,000.
+pub(crate) fn bits(bits: f64) -> String {
+    let (mut number, mut unit) = (bits, "bit");
+    for next in ["kbit", "Mbit", "Gbit", "Tbit"] {
+        if number < 1000.0 {
+            break;
+        }
+        (number, unit) = (number / 1000.0, next);
+    }
+    let digits = if unit == "bit" || number >= 100.0 {
+        0
+    } else if number >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{number:.digits$} {unit}")
+}
+
 /// A time of UTC, to the millisecond.
 pub(crate) fn time(time: ringtap::packet::Timestamp) -> String {
     let nanos = i128::from(time.as_nanos());
@@ -75,6 +94,9 @@ mod tests {
             (u64::MAX, "16384 PiB"),
         ] {
             assert_eq!(bytes(size), expected);
+        }
+        for (number, expected) in [(0.0, "0 bit"), (1500.0, "1.50 kbit"), (2.5e10, "25.0 Gbit")] {
+            assert_eq!(bits(number), expected);
         }
     }
 }
