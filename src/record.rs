@@ -52,7 +52,7 @@ mod tests;
 mod verify;
 
 pub use self::archive::{Answer, Archive, Query, Report};
-pub use self::builder::{OnDiskError, RecorderBuilder};
+pub use self::builder::{OnDiskError, OnSlowDisk, RecorderBuilder};
 pub use self::explain::Explanation;
 pub use self::rebuild::Indexed;
 pub use self::recorder::Recorder;

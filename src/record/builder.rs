@@ -17,6 +17,20 @@ pub enum OnDiskError {
     DropAndRetry,
 }
 
+/// Which packets go while the disk is slower than they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum OnSlowDisk {
+    /// The newest: [`write`](super::Recorder::write) waits, the ring fills, and the kernel drops what comes then, which the
+    /// capture counts. What came before the disk was slow is in the files.
+    #[default]
+    DropNewest,
+    /// The oldest: a batch for which there is no room is dropped at once, and counted as
+    /// [`lost`](super::RecordStats::lost). What comes when the disk is fast again is in the files without a delay, and
+    /// `write` never waits for the disk, but for the first file.
+    DropOldest,
+}
+
 /// Configures a recorder; from [`Recorder::builder`](super::Recorder::builder).
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
@@ -37,6 +51,7 @@ pub struct RecorderBuilder {
     pub(super) syncs: bool,
     pub(super) has_index: bool,
     pub(super) on_error: OnDiskError,
+    pub(super) on_slow: OnSlowDisk,
 }
 
 impl RecorderBuilder {
@@ -57,6 +72,7 @@ impl RecorderBuilder {
             syncs: false,
             has_index: true,
             on_error: OnDiskError::default(),
+            on_slow: OnSlowDisk::default(),
         }
     }
 
@@ -139,6 +155,13 @@ impl RecorderBuilder {
     /// Sets what happens when a file cannot be created or written. Default: [`OnDiskError::Stop`].
     pub fn on_error(mut self, policy: OnDiskError) -> Self {
         self.on_error = policy;
+        self
+    }
+
+    /// Sets which packets go while [`depth`](Self::depth) writes are in flight and more come. Default:
+    /// [`OnSlowDisk::DropNewest`].
+    pub fn on_slow_disk(mut self, policy: OnSlowDisk) -> Self {
+        self.on_slow = policy;
         self
     }
 

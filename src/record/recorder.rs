@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
-use super::builder::{OnDiskError, RecorderBuilder};
+use super::builder::{OnDiskError, OnSlowDisk, RecorderBuilder};
 use super::copying::ALIGN;
 use super::current::Current;
 use super::index;
@@ -170,8 +170,8 @@ impl Recorder {
         .await
     }
 
-    /// Writes the packets of a batch; waits while [`depth`](RecorderBuilder::depth) writes are in flight, and for the first
-    /// file. The batch returns to its ring when it is on the disk.
+    /// Writes the packets of a batch; waits while [`depth`](RecorderBuilder::depth) writes are in flight, unless they are
+    /// [to be dropped](OnSlowDisk::DropOldest) then, and for the first file. The batch returns to its ring when it is on the disk.
     ///
     /// If this is dropped before it completes, the batch is counted as lost.
     ///
@@ -183,8 +183,12 @@ impl Recorder {
         let packets = batch.len() as u64;
         self.counts.accepted += packets;
         self.in_hand = packets;
-        poll_fn(|cx| self.poll_room(cx)).await;
+        let has_room = poll_fn(|cx| self.poll_room(cx)).await;
         let told = self.error_to_tell();
+        if !has_room {
+            self.in_hand = 0; // it is lost
+            return told.map_or(Ok(()), Err);
+        }
         let waits = self.wait_until.is_some_and(|until| Instant::now() < until);
         let put = match waits && self.current.is_none() {
             true => Ok(()),
@@ -423,14 +427,16 @@ impl Recorder {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until another write may begin.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until another write may begin. Returns false at once if it may not, and the oldest packets are to go.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.poll_files(cx);
         let is_failing = self.outputs().any(Output::has_failed);
         if self.in_flight() < self.options.depth && !is_failing {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+            return Poll::Ready(true);
+        }
+        match self.options.on_slow {
+            OnSlowDisk::DropNewest => Poll::Pending,
+            OnSlowDisk::DropOldest => Poll::Ready(false),
         }
     }
 

@@ -1,13 +1,14 @@
 //! Disks that are full, gone, or refuse; and processes that are killed.
 
-use std::io::Write;
-use std::io::{BufRead, BufReader};
+use std::future::{Future, poll_fn};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::task::Poll;
 use std::time::Duration;
 
 use ringtap::error::FileFault;
 use ringtap::pcap::FileInterface;
-use ringtap::record::{OnDiskError, Recorder, RecorderBuilder};
+use ringtap::record::{Archive, OnDiskError, OnSlowDisk, Recorder, RecorderBuilder, Why};
 use ringtap::{Error, executor, time};
 use ringtap_lab::{Directory, Generator, Tally, Traffic, child as process, namespace};
 
@@ -310,4 +311,52 @@ mod child {
             recorder.record(&mut capture).await.unwrap();
         });
     }
+}
+
+#[ringtap_lab::test]
+fn the_oldest_or_the_newest_packets_go_while_the_disk_is_slow() {
+    // A disk is slow that has had no turn to write.
+    let record = |policy: OnSlowDisk| {
+        let directory = Directory::new();
+        let (written, lost) = executor::block_on(async {
+            let builder = Recorder::builder(directory.path(), "p").depth(2).on_slow_disk(policy);
+            let mut recorder = builder.build().unwrap();
+            let (mut ring, mut peer) = ringtap::testing::TestRing::new(1 << 14, 8);
+            let mut next = |number: u8| {
+                peer.retire([&[number; 100][..]; 3]).unwrap();
+                ring.next_batch().unwrap()
+            };
+            recorder.write(next(0)).await.unwrap();
+            recorder.flush().await.unwrap();
+            for number in 1..6 {
+                let mut write = Box::pin(recorder.write(next(number)));
+                let at_once = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
+                assert!(at_once.is_ready() || policy == OnSlowDisk::DropNewest);
+                if at_once.is_pending() {
+                    write.await.unwrap();
+                }
+            }
+            recorder.flush().await.unwrap();
+            recorder.write(next(6)).await.unwrap();
+            let stats = recorder.finish().await.unwrap();
+            assert_eq!((stats.packets, stats.pending), (21, 0));
+            (stats.written, stats.lost)
+        });
+        let numbers: Vec<u8> = files(directory.path())
+            .iter()
+            .flat_map(|path| packets(path).0)
+            .map(|packet| packet.data()[0])
+            .collect();
+        assert_eq!((numbers.len() as u64, written + lost), (written, 21));
+        let missing = Archive::open(directory.path()).unwrap().query().missing().unwrap();
+        assert_eq!(missing.len(), usize::from(lost > 0));
+        assert!(missing.iter().all(|missing| missing.why == Why::Dropped(lost)), "{missing:?}");
+        (numbers, lost)
+    };
+    let (numbers, lost) = record(OnSlowDisk::DropOldest);
+    assert_eq!(numbers, [0, 0, 0, 1, 1, 1, 2, 2, 2, 6, 6, 6]);
+    assert_eq!(lost, 9);
+    // What the ring has room for waits.
+    let (numbers, lost) = record(OnSlowDisk::DropNewest);
+    assert_eq!((numbers.len(), lost), (21, 0));
 }
