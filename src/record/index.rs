@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use self::bloom::Bloom;
 pub(super) use self::collector::Collector;
 pub(super) use self::piece::Piece;
-use super::parts::Part;
+use super::parts::{Group, Part};
 use crate::ring::rewrite::pcapng::Told;
 
 /// What an index begins with; the last byte is the version.
@@ -30,26 +30,6 @@ const HEAD: usize = 48;
 /// Returns the path of a file's index.
 pub(super) fn path_of(file: &Path) -> PathBuf {
     file.with_extension("idx")
-}
-
-/// A part of a file that begins with an account or a packet's block, and ends where another one begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Group {
-    pub(super) offset: u64,
-    pub(super) span: u64,
-    pub(super) packets: u64,
-    /// The times of the earliest and the latest packet.
-    pub(super) times: (u64, u64),
-}
-
-impl Group {
-    pub(super) fn end(&self) -> u64 {
-        self.offset.saturating_add(self.span)
-    }
-
-    fn to_words(self) -> [u64; 5] {
-        [self.offset, self.span, self.packets, self.times.0, self.times.1]
-    }
 }
 
 /// An entry of an index that was read.
@@ -91,7 +71,8 @@ pub(super) fn first_part(index: &[u8]) -> Option<(u64, impl Fn(&Part) -> bool)> 
 /// Appends an entry: five numbers, the number of words of the filter (u32), a check of all the rest (u32), the words. All are
 /// little-endian.
 fn append(out: &mut Vec<u8>, group: Group, filter: &[u64]) {
-    let numbers = group.to_words();
+    let Group { offset, span, packets, times } = group;
+    let numbers = [offset, span, packets, times.0, times.1];
     let check = check(numbers.iter().chain(filter).copied());
     out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
     out.extend((filter.len() as u32).to_le_bytes());

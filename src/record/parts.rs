@@ -6,11 +6,26 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::copying::{ALIGN, ALWAYS};
-use super::index::Group;
 use crate::error::{Error, FileFault, Result};
 use crate::packet::Packet;
 use crate::pcap::{CaptureReader, FileBlock};
 use crate::ring::rewrite::pcapng::{ACCOUNT, Told, WHOLE_ACCOUNT};
+
+/// A part of a file that begins with an account or a packet's block, and ends where another one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) offset: u64,
+    pub(super) span: u64,
+    pub(super) packets: u64,
+    /// The times of the earliest and the latest packet.
+    pub(super) times: (u64, u64),
+}
+
+impl Group {
+    pub(super) fn end(&self) -> u64 {
+        self.offset.saturating_add(self.span)
+    }
+}
 
 /// The account of a part, and where the part begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

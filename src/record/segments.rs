@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ringtap_filter::Needs;
 
 use super::copying::ALIGN;
-use super::index::{self, Group};
-use super::parts::{Part, read_at};
+use super::index;
+use super::parts::{Group, Part, read_at};
 use crate::ring::rewrite::pcapng::{Told, WHOLE_ACCOUNT};
 use crate::sys::file;
 
