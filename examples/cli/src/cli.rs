@@ -317,7 +317,7 @@ pub(crate) struct TopArgs {
     /// As JSON, an object a look.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Writes a report at the end, .html or .svg.
+    /// Writes a report at the end, a page of HTML.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
 }
@@ -430,7 +430,7 @@ pub(crate) struct SensorArgs {
     /// Ends with the account as JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Writes a report at the end, .html or .svg.
+    /// Writes a report at the end, a page of HTML.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
 }

@@ -1,82 +1,111 @@
-//! A run as a picture: packets a second, drops, and latencies.
+//! A run as a page to hand to a colleague: what came, what was dropped, how late it was, who talked, and what became of it.
 
+mod chart;
+mod page;
+
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use plotters::prelude::*;
+use ringtap::packet::Timestamp;
 
 use crate::sink::Outcome;
-use crate::watch::Look;
+use crate::watch::{Look, ShardLook};
 
-/// What a report is drawn of.
+/// The talkers of a report.
+const TALKERS: usize = 20;
+
+/// What a report is made of.
 pub(crate) struct Report {
+    title: String,
+    interface: String,
+    filter: Option<String>,
+    began: Timestamp,
     start: Instant,
-    /// When, packets a second, drops so far.
-    samples: Vec<(Duration, f64, u64)>,
+    samples: Vec<Sample>,
+    shards: Vec<ShardLook>,
+    /// Bytes and packets of pairs of hosts, as far as they were among those with the most at some look.
+    talkers: HashMap<String, [u64; 2]>,
+    flows: [u64; 2],
+}
+
+/// What was seen since the sample before.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Duration,
+    packets_per_second: f64,
+    bits_per_second: f64,
+    drops_per_second: f64,
+    packets: u64,
+    drops: u64,
 }
 
 impl Report {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), samples: Vec::new() }
+    pub(crate) fn new(title: &str, interface: &str, filter: Option<&str>) -> Self {
+        Self {
+            title: title.to_owned(),
+            interface: interface.to_owned(),
+            filter: filter.map(str::to_owned),
+            began: Timestamp::now(),
+            start: Instant::now(),
+            samples: Vec::new(),
+            shards: Vec::new(),
+            talkers: HashMap::new(),
+            flows: [0; 2],
+        }
+    }
+
+    /// Fails if a report cannot have this name. Better now than at its end.
+    pub(crate) fn check(path: &Path) -> Outcome<()> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("html") => Ok(()),
+            _ => Err(format!("{}: a report ends with .html", path.display()).into()),
+        }
     }
 
     pub(crate) fn add(&mut self, look: &Look) {
-        let rate = look.shards.iter().map(|shard| shard.packets_per_second).sum();
-        let drops = look.shards.iter().map(|shard| shard.drops).sum();
-        self.samples.push((self.start.elapsed(), rate, drops));
+        let sum = |read: fn(&ShardLook) -> f64| look.shards.iter().map(read).sum::<f64>();
+        let count = |read: fn(&ShardLook) -> u64| look.shards.iter().map(read).sum::<u64>();
+        let at = self.start.elapsed();
+        let drops = count(|shard| shard.drops);
+        let (before, drops_before) =
+            self.samples.last().map_or((Duration::ZERO, 0), |last| (last.at, last.drops));
+        let seconds = (at - before).as_secs_f64().max(1e-3);
+        self.samples.push(Sample {
+            at,
+            packets_per_second: sum(|shard| shard.packets_per_second),
+            bits_per_second: 1e6 * sum(|shard| shard.mbit_per_second),
+            drops_per_second: drops.saturating_sub(drops_before) as f64 / seconds,
+            packets: count(|shard| shard.packets),
+            drops,
+        });
+        self.shards = look.shards.clone();
+        self.flows = [look.flows_active, look.flows_ended];
+        for talker in &look.talkers {
+            let all = self.talkers.entry(talker.ends.clone()).or_default();
+            *all = [all[0] + talker.bytes, all[1] + talker.packets];
+        }
     }
 
-    /// Writes it, as HTML or as SVG by the name's ending.
-    pub(crate) fn write(&self, path: &Path, latency: &Histogram<u32>) -> Outcome<()> {
-        let mut picture = String::new();
-        self.draw(&mut picture, latency)?;
-        let text = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("svg") => picture,
-            Some("html") => {
-                format!("<!doctype html><meta charset=utf-8><title>ringtap</title>{picture}")
-            }
-            _ => return Err(format!("{}: a report ends with .html or .svg", path.display()).into()),
-        };
+    /// Writes it, with an account of the run, if there is one.
+    pub(crate) fn write(
+        &self,
+        path: &Path,
+        latency: &Histogram<u32>,
+        account: Option<&str>,
+    ) -> Outcome<()> {
+        Self::check(path)?;
+        let text = page::page(self, latency, account)?;
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()).into())
     }
 
-    fn draw(&self, picture: &mut String, latency: &Histogram<u32>) -> Outcome<()> {
-        let area = SVGBackend::with_string(picture, (900, 840)).into_drawing_area();
-        area.fill(&WHITE)?;
-        let parts = area.split_evenly((3, 1));
-        let over_time = |read: fn(&(Duration, f64, u64)) -> f64| -> Vec<(f64, f64)> {
-            self.samples.iter().map(|sample| (sample.0.as_secs_f64(), read(sample))).collect()
-        };
-        let rates = over_time(|sample| sample.1);
-        line(&parts[0], "packets a second", "seconds", &rates)?;
-        let drops = over_time(|sample| sample.2 as f64);
-        line(&parts[1], "packets dropped by the kernel, in all", "seconds", &drops)?;
-        let quantiles = (0..=100).map(|percent| {
-            let value = latency.value_at_quantile(f64::from(percent) / 100.0);
-            (f64::from(percent), value as f64)
-        });
-        let quantiles: Vec<_> = quantiles.collect();
-        line(&parts[2], "latency of packets, µs, by percentile", "percent", &quantiles)?;
-        area.present()?;
-        Ok(())
+    /// The pairs of hosts with the most bytes, the most first.
+    fn most(&self) -> Vec<(&str, [u64; 2])> {
+        let mut all: Vec<_> =
+            self.talkers.iter().map(|(ends, amount)| (ends.as_str(), *amount)).collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        all.truncate(TALKERS);
+        all
     }
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-
-fn line(area: &Area<'_>, title: &str, unit: &str, points: &[(f64, f64)]) -> Outcome<()> {
-    let right = points.last().map_or(1.0, |point| point.0.max(1.0));
-    let top = points.iter().map(|point| point.1).fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .caption(title, ("sans-serif", 18))
-        .x_label_area_size(36)
-        .y_label_area_size(70)
-        .build_cartesian_2d(0.0..right, 0.0..top * 1.05)
-        .map_err(|error| error.to_string())?;
-    chart.configure_mesh().x_desc(unit).draw().map_err(|error| error.to_string())?;
-    let series = LineSeries::new(points.iter().copied(), &BLUE);
-    chart.draw_series(series).map_err(|error| error.to_string())?;
-    Ok(())
 }

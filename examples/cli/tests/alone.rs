@@ -43,7 +43,19 @@ fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
     let text = text(&["demo", "--visits", "500", "--report", report.to_str().unwrap()]);
     assert!(text.ends_with("every packet is accounted for, from the wire to the sink\n"), "{text}");
     assert!(text.contains("1500 made") && text.contains("shard core"), "{text}");
-    assert!(std::fs::read_to_string(report).unwrap().contains("</svg>"));
+    let page = std::fs::read_to_string(report).unwrap();
+    for part in [
+        "<title>ringtap sensor demo</title>",
+        "<b>9\u{202f}000</b>packets",
+        "dropped by the kernel",
+        "Latency of packets",
+        "From the wire to the sink",
+        "9000 delivered",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("http") && !page.contains("NaN"), "{page}");
+    assert!(complaint(&["demo", "--report", "a.pdf"]).contains("ends with .html"));
 }
 
 #[ringtap_lab::test]

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use ringtap_lab::{Directory, Stage};
 
-use super::run::watch;
+use super::run::{report_of, watch};
 use crate::config::{Config, NdjsonConfig, SinkConfig};
+use crate::report::Report;
 use crate::say::say;
 use crate::sensor::Sensor;
 use crate::sink::Outcome;
 
 pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
+    if let Some(path) = report {
+        Report::check(path)?;
+    }
     let stage = Stage::open(None)?;
     let directory = Directory::new();
     let mut config = Config::new("demo", stage.interface(), &directory.path().join("spool"))?;
@@ -23,6 +27,7 @@ pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
     let talk = stage.talk(visits);
     let is_over = |_: &Sensor| !talk.is_under_way();
     let pause = || std::thread::sleep(Duration::from_millis(250));
+    let report = report.map(|path| (path, report_of(&config)));
     let account = watch(sensor, Some(("ringtap demo", None)), report, is_over, pause)?;
     let sent = talk.finish();
     let lost = stage.lost();

@@ -17,6 +17,9 @@ use crate::watch::{Watch, show};
 pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     let (seconds, is_json, view) = (args.seconds, args.json, args.view);
     let report = args.report.clone();
+    if let Some(path) = &report {
+        Report::check(path)?;
+    }
     let config = configure(args)?;
     let end = End::new(seconds)?;
     let sensor = Sensor::start(&config)?;
@@ -25,7 +28,8 @@ pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     let pause = || end.wait(Duration::from_secs(1));
     let screen = if view { Screen::open(end.ender()) } else { None };
     let view = view.then_some((config.sensor.as_str(), screen.as_ref()));
-    let account = watch(sensor, view, report.as_deref(), is_over, pause)?;
+    let report = report.as_deref().map(|path| (path, report_of(&config)));
+    let account = watch(sensor, view, report, is_over, pause)?;
     drop(screen);
     match is_json {
         true => say!("{}", serde_json::to_string(&account)?)?,
@@ -34,23 +38,29 @@ pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     Ok(end.code())
 }
 
+/// A report of a sensor.
+pub(super) fn report_of(config: &Config) -> Report {
+    let title = format!("ringtap sensor {}", config.sensor);
+    Report::new(&title, &config.interface, config.filter.as_deref())
+}
+
 /// Looks at a sensor until it is over, and then for its account.
 pub(super) fn watch(
     sensor: Sensor,
     view: Option<(&str, Option<&Screen>)>,
-    report: Option<&Path>,
+    mut report: Option<(&Path, Report)>,
     is_over: impl Fn(&Sensor) -> bool,
     pause: impl Fn(),
 ) -> Outcome<Account> {
-    let (mut watch, mut drawn) = (Watch::new(view.is_some()), Report::new());
+    let mut watch = Watch::new(view.is_some() || report.is_some());
     let failed = loop {
         let stats = match sensor.look() {
             Ok(stats) => stats,
             Err(error) => break Some(error),
         };
         let look = watch.look(&stats, &sensor.meters);
-        if report.is_some() {
-            drawn.add(&look);
+        if let Some((_, report)) = &mut report {
+            report.add(&look);
         }
         if let Some(Err(error)) = view.map(|(title, screen)| show(&look, title, screen)) {
             break Some(error.into());
@@ -64,8 +74,8 @@ pub(super) fn watch(
     if let Some(error) = failed {
         return Err(error);
     }
-    if let Some(path) = report {
-        drawn.write(path, &watch.latency)?;
+    if let Some((path, report)) = report {
+        report.write(path, &watch.latency, Some(&account.to_string()))?;
     }
     Ok(account)
 }

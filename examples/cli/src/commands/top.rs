@@ -22,10 +22,15 @@ pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let end = End::new(args.from.seconds)?;
     let Feed { shards, meters, queues, .. } = feed::start(&config, &Ledger::scratch()?)?;
     drop(queues); // records are nobody's here
-    let (mut watch, mut report) = (Watch::new(true), Report::new());
+    if let Some(path) = &args.report {
+        Report::check(path)?;
+    }
+    let title = format!("ringtap top {}", which.interface()?);
+    let mut report = Report::new(&title, which.interface()?, which.filter(false)?.as_deref());
+    let mut watch = Watch::new(true);
     let screen = if args.json { None } else { Screen::open(end.ender()) };
     watch.look(&shards.stats()?, &meters);
-    let title = format!("ringtap top {} (q ends it)", which.interface()?);
+    let title = format!("{title} (q ends it)");
     while !shards.is_finished() {
         end.wait(Duration::from_secs(1));
         let look = watch.look(&shards.stats()?, &meters);
@@ -43,7 +48,7 @@ pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     shards.stop();
     shards.join()?;
     if let Some(path) = &args.report {
-        report.write(path, &watch.latency)?;
+        report.write(path, &watch.latency, None)?;
     }
     Ok(end.code())
 }
