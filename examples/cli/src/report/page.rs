@@ -147,7 +147,7 @@ fn seconds(samples: &[Sample]) -> (f64, Vec<Mark>) {
 /// Latency by percentile, with as much room for the last hundredth as for the first nine tenths.
 fn percentiles(latency: &Histogram<u32>) -> Chart<'static> {
     const ENDS: [(f64, &str); 5] =
-        [(0.0, "0"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %")];
+        [(0.0, "0"), (1.0, "90"), (2.0, "99"), (3.0, "99.9"), (4.0, "99.99")];
     let value = |nines: f64| latency.value_at_quantile(1.0 - 10_f64.powf(-nines)).max(1) as f64;
     let points: Vec<_> =
         (0..=160).map(|step| f64::from(step) / 40.0).map(|at| (at, value(at).log10())).collect();
@@ -168,7 +168,7 @@ fn percentiles(latency: &Histogram<u32>) -> Chart<'static> {
         y: (0.0, top),
         x_marks: ENDS.iter().map(|(at, text)| (*at, (*text).to_owned())).collect(),
         y_marks: y_marks.collect(),
-        x_name: "percentile, both axes logarithmic",
+        x_name: "percentile; both axes are logarithmic",
     }
 }
 
