@@ -183,6 +183,8 @@ pub struct Report {
     pub looked_at: u64,
     /// Files that were opened.
     pub files: u64,
+    /// Files that were there when the archive was opened, and were removed before they were read.
+    pub gone: u64,
     /// Files that end in the middle of a packet or block, as after a kill, or that were empty.
     pub cut_short: u64,
     /// Bytes that were read.
@@ -212,6 +214,7 @@ impl Answer {
             all.looked_at += report.looked_at;
             all.files += report.files;
             all.cut_short += report.cut_short;
+            all.gone += report.gone;
         }
         all.read = self.scanned.read.load(Relaxed);
         all.ruled_out = self.scanned.without_terms.load(Relaxed);
@@ -302,7 +305,10 @@ impl Source {
     }
 
     fn open(&mut self, path: PathBuf) -> Result<()> {
-        let Some(file) = open(&path)? else { return Ok(()) };
+        let Some(file) = open(&path)? else {
+            self.report.gone += 1;
+            return Ok(());
+        };
         self.report.files += 1;
         let (wanted, scanned) = (Arc::clone(&self.wanted), Arc::clone(&self.scanned));
         let segments = Segments::new(file, &path, wanted, scanned);

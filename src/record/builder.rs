@@ -25,7 +25,7 @@ pub enum OnSlowDisk {
     /// capture counts. What came before the disk was slow is in the files.
     #[default]
     DropNewest,
-    /// The oldest: a batch for which there is no room is dropped at once, and counted as
+    /// The oldest: a batch for which there is no room is dropped after one turn of the executor, and counted as
     /// [`lost`](super::RecordStats::lost). What comes when the disk is fast again is in the files without a delay, and
     /// `write` never waits for the disk, but for the first file.
     DropOldest,

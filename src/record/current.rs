@@ -11,7 +11,7 @@ use crate::packet::LinkType;
 use crate::reactor::Reactor;
 use crate::ring::batch::PacketBatch;
 use crate::ring::disk::DiskBuffer;
-use crate::ring::rewrite::pcapng::{Account, Converted, Placed, Plan, Told};
+use crate::ring::rewrite::pcapng::{Account, Converted, Placed, Plan};
 
 #[derive(Debug)]
 pub(super) struct Current {
@@ -39,11 +39,9 @@ impl Indexing {
         }
     }
 
-    /// Appends the entries of a block, of which there may be none.
+    /// Appends the entries of a block, of which there may be none yet.
     fn append_entries(&mut self, part: &Part) {
-        if part.group().is_some() {
-            self.begin(part);
-        }
+        self.begin(part);
         self.file.waiting().append(&mut self.entries);
     }
 }
@@ -56,16 +54,23 @@ impl Current {
         reactor: &Reactor,
     ) -> Result<Self> {
         let copying = Copying::new(&options.writer(), options.describes_each)?;
-        let index = match options.has_index && !options.describes_each {
-            true => Some(Indexing {
+        let mut current = Self { output, copying, index: None };
+        if current.lacks_index(options) {
+            // Without one, if that cannot be.
+            let file = IndexFile::create(reactor, index::path_of(&current.output.path)).ok();
+            current.index = file.map(|file| Indexing {
                 collector: Collector::new(options.link_type()),
-                file: IndexFile::create(reactor, index::path_of(&output.path))?,
+                file,
                 has_begun: false,
                 entries: Vec::new(),
-            }),
-            false => None,
-        };
-        Ok(Self { output, copying, index })
+            });
+        }
+        Ok(current)
+    }
+
+    /// Whether it is to have an index, and has none.
+    pub(super) fn lacks_index(&self, options: &RecorderBuilder) -> bool {
+        options.has_index && !options.describes_each && self.index.is_none()
     }
 
     /// Turns a block into a part of the file and starts to write it. Returns what became of it.
@@ -76,27 +81,31 @@ impl Current {
         plan: &Plan<'_>,
     ) -> std::result::Result<Result<Converted>, PacketBatch> {
         let offset = self.output.len();
+        let mut piece = Piece::at(offset);
         let (buffer, converted) = match &mut self.index {
-            Some(indexing) => {
-                let Indexing { collector, entries, .. } = indexing;
-                let mut piece = Piece::at(offset);
-                let taken = batch.into_disk(plan, |packet: Placed<'_>| {
+            Some(Indexing { collector, entries, .. }) => {
+                batch.into_disk(plan, |packet: Placed<'_>| {
                     piece.reach(offset + packet.at as u64, packet.nanos, collector, entries);
                     collector.see(packet.data, None);
-                })?;
-                let Converted { len, packets, times, .. } = taken.1;
-                let told = plan.account.of(packets as u32, len as u32, times);
-                let part = Part { offset, told };
-                piece.end(part.group(), collector, entries);
-                indexing.append_entries(&part);
-                taken
+                })?
             }
             None => batch.into_disk(plan, |_| ())?,
         };
-        if converted.packets == 0 {
-            return Ok(Ok(converted));
+        let Converted { len, packets, times, .. } = converted;
+        let written = match packets {
+            0 => Ok(()),
+            packets => self.output.write(reactor, buffer, packets),
+        };
+        if let Some(indexing) = &mut self.index {
+            // Of what is not going to be there, nothing is known.
+            let told = plan.account.of(packets as u32, len as u32, times);
+            let part = Part { offset, told };
+            let group = part.group().filter(|_| written.is_ok());
+            piece.end(group, &mut indexing.collector, &mut indexing.entries);
+            if group.is_some() {
+                indexing.append_entries(&part);
+            }
         }
-        let written = self.output.write(reactor, buffer, converted.packets);
         Ok(written.map(|()| converted))
     }
 
@@ -131,13 +140,15 @@ impl Current {
         account: &Account,
     ) -> Result<()> {
         let Gathered { buffer, packets, times } = gathered;
-        self.note(account.of(packets as u32, buffer.bytes().len() as u32, times));
-        self.output.write(reactor, DiskBuffer::Own(buffer), packets)
+        let told = account.of(packets as u32, buffer.bytes().len() as u32, times);
+        let part = Part { offset: self.output.len(), told };
+        self.output.write(reactor, DiskBuffer::Own(buffer), packets)?;
+        self.note(part);
+        Ok(())
     }
 
-    /// Notes in the index what is written next.
-    fn note(&mut self, told: Told) {
-        let part = Part { offset: self.output.len(), told };
+    /// Notes in the index what is being written.
+    fn note(&mut self, part: Part) {
         if let (Some(indexing), Some(group)) = (&mut self.index, part.group()) {
             indexing.begin(&part);
             indexing.collector.note(group, indexing.file.waiting());

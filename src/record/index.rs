@@ -55,8 +55,8 @@ pub(super) fn begin(out: &mut Vec<u8>, first: &Part) {
 }
 
 fn identity(part: &Part) -> u64 {
-    let Told { packets, span, sequence, before, missing, times } = part.told;
-    let numbers = [packets.into(), span.into(), sequence, before, missing, times.0, times.1];
+    let Told { packets, span, sequence, before, missing, times, run } = part.told;
+    let numbers = [packets.into(), span.into(), sequence, before, missing, times.0, times.1, run];
     check(numbers.into_iter()).into()
 }
 
@@ -119,7 +119,8 @@ mod tests {
     }
 
     fn part(before: u64) -> Part {
-        let told = Told { packets: 3, span: 4096, sequence: 1, before, missing: 0, times: (5, 7) };
+        let times = (5, 7);
+        let told = Told { packets: 3, span: 4096, sequence: 1, before, missing: 0, times, run: 8 };
         Part { offset: 4096, told }
     }
 

@@ -96,10 +96,10 @@ pub(super) enum End {
 }
 
 /// Reads a whole file, and shows all of it. Returns how it ends.
-pub(super) fn read(path: &Path, mut see: impl FnMut(Found<'_>)) -> Result<End> {
-    let mut reader = match CaptureReader::open(path) {
+pub(super) fn read(file: File, path: &Path, mut see: impl FnMut(Found<'_>)) -> Result<End> {
+    let mut reader = match CaptureReader::from_reader(file) {
         Ok(reader) => reader,
-        Err(error) => return cut_short(error, 0),
+        Err(error) => return cut_short(error, 0, path),
     };
     loop {
         let offset = reader.offset();
@@ -111,17 +111,18 @@ pub(super) fn read(path: &Path, mut see: impl FnMut(Found<'_>)) -> Result<End> {
                 None => see(Found::Other),
             },
             Ok(Some(_)) => see(Found::Other),
-            Err(error) => return cut_short(error, offset),
+            Err(error) => return cut_short(error, offset, path),
         }
     }
 }
 
 /// A file that cannot be read to its end is one that ends early; one that cannot be read at all is an error.
-fn cut_short(error: Error, offset: u64) -> Result<End> {
+fn cut_short(error: Error, offset: u64, path: &Path) -> Result<End> {
     match error {
         Error::File(error) if !matches!(error.fault(), FileFault::Io(_)) => {
             Ok(End::CutShort(offset))
         }
+        Error::File(error) => Err(error.of(path).into()),
         error => Err(error),
     }
 }

@@ -30,7 +30,7 @@ pub struct Indexed {
 
 impl Archive {
     /// Writes an index for each file that has none, or one that ends long before the file: reads these files from their
-    /// beginning. The last file of a series, which may be being written, is left alone if it has an index.
+    /// beginning. The last file of a series, if it was not closed, may be being written: it is left alone if it has an index.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) if a file cannot be read, or an index not be written.
@@ -44,7 +44,7 @@ impl Archive {
                 let is_last = number + 1 == files.len();
                 let is_missing = is_missing(&file, path, is_last);
                 if is_missing.map_err(|error| FileError::io(0, error).of(path))? {
-                    let (bytes, of_bytes) = rebuild(path)?;
+                    let (bytes, of_bytes) = rebuild(file, path)?;
                     indexed.written += 1;
                     indexed.bytes += bytes;
                     indexed.of_bytes += of_bytes;
@@ -57,55 +57,76 @@ impl Archive {
 
 /// Whether the index of a file is not there, is another's, or leaves out much of it.
 fn is_missing(file: &File, path: &Path, is_last: bool) -> io::Result<bool> {
-    let index = fs::read(index::path_of(path)).unwrap_or_default();
+    let index = fs::read(index::path_of(path));
+    let is_there = index.is_ok();
+    let index = index.unwrap_or_default();
+    let known = index::first_part(&index);
     let mut accounts = Accounts::of(file);
-    let (mut first, mut end) = (None, 0);
+    let (mut end, mut is_its, mut is_closed) = (0, false, false);
     while let Some(part) = accounts.next()? {
-        if let Some(group) = part.group() {
-            first = first.or(Some(part));
-            end = group.end();
-        }
+        is_its |= known.as_ref().is_some_and(|(_, is_it)| is_it(&part));
+        is_closed = part.told.packets == 0;
+        end = part.group().map_or(end, |group| group.end());
     }
-    let Some(first) = first else { return Ok(false) };
-    let is_its = index::first_part(&index).is_some_and(|(_, is_first)| is_first(&first));
+    if is_last && !is_closed && is_there {
+        return Ok(false);
+    }
     let covered = index::entries(&index).last().map_or(0, |entry| entry.group.end());
-    Ok(!is_its || !is_last && covered + NEARLY < end)
+    Ok(end > 0 && !(is_its && covered + NEARLY >= end))
+}
+
+/// A part whose packets are seen.
+#[derive(Debug)]
+struct Seen {
+    part: Part,
+    piece: Piece,
+    packets: u32,
 }
 
 /// Reads a file and writes its index. Returns the bytes of the index, and those of the file.
-fn rebuild(path: &Path) -> Result<(u64, u64)> {
+fn rebuild(file: File, path: &Path) -> Result<(u64, u64)> {
     let mut collector = Collector::new(link_type(path));
     let (mut out, mut entries, mut len) = (Vec::new(), Vec::new(), 0);
-    let mut current: Option<(Part, Piece)> = None;
+    let mut current: Option<Seen> = None;
     let mut end =
-        |(part, piece): (Part, Piece), collector: &mut Collector, entries: &mut Vec<u8>| {
+        |seen: Seen, next: Option<u64>, collector: &mut Collector, entries: &mut Vec<u8>| {
+            let Seen { part, piece, packets } = seen;
             len = part.offset + u64::from(part.told.span);
-            if out.is_empty() && part.group().is_some() {
+            // A part that is being written may have more packets than there were to be seen, and a damaged one another length.
+            let is_as_told = packets == part.told.packets && next.is_none_or(|next| next == len);
+            let group = part.group().filter(|_| is_as_told);
+            match part.group() {
+                Some(_) => piece.end(group, collector, entries),
+                None => collector.end_group(entries), // what is read in any case ends what came before
+            }
+            if out.is_empty() && group.is_some() {
                 index::begin(&mut out, &part);
             }
-            piece.end(part.group(), collector, entries);
             out.append(entries);
         };
-    read(path, |found| match found {
+    read(file, path, |found| match found {
         Found::Part(part) => {
-            if let Some(former) = current.replace((part, Piece::at(part.offset))) {
-                end(former, &mut collector, &mut entries);
+            let seen = Seen { part, piece: Piece::at(part.offset), packets: 0 };
+            if let Some(former) = current.replace(seen) {
+                end(former, Some(part.offset), &mut collector, &mut entries);
             }
         }
         Found::Packet(at, packet) => {
-            if let Some((_, piece)) = &mut current {
+            if let Some(Seen { piece, packets, .. }) = &mut current {
                 let nanos = packet.timestamp().as_nanos();
                 piece.reach(at, nanos, &mut collector, &mut entries);
+                *packets += 1;
             }
             collector.see(packet.data(), packet.stripped_vlan());
         }
         Found::Other => {}
     })?;
-    // The entry of a part that is cut reaches behind the file, and is not read.
     if let Some(last) = current {
-        end(last, &mut collector, &mut entries);
+        end(last, None, &mut collector, &mut entries);
     }
-    collector.end_group(&mut out);
+    if !out.is_empty() {
+        collector.end_group(&mut out);
+    }
     write(&index::path_of(path), &out)?;
     Ok((out.len() as u64, len))
 }

@@ -18,6 +18,7 @@ use super::output::Output;
 use super::stats::{Counts, RecordStats};
 use crate::error::{Error, Result};
 use crate::io::AsyncCapture;
+use crate::packet::Timestamp;
 use crate::pcap::InterfaceStatistics;
 use crate::pcap::names::{Names, Written};
 use crate::reactor::{FileOp, PendingFile, Reactor};
@@ -65,6 +66,8 @@ pub struct Recorder {
     prepare_at: Option<Instant>,
     /// Packets of the batch that `write` has in hand.
     in_hand: u64,
+    /// What its accounts have in common.
+    run: u64,
     /// A forked child does nothing with its parent's files.
     forks: u32,
     /// The last failure, until it was told.
@@ -94,6 +97,7 @@ impl RecorderBuilder {
             wait_until: None,
             prepare_at: None,
             in_hand: 0,
+            run: Timestamp::now().as_nanos(),
             forks: fork::generation(),
             last_error: None,
             counts: Counts::default(),
@@ -183,7 +187,8 @@ impl Recorder {
         let packets = batch.len() as u64;
         self.counts.accepted += packets;
         self.in_hand = packets;
-        let has_room = poll_fn(|cx| self.poll_room(cx)).await;
+        let mut has_waited = false;
+        let has_room = poll_fn(|cx| self.poll_room(&mut has_waited, cx)).await;
         let told = self.error_to_tell();
         if !has_room {
             self.in_hand = 0; // it is lost
@@ -255,7 +260,8 @@ impl Recorder {
         self.statistics = Some(statistics);
     }
 
-    /// Waits until all packets that were given are in files, or lost, and all files but the current one are closed.
+    /// Waits until all packets that were given are in files, or lost, and all files but the current one are closed or
+    /// removed.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -264,6 +270,7 @@ impl Recorder {
         poll_fn(|cx| {
             self.poll_files(cx);
             let has_ended = self.ending.is_empty() && self.indexes.is_empty();
+            let has_ended = has_ended && self.removals.is_empty();
             if self.in_flight() == 0 && has_ended { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -372,7 +379,7 @@ impl Recorder {
         let RecordStats { written, pending, lost, .. } = self.stats();
         let dropped = self.statistics.and_then(|statistics| statistics.dropped).unwrap_or(0);
         let missing = lost + dropped + self.dropped_before;
-        Account { sequence, before: written + pending - self.in_hand, missing }
+        Account { sequence, before: written + pending - self.in_hand, missing, run: self.run }
     }
 
     /// Writes what was formatted.
@@ -419,16 +426,22 @@ impl Recorder {
             ready!(self.poll_next_file(cx))?;
             if let Some(mut output) = self.next.take() {
                 output.began = Instant::now();
-                self.current = Some(Current::new(output, &self.options, &self.reactor)?);
+                let current = Current::new(output, &self.options, &self.reactor)?;
+                self.counts.unindexed += u64::from(current.lacks_index(&self.options));
+                self.current = Some(current);
                 self.counts.files += 1;
-                self.write_copied()?; // its header
+                if let Err(error) = self.write_copied() {
+                    self.current = None; // nobody could read it without its header
+                    return Poll::Ready(Err(error));
+                }
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until another write may begin. Returns false at once if it may not, and the oldest packets are to go.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Waits until another write may begin. Returns false if it may not after one turn of the executor, in which writes are
+    /// submitted, and the oldest packets are to go.
+    fn poll_room(&mut self, has_waited: &mut bool, cx: &mut Context<'_>) -> Poll<bool> {
         self.poll_files(cx);
         let is_failing = self.outputs().any(Output::has_failed);
         if self.in_flight() < self.options.depth && !is_failing {
@@ -436,7 +449,11 @@ impl Recorder {
         }
         match self.options.on_slow {
             OnSlowDisk::DropNewest => Poll::Pending,
-            OnSlowDisk::DropOldest => Poll::Ready(false),
+            OnSlowDisk::DropOldest if std::mem::replace(has_waited, true) => Poll::Ready(false),
+            OnSlowDisk::DropOldest => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 

@@ -98,7 +98,8 @@ impl Segments {
         let (mut parts, mut from) = (Vec::new(), 0);
         for entry in index::entries(index) {
             // The file was cut before it, after a failure.
-            if entry.group.offset < from || entry.group.end() > len {
+            let Group { offset, span, .. } = entry.group;
+            if offset < from || span == 0 || entry.group.end() > len {
                 break;
             }
             from = entry.group.end();

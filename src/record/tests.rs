@@ -41,7 +41,7 @@ fn expected(body: &[u8]) -> Vec<Read> {
 /// A file with a block that was turned into pcapng.
 fn file(body: &mut [u8]) -> (Vec<u8>, u64) {
     body.len().checked_add(BODY_AT).filter(|len| *len == BLOCK).unwrap();
-    let account = Account { sequence: 7, before: 8, missing: 9 };
+    let account = Account { sequence: 7, before: 8, missing: 9, run: 10 };
     let plan = Plan { align: ALIGN, most: 1 << 18, account: &account };
     let converted = convert(body, Extras::default(), &plan, |_| ());
     let mut file = Copying::new(&CaptureWriter::builder(), false).unwrap();
@@ -134,7 +134,7 @@ fn a_packet_that_turns_out_last_without_room_is_left_out() {
 #[test]
 fn packets_that_are_longer_than_readers_take_are_cut() {
     let mut body = image((0..3).map(|_| (3000, meta(3000, 0, 0, None, 7))));
-    let account = Account { sequence: 7, before: 8, missing: 9 };
+    let account = Account { sequence: 7, before: 8, missing: 9, run: 10 };
     let plan = Plan { align: ALIGN, most: 1001, account: &account };
     let converted = convert(&mut body, Extras::default(), &plan, |_| ());
     assert_eq!((converted.packets, converted.left_out), (3, 0));

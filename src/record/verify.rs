@@ -34,7 +34,8 @@ pub enum Why {
     Removed(u64),
     /// A file was not ended, and a recorder was started anew: how many came in between is not known.
     Restarted,
-    /// The last file is being written, or its recorder was killed: what is on its way is not known.
+    /// The last file is being written, or its recorder was killed, or finished without another packet after
+    /// [`rotate`](super::Recorder::rotate): what is on its way is not known.
     Open,
 }
 
@@ -148,8 +149,9 @@ impl Query {
         let of_series = |(series, files): (&str, &[PathBuf])| {
             let mut ledger = Ledger::of(series);
             for path in files {
+                let Some(file) = open(path)? else { continue };
                 let mut check = Check::default();
-                let end = read(path, |found| match found {
+                let end = read(file, path, |found| match found {
                     Found::Part(part) => {
                         ledger.faults(path, check.end());
                         ledger.note(path, part);
@@ -159,7 +161,11 @@ impl Query {
                     Found::Other => {}
                 })?;
                 ledger.faults(path, check.end());
-                if let End::CutShort(offset) = end {
+                // The last one may be being written.
+                let is_open = Some(path) == files.last() && !ledger.has_ended;
+                if let End::CutShort(offset) = end
+                    && !is_open
+                {
                     ledger.fault(path, offset, FaultKind::CutShort);
                 }
                 ledger.verified.files += 1;
@@ -254,12 +260,20 @@ impl Check {
     }
 }
 
+/// What the next account of a run is expected to say.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    run: u64,
+    /// The number of the next packet, and how many were missing before it.
+    number: u64,
+    missing: u64,
+}
+
 /// The accounts of a series, one after another.
 #[derive(Debug)]
 struct Ledger {
     verified: Verified,
-    /// The number of the next packet of the run, and how many were missing before it.
-    next: Option<(u64, u64)>,
+    next: Option<Next>,
     /// The time of the latest packet so far.
     latest: Option<Timestamp>,
     /// The last account was that of a recorder which was finished.
@@ -277,18 +291,28 @@ impl Ledger {
         let [earliest, latest] = [times.map(|of| of.0), times.map(|of| of.1)].map(|nanos| {
             nanos.filter(|nanos| (1..u64::MAX).contains(nanos)).map(Timestamp::from_nanos)
         });
+        // What was missing behind the packets before was missing before these.
+        let untimed = self.verified.missing.iter_mut().rev();
+        untimed.take_while(|missing| missing.before.is_none()).for_each(|of| of.before = earliest);
         match self.next {
-            Some((next, missing)) if told.before >= next && told.missing >= missing => {
-                self.miss(told.before - next, Why::Removed, earliest);
-                self.miss(told.missing - missing, Why::Dropped, earliest);
+            Some(next) if next.run == told.run => {
+                // A write that fails takes its packets from those before to those missing: the sum never goes back.
+                let sum = told.before.saturating_add(told.missing);
+                let sum_before = next.number.saturating_add(next.missing);
+                match (sum.checked_sub(sum_before), told.missing.checked_sub(next.missing)) {
+                    (Some(all), Some(dropped)) => {
+                        let told_before = self.failed_after_all(dropped.saturating_sub(all));
+                        self.miss(all.saturating_sub(dropped), Why::Removed, earliest);
+                        self.miss(dropped.saturating_sub(told_before), Why::Dropped, earliest);
+                    }
+                    _ => {
+                        let back = sum_before.saturating_sub(sum);
+                        self.fault(path, offset, FaultKind::Backwards(back));
+                    }
+                }
             }
-            Some((next, _)) if told.before > 0 => {
-                let back = next.saturating_sub(told.before);
-                self.fault(path, offset, FaultKind::Backwards(back));
-            }
-            // Another run.
-            run => {
-                if run.is_some() && !self.has_ended {
+            former => {
+                if former.is_some() && !self.has_ended {
                     self.miss(1, |_| Why::Restarted, earliest);
                 }
                 self.verified.runs += 1;
@@ -297,12 +321,30 @@ impl Ledger {
             }
         }
         self.has_ended = told.packets == 0 && told.sequence == FINISHED;
-        self.next = Some((told.before + u64::from(told.packets), told.missing));
+        let number = told.before.saturating_add(told.packets.into());
+        self.next = Some(Next { run: told.run, number, missing: told.missing });
         self.verified.packets += u64::from(told.packets);
         self.latest = self.latest.max(latest);
         if let (Some(earliest), Some(latest)) = (earliest, latest) {
             let (first, last) = self.verified.times.unwrap_or((earliest, latest));
             self.verified.times = Some((first.min(earliest), last.max(latest)));
+        }
+    }
+
+    /// Takes back that packets were removed: an account had counted them as recorded, and a later one counts them as missing.
+    /// Returns how many of them are told of as dropped now.
+    fn failed_after_all(&mut self, packets: u64) -> u64 {
+        let mut told = self.verified.missing.iter_mut().rev();
+        match told.find(|of| packets > 0 && matches!(of.why, Why::Removed(_))) {
+            Some(missing) if missing.why == Why::Removed(packets) => {
+                missing.why = Why::Dropped(packets);
+                packets
+            }
+            Some(Missing { why: Why::Removed(removed), .. }) => {
+                *removed = removed.saturating_sub(packets);
+                0
+            }
+            _ => 0,
         }
     }
 

@@ -213,3 +213,90 @@ fn an_index_that_cannot_be_written_is_counted_and_no_harm() {
     assert_eq!(stats.unindexed, 1, "{stats:?}");
     assert_eq!(matching(directory.path(), "udp"), 10_000 - 10_000_usize.div_ceil(97));
 }
+
+/// Frames of one host each, in blocks of their own.
+async fn write_hosts(
+    recorder: &mut Recorder,
+    hosts: std::ops::Range<u8>,
+    count: usize,
+) -> Vec<bool> {
+    let mut written = Vec::new();
+    for host in hosts {
+        let (mut ring, mut peer) = TestRing::new(1 << 19, 1);
+        let mut frame = frame(1);
+        frame[26..30].copy_from_slice(&[10, 9, 0, host]);
+        assert_eq!(peer.retire(vec![&frame[..]; count]), Some(count));
+        written.push(recorder.write(ring.next_batch().unwrap()).await.is_ok());
+    }
+    written
+}
+
+#[ringtap_lab::test]
+fn a_write_that_could_not_begin_leaves_no_entry_for_what_is_written_in_its_place() {
+    let directory = Directory::new();
+    // No more than some operations at once: some writes are refused.
+    let reactor = ringtap::reactor::ReactorOptions::new().max_ops(6);
+    executor::Executor::new(reactor).unwrap().block_on(async {
+        let builder = Recorder::builder(directory.path(), "p").depth(64);
+        let mut recorder = builder.build().unwrap();
+        let (mut refused, mut host) = (0, 0);
+        while host < 100 && refused < 20 {
+            let written = write_hosts(&mut recorder, host..host + 5, 1500).await;
+            refused += written.iter().filter(|is_written| !**is_written).count();
+            host += 5;
+            if !written[4] {
+                recorder.flush().await.unwrap();
+            }
+        }
+        assert!(refused > 0);
+        recorder.flush().await.unwrap();
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!(stats.written + stats.lost, stats.packets);
+    });
+    for host in 0..100 {
+        let filter = format!("host 10.9.0.{host}");
+        let (found, _) = answer(directory.path(), &filter);
+        assert_eq!(found.len(), matching(directory.path(), &filter), "{filter}");
+    }
+}
+
+#[ringtap_lab::test]
+fn an_index_that_is_made_while_its_file_grows_knows_nothing_of_what_came_behind() {
+    let directory = Directory::new();
+    executor::block_on(async {
+        let builder = Recorder::builder(directory.path(), "p").index(false);
+        let mut recorder = builder.build().unwrap();
+        write_hosts(&mut recorder, 0..3, 300).await;
+        recorder.finish().await.unwrap();
+    });
+    let file = &files(directory.path())[0];
+    let whole = std::fs::read(file).unwrap();
+    for at in (8192..whole.len()).step_by(4096) {
+        // As a reader sees it whom a write overtakes.
+        std::fs::write(file, &whole[..at]).unwrap();
+        let archive = Archive::open(directory.path()).unwrap();
+        archive.index().unwrap();
+        std::fs::write(file, &whole).unwrap();
+        for host in 0..3 {
+            let filter = format!("host 10.9.0.{host}");
+            assert_eq!(answer(directory.path(), &filter).0.len(), 300, "{filter} at {at}");
+        }
+        indexes(directory.path()).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    }
+}
+
+#[ringtap_lab::test]
+fn an_index_that_is_being_written_is_left_alone() {
+    let directory = Directory::new();
+    executor::block_on(async {
+        let mut recorder = Recorder::builder(directory.path(), "p").build().unwrap();
+        write_hosts(&mut recorder, 0..2, 300).await;
+        recorder.flush().await.unwrap();
+        assert_eq!(Archive::open(directory.path()).unwrap().index().unwrap().written, 0);
+        write_hosts(&mut recorder, 2..40, 300).await;
+        recorder.finish().await.unwrap();
+    });
+    let query = Archive::open(directory.path()).unwrap().query();
+    let told = query.filter("host 10.10.0.1".parse().unwrap()).explain().unwrap();
+    assert!(told.without_terms > 9 * told.to_read, "{told}");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use ringtap::executor;
 use ringtap::packet::Timestamp;
 use ringtap::pcap::CaptureWriter;
-use ringtap::record::{Archive, Fault, FaultKind, Missing, Recorder, Verified, Why};
+use ringtap::record::{Archive, Fault, FaultKind, Missing, OnDiskError, Recorder, Verified, Why};
 use ringtap_lab::{Directory, Generator, Traffic, namespace};
 
 use crate::{capture, files, packets, ring};
@@ -194,4 +194,86 @@ fn what_the_kernel_has_dropped_is_told_of_to_the_packet() {
         .sum();
     assert!(dropped > 0 && told > 0);
     assert_eq!((all, verified.packets, verified.faults.len()), (dropped, 3000 - dropped, 0));
+}
+
+#[ringtap_lab::test]
+fn runs_that_count_alike_are_told_apart() {
+    let Some(net) = namespace() else { return };
+    let directory = Directory::new();
+    record(&net, &directory, 100, true);
+    record(&net, &directory, 200, true);
+    let all = files(directory.path());
+    assert_eq!(why(&verified(directory.path())), []);
+    // The second run goes on at the number at which the first has ended.
+    std::fs::remove_file(&all[2]).unwrap();
+    std::fs::remove_file(&all[3]).unwrap();
+    let fewer = verified(directory.path());
+    assert_eq!((why(&fewer), fewer.runs), (vec![Why::Removed(200)], 2));
+}
+
+#[ringtap_lab::test]
+fn files_that_go_while_they_are_verified_are_missing_and_no_error() {
+    let Some(net) = namespace() else { return };
+    let directory = Directory::new();
+    record(&net, &directory, 200, true);
+    let archive = Archive::open(directory.path()).unwrap();
+    std::fs::remove_file(&files(directory.path())[1]).unwrap();
+    let verified = archive.query().verify().unwrap();
+    assert_eq!(why(&verified[0]), [Why::Removed(100)]);
+}
+
+#[ringtap_lab::test]
+fn numbers_that_are_too_large_are_no_harm() {
+    let Some(net) = namespace() else { return };
+    let directory = Directory::new();
+    record(&net, &directory, 100, true);
+    let path = &files(directory.path())[0];
+    let bytes = std::fs::read(path).unwrap();
+    // All that an account says, one word after another.
+    for at in (4096 + 12..4096 + 68).step_by(4) {
+        let mut changed = bytes.clone();
+        changed[at..at + 4].fill(0xff);
+        std::fs::write(path, changed).unwrap();
+        let archive = Archive::open(directory.path()).unwrap();
+        archive.query().verify().unwrap();
+        archive.query().missing().unwrap();
+        archive.index().unwrap();
+        archive.query().explain().unwrap();
+        archive.query().packets().for_each(drop);
+        let _ = std::fs::remove_file(path.with_extension("idx")); // there may be none to be had
+    }
+}
+
+#[ringtap_lab::test]
+fn packets_whose_write_failed_behind_the_next_ones_are_dropped_and_not_removed() {
+    // A disk with room for the first file alone, while a file that was rotated is still being written.
+    std::thread::spawn(|| {
+        let Some(disk) = ringtap_lab::directory::tmpfs(1 << 20) else { return };
+        let lost = executor::block_on(async {
+            let builder = Recorder::builder(disk.path(), "p");
+            let mut recorder = builder.on_error(OnDiskError::DropAndRetry).build().unwrap();
+            let write = async |recorder: &mut Recorder, size: usize, count: usize| {
+                let (mut ring, mut peer) = ringtap::testing::TestRing::new(size, 1);
+                assert_eq!(peer.retire(vec![&[7; 200][..]; count]), Some(count));
+                recorder.write(ring.next_batch().unwrap()).await.unwrap();
+            };
+            write(&mut recorder, 1 << 16, 10).await;
+            recorder.flush().await.unwrap();
+            write(&mut recorder, 1 << 21, 6000).await; // for which there is no room
+            recorder.rotate().unwrap();
+            write(&mut recorder, 1 << 16, 20).await;
+            recorder.flush().await.unwrap();
+            write(&mut recorder, 1 << 16, 30).await;
+            let stats = recorder.finish().await.unwrap();
+            assert_eq!(stats.packets, 6060);
+            stats.lost
+        });
+        let verified = verified(disk.path());
+        assert!(lost >= 6000 && verified.faults.is_empty(), "{verified:?}");
+        let dropped = |why: &Why| if let Why::Dropped(packets) = why { *packets } else { 0 };
+        let told: u64 = why(&verified).iter().map(dropped).sum();
+        assert_eq!((verified.packets, told), (6060 - lost, lost), "{verified:?}");
+    })
+    .join()
+    .unwrap();
 }

@@ -77,7 +77,12 @@ pub(crate) enum Command {
     Man { command: Option<String> },
 }
 
-/// The arguments of `ringtap` as those of `ringtap`.
+/// A size of files: at least one mebibyte, and no more than one file can have.
+fn mebibytes() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=1 << 24)
+}
+
+/// The arguments of `ringtap-sensor` as those of `ringtap`.
 pub(crate) fn of_sensor(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.collect();
     let is_told = args.get(1).and_then(|first| first.to_str()).is_some_and(|first| {
@@ -158,7 +163,7 @@ pub(crate) struct CaptureArgs {
     #[arg(long)]
     pub(crate) directory: Option<PathBuf>,
     /// Begins another file after this many MiB.
-    #[arg(long, default_value_t = 512, requires = "directory")]
+    #[arg(long, default_value_t = 512, requires = "directory", value_parser = mebibytes())]
     pub(crate) file_mib: u64,
     /// Keeps this many files, and removes the oldest.
     #[arg(long, requires = "directory")]
@@ -176,7 +181,7 @@ pub(crate) struct RecordArgs {
     #[arg(short, long, value_name = "DIRECTORY")]
     pub(crate) write: PathBuf,
     /// Begins another file after this many MiB.
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = mebibytes())]
     pub(crate) file_mib: u64,
     /// Keeps this much in all, such as 500G, and removes the oldest files; all are kept by default.
     #[arg(long, value_name = "SIZE", value_parser = crate::units::size)]
@@ -252,7 +257,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long)]
     pub(crate) fast: bool,
     /// Sends the file this many times.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rounds: u64,
     /// Ends after this number of packets.
     #[arg(short, long)]

@@ -45,22 +45,24 @@ pub(crate) struct Account {
     pub(crate) before: u64,
     /// Packets that are known to be missing before this block.
     pub(crate) missing: u64,
+    /// Tells this recorder's accounts from those of another one: when it was made, in nanoseconds.
+    pub(crate) run: u64,
 }
 
 impl Account {
     /// Returns the account of this number of packets, in `span` bytes.
     pub(crate) fn of(&self, packets: u32, span: u32, times: (u64, u64)) -> Told {
-        let Self { sequence, before, missing } = *self;
-        Told { packets, span, sequence, before, missing, times }
+        let Self { sequence, before, missing, run } = *self;
+        Told { packets, span, sequence, before, missing, times, run }
     }
 }
 
 /// The sequence number of the last account of a recorder that was finished.
 pub(crate) const FINISHED: u64 = 1;
 
-/// Bytes of an account behind its mark: the number of packets and of bytes up to the next account, the three numbers, and the
-/// times of the earliest and the latest packet.
-const ACCOUNT_LEN: usize = 48;
+/// Bytes of an account behind its mark: the number of packets and of bytes up to the next account, three numbers, the times of
+/// the earliest and the latest packet, and the run.
+const ACCOUNT_LEN: usize = 56;
 
 /// What became of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,11 @@ impl Moved {
 
     fn end(&self) -> usize {
         (self.at + self.captured).next_multiple_of(4)
+    }
+
+    fn placed<'a>(&self, body: &'a [u8]) -> Placed<'a> {
+        let data = &body[self.at..self.at + self.captured];
+        Placed { at: BODY_AT + self.start(), nanos: self.nanos, data }
     }
 
     /// The room for options and the trailer that it takes at least.
@@ -138,10 +145,9 @@ pub(crate) fn convert(
         let room_from = last.map_or(ACCOUNT_LEN + TRAILER, |last| last.end() + last.least());
         let Some(moved) = settle(body, moved, place.1 == 0, room_from) else { break };
         if let Some(last) = last {
+            see(last.placed(body));
             put_end(body, &last, moved.start());
         }
-        let data = &body[moved.at..moved.at + moved.captured];
-        see(Placed { at: BODY_AT + moved.start(), nanos: moved.nanos, data });
         put_head(body, &moved);
         times = (times.0.min(moved.nanos), times.1.max(moved.nanos));
         first = first.or(Some(moved));
@@ -150,6 +156,8 @@ pub(crate) fn convert(
     // The walk has ended before the last packet, so that the one which turned out last was given no room.
     if last.is_some_and(|last| last.end() + last.least() > body.len()) {
         (last, packets) = (before, packets - 1);
+    } else if let Some(last) = last {
+        see(last.placed(body));
     }
     // Saturating: a forked child may write to the block between two looks.
     let left_out = announced.saturating_sub(packets);
@@ -259,7 +267,8 @@ fn put_account(
 ) {
     body[..first].fill(0);
     put(body, 0, &counts);
-    let numbers = [account.sequence, account.before, account.missing, earliest, latest];
+    let Account { sequence, before, missing, run } = *account;
+    let numbers = [sequence, before, missing, earliest, latest, run];
     for (number, bytes) in numbers.iter().zip(body[8..].chunks_exact_mut(8)) {
         bytes.copy_from_slice(&number.to_ne_bytes());
     }
@@ -304,6 +313,7 @@ pub(crate) struct Told {
     pub(crate) before: u64,
     pub(crate) missing: u64,
     pub(crate) times: (u64, u64),
+    pub(crate) run: u64,
 }
 
 impl Told {
@@ -327,6 +337,7 @@ impl Told {
             before: double(16),
             missing: double(24),
             times: (double(32), double(40)),
+            run: double(48),
         })
     }
 }

@@ -33,6 +33,9 @@ fn list(directory: &Path, is_json: bool) -> Outcome<()> {
         let held = archive.query().series(series).held()?;
         rows.push((series, archive.files(series).len(), bytes, index, held));
     }
+    if rows.is_empty() {
+        return Err(format!("no recorder has written into {}", directory.display()).into());
+    }
     for (series, files, bytes, index, held) in rows {
         let times = held.times.map(|(from, to)| [units::time(from), units::time(to)]);
         if is_json {
@@ -51,7 +54,7 @@ fn list(directory: &Path, is_json: bool) -> Outcome<()> {
             say!("  {from} to {to}")?;
         }
         match index {
-            0 => say!("  without an index: `ringtap archive index {}`", directory.display())?,
+            0 => say!("  without an index yet")?,
             index => say!("  index: {}", units::bytes(index))?,
         }
     }

@@ -22,9 +22,6 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome<ExitCode> {
     if args.keep == Some(0) {
         return Err("--keep 0: give at least one file, or leave it out to keep all".into());
     }
-    if args.file_mib == 0 {
-        return Err("--file-mib 0: give at least one".into());
-    }
     match &args.read {
         Some(file) => read(args, file),
         None => listen(args),

@@ -40,18 +40,18 @@ pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
         }
         return Ok(());
     }
-    // Before packets are read: a recorder that is at work takes the oldest files away.
-    let missing = args.manifest.as_ref().map(|_| query.missing()).transpose()?;
     let mut out = match &args.write {
-        Some(path) if path.to_str() == Some("-") => Some(writer(&archive, std::io::stdout())?),
+        Some(path) if path.to_str() == Some("-") => {
+            Some(writer(&archive, args, std::io::stdout())?)
+        }
         Some(path) => {
             let file = std::fs::File::create(path);
             let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
-            Some(writer(&archive, file)?)
+            Some(writer(&archive, args, file)?)
         }
         None => None,
     };
-    let mut answer = query.packets();
+    let mut answer = query.clone().packets();
     for packet in &mut answer {
         let packet = packet?;
         if let Some(out) = &mut out {
@@ -62,8 +62,8 @@ pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
         out.finish()?;
     }
     let report = answer.report();
-    if let (Some(path), Some(missing)) = (&args.manifest, missing) {
-        let manifest = manifest(args, &report, &missing);
+    if let Some(path) = &args.manifest {
+        let manifest = manifest(args, &report, &query.missing()?);
         let written = std::fs::write(path, format!("{manifest:#}\n"));
         written.map_err(|error| format!("{}: {error}", path.display()))?;
     }
@@ -91,6 +91,7 @@ fn of_report(report: &Report) -> Value {
         "files": report.files,
         "indexed": report.indexed,
         "cut_short": report.cut_short,
+        "gone": report.gone,
         "read": report.read,
         "passed_over": report.passed_over,
         "ruled_out": report.ruled_out,
@@ -119,14 +120,19 @@ fn manifest(args: &QueryArgs, report: &Report, missing: &[Missing]) -> Value {
         "to": args.to,
         "written_to": args.write,
         "found": of_report(report),
-        "complete": missing.is_empty() && report.cut_short == 0,
+        "complete": missing.is_empty() && report.cut_short == 0 && report.gone == 0,
         "missing": missing.iter().map(archive::of_missing).collect::<Vec<_>>(),
     })
 }
 
-/// Begins a file whose interface is that of the recording.
-fn writer(archive: &Archive, out: impl Write + 'static) -> Outcome<CaptureWriter<Box<dyn Write>>> {
-    let mut files = archive.series().flat_map(|series| archive.files(series));
+/// Begins a file whose interface is the first of the recording, or of the series that is asked for.
+fn writer(
+    archive: &Archive,
+    args: &QueryArgs,
+    out: impl Write + 'static,
+) -> Outcome<CaptureWriter<Box<dyn Write>>> {
+    let is_asked = |series: &&str| args.series.as_deref().is_none_or(|asked| asked == *series);
+    let mut files = archive.series().filter(is_asked).flat_map(|series| archive.files(series));
     let described = files.find_map(|file| {
         let mut reader = CaptureReader::open(file).ok()?;
         reader.next_record().ok()??;
@@ -141,6 +147,7 @@ fn writer(archive: &Archive, out: impl Write + 'static) -> Outcome<CaptureWriter
 /// Reads a time: as RFC 3339 has it, or in seconds since 1970.
 fn time(text: &str) -> Outcome<Timestamp> {
     let time = match text.parse::<f64>() {
+        Ok(seconds) if !seconds.is_finite() => return Err(format!("{text:?} is no time").into()),
         Ok(seconds) => jiff::Timestamp::from_nanosecond((seconds * 1e9) as i128),
         Err(_) => text.parse(),
     };

@@ -16,9 +16,6 @@ use crate::say::{note, say};
 use crate::sink::Outcome;
 
 pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
-    if args.file_mib == 0 {
-        return Err("--file-mib 0: give at least one".into());
-    }
     let which = &args.from.which;
     let (interface, filter) = (which.interface()?, which.filter(false)?);
     let mut options = Capture::builder().promiscuous(true).for_recording(true);
@@ -41,7 +38,9 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
         let files = Recorder::builder(&directory, format!("shard{}", shard.index()));
         let mut files = files.max_bytes(file_bytes).on_error(OnDiskError::DropAndRetry);
         if let Some(most) = most {
-            files = files.keep_bytes(most / shard.count() as u64);
+            // Two of the files are the current and the next one.
+            let most = most / shard.count() as u64;
+            files = files.max_bytes(file_bytes.min(most / 8).max(1 << 20)).keep_bytes(most);
         }
         async move {
             files = if name == "any" {

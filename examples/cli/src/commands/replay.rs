@@ -12,8 +12,15 @@ use crate::say::{note, say};
 use crate::sink::Outcome;
 
 pub(super) fn run(args: &ReplayArgs) -> Outcome<()> {
-    if !(args.speed.is_finite() && args.speed > 0.0) {
-        return Err(format!("--speed {}: give a number above 0", args.speed).into());
+    if !(0.001..=1e6).contains(&args.speed) {
+        return Err(format!(
+            "--speed {}: give a number above 0, from 0.001 to 1000000",
+            args.speed
+        )
+        .into());
+    }
+    if args.rounds > 1 && args.file.to_str() == Some("-") {
+        return Err("--rounds: standard input can be read once".into());
     }
     let filter = (!args.filter.is_empty()).then(|| args.filter.join(" "));
     let speed = if args.fast { Speed::Fastest } else { Speed::Recorded(args.speed) };

@@ -28,8 +28,8 @@ impl Seen {
         Self {
             packets: self.packets - before.packets,
             bytes: self.bytes - before.bytes,
-            dropped: self.dropped - before.dropped,
-            card: self.card - before.card,
+            dropped: self.dropped.saturating_sub(before.dropped),
+            card: self.card.saturating_sub(before.card), // a card that is gone has none
         }
     }
 }
