@@ -178,6 +178,9 @@ impl Query {
     /// Returns what is missing among the packets of the query's time and series, whatever its filter: what the kernel has
     /// dropped, what was removed, and where a recorder was started anew. Reads accounts alone.
     ///
+    /// What the kernel drops is told with the first block that is written after it was counted: packets that came while the
+    /// ring was full may be told of up to a ring's length later. Ask for some seconds around the time that matters.
+    ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) if a file cannot be read.
     pub fn missing(&self) -> Result<Vec<Missing>> {

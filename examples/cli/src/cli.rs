@@ -250,7 +250,7 @@ pub(crate) struct ReplayArgs {
     /// The interface that sends.
     #[arg(short, long)]
     pub(crate) interface: String,
-    /// So many times as fast as they were recorded.
+    /// The factor by which they are sent faster than they were recorded.
     #[arg(long, default_value_t = 1.0, conflicts_with = "fast")]
     pub(crate) speed: f64,
     /// As fast as the interface takes them.
