@@ -112,7 +112,10 @@ fn rebuild(file: File, path: &Path) -> Result<(u64, u64)> {
             }
         }
         Found::Packet(at, packet) => {
-            if let Some(Seen { piece, packets, .. }) = &mut current {
+            // A part that is read in any case has no pieces.
+            if let Some(Seen { part, piece, packets }) = &mut current
+                && part.group().is_some()
+            {
                 let nanos = packet.timestamp().as_nanos();
                 piece.reach(at, nanos, &mut collector, &mut entries);
                 *packets += 1;
