@@ -186,6 +186,9 @@ pub(crate) struct RecordArgs {
     /// Keeps this much in all, such as 500G, and removes the oldest files; all are kept by default.
     #[arg(long, value_name = "SIZE", value_parser = crate::units::size)]
     pub(crate) max: Option<u64>,
+    /// Seals each file when it is closed, with the key of this file; `archive key` makes one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sign: Option<PathBuf>,
     /// The number of shards; by default, one per core.
     #[arg(long)]
     pub(crate) shards: Option<u16>,
@@ -228,7 +231,26 @@ pub(crate) enum ArchiveCommand {
     /// Lists the series of a recording, and what each has.
     Ls(ArchiveArgs),
     /// Reads everything, and says what is missing and what was changed; the exit code is 1 if there is anything.
-    Verify(ArchiveArgs),
+    Verify {
+        #[command(flatten)]
+        archive: ArchiveArgs,
+        /// The public key of the seals that all files must have.
+        #[arg(long, value_name = "PUBLIC KEY")]
+        key: Option<String>,
+    },
+    /// Seals the files that are not sealed yet.
+    Seal {
+        #[command(flatten)]
+        archive: ArchiveArgs,
+        /// The file of the key; `archive key` makes one.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Makes a key that seals, and prints its public half.
+    Key {
+        /// The file that is going to have the key.
+        file: PathBuf,
+    },
     /// Writes an index for each file that has none.
     Index(ArchiveArgs),
 }

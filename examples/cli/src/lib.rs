@@ -17,6 +17,7 @@ mod record;
 mod report;
 mod say;
 mod screen;
+mod seal;
 mod sensor;
 mod sink;
 mod spool;

@@ -411,7 +411,11 @@ fn what_was_recorded_is_returned_when_asked_for() {
     let directory = Directory::new();
     let place = directory.path().to_str().unwrap();
     let mut command = Command::new(program());
-    command.args(["record", &veth.right, "udp", "-w", place, "--max", "1G"]);
+    let key = directory.path().join("key");
+    let key = key.to_str().unwrap();
+    let public = output(&["archive", "key", key]);
+    let public = String::from_utf8(public.stdout).unwrap();
+    command.args(["record", &veth.right, "udp", "-w", place, "--max", "1G", "--sign", key]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -470,13 +474,13 @@ fn what_was_recorded_is_returned_when_asked_for() {
             "{words:?}"
         );
     }
-    what_is_there_is_listed_and_proven(directory.path(), recorded);
+    what_is_there_is_listed_and_proven(directory.path(), recorded, public.trim());
     let missing = output(&["query", "/nowhere"]);
     assert!(errors(&missing).contains("/nowhere"), "{}", errors(&missing));
 }
 
 /// Lists, explains, indexes and verifies a recording that is complete; then one that lacks a file.
-fn what_is_there_is_listed_and_proven(directory: &Path, recorded: u64) {
+fn what_is_there_is_listed_and_proven(directory: &Path, recorded: u64, public: &str) {
     let place = directory.to_str().unwrap();
     let lines = |words: &[&str]| -> (Option<i32>, Vec<serde_json::Value>) {
         let output = output(words);
@@ -493,6 +497,11 @@ fn what_is_there_is_listed_and_proven(directory: &Path, recorded: u64) {
     let (code, verified) = lines(&["archive", "verify", place, "--json"]);
     assert_eq!((code, sum(&verified, "packets")), (Some(0), recorded), "{verified:?}");
     assert!(verified.iter().all(|series| series["complete"] == true), "{verified:?}");
+    let (code, sealed) = lines(&["archive", "verify", place, "--json", "--key", public]);
+    let is_sound = |series: &serde_json::Value| series["broken_seals"] == serde_json::json!([]);
+    assert!(code == Some(0) && sealed.iter().all(is_sound), "{sealed:?}");
+    let another = output(&["archive", "verify", place, "--key", &"0".repeat(64)]);
+    assert_eq!(another.status.code(), Some(1));
     let (_, explained) = lines(&["query", place, "host 192.0.2.255", "--explain", "--json"]);
     assert_eq!(explained[0]["by_index"], "host 192.0.2.255");
     assert!(sum(&explained, "without_terms") > 9 * sum(&explained, "to_read"), "{explained:?}");
@@ -530,8 +539,9 @@ fn what_is_there_is_listed_and_proven(directory: &Path, recorded: u64) {
     );
     let gone = manifest["missing"][0]["packets"].as_u64().unwrap();
     assert_eq!(gone + report[0]["packets"].as_u64().unwrap(), recorded);
-    let verified = output(&["archive", "verify", place]);
+    let verified = output(&["archive", "verify", place, "--key", public]);
     let said = String::from_utf8(verified.stdout).unwrap();
+    assert!(said.contains("it is not what was sealed"), "{said}");
     assert_eq!(verified.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("{gone} packets were recorded and are in no file")), "{said}");
 }

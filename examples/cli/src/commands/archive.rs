@@ -9,13 +9,25 @@ use serde_json::{Value, json};
 
 use crate::cli::ArchiveCommand;
 use crate::say::{note, say};
+use crate::seal::{self, Broken, Key};
 use crate::sink::Outcome;
 use crate::units;
 
 pub(super) fn run(what: &ArchiveCommand) -> Outcome<ExitCode> {
     match what {
         ArchiveCommand::Ls(args) => list(&args.directory, args.json)?,
-        ArchiveCommand::Verify(args) => return verify(&args.directory, args.json),
+        ArchiveCommand::Verify { archive, key } => {
+            return verify(&archive.directory, archive.json, key.as_deref());
+        }
+        ArchiveCommand::Seal { archive, key } => {
+            let (directory, key) = (&archive.directory, Key::read(key)?);
+            let count = seal_all(directory, &key, false)?;
+            match archive.json {
+                true => say!("{}", json!({ "sealed": count, "public_key": key.public() }))?,
+                false => say!("{count} files sealed; the public key is {}", key.public())?,
+            }
+        }
+        ArchiveCommand::Key { file } => say!("{}", Key::make(file)?)?,
         ArchiveCommand::Index(args) => index(&args.directory, args.json)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -61,7 +73,19 @@ fn list(directory: &Path, is_json: bool) -> Outcome<()> {
     Ok(())
 }
 
-fn verify(directory: &Path, is_json: bool) -> Outcome<ExitCode> {
+/// Seals the files of all series, but while a recorder is at work not the last two of each: the one that is written, and the next
+/// one or the one before, which may be being closed.
+pub(super) fn seal_all(directory: &Path, key: &Key, is_at_work: bool) -> Outcome<usize> {
+    let (archive, mut count) = (Archive::open(directory)?, 0);
+    for series in archive.series() {
+        let files = archive.files(series);
+        let files = &files[..files.len().saturating_sub(if is_at_work { 2 } else { 0 })];
+        count += seal::seal(directory, series, files, key)?;
+    }
+    Ok(count)
+}
+
+fn verify(directory: &Path, is_json: bool, key: Option<&str>) -> Outcome<ExitCode> {
     let archive = Archive::open(directory)?;
     let mut verified = Vec::new();
     for series in archive.series() {
@@ -70,16 +94,25 @@ fn verify(directory: &Path, is_json: bool) -> Outcome<ExitCode> {
         }
         verified.extend(archive.query().series(series).verify()?);
     }
+    let mut is_sealed = true;
     for one in &verified {
+        let files = archive.files(&one.series);
+        let broken = key.map(|key| seal::check(directory, &one.series, files, key)).transpose()?;
         match is_json {
-            true => say!("{}", of_series(one))?,
+            true => say!("{}", of_series(one, broken.as_deref()))?,
             false => tell(one)?,
+        }
+        for Broken { file, why } in broken.iter().flatten() {
+            is_sealed = false;
+            if !is_json {
+                say!("  {file}: {why}")?;
+            }
         }
     }
     if verified.is_empty() {
         return Err(format!("no recorder has written into {}", directory.display()).into());
     }
-    let is_complete = verified.iter().all(Verified::is_complete);
+    let is_complete = is_sealed && verified.iter().all(Verified::is_complete);
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -111,8 +144,10 @@ fn span(missing: &Missing) -> String {
     }
 }
 
-fn of_series(verified: &Verified) -> Value {
+fn of_series(verified: &Verified, broken: Option<&[Broken]>) -> Value {
+    let of_seal = |broken: &Broken| json!({ "file": broken.file, "why": broken.why });
     json!({
+        "broken_seals": broken.map(|broken| broken.iter().map(of_seal).collect::<Vec<_>>()),
         "series": verified.series,
         "complete": verified.is_complete(),
         "files": verified.files,

@@ -10,9 +10,10 @@ use ringtap::record::{OnDiskError, RecordStats, Recorder};
 use ringtap::shard::Cores;
 use ringtap::{BpfFilter, Capture, Shards};
 
-use super::End;
+use super::{End, archive};
 use crate::cli::RecordArgs;
 use crate::say::{note, say};
+use crate::seal::Key;
 use crate::sink::Outcome;
 
 pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
@@ -29,6 +30,7 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
     if let Some(count) = args.shards {
         shards = shards.cores(Cores::First(count.into()));
     }
+    let key = args.sign.as_deref().map(Key::read).transpose()?;
     let end = End::new(args.from.seconds)?;
     let (sender, ended) = mpsc::channel();
     let (name, directory) = (interface.to_owned(), args.write.clone());
@@ -63,6 +65,7 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
     note!("recording {interface} into {}", args.write.display());
     while !shards.is_finished() && !end.has_come() {
         end.wait(Duration::from_secs(1));
+        seal(args, key.as_ref(), true);
         if end.is_status_asked() {
             let total = shards.stats()?.total();
             note!("{} packets, {} dropped by the kernel", total.delivered, total.drops);
@@ -70,6 +73,7 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
     }
     shards.stop();
     let total = shards.join()?.total();
+    seal(args, key.as_ref(), false);
     let (mut all, mut files) = (RecordStats::default(), 0);
     for stats in ended.try_iter() {
         all.written += stats.written;
@@ -88,5 +92,14 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
             Err(format!("{lost} packets are in no file; make room in {}", args.write.display())
                 .into())
         }
+    }
+}
+
+/// Seals what is closed. That it cannot be is no reason to record no more.
+fn seal(args: &RecordArgs, key: Option<&Key>, is_at_work: bool) {
+    if let Some(key) = key
+        && let Err(error) = archive::seal_all(&args.write, key, is_at_work)
+    {
+        note!("files are not sealed: {error}");
     }
 }
