@@ -22,7 +22,9 @@ const LONG: Duration = Duration::from_secs(1);
 /// read sooner than what it is about.
 #[derive(Debug)]
 pub(super) struct IndexFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    /// Its file is removed, and it goes as well once it is over: before, it may not have been created.
+    pub(super) is_unwanted: bool,
     state: State,
     /// What is not being written yet.
     waiting: Vec<u8>,
@@ -48,7 +50,15 @@ impl IndexFile {
         let op = FileOp::Create { path: file::c_path(&path)?, is_direct: false };
         let op = PendingFile::start(reactor, op).map_err(|(error, _)| error)?;
         let (waiting, state) = (Vec::new(), State::Creating(op));
-        Ok(Self { path, state, waiting, since: None, offset: 0, is_ending: false })
+        Ok(Self {
+            path,
+            is_unwanted: false,
+            state,
+            waiting,
+            since: None,
+            offset: 0,
+            is_ending: false,
+        })
     }
 
     /// Where entries are appended that are to be written.

@@ -508,7 +508,15 @@ impl Recorder {
         if let Some(Current { index: Some(index), .. }) = current {
             has_ended(&mut index.file);
         }
-        indexes.retain_mut(|index| !has_ended(index));
+        let mut unwanted = Vec::new();
+        indexes.retain_mut(|index| {
+            let is_over = has_ended(index);
+            if is_over && index.is_unwanted {
+                unwanted.push(index.path.clone());
+            }
+            !is_over
+        });
+        unwanted.into_iter().for_each(|path| self.remove_one(path, false));
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) {
@@ -557,11 +565,18 @@ impl Recorder {
 
     /// Removes a file and its index.
     fn remove(&mut self, path: PathBuf, is_counted: bool) {
-        for (path, is_counted) in [(index::path_of(&path), false), (path, is_counted)] {
-            let Ok(path) = file::c_path(&path) else { continue };
-            if let Ok(removal) = PendingFile::start(&self.reactor, FileOp::Remove { path }) {
-                self.removals.push((removal, is_counted));
-            }
+        let index = index::path_of(&path);
+        match self.indexes.iter_mut().find(|of| of.path == index) {
+            Some(of) => of.is_unwanted = true,
+            None => self.remove_one(index, false),
+        }
+        self.remove_one(path, is_counted);
+    }
+
+    fn remove_one(&mut self, path: PathBuf, is_counted: bool) {
+        let Ok(path) = file::c_path(&path) else { return };
+        if let Ok(removal) = PendingFile::start(&self.reactor, FileOp::Remove { path }) {
+            self.removals.push((removal, is_counted));
         }
     }
 }

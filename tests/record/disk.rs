@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use ringtap::record::{Archive, OnDiskError, OnSlowDisk, Recorder, RecorderBuilde
 use ringtap::{Error, executor, time};
 use ringtap_lab::{Directory, Generator, Tally, Traffic, child as process, namespace};
 
-use crate::{capture, files, found, give, packets, recorded, ring};
+use crate::{capture, files, found, give, indexes, packets, recorded, ring};
 
 fn recorder(directory: &Directory) -> RecorderBuilder {
     Recorder::builder(directory.path(), "p").interface(FileInterface::ethernet("right"))
@@ -201,6 +202,9 @@ async fn find_no_room(veth: &ringtap_lab::Veth, disk: &Directory, policy: OnDisk
     let _ = recorder.finish().await;
     std::fs::remove_file(other).unwrap();
     assert_eq!(files(disk.path()), good, "those without packets are gone");
+    let named = |path: &PathBuf| path.with_extension("");
+    let (of_good, left) = (good.iter().map(named), indexes(disk.path()));
+    assert!(left.iter().map(named).eq(of_good), "and so are their indexes: {left:?}");
     assert!(good.iter().all(|path| packets(path).0.len() == 100));
 }
 
