@@ -17,6 +17,14 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The times of packets that are never passed over: there are descriptions of interfaces between them.
 pub(super) const ALWAYS: (u64, u64) = (0, u64::MAX);
 
+/// An account without packets, for the end of a file that was closed without it.
+pub(super) fn end_of_recording(account: &Account) -> Vec<u8> {
+    let mut end = account_block(account, 0, ALIGN as u32, ALWAYS).to_vec();
+    let filler = filler(ALIGN - end.len(), ALIGN);
+    end.extend(filler);
+    end
+}
+
 /// What was formatted, with an account before it.
 #[derive(Debug)]
 pub(super) struct Gathered {

@@ -1,7 +1,9 @@
 //! The recorder: batches in, files out.
 
+use std::fs::File;
 use std::future::{Future, poll_fn};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 
 use super::builder::{OnDiskError, OnSlowDisk, RecorderBuilder};
-use super::copying::ALIGN;
+use super::copying::{self, ALIGN};
 use super::current::Current;
 use super::index;
 use super::index_file::IndexFile;
@@ -55,6 +57,8 @@ pub struct Recorder {
     ending: Vec<Output>,
     /// Indexes that are being finished.
     indexes: Vec<IndexFile>,
+    /// The last file with packets that was closed.
+    last_closed: Option<PathBuf>,
     /// Files that are being removed, and whether that is counted.
     removals: Vec<(PendingFile, bool)>,
     statistics: Option<InterfaceStatistics>,
@@ -91,6 +95,7 @@ impl RecorderBuilder {
             next: Next::Nothing,
             ending: Vec::new(),
             indexes: Vec::new(),
+            last_closed: None,
             removals: Vec::new(),
             statistics: None,
             dropped_before: 0,
@@ -284,6 +289,7 @@ impl Recorder {
     pub async fn finish(mut self) -> Result<RecordStats> {
         self.in_hand = 0;
         let flushed = self.flush().await;
+        let (errors, last) = (self.counts.errors, self.path().map(Path::to_owned));
         let closed = self.close(FINISHED);
         poll_fn(|cx| self.poll_next_file(cx).map(drop)).await;
         if let Some(output) = self.next.take() {
@@ -296,8 +302,24 @@ impl Recorder {
             if is_done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        let is_told = closed.is_ok() && self.counts.errors == errors;
+        if !is_told || last.is_none() || self.last_closed != last {
+            self.tell_end();
+        }
         flushed.and(closed)?;
         self.error_to_tell().map_or(Ok(self.stats()), Err)
+    }
+
+    /// Adds the last account to the last file that has packets, which was closed without it. If that cannot be, what is on its
+    /// way is not known to a reader, who is told that.
+    fn tell_end(&self) {
+        let Some(path) = &self.last_closed else { return };
+        let end = copying::end_of_recording(&self.account(FINISHED));
+        let Ok(mut file) = File::options().append(true).open(path) else { return };
+        let len = file.metadata().map(|metadata| metadata.len());
+        if let (Err(_), Ok(len)) = (file.write_all(&end), len) {
+            let _ = file.set_len(len);
+        }
     }
 
     /// Returns the counters so far.
@@ -314,7 +336,7 @@ impl Recorder {
     }
 
     /// Returns the path of the file being written.
-    pub fn path(&self) -> Option<&std::path::Path> {
+    pub fn path(&self) -> Option<&Path> {
         self.current.as_ref().map(|current| &*current.output.path)
     }
 
@@ -533,6 +555,7 @@ impl Recorder {
             // A file without packets is of no use to anybody, and must not push out one that has some.
             if output.has_packets() {
                 let (path, bytes) = (output.path.clone(), output.whole());
+                self.last_closed = Some(path.clone());
                 self.names.wrote(Written { path, bytes });
                 self.remove_excess();
             } else {

@@ -34,8 +34,7 @@ pub enum Why {
     Removed(u64),
     /// A file was not ended, and a recorder was started anew: how many came in between is not known.
     Restarted,
-    /// The last file is being written, or its recorder was killed, or finished without another packet after
-    /// [`rotate`](super::Recorder::rotate): what is on its way is not known.
+    /// The last file is being written, or its recorder was killed: what is on its way is not known.
     Open,
 }
 

@@ -1,6 +1,8 @@
 //! What an archive says is missing, and what is not as it was written.
 
+use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::task::Poll;
 
 use ringtap::executor;
 use ringtap::packet::Timestamp;
@@ -276,4 +278,41 @@ fn packets_whose_write_failed_behind_the_next_ones_are_dropped_and_not_removed()
     })
     .join()
     .unwrap();
+}
+
+#[ringtap_lab::test]
+fn a_recorder_that_was_finished_between_two_files_is_not_open() {
+    let directory = Directory::new();
+    let lost = executor::block_on(async {
+        let mut recorder = Recorder::builder(directory.path(), "p").max_bytes(1).build().unwrap();
+        let batch = |byte: u8| {
+            let (mut ring, mut peer) = ringtap::testing::TestRing::new(1 << 14, 1);
+            peer.retire([&[byte; 100][..]; 3]).unwrap();
+            ring.next_batch().unwrap()
+        };
+        recorder.write(batch(1)).await.unwrap();
+        // The next file is never begun, and its packets are lost.
+        let mut write = Box::pin(recorder.write(batch(2)));
+        assert!(poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await.is_pending());
+        drop(write);
+        let stats = recorder.finish().await.unwrap();
+        assert_eq!((stats.written, stats.lost), (3, 3));
+        stats.lost
+    });
+    let verified = verified(directory.path());
+    assert_eq!((why(&verified), verified.faults.len()), (vec![Why::Dropped(lost)], 0));
+    assert!(packets(&files(directory.path())[0]).1);
+
+    let directory = Directory::new();
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    executor::block_on(async {
+        let mut capture = capture(ring(&veth.right));
+        let mut recorder = Recorder::builder(directory.path(), "p").build().unwrap();
+        Generator::new(&veth.left, &Traffic::default()).flood(10);
+        assert!(crate::give(&mut recorder, &mut capture, 10).await.is_none());
+        recorder.rotate().unwrap();
+        recorder.finish().await.unwrap();
+    });
+    assert!(self::verified(directory.path()).is_complete());
 }
