@@ -2,7 +2,7 @@
 
 use ringtap::AsyncCapture;
 use ringtap::pcap::CaptureReader;
-use ringtap::record::Recorder;
+use ringtap::record::{Archive, Recorder, Verified};
 use ringtap_lab::{Directory, Generator, Pace, Tally, Traffic, namespace};
 
 use crate::Host;
@@ -42,14 +42,13 @@ pub fn records_what_it_captures<H: Host>() {
         sending.join().unwrap();
     });
     let mut tally = Tally::new(&traffic, COUNT);
-    let files = std::fs::read_dir(directory.path()).unwrap();
-    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    files.sort();
-    for file in files {
+    let archive = Archive::open(directory.path()).unwrap();
+    for file in archive.series().flat_map(|series| archive.files(series)) {
         let mut reader = CaptureReader::open(file).unwrap();
         while let Some(record) = reader.next_record().unwrap() {
             tally.record(record.packet().data());
         }
     }
+    assert!(archive.query().verify().unwrap().iter().all(Verified::is_complete));
     tally.assert_complete();
 }
