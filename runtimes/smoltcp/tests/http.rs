@@ -67,10 +67,26 @@ fn echo<R: RxPort, T: TxPort>(mut device: Device<R, T>) -> (ringtap::Result<()>,
     }
 }
 
+/// Connects to the echo, whose only socket may still be that of the connection before: it refuses until it listens again.
+fn connect() -> TcpStream {
+    let began = Instant::now();
+    loop {
+        match TcpStream::connect_timeout(&(SERVER, 7).into(), LONG) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ConnectionRefused
+                    && began.elapsed() < LONG =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            connected => return connected.unwrap(),
+        }
+    }
+}
+
 /// Sends `len` bytes to the echo, and returns whether the same come back.
 fn ask(len: usize) -> bool {
     let sent = bytes(len);
-    let mut stream = TcpStream::connect_timeout(&(SERVER, 7).into(), LONG).unwrap();
+    let mut stream = connect();
     stream.set_read_timeout(Some(LONG)).unwrap();
     let mut reading = stream.try_clone().unwrap();
     let received = std::thread::spawn(move || {
