@@ -66,7 +66,7 @@ fn lines_of_tcp_and_arp_are_those_of_tcpdump() {
             continue;
         }
         let ours = said(&rig::program(), &["capture", "-r"], &path);
-        let theirs = said(Path::new("tcpdump"), &["-nS", "-r"], &path);
+        let theirs = said(Path::new("tcpdump"), &["-Z", "root", "-nS", "-r"], &path);
         if ours.len() != theirs.len() {
             continue; // a damaged file, which tcpdump reads less of, or more
         }
