@@ -26,7 +26,7 @@ pub(super) struct IndexFile {
     /// Its file is removed, and it goes as well once it is over: before, it may not have been created.
     pub(super) is_unwanted: bool,
     state: State,
-    /// What is not being written yet.
+    /// Bytes whose write has not begun.
     waiting: Vec<u8>,
     /// When the first of it came.
     since: Option<Instant>,

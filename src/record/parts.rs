@@ -77,7 +77,7 @@ impl<'a> Accounts<'a> {
     }
 }
 
-/// What is found in a file that is read.
+/// A piece of a file, as [`read`] shows it.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     Part(Part),

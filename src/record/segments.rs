@@ -39,7 +39,7 @@ pub(super) struct Scanned {
 /// How many parts that are going to be read the kernel is told of beforehand.
 const AHEAD: usize = 4;
 
-/// What is to be done with a part of a file.
+/// Whether a part of a file is read, and why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Read,

@@ -59,11 +59,11 @@ pub struct Fault {
     pub path: PathBuf,
     /// Where in it.
     pub offset: u64,
-    /// What is wrong there.
+    /// The fault.
     pub kind: FaultKind,
 }
 
-/// What is wrong with a file.
+/// A kind of fault in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultKind {
@@ -115,7 +115,7 @@ pub struct Verified {
     pub runs: u64,
     /// The times of the earliest and the latest packet.
     pub times: Option<(Timestamp, Timestamp)>,
-    /// What is missing, in the order of time.
+    /// The gaps, in the order of time.
     pub missing: Vec<Missing>,
     /// Files that are not as they were written.
     pub faults: Vec<Fault>,

@@ -32,7 +32,7 @@ struct Seal {
     signature: String,
 }
 
-/// What is wrong with a sealed series.
+/// A file that contradicts the seals of its series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) file: String,
