@@ -88,6 +88,9 @@ fn before_the_stack_a_filter_means_the_same_packets_too() {
     use ringtap::XdpSocket;
     use ringtap::xdp::{Attach, XdpProgram};
 
+    if !bootstrap::was_root() {
+        return skip_for_ordinary_users("receiving through AF_XDP takes root");
+    }
     let Some(_net) = namespace() else { return };
     let Some(mut tun) = tun() else { return };
     let [udp, tcp] = [Protocol::Udp, Protocol::Tcp]
