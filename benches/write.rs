@@ -1,12 +1,15 @@
 //! What writing a flood to a file costs, beside tcpdump and dumpcap: CPU a packet of the whole process, each in turn.
 //! `cargo bench --features record --bench write [-- --rounds N] [--len BYTES] [--directory D]`, as root or not; it takes both
 //! tools. Files are in memory, where it is not the disk that is measured, unless there is a directory.
+//!
+//! With `--search`: the highest rate at which each loses nothing in three seconds (RFC 2544's search, to 5 %), beside the rate of
+//! the generator alone, and what `dd` writes past the page cache of the same disk.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringtap::Capture;
 use ringtap::pcap::{
@@ -43,6 +46,9 @@ fn main() {
     let veth = namespace.veth();
     let directory = option("--directory").map_or("/dev/shm", String::as_str);
     let path = format!("{directory}/ringtap-write-{}", std::process::id());
+    if arguments.iter().any(|word| word == "--search") {
+        return search(&veth, &path, rounds, len);
+    }
     let mut costs = vec![Vec::new(); WRITERS.len()];
     for _ in 0..rounds {
         for (writer, costs) in WRITERS.iter().zip(&mut costs) {
@@ -64,6 +70,85 @@ fn main() {
         let spread = format!("{:.0} ({least:.0} to {most:.0})", costs[costs.len() / 2].0);
         println!("{writer:22} {spread:>28} {missing:>8}");
     }
+}
+
+/// How long each rate is tried.
+const TRIED: Duration = Duration::from_secs(3);
+
+/// Prints the highest rates without loss.
+fn search(veth: &ringtap_lab::Veth, path: &str, rounds: usize, len: usize) {
+    let traffic = Traffic { len, flows: 64, ..Traffic::default() };
+    let most = generated(veth, &traffic, u64::MAX).1;
+    let written = dd(path);
+    let mut rates = vec![Vec::new(); WRITERS.len()];
+    for _ in 0..rounds {
+        for (writer, rates) in WRITERS.iter().zip(&mut rates) {
+            // Highest rate that was lossless, lowest that was not.
+            let (mut good, mut bad) = (0, None);
+            let mut rate = 50_000.min(most);
+            loop {
+                match is_lossless(writer, veth, path, &traffic, rate) {
+                    true => good = rate,
+                    false => bad = Some(rate),
+                }
+                let near = bad.is_some_and(|bad| bad - good <= bad / 20);
+                if good == most || near {
+                    break;
+                }
+                rate = bad.map_or((good * 2).min(most), |bad| good.midpoint(bad));
+            }
+            rates.push(good);
+        }
+    }
+    println!("highest rate without loss in {TRIED:?}, packets of {len} bytes, {rounds} rounds");
+    println!("the generator alone: {most} packets a second");
+    println!("dd past the page cache: {written}");
+    for (writer, mut rates) in WRITERS.iter().zip(rates) {
+        rates.sort_unstable();
+        let (least, most) = (rates[0], rates[rates.len() - 1]);
+        println!("{writer:22} {:>9} ({least} to {most})", rates[rates.len() / 2]);
+    }
+}
+
+/// Sends at a rate for as long as it is tried. Returns how many packets, and how many a second they were.
+fn generated(veth: &ringtap_lab::Veth, traffic: &Traffic, rate: u64) -> (u64, u64) {
+    let (begin, mut count) = (Instant::now(), 0);
+    let mut generator = Generator::new(&veth.left, traffic);
+    while begin.elapsed() < TRIED {
+        let step = (rate / 20).clamp(1, 20_000);
+        match rate {
+            u64::MAX => generator.flood(step),
+            rate => generator.paced(step, rate),
+        }
+        count += step;
+    }
+    (count, (count as f64 / begin.elapsed().as_secs_f64()) as u64)
+}
+
+fn is_lossless(
+    writer: &str,
+    veth: &ringtap_lab::Veth,
+    path: &str,
+    traffic: &Traffic,
+    rate: u64,
+) -> bool {
+    let mut child = start(writer, &veth.right, path);
+    let (sent, reached) = generated(veth, traffic, rate);
+    std::thread::sleep(Duration::from_millis(500));
+    end(&mut child);
+    let written = take(Path::new(path));
+    // A writer that takes the generator's time has not kept up with it either.
+    written >= sent && reached >= rate / 20 * 19
+}
+
+/// What `dd` says of a gigabyte that it writes past the page cache.
+fn dd(path: &str) -> String {
+    let of = format!("of={path}");
+    let arguments = ["if=/dev/zero", &of, "bs=1M", "count=1024", "oflag=direct"];
+    let output = Command::new("dd").args(arguments).output().expect("it is installed");
+    let _ = std::fs::remove_file(path);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    said.lines().last().unwrap_or_default().to_owned()
 }
 
 /// Removes what was written, a file or a directory with some, and returns the number of packets in it.

@@ -30,19 +30,23 @@
 //!      │            ├──────► Copying ──► CaptureWriter            what cannot be turned into pcapng where it lies
 //!      │            └──────► Collector ──► IndexFile              which terms are where in it
 //!      └───────► Next, Names                                      which files there are
-//!   Archive ──► Segments ──► CaptureReader                        asked for by time and filter
+//!   Archive ──► Answer, Batches ──► Segments ──► CaptureReader    asked for by time and filter
 //! ```
 
+mod answer;
 mod archive;
+mod batches;
 mod builder;
 mod copying;
 mod current;
 mod explain;
 mod index;
 mod index_file;
+mod leftover;
 mod next;
 mod output;
 mod parts;
+mod progress;
 mod rebuild;
 mod recorder;
 mod segments;
@@ -51,9 +55,12 @@ mod stats;
 mod tests;
 mod verify;
 
-pub use self::archive::{Answer, Archive, Query, Report};
+pub use self::answer::{Answer, Report};
+pub use self::archive::{Archive, Query};
+pub use self::batches::Batches;
 pub use self::builder::{OnDiskError, OnSlowDisk, RecorderBuilder};
 pub use self::explain::Explanation;
+pub use self::progress::Progress;
 pub use self::rebuild::Indexed;
 pub use self::recorder::Recorder;
 pub use self::stats::RecordStats;

@@ -142,3 +142,58 @@ fn a_stream_of_flows_allocates_nothing_once_they_have_begun() {
     drop(send);
     sender.join().unwrap();
 }
+
+#[cfg(feature = "record")]
+#[ringtap_lab::test]
+fn a_recorder_allocates_nothing_a_block_once_it_runs() {
+    use ringtap::record::Recorder;
+
+    const COUNT: u64 = 60_000;
+    const FIRST: u64 = 20_000;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let directory = ringtap_lab::Directory::new();
+    for has_index in [true, false] {
+        let ring = Capture::builder()
+            .interface(&veth.right)
+            .block_size(1 << 16)
+            .block_count(512)
+            .block_timeout_ms(1)
+            .for_recording(true);
+        let capture = ring.build().unwrap();
+        let left = veth.left.clone();
+        let pace = Pace::default();
+        let counter = pace.clone();
+        let sender = std::thread::spawn(move || {
+            let traffic = Traffic { flows: 8, ..Traffic::default() };
+            Generator::new(&left, &traffic).in_step(COUNT, &pace);
+        });
+        block_on(async {
+            let mut capture = AsyncCapture::new(capture).unwrap();
+            let prefix = if has_index { "with" } else { "without" };
+            let recorder = Recorder::builder(directory.path(), prefix).index(has_index);
+            let mut recorder = recorder.build().unwrap();
+            let (mut packets, mut batches, mut at_start) = (0, 0, None);
+            while packets < COUNT {
+                let batch = time::timeout(Duration::from_secs(10), capture.next_batch()).await;
+                let batch = batch.expect("frames come").unwrap().unwrap();
+                packets += batch.len() as u64;
+                counter.count(batch.len());
+                batches += 1;
+                recorder.write(batch).await.unwrap();
+                if packets > FIRST && at_start.is_none() {
+                    at_start = Some((allocations(), packets, batches));
+                }
+            }
+            let (before, packets_before, batches_before) = at_start.unwrap();
+            let (packets, batches) = (packets - packets_before, batches - batches_before);
+            let made = allocations() - before;
+            assert!(batches > 20, "{packets} packets in {batches} batches");
+            // Of the index, one for each write: a batch of it has a few kilobytes of 16 that are written together.
+            let most = if has_index { batches / 16 } else { 0 };
+            assert!(made <= most, "{made} allocations for {packets} packets in {batches} batches");
+            assert_eq!(recorder.finish().await.unwrap().lost, 0);
+        });
+        sender.join().unwrap();
+    }
+}

@@ -59,6 +59,12 @@ impl Names {
         self.directory.join(format!("{prefix}_{number:05}_{}.{extension}", text(now)))
     }
 
+    /// Returns the last of the closed files.
+    #[cfg(feature = "record")]
+    pub(crate) fn last(&self, count: usize) -> impl Iterator<Item = &Path> {
+        self.written.iter().rev().take(count).map(|written| written.path.as_path())
+    }
+
     /// Notes a closed file. Several that were begun one after another may be closed in another order.
     pub(crate) fn wrote(&mut self, written: Written) {
         let at = self.written.iter().rposition(|older| older.path < written.path);

@@ -1,19 +1,21 @@
 //! Recorded packets, asked for.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ringtap_filter::{BpfFilter, Needs};
 
+use super::answer::Answer;
+use super::batches::Batches;
 use super::explain::Explanation;
+use super::parts::open;
+use super::progress::Progress;
 use super::segments::{Scanned, Segments, Wanted};
-use crate::error::{Error, FileError, FileFault, Result};
-use crate::packet::{OwnedPacket, Timestamp};
+use crate::error::{FileError, Result};
+use crate::packet::Timestamp;
 use crate::pcap::names::series;
-use crate::pcap::{CaptureReader, FileInterface};
 
 /// The files of a directory that [`Recorder`](super::Recorder)s have written, of all their series.
 ///
@@ -26,11 +28,9 @@ use crate::pcap::{CaptureReader, FileInterface};
 /// let archive = Archive::open("/var/spool/capture")?;
 /// let filter = "host 192.0.2.7 and tcp port 443".parse()?;
 /// let [from, to] = [1_790_000_000, 1_790_003_600].map(|secs| Timestamp { secs, nanos: 0 });
-/// let mut file = CaptureWriter::create("answer.pcapng")?;
+/// let mut file = CaptureWriter::builder().each_interface().create("answer.pcapng")?;
 /// let mut answer = archive.query().filter(filter).from(from).to(to).packets();
-/// for packet in &mut answer {
-///     file.write(&packet?.as_packet())?;
-/// }
+/// while answer.write_next(&mut file)? {}
 /// file.finish()?;
 /// eprintln!("{:?}", answer.report());
 /// # Ok(())
@@ -42,6 +42,7 @@ use crate::pcap::{CaptureReader, FileInterface};
 pub struct Archive {
     /// The files of each series, oldest first.
     series: BTreeMap<String, Vec<PathBuf>>,
+    progress: Progress,
 }
 
 impl Archive {
@@ -64,7 +65,8 @@ impl Archive {
             files.sort();
             files.into_iter().map(|(_, path)| path).collect()
         };
-        Ok(Self { series: found.into_iter().map(|(name, files)| (name, sorted(files))).collect() })
+        let series = found.into_iter().map(|(name, files)| (name, sorted(files))).collect();
+        Ok(Self { series, progress: Progress::default() })
     }
 
     /// Returns the names of the series: a recorder's prefix each.
@@ -79,7 +81,20 @@ impl Archive {
 
     /// Asks for packets: for all of them, unless the query is narrowed.
     pub fn query(&self) -> Query {
-        Query { series: self.series.clone(), filter: None, range: (0, u64::MAX) }
+        let (series, progress) = (self.series.clone(), self.progress());
+        Query { series, filter: None, range: (0, u64::MAX), progress }
+    }
+
+    /// Returns the length of all files together, as it is now.
+    pub fn bytes(&self) -> u64 {
+        let lens = self.series.values().flatten().flat_map(std::fs::metadata);
+        lens.map(|metadata| metadata.len()).sum()
+    }
+
+    /// Returns a counter of the bytes that this archive, and queries of it, have read or passed over so far: packets that are
+    /// asked for, [`Query::verify`] and [`index`](Self::index).
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 }
 
@@ -91,6 +106,7 @@ pub struct Query {
     filter: Option<BpfFilter>,
     /// In nanoseconds; the end is not part of it.
     range: (u64, u64),
+    progress: Progress,
 }
 
 impl Query {
@@ -151,6 +167,10 @@ impl Query {
         self.range
     }
 
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     fn wanted(&self) -> Wanted {
         let needs = self.filter.as_ref().map_or(Needs::Nothing, BpfFilter::needs);
         Wanted { range: self.range, needs }
@@ -159,177 +179,14 @@ impl Query {
     /// Returns an iterator over the packets, of all series in the order of their times; within a series, in the order in which
     /// they were recorded. Files are opened when they are needed.
     pub fn packets(self) -> Answer {
-        let (wanted, scanned) = (Arc::new(self.wanted()), Arc::new(Scanned::default()));
-        let sources = self.series.into_values().map(|files| Source {
-            files: files.into(),
-            reader: None,
-            next: None,
-            wanted: Arc::clone(&wanted),
-            filter: self.filter.clone(),
-            scanned: Arc::clone(&scanned),
-            report: Report::default(),
-        });
-        Answer { sources: sources.collect(), scanned }
-    }
-}
-
-/// What a query has read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// Packets that were returned.
-    pub packets: u64,
-    /// Packets that were looked at.
-    pub looked_at: u64,
-    /// Files that were opened.
-    pub files: u64,
-    /// Files that were there when the archive was opened, and were removed before they were read.
-    pub gone: u64,
-    /// Files that end in the middle of a packet or block, as after a kill, or that were empty.
-    pub cut_short: u64,
-    /// Bytes that were read.
-    pub read: u64,
-    /// Bytes that were passed over, because their packets are of other times, or have not what the filter asks for.
-    pub passed_over: u64,
-    /// Of the bytes that were passed over, those that an index has ruled out: no packet has all the hosts, ports, protocols
-    /// and VLANs.
-    pub ruled_out: u64,
-    /// Of the files that were opened, those that have an index.
-    pub indexed: u64,
-}
-
-/// The packets that a [`Query`] asked for; from [`Query::packets`].
-#[derive(Debug)]
-pub struct Answer {
-    sources: Vec<Source>,
-    scanned: Arc<Scanned>,
-}
-
-impl Answer {
-    /// Returns what was read so far.
-    pub fn report(&self) -> Report {
-        let mut all = Report::default();
-        for Source { report, .. } in &self.sources {
-            all.packets += report.packets;
-            all.looked_at += report.looked_at;
-            all.files += report.files;
-            all.cut_short += report.cut_short;
-            all.gone += report.gone;
-        }
-        all.read = self.scanned.read.load(Relaxed);
-        all.ruled_out = self.scanned.without_terms.load(Relaxed);
-        all.passed_over = self.scanned.of_other_times.load(Relaxed) + all.ruled_out;
-        all.indexed = self.scanned.indexed.load(Relaxed);
-        all
+        let wanted = self.wanted();
+        let scanned = Scanned { progress: self.progress, ..Scanned::default() };
+        Answer::new(self.series.into_values(), wanted, scanned, self.filter)
     }
 
-    /// Returns the interfaces that the files which are being read have described.
-    pub fn interfaces(&self) -> impl Iterator<Item = &FileInterface> {
-        let readers = self.sources.iter().filter_map(|source| source.reader.as_ref());
-        readers.flat_map(|(reader, _)| reader.interfaces())
-    }
-}
-
-impl Iterator for Answer {
-    type Item = Result<OwnedPacket>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        for source in &mut self.sources {
-            if let Err(error) = source.fill() {
-                return Some(Err(error));
-            }
-        }
-        let ready = self.sources.iter_mut().filter(|source| source.next.is_some());
-        let earliest = ready.min_by_key(|source| source.next.as_ref().map(|(time, _)| *time))?;
-        let (_, packet) = earliest.next.take()?;
-        earliest.report.packets += 1;
-        Some(Ok(packet))
-    }
-}
-
-/// Opens a file, unless the recorder has removed it since the directory was read.
-pub(super) fn open(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FileError::io(0, error).of(path).into()),
-    }
-}
-
-/// The files of a series, read one after another.
-#[derive(Debug)]
-struct Source {
-    files: VecDeque<PathBuf>,
-    reader: Option<(CaptureReader, PathBuf)>,
-    /// The next packet, and its time.
-    next: Option<(Timestamp, OwnedPacket)>,
-    wanted: Arc<Wanted>,
-    filter: Option<BpfFilter>,
-    scanned: Arc<Scanned>,
-    report: Report,
-}
-
-impl Source {
-    /// Makes the next packet ready, if there is one and none is.
-    fn fill(&mut self) -> Result<()> {
-        while self.next.is_none() {
-            let Some((reader, path)) = &mut self.reader else {
-                match self.files.pop_front() {
-                    Some(path) => self.open(path)?,
-                    None => return Ok(()),
-                }
-                continue;
-            };
-            let record = match reader.next_record() {
-                Ok(Some(record)) => record,
-                Ok(None) => {
-                    self.reader = None;
-                    continue;
-                }
-                Err(error) => {
-                    let path = path.clone();
-                    self.reader = None;
-                    self.ended_by(error, &path)?;
-                    continue;
-                }
-            };
-            let packet = record.packet();
-            self.report.looked_at += 1;
-            let (from, to) = self.wanted.range;
-            let is_in_range = (from..to).contains(&packet.timestamp().as_nanos());
-            if is_in_range && self.filter.as_ref().is_none_or(|filter| packet.matches(filter)) {
-                self.next = Some((packet.timestamp(), packet.to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, path: PathBuf) -> Result<()> {
-        let Some(file) = open(&path)? else {
-            self.report.gone += 1;
-            return Ok(());
-        };
-        self.report.files += 1;
-        let (wanted, scanned) = (Arc::clone(&self.wanted), Arc::clone(&self.scanned));
-        let segments = Segments::new(file, &path, wanted, scanned);
-        match CaptureReader::from_reader(segments) {
-            Ok(reader) => self.reader = Some((reader, path)),
-            Err(error) => self.ended_by(error, &path)?,
-        }
-        Ok(())
-    }
-
-    /// A file that ends early, or is empty, was being written when its recorder was killed; or is being written now.
-    fn ended_by(&mut self, error: Error, path: &Path) -> Result<()> {
-        match error {
-            Error::File(file) if matches!(file.fault(), FileFault::Io(_)) => {
-                Err(file.of(path).into())
-            }
-            Error::File(_) => {
-                self.report.cut_short += 1;
-                Ok(())
-            }
-            error => Err(error),
-        }
+    /// Returns the packets as batches: as the stream that a capture would be, so that any code for batches, flows among it,
+    /// works on what was recorded.
+    pub fn batches(self) -> Batches {
+        Batches::new(self.packets())
     }
 }

@@ -63,7 +63,11 @@ impl IndexFile {
 
     /// Where entries are appended that are to be written.
     pub(super) fn waiting(&mut self) -> &mut Vec<u8> {
-        self.since.get_or_insert_with(Instant::now);
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            // One allocation for all that goes into a write.
+            self.waiting.reserve(2 * ENOUGH);
+        }
         &mut self.waiting
     }
 

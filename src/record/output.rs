@@ -79,6 +79,8 @@ const FORGET: u64 = 8 << 20;
 
 impl Output {
     pub(super) fn new(file: OwnedFd, path: PathBuf, is_direct: bool) -> Self {
+        // So that no recorder that is started meanwhile gives back what this one has reserved.
+        file::lock(file.as_fd());
         Self {
             file: Some(Rc::new(file)),
             path,

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::copying::{ALIGN, ALWAYS};
-use crate::error::{Error, FileFault, Result};
+use super::progress::Counted;
+use crate::error::{Error, FileError, FileFault, Result};
 use crate::packet::Packet;
 use crate::pcap::{CaptureReader, FileBlock};
 use crate::ring::rewrite::pcapng::{ACCOUNT, Told, WHOLE_ACCOUNT};
@@ -77,6 +78,15 @@ impl<'a> Accounts<'a> {
     }
 }
 
+/// Opens a file, unless the recorder has removed it since the directory was read.
+pub(super) fn open(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::io(0, error).of(path).into()),
+    }
+}
+
 /// A piece of a file, as [`read`] shows it.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
@@ -96,7 +106,7 @@ pub(super) enum End {
 }
 
 /// Reads a whole file, and shows all of it. Returns how it ends.
-pub(super) fn read(file: File, path: &Path, mut see: impl FnMut(Found<'_>)) -> Result<End> {
+pub(super) fn read(file: Counted, path: &Path, mut see: impl FnMut(Found<'_>)) -> Result<End> {
     let mut reader = match CaptureReader::from_reader(file) {
         Ok(reader) => reader,
         Err(error) => return cut_short(error, 0, path),

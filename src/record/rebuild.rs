@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use super::archive::{Archive, open};
+use super::archive::Archive;
 use super::index::{self, Collector, Piece};
-use super::parts::{Accounts, Found, Part, read};
+use super::parts::{Accounts, Found, Part, open, read};
+use super::progress::Counted;
 use crate::error::{FileError, Result};
 use crate::packet::LinkType;
 use crate::pcap::CaptureReader;
@@ -42,13 +43,15 @@ impl Archive {
                 let Some(file) = open(path)? else { continue };
                 indexed.files += 1;
                 let is_last = number + 1 == files.len();
-                let is_missing = is_missing(&file, path, is_last);
-                if is_missing.map_err(|error| FileError::io(0, error).of(path))? {
-                    let (bytes, of_bytes) = rebuild(file, path)?;
-                    indexed.written += 1;
-                    indexed.bytes += bytes;
-                    indexed.of_bytes += of_bytes;
+                let of = |error| FileError::io(0, error).of(path);
+                if !is_missing(&file, path, is_last).map_err(of)? {
+                    self.progress().add(file.metadata().map_err(of)?.len());
+                    continue;
                 }
+                let (bytes, of_bytes) = rebuild(Counted(file, self.progress()), path)?;
+                indexed.written += 1;
+                indexed.bytes += bytes;
+                indexed.of_bytes += of_bytes;
             }
         }
         Ok(indexed)
@@ -84,7 +87,7 @@ struct Seen {
 }
 
 /// Reads a file and writes its index. Returns the bytes of the index, and those of the file.
-fn rebuild(file: File, path: &Path) -> Result<(u64, u64)> {
+fn rebuild(file: Counted, path: &Path) -> Result<(u64, u64)> {
     let mut collector = Collector::new(link_type(path));
     let (mut out, mut entries, mut len) = (Vec::new(), Vec::new(), 0);
     let mut current: Option<Seen> = None;

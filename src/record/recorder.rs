@@ -15,6 +15,7 @@ use super::copying::{self, ALIGN};
 use super::current::Current;
 use super::index;
 use super::index_file::IndexFile;
+use super::leftover;
 use super::next::Next;
 use super::output::Output;
 use super::stats::{Counts, RecordStats};
@@ -29,6 +30,8 @@ use crate::ring::rewrite::pcapng::{Account, FINISHED, Plan};
 use crate::sys::{file, fork};
 use crate::time::{self, Sleep};
 
+/// How many files a recorder may have reserved room for: those that are being closed, the one that is written, the next one.
+const PREPARED: usize = 4;
 /// How long to wait before another file is begun after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -87,6 +90,7 @@ impl RecorderBuilder {
     pub fn build(self) -> Result<Recorder> {
         let reactor = Reactor::current()?;
         let names = Names::read(&self.directory, &self.prefix, "pcapng")?;
+        names.last(PREPARED).for_each(leftover::give_back);
         Ok(Recorder {
             reactor,
             options: self,

@@ -13,6 +13,7 @@ use ringtap_filter::Needs;
 use super::copying::ALIGN;
 use super::index;
 use super::parts::{Group, Part, read_at};
+use super::progress::Progress;
 use crate::ring::rewrite::pcapng::{Told, WHOLE_ACCOUNT};
 use crate::sys::file;
 
@@ -34,6 +35,7 @@ pub(super) struct Scanned {
     pub(super) without_terms: AtomicU64,
     /// Files that have an index.
     pub(super) indexed: AtomicU64,
+    pub(super) progress: Progress,
 }
 
 /// How many parts that are going to be read the kernel is told of beforehand.
@@ -183,6 +185,7 @@ impl Segments {
             Verdict::OfOtherTimes | Verdict::Read => &self.scanned.of_other_times,
         };
         counter.fetch_add(span, Relaxed);
+        self.scanned.progress.add(span);
     }
 
     /// Tells the kernel which parts are going to be read next, so that they come while this one is looked at.
@@ -218,6 +221,7 @@ impl Read for Segments {
         self.at += len as u64;
         self.left -= len as u64;
         self.scanned.read.fetch_add(len as u64, Relaxed);
+        self.scanned.progress.add(len as u64);
         Ok(len)
     }
 }

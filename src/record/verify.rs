@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::archive::{Query, open};
-use super::parts::{Accounts, End, Found, Part, read};
+use super::archive::Query;
+use super::parts::{Accounts, End, Found, Part, open, read};
+use super::progress::Counted;
 use crate::error::{FileError, Result};
 use crate::packet::Timestamp;
 use crate::ring::rewrite::pcapng::FINISHED;
@@ -150,6 +151,7 @@ impl Query {
             for path in files {
                 let Some(file) = open(path)? else { continue };
                 let mut check = Check::default();
+                let file = Counted(file, self.progress().clone());
                 let end = read(file, path, |found| match found {
                     Found::Part(part) => {
                         ledger.faults(path, check.end());

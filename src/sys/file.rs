@@ -77,6 +77,12 @@ pub(crate) fn cut(file: BorrowedFd<'_>, len: u64) {
     unsafe { libc::ftruncate(file.as_raw_fd(), len as i64) };
 }
 
+/// Locks a file for as long as it is open, and says whether nobody else has it locked. Where files cannot be locked, it says no.
+pub(crate) fn lock(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+}
+
 /// Tells the page cache to write a range out and to forget what of it is clean.
 pub(crate) fn forget_pages(file: BorrowedFd<'_>, offset: u64, len: u64) {
     let (fd, offset, len) = (file.as_raw_fd(), offset as i64, len as i64);

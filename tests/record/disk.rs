@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
@@ -289,6 +289,40 @@ fn a_kill_at_any_time_leaves_files_that_are_whole_up_to_a_block() {
     assert!(recorded > 10_000, "{recorded}");
 }
 
+/// Bytes that a file takes, beyond its length.
+fn surplus(path: &std::path::Path) -> u64 {
+    let metadata = std::fs::metadata(path).unwrap();
+    (metadata.blocks() * 512).saturating_sub(metadata.len())
+}
+
+#[ringtap_lab::test]
+fn room_that_a_killed_recorder_had_reserved_is_given_back_when_one_is_started_again() {
+    let Some(net) = namespace() else { return };
+    let directory = Directory::new();
+    let value = directory.path().display().to_string();
+    let mut child = process::start(module_path!(), "reserves_room_until_it_is_killed", &value);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next().expect("it begins").unwrap().ends_with("recorded") {}
+    let held: u64 = files(directory.path()).iter().map(|path| surplus(path)).sum();
+    let start = || executor::block_on(async { recorder(&directory).build().map(drop) });
+    // While it is at work, it keeps what it has reserved.
+    start().unwrap();
+    let still: u64 = files(directory.path()).iter().map(|path| surplus(path)).sum();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(held, still);
+    if held < 16 << 20 {
+        return ringtap_lab::skip("this file system reserves no room");
+    }
+    let read: usize = files(directory.path()).iter().map(|path| packets(path).0.len()).sum();
+    start().unwrap();
+    let left: u64 = files(directory.path()).iter().map(|path| surplus(path)).sum();
+    assert!(left < 1 << 18, "{left} of {held}");
+    let after: usize = files(directory.path()).iter().map(|path| packets(path).0.len()).sum();
+    assert_eq!((read, after), (200, 200));
+    drop(net);
+}
+
 mod child {
     use super::*;
 
@@ -296,6 +330,23 @@ mod child {
 
     pub(super) fn traffic() -> Traffic {
         Traffic { len: 400, flows: 1, ..Traffic::default() }
+    }
+
+    #[ringtap_lab::test]
+    fn reserves_room_until_it_is_killed() {
+        let Some(directory) = process::value() else { return };
+        let net = ringtap_lab::Namespace::enter().unwrap();
+        let veth = net.veth();
+        executor::block_on(async {
+            let mut capture = capture(ring(&veth.right));
+            let builder = Recorder::builder(directory, "p").max_bytes(32 << 20);
+            let mut recorder = builder.build().unwrap();
+            Generator::new(&veth.left, &traffic()).flood(200);
+            assert!(give(&mut recorder, &mut capture, 200).await.is_none());
+            recorder.flush().await.unwrap();
+            println!("recorded");
+            std::future::pending::<()>().await;
+        });
     }
 
     #[ringtap_lab::test]

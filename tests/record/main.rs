@@ -3,8 +3,10 @@
 mod asked;
 mod disk;
 mod end;
+mod export;
 mod index;
 mod live;
+mod power;
 mod verify;
 
 use std::path::{Path, PathBuf};

@@ -186,6 +186,9 @@ pub(crate) struct RecordArgs {
     /// Keeps this much in all, such as 500G, and removes the oldest files; all are kept by default.
     #[arg(long, value_name = "SIZE", value_parser = crate::units::size)]
     pub(crate) max: Option<u64>,
+    /// Synchronises each file with the disk when it is closed, so that a power cut takes no packet of it.
+    #[arg(long)]
+    pub(crate) sync: bool,
     /// Seals each file when it is closed, with the key of this file; `archive key` makes one.
     #[arg(long, value_name = "FILE")]
     pub(crate) sign: Option<PathBuf>,

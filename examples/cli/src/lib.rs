@@ -6,6 +6,7 @@
 //!      └► meters ──► watch: live view, report, /metrics
 //! ```
 
+mod bar;
 mod cli;
 mod commands;
 mod config;

@@ -415,7 +415,18 @@ fn what_was_recorded_is_returned_when_asked_for() {
     let key = key.to_str().unwrap();
     let public = output(&["archive", "key", key]);
     let public = String::from_utf8(public.stdout).unwrap();
-    command.args(["record", &veth.right, "udp", "-w", place, "--max", "1G", "--sign", key]);
+    command.args([
+        "record",
+        &veth.right,
+        "udp",
+        "-w",
+        place,
+        "--max",
+        "1G",
+        "--sync",
+        "--sign",
+        key,
+    ]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();

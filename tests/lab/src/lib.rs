@@ -18,6 +18,7 @@
 pub mod bpf;
 pub mod child;
 pub mod directory;
+pub mod disk;
 pub mod pcap;
 pub mod runner;
 pub mod seccomp;

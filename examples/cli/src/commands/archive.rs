@@ -1,14 +1,14 @@
 //! Recordings: what there is, whether it is all there, and indexes.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use ringtap::record::{Archive, Missing, Verified, Why};
 use serde_json::{Value, json};
 
+use crate::bar::Bar;
 use crate::cli::ArchiveCommand;
-use crate::say::{note, say};
+use crate::say::say;
 use crate::seal::{self, Broken, Key};
 use crate::sink::Outcome;
 use crate::units;
@@ -88,12 +88,11 @@ pub(super) fn seal_all(directory: &Path, key: &Key, is_at_work: bool) -> Outcome
 fn verify(directory: &Path, is_json: bool, key: Option<&str>) -> Outcome<ExitCode> {
     let archive = Archive::open(directory)?;
     let mut verified = Vec::new();
+    let bar = Bar::of(&archive, "verifying");
     for series in archive.series() {
-        if std::io::stderr().is_terminal() {
-            note!("reading {series}: {} files", archive.files(series).len());
-        }
         verified.extend(archive.query().series(series).verify()?);
     }
+    drop(bar);
     let mut is_sealed = true;
     for one in &verified {
         let files = archive.files(&one.series);
@@ -177,7 +176,10 @@ pub(super) fn of_missing(missing: &Missing) -> Value {
 }
 
 fn index(directory: &Path, is_json: bool) -> Outcome<()> {
-    let made = Archive::open(directory)?.index()?;
+    let archive = Archive::open(directory)?;
+    let bar = Bar::of(&archive, "indexing");
+    let made = archive.index()?;
+    drop(bar);
     match is_json {
         true => say!(
             "{}",

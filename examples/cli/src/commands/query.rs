@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use ringtap::packet::Timestamp;
-use ringtap::pcap::{CaptureReader, CaptureWriter, FileInterface};
-use ringtap::record::{Archive, Explanation, Missing, Report};
+use ringtap::pcap::CaptureWriter;
+use ringtap::record::{Answer, Archive, Explanation, Missing, Report};
 use serde_json::{Value, json};
 
 use super::archive;
+use crate::bar::Bar;
 use crate::cli::QueryArgs;
 use crate::say::{note, say};
 use crate::sink::Outcome;
@@ -40,27 +41,17 @@ pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
         }
         return Ok(());
     }
-    let mut out = match &args.write {
-        Some(path) if path.to_str() == Some("-") => {
-            Some(writer(&archive, args, std::io::stdout())?)
-        }
+    let bar = Bar::of(&archive, "reading");
+    let mut answer = query.clone().packets();
+    match &args.write {
+        Some(path) if path.to_str() == Some("-") => write(&mut answer, std::io::stdout())?,
         Some(path) => {
             let file = std::fs::File::create(path);
-            let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
-            Some(writer(&archive, args, file)?)
+            write(&mut answer, file.map_err(|error| format!("{}: {error}", path.display()))?)?;
         }
-        None => None,
-    };
-    let mut answer = query.clone().packets();
-    for packet in &mut answer {
-        let packet = packet?;
-        if let Some(out) = &mut out {
-            out.write(&packet.as_packet())?;
-        }
+        None => answer.try_for_each(|packet| packet.map(drop))?,
     }
-    if let Some(out) = out {
-        out.finish()?;
-    }
+    drop(bar);
     let report = answer.report();
     if let Some(path) = &args.manifest {
         let manifest = manifest(args, &report, &query.missing()?);
@@ -81,6 +72,14 @@ pub(super) fn run(args: &QueryArgs) -> Outcome<()> {
         (false, None) => say!("{text}")?,
         (false, Some(_)) => note!("{text}"),
     }
+    Ok(())
+}
+
+/// Writes the packets, each as of the interface that it was seen on.
+fn write(answer: &mut Answer, out: impl Write) -> Outcome<()> {
+    let mut file = CaptureWriter::builder().each_interface().to(out)?;
+    while answer.write_next(&mut file)? {}
+    file.finish()?;
     Ok(())
 }
 
@@ -123,25 +122,6 @@ fn manifest(args: &QueryArgs, report: &Report, missing: &[Missing]) -> Value {
         "complete": missing.is_empty() && report.cut_short == 0 && report.gone == 0,
         "missing": missing.iter().map(archive::of_missing).collect::<Vec<_>>(),
     })
-}
-
-/// Begins a file whose interface is the first of the recording, or of the series that is asked for.
-fn writer(
-    archive: &Archive,
-    args: &QueryArgs,
-    out: impl Write + 'static,
-) -> Outcome<CaptureWriter<Box<dyn Write>>> {
-    let is_asked = |series: &&str| args.series.as_deref().is_none_or(|asked| asked == *series);
-    let mut files = archive.series().filter(is_asked).flat_map(|series| archive.files(series));
-    let described = files.find_map(|file| {
-        let mut reader = CaptureReader::open(file).ok()?;
-        reader.next_record().ok()??;
-        reader.interfaces().first().cloned()
-    });
-    let mut interface = described.unwrap_or_else(|| FileInterface::ethernet("none"));
-    interface.statistics = Default::default(); // of the recording, not of the answer
-    let out: Box<dyn Write> = Box::new(out);
-    Ok(CaptureWriter::builder().interface(interface).to(out)?)
 }
 
 /// Reads a time: as RFC 3339 has it, or in seconds since 1970.

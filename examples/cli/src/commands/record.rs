@@ -34,11 +34,11 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
     let end = End::new(args.from.seconds)?;
     let (sender, ended) = mpsc::channel();
     let (name, directory) = (interface.to_owned(), args.write.clone());
-    let (file_bytes, most) = (args.file_mib << 20, args.max);
+    let (file_bytes, most, syncs) = (args.file_mib << 20, args.max, args.sync);
     let shards = shards.spawn(move |mut shard| {
         let (sender, filter, name) = (sender.clone(), filter.clone(), name.clone());
         let files = Recorder::builder(&directory, format!("shard{}", shard.index()));
-        let mut files = files.max_bytes(file_bytes).on_error(OnDiskError::DropAndRetry);
+        let mut files = files.max_bytes(file_bytes).sync(syncs).on_error(OnDiskError::DropAndRetry);
         if let Some(most) = most {
             // Two of the files are the current and the next one.
             let most = most / shard.count() as u64;

@@ -35,19 +35,10 @@ impl Directory {
     /// # Errors
     /// The kernel's, and which step it was.
     pub fn mount(&self, kind: &str, options: &str) -> Result<(), String> {
-        let last = |step: &str| format!("{step}: {}", std::io::Error::last_os_error());
-        // SAFETY: it takes no memory; only the view of this thread changes.
-        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-            return Err(last("a mount namespace"));
-        }
+        own_mounts()?;
         let text = |text: &[u8]| CString::new(text).expect("no zero in it");
         let (target, kind, options) =
             (text(self.0.as_os_str().as_bytes()), text(kind.as_bytes()), text(options.as_bytes()));
-        let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
-        // SAFETY: the text is terminated, and the others may be null.
-        if unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) } != 0 {
-            return Err(last("mounts of its own"));
-        }
         let data = options.as_ptr().cast();
         // SAFETY: all texts are terminated, and live until it returns.
         if unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) } != 0 {
@@ -55,6 +46,27 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Gives the calling thread, and the threads and processes that it starts afterwards, mounts of their own.
+///
+/// # Errors
+/// The kernel's, and which step it was.
+pub fn own_mounts() -> Result<(), String> {
+    // SAFETY: it takes no memory; only the view of this thread changes.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(last("a mount namespace"));
+    }
+    let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+    // SAFETY: the text is terminated, and the others may be null.
+    if unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) } != 0 {
+        return Err(last("mounts of its own"));
+    }
+    Ok(())
+}
+
+fn last(step: &str) -> String {
+    format!("{step}: {}", std::io::Error::last_os_error())
 }
 
 impl Drop for Directory {
