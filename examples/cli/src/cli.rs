@@ -444,7 +444,7 @@ pub(crate) struct SensorArgs {
     /// Seconds after which a flow that goes on is told of, again and again; 0 is never.
     #[arg(long)]
     pub(crate) active_seconds: Option<u64>,
-    /// ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, nats:HOST:PORT,…, redis://HOST:PORT, parquet:DIRECTORY;
+    /// ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, kafka:HOST:PORT,…, nats:HOST:PORT,…, redis://HOST:PORT, parquet:DIRECTORY;
     /// as often as wanted.
     #[arg(long = "sink")]
     pub(crate) sinks: Vec<String>,

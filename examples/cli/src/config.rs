@@ -95,6 +95,8 @@ impl std::fmt::Debug for SecretUrl {
 pub(crate) enum SinkConfig {
     Ndjson(NdjsonConfig),
     Ipfix(IpfixConfig),
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaConfig),
     #[cfg(feature = "nats")]
     Nats(NatsConfig),
     #[cfg(feature = "redis")]
@@ -132,6 +134,39 @@ pub(crate) enum Transport {
     #[default]
     Udp,
     Tcp,
+}
+
+#[cfg(feature = "kafka")]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KafkaConfig {
+    /// Some of the brokers, each a host and its port.
+    pub(crate) brokers: Vec<String>,
+    #[serde(default = "subject")]
+    pub(crate) topic: String,
+    /// Of librdkafka, such as `compression.type`.
+    #[serde(default)]
+    pub(crate) properties: Properties,
+}
+
+/// Properties of a client, one of which may be a password: their values are never shown.
+#[cfg(feature = "kafka")]
+#[derive(Clone, Default, Deserialize)]
+pub(crate) struct Properties(std::collections::BTreeMap<String, String>);
+
+#[cfg(feature = "kafka")]
+impl Properties {
+    /// With the passwords: for whoever connects.
+    pub(crate) fn reveal(&self) -> &std::collections::BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl std::fmt::Debug for Properties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 #[cfg(feature = "nats")]
@@ -200,7 +235,7 @@ fn template_seconds() -> u64 {
 fn stream() -> String {
     "ringtap".to_owned()
 }
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "kafka", feature = "nats"))]
 fn subject() -> String {
     "ringtap.flows".to_owned()
 }
@@ -306,6 +341,8 @@ impl SinkConfig {
         match self {
             Self::Ndjson(_) => "ndjson",
             Self::Ipfix(_) => "ipfix",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "kafka",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "nats",
             #[cfg(feature = "redis")]
@@ -322,6 +359,8 @@ impl SinkConfig {
         match self {
             Self::Ndjson(of) => of.path.as_deref().unwrap_or(Path::new("-")).display().to_string(),
             Self::Ipfix(of) => format!("{} {:?} {}", of.to, of.transport, of.domain),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(of) => format!("{} {}", of.brokers.join(","), of.topic),
             #[cfg(feature = "nats")]
             Self::Nats(of) => format!("{} {} {}", of.servers.join(","), of.stream, of.subject),
             #[cfg(feature = "redis")]
@@ -351,6 +390,11 @@ impl SinkConfig {
 
     fn check(&self) -> Outcome<()> {
         match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(of) if of.brokers.is_empty() || !is_topic(&of.topic) => Err(
+                "kafka has at least one of its brokers, and a topic of letters, digits, ., - and _"
+                    .into(),
+            ),
             #[cfg(feature = "nats")]
             Self::Nats(of) if !(1..=4096).contains(&of.in_flight) => {
                 Err(format!("in_flight = {}: give 1 to 4096", of.in_flight).into())
@@ -367,8 +411,8 @@ impl SinkConfig {
 impl std::str::FromStr for SinkConfig {
     type Err = String;
 
-    /// `ndjson:PATH`, `ipfix:HOST:PORT`, `ipfix+tcp:HOST:PORT`, `nats:HOST:PORT,…`, `redis://HOST:PORT`,
-    /// `parquet:DIRECTORY`.
+    /// `ndjson:PATH`, `ipfix:HOST:PORT`, `ipfix+tcp:HOST:PORT`, `kafka:HOST:PORT,…`, `nats:HOST:PORT,…`,
+    /// `redis://HOST:PORT`, `parquet:DIRECTORY`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, place) = text.split_once(':').unwrap_or((text, ""));
         let quoted = toml::Value::String(place.to_owned()).to_string();
@@ -377,9 +421,10 @@ impl std::str::FromStr for SinkConfig {
             "ndjson" => format!("path = {quoted}"),
             "ipfix" => format!("to = {quoted}"),
             "ipfix+tcp" => format!("to = {quoted}\ntransport = \"tcp\""),
-            "nats" => {
+            "kafka" | "nats" => {
+                let key = if kind == "kafka" { "brokers" } else { "servers" };
                 let servers: Vec<toml::Value> = place.split(',').map(toml::Value::from).collect();
-                format!("servers = {}", toml::Value::Array(servers))
+                format!("{key} = {}", toml::Value::Array(servers))
             }
             "redis" => format!("url = {}", toml::Value::String(text.to_owned())),
             "parquet" => format!("directory = {quoted}"),
@@ -387,7 +432,7 @@ impl std::str::FromStr for SinkConfig {
         };
         let kind = kind.trim_end_matches("+tcp");
         toml::from_str(&format!("kind = {}\n{rest}", toml::Value::String(kind.to_owned())))
-            .map_err(|error| format!("{}; write ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, nats:HOST:PORT,HOST:PORT, redis://HOST:PORT or parquet:DIRECTORY", error.message()))
+            .map_err(|error| format!("{}; write ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, kafka:HOST:PORT,HOST:PORT, nats:HOST:PORT,HOST:PORT, redis://HOST:PORT or parquet:DIRECTORY", error.message()))
     }
 }
 
@@ -396,6 +441,13 @@ const YEAR: u64 = 366 * 86_400;
 const MOST_SHARDS: u16 = 256;
 const NAMES: &str = "a sensor's name has letters, digits, - and _ only";
 const ROOMS: &str = "a spool has at least 1 MiB, and less than 16 TiB";
+
+/// Whether Kafka takes it for a topic.
+#[cfg(feature = "kafka")]
+fn is_topic(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&text.len()) && text.bytes().all(plain) && text != "." && text != ".."
+}
 
 /// Whether it may be a part of subjects, keys and file names.
 fn is_name(text: &str) -> bool {

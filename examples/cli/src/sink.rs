@@ -2,6 +2,8 @@
 
 mod courier;
 mod ipfix;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "nats")]
 mod nats;
 mod ndjson;
@@ -50,9 +52,9 @@ pub(crate) trait Sink: Send {
     /// Reaches the receiver.
     fn open(&mut self) -> Outcome<()>;
 
-    /// Asks it what it has of a shard, where `from` is the first record that it did not acknowledge: what it has is not
+    /// Asks it what it has of a shard, where `first` is the first record that it did not acknowledge: what it has is not
     /// delivered again.
-    fn held(&mut self, shard: u16, from: u64) -> Outcome<Held>;
+    fn held(&mut self, first: &Record) -> Outcome<Held>;
 
     /// Delivers records in order: how many of the first the receiver has for good. The others are delivered again.
     ///
@@ -71,6 +73,8 @@ pub(crate) fn make(config: &SinkConfig, sensor: &str, interface: u32) -> Outcome
     Ok(match config {
         SinkConfig::Ndjson(config) => Box::new(ndjson::Ndjson::new(config, sensor)),
         SinkConfig::Ipfix(config) => Box::new(ipfix::Ipfix::new(config, interface)),
+        #[cfg(feature = "kafka")]
+        SinkConfig::Kafka(config) => Box::new(kafka::Kafka::new(config, sensor)?),
         #[cfg(feature = "nats")]
         SinkConfig::Nats(config) => Box::new(nats::Nats::new(config, sensor)?),
         #[cfg(feature = "redis")]

@@ -139,7 +139,7 @@ impl Round {
         };
         for record in records {
             if let Entry::Vacant(unknown) = held.entry(record.shard) {
-                let known = self.sink.held(record.shard, record.sequence)?;
+                let known = self.sink.held(record)?;
                 let sent = self.sent.get(&record.shard).copied().unwrap_or(0);
                 // Before this start all may have been sent.
                 let most = sent.max(self.reader.numbered(record.shard));

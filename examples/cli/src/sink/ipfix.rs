@@ -173,7 +173,7 @@ impl Sink for Ipfix {
         Ok(self.open_one_of(&addresses).map_err(name)?)
     }
 
-    fn held(&mut self, _shard: u16, _from: u64) -> Outcome<Held> {
+    fn held(&mut self, _first: &Record) -> Outcome<Held> {
         Ok(Held::default()) // a collector tells nothing
     }
 

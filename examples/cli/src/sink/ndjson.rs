@@ -50,8 +50,8 @@ impl Sink for Ndjson {
         Ok(())
     }
 
-    fn held(&mut self, shard: u16, _from: u64) -> Outcome<Held> {
-        Ok(self.held.get(&shard).cloned().unwrap_or_default())
+    fn held(&mut self, first: &Record) -> Outcome<Held> {
+        Ok(self.held.get(&first.shard).cloned().unwrap_or_default())
     }
 
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {

@@ -98,8 +98,8 @@ impl Sink for Parquet {
         Ok(())
     }
 
-    fn held(&mut self, shard: u16, _from: u64) -> Outcome<Held> {
-        Ok(Held::before(self.held.get(&shard).copied().unwrap_or(0)))
+    fn held(&mut self, first: &Record) -> Outcome<Held> {
+        Ok(Held::before(self.held.get(&first.shard).copied().unwrap_or(0)))
     }
 
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {

@@ -49,7 +49,8 @@ impl Sink for Redis {
         Ok(())
     }
 
-    fn held(&mut self, shard: u16, from: u64) -> Outcome<Held> {
+    fn held(&mut self, first: &Record) -> Outcome<Held> {
+        let (shard, from) = (first.shard, first.sequence);
         let key = self.key(shard);
         let connection = self.connection.as_mut().ok_or("it is not open")?;
         let exists: bool = redis::cmd("EXISTS").arg(&key).query(connection)?;

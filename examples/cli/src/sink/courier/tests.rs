@@ -32,7 +32,7 @@ impl Sink for Receiver {
         Ok(())
     }
 
-    fn held(&mut self, _shard: u16, _from: u64) -> Outcome<Held> {
+    fn held(&mut self, _first: &Record) -> Outcome<Held> {
         Ok(Held { next: 0, more: BTreeSet::from_iter(self.got()) })
     }
 

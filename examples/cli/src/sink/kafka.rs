@@ -1,0 +1,238 @@
+//! Kafka: a message a record, whose key is `SENSOR/SHARD`, in transactions.
+//!
+//! A delivery is a transaction: consumers that read what is committed (`isolation.level=read_committed`) see all of it or nothing.
+//! The transactional identifier is the sensor's, so the brokers refuse what a predecessor of this process has still on its way. The
+//! records of a shard are in one partition, in order; whenever the brokers are reached anew, the end of that partition is searched
+//! for the last record of the shard, and what is there is not sent again.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde::Deserialize;
+
+use super::{Held, Outcome, Sink};
+use crate::config::KafkaConfig;
+use crate::record::{Body, Record};
+
+/// The longest that brokers may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a transaction, of any sensor, may hold up those who read what is committed.
+const TRANSACTION: Duration = Duration::from_secs(30);
+/// How much the clocks of brokers and sensors may differ, in nanoseconds.
+const CLOCKS: u64 = 600 * 1_000_000_000;
+/// How far from its end a partition is searched at first; then eight times as far, and so on.
+const NEAR: i64 = 8192;
+
+pub(super) struct Kafka {
+    config: KafkaConfig,
+    sensor: String,
+    open: Option<Open>,
+    scratch: Vec<u8>,
+}
+
+struct Open {
+    producer: BaseProducer,
+    /// Partitions of the topic.
+    partitions: i32,
+}
+
+/// What a message of ours says of itself.
+#[derive(Deserialize)]
+struct Number {
+    sequence: u64,
+}
+
+impl Kafka {
+    pub(super) fn new(config: &KafkaConfig, sensor: String) -> Outcome<Self> {
+        let kafka = Self { config: config.clone(), sensor, open: None, scratch: Vec::new() };
+        // Properties that there are not are refused at once.
+        kafka.producing().create_native_config()?;
+        Ok(kafka)
+    }
+
+    /// What all clients have in common.
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", self.config.brokers.join(","));
+        client.set("client.id", format!("ringtap-{}", self.sensor));
+        for (name, value) in self.config.properties.reveal() {
+            client.set(name, value);
+        }
+        client
+    }
+
+    fn producing(&self) -> ClientConfig {
+        let mut client = self.client();
+        client.set("transactional.id", format!("ringtap.{}.{}", self.config.topic, self.sensor));
+        client.set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
+        for (name, value) in [("compression.type", "lz4"), ("linger.ms", "5")] {
+            if !self.config.properties.reveal().contains_key(name) {
+                client.set(name, value);
+            }
+        }
+        client
+    }
+
+    /// A consumer that belongs to no group; with what is committed alone, or with all.
+    fn consuming(&self, isolation: &str) -> Outcome<BaseConsumer> {
+        let mut client = self.client();
+        client.set("group.id", format!("ringtap.{}", self.sensor)); // the library asks for one
+        client.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        Ok(client.set("isolation.level", isolation).create()?)
+    }
+
+    /// The key of a shard's records, and where they go.
+    fn place(&self, shard: u16, partitions: i32) -> (String, i32) {
+        let key = format!("{}/{shard}", self.sensor);
+        let partition = crc32fast::hash(key.as_bytes()) % partitions.max(1) as u32;
+        (key, partition as i32)
+    }
+
+    fn connect(&self) -> Outcome<Open> {
+        let producer: BaseProducer = self.producing().create()?;
+        producer.init_transactions(PATIENCE)?;
+        let topic = &self.config.topic;
+        let metadata = producer.client().fetch_metadata(Some(topic), PATIENCE)?;
+        let of_topic = metadata.topics().first().ok_or("the brokers say nothing of the topic")?;
+        let partitions = of_topic.partitions().len() as i32;
+        if partitions == 0 {
+            let why = of_topic.error().map(|error| RDKafkaErrorCode::from(error).to_string());
+            let why = why.unwrap_or_else(|| "it has no partitions".to_owned());
+            return Err(format!("topic {topic}: {why}").into());
+        }
+        Ok(Open { producer, partitions })
+    }
+
+    /// Searches a partition backwards for the last record with this key, as far as to messages from before a time. Returns its
+    /// number.
+    fn last_of(&self, partition: i32, key: &str, since: u64) -> Outcome<Option<u64>> {
+        let topic = &self.config.topic;
+        let all = self.consuming("read_uncommitted")?;
+        let (low, end) = all.fetch_watermarks(topic, partition, PATIENCE)?;
+        let consumer = self.consuming("read_committed")?;
+        // Transactions of others that are open hide what was committed behind them.
+        let begin = Instant::now();
+        while consumer.fetch_watermarks(topic, partition, PATIENCE)?.1 < end {
+            if begin.elapsed() > TRANSACTION + PATIENCE {
+                return Err(format!("a transaction in partition {partition} does not end").into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let (mut until, mut far) = (end, NEAR);
+        while until > low {
+            let from = low.max(end - far);
+            let found = self.search(&consumer, (partition, from, until), key)?;
+            if found.number.is_some() || found.earliest.is_some_and(|time| time < since) {
+                return Ok(found.number);
+            }
+            until = from;
+            far = far.saturating_mul(8);
+        }
+        Ok(None)
+    }
+
+    /// Reads a part of a partition.
+    fn search(
+        &self,
+        consumer: &BaseConsumer,
+        (partition, from, until): (i32, i64, i64),
+        key: &str,
+    ) -> Outcome<Found> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.config.topic, partition, Offset::Offset(from))?;
+        consumer.assign(&list)?;
+        let mut found = Found { number: None, earliest: None };
+        let mut heard = Instant::now();
+        loop {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    if message.offset() >= until {
+                        return Ok(found);
+                    }
+                    let millis =
+                        message.timestamp().to_millis().and_then(|of| u64::try_from(of).ok());
+                    found.earliest = found.earliest.or(millis.map(|of| of * 1_000_000));
+                    if message.key() == Some(key.as_bytes()) {
+                        let number: Number =
+                            serde_json::from_slice(message.payload().unwrap_or_default())
+                                .map_err(|_| format!("{key} has messages of somebody else's"))?;
+                        found.number = Some(number.sequence);
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
+                Some(Err(error)) if heard.elapsed() > PATIENCE => return Err(error.into()),
+                None if heard.elapsed() > PATIENCE => return Err("no answer".into()),
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+
+    fn send(&mut self, records: &[Record]) -> Outcome<()> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Open { producer, partitions } = self.open.as_ref().ok_or("it is not open")?;
+        producer.begin_transaction()?;
+        for record in records {
+            let (key, partition) = self.place(record.shard, *partitions);
+            scratch.clear();
+            record.write_json(&self.sensor, &mut scratch);
+            let message = BaseRecord::to(&self.config.topic).partition(partition);
+            let mut message = message.key(key.as_str()).payload(&scratch[..]);
+            let begin = Instant::now();
+            while let Err((error, again)) = producer.send(message) {
+                let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                if !is_full || begin.elapsed() > PATIENCE {
+                    return Err(error.into());
+                }
+                producer.poll(Duration::from_millis(10));
+                message = again;
+            }
+        }
+        producer.commit_transaction(TRANSACTION)?;
+        self.scratch = scratch;
+        Ok(())
+    }
+}
+
+/// What a part of a partition has.
+struct Found {
+    /// Of the last record with the key.
+    number: Option<u64>,
+    /// When the first message was made, in nanoseconds since the epoch.
+    earliest: Option<u64>,
+}
+
+impl Sink for Kafka {
+    fn open(&mut self) -> Outcome<()> {
+        self.open = None;
+        let brokers = self.config.brokers.join(", ");
+        self.open = Some(self.connect().map_err(|error| format!("{brokers}: {error}"))?);
+        Ok(())
+    }
+
+    fn held(&mut self, first: &Record) -> Outcome<Held> {
+        let partitions = self.open.as_ref().ok_or("it is not open")?.partitions;
+        let (key, partition) = self.place(first.shard, partitions);
+        // What is not acknowledged was sent after it was made.
+        let since = match first.body {
+            Body::Flow(flow) => flow.end.saturating_sub(CLOCKS),
+            Body::Counts(_) => 0,
+        };
+        let last = self.last_of(partition, &key, since)?;
+        Ok(Held::before(last.map_or(first.sequence, |last| (last + 1).max(first.sequence))))
+    }
+
+    fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
+        self.send(records)?;
+        Ok(records.len())
+    }
+
+    fn appetite(&self) -> (usize, Duration) {
+        (8192, Duration::from_millis(20))
+    }
+}
