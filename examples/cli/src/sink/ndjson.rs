@@ -111,12 +111,12 @@ mod tests {
         let record = |sequence| Record { shard: 1, sequence, body: Body::Flow(flow(sequence)) };
         let mut sink = Ndjson::new(&NdjsonConfig { path: Some(path.clone()) }, "me".to_owned());
         sink.open().unwrap();
-        assert_eq!(sink.held(1, 0).unwrap(), Held::default());
+        assert_eq!(sink.held(&record(0)).unwrap(), Held::default());
         assert_eq!(sink.deliver(&[record(0), record(1), record(2)]).unwrap(), 3);
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 20]).unwrap();
         sink.open().unwrap();
-        assert_eq!(sink.held(1, 1).unwrap(), Held::before(2));
+        assert_eq!(sink.held(&record(1)).unwrap(), Held::before(2));
         sink.deliver(&[record(2)]).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), text);
     }
