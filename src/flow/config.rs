@@ -37,7 +37,7 @@ pub struct FlowConfig {
     /// still counted for it. The end is reported when nothing has come for that long; if it is 0, at once. Default:
     /// 5 seconds, as in Zeek.
     pub close_delay: Duration,
-    /// How often a flow that goes on is reported ([`FlowEvent::Report`](super::FlowEvent)). Default: never.
+    /// How often a flow that goes on is reported ([`FlowEvent::Report`](super::FlowEvent)), at least once in six days. Default: never.
     pub active_timeout: Option<Duration>,
     /// Events that are not reported. Default: those of each packet.
     pub suppress_events: EventMask,

@@ -143,6 +143,13 @@ pub struct FlowStats {
     pub last_seen: FlowTime,
     /// Whether the initiator is the first endpoint of the key (`Forward`) or the second.
     pub initiator_orientation: Orientation,
+    /// Traffic class of the initiator's first packet (RFC 8200; of IPv4, its type of service): the differentiated services
+    /// code point, and two bits of ECN. 0 if there was none, or no IP in it.
+    pub class_initiator: u8,
+    /// Traffic class of the responder's first packet.
+    pub class_responder: u8,
+    /// Id of the outermost VLAN tag of the flow's first packet, in its bytes or beside them.
+    pub vlan: Option<u16>,
 }
 
 impl FlowStats {

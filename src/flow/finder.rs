@@ -30,6 +30,8 @@ pub(super) struct Found<K> {
     /// Bytes of the packet on the wire, and of IP in it.
     pub(super) wire: u32,
     pub(super) octets: u32,
+    /// Place of the IP header.
+    pub(super) network: u32,
     /// Whether the payload is in the packet's own memory.
     pub(super) is_own: bool,
 }
@@ -69,6 +71,16 @@ impl<E: FlowExtractor> Finder<E> {
 
     pub(super) fn made(&self) -> &[u8] {
         &self.made
+    }
+
+    /// Returns the traffic class of a packet, or the type of service; 0 if it has none.
+    pub(super) fn class(&self, packet: &Packet<'_>, found: &Found<E::Key>) -> u8 {
+        let bytes = if found.is_own { packet.data() } else { &self.made };
+        match bytes.get(found.network as usize..) {
+            Some([first, class, ..]) if first >> 4 == 4 => *class,
+            Some([first, second, ..]) if first >> 4 == 6 => first << 4 | second >> 4,
+            _ => 0,
+        }
     }
 
     /// Whether the extractor is the one that reads no frame.
@@ -154,6 +166,7 @@ impl<E: FlowExtractor> Finder<E> {
             captured: frame.captured as u32,
             wire: wire as u32,
             octets: octets as u32,
+            network: layers.filter(|_| frame.is_own).map_or(u32::MAX, |layers| layers.network),
             is_own: frame.is_own,
         })
     }
@@ -179,6 +192,7 @@ fn found<K: 'static>(
         captured: captured as u32,
         wire: wire as u32,
         octets: layers.network_end - layers.network,
+        network: layers.network,
         is_own,
     })
 }

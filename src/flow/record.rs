@@ -24,6 +24,8 @@ pub struct FlowDirection {
     pub octets: u64,
     /// Bytes as on the wire, with the link-layer header that the packets had, and padding.
     pub bytes: u64,
+    /// Traffic class of the first packet (RFC 8200; of IPv4, its type of service); 0 if there was none.
+    pub class: u8,
 }
 
 /// The record of a flow.
@@ -40,6 +42,8 @@ pub struct FlowRecord<K> {
     pub sent: FlowDirection,
     /// Packets and bytes sent by the responder.
     pub received: FlowDirection,
+    /// Id of the outermost VLAN tag of the first packet.
+    pub vlan: Option<u16>,
     /// History of the TCP connection, in Zeek's letters.
     pub history: FlowHistory,
     /// Time of the first packet.
@@ -68,12 +72,15 @@ impl<K> FlowRecord<K> {
                 packets: stats.packets_initiator,
                 octets: stats.octets_initiator,
                 bytes: stats.bytes_initiator,
+                class: stats.class_initiator,
             },
             received: FlowDirection {
                 packets: stats.packets_responder,
                 octets: stats.octets_responder,
                 bytes: stats.bytes_responder,
+                class: stats.class_responder,
             },
+            vlan: stats.vlan,
             history,
             start: time(stats.started),
             end: time(stats.last_seen),

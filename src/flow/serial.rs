@@ -139,6 +139,10 @@ impl<K: KeyFields> Serialize for FlowRecord<K> {
             octets_received: u64,
             bytes_sent: u64,
             bytes_received: u64,
+            class_sent: u8,
+            class_received: u8,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            vlan: Option<u16>,
             history: String,
             reason: &'static str,
         }
@@ -152,6 +156,9 @@ impl<K: KeyFields> Serialize for FlowRecord<K> {
             octets_received: self.received.octets,
             bytes_sent: self.sent.bytes,
             bytes_received: self.received.bytes,
+            class_sent: self.sent.class,
+            class_received: self.received.class,
+            vlan: self.vlan,
             history: self.history.to_string(),
             reason: self.reason.as_ref().map_or("active", flowscope::EndReason::as_str),
         };

@@ -4,6 +4,7 @@ pub(super) mod ahead;
 mod buckets;
 mod ends;
 mod entry;
+mod first;
 mod slots;
 mod tcp;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use flowscope::{EndReason, EventMask, FlowExtractor, FlowSide, FlowState, L4Proto, Orientation};
 
-use self::entry::{flag, nanos, side_of, time};
+use self::entry::{Timeout, flag, nanos, side_of, time};
 use self::slots::Slots;
 use super::config::{FlowConfig, FlowTableStats};
 use super::event::{FlowEvent, FlowHistory, FlowStats};
@@ -294,7 +295,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
                 &odd
             }
         };
-        self.count(found, now, tell)
+        self.count(packet, found, now, tell)
     }
 
     /// Finds the flow of a packet that is not plain, or counts it as one of no flow.
@@ -351,7 +352,13 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
 
     /// Counts a packet for its flow, which may begin and end with it.
     #[inline]
-    fn count(&mut self, found: &Found<E::Key>, now: u64, tell: Tell<'_, E::Key>) -> Option<Seen> {
+    fn count(
+        &mut self,
+        packet: &Packet<'_>,
+        found: &Found<E::Key>,
+        now: u64,
+        tell: Tell<'_, E::Key>,
+    ) -> Option<Seen> {
         let slot = match self.slots.find(&found.key, found.hash) {
             Some(slot) => match self.goes_on(slot, found, now, tell) {
                 Goes::On => slot,
@@ -365,8 +372,12 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         // It is of the future where the clock has stepped back.
         entry.last = if entry.last > self.clock { now } else { entry.last.max(now) };
         entry.packets[side] += 1;
+        let is_first = entry.packets[side] == 1;
         entry.bytes[side] += u64::from(found.wire);
         entry.octets[side] += u64::from(found.octets);
+        if is_first {
+            self.note_first(slot, side, packet, found);
+        }
         let mut has_ended = false;
         if !self.config.suppress_events.contains(EventMask::PACKET) {
             self.tell_packet(slot, side, found, now, tell);
@@ -442,7 +453,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             entry.history.flip();
         }
         if let Some(timeout) = timeout {
-            entry.timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+            entry.timeout = Timeout::at_least(timeout);
         }
         let due = self.look_at(slot, now);
         self.slots.schedule(slot, due);

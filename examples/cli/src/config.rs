@@ -123,6 +123,9 @@ pub(crate) struct IpfixConfig {
     /// The observation domain.
     #[serde(default)]
     pub(crate) domain: u32,
+    /// Whether a record has both directions of a flow (RFC 5103).
+    #[serde(default)]
+    pub(crate) biflow: bool,
     /// Seconds after which templates are sent again, over UDP.
     #[serde(default = "template_seconds")]
     pub(crate) template_seconds: u64,

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   kind 1 | protocol 1 | reason 1 | family 1 | ports 2+2 | addresses 16+16 | history 12
-//!          | packets, octets, bytes sent 8+8+8 | received 8+8+8 | start, end 8+8 (ns since the epoch)  a flow
+//!          | packets, octets, bytes sent 8+8+8 | received 8+8+8 | start, end 8+8 (ns since the epoch)
+//!          | traffic classes 1+1 | VLAN 2 (ffff: none) | type and code of ICMP 1+1                     a flow
 //!   kind 1 | six counters of 8                                            | zeros              counts
 //! ```
 
@@ -16,8 +17,11 @@ use ringtap::flow::{EndReason, FlowDirection, FlowRecord, Orientation};
 use ringtap::packet::Timestamp;
 use serde::Serialize;
 
+/// No VLAN id is that high.
+const NO_VLAN: u16 = u16::MAX;
+
 /// Bytes of one in the spool.
-pub(crate) const LEN: usize = 116;
+pub(crate) const LEN: usize = 122;
 
 /// A flow that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub(crate) struct Flow {
     pub(crate) responder: SocketAddr,
     pub(crate) sent: FlowDirection,
     pub(crate) received: FlowDirection,
+    /// The id of the outermost VLAN tag of its first packet.
+    pub(crate) vlan: Option<u16>,
+    /// The type and the code of its first message, of ICMP.
+    pub(crate) icmp: Option<(u8, u8)>,
     /// What TCP said since the record before, in Zeek's letters; zeros behind them.
     pub(crate) history: [u8; 12],
     /// Nanoseconds since the epoch.
@@ -56,6 +64,7 @@ impl Told {
             packets: all.packets.saturating_sub(told.packets),
             octets: all.octets.saturating_sub(told.octets),
             bytes: all.bytes.saturating_sub(told.bytes),
+            class: all.class,
         };
         let (sent, received) =
             (less(whole.sent, before.sent), less(whole.received, before.received));
@@ -121,8 +130,10 @@ impl Flow {
             reason: Reason::Ended,
             initiator: address(1, number as u16),
             responder: address(2, 443),
-            sent: FlowDirection { packets: 8, octets: 1200, bytes: 1312 },
-            received: FlowDirection { packets: 2, octets: 3, bytes: 31 },
+            sent: FlowDirection { packets: 8, octets: 1200, bytes: 1312, class: 0xb8 },
+            received: FlowDirection { packets: 2, octets: 3, bytes: 31, class: 0 },
+            vlan: Some(5),
+            icmp: None,
             history: *b"ShAad\0\0\0\0\0\0\0",
             start,
             end: start + 1_000_000_000,
@@ -147,9 +158,21 @@ impl Flow {
             responder,
             sent: *sent,
             received: *received,
+            vlan: record.vlan,
+            icmp: key.icmp_message(),
             history,
             start: nanos(*start),
             end: nanos(*end),
+        }
+    }
+
+    /// The type and the code of ICMP of one side; of who answers it is known for an echo alone.
+    pub(crate) fn icmp_of(&self, is_answer: bool) -> Option<(u8, u8)> {
+        match self.icmp? {
+            message if !is_answer => Some(message),
+            (8, 0) => Some((0, 0)),
+            (128, 0) => Some((129, 0)),
+            _ => None,
         }
     }
 
@@ -191,18 +214,6 @@ impl Flow {
         let is_tcp = self.protocol == 6;
         if told == 0 && is_tcp { ACK } else { told }
     }
-
-    /// As IPFIX has them: a record for each direction that had packets.
-    pub(crate) fn directions(
-        &self,
-    ) -> impl Iterator<Item = (SocketAddr, SocketAddr, FlowDirection)> {
-        [
-            (self.initiator, self.responder, self.sent),
-            (self.responder, self.initiator, self.received),
-        ]
-        .into_iter()
-        .filter(|(_, _, direction)| direction.packets > 0)
-    }
 }
 
 fn nanos(time: Timestamp) -> u64 {
@@ -238,13 +249,17 @@ impl Body {
                 out.extend(wide(flow.initiator.ip()));
                 out.extend(wide(flow.responder.ip()));
                 out.extend(flow.history);
-                for FlowDirection { packets, octets, bytes } in [flow.sent, flow.received] {
+                for FlowDirection { packets, octets, bytes, .. } in [flow.sent, flow.received] {
                     for number in [packets, octets, bytes] {
                         out.extend(number.to_be_bytes());
                     }
                 }
                 out.extend(flow.start.to_be_bytes());
                 out.extend(flow.end.to_be_bytes());
+                out.extend([flow.sent.class, flow.received.class]);
+                out.extend(flow.vlan.unwrap_or(NO_VLAN).to_be_bytes());
+                let (kind, code) = flow.icmp.unwrap_or_default();
+                out.extend([kind, code]);
             }
             Self::Counts(counts) => {
                 out.push(1);
@@ -264,18 +279,26 @@ impl Body {
             0 => {
                 let port = |at: usize| Some(u16::from_be_bytes(*bytes[at..].first_chunk()?));
                 let address = |at: usize| narrow(*bytes[at..].first_chunk()?, bytes[3] == 6);
-                let direction = |at| {
+                let direction = |at, class: usize| {
                     let (packets, octets) = (number(at)?, number(at + 8)?);
-                    Some(FlowDirection { packets, octets, bytes: number(at + 16)? })
+                    Some(FlowDirection {
+                        packets,
+                        octets,
+                        bytes: number(at + 16)?,
+                        class: bytes[class],
+                    })
                 };
+                let is_icmp = matches!(bytes[1], 1 | 58);
                 Some(Self::Flow(Flow {
                     protocol: bytes[1],
                     reason: Reason::from_number(bytes[2])?,
                     initiator: SocketAddr::new(address(8)?, port(4)?),
                     responder: SocketAddr::new(address(24)?, port(6)?),
                     history: *bytes[40..].first_chunk()?,
-                    sent: direction(52)?,
-                    received: direction(76)?,
+                    sent: direction(52, 116)?,
+                    received: direction(76, 117)?,
+                    vlan: port(118).filter(|id| *id != NO_VLAN),
+                    icmp: is_icmp.then_some((bytes[120], bytes[121])),
                     start: number(100)?,
                     end: number(108)?,
                 }))
@@ -333,6 +356,14 @@ struct FlowLine<'a> {
     packets_received: u64,
     octets_received: u64,
     bytes_received: u64,
+    class_sent: u8,
+    class_received: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_code: Option<u8>,
     history: &'a str,
     reason: Reason,
 }
@@ -366,6 +397,11 @@ impl<'a> FlowLine<'a> {
             packets_received: flow.received.packets,
             octets_received: flow.received.octets,
             bytes_received: flow.received.bytes,
+            class_sent: flow.sent.class,
+            class_received: flow.received.class,
+            vlan: flow.vlan,
+            icmp_type: flow.icmp.map(|(kind, _)| kind),
+            icmp_code: flow.icmp.map(|(_, code)| code),
             history: flow.history(),
             reason: flow.reason,
         }
@@ -377,14 +413,17 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn flow(number: u64) -> Flow {
-        let sent = FlowDirection { packets: number, octets: 1 << 40, bytes: 2 << 40 };
+        let sent = FlowDirection { packets: number, octets: 1 << 40, bytes: 2 << 40, class: 1 };
         Flow { sent, end: u64::MAX, ..Flow::sample(number) }
     }
 
     #[test]
     fn what_is_written_is_read() {
         let counts = Counts { flows: 1, overflowed: 2, refused: 3, lost: 4, packets: 5, drops: 6 };
-        for body in [Body::Flow(flow(2)), Body::Flow(flow(3)), Body::Counts(counts)] {
+        let ping = Flow { protocol: 58, icmp: Some((128, 3)), vlan: None, ..flow(5) };
+        for body in
+            [Body::Flow(flow(2)), Body::Flow(flow(3)), Body::Flow(ping), Body::Counts(counts)]
+        {
             let mut bytes = Vec::new();
             body.encode(&mut bytes);
             assert_eq!(Body::decode(bytes.first_chunk().unwrap()), Some(body));

@@ -216,7 +216,7 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
         while !set.is_empty() {
             let (id, len) = (u16_at(set, 0), usize::from(u16_at(set, 2)));
             let each = match id {
-                256 => 58,
+                256 => 63,
                 258 => 28,
                 259 => 16,
                 2 => len - 4,

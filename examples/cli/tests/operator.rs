@@ -3,7 +3,7 @@
 mod rig;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -210,62 +210,6 @@ fn a_start_that_is_refused_leaves_the_spool_as_it_was() {
     assert!(ledger <= 64, "shards that never were have {ledger} bytes");
     let account = place.sensor("1", &[]).finish();
     assert_eq!(number(&account, "records"), 1, "the counts of one shard: {account}");
-}
-
-/// A capture file of datagrams to the port of IPFIX, for those who read such files.
-fn as_capture(datagrams: &[Vec<u8>]) -> Vec<u8> {
-    const RAW_IP: u32 = 101;
-    let mut file = 0xa1b2_c3d4_u32.to_ne_bytes().to_vec();
-    file.extend([2_u16, 4].map(u16::to_ne_bytes).concat());
-    file.extend([0, 0, 1 << 16, RAW_IP].map(u32::to_ne_bytes).concat());
-    for datagram in datagrams {
-        let len = 28 + datagram.len();
-        file.extend([1_700_000_000, 0, len as u32, len as u32].map(u32::to_ne_bytes).concat());
-        file.extend([0x45, 0]);
-        file.extend((len as u16).to_be_bytes());
-        file.extend([0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
-        file.extend([4739, 4739, len as u16 - 20, 0].map(u16::to_be_bytes).concat());
-        file.extend(datagram);
-    }
-    file
-}
-
-#[ringtap_lab::test]
-fn a_collector_is_found_by_its_name_and_gets_what_collectors_ask_for() {
-    let Some(place) = Place::new() else { return };
-    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
-    collector.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let sink = format!("ipfix:localhost:{}", collector.local_addr().unwrap().port());
-    let sensor = place.sensor("1", &["--sink", &sink, "--idle-seconds", "1"]);
-    send(&place.veth.left, 5, 2, 1000);
-    let index = ringtap_lab::link::index(&place.veth.right).unwrap();
-    sensor.finish();
-    let (mut message, mut all) = ([0; 2048], Vec::new());
-    while let Ok(len) = collector.recv(&mut message) {
-        all.push(message[..len].to_vec());
-    }
-    // Not by us: tshark's dissector.
-    let fields = [
-        "cflow.srcport",
-        "cflow.protocol",
-        "cflow.inputint",
-        "cflow.outputint",
-        "cflow.ip_version",
-        "cflow.direction",
-        "cflow.packets",
-        "cflow.sampling_packet_interval",
-    ];
-    let mut words = vec!["-r", "-", "-d", "udp.port==4739,cflow", "-T", "json", "-J", "cflow"];
-    words.extend(["-o", "cflow.ipfix.ports:4739"]);
-    let Some(text) = ringtap_lab::tool::run("tshark", &words, &as_capture(&all)) else { return };
-    let count = |what: &str| text.matches(what).count();
-    for field in fields {
-        assert!(count(&format!("\"{field}\"")) > 0, "{field} is in none of {text}");
-    }
-    assert_eq!(count(&format!("\"cflow.inputint\": \"{index}\"")), 5, "{text}");
-    assert_eq!(count("\"cflow.packets\": \"2\""), 5, "{text}");
-    assert!(count("\"cflow.sampling_packet_interval\": \"1\"") > 0, "{text}");
-    assert_eq!(count("malformed"), 0, "{text}");
 }
 
 #[ringtap_lab::test]

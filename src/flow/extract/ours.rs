@@ -263,6 +263,13 @@ impl FiveTupleKey {
         (matches!(self.protocol, 1 | 58) && self.ports[0] != 0).then_some(self.ports[0])
     }
 
+    /// Returns the type and the code of the ICMP message that the key was made from: of a flow, its first. A key from
+    /// [`new`](Self::new) is that of an echo.
+    pub fn icmp_message(&self) -> Option<(u8, u8)> {
+        let Unkeyed([kind, code]) = self.message;
+        matches!(self.protocol, 1 | 58).then_some((kind, code & !FROM_SECOND))
+    }
+
     /// Returns the security parameter index of ESP or AH.
     pub fn spi(&self) -> Option<u32> {
         let spi = u32::from(self.ports[0]) << 16 | u32::from(self.ports[1]);

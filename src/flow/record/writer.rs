@@ -173,6 +173,10 @@ impl<'a, K: KeyFields> Line<'a, K> {
             sent.packets, received.packets, sent.octets, received.octets
         )?;
         write!(out, ",\"bytes_sent\":{},\"bytes_received\":{}", sent.bytes, received.bytes)?;
+        write!(out, ",\"class_sent\":{},\"class_received\":{}", sent.class, received.class)?;
+        if let Some(vlan) = self.record.vlan {
+            write!(out, ",\"vlan\":{vlan}")?;
+        }
         write!(out, ",\"history\":\"{history}\",\"reason\":\"{}\"", self.reason())?;
         if let Some(id) = &self.community_id {
             write!(out, ",\"community_id\":\"{id}\"")?;
@@ -205,6 +209,9 @@ impl<'a, K: KeyFields> Line<'a, K> {
     fn eve(&self, out: &mut impl Write) -> io::Result<()> {
         let FlowRecord { sent, received, start, end, reason, .. } = self.record;
         write!(out, "{{\"timestamp\":\"{}\",\"event_type\":\"flow\"", Iso(*end, 6, "+0000"))?;
+        if let Some(vlan) = self.record.vlan {
+            write!(out, ",\"vlan\":[{vlan}]")?;
+        }
         self.ends(out, ["src_ip", "src_port", "dest_ip", "dest_port"])?;
         write!(out, ",\"proto\":\"{}\"", self.suricatas())?;
         if let Some(id) = &self.community_id {

@@ -1,22 +1,28 @@
 //! The ends of flows: those that are due, those that make room, reports of those that go on.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use flowscope::{EndReason, EventMask, FlowExtractor};
 
-use super::entry::{flag, nanos, time};
+use super::entry::{LONGEST_INTERVAL, flag, nanos, time};
 use super::{FlowTable, STEP, Tell};
 use crate::flow::event::FlowEvent;
 
 /// Maximum number of flows looked at for one that may make room.
 const EVICTION_TRIES: usize = 16;
 
+/// Returns how often a flow is reported.
+fn interval(active_timeout: Duration) -> u64 {
+    nanos(active_timeout).min(LONGEST_INTERVAL)
+}
+
 impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Returns when a flow must be looked at: when it is due, or when a report of it is.
     pub(super) fn look_at(&self, slot: u32, now: u64) -> u64 {
         let due = self.slots.entries[slot as usize].due(&self.config);
         match self.config.active_timeout {
-            Some(timeout) => due.min(now.saturating_add(nanos(timeout))),
+            Some(timeout) => due.min(now.saturating_add(interval(timeout))),
             None => due,
         }
     }
@@ -97,8 +103,9 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
             (false, is_closed) => {
                 let mut next = due;
                 if let Some(timeout) = self.config.active_timeout.filter(|_| !is_closed) {
-                    self.report(slot, nanos(timeout), tell);
-                    next = due.min(self.next_report(slot, nanos(timeout)));
+                    let interval = interval(timeout);
+                    self.report(slot, interval, tell);
+                    next = due.min(self.next_report(slot, interval));
                 }
                 self.slots.schedule(slot, next);
             }
@@ -115,8 +122,9 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     /// Returns the time of the last report, or of the beginning, of the flow in a slot.
     fn reported(&self, slot: u32) -> u64 {
         let cold = &self.slots.cold[slot as usize];
-        let seconds = u64::from(cold.started[0]) + u64::from(cold.reported);
-        seconds * 1_000_000_000 + u64::from(cold.started[1])
+        let begun = u64::from(cold.started[0]);
+        let since = (self.clock / 1_000_000_000).saturating_sub(begun);
+        (begun + cold.reported(since)) * 1_000_000_000 + u64::from(cold.started[1])
     }
 
     fn next_report(&self, slot: u32, timeout: u64) -> u64 {
@@ -133,7 +141,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
         let (l4, history, key) = (entry.l4(), entry.history, entry.key.clone());
         let stats = entry.stats(&self.slots.cold[slot as usize]);
         let cold = &mut self.slots.cold[slot as usize];
-        cold.reported = (self.clock / 1_000_000_000).saturating_sub(cold.started[0].into()) as u32;
+        cold.set_reported((self.clock / 1_000_000_000).saturating_sub(cold.started[0].into()));
         if let Some(key) = key.filter(|_| self.wants(EventMask::TICK)) {
             tell(slot, FlowEvent::Report { key, stats, history, l4, ts: time(self.clock) });
         }
@@ -143,7 +151,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     pub(super) fn look_again(&mut self) {
         let (clock, config) = (self.clock, &self.config);
         let report =
-            config.active_timeout.map_or(u64::MAX, |time| clock.saturating_add(nanos(time)));
+            config.active_timeout.map_or(u64::MAX, |time| clock.saturating_add(interval(time)));
         self.slots.schedule_all(clock, |entry| {
             let late = entry.last.saturating_sub(clock);
             entry.due(config).saturating_sub(late).min(report)

@@ -51,8 +51,10 @@ pub(super) struct Entry<K> {
     pub(super) history: FlowHistory,
     /// Sequence numbers after the last byte, including a FIN.
     pub(super) next: [u32; 2],
-    /// An idle timeout of its own in milliseconds, or 0.
-    pub(super) timeout: u32,
+    /// An idle timeout of its own, if it has one.
+    pub(super) timeout: Timeout,
+    /// Traffic classes of the first packets of the initiator and the responder.
+    pub(super) class: [u8; 2],
     pub(super) flags: u16,
     pub(super) state: FlowState,
     pub(super) protocol: u8,
@@ -64,8 +66,68 @@ pub(super) struct Cold {
     pub(super) links: Links,
     /// Time of the first packet: seconds and nanoseconds.
     pub(super) started: [u32; 2],
-    /// Seconds from then to the last report; of a free slot, the next free one.
-    pub(super) reported: u32,
+    /// Of a flow, the outermost VLAN id of its first packet, or 0, and above it the seconds from its beginning to the last
+    /// report, as far as they fit; of a free slot, the next free one.
+    pub(super) word: u32,
+}
+
+/// Bits of the VLAN id in [`Cold::word`], and of the seconds above it.
+const VLAN_BITS: u32 = 12;
+const SECONDS: u64 = (1 << (32 - VLAN_BITS)) - 1;
+/// The longest interval of reports: half of the seconds that can be told apart, which are twelve days.
+pub(super) const LONGEST_INTERVAL: u64 = (SECONDS / 2) * 1_000_000_000;
+
+impl Cold {
+    /// Returns the seconds from the beginning to the last report, where `since` is those to now.
+    pub(super) fn reported(&self, since: u64) -> u64 {
+        let ago = since.wrapping_sub(u64::from(self.word >> VLAN_BITS)) & SECONDS;
+        since.saturating_sub(ago)
+    }
+
+    pub(super) fn set_reported(&mut self, seconds: u64) {
+        let vlan = self.word & ((1 << VLAN_BITS) - 1);
+        self.word = ((seconds & SECONDS) as u32) << VLAN_BITS | vlan;
+    }
+
+    /// Returns the VLAN id. That of a tag with a priority alone, which is 0, is none.
+    fn vlan(&self) -> Option<u16> {
+        let id = (self.word & ((1 << VLAN_BITS) - 1)) as u16;
+        (id != 0).then_some(id)
+    }
+
+    /// Notes the VLAN id of a flow that begins.
+    pub(super) fn set_vlan(&mut self, id: u16) {
+        self.word |= u32::from(id) & ((1 << VLAN_BITS) - 1);
+    }
+}
+
+/// A time in two bytes: a multiple of a power of two of milliseconds, which is exact up to two seconds and to a
+/// thousandth beyond. 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Timeout(u16);
+
+impl Timeout {
+    const FACTOR_BITS: u32 = 11;
+
+    /// Returns the least that is not shorter than a time, and not none.
+    pub(super) fn at_least(time: Duration) -> Self {
+        let millis = u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
+        let shift = (u64::BITS - millis.leading_zeros()).saturating_sub(Self::FACTOR_BITS);
+        let rounded = millis.saturating_add((1 << shift) - 1) >> shift;
+        let is_carried = rounded >> Self::FACTOR_BITS > 0;
+        let (factor, shift) = if is_carried { (rounded >> 1, shift + 1) } else { (rounded, shift) };
+        match shift {
+            0..32 => Self((shift << Self::FACTOR_BITS) as u16 | factor as u16),
+            _ => Self(u16::MAX),
+        }
+    }
+
+    /// Returns it in nanoseconds, if there is one.
+    fn nanos(self) -> Option<u64> {
+        let shift = u32::from(self.0) >> Self::FACTOR_BITS;
+        let factor = u64::from(self.0) & ((1 << Self::FACTOR_BITS) - 1);
+        (self.0 != 0).then(|| (factor << shift).saturating_mul(1_000_000))
+    }
 }
 
 impl<K> Entry<K> {
@@ -80,7 +142,8 @@ impl<K> Entry<K> {
             octets: [0; 2],
             history: FlowHistory::default(),
             next: [0; 2],
-            timeout: 0,
+            timeout: Timeout::default(),
+            class: [0; 2],
             flags,
             state: FlowState::Active,
             protocol: l4.map_or(0, |l4| l4.as_u8()),
@@ -132,8 +195,8 @@ impl<K> Entry<K> {
         if self.have_both(flag::FIN) {
             return CLOSED_LINGER;
         }
-        if self.timeout > 0 {
-            return u64::from(self.timeout) * 1_000_000;
+        if let Some(timeout) = self.timeout.nanos() {
+            return timeout;
         }
         let is_half_open = !self.have_both(flag::SEEN) || self.has(flag::FIN * flag::BOTH);
         nanos(match self.protocol {
@@ -182,6 +245,9 @@ impl<K> Entry<K> {
             started: FlowTime::new(cold.started[0], cold.started[1]),
             last_seen: time(self.last),
             initiator_orientation: self.initiator(),
+            class_initiator: self.class[0],
+            class_responder: self.class[1],
+            vlan: cold.vlan(),
         }
     }
 }
@@ -210,5 +276,36 @@ mod tests {
     fn a_flow_takes_two_cache_lines_and_a_bit() {
         assert_eq!(size_of::<Entry<FiveTupleKey>>(), 128);
         assert_eq!(size_of::<Cold>(), 20);
+    }
+
+    #[test]
+    fn a_timeout_in_two_bytes_is_not_shorter_and_hardly_longer() {
+        let nanos = |time: Duration| Timeout::at_least(time).nanos().unwrap();
+        let millis = Duration::from_millis;
+        for exact in [1, 100, 2047, 2048, 30_000].map(millis) {
+            assert_eq!(u128::from(nanos(exact)), exact.as_nanos());
+        }
+        assert_eq!(nanos(Duration::ZERO), 1_000_000);
+        for time in (0..40).flat_map(|bit| [(1 << bit) - 1, (1 << bit) + 1, 5 << bit]).map(millis) {
+            let kept = u128::from(nanos(time));
+            let least = time.as_nanos().max(1_000_000);
+            assert!(least <= kept && kept <= least + least / 1000, "{time:?}: {kept}");
+        }
+        assert_eq!(nanos(Duration::MAX), 2047 * (1 << 31) * 1_000_000);
+    }
+
+    #[test]
+    fn reports_are_told_apart_for_days_and_the_vlan_stays() {
+        let mut cold = Cold { links: Links::NONE, started: [0; 2], word: 0 };
+        cold.set_vlan(4095);
+        for seconds in [0, 60, 1_000_000, 2_000_000, 40_000_000] {
+            cold.set_reported(seconds);
+            for later in [0, 1, 500_000] {
+                assert_eq!(cold.reported(seconds + later), seconds);
+            }
+            assert_eq!(cold.vlan(), Some(4095));
+        }
+        // The clock went back: it may be reported anew.
+        assert!(cold.reported(1000) <= 1000);
     }
 }

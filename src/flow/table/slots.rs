@@ -16,7 +16,7 @@ pub(super) struct Slots<K> {
     pub(super) cold: Vec<Cold>,
     pub(super) wheel: Wheel,
     buckets: Buckets,
-    /// The first of the free slots, and how many there are. Each says in `reported` which is the next.
+    /// The first of the free slots, and how many there are. Each says in `word` which is the next.
     free: (u32, usize),
     hasher: RandomState,
     most: usize,
@@ -93,11 +93,11 @@ impl<K: Eq + Hash> Slots<K> {
         now: u64,
     ) -> u32 {
         let started = [(now / 1_000_000_000) as u32, (now % 1_000_000_000) as u32];
-        let cold = Cold { links: Links::NONE, started, reported: 0 };
+        let cold = Cold { links: Links::NONE, started, word: 0 };
         let entry = Entry::new(key, l4, is_reversed, now);
         let slot = match self.free {
             (slot, count @ 1..) => {
-                self.free = (self.cold[slot as usize].reported, count - 1);
+                self.free = (self.cold[slot as usize].word, count - 1);
                 self.entries[slot as usize] = entry;
                 self.cold[slot as usize] = cold;
                 slot
@@ -117,7 +117,7 @@ impl<K: Eq + Hash> Slots<K> {
         let key = self.entries[slot as usize].key.take()?;
         self.buckets.remove(self.hasher.hash_one(&key), slot);
         self.wheel.remove(&mut self.cold, slot);
-        self.cold[slot as usize].reported = self.free.0;
+        self.cold[slot as usize].word = self.free.0;
         self.free = (slot, self.free.1 + 1);
         Some(key)
     }

@@ -107,6 +107,52 @@ fn segment(number: u32, is_clients: bool, flags: u8, seq: u32, ack: u32) -> [u8;
     frame
 }
 
+/// What is told of a flow of these frames, the last of which ends it by time.
+fn told(frames: &[Vec<u8>]) -> crate::flow::event::FlowStats {
+    let (mut table, mut events) = (table(with_room(10)), Events::new());
+    frames.iter().for_each(|frame| give(&mut table, 1000, frame, &mut events));
+    let (_, flow) = table.flows().next().expect("there is one");
+    flow.stats
+}
+
+#[test]
+fn the_first_packet_of_each_side_tells_its_class_and_the_first_of_all_its_vlan() {
+    let with = |class: u8, vlan: Option<u16>, is_answer: bool| {
+        let mut frame = datagram(0x0a00_0002).to_vec();
+        frame[15] = class;
+        if is_answer {
+            frame[26..34].rotate_left(4);
+            frame[34..38].rotate_left(2);
+        }
+        if let Some(vlan) = vlan {
+            frame.splice(12..12, [[0x81, 0], vlan.to_be_bytes()].concat());
+        }
+        frame
+    };
+    let tagged = Some(0x2007); // of priority 1
+    let both = [with(0xb8, tagged, false), with(0x20, Some(9), true), with(0x48, None, false)];
+    let stats = told(&both);
+    assert_eq!((stats.class_initiator, stats.class_responder, stats.vlan), (0xb8, 0x20, Some(7)));
+    let alone = told(&[with(0x48, None, false)]);
+    assert_eq!((alone.class_initiator, alone.class_responder, alone.vlan), (0x48, 0, None));
+
+    let mut v6 = datagram(1).to_vec();
+    v6[12..22].copy_from_slice(&[0x86, 0xdd, 0x6b, 0x80, 0, 0, 0, 6, 17, 64]);
+    assert_eq!(told(&[v6]).class_initiator, 0xb8);
+
+    // Of fragments, the class of the packet that they make.
+    let whole = with(0x88, None, false);
+    let fragment = |from: usize, to: usize, has_more: bool| {
+        let mut frame = [&whole[..34], &whole[34 + from..34 + to]].concat();
+        frame[17] = (20 + to - from) as u8;
+        let field = u16::from(has_more) << 13 | (from / 8) as u16;
+        frame[20..22].copy_from_slice(&field.to_be_bytes());
+        frame
+    };
+    let stats = told(&[fragment(0, 16, true), fragment(16, 26, false)]);
+    assert_eq!((stats.packets_initiator, stats.class_initiator), (1, 0x88));
+}
+
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 

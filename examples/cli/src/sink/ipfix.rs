@@ -1,4 +1,5 @@
-//! IPFIX over UDP or TCP (RFC 7011): a record for each direction of a flow that had packets, with bytes of layer 3.
+//! IPFIX over UDP or TCP (RFC 7011): a record for each direction of a flow that had packets, with bytes of layer 3; or one for
+//! both (RFC 5103).
 //!
 //! A collector acknowledges nothing: what was handed to the kernel counts as delivered. Numbers of records go into
 //! message headers, by which a collector counts what it missed; totals go as options (RFC 7011, 4.3).
@@ -21,9 +22,21 @@ const V4: u16 = 256;
 const V6: u16 = 257;
 const TOTALS: u16 = 258;
 const SAMPLING: u16 = 259;
+/// Both directions in one record.
+const BOTH_V4: u16 = 260;
+const BOTH_V6: u16 = 261;
 
-/// Information elements by number (IANA's registry), and their lengths.
-const FLOW: [(u16, u16); 13] = [
+/// Of an information element: it is the other direction's (RFC 5103), and its number is followed by this enterprise's.
+const REVERSE: u16 = 1 << 15;
+const REVERSE_ENTERPRISE: u32 = 29305;
+
+/// An information element by its number (IANA's registry), and its length.
+type Field = (u16, u16);
+
+/// Ports, protocol, flowEndReason, ipVersion, flowDirection,
+/// tcpControlBits, ipClassOfService, vlanId, ingress- and egressInterface, flowStart- and flowEndMilliseconds, octetDeltaCount,
+/// packetDeltaCount.
+const FLOW: [Field; 15] = [
     (7, 2),
     (11, 2),
     (4, 1),
@@ -31,6 +44,8 @@ const FLOW: [(u16, u16); 13] = [
     (60, 1),
     (61, 1),
     (6, 2),
+    (5, 1),
+    (58, 2),
     (10, 4),
     (14, 4),
     (152, 8),
@@ -38,20 +53,26 @@ const FLOW: [(u16, u16); 13] = [
     (1, 8),
     (2, 8),
 ];
-/// Bytes of those.
-const FLOW_LEN: usize = 50;
-/// Ports, protocol, flowEndReason, ipVersion, flowDirection, tcpControlBits, ingress- and egressInterface, flowStart- and
-/// flowEndMilliseconds, octetDeltaCount, packetDeltaCount; before them the addresses.
-const ADDRESSES: [(u16, [(u16, u16); 2]); 2] =
-    [(V4, [(8, 4), (12, 4)]), (V6, [(27, 16), (28, 16)])];
+/// Behind those of a record of both directions: biflowDirection, and what came back.
+const BACK: [Field; 5] =
+    [(239, 1), (REVERSE | 6, 2), (REVERSE | 5, 1), (REVERSE | 1, 8), (REVERSE | 2, 8)];
+/// Of each template: before the others the addresses, behind them icmpTypeCodeIPv4 or -IPv6.
+const OWN: [(u16, [Field; 3], bool); 4] = [
+    (V4, [(8, 4), (12, 4), (32, 2)], false),
+    (V6, [(27, 16), (28, 16), (139, 2)], false),
+    (BOTH_V4, [(8, 4), (12, 4), (32, 2)], true),
+    (BOTH_V6, [(27, 16), (28, 16), (139, 2)], true),
+];
+/// The most bytes that a flow takes: two records of IPv6.
+const MOST: usize = 2 * (32 + 55);
 /// By exportingProcessId, which is the shard: observedFlowTotalCount, notSentFlowTotalCount,
 /// ignoredPacketTotalCount.
-const SCOPE: (u16, u16) = (144, 4);
-const COUNTS: [(u16, u16); 3] = [(163, 8), (166, 8), (164, 8)];
+const SCOPE: Field = (144, 4);
+const COUNTS: [Field; 3] = [(163, 8), (166, 8), (164, 8)];
 /// By selectorId, the only one: samplingPacketInterval and samplingPacketSpace, which say that every packet was looked at.
 /// Collectors that scale by a sampling rate refuse flows without one.
-const SELECTOR: (u16, u16) = (302, 8);
-const RATE: [(u16, u16); 2] = [(305, 4), (306, 4)];
+const SELECTOR: Field = (302, 8);
+const RATE: [Field; 2] = [(305, 4), (306, 4)];
 
 enum Link {
     Udp(UdpSocket),
@@ -180,7 +201,8 @@ impl Sink for Ipfix {
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
         let mut done = 0;
         while done < records.len() {
-            let mut sets = Sets { interface: self.interface, ..Sets::default() };
+            let (interface, is_biflow) = (self.interface, self.config.biflow);
+            let mut sets = Sets { interface, is_biflow, ..Sets::default() };
             let count = records[done..].iter().take_while(|record| sets.add(record)).count();
             match self.tell_templates().and_then(|()| self.send(&sets.finish(), sets.records)) {
                 Ok(()) => done += count,
@@ -197,12 +219,21 @@ impl Sink for Ipfix {
 }
 
 fn templates() -> Vec<u8> {
-    let mut fields = Vec::new();
-    for (template, addresses) in ADDRESSES {
-        fields.extend([template, (addresses.len() + FLOW.len()) as u16]);
-        addresses.iter().chain(&FLOW).for_each(|&(element, len)| fields.extend([element, len]));
+    let mut bytes = Vec::new();
+    for (template, [source, destination, icmp], is_both) in OWN {
+        let back = if is_both { &BACK[..] } else { &[] };
+        let fields = [&[source, destination][..], &FLOW, &[icmp], back].concat();
+        bytes.extend(template.to_be_bytes());
+        bytes.extend((fields.len() as u16).to_be_bytes());
+        for (element, len) in fields {
+            bytes.extend(element.to_be_bytes());
+            bytes.extend(len.to_be_bytes());
+            if element & REVERSE != 0 {
+                bytes.extend(REVERSE_ENTERPRISE.to_be_bytes());
+            }
+        }
     }
-    let mut sets = set(2, &fields.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>());
+    let mut sets = set(2, &bytes);
     let mut options = vec![TOTALS, 1 + COUNTS.len() as u16, 1];
     [SCOPE].iter().chain(&COUNTS).for_each(|&(element, len)| options.extend([element, len]));
     sets.extend(set(3, &options.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>()));
@@ -243,17 +274,19 @@ fn refuse_if_closed(stream: &TcpStream) -> io::Result<()> {
 /// The sets of one message, of a kind of record each.
 #[derive(Default)]
 struct Sets {
+    /// Of IPv4, of IPv6, of totals.
     content: [Vec<u8>; 3],
     records: u32,
     interface: u32,
+    /// Whether a record has both directions.
+    is_biflow: bool,
 }
 
 impl Sets {
     /// Adds a record; false where there is no room for it.
     fn add(&mut self, record: &Record) -> bool {
         let used: usize = self.content.iter().map(|set| 4 + set.len()).sum();
-        // No record takes more: two directions of IPv6.
-        if HEADER + used + 2 * (32 + FLOW_LEN) > MESSAGE {
+        if HEADER + used + MOST > MESSAGE {
             return false;
         }
         match &record.body {
@@ -264,30 +297,53 @@ impl Sets {
     }
 
     fn add_flow(&mut self, flow: &Flow) {
-        for (from, to, direction) in flow.directions() {
-            let is_answer = from == flow.responder;
-            let out = &mut self.content[usize::from(from.is_ipv6())];
-            for address in [from.ip(), to.ip()] {
-                match address {
-                    IpAddr::V4(v4) => out.extend(v4.octets()),
-                    IpAddr::V6(v6) => out.extend(v6.octets()),
-                }
-            }
-            out.extend(from.port().to_be_bytes());
-            out.extend(to.port().to_be_bytes());
-            let version = if from.is_ipv6() { 6 } else { 4 };
-            // All of it came in through the interface that is watched: 0, which is ingress.
-            out.extend([flow.protocol, flow.reason as u8, version, 0]);
-            out.extend(flow.tcp_flags(is_answer).to_be_bytes());
-            out.extend(self.interface.to_be_bytes());
-            out.extend(0_u32.to_be_bytes()); // where it went is not known
-            for number in
-                [flow.start / 1_000_000, flow.end / 1_000_000, direction.octets, direction.packets]
-            {
-                out.extend(number.to_be_bytes());
-            }
-            self.records += 1;
+        if self.is_biflow {
+            self.add_direction(flow, false);
+            let out = &mut self.content[usize::from(flow.initiator.is_ipv6())];
+            out.push(1); // from the initiator
+            out.extend(flow.tcp_flags(true).to_be_bytes());
+            out.push(flow.received.class);
+            out.extend(flow.received.octets.to_be_bytes());
+            out.extend(flow.received.packets.to_be_bytes());
+            return;
         }
+        for (is_answer, direction) in [(false, flow.sent), (true, flow.received)] {
+            if direction.packets > 0 {
+                self.add_direction(flow, is_answer);
+            }
+        }
+    }
+
+    fn add_direction(&mut self, flow: &Flow, is_answer: bool) {
+        let (from, to, direction) = match is_answer {
+            false => (flow.initiator, flow.responder, flow.sent),
+            true => (flow.responder, flow.initiator, flow.received),
+        };
+        let out = &mut self.content[usize::from(from.is_ipv6())];
+        for address in [from.ip(), to.ip()] {
+            match address {
+                IpAddr::V4(v4) => out.extend(v4.octets()),
+                IpAddr::V6(v6) => out.extend(v6.octets()),
+            }
+        }
+        out.extend(from.port().to_be_bytes());
+        out.extend(to.port().to_be_bytes());
+        let version = if from.is_ipv6() { 6 } else { 4 };
+        // All of it came in through the interface that is watched: 0, which is ingress.
+        out.extend([flow.protocol, flow.reason as u8, version, 0]);
+        out.extend(flow.tcp_flags(is_answer).to_be_bytes());
+        out.push(direction.class);
+        out.extend(flow.vlan.unwrap_or(0).to_be_bytes());
+        out.extend(self.interface.to_be_bytes());
+        out.extend(0_u32.to_be_bytes()); // where it went is not known
+        for number in
+            [flow.start / 1_000_000, flow.end / 1_000_000, direction.octets, direction.packets]
+        {
+            out.extend(number.to_be_bytes());
+        }
+        let (kind, code) = flow.icmp_of(is_answer).unwrap_or_default();
+        out.extend([kind, code]);
+        self.records += 1;
     }
 
     fn add_counts(&mut self, shard: u16, counts: &Counts) {
@@ -302,7 +358,7 @@ impl Sets {
     }
 
     fn finish(&self) -> Vec<u8> {
-        let ids = [V4, V6, TOTALS];
+        let ids = if self.is_biflow { [BOTH_V4, BOTH_V6, TOTALS] } else { [V4, V6, TOTALS] };
         let there = ids.iter().zip(&self.content).filter(|(_, content)| !content.is_empty());
         there.flat_map(|(id, content)| set(*id, content)).collect()
     }
@@ -323,6 +379,7 @@ mod tests {
             to: "collector:4739".to_owned(),
             domain: 1,
             template_seconds: 60,
+            biflow: false,
             transport: Transport::Udp,
         };
         let mut sink = Ipfix::new(&config, 1);

@@ -43,7 +43,15 @@ const SCHEMA: &str = "message record {
     required int64 flows;
     required int64 missing;
     required int64 drops;
+    required int32 class_sent;
+    required int32 class_received;
+    optional int32 vlan;
+    optional int32 icmp_type;
+    optional int32 icmp_code;
 }";
+
+/// The columns of the schema that are optional.
+const OPTIONAL: [usize; 3] = [22, 23, 24];
 
 /// The name of the metadata.
 const HELD: &str = "ringtap.held";
@@ -145,8 +153,10 @@ fn write_column(
 ) -> Outcome<()> {
     match column {
         ColumnWriter::Int32ColumnWriter(column) => {
-            let values: Vec<_> = records.iter().map(|record| small(record, number)).collect();
-            column.write_batch(&values, None, None)?;
+            let values = records.iter().map(|record| small(record, number));
+            let there: Vec<i16> = values.clone().map(|value| value.is_some().into()).collect();
+            let levels = OPTIONAL.contains(&number).then_some(&there[..]);
+            column.write_batch(&values.flatten().collect::<Vec<_>>(), levels, None)?;
         }
         ColumnWriter::Int64ColumnWriter(column) => {
             let values: Vec<_> =
@@ -172,16 +182,24 @@ fn flow_of(record: &Record) -> Option<&Flow> {
     }
 }
 
-fn small(record: &Record, column: usize) -> i32 {
-    if column == 1 {
-        return record.shard.into();
+/// `None` in a column that is optional.
+fn small(record: &Record, column: usize) -> Option<i32> {
+    let flow = flow_of(record);
+    match column {
+        1 => return Some(record.shard.into()),
+        22 => return flow?.vlan.map(i32::from),
+        23 => return flow?.icmp.map(|(kind, _)| kind.into()),
+        24 => return flow?.icmp.map(|(_, code)| code.into()),
+        _ => {}
     }
-    flow_of(record).map_or(0, |flow| match column {
+    Some(flow.map_or(0, |flow| match column {
         6 => flow.protocol.into(),
         8 => flow.initiator.port().into(),
         10 => flow.responder.port().into(),
+        20 => flow.sent.class.into(),
+        21 => flow.received.class.into(),
         _ => flow.reason as i32,
-    })
+    }))
 }
 
 fn large(record: &Record, column: usize) -> u64 {

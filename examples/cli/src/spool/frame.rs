@@ -1,8 +1,8 @@
 //! How a segment is written.
 //!
 //! ```text
-//!   "RTSPOOL1" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
-//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 116 bytes        a frame, and so on
+//!   "RTSPOOL2" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
+//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 122 bytes        a frame, and so on
 //! ```
 
 use std::fs::File;
@@ -11,7 +11,10 @@ use std::path::Path;
 
 use crate::record::{Body, LEN, Record};
 
-const MAGIC: &[u8; 8] = b"RTSPOOL1";
+const MAGIC: &[u8; 8] = b"RTSPOOL2";
+/// What it begins with in every version.
+const ANY_MAGIC: &[u8; 7] = b"RTSPOOL";
+const ANOTHER: &str = "the spool is of another version of ringtap: let that one deliver what is in it, or name another directory";
 /// Before a frame's payload, and what its payload begins with.
 const HEAD: usize = 8;
 const PREFIX: usize = 12;
@@ -47,8 +50,12 @@ pub(super) fn header(totals: &[Totals]) -> Vec<u8> {
 /// The totals before a segment.
 fn read_header(file: &mut impl Read) -> io::Result<Option<Vec<Totals>>> {
     let mut start = [0; 10];
-    if !fill(file, &mut start)? || !start.starts_with(MAGIC) {
+    if !fill(file, &mut start)? {
         return Ok(None);
+    }
+    if !start.starts_with(MAGIC) {
+        let is_older = start.starts_with(ANY_MAGIC);
+        return if is_older { Err(io::Error::other(ANOTHER)) } else { Ok(None) };
     }
     let count = usize::from(u16::from_be_bytes([start[8], start[9]]));
     let mut rest = vec![0; count * 16 + 4];

@@ -72,7 +72,7 @@ fn a_torn_frame_is_cut_off_and_a_torn_segment_removed() {
     let torn = directory.path().join("00000002.seg");
     for cut in [1, 100, 507, 519] {
         fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-        fs::write(&torn, &b"RTSPOOL1\0\x01"[..]).unwrap();
+        fs::write(&torn, &b"RTSPOOL2\0\x01"[..]).unwrap();
         let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();
         assert_eq!(spool.totals(0).records, 0);
         assert!(!torn.exists());
@@ -80,6 +80,19 @@ fn a_torn_frame_is_cut_off_and_a_torn_segment_removed() {
         let name = format!("after {cut}");
         assert_eq!(read(&mut spool.reader(&name).unwrap(), 9).len(), 2);
     }
+}
+
+#[test]
+fn a_spool_of_another_version_is_left_to_it() {
+    let directory = Directory::new();
+    drop(Spool::open(directory.path(), ROOM, 1).map(|mut spool| spool.append(0, &flows(0..5))));
+    let path = directory.path().join("00000001.seg");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[7] = b'1';
+    fs::write(&path, &bytes).unwrap();
+    let error = Spool::open(directory.path(), ROOM, 1).unwrap_err();
+    assert!(error.to_string().contains("another version"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "it is as it was");
 }
 
 #[test]
