@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Is a sensor: shards, flows, spool, sinks.
     #[command(alias = "run")]
     Sensor(SensorArgs),
+    /// Reads sensors' records back from where they were sent, and says whether all are there, or what is missing and why; the exit
+    /// code is 1 if there is anything.
+    Verify(VerifyArgs),
     /// Explains a filter: how it is understood, its program, and what an index knows of it.
     Filter(FilterArgs),
     /// Says what works on this machine, and what to do about what does not.
@@ -226,6 +229,20 @@ pub(crate) struct QueryArgs {
     pub(crate) explain: bool,
     /// What was read, as JSON.
     #[arg(long, conflicts_with = "write")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A file of lines, a directory of them or of Parquet files, or what `sensor` takes as --sink.
+    pub(crate) places: Vec<String>,
+    /// All sinks of a sensor's configuration but those of IPFIX.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Records of one sensor.
+    #[arg(long)]
+    pub(crate) sensor: Option<String>,
+    #[arg(long)]
     pub(crate) json: bool,
 }
 

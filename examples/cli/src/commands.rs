@@ -15,6 +15,7 @@ mod replay;
 mod run;
 mod stats;
 mod top;
+mod verify;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Flows(args) => return flows::run(&args),
         Command::Messages(args) => return messages::run(&args),
         Command::Sensor(args) => return run::run(args),
+        Command::Verify(args) => return verify::run(&args),
         Command::Demo { recording: true, .. } => return demo_recording::run(),
         Command::Demo { visits, report, .. } => return demo::run(visits, report.as_deref()),
         Command::Doctor { interface, json } => {

@@ -14,6 +14,8 @@ mod feed;
 mod http;
 mod ledger;
 mod lines;
+mod proof;
+mod readback;
 mod record;
 mod report;
 mod say;

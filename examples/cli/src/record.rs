@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ringtap::flow::extract::FiveTupleKey;
 use ringtap::flow::{EndReason, FlowDirection, FlowRecord, Orientation};
 use ringtap::packet::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// No VLAN id is that high.
 const NO_VLAN: u16 = u16::MAX;
@@ -87,7 +87,7 @@ pub(crate) enum Reason {
 
 /// A shard's totals when the record was made, so that a receiver can prove that it has everything: it has `flows`
 /// records of flows with lesser sequence numbers, and the others that there were are counted here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Flows that were numbered.
     pub(crate) flows: u64,

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use rig::{HTTP, Place, check_packets, number, send, server, until, until_listening};
+use rig::{HTTP, Place, check_packets, number, send, server, sum, until, until_listening};
 use ringtap_lab::{Traffic, tool};
 use serde_json::Value;
 
@@ -149,6 +149,18 @@ fn two_consumers_of_redis_see_each_record_once_and_nothing_is_lost_while_it_is_a
         (seen.len() as u64, all),
         (number(&account, "records"), number(&account, "records"))
     );
+
+    let place = "redis://127.0.0.1:6379/0";
+    let (is_complete, verdicts) = rig::verify(&[place]);
+    assert!(is_complete || number(&account, "drops") > 0, "{verdicts:?}");
+    assert_eq!(sum(&verdicts, "records"), number(&account, "records"));
+    // Somebody removes a record.
+    cli(&["XDEL", keys[1], "8-0"]);
+    let (is_complete, verdicts) = rig::verify(&[place]);
+    let gaps: Vec<&Value> = verdicts.iter().filter(|of| of["missing"] != NONE).collect();
+    let [gap] = &gaps[..] else { panic!("{verdicts:?}") };
+    assert_eq!((is_complete, number(gap, "shard")), (false, 1));
+    assert_eq!((number(&gap["missing"][0], "first"), number(&gap["missing"][0], "last")), (7, 7));
 }
 
 #[cfg(feature = "parquet")]
@@ -188,7 +200,28 @@ print(len(tables), table.num_rows, len(keys), total('packets_sent', 'packets_rec
     let numbers: Vec<u64> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(numbers[0] > 3, "{text}");
     assert_eq!(numbers[1..], [flows, flows, packets, octets], "{account}");
+
+    // The sensor was killed: flows that it had not written yet are told of, and nothing else is missing.
+    let (directory, lines) = (place.path("parquet"), place.path("flows.ndjson"));
+    let (_, verdicts) = rig::verify(&[&directory]);
+    assert_eq!(sum(&verdicts, "flows"), flows, "{verdicts:?}");
+    for verdict in &verdicts {
+        assert_eq!((&verdict["missing"], &verdict["wrong_counts"]), (&NONE, &NONE), "{verdict}");
+        assert_eq!(number(verdict, "twice"), 0);
+    }
+    let (_, mut of_lines) = rig::verify(&[&lines]);
+    of_lines.iter_mut().for_each(|verdict| verdict["sink"] = "parquet".into());
+    assert_eq!(of_lines, verdicts);
+    // A file is removed.
+    let mut files: Vec<_> = std::fs::read_dir(&directory).unwrap().map(Result::unwrap).collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    std::fs::remove_file(files[1].path()).unwrap();
+    let (is_complete, verdicts) = rig::verify(&[&directory]);
+    assert!(!is_complete && verdicts.iter().any(|of| of["missing"] != NONE), "{verdicts:?}");
 }
+
+/// Nothing is missing.
+static NONE: Value = Value::Array(Vec::new());
 
 /// A collector that takes TCP, by the standard's words, for what nfcapd does not take.
 #[ringtap_lab::test]

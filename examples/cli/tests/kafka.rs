@@ -102,6 +102,11 @@ fn every_record_is_there_once_though_a_broker_goes_and_the_sensor_is_killed() {
     let (of_lines, missing) = place.lines().check();
     assert_eq!((flows, 0), (of_lines, missing), "{account}");
     assert!(flows >= 2 * u64::from(FLOWS) && records > flows, "{flows} flows, {records} records");
+    let (_, verdicts) = rig::verify(&[&sink]);
+    assert_eq!((verdicts.len(), rig::sum(&verdicts, "records")), (2, records), "{verdicts:?}");
+    for verdict in &verdicts {
+        assert_eq!((&verdict["missing"], number(verdict, "twice")), (&Value::Array(vec![]), 0));
+    }
 }
 
 #[ringtap_lab::test]

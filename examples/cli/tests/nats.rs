@@ -82,6 +82,9 @@ fn a_stream_of_three_nats_servers_has_every_record_once_though_one_is_killed() {
     let (flows, missing) = received.check();
     assert_eq!((flows, missing), (3 * u64::from(FLOWS), 0), "{accounts:?}");
     assert_eq!(received.len() as u64, spooled);
+    let (_, verdicts) = rig::verify(&["nats:127.0.0.1:4222,127.0.0.1:4223"]);
+    assert_eq!((verdicts.len(), rig::sum(&verdicts, "records")), (6, spooled), "{verdicts:?}");
+    assert!(verdicts.iter().all(|of| of["complete"] == true || number(of, "drops") > 0));
 }
 
 fn nats(place: &Place, number: u16) -> Option<Process> {

@@ -48,6 +48,10 @@ const SCHEMA: &str = "message record {
     optional int32 vlan;
     optional int32 icmp_type;
     optional int32 icmp_code;
+    required int64 overflowed;
+    required int64 refused;
+    required int64 lost;
+    required int64 packets;
 }";
 
 /// The columns of the schema that are optional.
@@ -214,6 +218,10 @@ fn large(record: &Record, column: usize) -> u64 {
         (Body::Counts(counts), 17) => counts.flows,
         (Body::Counts(counts), 18) => counts.overflowed + counts.refused + counts.lost,
         (Body::Counts(counts), 19) => counts.drops,
+        (Body::Counts(counts), 25) => counts.overflowed,
+        (Body::Counts(counts), 26) => counts.refused,
+        (Body::Counts(counts), 27) => counts.lost,
+        (Body::Counts(counts), 28) => counts.packets,
         _ => 0,
     }
 }

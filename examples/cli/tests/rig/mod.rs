@@ -157,6 +157,22 @@ pub(crate) fn get(port: u16, path: &str) -> Option<String> {
     Some(page)
 }
 
+/// Reads records back: whether they are complete, and what is told of each shard.
+pub(crate) fn verify(words: &[&str]) -> (bool, Vec<Value>) {
+    let output = Command::new(program()).args(["verify", "--json"]).args(words).output();
+    let output = output.expect("it was built");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 1)) && said.is_empty(), "{said}");
+    let text = String::from_utf8(output.stdout).expect("it writes text");
+    let verdicts = text.lines().map(|line| serde_json::from_str(line).expect("it is JSON"));
+    (output.status.success(), verdicts.collect())
+}
+
+/// The sum of a number of all verdicts.
+pub(crate) fn sum(verdicts: &[Value], name: &str) -> u64 {
+    verdicts.iter().map(|verdict| number(verdict, name)).sum()
+}
+
 /// Waits until something is so.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -1,0 +1,52 @@
+//! A topic of Kafka: what is committed in it.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::see_json;
+use crate::config::KafkaConfig;
+use crate::proof::Told;
+use crate::sink::Outcome;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn read(config: &KafkaConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+    let mut client = ClientConfig::new();
+    for (name, value) in config.properties.reveal() {
+        client.set(name, value);
+    }
+    client.set("bootstrap.servers", config.brokers.join(","));
+    client.set("group.id", "ringtap.verify").set("enable.auto.commit", "false");
+    client.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
+    let consumer: BaseConsumer = client.create()?;
+    let topic = &config.topic;
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let of_topic = metadata.topics().first().ok_or("the brokers say nothing of the topic")?;
+    let mut left = of_topic.partitions().len();
+    if left == 0 {
+        return Err(format!("topic {topic}: there is none, or it has no partitions").into());
+    }
+    let mut list = TopicPartitionList::new();
+    for partition in of_topic.partitions() {
+        list.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    let (mut strangers, mut heard) = (0, Instant::now());
+    while left > 0 {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                see_json(message.payload().unwrap_or_default(), &mut strangers, see);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(error)) if heard.elapsed() > PATIENCE => return Err(error.into()),
+            None if heard.elapsed() > PATIENCE => return Err("the brokers do not answer".into()),
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(strangers)
+}
