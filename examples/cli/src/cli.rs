@@ -180,7 +180,7 @@ pub(crate) struct CaptureArgs {
 pub(crate) struct RecordArgs {
     #[command(flatten)]
     pub(crate) from: From,
-    /// The directory of the files.
+    /// The directory of the files, which is made if there is none.
     #[arg(short, long, value_name = "DIRECTORY")]
     pub(crate) write: PathBuf,
     /// Begins another file after this many MiB.
@@ -441,8 +441,15 @@ pub(crate) struct SensorArgs {
     /// Who it is.
     #[arg(long)]
     pub(crate) sensor: Option<String>,
+    /// What it watches: an interface, or `any`; as often as there are interfaces.
+    #[arg(short, long = "interface", value_name = "INTERFACE")]
+    pub(crate) interfaces: Vec<String>,
+    /// Capture files, or directories of them such as a recording, that are read instead, as fast as that goes.
+    #[arg(short, long, value_name = "PLACE", conflicts_with_all = ["interfaces", "xdp"])]
+    pub(crate) read: Vec<PathBuf>,
+    /// Captures by AF_XDP, before the network stack, which does not see the packets: a shard for each queue.
     #[arg(long)]
-    pub(crate) interface: Option<String>,
+    pub(crate) xdp: bool,
     /// A file that stands for the interface's network namespace.
     #[arg(long)]
     pub(crate) netns: Option<PathBuf>,

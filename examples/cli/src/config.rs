@@ -16,7 +16,15 @@ pub(crate) struct Config {
     /// Who it is: part of what makes a record one of a kind.
     #[serde(deserialize_with = "name")]
     pub(crate) sensor: String,
-    pub(crate) interface: String,
+    /// One or several, or `any`.
+    #[serde(rename = "interface", deserialize_with = "one_or_several", default)]
+    pub(crate) interfaces: Vec<String>,
+    /// Capture files, or directories of them, that are read instead.
+    #[serde(default)]
+    pub(crate) read: Vec<PathBuf>,
+    /// How packets are captured.
+    #[serde(default)]
+    pub(crate) capture: CaptureKind,
     /// A file that stands for the network namespace of the interface; this one's, if none.
     pub(crate) netns: Option<PathBuf>,
     /// A filter, in the language of tcpdump.
@@ -46,6 +54,17 @@ pub(crate) struct Config {
     pub(crate) user: Option<UserName>,
     #[serde(default, rename = "sink")]
     pub(crate) sinks: Vec<SinkConfig>,
+}
+
+/// How packets are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CaptureKind {
+    /// From a fanout group: the network stack has them as well.
+    #[default]
+    AfPacket,
+    /// Before the network stack, which does not see them: a shard for each queue of one interface.
+    AfXdp,
 }
 
 /// A user, as somebody names him.
@@ -265,15 +284,10 @@ fn parquet_seconds() -> u64 {
 
 impl Config {
     /// A configuration of flags: the rest is as in a file that does not mention it.
-    pub(crate) fn new(sensor: &str, interface: &str, spool: &Path) -> Outcome<Self> {
+    pub(crate) fn new(sensor: &str, spool: &Path) -> Outcome<Self> {
         let value = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let spool = spool.to_str().ok_or("the spool's path is not UTF-8")?;
-        let text = format!(
-            "sensor = {}\ninterface = {}\nspool = {}\nsink = []",
-            value(sensor),
-            value(interface),
-            value(spool)
-        );
+        let text = format!("sensor = {}\nspool = {}\nsink = []", value(sensor), value(spool));
         Ok(toml::from_str(&text).map_err(|error| error.message().to_owned())?)
     }
 
@@ -327,6 +341,7 @@ impl Config {
                 return Err(format!("{key} = {seconds}: give {least} to {YEAR}, a year").into());
             }
         }
+        self.check_interfaces()?;
         let mut places = HashSet::new();
         for sink in &self.sinks {
             sink.check()?;
@@ -334,6 +349,37 @@ impl Config {
                 let twice = format!("two sinks {} for one place", sink.kind());
                 return Err(format!("{twice}: leave one out").into());
             }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn check_interfaces(&self) -> Outcome<()> {
+        let interfaces = &self.interfaces;
+        match (interfaces.is_empty(), self.read.is_empty()) {
+            (true, true) => return Err("no interface: name one, or a file to read".into()),
+            (false, false) => {
+                return Err("an interface, and files to read: give one of both".into());
+            }
+            (true, false) if self.listen.is_some() || self.user.is_some() => {
+                return Err("listen and user are for interfaces: leave them out for files".into());
+            }
+            (true, false) => return Ok(()),
+            (false, true) => {}
+        }
+        let twice = (1..interfaces.len()).find(|at| interfaces[..*at].contains(&interfaces[*at]));
+        if let Some(at) = twice {
+            return Err(format!("interface {} is named twice", interfaces[at]).into());
+        }
+        if interfaces.len() > 1 && interfaces.iter().any(|name| name == "any") {
+            return Err("interface any has the others in it: name it alone".into());
+        }
+        let is_alone = interfaces.len() == 1 && interfaces[0] != "any" && self.netns.is_none();
+        if self.capture == CaptureKind::AfXdp && !is_alone {
+            return Err(
+                "af-xdp has the queues of one interface, in the sensor's own namespace".into()
+            );
         }
         Ok(())
     }
@@ -463,6 +509,19 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     if is_name(&name) { Ok(name) } else { Err(de::Error::custom(NAMES)) }
 }
 
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an interface, or a list of interfaces")]
+    enum Names {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::One(name) => vec![name],
+        Names::Several(names) => names,
+    })
+}
+
 fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let is_sound = text.rsplit_once(':').is_some_and(|(host, port)| {
@@ -515,7 +574,9 @@ mod tests {
         }
         std::fs::write(&path, right.replace("\"a\"", "\"a.b\"") + "sink = []").unwrap();
         assert!(Config::read(&path).unwrap_err().to_string().contains("line 1"));
-        let none = Config::new("a", "eth0", Path::new("/tmp/s")).unwrap().check().unwrap_err();
+        let mut none = Config::new("a", Path::new("/tmp/s")).unwrap();
+        none.interfaces = vec!["eth0".to_owned()];
+        let none = none.check().unwrap_err();
         assert!(none.to_string().contains("--sink"));
     }
 

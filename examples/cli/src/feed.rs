@@ -5,17 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use hdrhistogram::Histogram;
-use ringtap::capture::NetNs;
+use ringtap::capture::{CaptureBuilder, NetNs};
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::FiveTuple;
 use ringtap::flow::{EventMask, FlowConfig, FlowExt};
-use ringtap::interface::LocalNames;
-use ringtap::shard::{Cores, Shard, Source};
-use ringtap::{BpfFilter, Capture, PacketBatch, Shards, time};
+use ringtap::interface::{LocalNames, interface_info};
+use ringtap::shard::{self, Cores, Source};
+use ringtap::xdp::{Attach, XdpProgram};
+use ringtap::{BpfFilter, Capture, PacketBatch, Shards, XdpSocket, time};
 
-use crate::config::Config;
+use crate::config::{CaptureKind, Config};
 use crate::ledger::{Counter, Ledger};
 use crate::record::{Body, Told};
 use crate::sink::Outcome;
@@ -90,9 +91,19 @@ impl Meter {
         std::mem::take(&mut self.slow().pairs)
     }
 
-    fn note(&self, batch: &PacketBatch) {
+    /// Counts a batch of a file, whose packets are of any time.
+    fn note_read(&self, batch: &PacketBatch) {
+        self.note_bytes(batch);
+        self.packets.fetch_add(batch.len() as u64, Ordering::Relaxed);
+    }
+
+    fn note_bytes(&self, batch: &PacketBatch) {
         let bytes: u64 = batch.iter().map(|packet| packet.original_len() as u64).sum();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn note(&self, batch: &PacketBatch) {
+        self.note_bytes(batch);
         let now = SystemTime::now();
         let age =
             |time: ringtap::packet::Timestamp| now.duration_since(time.into()).unwrap_or_default();
@@ -108,70 +119,179 @@ impl Meter {
 pub(crate) struct Feed {
     pub(crate) shards: Shards,
     pub(crate) meters: Arc<Vec<Meter>>,
-    pub(crate) queues: Vec<Receiver<Vec<Body>>>,
+    pub(crate) queues: Queues,
     /// To be set before they are stopped: what they have then may wait for room.
     pub(crate) is_ending: Arc<AtomicBool>,
 }
 
 /// How many shards a configuration asks for.
 pub(crate) fn count_of(config: &Config) -> Outcome<u16> {
-    match config.shards {
-        Some(count) => Ok(count),
-        None => Ok(std::thread::available_parallelism()?.get().try_into()?),
+    match (config.shards, config.capture) {
+        (Some(count), _) => Ok(count),
+        (None, CaptureKind::AfPacket) => {
+            Ok(std::thread::available_parallelism()?.get().try_into()?)
+        }
+        (None, CaptureKind::AfXdp) => {
+            let interface = &config.interfaces[0];
+            let queues = interface_info(interface)?.rx_queues.filter(|count| *count > 0);
+            let unknown =
+                || format!("{interface}: nobody says how many queues it has; give --shards");
+            Ok(queues.ok_or_else(unknown)?.try_into()?)
+        }
     }
 }
 
 /// Starts them. All sockets are open when it returns.
 pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
     let count = count_of(config)?;
-    let mut capture = Capture::builder()
-        .interface(&config.interface)
-        .block_timeout_ms(20)
-        .promiscuous(true)
-        .fanout_flags(FanoutFlags::DEFRAG);
-    let netns = config.netns.as_ref().map(NetNs::path);
-    if let Some(filter) = &config.filter {
-        let names = LocalNames::of(&config.interface);
-        let parse = || Ok(BpfFilter::parse_with(filter, &names)?);
-        capture = capture.filter(match &netns {
-            Some(netns) => netns.within(parse)?,
-            None => parse()?,
-        });
-    }
-    if let Some(netns) = netns {
-        capture = capture.netns(netns);
-    }
-    let meters = (0..count).map(|_| Meter::new()).collect::<Outcome<Vec<_>>>()?;
-    let meters = Arc::new(meters);
-    let (senders, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| bounded(QUEUE)).unzip();
-    let tracker = tracker(config);
-    let entries = (0..count).map(|shard| ledger.entry(shard)).collect::<Result<Vec<_>, _>>()?;
-    let is_ending = Arc::new(AtomicBool::new(false));
-    let (ledger, of_shards) = (ledger.clone(), Arc::clone(&meters));
-    let ending = Arc::clone(&is_ending);
-    let senders = Mutex::new(senders.into_iter().map(Some).collect::<Vec<_>>());
-    let shards = Shards::builder()
-        .capture(capture)
-        .source(Source::Fanout(FanoutMode::Hash))
-        .cores(Cores::All)
-        .shards(count.into())
-        .spawn(move |shard| {
-            let index = shard.index();
-            let mut senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
-            let queue = senders[index].take().expect("a shard starts once");
+    let (crew, queues) = Crew::new(config, count, ledger, false)?;
+    let (meters, is_ending) = (Arc::clone(&crew.meters), Arc::clone(&crew.is_ending));
+    let shards = match config.capture {
+        CaptureKind::AfPacket => on_interfaces(config, count, crew)?,
+        CaptureKind::AfXdp => on_queues(config, count, crew)?,
+    };
+    Ok(Feed { shards, meters, queues, is_ending })
+}
+
+/// What shards take with them, each its own hand.
+struct Crew {
+    hands: Mutex<Vec<Option<Hand>>>,
+    meters: Arc<Vec<Meter>>,
+    tracker: FlowConfig,
+    is_ending: Arc<AtomicBool>,
+}
+
+/// Of each shard.
+type Queues = Vec<Receiver<Vec<Body>>>;
+
+impl Crew {
+    /// Makes hands for so many shards, and the queues that they fill. They wait for room in them if `waits`.
+    fn new(config: &Config, count: u16, ledger: &Ledger, waits: bool) -> Outcome<(Self, Queues)> {
+        let meters = (0..count).map(|_| Meter::new()).collect::<Outcome<Vec<_>>>()?;
+        let (senders, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| bounded(QUEUE)).unzip();
+        let entries = (0..count).map(|shard| ledger.entry(shard)).collect::<Result<Vec<_>, _>>()?;
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let hands = senders.into_iter().zip(entries).zip(0..).map(|((queue, entry), shard)| {
             let hand = Hand {
-                shard: index as u16,
+                shard,
                 queue,
-                is_ending: Arc::clone(&ending),
+                is_ending: Arc::clone(&is_ending),
                 until: None,
+                waits,
                 ledger: ledger.clone(),
-                made: entries[index].made,
-                overflowed: entries[index].overflowed,
+                made: entry.made,
+                overflowed: entry.overflowed,
                 chunk: Vec::with_capacity(CHUNK),
             };
-            work(shard, hand, Arc::clone(&of_shards), tracker.clone())
-        })?;
-    Ok(Feed { shards, meters, queues, is_ending })
+            Some(hand)
+        });
+        let (hands, tracker) = (Mutex::new(hands.collect()), tracker(config));
+        Ok((Self { hands, meters: Arc::new(meters), tracker, is_ending }, queues))
+    }
+
+    fn hand(&self, shard: usize) -> Hand {
+        let mut hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
+        hands[shard].take().expect("a shard starts once")
+    }
+}
+
+/// Starts shards each of which has its share of the packets of all interfaces.
+fn on_interfaces(config: &Config, count: u16, crew: Crew) -> Outcome<Shards> {
+    let netns = config.netns.as_ref().map(NetNs::path);
+    let capture = |interface: &String| -> Outcome<CaptureBuilder> {
+        let mut capture = Capture::builder()
+            .interface(interface)
+            .block_timeout_ms(20)
+            .promiscuous(true)
+            .fanout_flags(FanoutFlags::DEFRAG);
+        if let Some(filter) = &config.filter {
+            let names = LocalNames::of(interface);
+            let parse = || Ok(BpfFilter::parse_with(filter, &names)?);
+            capture = capture.filter(match &netns {
+                Some(netns) => netns.within(parse)?,
+                None => parse()?,
+            });
+        }
+        Ok(match &netns {
+            Some(netns) => capture.netns(netns.clone()),
+            None => capture,
+        })
+    };
+    let mut captures = config.interfaces.iter().map(capture);
+    let first = captures.next().ok_or("no interface")??;
+    let mut shards = Shards::builder()
+        .capture(first)
+        .source(Source::Fanout(FanoutMode::Hash))
+        .cores(Cores::All)
+        .shards(count.into());
+    for capture in captures {
+        shards = shards.and_capture(capture?);
+    }
+    Ok(shards.spawn(move |shard| {
+        let (index, hand) = (shard.index(), crew.hand(shard.index()));
+        let (meters, tracker) = (Arc::clone(&crew.meters), crew.tracker.clone());
+        let captures = stream::select_all(std::iter::once(shard.capture).chain(shard.others));
+        work(index, noted(captures, index, Arc::clone(&meters)), hand, meters, tracker)
+    })?)
+}
+
+/// Starts shards on the first queues of one interface.
+fn on_queues(config: &Config, count: u16, crew: Crew) -> Outcome<Shards> {
+    let interface = &config.interfaces[0];
+    let mut socket = XdpSocket::builder().interface(interface);
+    if let Some(filter) = &config.filter {
+        let filter = BpfFilter::parse_with(filter, &LocalNames::of(interface))?;
+        socket = socket.program(XdpProgram::filtered(interface, Attach::Auto, &filter)?);
+    }
+    let shards = Shards::xdp(socket).queues(shard::Queues::Range(0..count.into()));
+    Ok(shards.spawn_receivers(move |shard| {
+        let (index, hand) = (shard.index(), crew.hand(shard.index()));
+        let (meters, tracker) = (Arc::clone(&crew.meters), crew.tracker.clone());
+        work(index, noted(shard.capture, index, Arc::clone(&meters)), hand, meters, tracker)
+    })?)
+}
+
+/// Batches that a shard's meter sees.
+fn noted(
+    batches: impl Stream<Item = ringtap::Result<PacketBatch>> + Unpin,
+    index: usize,
+    meters: Arc<Vec<Meter>>,
+) -> impl Stream<Item = ringtap::Result<PacketBatch>> + Unpin {
+    batches.inspect(move |batch| {
+        if let Ok(batch) = batch {
+            meters[index].note(batch);
+        }
+    })
+}
+
+/// What makes records of batches that are there already, such as those of files.
+pub(crate) struct Reading(Crew);
+
+impl Reading {
+    pub(crate) fn new(config: &Config, ledger: &Ledger) -> Outcome<(Self, Queues)> {
+        let (crew, queues) = Crew::new(config, 1, ledger, true)?;
+        Ok((Self(crew), queues))
+    }
+
+    pub(crate) fn meters(&self) -> Arc<Vec<Meter>> {
+        Arc::clone(&self.0.meters)
+    }
+
+    /// Makes records of all of them, and waits where the spool has no room.
+    pub(crate) async fn run(
+        self,
+        batches: impl Stream<Item = ringtap::Result<PacketBatch>> + Unpin,
+    ) -> ringtap::Result<()> {
+        let Self(crew) = self;
+        let (hand, meters) = (crew.hand(0), Arc::clone(&crew.meters));
+        let of_batches = Arc::clone(&meters);
+        let batches = batches.inspect(move |batch| {
+            if let Ok(batch) = batch {
+                of_batches[0].note_read(batch);
+            }
+        });
+        work(0, batches, hand, meters, crew.tracker.clone()).await
+    }
 }
 
 fn tracker(config: &Config) -> FlowConfig {
@@ -190,17 +310,12 @@ fn tracker(config: &Config) -> FlowConfig {
 
 /// A shard's work, until the shards are stopped: what it has then ends as idle, and is handed over.
 async fn work(
-    shard: Shard,
+    index: usize,
+    batches: impl Stream<Item = ringtap::Result<PacketBatch>> + Unpin,
     mut hand: Hand,
     meters: Arc<Vec<Meter>>,
     tracker: FlowConfig,
 ) -> ringtap::Result<()> {
-    let (index, of_batches) = (shard.index(), Arc::clone(&meters));
-    let batches = shard.capture.inspect(move |batch| {
-        if let Ok(batch) = batch {
-            of_batches[index].note(batch);
-        }
-    });
     let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(tracker);
     let (mut records, meter) = (flows.into_records(), &meters[index]);
     let (mut looked, mut told, mut talk) = (Instant::now(), Told::default(), Talk::default());
@@ -251,6 +366,8 @@ struct Hand {
     is_ending: Arc<AtomicBool>,
     /// How long it waits for room then.
     until: Option<Instant>,
+    /// Whether it always waits: for packets that wait as well.
+    waits: bool,
     ledger: Ledger,
     made: u64,
     overflowed: u64,
@@ -258,7 +375,7 @@ struct Hand {
 }
 
 impl Hand {
-    /// Never waits while packets come: what there is no room for is counted and gone.
+    /// Never waits while packets come, unless they wait: what there is no room for is counted and gone.
     fn over(&mut self, meter: &Meter) -> ringtap::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -270,6 +387,7 @@ impl Hand {
         self.ledger.set(self.shard, Counter::Made, self.made).map_err(ringtap::Error::other)?;
         let is_taken = match self.queue.try_send(chunk) {
             Ok(()) => true,
+            Err(TrySendError::Full(chunk)) if self.waits => self.queue.send(chunk).is_ok(),
             Err(TrySendError::Full(chunk)) if self.is_ending.load(Ordering::Relaxed) => {
                 let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
                 self.queue.send_deadline(chunk, until).is_ok()

@@ -6,6 +6,7 @@
 //!      └► meters ──► watch: live view, report, /metrics
 //! ```
 
+mod account;
 mod bar;
 mod cli;
 mod commands;
@@ -14,6 +15,8 @@ mod feed;
 mod http;
 mod ledger;
 mod lines;
+mod offline;
+mod pipeline;
 mod proof;
 mod readback;
 mod record;

@@ -1,15 +1,11 @@
 //! A sensor: shards → records → spool → sinks, from its start to its account.
 
-use std::error::Error;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -17,95 +13,38 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, User, fchown};
 use ringtap::capture::NetNs;
 use ringtap::shard::{AllShardStats, Shards};
-use serde::Serialize;
 
-use crate::config::{Config, SinkConfig, UserName};
+use crate::account::Account;
+use crate::config::{Config, UserName};
 use crate::feed::{self, Meter};
 use crate::http;
+use crate::pipeline::{Pipeline, Prepared};
 use crate::sink::{self, Courier, Outcome};
-use crate::spool::Spool;
-use crate::spooler::{Level, Spooler};
 
 /// A sensor at work.
 pub(crate) struct Sensor {
     name: String,
     pub(crate) shards: Shards,
     pub(crate) meters: Arc<Vec<Meter>>,
-    pub(crate) couriers: Vec<Courier>,
-    pub(crate) level: Arc<Level>,
-    spooler: JoinHandle<io::Result<()>>,
-    end: Sender<()>,
+    pub(crate) pipeline: Pipeline,
     server: Option<http::Server>,
-    drain: Duration,
     is_ending: Arc<AtomicBool>,
-}
-
-/// What became of everything, from the wire to the sinks.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Account {
-    /// Packets that the capture handed out, and that the kernel dropped.
-    pub(crate) delivered: u64,
-    pub(crate) drops: u64,
-    /// Packets of no flow.
-    pub(crate) of_none: u64,
-    /// Flows that were made records of.
-    pub(crate) flows: u64,
-    pub(crate) overflowed: u64,
-    pub(crate) refused: u64,
-    /// Records that were spooled, those of counts included.
-    pub(crate) records: u64,
-    pub(crate) sinks: Vec<SinkAccount>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct SinkAccount {
-    pub(crate) name: String,
-    pub(crate) acknowledged: u64,
-    /// Whether nothing is left in the spool for it.
-    pub(crate) has_all: bool,
 }
 
 impl Sensor {
     pub(crate) fn start(config: &Config) -> Outcome<Self> {
         config.check()?;
-        let count = feed::count_of(config)?;
-        let named_spool = |error| format!("the spool {}: {error}", config.spool.display());
-        let mut spool =
-            Spool::open_as_it_is(&config.spool, config.spool_mib << 20).map_err(named_spool)?;
-        let interface = index_of(config);
-        let sinks = named(&config.sinks)
-            .map(|(name, of)| {
-                let sink = sink::make(of, &config.sensor, interface)?;
-                let reader = spool.reader(&cursor(of))?;
-                Ok((name, sink, reader))
-            })
-            .collect::<Outcome<Vec<_>>>()?;
-        let feed = feed::start(config, spool.ledger())?;
+        let prepared = Prepared::new(config, index_of(config))?;
+        let feed = feed::start(config, prepared.ledger())?;
         let feed::Feed { shards, meters, queues, is_ending } = feed;
         let listener = config.listen.map(http::listen).transpose()?;
         if let Some(user) = &config.user {
             become_user(user, config)?;
         }
-        // All that could be refused has been granted.
-        spool.grow(count).map_err(named_spool)?;
-        let couriers = sinks
-            .into_iter()
-            .map(|(name, sink, reader)| Courier::start(name, sink, reader))
-            .collect::<io::Result<Vec<_>>>()?;
-        let (level, (end, ended)) = (Arc::new(Level::default()), bounded(0));
-        let spooler = Spooler {
-            spool,
-            queues,
-            meters: Arc::clone(&meters),
-            level: Arc::clone(&level),
-            interval: Duration::from_secs(config.counts_seconds.max(1)),
-            end: ended,
-        };
         let server = listener.map(http::Server::start).transpose()?;
-        let spooler = spooler.start()?;
-        let drain = Duration::from_secs(config.drain_seconds);
+        let pipeline = prepared.start(config, queues, Arc::clone(&meters), None)?;
         let name = config.sensor.clone();
-        Ok(Self { name, shards, meters, couriers, level, spooler, end, server, drain, is_ending })
+        Ok(Self { name, shards, meters, pipeline, server, is_ending })
     }
 
     /// Totals of the shards now. To be asked for now and then: records of counts have them from here.
@@ -114,7 +53,8 @@ impl Sensor {
         note(&self.meters, &stats);
         if let Some(server) = &self.server {
             let delivers = |courier: &Courier| !courier.delivery.is_away.load(Ordering::Relaxed);
-            let is_ready = !self.shards.is_finished() && self.couriers.iter().any(delivers);
+            let is_ready =
+                !self.shards.is_finished() && self.pipeline.couriers.iter().any(delivers);
             server.publish(self.exposition(&stats), is_ready);
         }
         Ok(stats)
@@ -122,9 +62,7 @@ impl Sensor {
 
     /// Whether some part of it has ended by itself: then all of it has to.
     pub(crate) fn has_ended(&self) -> bool {
-        self.shards.is_finished()
-            || self.spooler.is_finished()
-            || self.couriers.iter().any(Courier::is_finished)
+        self.shards.is_finished() || self.pipeline.has_ended()
     }
 
     /// What `/metrics` says.
@@ -148,7 +86,7 @@ impl Sensor {
         add("ringtap_sensor_build_info", "gauge", "What it is, and who.", &[(about, 1)]);
         let bytes = of_shards(|meter| meter.bytes.load(Ordering::Relaxed));
         add("ringtap_sensor_bytes_total", "counter", "Bytes of packets, as on the wire.", &bytes);
-        let away = self.couriers.iter().map(|courier| {
+        let away = self.pipeline.couriers.iter().map(|courier| {
             let is_away = courier.delivery.is_away.load(Ordering::Relaxed);
             (format!("sink=\"{}\"", courier.name), u64::from(!is_away))
         });
@@ -163,12 +101,21 @@ impl Sensor {
         add("ringtap_sensor_active_flows", "gauge", "Flows that are tracked.", &active);
         let one =
             |value: &std::sync::atomic::AtomicU64| [(String::new(), value.load(Ordering::Relaxed))];
-        add("ringtap_sensor_spool_bytes", "gauge", "Bytes of the spool.", &one(&self.level.bytes));
+        add(
+            "ringtap_sensor_spool_bytes",
+            "gauge",
+            "Bytes of the spool.",
+            &one(&self.pipeline.level.bytes),
+        );
         let help = "Flows for which the spool had no room.";
-        add("ringtap_sensor_refused_total", "counter", help, &one(&self.level.refused));
+        add("ringtap_sensor_refused_total", "counter", help, &one(&self.pipeline.level.refused));
         let of_sinks = |read: fn(&sink::Delivery) -> u64| -> Vec<(String, u64)> {
             let label = |courier: &Courier| format!("sink=\"{}\"", courier.name);
-            self.couriers.iter().map(|courier| (label(courier), read(&courier.delivery))).collect()
+            self.pipeline
+                .couriers
+                .iter()
+                .map(|courier| (label(courier), read(&courier.delivery)))
+                .collect()
         };
         let acknowledged = of_sinks(|delivery| delivery.acknowledged.load(Ordering::Relaxed));
         let help = "Records that the sink has acknowledged.";
@@ -183,9 +130,7 @@ impl Sensor {
     /// # Errors
     /// What failed first; all the rest is brought to its end nevertheless, and its account printed.
     pub(crate) fn finish(self) -> Outcome<Account> {
-        let Self {
-            shards, meters, couriers, level, spooler, end, server, drain, is_ending, ..
-        } = self;
+        let Self { shards, meters, pipeline, server, is_ending, .. } = self;
         if let Some(server) = &server {
             server.end();
         }
@@ -200,22 +145,8 @@ impl Sensor {
             }
             Err(error) => failed.push(error.into()),
         }
-        drop(end);
-        if let Err(error) = spooled(spooler) {
-            failed.push(format!("the spool: {error}").into());
-        }
-        let sinks = drained(couriers, drain, &mut failed);
-        let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
-        let account = Account {
-            delivered: sum(|meter| meter.packets.load(Ordering::Relaxed)),
-            drops: sum(|meter| meter.drops.load(Ordering::Relaxed)),
-            of_none: sum(|meter| meter.of_none.load(Ordering::Relaxed)),
-            flows: sum(|meter| meter.made.load(Ordering::Relaxed)),
-            overflowed: sum(|meter| meter.overflowed.load(Ordering::Relaxed)),
-            refused: level.refused.load(Ordering::Relaxed),
-            records: level.records.load(Ordering::Relaxed),
-            sinks,
-        };
+        let (level, sinks) = pipeline.finish(|| false, &mut failed);
+        let account = Account::new(&meters, &level, sinks);
         match failed.into_iter().next() {
             None => Ok(account),
             Some(error) => {
@@ -226,10 +157,11 @@ impl Sensor {
     }
 }
 
-/// The index of the interface; 0 for all of them, and for one that is not there, which opening it tells.
+/// The index of the interface; 0 for several, and for one that is not there, which opening it tells.
 fn index_of(config: &Config) -> u32 {
+    let [interface] = &config.interfaces[..] else { return 0 };
     let ask = || {
-        let index = nix::net::if_::if_nametoindex(config.interface.as_str());
+        let index = nix::net::if_::if_nametoindex(interface.as_str());
         Ok::<_, ringtap::Error>(index.unwrap_or(0))
     };
     match &config.netns {
@@ -238,62 +170,11 @@ fn index_of(config: &Config) -> u32 {
     }
 }
 
-/// Waits for the spool's thread, unless the disk hangs.
-fn spooled(spooler: JoinHandle<io::Result<()>>) -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !spooler.is_finished() {
-        if Instant::now() >= deadline {
-            return Err(io::Error::other("its disk hangs"));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    spooler.join().map_err(|_| io::Error::other("its thread panicked"))?
-}
-
-/// Gives sinks so long to take what is left, and a moment more for what they are at.
-fn drained(
-    couriers: Vec<Courier>,
-    drain: Duration,
-    failed: &mut Vec<Box<dyn Error + Send + Sync>>,
-) -> Vec<SinkAccount> {
-    let deadline = Instant::now() + drain;
-    while Instant::now() < deadline && !couriers.iter().all(Courier::is_finished) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    couriers.iter().for_each(Courier::hurry);
-    let until = Instant::now() + Duration::from_secs(2);
-    let each = couriers.into_iter().map(|courier| {
-        let (name, delivery) = (courier.name.clone(), Arc::clone(&courier.delivery));
-        let has_all = courier.finish(until).unwrap_or_else(|error| {
-            failed.push(format!("the sink {name}: {error}").into());
-            false
-        });
-        let acknowledged = delivery.acknowledged.load(Ordering::Relaxed);
-        SinkAccount { name, acknowledged, has_all }
-    });
-    each.collect()
-}
-
 fn note(meters: &[Meter], stats: &AllShardStats) {
     for (meter, shard) in meters.iter().zip(stats.shards()) {
         meter.packets.store(shard.capture.delivered, Ordering::Relaxed);
         meter.drops.store(shard.capture.drops, Ordering::Relaxed);
     }
-}
-
-/// Sinks by names for who reads: the second of a kind is `KIND-2`.
-fn named(sinks: &[SinkConfig]) -> impl Iterator<Item = (String, &SinkConfig)> {
-    sinks.iter().enumerate().map(|(at, of)| {
-        let kind = of.kind();
-        let twins = sinks[..at].iter().filter(|other| other.kind() == kind).count();
-        let name = if twins == 0 { kind.to_owned() } else { format!("{kind}-{}", twins + 1) };
-        (name, of)
-    })
-}
-
-/// Where a sink's place in the spool is kept: by where it delivers to, so that others may come and go.
-fn cursor(sink: &SinkConfig) -> String {
-    format!("{}-{:08x}", sink.kind(), crc32fast::hash(sink.destination().as_bytes()))
 }
 
 /// Gives up all privileges, for good; what is open stays open. Where it writes becomes that user's.
@@ -358,24 +239,4 @@ fn give_file(file: &OwnedFd, uid: Uid, gid: Gid) -> io::Result<()> {
         fchown(file, Some(uid), Some(gid))?;
     }
     Ok(())
-}
-
-impl std::fmt::Display for Account {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { delivered, drops, of_none, flows, overflowed, refused, records, sinks } = self;
-        writeln!(
-            f,
-            "packets   {delivered} delivered, {drops} dropped by the kernel, {of_none} of no flow"
-        )?;
-        writeln!(
-            f,
-            "flows     {flows} made, {overflowed} without room in a queue, {refused} in the spool"
-        )?;
-        write!(f, "records   {records} spooled")?;
-        for SinkAccount { name, acknowledged, has_all } in sinks {
-            let rest = if *has_all { "it has all" } else { "the rest waits in the spool" };
-            write!(f, "\n{name:<9} {acknowledged} acknowledged; {rest}")?;
-        }
-        Ok(())
-    }
 }

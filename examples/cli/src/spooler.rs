@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub(crate) struct Spooler {
     pub(crate) meters: Arc<Vec<Meter>>,
     pub(crate) level: Arc<Level>,
     pub(crate) interval: Duration,
+    /// Whether a spool that is full is waited for, and when that is no use any more; by default it is not.
+    pub(crate) gives_up: Option<Arc<AtomicBool>>,
     /// Nothing is sent in it: closed when the meters have the shards' last totals.
     pub(crate) end: Receiver<()>,
 }
@@ -70,7 +72,13 @@ impl Spooler {
     fn append(&mut self, shard: usize, bodies: &[Body]) -> io::Result<()> {
         let number = shard as u16;
         let count = bodies.len() as u64;
-        if self.spool.append(number, bodies)? {
+        let is_worth_it = |gives_up: &Arc<AtomicBool>| !gives_up.load(Ordering::Relaxed);
+        let mut is_taken = self.spool.append(number, bodies)?;
+        while !is_taken && self.gives_up.as_ref().is_some_and(is_worth_it) {
+            thread::sleep(Duration::from_millis(5));
+            is_taken = self.spool.append(number, bodies)?;
+        }
+        if is_taken {
             self.level.records.fetch_add(count, Ordering::Relaxed);
         } else {
             let flows = bodies.iter().filter(|body| matches!(body, Body::Flow(_))).count() as u64;

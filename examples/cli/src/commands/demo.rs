@@ -19,7 +19,8 @@ pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
     }
     let stage = Stage::open(None)?;
     let directory = Directory::new();
-    let mut config = Config::new("demo", stage.interface(), &directory.path().join("spool"))?;
+    let mut config = Config::new("demo", &directory.path().join("spool"))?;
+    config.interfaces = vec![stage.interface().to_owned()];
     let path = directory.path().join("flows.ndjson");
     config.sinks = vec![SinkConfig::Ndjson(NdjsonConfig { path: Some(path.clone()) })];
     config.shards = Some(2);

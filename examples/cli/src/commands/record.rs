@@ -30,6 +30,8 @@ pub(super) fn run(args: &RecordArgs) -> Outcome<ExitCode> {
     if let Some(count) = args.shards {
         shards = shards.cores(Cores::First(count.into()));
     }
+    std::fs::create_dir_all(&args.write)
+        .map_err(|error| format!("{}: {error}", args.write.display()))?;
     let key = args.sign.as_deref().map(Key::read).transpose()?;
     let end = End::new(args.from.seconds)?;
     let (sender, ended) = mpsc::channel();

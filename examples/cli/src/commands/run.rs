@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::End;
+use crate::account::Account;
 use crate::cli::SensorArgs;
-use crate::config::{Config, SinkConfig};
+use crate::config::{CaptureKind, Config, SinkConfig};
+use crate::offline;
 use crate::report::Report;
 use crate::say::{note, say};
 use crate::screen::Screen;
-use crate::sensor::{Account, Sensor};
+use crate::sensor::Sensor;
 use crate::sink::Outcome;
 use crate::watch::{Watch, show};
 
@@ -22,8 +24,22 @@ pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     }
     let config = configure(args)?;
     let end = End::new(seconds)?;
+    if !config.read.is_empty() {
+        if view || report.is_some() {
+            return Err("--view and --report are for interfaces".into());
+        }
+        let account = offline::run(&config, || end.has_come())?;
+        tell(&account, is_json)?;
+        let has_all = account.sinks.iter().all(|sink| sink.has_all);
+        return Ok(if has_all { end.code() } else { ExitCode::FAILURE });
+    }
     let sensor = Sensor::start(&config)?;
-    note!("{} watches {} with {} shards", config.sensor, config.interface, sensor.shards.len());
+    note!(
+        "{} watches {} with {} shards",
+        config.sensor,
+        config.interfaces.join(", "),
+        sensor.shards.len()
+    );
     let is_over = |_: &Sensor| end.has_come();
     let pause = || end.wait(Duration::from_secs(1));
     let screen = if view { Screen::open(end.ender()) } else { None };
@@ -31,17 +47,22 @@ pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     let report = report.as_deref().map(|path| (path, report_of(&config)));
     let account = watch(sensor, view, report, is_over, pause)?;
     drop(screen);
+    tell(&account, is_json)?;
+    Ok(end.code())
+}
+
+fn tell(account: &Account, is_json: bool) -> Outcome<()> {
     match is_json {
-        true => say!("{}", serde_json::to_string(&account)?)?,
+        true => say!("{}", serde_json::to_string(account)?)?,
         false => say!("{account}")?,
     }
-    Ok(end.code())
+    Ok(())
 }
 
 /// A report of a sensor.
 pub(super) fn report_of(config: &Config) -> Report {
     let title = format!("ringtap sensor {}", config.sensor);
-    Report::new(&title, &config.interface, config.filter.as_deref())
+    Report::new(&title, &config.interfaces.join(", "), config.filter.as_deref())
 }
 
 /// Looks at a sensor until it is over, and then for its account.
@@ -90,16 +111,25 @@ fn configure(args: SensorArgs) -> Outcome<Config> {
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,
         None => {
-            let interface =
-                args.interface.as_deref().ok_or("no interface: give --interface, or --config")?;
+            if args.interfaces.is_empty() && args.read.is_empty() {
+                return Err("no interface: give --interface, --read, or --config".into());
+            }
             let spool = args.spool.as_deref().ok_or("no spool: give --spool, or --config")?;
-            Config::new(args.sensor.as_deref().unwrap_or("sensor"), interface, spool)?
+            Config::new(args.sensor.as_deref().unwrap_or("sensor"), spool)?
         }
     };
     if args.config.is_some() {
         config.sensor = args.sensor.unwrap_or(config.sensor);
-        config.interface = args.interface.unwrap_or(config.interface);
         config.spool = args.spool.unwrap_or(config.spool);
+    }
+    if !args.interfaces.is_empty() {
+        config.interfaces = args.interfaces;
+    }
+    if !args.read.is_empty() {
+        (config.read, config.interfaces) = (args.read, Vec::new());
+    }
+    if args.xdp {
+        config.capture = CaptureKind::AfXdp;
     }
     config.netns = args.netns.or(config.netns);
     config.filter = args.filter.or(config.filter);

@@ -17,7 +17,8 @@ use crate::watch::{Watch, show};
 
 pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let which = &args.from.which;
-    let mut config = Config::new("top", which.interface()?, Path::new("none"))?;
+    let mut config = Config::new("top", Path::new("none"))?;
+    config.interfaces = vec![which.interface()?.to_owned()];
     (config.filter, config.shards) = (which.filter(false)?, args.shards);
     let end = End::new(args.from.seconds)?;
     let Feed { shards, meters, queues, .. } = feed::start(&config, &Ledger::scratch()?)?;

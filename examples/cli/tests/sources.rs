@@ -1,0 +1,159 @@
+//! Where a sensor's packets come from: several interfaces, all of them, queues, and files.
+
+mod rig;
+
+use std::path::Path;
+use std::process::Command;
+
+use rig::{HTTP, Place, Received, Sensor, number, send, verify};
+use ringtap_lab::{bootstrap, skip_for_ordinary_users};
+use serde_json::Value;
+
+ringtap_lab::test_binary!();
+
+/// A sensor with these words that writes lines; and where.
+fn sensor(place: &Place, name: &str, words: &[&str]) -> (Sensor, String) {
+    let (lines, spool) = (place.path(&format!("{name}.ndjson")), place.path(name));
+    let sink = format!("ndjson:{lines}");
+    let own = ["--sensor", name, "--spool", &spool, "--sink", &sink, "--filter", "udp"];
+    (Sensor::start(HTTP, &[&own[..], &["--idle-seconds", "1"], words].concat()), lines)
+}
+
+/// Flows, packets and octets in lines.
+fn totals(lines: &str) -> (u64, [u64; 2]) {
+    let received = Received::in_lines(lines.as_ref());
+    (received.check().0, received.totals())
+}
+
+#[ringtap_lab::test]
+fn flows_of_several_interfaces_and_of_all_are_told_by_one_sensor() {
+    let Some(place) = Place::new() else { return };
+    let other = place.namespace.veth();
+    let both = ["-i", &place.veth.right, "-i", &other.right, "--shards", "2"];
+    for (name, words) in [("both", &both[..]), ("any", &["-i", "any", "--shards", "2"])] {
+        let (sensor, lines) = sensor(&place, name, words);
+        // Of one more interface, which has no part in `both`.
+        send(&place.veth.left, 300, 2, 5000);
+        let traffic = ringtap_lab::Traffic { flows: 200, len: 200, ..Default::default() };
+        ringtap_lab::Generator::new(&other.left, &traffic).paced(400, 5000);
+        let account = sensor.finish();
+        let (flows, [packets, _]) = totals(&lines);
+        assert_eq!(number(&account, "drops"), 0, "{account}");
+        // With `any`, a veth pair shows each packet at both of its ends; flows of both interfaces have the same addresses.
+        let times = if name == "any" { 2 } else { 1 };
+        assert_eq!(
+            packets,
+            times * (600 + 400) - times * (place.veth.lost() + other.lost()),
+            "{account}"
+        );
+        assert_eq!(flows, 300, "{account}");
+    }
+}
+
+#[ringtap_lab::test]
+fn flows_of_queues_are_told_before_the_stack_sees_them() {
+    let Some(place) = Place::new() else { return };
+    if !bootstrap::was_root() {
+        return skip_for_ordinary_users("receiving through AF_XDP takes root");
+    }
+    let (sensor, lines) = sensor(&place, "queues", &["-i", &place.veth.right, "--xdp"]);
+    send(&place.veth.left, 300, 2, 5000);
+    let account = sensor.finish();
+    let (flows, [packets, _]) = totals(&lines);
+    assert_eq!(
+        (flows, packets),
+        (300, 600 - place.veth.lost() - number(&account, "drops")),
+        "{account}"
+    );
+}
+
+/// Runs a sensor to its end.
+fn run(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(rig::program()).arg("sensor").args(words).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The account of a sensor that reads these places.
+fn read(place: &Place, name: &str, words: &[&str]) -> (Value, String) {
+    let (lines, spool) = (place.path(&format!("{name}.ndjson")), place.path(name));
+    let sink = format!("ndjson:{lines}");
+    let own = ["--json", "--sensor", name, "--spool", &spool, "--spool-mib", "1", "--sink", &sink];
+    let (code, out, said) = run(&[&own[..], words].concat());
+    assert_eq!(code, Some(0), "{said}");
+    (serde_json::from_str(&out).unwrap(), lines)
+}
+
+#[ringtap_lab::test]
+fn files_and_recordings_give_the_records_that_their_packets_would_have_given() {
+    let Some(place) = Place::new() else { return };
+    let recording = place.path("recording");
+    let mut command = Command::new(rig::program());
+    command.args(["record", "-i", &place.veth.right, "udp", "-w", &recording]);
+    let mut recorder = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let (live, lines) = sensor(&place, "live", &["-i", &place.veth.right, "--shards", "2"]);
+    rig::until("it records", || {
+        std::fs::read_dir(&recording).is_ok_and(|mut entries| entries.next().is_some()) || {
+            send(&place.veth.left, 1, 1, 1000);
+            false
+        }
+    });
+    // More than the queue of a shard, and the spool, have room for.
+    send(&place.veth.left, 60_000, 1, 60_000);
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(recorder.id() as i32),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    assert!(recorder.wait().unwrap().success());
+    let account = live.finish();
+    assert_eq!(number(&account, "drops"), 0, "{account}");
+    let of_live = totals(&lines);
+
+    let (account, lines) = read(&place, "offline", &["-r", &recording, "--idle-seconds", "1"]);
+    assert_eq!(totals(&lines).1, of_live.1, "{account}");
+    assert_eq!((number(&account, "overflowed"), number(&account, "refused")), (0, 0), "{account}");
+    assert_eq!(number(&account, "delivered"), of_live.1[0]);
+    assert!(verify(&[&lines]).0);
+
+    // File after file, and from a pipe.
+    let mut files: Vec<_> =
+        std::fs::read_dir(&recording).unwrap().flatten().map(|of| of.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|kind| kind == "pcapng"));
+    files.sort();
+    let mut words = vec!["--idle-seconds", "1"];
+    files.iter().for_each(|file| words.extend(["-r", file.to_str().unwrap()]));
+    let (_, lines) = read(&place, "files", &words);
+    assert_eq!(totals(&lines).1, of_live.1);
+    let (narrow, lines) =
+        read(&place, "narrow", &["-r", &recording, "--filter", "udp src port 10007"]);
+    assert_eq!(number(&narrow, "delivered"), totals(&lines).1[0]);
+    assert!(number(&narrow, "delivered") < of_live.1[0]);
+}
+
+#[ringtap_lab::test]
+fn what_cannot_be_read_or_watched_is_refused_before_anything_is_written() {
+    let Some(place) = Place::new() else { return };
+    let spool = place.path("spool");
+    let empty = place.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for (words, says) in [
+        (&["-r", "/nowhere/a.pcap"][..], "/nowhere/a.pcap"),
+        (&["-r", &empty], "no capture file"),
+        (&["-i", "lo", "-i", "lo"], "twice"),
+        (&["-i", "lo", "-i", "any"], "alone"),
+        (&["-i", "any", "--xdp"], "one interface"),
+        (&["-r", "-", "--view"], "--view"),
+        (&[], "no interface"),
+    ] {
+        let own = ["--spool", &spool, "--sink", "ndjson:-"];
+        let (code, _, said) = run(&[&own[..], words].concat());
+        assert_eq!(code, Some(1), "{words:?}: {said}");
+        assert!(said.contains(says), "{words:?}: {said}");
+        assert!(!Path::new(&spool).join("00000001.seg").exists(), "{words:?}");
+    }
+    let damaged = place.path("damaged.pcap");
+    std::fs::write(&damaged, "not a capture").unwrap();
+    let (code, _, said) = run(&["--spool", &spool, "--sink", "ndjson:-", "-r", &damaged]);
+    assert!(code == Some(1) && said.contains("damaged.pcap"), "{said}");
+}
