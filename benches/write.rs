@@ -3,11 +3,12 @@
 //! tools. Files are in memory, where it is not the disk that is measured, unless there is a directory.
 //!
 //! With `--search`: the highest rate at which each loses nothing in three seconds (RFC 2544's search, to 5 %), beside the rate of
-//! the generator alone, and what `dd` writes past the page cache of the same disk.
+//! the generator alone, and what `dd` writes past the page cache of the same disk. On few cores no generator is fast enough to
+//! find the rate: with `--share PERCENT` each writer has only this much of a core (by cgroups, as root).
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,8 @@ fn main() {
     let directory = option("--directory").map_or("/dev/shm", String::as_str);
     let path = format!("{directory}/ringtap-write-{}", std::process::id());
     if arguments.iter().any(|word| word == "--search") {
-        return search(&veth, &path, rounds, len);
+        let share = Share::new(number("--share", 100));
+        return search(&veth, &path, &share, (rounds, len));
     }
     let mut costs = vec![Vec::new(); WRITERS.len()];
     for _ in 0..rounds {
@@ -72,41 +74,50 @@ fn main() {
     }
 }
 
+/// Those whose highest rate is searched.
+const SEARCHED: [&str; 4] = [WRITERS[0], WRITERS[2], WRITERS[4], WRITERS[5]];
+
 /// How long each rate is tried.
 const TRIED: Duration = Duration::from_secs(3);
 
 /// Prints the highest rates without loss.
-fn search(veth: &ringtap_lab::Veth, path: &str, rounds: usize, len: usize) {
+fn search(veth: &ringtap_lab::Veth, path: &str, share: &Share, (rounds, len): (usize, usize)) {
     let traffic = Traffic { len, flows: 64, ..Traffic::default() };
     let most = generated(veth, &traffic, u64::MAX).1;
     let written = dd(path);
-    let mut rates = vec![Vec::new(); WRITERS.len()];
+    let mut rates = vec![Vec::new(); SEARCHED.len()];
+    let mut bounded = [false; SEARCHED.len()];
     for _ in 0..rounds {
-        for (writer, rates) in WRITERS.iter().zip(&mut rates) {
+        for (number, (writer, rates)) in SEARCHED.iter().zip(&mut rates).enumerate() {
             // Highest rate that was lossless, lowest that was not.
             let (mut good, mut bad) = (0, None);
-            let mut rate = 50_000.min(most);
-            loop {
-                match is_lossless(writer, veth, path, &traffic, rate) {
-                    true => good = rate,
+            let mut rate = 20_000.min(most);
+            while rate > 1000 && bad.is_none_or(|bad: u64| bad - good > bad / 20) {
+                let (is_lossless, reached) = tried(writer, (veth, path, share), &traffic, rate);
+                match is_lossless {
+                    true => good = good.max(reached),
                     false => bad = Some(rate),
                 }
-                let near = bad.is_some_and(|bad| bad - good <= bad / 20);
-                if good == most || near {
+                // Beside this writer, the generator does no more.
+                if is_lossless && reached < rate / 20 * 19 {
+                    bounded[number] = true;
                     break;
                 }
-                rate = bad.map_or((good * 2).min(most), |bad| good.midpoint(bad));
+                rate = bad.map_or(rate * 2, |bad| good.midpoint(bad));
             }
             rates.push(good);
         }
     }
+    let (len, share) = (traffic.len, share.percent);
     println!("highest rate without loss in {TRIED:?}, packets of {len} bytes, {rounds} rounds");
+    println!("writers have {share} % of a core");
     println!("the generator alone: {most} packets a second");
     println!("dd past the page cache: {written}");
-    for (writer, mut rates) in WRITERS.iter().zip(rates) {
+    for (writer, (mut rates, is_bounded)) in SEARCHED.iter().zip(rates.into_iter().zip(bounded)) {
         rates.sort_unstable();
         let (least, most) = (rates[0], rates[rates.len() - 1]);
-        println!("{writer:22} {:>9} ({least} to {most})", rates[rates.len() / 2]);
+        let by = if is_bounded { ", as fast as the generator beside it" } else { "" };
+        println!("{writer:22} {:>9} ({least} to {most}){by}", rates[rates.len() / 2]);
     }
 }
 
@@ -125,20 +136,68 @@ fn generated(veth: &ringtap_lab::Veth, traffic: &Traffic, rate: u64) -> (u64, u6
     (count, (count as f64 / begin.elapsed().as_secs_f64()) as u64)
 }
 
-fn is_lossless(
+/// Whether nothing is lost at a rate, and which rate the generator has reached beside the writer.
+fn tried(
     writer: &str,
-    veth: &ringtap_lab::Veth,
-    path: &str,
+    (veth, path, share): (&ringtap_lab::Veth, &str, &Share),
     traffic: &Traffic,
     rate: u64,
-) -> bool {
+) -> (bool, u64) {
     let mut child = start(writer, &veth.right, path);
+    share.limit(&child);
     let (sent, reached) = generated(veth, traffic, rate);
-    std::thread::sleep(Duration::from_millis(500));
+    // tcpdump's blocks are handed to it after a second, and those of the end only then.
+    std::thread::sleep(Duration::from_millis(1500));
     end(&mut child);
     let written = take(Path::new(path));
-    // A writer that takes the generator's time has not kept up with it either.
-    written >= sent && reached >= rate / 20 * 19
+    (written >= sent, reached)
+}
+
+/// A part of a core that processes may take.
+struct Share {
+    percent: usize,
+    /// The directory of the group.
+    group: Option<PathBuf>,
+}
+
+impl Share {
+    /// Makes a group for it; none for a whole core.
+    fn new(percent: usize) -> Self {
+        const PERIOD: usize = 10_000; // microseconds
+        if percent >= 100 {
+            return Self { percent: 100, group: None };
+        }
+        let root = Path::new("/sys/fs/cgroup");
+        let is_unified = root.join("cgroup.controllers").exists();
+        let parent = if is_unified { root.to_owned() } else { root.join("cpu") };
+        let group = parent.join(format!("ringtap-write-{}", std::process::id()));
+        std::fs::create_dir(&group).expect("a group, which takes root");
+        let quota = PERIOD * percent / 100;
+        let put = |name: &str, text: String| {
+            std::fs::write(group.join(name), text).expect("a controller of CPU time");
+        };
+        if is_unified {
+            put("cpu.max", format!("{quota} {PERIOD}"));
+        } else {
+            put("cpu.cfs_period_us", PERIOD.to_string());
+            put("cpu.cfs_quota_us", quota.to_string());
+        }
+        Self { percent, group: Some(group) }
+    }
+
+    fn limit(&self, child: &Child) {
+        if let Some(group) = &self.group {
+            std::fs::write(group.join("cgroup.procs"), child.id().to_string()).expect("it is ours");
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            let _ = std::fs::remove_dir(group);
+        }
+    }
 }
 
 /// What `dd` says of a gigabyte that it writes past the page cache.

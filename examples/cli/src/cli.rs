@@ -73,6 +73,9 @@ pub(crate) enum Command {
         sinks: Vec<String>,
         #[arg(long, default_value_t = 200_000)]
         records: u64,
+        /// Connections of each sink at the same time.
+        #[arg(long)]
+        couriers: Option<u16>,
     },
     /// Prints completions for a shell.
     Completions { shell: Shell },
@@ -472,6 +475,9 @@ pub(crate) struct SensorArgs {
     /// as often as wanted.
     #[arg(long = "sink")]
     pub(crate) sinks: Vec<String>,
+    /// Gives up what it does not need once it is open: by Landlock and seccomp.
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) harden: bool,
     /// Where /metrics and /ready are served.
     #[arg(long)]
     pub(crate) listen: Option<std::net::SocketAddr>,

@@ -56,7 +56,9 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
             let report = ringtap::doctor::examine(interface.as_deref());
             say!("{}", if json { report.to_json() } else { report.to_string() })?;
         }
-        Command::Measure { sinks, records } => measure::run(&run::sinks_of(&sinks)?, records)?,
+        Command::Measure { sinks, records, couriers } => {
+            measure::run(&run::sinks_of(&sinks)?, records, couriers)?;
+        }
         Command::Completions { shell } => {
             let (mut command, mut text) = (Cli::command(), Vec::new());
             clap_complete::generate(shell, &mut command, "ringtap", &mut text);

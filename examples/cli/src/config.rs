@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 
+use crate::record::Names;
 use crate::sink::Outcome;
 
 /// A sensor's configuration.
@@ -52,6 +53,9 @@ pub(crate) struct Config {
     pub(crate) listen: Option<SocketAddr>,
     /// The user, by name or number, that it becomes once its sockets are open.
     pub(crate) user: Option<UserName>,
+    /// Whether it gives up what it does not need: writing elsewhere than where it has to, and calls such as `execve`.
+    #[serde(default)]
+    pub(crate) harden: bool,
     #[serde(default, rename = "sink")]
     pub(crate) sinks: Vec<SinkConfig>,
 }
@@ -129,6 +133,8 @@ pub(crate) enum SinkConfig {
 pub(crate) struct NdjsonConfig {
     /// A file that is appended to; standard output, if none.
     pub(crate) path: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) names: Names,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -139,8 +145,11 @@ pub(crate) struct IpfixConfig {
     pub(crate) to: String,
     #[serde(default)]
     pub(crate) transport: Transport,
-    /// The observation domain.
-    #[serde(default)]
+    /// Connections at the same time; a shard's records take one of them.
+    #[serde(default = "lanes")]
+    pub(crate) couriers: u16,
+    /// The observation domain of flows; 0 is that of counts.
+    #[serde(default = "domain")]
     pub(crate) domain: u32,
     /// Whether a record has both directions of a flow (RFC 5103).
     #[serde(default)]
@@ -164,8 +173,13 @@ pub(crate) enum Transport {
 pub(crate) struct KafkaConfig {
     /// Some of the brokers, each a host and its port.
     pub(crate) brokers: Vec<String>,
+    /// Connections at the same time; a shard's records take one of them.
+    #[serde(default = "lanes")]
+    pub(crate) couriers: u16,
     #[serde(default = "subject")]
     pub(crate) topic: String,
+    #[serde(default)]
+    pub(crate) names: Names,
     /// Of librdkafka, such as `compression.type`.
     #[serde(default)]
     pub(crate) properties: Properties,
@@ -207,8 +221,13 @@ pub(crate) struct NatsConfig {
     #[serde(default = "duplicate_window")]
     pub(crate) duplicate_window_seconds: u64,
     /// Messages that wait for their acknowledgement.
+    /// Connections at the same time; a shard's records take one of them.
+    #[serde(default = "lanes")]
+    pub(crate) couriers: u16,
     #[serde(default = "in_flight")]
     pub(crate) in_flight: usize,
+    #[serde(default)]
+    pub(crate) names: Names,
 }
 
 #[cfg(feature = "redis")]
@@ -218,8 +237,13 @@ pub(crate) struct RedisConfig {
     pub(crate) url: SecretUrl,
     #[serde(default = "stream")]
     pub(crate) prefix: String,
+    /// Connections at the same time; a shard's records take one of them.
+    #[serde(default = "lanes")]
+    pub(crate) couriers: u16,
     /// About how many entries are kept; by default, all.
     pub(crate) most: Option<u64>,
+    #[serde(default)]
+    pub(crate) names: Names,
 }
 
 #[cfg(feature = "parquet")]
@@ -235,6 +259,12 @@ pub(crate) struct ParquetConfig {
     pub(crate) seconds: u64,
 }
 
+fn domain() -> u32 {
+    1
+}
+fn lanes() -> u16 {
+    1
+}
 fn max_flows() -> usize {
     100_000
 }
@@ -362,8 +392,9 @@ impl Config {
             (false, false) => {
                 return Err("an interface, and files to read: give one of both".into());
             }
-            (true, false) if self.listen.is_some() || self.user.is_some() => {
-                return Err("listen and user are for interfaces: leave them out for files".into());
+            (true, false) if self.listen.is_some() || self.user.is_some() || self.harden => {
+                let which = "listen, user and harden are for interfaces";
+                return Err(format!("{which}: leave them out for files").into());
             }
             (true, false) => return Ok(()),
             (false, true) => {}
@@ -403,6 +434,37 @@ impl SinkConfig {
 }
 
 impl SinkConfig {
+    /// How many connections it has.
+    pub(crate) fn lanes(&self) -> u16 {
+        match self {
+            Self::Ndjson(_) => 1,
+            Self::Ipfix(of) => of.couriers,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(of) => of.couriers,
+            #[cfg(feature = "nats")]
+            Self::Nats(of) => of.couriers,
+            #[cfg(feature = "redis")]
+            Self::Redis(of) => of.couriers,
+            #[cfg(feature = "parquet")]
+            Self::Parquet(_) => 1,
+        }
+    }
+
+    /// Sets how many connections it has.
+    pub(crate) fn set_lanes(&mut self, count: u16) -> Outcome<()> {
+        match self {
+            Self::Ipfix(of) => of.couriers = count,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(of) => of.couriers = count,
+            #[cfg(feature = "nats")]
+            Self::Nats(of) => of.couriers = count,
+            #[cfg(feature = "redis")]
+            Self::Redis(of) => of.couriers = count,
+            _ => return Err(format!("{} has one courier", self.kind()).into()),
+        }
+        self.check()
+    }
+
     /// Where it delivers to, as it was given, with passwords: to tell sinks apart, not to be shown.
     pub(crate) fn destination(&self) -> String {
         match self {
@@ -422,7 +484,7 @@ impl SinkConfig {
     /// Makes the file or directory that it writes to, if there is one.
     pub(crate) fn make_place(&self) -> Outcome<Option<PathBuf>> {
         let (place, made) = match self {
-            Self::Ndjson(NdjsonConfig { path: Some(path) }) if path.as_os_str() != "-" => {
+            Self::Ndjson(NdjsonConfig { path: Some(path), .. }) if path.as_os_str() != "-" => {
                 let mut options = std::fs::File::options();
                 options.append(true).create(true).custom_flags(nix::libc::O_NOFOLLOW);
                 (path, options.open(path).map(|_| path.clone()))
@@ -438,7 +500,13 @@ impl SinkConfig {
     }
 
     fn check(&self) -> Outcome<()> {
+        if !(1..=MOST_LANES).contains(&self.lanes()) {
+            return Err(format!("couriers = {}: give 1 to {MOST_LANES}", self.lanes()).into());
+        }
         match self {
+            Self::Ipfix(of) if of.domain == 0 => {
+                Err("domain = 0 is that of counts: give flows at least 1".into())
+            }
             #[cfg(feature = "kafka")]
             Self::Kafka(of) if of.brokers.is_empty() || !is_topic(&of.topic) => Err(
                 "kafka has at least one of its brokers, and a topic of letters, digits, ., - and _"
@@ -485,6 +553,7 @@ impl std::str::FromStr for SinkConfig {
     }
 }
 
+const MOST_LANES: u16 = 16;
 const YEAR: u64 = 366 * 86_400;
 /// `PACKET_FANOUT_MAX` of kernels before 5.10; nobody has more cores for it.
 const MOST_SHARDS: u16 = 256;

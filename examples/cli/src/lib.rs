@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod config;
 mod feed;
+mod harden;
 mod http;
 mod ledger;
 mod lines;

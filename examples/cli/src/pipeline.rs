@@ -21,8 +21,11 @@ use crate::spooler::{Level, Spooler};
 /// A spool and sinks that nothing is brought to yet.
 pub(crate) struct Prepared {
     spool: Spool,
-    sinks: Vec<(String, Box<dyn Sink>, Reader)>,
+    sinks: Vec<Ready>,
 }
+
+/// A sink's name, its lanes, and its place in the spool.
+type Ready = (String, Vec<Box<dyn Sink>>, Reader);
 
 impl Prepared {
     /// Opens the spool as it is, and makes the sinks of a sensor on the interface with this index.
@@ -31,9 +34,9 @@ impl Prepared {
         let spool = opened.map_err(|error| named_spool(config, error))?;
         let sinks = named(&config.sinks)
             .map(|(name, of)| {
-                let sink = sink::make(of, &config.sensor, interface)?;
+                let lanes = sink::make(of, &config.sensor, interface)?;
                 let reader = spool.reader(&cursor(of))?;
-                Ok((name, sink, reader))
+                Ok((name, lanes, reader))
             })
             .collect::<Outcome<Vec<_>>>()?;
         Ok(Self { spool, sinks })
@@ -57,7 +60,7 @@ impl Prepared {
         spool.grow(queues.len() as u16).map_err(|error| named_spool(config, error))?;
         let couriers = sinks
             .into_iter()
-            .map(|(name, sink, reader)| Courier::start(name, sink, reader))
+            .map(|(name, lanes, reader)| Courier::start(name, lanes, reader))
             .collect::<io::Result<Vec<_>>>()?;
         let (level, (end, ended)) = (Arc::new(Level::default()), bounded(0));
         let spooler = Spooler {

@@ -10,11 +10,9 @@ mod parquet;
 #[cfg(feature = "redis")]
 mod redis;
 
-use serde::Deserialize;
-
 use crate::config::SinkConfig;
 use crate::proof::{Tells, Told};
-use crate::record::Counts;
+use crate::record::Which;
 use crate::sink::Outcome;
 
 /// Reads all records of a place. Returns how many things are there that are no records.
@@ -33,30 +31,15 @@ pub(crate) fn read(place: &SinkConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64
     }
 }
 
-/// A record as JSON has it, as far as it is needed.
-#[derive(Deserialize)]
-struct Line {
-    sensor: String,
-    shard: u16,
-    sequence: u64,
-    kind: String,
-    #[serde(default)]
-    start_ns: u64,
-    #[serde(default)]
-    end_ns: u64,
-    #[serde(flatten)]
-    counts: Option<Counts>,
-}
-
 /// Reads a record; `None` if it is none.
 fn of_json(text: &[u8]) -> Option<Told> {
-    let line: Line = serde_json::from_slice(text).ok()?;
-    let body = match (line.kind.as_str(), line.counts) {
-        ("flow", _) => Tells::Flow { start: line.start_ns, end: line.end_ns },
+    let Which { sensor, shard, sequence, kind, start_ns, end_ns, counts } = Which::read(text)?;
+    let body = match (kind.as_str(), counts) {
+        ("flow", _) => Tells::Flow { start: start_ns, end: end_ns },
         ("counts", Some(counts)) => Tells::Counts(counts),
         _ => return None,
     };
-    Some(Told { sensor: line.sensor, shard: line.shard, sequence: line.sequence, body })
+    Some(Told { sensor, shard, sequence, body })
 }
 
 /// Shows a record, or counts what is none.

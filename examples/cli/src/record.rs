@@ -9,6 +9,8 @@
 //!   kind 1 | six counters of 8                                            | zeros              counts
 //! ```
 
+mod names;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -19,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// No VLAN id is that high.
 const NO_VLAN: u16 = u16::MAX;
+
+pub(crate) use self::names::{Names, Which};
 
 /// Bytes of one in the spool.
 pub(crate) const LEN: usize = 122;
@@ -166,6 +170,11 @@ impl Flow {
         }
     }
 
+    /// Whether its protocol has ports.
+    fn has_ports(&self) -> bool {
+        matches!(self.protocol, 6 | 17 | 33 | 132 | 136)
+    }
+
     /// The type and the code of ICMP of one side; of who answers it is known for an echo alone.
     pub(crate) fn icmp_of(&self, is_answer: bool) -> Option<(u8, u8)> {
         match self.icmp? {
@@ -227,6 +236,17 @@ impl Reason {
             EndReason::Fin | EndReason::Rst => Self::Ended,
             EndReason::Evicted => Self::NoRoom,
             _ => Self::Forced,
+        }
+    }
+
+    /// As records have it.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Ended => "ended",
+            Self::Forced => "forced",
+            Self::NoRoom => "no_room",
         }
     }
 
@@ -370,7 +390,17 @@ struct FlowLine<'a> {
 
 impl Record {
     /// Writes it as one JSON object, without an end of line.
-    pub(crate) fn write_json(&self, sensor: &str, out: &mut Vec<u8>) {
+    pub(crate) fn write_json(&self, sensor: &str, names: Names, out: &mut Vec<u8>) {
+        let value = match names {
+            Names::Plain => return self.write_plain(sensor, out),
+            Names::Ecs => self.as_ecs(sensor),
+            Names::Ocsf => self.as_ocsf(sensor),
+            Names::Otel => self.as_otel(sensor),
+        };
+        serde_json::to_writer(out, &value).expect("a value is JSON, and a Vec takes all");
+    }
+
+    fn write_plain(&self, sensor: &str, out: &mut Vec<u8>) {
         let Self { shard, sequence, body } = self;
         let (kind, flow, counts) = match body {
             Body::Flow(flow) => ("flow", Some(FlowLine::new(flow)), None),
@@ -436,7 +466,11 @@ pub(crate) mod tests {
     #[test]
     fn json_has_what_makes_it_one_of_a_kind() {
         let mut text = Vec::new();
-        Record { shard: 3, sequence: 9, body: Body::Flow(flow(2)) }.write_json("s\"1", &mut text);
+        Record { shard: 3, sequence: 9, body: Body::Flow(flow(2)) }.write_json(
+            "s\"1",
+            Names::Plain,
+            &mut text,
+        );
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((&value["sensor"], &value["sequence"]), (&"s\"1".into(), &9.into()));
         assert_eq!((&value["source"], &value["history"]), (&"10.0.0.1".into(), &"ShAad".into()));

@@ -17,6 +17,7 @@ use ringtap::shard::{AllShardStats, Shards};
 use crate::account::Account;
 use crate::config::{Config, UserName};
 use crate::feed::{self, Meter};
+use crate::harden;
 use crate::http;
 use crate::pipeline::{Pipeline, Prepared};
 use crate::sink::{self, Courier, Outcome};
@@ -35,6 +36,9 @@ impl Sensor {
     pub(crate) fn start(config: &Config) -> Outcome<Self> {
         config.check()?;
         let prepared = Prepared::new(config, index_of(config))?;
+        if config.harden {
+            harden_files(config)?;
+        }
         let feed = feed::start(config, prepared.ledger())?;
         let feed::Feed { shards, meters, queues, is_ending } = feed;
         let listener = config.listen.map(http::listen).transpose()?;
@@ -43,6 +47,9 @@ impl Sensor {
         }
         let server = listener.map(http::Server::start).transpose()?;
         let pipeline = prepared.start(config, queues, Arc::clone(&meters), None)?;
+        if config.harden {
+            harden::calls()?;
+        }
         let name = config.sensor.clone();
         Ok(Self { name, shards, meters, pipeline, server, is_ending })
     }
@@ -155,6 +162,18 @@ impl Sensor {
             }
         }
     }
+}
+
+/// Gives up writing elsewhere than into the spool and where sinks write.
+fn harden_files(config: &Config) -> Outcome<()> {
+    let mut written = vec![config.spool.clone()];
+    for sink in &config.sinks {
+        written.extend(sink.make_place()?);
+    }
+    if !harden::files(&written)? {
+        crate::say::note!("this kernel has no Landlock: harden does not restrict files");
+    }
+    Ok(())
 }
 
 /// The index of the interface; 0 for several, and for one that is not there, which opening it tells.

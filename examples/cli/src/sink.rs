@@ -67,14 +67,30 @@ pub(crate) trait Sink: Send {
     }
 }
 
-/// Makes the sink of a configuration, for a sensor on the interface with this index. Reaches for nobody yet.
-pub(crate) fn make(config: &SinkConfig, sensor: &str, interface: u32) -> Outcome<Box<dyn Sink>> {
+/// Makes the sinks of a configuration, one for each of its lanes, for a sensor on the interface with this index. Reaches for nobody
+/// yet.
+pub(crate) fn make(
+    config: &SinkConfig,
+    sensor: &str,
+    interface: u32,
+) -> Outcome<Vec<Box<dyn Sink>>> {
+    (0..config.lanes()).map(|lane| make_one(config, sensor, interface, lane)).collect()
+}
+
+fn make_one(
+    config: &SinkConfig,
+    sensor: &str,
+    interface: u32,
+    lane: u16,
+) -> Outcome<Box<dyn Sink>> {
+    #[cfg(not(feature = "kafka"))]
+    let _ = lane;
     let sensor = sensor.to_owned();
     Ok(match config {
         SinkConfig::Ndjson(config) => Box::new(ndjson::Ndjson::new(config, sensor)),
         SinkConfig::Ipfix(config) => Box::new(ipfix::Ipfix::new(config, interface)),
         #[cfg(feature = "kafka")]
-        SinkConfig::Kafka(config) => Box::new(kafka::Kafka::new(config, sensor)?),
+        SinkConfig::Kafka(config) => Box::new(kafka::Kafka::new(config, sensor, lane)?),
         #[cfg(feature = "nats")]
         SinkConfig::Nats(config) => Box::new(nats::Nats::new(config, sensor)?),
         #[cfg(feature = "redis")]

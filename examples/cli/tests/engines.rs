@@ -26,7 +26,11 @@ fn a_collector_of_ipfix_has_the_same_totals() {
         text.lines().find(|line| line.contains("0100007F:1283 00000000")).map(str::to_owned)
     };
     until("nfcapd listens", || socket().is_some());
-    let sensor = place.sensor("2", &["--sink", "ipfix:127.0.0.1:4739"]);
+    // With counts in between, which it must not take for flows that it missed.
+    let config = place.path("counts.toml");
+    let text = "sensor = \"sensor\"\nspool = \"of flags\"\ncounts_seconds = 1\nsink = []\n";
+    std::fs::write(&config, text).unwrap();
+    let sensor = place.sensor("2", &["--config", &config, "--sink", "ipfix:127.0.0.1:4739"]);
     send(&place.veth.left, 100_000, 2, 60_000);
     let account = sensor.finish();
     check_packets(&account, &place.veth, 200_000);
@@ -237,14 +241,16 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
     send(&place.veth.left, 3000, 1, 10_000);
     let account = sensor.finish();
     let bytes = collecting.join().unwrap();
-    let (mut rest, mut records) = (&bytes[..], 0_u32);
+    let (mut rest, mut records) = (&bytes[..], BTreeMap::<u32, u32>::new());
     let mut sets: BTreeMap<u16, u32> = BTreeMap::new();
     while !rest.is_empty() {
         let u16_at =
             |bytes: &[u8], at: usize| u16::from_be_bytes(*bytes[at..].first_chunk().unwrap());
         assert_eq!(u16_at(rest, 0), 10, "IPFIX's version");
         let (message, behind) = rest.split_at(u16_at(rest, 2).into());
-        assert_eq!(u32::from_be_bytes(*message[8..].first_chunk().unwrap()), records);
+        let u32_at = |at: usize| u32::from_be_bytes(*message[at..].first_chunk().unwrap());
+        let records = records.entry(u32_at(12)).or_default();
+        assert_eq!(u32_at(8), *records);
         let mut set = &message[16..];
         while !set.is_empty() {
             let (id, len) = (u16_at(set, 0), usize::from(u16_at(set, 2)));
@@ -270,7 +276,7 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
             assert_eq!((len - 4) % each, 0, "set {id}");
             let count = ((len - 4) / each) as u32;
             *sets.entry(id).or_default() += count;
-            records += if id < 256 { 0 } else { count };
+            *records += if id < 256 { 0 } else { count };
             set = &set[len..];
         }
         rest = behind;
@@ -280,4 +286,6 @@ fn ipfix_over_tcp_numbers_its_records_and_tells_its_templates_first() {
     let counts = (number(&account, "records") - flows) as u32;
     let expected = [(2, 1), (3, 2), (256, flows as u32), (258, counts), (259, 1)];
     assert_eq!(sets, BTreeMap::from(expected));
+    // What they are about is counted by itself: flows and their sampling, and the process.
+    assert_eq!(records, BTreeMap::from([(0, counts), (1, flows as u32 + 1)]));
 }

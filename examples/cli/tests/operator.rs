@@ -238,6 +238,29 @@ fn a_flow_that_goes_on_is_told_of_and_the_sums_are_its() {
 }
 
 #[ringtap_lab::test]
+fn a_sensor_that_is_hardened_works_and_may_do_nothing_else() {
+    let Some(place) = Place::new() else { return };
+    let sensor = place.sensor("2", &["--harden", "--idle-seconds", "1"]);
+    let status = |thread: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{}/task/{thread}/status", sensor.id()));
+        text.unwrap_or_default()
+    };
+    let threads = std::fs::read_dir(format!("/proc/{}/task", sensor.id())).unwrap();
+    let mut count = 0;
+    for thread in threads.flatten() {
+        let status = status(thread.file_name().to_str().unwrap());
+        assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+        count += 1;
+    }
+    assert!(count > 4, "{count} threads");
+    send(&place.veth.left, 500, 2, 5000);
+    let account = sensor.finish();
+    assert_eq!(number(&account, "flows"), 500, "{account}");
+    let (flows, missing) = place.lines().check();
+    assert_eq!((flows, missing), (500, 0));
+}
+
+#[ringtap_lab::test]
 fn whoever_reaches_the_port_holds_nothing_up() {
     let Some(place) = Place::new() else { return };
     let sensor = place.sensor("2", &["--idle-seconds", "1"]);

@@ -22,7 +22,10 @@ pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
     let mut config = Config::new("demo", &directory.path().join("spool"))?;
     config.interfaces = vec![stage.interface().to_owned()];
     let path = directory.path().join("flows.ndjson");
-    config.sinks = vec![SinkConfig::Ndjson(NdjsonConfig { path: Some(path.clone()) })];
+    config.sinks = vec![SinkConfig::Ndjson(NdjsonConfig {
+        path: Some(path.clone()),
+        names: crate::record::Names::Plain,
+    })];
     config.shards = Some(2);
     let sensor = Sensor::start(&config)?;
     let talk = stage.talk(visits);

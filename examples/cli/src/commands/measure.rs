@@ -18,12 +18,15 @@ const CHUNK: u64 = 256;
 /// A sink that has not taken all by then is too slow to be measured.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Spools records and brings them to each sink. Prints the time and the CPU time of this process.
-pub(super) fn run(sinks: &[SinkConfig], records: u64) -> Outcome<()> {
+/// Shards whose records they are.
+const SHARDS: u16 = 4;
+
+/// Spools records and brings them to each sink, by so many connections. Prints the time and the CPU time of this process.
+pub(super) fn run(sinks: &[SinkConfig], records: u64, couriers: Option<u16>) -> Outcome<()> {
     say!("{:<24} records/s   CPU ns a record   records/s a core", "")?;
     for (at, config) in sinks.iter().enumerate() {
         let directory = Directory::new();
-        let mut spool = Spool::open(directory.path(), 256 * records + (1 << 20), 1)?;
+        let mut spool = Spool::open(directory.path(), 256 * records + (1 << 20), SHARDS)?;
         let reader = spool.reader("measure")?;
         let clock = Clock::start();
         let mut next = 0;
@@ -31,7 +34,8 @@ pub(super) fn run(sinks: &[SinkConfig], records: u64) -> Outcome<()> {
             let chunk = next..records.min(next + CHUNK);
             next = chunk.end;
             let bodies: Vec<Body> = chunk.map(|number| Body::Flow(Flow::sample(number))).collect();
-            if !spool.append(0, &bodies)? {
+            let shard = (next / CHUNK % u64::from(SHARDS)) as u16;
+            if !spool.append(shard, &bodies)? {
                 return Err("the spool has no room".into());
             }
         }
@@ -41,9 +45,13 @@ pub(super) fn run(sinks: &[SinkConfig], records: u64) -> Outcome<()> {
         spool.close();
         // No receiver has anything of a sensor of this name.
         let sensor = format!("measure-{}-{at}", std::process::id());
-        let sink = sink::make(config, &sensor, 1)?;
+        let mut config = config.clone();
+        if let Some(count) = couriers {
+            config.set_lanes(count)?;
+        }
+        let sinks = sink::make(&config, &sensor, 1)?;
         let clock = Clock::start();
-        let courier = Courier::start(config.kind().to_owned(), sink, reader)?;
+        let courier = Courier::start(config.kind().to_owned(), sinks, reader)?;
         if !courier.finish(Instant::now() + PATIENCE)? {
             return Err(format!("{} has not taken all in {PATIENCE:?}", config.kind()).into());
         }

@@ -131,6 +131,7 @@ fn configure(args: SensorArgs) -> Outcome<Config> {
     if args.xdp {
         config.capture = CaptureKind::AfXdp;
     }
+    config.harden |= args.harden;
     config.netns = args.netns.or(config.netns);
     config.filter = args.filter.or(config.filter);
     config.shards = args.shards.or(config.shards);

@@ -36,17 +36,28 @@ pub(crate) struct Courier {
 }
 
 impl Courier {
-    /// Starts one. It ends when the spool is closed and all was delivered.
-    pub(crate) fn start(name: String, sink: Box<dyn Sink>, reader: Reader) -> io::Result<Self> {
+    /// Starts one, with as many lanes as there are sinks: the records of a shard go through one of them, in order. It ends when the
+    /// spool is closed and all was delivered.
+    pub(crate) fn start(
+        name: String,
+        sinks: Vec<Box<dyn Sink>>,
+        reader: Reader,
+    ) -> io::Result<Self> {
         let (delivery, hurry) = (Arc::new(Delivery::default()), Arc::new(AtomicBool::new(false)));
-        let round = Round {
-            name: name.clone(),
+        let lane = |sink| Lane {
             sink,
-            reader,
             held: None,
             sent: HashMap::new(),
-            delivery: Arc::clone(&delivery),
-            hurry: Arc::clone(&hurry),
+            numbered: reader.all_numbered().to_vec(),
+        };
+        let round = Round {
+            lanes: sinks.into_iter().map(lane).collect(),
+            reader,
+            told: Told {
+                name: name.clone(),
+                delivery: Arc::clone(&delivery),
+                hurry: Arc::clone(&hurry),
+            },
         };
         let thread = thread::Builder::new().name(format!("sink {name}")).spawn(|| round.run())?;
         Ok(Self { name, delivery, hurry, thread })
@@ -76,56 +87,126 @@ impl Courier {
 }
 
 struct Round {
-    name: String,
-    sink: Box<dyn Sink>,
+    lanes: Vec<Lane>,
     reader: Reader,
+    told: Told,
+}
+
+/// A way to the receiver.
+struct Lane {
+    sink: Box<dyn Sink>,
     /// What the receiver has, by shard; `None` while it is not reached.
     held: Option<HashMap<u16, Held>>,
     /// The number behind the last that was ever sent, by shard.
     sent: HashMap<u16, u64>,
+    /// How many records of each shard there had been at the start.
+    numbered: Vec<u64>,
+}
+
+/// What others are told, and tell.
+struct Told {
+    name: String,
     delivery: Arc<Delivery>,
     hurry: Arc<AtomicBool>,
 }
 
 impl Round {
     fn run(mut self) -> io::Result<bool> {
-        let (most, patience) = self.sink.appetite();
-        let mut wait = FIRST;
+        let (most, patience) =
+            self.lanes.first().map_or((1, Duration::ZERO), |lane| lane.sink.appetite());
+        let most = most * self.lanes.len();
         loop {
             let batch = self.reader.next_batch(most, patience)?;
             let Some(batch) = batch else {
                 if self.reader.is_done() {
                     return Ok(true);
                 }
-                if self.hurry.load(Ordering::Relaxed) {
+                if self.told.hurry.load(Ordering::Relaxed) {
                     return Ok(false);
                 }
                 continue;
             };
-            let mut done = 0;
-            while done < batch.records.len() {
-                if self.hurry.load(Ordering::Relaxed) {
-                    return Ok(false);
-                }
-                match self.deliver(&batch.records[done..]) {
-                    Ok(count) => {
+            let Self { lanes, reader, told } = &mut self;
+            let acknowledged = |count: usize| {
+                told.delivery.acknowledged.fetch_add(count as u64, Ordering::Relaxed);
+            };
+            let is_delivered = match &mut lanes[..] {
+                [lane] => {
+                    let mut done = 0;
+                    lane.bring(&batch.records, told, |count| {
                         done += count;
-                        self.reader.acknowledge(&batch, done)?;
-                        self.delivery.acknowledged.fetch_add(count as u64, Ordering::Relaxed);
-                        if count > 0 {
-                            wait = FIRST;
-                            self.note(false, None);
-                            continue;
-                        }
-                        self.note(true, Some("it acknowledged nothing".into()));
-                    }
-                    Err(error) => self.note(true, Some(error)),
+                        acknowledged(count);
+                        reader.acknowledge(&batch, done)
+                    })?
                 }
-                self.held = None;
-                thread::sleep(wait);
-                wait = (2 * wait).min(LONGEST);
+                lanes => {
+                    let is_delivered = bring_by_lanes(lanes, &batch.records, told)?;
+                    if is_delivered {
+                        acknowledged(batch.records.len());
+                        reader.acknowledge(&batch, batch.records.len())?;
+                    }
+                    is_delivered
+                }
+            };
+            if !is_delivered {
+                return Ok(false);
             }
         }
+    }
+}
+
+/// Has each lane bring the records of its shards, at the same time. Returns whether all were delivered.
+fn bring_by_lanes(lanes: &mut [Lane], records: &[Record], told: &Told) -> io::Result<bool> {
+    let mut parts = vec![Vec::new(); lanes.len()];
+    for record in records {
+        parts[usize::from(record.shard) % lanes.len()].push(*record);
+    }
+    thread::scope(|scope| {
+        let bring = |(lane, part): (_, &Vec<Record>)| {
+            let (lane, part): (&mut Lane, _) = (lane, part.clone());
+            scope.spawn(move || lane.bring(&part, told, |_| Ok(())))
+        };
+        let all: Vec<_> = lanes.iter_mut().zip(&parts).map(bring).collect();
+        let mut is_delivered = true;
+        for one in all {
+            let panicked = |_| Err(io::Error::other(format!("the sink {} panicked", told.name)));
+            is_delivered &= one.join().unwrap_or_else(panicked)?;
+        }
+        Ok(is_delivered)
+    })
+}
+
+impl Lane {
+    /// Delivers records until all were; false where they are to be left. Says each time how many more there are.
+    fn bring(
+        &mut self,
+        records: &[Record],
+        told: &Told,
+        mut acknowledge: impl FnMut(usize) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let (mut done, mut wait) = (0, FIRST);
+        while done < records.len() {
+            if told.hurry.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            match self.deliver(&records[done..]) {
+                Ok(count) => {
+                    done += count;
+                    acknowledge(count)?;
+                    if count > 0 {
+                        wait = FIRST;
+                        told.note(false, None);
+                        continue;
+                    }
+                    told.note(true, Some("it acknowledged nothing".into()));
+                }
+                Err(error) => told.note(true, Some(error)),
+            }
+            self.held = None;
+            thread::sleep(wait);
+            wait = (2 * wait).min(LONGEST);
+        }
+        Ok(true)
     }
 
     /// How many of the first records the receiver has now.
@@ -142,7 +223,8 @@ impl Round {
                 let known = self.sink.held(record)?;
                 let sent = self.sent.get(&record.shard).copied().unwrap_or(0);
                 // Before this start all may have been sent.
-                let most = sent.max(self.reader.numbered(record.shard));
+                let numbered = self.numbered.get(usize::from(record.shard));
+                let most = sent.max(numbered.copied().unwrap_or(0));
                 if known.end() > most {
                     let (has, shard) = (known.end(), record.shard);
                     return Err(format!(
@@ -169,7 +251,9 @@ impl Round {
         }
         Ok(count)
     }
+}
 
+impl Told {
     /// Tells of a sink that goes away or comes back, once.
     fn note(&self, is_away: bool, error: Option<Box<dyn std::error::Error + Send + Sync>>) {
         if is_away {

@@ -2,7 +2,7 @@
 //! both (RFC 5103).
 //!
 //! A collector acknowledges nothing: what was handed to the kernel counts as delivered. Numbers of records go into
-//! message headers, by which a collector counts what it missed; totals go as options (RFC 7011, 4.3).
+//! message headers, by which a collector counts what it missed; totals go as options (RFC 7011, 4.3), in domain 0.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -74,6 +74,13 @@ const COUNTS: [Field; 3] = [(163, 8), (166, 8), (164, 8)];
 const SELECTOR: Field = (302, 8);
 const RATE: [Field; 2] = [(305, 4), (306, 4)];
 
+/// What a message is about: each kind has a domain of its own, and its records are counted by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Flows,
+    Process,
+}
+
 enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream),
@@ -106,8 +113,8 @@ pub(super) struct Ipfix {
     /// Whom the datagrams go to, and how often one was chosen.
     address: Option<SocketAddr>,
     attempts: usize,
-    /// Data records sent in this session.
-    sequence: u32,
+    /// Data records sent in this session: of the domain's flows, and of the process.
+    sequences: [u32; 2],
     templates: Option<Instant>,
     messages: u64,
 }
@@ -116,8 +123,8 @@ impl Ipfix {
     pub(super) fn new(config: &IpfixConfig, interface: u32) -> Self {
         let config = config.clone();
         let (link, address, templates) = (None, None, None);
-        let (attempts, sequence, messages) = (0, 0, 0);
-        Self { config, interface, link, address, attempts, sequence, templates, messages }
+        let (attempts, sequences, messages) = (0, [0; 2], 0);
+        Self { config, interface, link, address, attempts, sequences, templates, messages }
     }
 
     /// Opens a link to the address after the one before: not always to the first, as that nobody has its port open shows only
@@ -133,7 +140,7 @@ impl Ipfix {
             }
             match Link::to(address, self.config.transport) {
                 Ok(link) => {
-                    (self.link, self.sequence) = (Some(link), 0);
+                    (self.link, self.sequences) = (Some(link), [0; 2]);
                     self.address = Some(address);
                     return Ok(());
                 }
@@ -144,14 +151,18 @@ impl Ipfix {
     }
 
     /// Sends sets in one message; `records` of them are data.
-    fn send(&mut self, sets: &[u8], records: u32) -> io::Result<()> {
+    fn send(&mut self, of: About, sets: &[u8], records: u32) -> io::Result<()> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut message = Vec::with_capacity(HEADER + sets.len());
         message.extend(10_u16.to_be_bytes());
         message.extend(((HEADER + sets.len()) as u16).to_be_bytes());
         message.extend((seconds as u32).to_be_bytes());
-        message.extend(self.sequence.to_be_bytes());
-        message.extend(self.config.domain.to_be_bytes());
+        message.extend(self.sequences[of as usize].to_be_bytes());
+        let domain = match of {
+            About::Flows => self.config.domain,
+            About::Process => 0, // RFC 7011, 3.1
+        };
+        message.extend(domain.to_be_bytes());
         message.extend(sets);
         match self.link.as_mut().ok_or(io::ErrorKind::NotConnected)? {
             Link::Udp(socket) => drop(socket.send(&message)?),
@@ -160,10 +171,25 @@ impl Ipfix {
                 stream.write_all(&message)?;
             }
         }
-        self.sequence = self.sequence.wrapping_add(records);
+        let sequence = &mut self.sequences[of as usize];
+        *sequence = sequence.wrapping_add(records);
         self.messages += 1;
         if self.messages.is_multiple_of(BURST) && matches!(self.link, Some(Link::Udp(_))) {
             std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    /// Sends flows, and totals in a message of their own: collectors that do not count records of options, nfcapd among them, would
+    /// otherwise miss some that were not there.
+    fn send_sets(&mut self, sets: &Sets) -> io::Result<()> {
+        for (of, bytes, records) in [
+            (About::Flows, sets.flows(), sets.records),
+            (About::Process, sets.totals(), sets.totals),
+        ] {
+            if records > 0 {
+                self.send(of, &bytes, records)?;
+            }
         }
         Ok(())
     }
@@ -177,8 +203,9 @@ impl Ipfix {
         if is_known {
             return Ok(());
         }
-        self.send(&templates(), 0)?;
-        self.send(&sampling(), 1)?;
+        self.send(About::Flows, &templates(), 0)?;
+        self.send(About::Process, &template_of_totals(), 0)?;
+        self.send(About::Flows, &sampling(), 1)?;
         self.templates = Some(Instant::now());
         Ok(())
     }
@@ -204,7 +231,7 @@ impl Sink for Ipfix {
             let (interface, is_biflow) = (self.interface, self.config.biflow);
             let mut sets = Sets { interface, is_biflow, ..Sets::default() };
             let count = records[done..].iter().take_while(|record| sets.add(record)).count();
-            match self.tell_templates().and_then(|()| self.send(&sets.finish(), sets.records)) {
+            match self.tell_templates().and_then(|()| self.send_sets(&sets)) {
                 Ok(()) => done += count,
                 Err(error) if done == 0 => return Err(error.into()),
                 Err(_) => break, // the next delivery says so
@@ -234,13 +261,18 @@ fn templates() -> Vec<u8> {
         }
     }
     let mut sets = set(2, &bytes);
-    let mut options = vec![TOTALS, 1 + COUNTS.len() as u16, 1];
-    [SCOPE].iter().chain(&COUNTS).for_each(|&(element, len)| options.extend([element, len]));
-    sets.extend(set(3, &options.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>()));
-    let mut options = vec![SAMPLING, 1 + RATE.len() as u16, 1];
-    [SELECTOR].iter().chain(&RATE).for_each(|&(element, len)| options.extend([element, len]));
-    sets.extend(set(3, &options.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>()));
+    sets.extend(template_of_options(SAMPLING, SELECTOR, &RATE));
     sets
+}
+
+fn template_of_totals() -> Vec<u8> {
+    template_of_options(TOTALS, SCOPE, &COUNTS)
+}
+
+fn template_of_options(template: u16, scope: Field, fields: &[Field]) -> Vec<u8> {
+    let mut options = vec![template, 1 + fields.len() as u16, 1];
+    [scope].iter().chain(fields).for_each(|&(element, len)| options.extend([element, len]));
+    set(3, &options.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<_>>())
 }
 
 /// The record of how packets were sampled: one of one.
@@ -276,7 +308,9 @@ fn refuse_if_closed(stream: &TcpStream) -> io::Result<()> {
 struct Sets {
     /// Of IPv4, of IPv6, of totals.
     content: [Vec<u8>; 3],
+    /// Records of flows, and of totals.
     records: u32,
+    totals: u32,
     interface: u32,
     /// Whether a record has both directions.
     is_biflow: bool,
@@ -354,13 +388,17 @@ impl Sets {
         for number in [flows + missing, missing, *drops] {
             out.extend(number.to_be_bytes());
         }
-        self.records += 1;
+        self.totals += 1;
     }
 
-    fn finish(&self) -> Vec<u8> {
-        let ids = if self.is_biflow { [BOTH_V4, BOTH_V6, TOTALS] } else { [V4, V6, TOTALS] };
+    fn flows(&self) -> Vec<u8> {
+        let ids = if self.is_biflow { [BOTH_V4, BOTH_V6] } else { [V4, V6] };
         let there = ids.iter().zip(&self.content).filter(|(_, content)| !content.is_empty());
         there.flat_map(|(id, content)| set(*id, content)).collect()
+    }
+
+    fn totals(&self) -> Vec<u8> {
+        set(TOTALS, &self.content[2])
     }
 }
 
@@ -380,6 +418,7 @@ mod tests {
             domain: 1,
             template_seconds: 60,
             biflow: false,
+            couriers: 1,
             transport: Transport::Udp,
         };
         let mut sink = Ipfix::new(&config, 1);

@@ -13,11 +13,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde::Deserialize;
 
 use super::{Held, Outcome, Sink};
 use crate::config::KafkaConfig;
-use crate::record::{Body, Record};
+use crate::record::{Body, Record, Which};
 
 /// The longest that brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +30,8 @@ const NEAR: i64 = 8192;
 pub(super) struct Kafka {
     config: KafkaConfig,
     sensor: String,
+    /// Lanes have transactions of their own.
+    lane: u16,
     open: Option<Open>,
     scratch: Vec<u8>,
 }
@@ -41,15 +42,10 @@ struct Open {
     partitions: i32,
 }
 
-/// What a message of ours says of itself.
-#[derive(Deserialize)]
-struct Number {
-    sequence: u64,
-}
-
 impl Kafka {
-    pub(super) fn new(config: &KafkaConfig, sensor: String) -> Outcome<Self> {
-        let kafka = Self { config: config.clone(), sensor, open: None, scratch: Vec::new() };
+    pub(super) fn new(config: &KafkaConfig, sensor: String, lane: u16) -> Outcome<Self> {
+        let (config, scratch) = (config.clone(), Vec::new());
+        let kafka = Self { config, sensor, lane, open: None, scratch };
         // Properties that there are not are refused at once.
         kafka.producing().create_native_config()?;
         Ok(kafka)
@@ -68,7 +64,12 @@ impl Kafka {
 
     fn producing(&self) -> ClientConfig {
         let mut client = self.client();
-        client.set("transactional.id", format!("ringtap.{}.{}", self.config.topic, self.sensor));
+        let (topic, sensor) = (&self.config.topic, &self.sensor);
+        let id = match self.lane {
+            0 => format!("ringtap.{topic}.{sensor}"),
+            lane => format!("ringtap.{topic}.{sensor}.{lane}"),
+        };
+        client.set("transactional.id", id);
         client.set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         for (name, value) in [("compression.type", "lz4"), ("linger.ms", "5")] {
             if !self.config.properties.reveal().contains_key(name) {
@@ -159,10 +160,10 @@ impl Kafka {
                         message.timestamp().to_millis().and_then(|of| u64::try_from(of).ok());
                     found.earliest = found.earliest.or(millis.map(|of| of * 1_000_000));
                     if message.key() == Some(key.as_bytes()) {
-                        let number: Number =
-                            serde_json::from_slice(message.payload().unwrap_or_default())
-                                .map_err(|_| format!("{key} has messages of somebody else's"))?;
-                        found.number = Some(number.sequence);
+                        let which = Which::read(message.payload().unwrap_or_default());
+                        let which = which
+                            .ok_or_else(|| format!("{key} has messages of somebody else's"))?;
+                        found.number = Some(which.sequence);
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
@@ -180,7 +181,7 @@ impl Kafka {
         for record in records {
             let (key, partition) = self.place(record.shard, *partitions);
             scratch.clear();
-            record.write_json(&self.sensor, &mut scratch);
+            record.write_json(&self.sensor, self.config.names, &mut scratch);
             let message = BaseRecord::to(&self.config.topic).partition(partition);
             let mut message = message.key(key.as_str()).payload(&scratch[..]);
             let begin = Instant::now();

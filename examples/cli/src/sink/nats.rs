@@ -127,7 +127,7 @@ impl Sink for Nats {
         let mut messages = Vec::with_capacity(records.len());
         for record in records {
             self.scratch.clear();
-            record.write_json(&self.sensor, &mut self.scratch);
+            record.write_json(&self.sensor, self.config.names, &mut self.scratch);
             let mut headers = HeaderMap::new();
             let id = format!("{}/{}/{}", self.sensor, record.shard, record.sequence);
             headers.insert(NATS_MESSAGE_ID, id);

@@ -5,11 +5,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
 use super::{Held, Outcome, Sink};
 use crate::config::NdjsonConfig;
-use crate::record::Record;
+use crate::record::{Names, Record, Which};
 
 /// What is looked through for records that were written and not acknowledged: they are fewer than a delivery has.
 const TAIL: u64 = 4 << 20;
@@ -17,6 +15,7 @@ const TAIL: u64 = 4 << 20;
 pub(super) struct Ndjson {
     /// `None` is standard output.
     path: Option<PathBuf>,
+    names: Names,
     sensor: String,
     file: Option<File>,
     /// What it had when it was opened, by shard.
@@ -24,18 +23,11 @@ pub(super) struct Ndjson {
     scratch: Vec<u8>,
 }
 
-/// What of a line says which record it is.
-#[derive(Deserialize)]
-struct Which {
-    sensor: String,
-    shard: u16,
-    sequence: u64,
-}
-
 impl Ndjson {
     pub(super) fn new(config: &NdjsonConfig, sensor: String) -> Self {
         let path = config.path.clone().filter(|path| path.as_os_str() != "-");
-        Self { path, sensor, file: None, held: HashMap::new(), scratch: Vec::new() }
+        let names = config.names;
+        Self { path, names, sensor, file: None, held: HashMap::new(), scratch: Vec::new() }
     }
 }
 
@@ -57,7 +49,7 @@ impl Sink for Ndjson {
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
         self.scratch.clear();
         for record in records {
-            record.write_json(&self.sensor, &mut self.scratch);
+            record.write_json(&self.sensor, self.names, &mut self.scratch);
             self.scratch.push(b'\n');
         }
         match &mut self.file {
@@ -86,7 +78,7 @@ fn look_through(file: &mut File, sensor: &str) -> Outcome<HashMap<u16, Held>> {
             break;
         }
         whole += read as u64;
-        if let Ok(which) = serde_json::from_slice::<Which>(&line)
+        if let Some(which) = Which::read(&line)
             && which.sensor == sensor
         {
             held.insert(which.shard, Held::before(which.sequence + 1));
@@ -109,7 +101,10 @@ mod tests {
         let directory = ringtap_lab::Directory::new();
         let path = directory.path().join("flows.ndjson");
         let record = |sequence| Record { shard: 1, sequence, body: Body::Flow(flow(sequence)) };
-        let mut sink = Ndjson::new(&NdjsonConfig { path: Some(path.clone()) }, "me".to_owned());
+        let mut sink = Ndjson::new(
+            &NdjsonConfig { path: Some(path.clone()), names: Names::Ecs },
+            "me".to_owned(),
+        );
         sink.open().unwrap();
         assert_eq!(sink.held(&record(0)).unwrap(), Held::default());
         assert_eq!(sink.deliver(&[record(0), record(1), record(2)]).unwrap(), 3);

@@ -77,7 +77,7 @@ impl Sink for Redis {
         pipe.atomic(); // a record that is refused takes those behind it along
         for record in records {
             self.scratch.clear();
-            record.write_json(&self.sensor, &mut self.scratch);
+            record.write_json(&self.sensor, self.config.names, &mut self.scratch);
             let command = pipe.cmd("XADD").arg(self.key(record.shard));
             if let Some(most) = self.config.most {
                 command.arg("MAXLEN").arg("~").arg(most);

@@ -62,9 +62,9 @@ impl Reader {
         Ok(Self { shared, number, numbered, cursor, at, open: None })
     }
 
-    /// How many records of a shard there had been when it was opened.
-    pub(crate) fn numbered(&self, shard: u16) -> u64 {
-        self.numbered.get(usize::from(shard)).copied().unwrap_or(0)
+    /// How many records of each shard there had been when it was opened.
+    pub(crate) fn all_numbered(&self) -> &[u64] {
+        &self.numbered
     }
 
     /// The next records: up to `most` of them where they come within a time, `None` where none came in a second, or

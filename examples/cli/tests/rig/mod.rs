@@ -102,6 +102,11 @@ impl Sensor {
         self.process.kill();
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Stops it: its account.
     pub(crate) fn finish(self) -> Value {
         let text = self.process.finish();

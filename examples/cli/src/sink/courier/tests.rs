@@ -12,7 +12,8 @@ const FLOWS: u64 = 100;
 /// A receiver that takes a given number of each delivery, and one in front of which it says so.
 #[derive(Clone)]
 struct Receiver {
-    got: Arc<Mutex<Vec<u64>>>,
+    /// By shard and number.
+    got: Arc<Mutex<Vec<(u16, u64)>>>,
     most: usize,
     hangs: bool,
 }
@@ -22,8 +23,9 @@ impl Receiver {
         Self { got: Arc::default(), most, hangs: false }
     }
 
-    fn got(&self) -> Vec<u64> {
-        self.got.lock().unwrap().clone()
+    fn got(&self, shard: u16) -> Vec<u64> {
+        let got = self.got.lock().unwrap();
+        got.iter().filter(|(of, _)| *of == shard).map(|(_, number)| *number).collect()
     }
 }
 
@@ -32,19 +34,19 @@ impl Sink for Receiver {
         Ok(())
     }
 
-    fn held(&mut self, _first: &Record) -> Outcome<Held> {
-        Ok(Held { next: 0, more: BTreeSet::from_iter(self.got()) })
+    fn held(&mut self, first: &Record) -> Outcome<Held> {
+        Ok(Held { next: 0, more: BTreeSet::from_iter(self.got(first.shard)) })
     }
 
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
         if self.hangs {
             thread::sleep(Duration::from_secs(3600));
         }
-        let taken = records.iter().take(self.most).map(|record| record.sequence);
+        let of = |record: &Record| (record.shard, record.sequence);
         let mut got = self.got.lock().unwrap();
-        got.extend(taken);
+        got.extend(records.iter().take(self.most).map(of));
         // One more arrives, of which nobody hears.
-        got.extend(records.get(self.most + 1).map(|record| record.sequence));
+        got.extend(records.get(self.most + 1).map(of));
         Ok(records.len().min(self.most))
     }
 }
@@ -61,7 +63,7 @@ fn deliver(receiver: &Receiver, is_enough: fn(&Courier) -> bool) -> (bool, Arc<D
     let reader = spool.reader("a").unwrap();
     assert!(spool.append(0, new).unwrap());
     spool.close();
-    let courier = Courier::start("a".to_owned(), Box::new(receiver.clone()), reader).unwrap();
+    let courier = Courier::start("a".to_owned(), vec![Box::new(receiver.clone())], reader).unwrap();
     while !is_enough(&courier) {
         thread::sleep(Duration::from_millis(1));
     }
@@ -76,7 +78,7 @@ fn what_is_taken_in_part_is_delivered_once() {
     let (has_all, delivery) = deliver(&receiver, Courier::is_finished);
     assert!(has_all);
     assert_eq!(delivery.acknowledged.load(Ordering::Relaxed), FLOWS);
-    let mut got = receiver.got();
+    let mut got = receiver.got(0);
     assert_eq!(got.len() as u64, FLOWS);
     got.sort_unstable();
     assert_eq!(got, (0..FLOWS).collect::<Vec<_>>());
@@ -86,15 +88,36 @@ fn what_is_taken_in_part_is_delivered_once() {
 fn records_of_another_spool_are_not_taken_for_these() {
     let receiver = Receiver::new(7);
     // The spool has made more by then, but cannot have sent it.
-    receiver.got.lock().unwrap().push(FLOWS / 2);
+    receiver.got.lock().unwrap().push((0, FLOWS / 2));
     let has_failed_twice =
         |courier: &Courier| courier.delivery.failures.load(Ordering::Relaxed) > 1;
     assert!(!deliver(&receiver, has_failed_twice).0);
-    assert_eq!(receiver.got(), [FLOWS / 2]);
+    assert_eq!(receiver.got(0), [FLOWS / 2]);
 }
 
 #[test]
 fn a_receiver_that_hangs_holds_up_nobody() {
     let receiver = Receiver { hangs: true, ..Receiver::new(1) };
     assert!(!deliver(&receiver, |_| true).0);
+}
+
+#[test]
+fn lanes_bring_the_records_of_each_shard_in_order_and_once() {
+    let (directory, receiver) = (Directory::new(), Receiver::new(1_000_000));
+    let mut spool = Spool::open(directory.path(), 1 << 20, 5).unwrap();
+    let reader = spool.reader("a").unwrap();
+    for number in 0..FLOWS {
+        for shard in 0..5 {
+            assert!(spool.append(shard, &[Body::Flow(Flow::sample(number))]).unwrap());
+        }
+    }
+    spool.close();
+    let lanes = (0..3).map(|_| Box::new(receiver.clone()) as Box<dyn Sink>);
+    let courier = Courier::start("a".to_owned(), lanes.collect(), reader).unwrap();
+    let delivery = Arc::clone(&courier.delivery);
+    assert!(courier.finish(Instant::now() + Duration::from_secs(60)).unwrap());
+    assert_eq!(delivery.acknowledged.load(Ordering::Relaxed), 5 * FLOWS);
+    for shard in 0..5 {
+        assert_eq!(receiver.got(shard), (0..FLOWS).collect::<Vec<_>>());
+    }
 }
