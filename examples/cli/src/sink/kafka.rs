@@ -234,6 +234,6 @@ impl Sink for Kafka {
     }
 
     fn appetite(&self) -> (usize, Duration) {
-        (8192, Duration::from_millis(20))
+        (32_768, Duration::from_millis(20)) // a transaction takes a few answers, however much is in it
     }
 }
