@@ -39,7 +39,7 @@ pub struct Report {
     pub indexed: u64,
 }
 
-/// The packets that a [`Query`] asked for; from [`Query::packets`].
+/// The packets that a [`Query`](super::Query) asked for; from [`Query::packets`](super::Query::packets).
 #[derive(Debug)]
 pub struct Answer {
     sources: Vec<Source>,

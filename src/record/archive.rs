@@ -49,7 +49,7 @@ impl Archive {
     /// Lists the files of a directory. Others than those of recorders are left out.
     ///
     /// # Errors
-    /// [`Error::File`] if the directory cannot be read.
+    /// [`Error::File`](crate::Error::File) if the directory cannot be read.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
         let of = |error: std::io::Error| FileError::io(0, error).of(directory);
@@ -139,7 +139,7 @@ impl Query {
     /// filter the indexes know.
     ///
     /// # Errors
-    /// [`Error::File`] if a file cannot be read.
+    /// [`Error::File`](crate::Error::File) if a file cannot be read.
     pub fn explain(&self) -> Result<Explanation> {
         let (wanted, scanned) = (Arc::new(self.wanted()), Arc::new(Scanned::default()));
         let mut explanation = Explanation::new(wanted.needs.clone());

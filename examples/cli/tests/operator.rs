@@ -261,6 +261,32 @@ fn a_sensor_that_is_hardened_works_and_may_do_nothing_else() {
 }
 
 #[ringtap_lab::test]
+fn dashboards_and_alerts_ask_for_metrics_that_there_are() {
+    let Some(place) = Place::new() else { return };
+    let sensor = place.sensor("1", &[]);
+    until("the page has all", || {
+        get(HTTP, "/metrics").is_some_and(|page| page.contains("ringtap_capture_drops_total"))
+    });
+    let page = get(HTTP, "/metrics").unwrap();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let mut count = 0;
+    for name in ["dashboard.json", "alerts.yaml"] {
+        let text = std::fs::read_to_string(deploy.join(name)).unwrap();
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        for word in
+            text.split(|letter| !is_word(letter)).filter(|word| word.starts_with("ringtap_"))
+        {
+            assert!(page.contains(&format!("# TYPE {word} ")), "{name}: {word} is not in {page}");
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count}");
+    let dashboard = std::fs::read(deploy.join("dashboard.json")).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&dashboard).unwrap();
+    sensor.finish();
+}
+
+#[ringtap_lab::test]
 fn whoever_reaches_the_port_holds_nothing_up() {
     let Some(place) = Place::new() else { return };
     let sensor = place.sensor("2", &["--idle-seconds", "1"]);
