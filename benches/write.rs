@@ -176,13 +176,14 @@ impl Share {
         let put = |name: &str, text: String| {
             std::fs::write(group.join(name), text).expect("a controller of CPU time");
         };
+        let share = Self { percent, group: Some(group.clone()) }; // from now on it is removed
         if is_unified {
             put("cpu.max", format!("{quota} {PERIOD}"));
         } else {
             put("cpu.cfs_period_us", PERIOD.to_string());
             put("cpu.cfs_quota_us", quota.to_string());
         }
-        Self { percent, group: Some(group) }
+        share
     }
 
     fn limit(&self, child: &Child) {

@@ -148,7 +148,8 @@ pub struct FlowStats {
     pub class_initiator: u8,
     /// Traffic class of the responder's first packet.
     pub class_responder: u8,
-    /// Id of the outermost VLAN tag of the flow's first packet, in its bytes or beside them.
+    /// Id of the outermost VLAN tag of the flow's first packet, in its bytes or beside them. A tag of id 0, which has a priority
+    /// alone, is none.
     pub vlan: Option<u16>,
 }
 

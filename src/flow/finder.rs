@@ -148,7 +148,8 @@ impl<E: FlowExtractor> Finder<E> {
         let extracted = self.extractor.extract(view).ok_or(NoFlow::Unmatched)?;
         let place = foreign::place(frame.bytes, &extracted);
         let Extracted { key, orientation, l4, tcp, .. } = extracted;
-        let octets = foreign::octets(frame.bytes).unwrap_or(frame.bytes.len());
+        let (network, octets) = foreign::network(frame.bytes).unzip();
+        let octets = octets.unwrap_or(frame.bytes.len());
         let wire = if is_fragment { frame.bytes.len() } else { packet.original_len() };
         Ok(Found {
             key,
@@ -166,7 +167,7 @@ impl<E: FlowExtractor> Finder<E> {
             captured: frame.captured as u32,
             wire: wire as u32,
             octets: octets as u32,
-            network: layers.filter(|_| frame.is_own).map_or(u32::MAX, |layers| layers.network),
+            network: network.unwrap_or(u32::MAX),
             is_own: frame.is_own,
         })
     }

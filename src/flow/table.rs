@@ -190,7 +190,7 @@ impl<E: FlowExtractor, S: Send + 'static> FlowTable<E, S> {
     }
 
     /// Sets a function that returns how long a flow may be idle; `None` uses the configured timeout. It is called
-    /// when a flow begins.
+    /// when a flow begins. Of more than two seconds, it is kept to a thousandth, rounded up.
     pub fn set_idle_timeout_fn(
         &mut self,
         timeout: impl Fn(&E::Key, Option<L4Proto>) -> Option<Duration> + 'static,

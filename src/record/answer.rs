@@ -95,7 +95,7 @@ impl Answer {
     }
 
     /// Writes the next packet to a pcapng file, and says whether there was one. Each interface is described in the file before
-    /// its first packet. Ask [`CaptureWriterBuilder`](crate::pcap::CaptureWriterBuilder) for a file with
+    /// its first packet, once: all packets of an answer go to one file. Ask [`CaptureWriterBuilder`](crate::pcap::CaptureWriterBuilder) for a file with
     /// [`each_interface`](crate::pcap::CaptureWriterBuilder::each_interface): it has no other interface then.
     ///
     /// # Errors

@@ -185,7 +185,8 @@ impl Query {
     }
 
     /// Returns the packets as batches: as the stream that a capture would be, so that any code for batches, flows among it,
-    /// works on what was recorded.
+    /// works on what was recorded. Of which interface each packet is, [`packets`](Self::packets) tells:
+    /// [`Packet::interface_index`](crate::Packet::interface_index) is a number within its file.
     pub fn batches(self) -> Batches {
         Batches::new(self.packets())
     }

@@ -71,6 +71,9 @@ pub(super) struct Landed {
     pub(super) bytes: u64,
 }
 
+/// Writes that there is room for from the beginning: as many as are in flight by default, and as many that have ended behind them.
+const FLIGHTS: usize = 16;
+
 /// Room for what exceeds the length of a file: its last block, and its statistics.
 const SLACK: u64 = 1 << 20;
 
@@ -89,7 +92,7 @@ impl Output {
             offset: 0,
             whole: 0,
             forgotten: 0,
-            flights: VecDeque::new(),
+            flights: VecDeque::with_capacity(FLIGHTS),
             failure: None,
             packets: 0,
             end: End::Open,

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// Returns the bytes so far, of [`Archive::bytes`](super::Archive::bytes) that there are. What is read twice counts twice.
+    /// Returns the bytes so far, of about [`Archive::bytes`](super::Archive::bytes) if all series are read, once: files that end early,
+    /// or were removed meanwhile, have less.
     pub fn bytes(&self) -> u64 {
         self.0.load(Relaxed)
     }

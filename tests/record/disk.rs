@@ -289,6 +289,16 @@ fn a_kill_at_any_time_leaves_files_that_are_whole_up_to_a_block() {
     assert!(recorded > 10_000, "{recorded}");
 }
 
+/// A process that is killed when this is dropped.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Bytes that a file takes, beyond its length.
 fn surplus(path: &std::path::Path) -> u64 {
     let metadata = std::fs::metadata(path).unwrap();
@@ -300,16 +310,16 @@ fn room_that_a_killed_recorder_had_reserved_is_given_back_when_one_is_started_ag
     let Some(net) = namespace() else { return };
     let directory = Directory::new();
     let value = directory.path().display().to_string();
-    let mut child = process::start(module_path!(), "reserves_room_until_it_is_killed", &value);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let child = process::start(module_path!(), "reserves_room_until_it_is_killed", &value);
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     while !lines.next().expect("it begins").unwrap().ends_with("recorded") {}
     let held: u64 = files(directory.path()).iter().map(|path| surplus(path)).sum();
     let start = || executor::block_on(async { recorder(&directory).build().map(drop) });
     // While it is at work, it keeps what it has reserved.
     start().unwrap();
     let still: u64 = files(directory.path()).iter().map(|path| surplus(path)).sum();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     assert_eq!(held, still);
     if held < 16 << 20 {
         return ringtap_lab::skip("this file system reserves no room");

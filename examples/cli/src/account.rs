@@ -1,11 +1,13 @@
 //! What became of packets, flows and records.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
 use crate::feed::Meter;
+use crate::sink::Outcome;
 use crate::spooler::Level;
 
 /// What became of everything, from the wire to the sinks.
@@ -47,6 +49,19 @@ impl Account {
             refused: level.refused.load(Ordering::Relaxed),
             records: level.records.load(Ordering::Relaxed),
             sinks,
+        }
+    }
+}
+
+impl Account {
+    /// Returns it, unless something has failed: then what failed first, and the account is printed.
+    pub(crate) fn unless(self, failed: Vec<Box<dyn Error + Send + Sync>>) -> Outcome<Self> {
+        match failed.into_iter().next() {
+            None => Ok(self),
+            Some(error) => {
+                crate::say::note!("{self}");
+                Err(error)
+            }
         }
     }
 }

@@ -145,9 +145,6 @@ pub(crate) struct IpfixConfig {
     pub(crate) to: String,
     #[serde(default)]
     pub(crate) transport: Transport,
-    /// Connections at the same time; a shard's records take one of them.
-    #[serde(default = "lanes")]
-    pub(crate) couriers: u16,
     /// The observation domain of flows; 0 is that of counts.
     #[serde(default = "domain")]
     pub(crate) domain: u32,
@@ -262,6 +259,7 @@ pub(crate) struct ParquetConfig {
 fn domain() -> u32 {
     1
 }
+#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
 fn lanes() -> u16 {
     1
 }
@@ -437,8 +435,8 @@ impl SinkConfig {
     /// How many connections it has.
     pub(crate) fn lanes(&self) -> u16 {
         match self {
-            Self::Ndjson(_) => 1,
-            Self::Ipfix(of) => of.couriers,
+            // A collector tells exporters apart by domains, and counts what is missing of each.
+            Self::Ndjson(_) | Self::Ipfix(_) => 1,
             #[cfg(feature = "kafka")]
             Self::Kafka(of) => of.couriers,
             #[cfg(feature = "nats")]
@@ -453,7 +451,6 @@ impl SinkConfig {
     /// Sets how many connections it has.
     pub(crate) fn set_lanes(&mut self, count: u16) -> Outcome<()> {
         match self {
-            Self::Ipfix(of) => of.couriers = count,
             #[cfg(feature = "kafka")]
             Self::Kafka(of) => of.couriers = count,
             #[cfg(feature = "nats")]

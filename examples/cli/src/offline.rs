@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, LocalBoxStream};
 use futures_util::{FutureExt, StreamExt};
@@ -20,9 +20,12 @@ use crate::sink::Outcome;
 
 type Batches = LocalBoxStream<'static, ringtap::Result<PacketBatch>>;
 
-/// Brings records of all files to the sinks, and accounts for them. Where it is to end before that, what was read is brought to
-/// its end like a sensor's.
-pub(crate) fn run(config: &Config, has_ended: impl Fn() -> bool) -> Outcome<Account> {
+/// How long a reader that is to end is waited for: one that reads a pipe may hear nothing more.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Brings records of all files to the sinks. Returns the account, and whether all was read: where it is to end before that, what was
+/// read is brought to its end like a sensor's.
+pub(crate) fn run(config: &Config, has_ended: impl Fn() -> bool) -> Outcome<(Account, bool)> {
     config.check()?;
     let filter = config.filter.as_deref().map(str::parse).transpose()?;
     config.read.iter().try_for_each(|place| check(place))?;
@@ -42,12 +45,20 @@ pub(crate) fn run(config: &Config, has_ended: impl Fn() -> bool) -> Outcome<Acco
     while !reader.is_finished() && !pipeline.has_ended() && !has_ended() {
         thread::sleep(Duration::from_millis(10));
     }
-    if !reader.is_finished() {
+    let is_whole = reader.is_finished();
+    if !is_whole {
         gives_up.store(true, Ordering::Relaxed);
+        let until = Instant::now() + PATIENCE;
+        while !reader.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
-    match reader.join() {
-        Ok(read) => failed.extend(Outcome::err(read)),
-        Err(_) => failed.push("the reader panicked".into()),
+    // One that hears nothing is left to itself.
+    if reader.is_finished() {
+        match reader.join() {
+            Ok(read) => failed.extend(read.err()),
+            Err(_) => failed.push("the reader panicked".into()),
+        }
     }
     let is_patient = || {
         let is_over = has_ended();
@@ -56,13 +67,7 @@ pub(crate) fn run(config: &Config, has_ended: impl Fn() -> bool) -> Outcome<Acco
     };
     let (level, sinks) = pipeline.finish(is_patient, &mut failed);
     let account = Account::new(&meters, &level, sinks);
-    match failed.into_iter().next() {
-        None => Ok(account),
-        Some(error) => {
-            crate::say::note!("{account}");
-            Err(error)
-        }
-    }
+    account.unless(failed).map(|account| (account, is_whole))
 }
 
 /// Refuses what cannot be read before anything is written.

@@ -70,10 +70,10 @@ impl Prepared {
             level: Arc::clone(&level),
             interval: Duration::from_secs(config.counts_seconds.max(1)),
             end: ended,
-            gives_up,
+            gives_up: gives_up.clone(),
         };
         let drain = Duration::from_secs(config.drain_seconds);
-        Ok(Pipeline { couriers, level, spooler: spooler.start()?, end, drain })
+        Ok(Pipeline { couriers, level, spooler: spooler.start()?, end, drain, gives_up })
     }
 }
 
@@ -84,6 +84,7 @@ pub(crate) struct Pipeline {
     spooler: JoinHandle<io::Result<()>>,
     end: Sender<()>,
     drain: Duration,
+    gives_up: Option<Arc<AtomicBool>>,
 }
 
 impl Pipeline {
@@ -99,10 +100,15 @@ impl Pipeline {
         is_patient: impl Fn() -> bool,
         failed: &mut Vec<Box<dyn Error + Send + Sync>>,
     ) -> (Arc<Level>, Vec<SinkAccount>) {
-        let Self { couriers, level, spooler, end, drain } = self;
+        let Self { couriers, level, spooler, end, drain, gives_up } = self;
         drop(end);
-        while is_patient() && !couriers.iter().all(Courier::is_finished) {
+        // A courier that has ended before the spool has failed: what it has not taken makes no room any more.
+        let has_failed = || couriers.iter().any(Courier::is_finished) && !spooler.is_finished();
+        while is_patient() && !has_failed() && !couriers.iter().all(Courier::is_finished) {
             std::thread::sleep(Duration::from_millis(10));
+        }
+        if let Some(gives_up) = gives_up {
+            gives_up.store(true, Ordering::Relaxed);
         }
         if let Err(error) = spooled(spooler) {
             failed.push(format!("the spool: {error}").into());

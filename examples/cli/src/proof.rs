@@ -166,7 +166,7 @@ impl Shard {
                 verdict.wrong.push(number);
             }
             if let Some((_, of)) = former
-                && counts.packets < of.packets
+                && (counts.packets < of.packets || counts.drops < of.drops)
             {
                 verdict.drops += of.drops; // a run has ended there
             }
@@ -266,5 +266,9 @@ mod tests {
         assert_eq!((verdict.overflowed, verdict.refused, verdict.lost), (4, 1, 7));
         assert_eq!((verdict.drops, verdict.wrong.len()), (5, 0));
         assert!(!verdict.is_complete());
+        // The second run had more packets at its first counts than the first one ever.
+        let mut all = whole();
+        all[10] = counts(10, Counts { flows: 10, packets: 50, drops: 5, ..Counts::default() });
+        assert_eq!(judge(all).drops, 5);
     }
 }

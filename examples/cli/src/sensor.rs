@@ -154,13 +154,7 @@ impl Sensor {
         }
         let (level, sinks) = pipeline.finish(|| false, &mut failed);
         let account = Account::new(&meters, &level, sinks);
-        match failed.into_iter().next() {
-            None => Ok(account),
-            Some(error) => {
-                crate::say::note!("{account}");
-                Err(error)
-            }
-        }
+        account.unless(failed)
     }
 }
 

@@ -17,6 +17,8 @@ use std::error::Error;
 use std::time::Duration;
 
 pub(crate) use self::courier::{Courier, Delivery};
+#[cfg(feature = "kafka")]
+pub(crate) use self::kafka::told as told_by_kafka;
 use crate::config::SinkConfig;
 use crate::record::Record;
 
@@ -53,8 +55,8 @@ pub(crate) trait Sink: Send {
     fn open(&mut self) -> Outcome<()>;
 
     /// Asks it what it has of a shard, where `first` is the first record that it did not acknowledge: what it has is not
-    /// delivered again.
-    fn held(&mut self, first: &Record) -> Outcome<Held>;
+    /// delivered again. That record may have been sent before, if `is_in_doubt`.
+    fn held(&mut self, first: &Record, is_in_doubt: bool) -> Outcome<Held>;
 
     /// Delivers records in order: how many of the first the receiver has for good. The others are delivered again.
     ///

@@ -252,8 +252,14 @@ impl Spool {
         Ok(true)
     }
 
-    /// Says that nothing more will come: readers end when they have all.
+    /// Says that nothing more will come: readers end when they have all. A spool that is dropped is closed as well.
     pub(crate) fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
         self.shared.lock().is_closed = true;
         self.shared.changed.notify_all();
     }

@@ -13,6 +13,9 @@ use crate::ledger::Counter;
 use crate::record::{Body, Counts};
 use crate::spool::Spool;
 
+/// How often it is looked whether what waits is given up.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What is in the spool, for who watches.
 #[derive(Debug, Default)]
 pub(crate) struct Level {
@@ -49,13 +52,21 @@ impl Spooler {
             for &shard in &open {
                 select.recv(&self.queues[shard]);
             }
-            let came = select.select_deadline(due).ok().map(|ready| {
+            let has_given_up =
+                self.gives_up.as_ref().map(|gives_up| gives_up.load(Ordering::Relaxed));
+            let until = match has_given_up {
+                None => due,
+                Some(_) => due.min(Instant::now() + LOOK),
+            };
+            let came = select.select_deadline(until).ok().map(|ready| {
                 let at = ready.index();
                 (at, ready.recv(&self.queues[open[at]]))
             });
             match came {
                 Some((at, Ok(chunk))) => self.append(open[at], &chunk)?,
                 Some((at, Err(_))) => drop(open.swap_remove(at)), // the shard has ended
+                // Whoever reads a pipe may never end.
+                None if has_given_up == Some(true) => break,
                 None => {}
             }
             if Instant::now() >= due {

@@ -2,9 +2,13 @@
 
 mod rig;
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rig::{HTTP, Place, Received, Sensor, number, send, verify};
 use ringtap_lab::{bootstrap, skip_for_ordinary_users};
 use serde_json::Value;
@@ -90,30 +94,24 @@ fn files_and_recordings_give_the_records_that_their_packets_would_have_given() {
     let recording = place.path("recording");
     let mut command = Command::new(rig::program());
     command.args(["record", "-i", &place.veth.right, "udp", "-w", &recording]);
-    let mut recorder = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let (live, lines) = sensor(&place, "live", &["-i", &place.veth.right, "--shards", "2"]);
-    rig::until("it records", || {
-        std::fs::read_dir(&recording).is_ok_and(|mut entries| entries.next().is_some()) || {
-            send(&place.veth.left, 1, 1, 1000);
-            false
-        }
-    });
+    let mut recorder = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(recorder.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("recording"), "{line}");
     // More than the queue of a shard, and the spool, have room for.
-    send(&place.veth.left, 60_000, 1, 60_000);
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(recorder.id() as i32),
-        nix::sys::signal::Signal::SIGTERM,
-    )
-    .unwrap();
-    assert!(recorder.wait().unwrap().success());
-    let account = live.finish();
-    assert_eq!(number(&account, "drops"), 0, "{account}");
-    let of_live = totals(&lines);
+    send(&place.veth.left, 60_000, 1, 20_000);
+    kill(Pid::from_raw(recorder.id() as i32), Signal::SIGTERM).unwrap();
+    let mut said = String::new();
+    recorder.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(recorder.wait().unwrap().success(), "{said}");
+    let recorded: u64 = said.split(' ').next().unwrap().parse().unwrap();
+    assert!(recorded > 50_000, "{said}");
 
     let (account, lines) = read(&place, "offline", &["-r", &recording, "--idle-seconds", "1"]);
-    assert_eq!(totals(&lines).1, of_live.1, "{account}");
+    let (flows, all) = totals(&lines);
+    assert_eq!((flows, all[0]), (recorded, recorded), "{account}");
     assert_eq!((number(&account, "overflowed"), number(&account, "refused")), (0, 0), "{account}");
-    assert_eq!(number(&account, "delivered"), of_live.1[0]);
+    assert_eq!(number(&account, "delivered"), recorded);
     assert!(verify(&[&lines]).0);
 
     // File after file, and from a pipe.
@@ -124,11 +122,29 @@ fn files_and_recordings_give_the_records_that_their_packets_would_have_given() {
     let mut words = vec!["--idle-seconds", "1"];
     files.iter().for_each(|file| words.extend(["-r", file.to_str().unwrap()]));
     let (_, lines) = read(&place, "files", &words);
-    assert_eq!(totals(&lines).1, of_live.1);
+    assert_eq!(totals(&lines).1, all);
     let (narrow, lines) =
         read(&place, "narrow", &["-r", &recording, "--filter", "udp src port 10007"]);
     assert_eq!(number(&narrow, "delivered"), totals(&lines).1[0]);
-    assert!(number(&narrow, "delivered") < of_live.1[0]);
+    assert!(number(&narrow, "delivered") < recorded);
+}
+
+#[ringtap_lab::test]
+fn a_pipe_that_says_nothing_does_not_hold_up_the_end() {
+    let Some(place) = Place::new() else { return };
+    let (spool, sink) = (place.path("spool"), format!("ndjson:{}", place.path("lines")));
+    let mut command = Command::new(rig::program());
+    command.args(["sensor", "--json", "--spool", &spool, "--sink", &sink, "-r", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The pipe stays open.
+    let _stdin = child.stdin.take().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("before all was read"), "{said}");
 }
 
 #[ringtap_lab::test]

@@ -65,9 +65,10 @@ fn unsaid_length(data: &[u8], layers: &Layers) -> Option<(usize, u16)> {
     is_unsaid.then(|| (at + 2, u16::try_from(layers.ip_len()).unwrap_or(u16::MAX)))
 }
 
-/// Returns the bytes of IP in a frame.
-pub(super) fn octets(frame: &[u8]) -> Option<usize> {
-    Some(outer(frame)?.ip_len())
+/// Returns where IP begins in a frame, and the bytes of it.
+pub(super) fn network(frame: &[u8]) -> Option<(u32, usize)> {
+    let layers = outer(frame)?;
+    Some((layers.network, layers.ip_len()))
 }
 
 fn outer(frame: &[u8]) -> Option<Layers> {

@@ -292,3 +292,18 @@ fn hostile_times_and_lengths_neither_end_nor_fill_anything() {
     while table.finish(100, &mut events) {}
     assert_eq!(table.stats().flows_created, table.stats().flows_ended);
 }
+
+#[test]
+fn a_foreign_extractor_has_the_classes_of_whole_and_of_cut_frames() {
+    let mut frame = datagram(0x0a00_0002).to_vec();
+    frame[15] = 0xb8;
+    let time = Timestamp { secs: 1, nanos: 0 };
+    let cut = Packet::from_bytes(&frame[..50], time).with_original_len(frame.len());
+    for packet in [Packet::from_bytes(&frame, time), cut] {
+        let extractor = flowscope::extract::FiveTuple::bidirectional();
+        let mut table = FlowTable::with_config_and_state(extractor, with_room(10), |_| ());
+        table.packet(&packet, &mut VecDeque::new());
+        let (_, flow) = table.flows().next().expect("there is one");
+        assert_eq!((flow.stats.class_initiator, flow.stats.packets_initiator), (0xb8, 1));
+    }
+}

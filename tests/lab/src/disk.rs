@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ringtap_lab_wire::{Directory, bootstrap, directory};
+use ringtap_lab_wire::{Directory, directory};
 
 /// `FS_IOC_SHUTDOWN` of `linux/fs.h` (`EXT4_IOC_SHUTDOWN` before it).
 const SHUTDOWN: libc::c_ulong = 0x8004_587d;
@@ -21,19 +21,11 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes one of so many bytes; `None`, said loudly, where there can be none.
+    /// Makes one of so many bytes.
     ///
-    /// # Panics
-    /// Where nothing may be skipped.
-    pub fn new(bytes: u64) -> Option<Self> {
-        if !bootstrap::was_root() {
-            crate::skip_for_ordinary_users("mounting a loop device takes root");
-            return None;
-        }
-        Self::make(bytes).map_err(|why| crate::skip(&why)).ok()
-    }
-
-    fn make(bytes: u64) -> Result<Self, String> {
+    /// # Errors
+    /// Why there can be none: it takes root, and `mkfs.ext4`.
+    pub fn new(bytes: u64) -> Result<Self, String> {
         let directory = Directory::new();
         let (image, place) = (directory.path().join("image"), directory.path().join("disk"));
         std::fs::create_dir(&place).map_err(|error| error.to_string())?;

@@ -23,15 +23,23 @@ pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
         Report::check(path)?;
     }
     let config = configure(args)?;
+    if config.harden && report.is_some() {
+        return Err(
+            "harden: a report could not be written at the end; leave one of both out".into()
+        );
+    }
     let end = End::new(seconds)?;
     if !config.read.is_empty() {
         if view || report.is_some() {
             return Err("--view and --report are for interfaces".into());
         }
-        let account = offline::run(&config, || end.has_come())?;
+        let (account, is_whole) = offline::run(&config, || end.has_come())?;
         tell(&account, is_json)?;
-        let has_all = account.sinks.iter().all(|sink| sink.has_all);
-        return Ok(if has_all { end.code() } else { ExitCode::FAILURE });
+        if !is_whole {
+            note!("it was ended before all was read");
+        }
+        let has_all = is_whole && account.sinks.iter().all(|sink| sink.has_all);
+        return Ok(if has_all { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let sensor = Sensor::start(&config)?;
     note!(

@@ -30,7 +30,8 @@ async fn all(config: &NatsConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
     let mut messages = consumer.messages().await?;
     while left > 0 {
         let next = tokio::time::timeout(PATIENCE, messages.next()).await;
-        let Some(message) = next.map_err(|_| "the stream says nothing more")? else { break };
+        let message = next.map_err(|_| "the stream says nothing more")?;
+        let message = message.ok_or_else(|| format!("the stream ends {left} messages early"))?;
         see_json(&message?.payload, &mut strangers, see);
         left -= 1;
     }

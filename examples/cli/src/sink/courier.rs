@@ -53,7 +53,7 @@ impl Courier {
         let round = Round {
             lanes: sinks.into_iter().map(lane).collect(),
             reader,
-            told: Told {
+            shared: Shared {
                 name: name.clone(),
                 delivery: Arc::clone(&delivery),
                 hurry: Arc::clone(&hurry),
@@ -89,7 +89,7 @@ impl Courier {
 struct Round {
     lanes: Vec<Lane>,
     reader: Reader,
-    told: Told,
+    shared: Shared,
 }
 
 /// A way to the receiver.
@@ -103,8 +103,8 @@ struct Lane {
     numbered: Vec<u64>,
 }
 
-/// What others are told, and tell.
-struct Told {
+/// What others are shared, and tell.
+struct Shared {
     name: String,
     delivery: Arc<Delivery>,
     hurry: Arc<AtomicBool>,
@@ -121,26 +121,26 @@ impl Round {
                 if self.reader.is_done() {
                     return Ok(true);
                 }
-                if self.told.hurry.load(Ordering::Relaxed) {
+                if self.shared.hurry.load(Ordering::Relaxed) {
                     return Ok(false);
                 }
                 continue;
             };
-            let Self { lanes, reader, told } = &mut self;
+            let Self { lanes, reader, shared } = &mut self;
             let acknowledged = |count: usize| {
-                told.delivery.acknowledged.fetch_add(count as u64, Ordering::Relaxed);
+                shared.delivery.acknowledged.fetch_add(count as u64, Ordering::Relaxed);
             };
             let is_delivered = match &mut lanes[..] {
                 [lane] => {
                     let mut done = 0;
-                    lane.bring(&batch.records, told, |count| {
+                    lane.bring(&batch.records, shared, |count| {
                         done += count;
                         acknowledged(count);
                         reader.acknowledge(&batch, done)
                     })?
                 }
                 lanes => {
-                    let is_delivered = bring_by_lanes(lanes, &batch.records, told)?;
+                    let is_delivered = bring_by_lanes(lanes, &batch.records, shared)?;
                     if is_delivered {
                         acknowledged(batch.records.len());
                         reader.acknowledge(&batch, batch.records.len())?;
@@ -156,7 +156,7 @@ impl Round {
 }
 
 /// Has each lane bring the records of its shards, at the same time. Returns whether all were delivered.
-fn bring_by_lanes(lanes: &mut [Lane], records: &[Record], told: &Told) -> io::Result<bool> {
+fn bring_by_lanes(lanes: &mut [Lane], records: &[Record], shared: &Shared) -> io::Result<bool> {
     let mut parts = vec![Vec::new(); lanes.len()];
     for record in records {
         parts[usize::from(record.shard) % lanes.len()].push(*record);
@@ -164,12 +164,12 @@ fn bring_by_lanes(lanes: &mut [Lane], records: &[Record], told: &Told) -> io::Re
     thread::scope(|scope| {
         let bring = |(lane, part): (_, &Vec<Record>)| {
             let (lane, part): (&mut Lane, _) = (lane, part.clone());
-            scope.spawn(move || lane.bring(&part, told, |_| Ok(())))
+            scope.spawn(move || lane.bring(&part, shared, |_| Ok(())))
         };
         let all: Vec<_> = lanes.iter_mut().zip(&parts).map(bring).collect();
         let mut is_delivered = true;
         for one in all {
-            let panicked = |_| Err(io::Error::other(format!("the sink {} panicked", told.name)));
+            let panicked = |_| Err(io::Error::other(format!("the sink {} panicked", shared.name)));
             is_delivered &= one.join().unwrap_or_else(panicked)?;
         }
         Ok(is_delivered)
@@ -181,26 +181,28 @@ impl Lane {
     fn bring(
         &mut self,
         records: &[Record],
-        told: &Told,
+        shared: &Shared,
         mut acknowledge: impl FnMut(usize) -> io::Result<()>,
     ) -> io::Result<bool> {
         let (mut done, mut wait) = (0, FIRST);
         while done < records.len() {
-            if told.hurry.load(Ordering::Relaxed) {
+            if shared.hurry.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            match self.deliver(&records[done..]) {
+            // As much as a sink asks for, also where one shard has all that was read for several lanes.
+            let end = records.len().min(done + self.sink.appetite().0);
+            match self.deliver(&records[done..end]) {
                 Ok(count) => {
                     done += count;
                     acknowledge(count)?;
                     if count > 0 {
                         wait = FIRST;
-                        told.note(false, None);
+                        shared.note(false, None);
                         continue;
                     }
-                    told.note(true, Some("it acknowledged nothing".into()));
+                    shared.note(true, Some("it acknowledged nothing".into()));
                 }
-                Err(error) => told.note(true, Some(error)),
+                Err(error) => shared.note(true, Some(error)),
             }
             self.held = None;
             thread::sleep(wait);
@@ -220,11 +222,11 @@ impl Lane {
         };
         for record in records {
             if let Entry::Vacant(unknown) = held.entry(record.shard) {
-                let known = self.sink.held(record)?;
                 let sent = self.sent.get(&record.shard).copied().unwrap_or(0);
                 // Before this start all may have been sent.
                 let numbered = self.numbered.get(usize::from(record.shard));
                 let most = sent.max(numbered.copied().unwrap_or(0));
+                let known = self.sink.held(record, record.sequence < most)?;
                 if known.end() > most {
                     let (has, shard) = (known.end(), record.shard);
                     return Err(format!(
@@ -253,7 +255,7 @@ impl Lane {
     }
 }
 
-impl Told {
+impl Shared {
     /// Tells of a sink that goes away or comes back, once.
     fn note(&self, is_away: bool, error: Option<Box<dyn std::error::Error + Send + Sync>>) {
         if is_away {

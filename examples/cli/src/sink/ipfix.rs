@@ -221,7 +221,7 @@ impl Sink for Ipfix {
         Ok(self.open_one_of(&addresses).map_err(name)?)
     }
 
-    fn held(&mut self, _first: &Record) -> Outcome<Held> {
+    fn held(&mut self, _first: &Record, _: bool) -> Outcome<Held> {
         Ok(Held::default()) // a collector tells nothing
     }
 
@@ -418,7 +418,6 @@ mod tests {
             domain: 1,
             template_seconds: 60,
             biflow: false,
-            couriers: 1,
             transport: Transport::Udp,
         };
         let mut sink = Ipfix::new(&config, 1);

@@ -16,14 +16,12 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Held, Outcome, Sink};
 use crate::config::KafkaConfig;
-use crate::record::{Body, Record, Which};
+use crate::record::{Record, Which};
 
 /// The longest that brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a transaction, of any sensor, may hold up those who read what is committed.
 const TRANSACTION: Duration = Duration::from_secs(30);
-/// How much the clocks of brokers and sensors may differ, in nanoseconds.
-const CLOCKS: u64 = 600 * 1_000_000_000;
 /// How far from its end a partition is searched at first; then eight times as far, and so on.
 const NEAR: i64 = 8192;
 
@@ -47,7 +45,7 @@ impl Kafka {
         let (config, scratch) = (config.clone(), Vec::new());
         let kafka = Self { config, sensor, lane, open: None, scratch };
         // Properties that there are not are refused at once.
-        kafka.producing().create_native_config()?;
+        kafka.producing().create_native_config().map_err(told)?;
         Ok(kafka)
     }
 
@@ -84,7 +82,7 @@ impl Kafka {
         let mut client = self.client();
         client.set("group.id", format!("ringtap.{}", self.sensor)); // the library asks for one
         client.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
-        Ok(client.set("isolation.level", isolation).create()?)
+        Ok(client.set("isolation.level", isolation).create().map_err(told)?)
     }
 
     /// The key of a shard's records, and where they go.
@@ -95,7 +93,7 @@ impl Kafka {
     }
 
     fn connect(&self) -> Outcome<Open> {
-        let producer: BaseProducer = self.producing().create()?;
+        let producer: BaseProducer = self.producing().create().map_err(told)?;
         producer.init_transactions(PATIENCE)?;
         let topic = &self.config.topic;
         let metadata = producer.client().fetch_metadata(Some(topic), PATIENCE)?;
@@ -109,9 +107,8 @@ impl Kafka {
         Ok(Open { producer, partitions })
     }
 
-    /// Searches a partition backwards for the last record with this key, as far as to messages from before a time. Returns its
-    /// number.
-    fn last_of(&self, partition: i32, key: &str, since: u64) -> Outcome<Option<u64>> {
+    /// Searches a partition backwards for the last record with this key: all of it, or what is near its end. Returns its number.
+    fn last_of(&self, partition: i32, key: &str, is_all: bool) -> Outcome<Option<u64>> {
         let topic = &self.config.topic;
         let all = self.consuming("read_uncommitted")?;
         let (low, end) = all.fetch_watermarks(topic, partition, PATIENCE)?;
@@ -128,8 +125,8 @@ impl Kafka {
         while until > low {
             let from = low.max(end - far);
             let found = self.search(&consumer, (partition, from, until), key)?;
-            if found.number.is_some() || found.earliest.is_some_and(|time| time < since) {
-                return Ok(found.number);
+            if found.is_some() || !is_all {
+                return Ok(found);
             }
             until = from;
             far = far.saturating_mul(8);
@@ -137,17 +134,17 @@ impl Kafka {
         Ok(None)
     }
 
-    /// Reads a part of a partition.
+    /// Reads a part of a partition. Returns the number of its last record with this key.
     fn search(
         &self,
         consumer: &BaseConsumer,
         (partition, from, until): (i32, i64, i64),
         key: &str,
-    ) -> Outcome<Found> {
+    ) -> Outcome<Option<u64>> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.config.topic, partition, Offset::Offset(from))?;
         consumer.assign(&list)?;
-        let mut found = Found { number: None, earliest: None };
+        let mut found = None;
         let mut heard = Instant::now();
         loop {
             match consumer.poll(Duration::from_millis(100)) {
@@ -156,14 +153,11 @@ impl Kafka {
                     if message.offset() >= until {
                         return Ok(found);
                     }
-                    let millis =
-                        message.timestamp().to_millis().and_then(|of| u64::try_from(of).ok());
-                    found.earliest = found.earliest.or(millis.map(|of| of * 1_000_000));
                     if message.key() == Some(key.as_bytes()) {
                         let which = Which::read(message.payload().unwrap_or_default());
                         let which = which
                             .ok_or_else(|| format!("{key} has messages of somebody else's"))?;
-                        found.number = Some(which.sequence);
+                        found = Some(which.sequence);
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
@@ -200,12 +194,14 @@ impl Kafka {
     }
 }
 
-/// What a part of a partition has.
-struct Found {
-    /// Of the last record with the key.
-    number: Option<u64>,
-    /// When the first message was made, in nanoseconds since the epoch.
-    earliest: Option<u64>,
+/// What an error says, without the value of a property, which may be a password.
+pub(crate) fn told(error: KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => {
+            format!("the property {name} is refused: there is none, or it has no such value")
+        }
+        error => error.to_string(),
+    }
 }
 
 impl Sink for Kafka {
@@ -216,15 +212,11 @@ impl Sink for Kafka {
         Ok(())
     }
 
-    fn held(&mut self, first: &Record) -> Outcome<Held> {
+    fn held(&mut self, first: &Record, is_in_doubt: bool) -> Outcome<Held> {
         let partitions = self.open.as_ref().ok_or("it is not open")?.partitions;
         let (key, partition) = self.place(first.shard, partitions);
-        // What is not acknowledged was sent after it was made.
-        let since = match first.body {
-            Body::Flow(flow) => flow.end.saturating_sub(CLOCKS),
-            Body::Counts(_) => 0,
-        };
-        let last = self.last_of(partition, &key, since)?;
+        // What nobody can have sent is looked for near the end only: records of another spool are found there.
+        let last = self.last_of(partition, &key, is_in_doubt)?;
         Ok(Held::before(last.map_or(first.sequence, |last| (last + 1).max(first.sequence))))
     }
 

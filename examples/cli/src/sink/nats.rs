@@ -116,7 +116,7 @@ impl Sink for Nats {
         Ok(())
     }
 
-    fn held(&mut self, first: &Record) -> Outcome<Held> {
+    fn held(&mut self, first: &Record, _: bool) -> Outcome<Held> {
         let (shard, from) = (first.shard, first.sequence);
         let (_, stream) = self.open.as_ref().ok_or("it is not open")?;
         self.runtime.block_on(self.look_through(stream, shard, from))

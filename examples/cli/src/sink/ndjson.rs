@@ -42,7 +42,7 @@ impl Sink for Ndjson {
         Ok(())
     }
 
-    fn held(&mut self, first: &Record) -> Outcome<Held> {
+    fn held(&mut self, first: &Record, _: bool) -> Outcome<Held> {
         Ok(self.held.get(&first.shard).cloned().unwrap_or_default())
     }
 
@@ -106,12 +106,12 @@ mod tests {
             "me".to_owned(),
         );
         sink.open().unwrap();
-        assert_eq!(sink.held(&record(0)).unwrap(), Held::default());
+        assert_eq!(sink.held(&record(0), false).unwrap(), Held::default());
         assert_eq!(sink.deliver(&[record(0), record(1), record(2)]).unwrap(), 3);
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 20]).unwrap();
         sink.open().unwrap();
-        assert_eq!(sink.held(&record(1)).unwrap(), Held::before(2));
+        assert_eq!(sink.held(&record(1), true).unwrap(), Held::before(2));
         sink.deliver(&[record(2)]).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), text);
     }

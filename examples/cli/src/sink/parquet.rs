@@ -110,7 +110,7 @@ impl Sink for Parquet {
         Ok(())
     }
 
-    fn held(&mut self, first: &Record) -> Outcome<Held> {
+    fn held(&mut self, first: &Record, _: bool) -> Outcome<Held> {
         Ok(Held::before(self.held.get(&first.shard).copied().unwrap_or(0)))
     }
 

@@ -49,7 +49,7 @@ impl Sink for Redis {
         Ok(())
     }
 
-    fn held(&mut self, first: &Record) -> Outcome<Held> {
+    fn held(&mut self, first: &Record, _: bool) -> Outcome<Held> {
         let (shard, from) = (first.shard, first.sequence);
         let key = self.key(shard);
         let connection = self.connection.as_mut().ok_or("it is not open")?;

@@ -16,11 +16,13 @@ struct Receiver {
     got: Arc<Mutex<Vec<(u16, u64)>>>,
     most: usize,
     hangs: bool,
+    /// The longest delivery.
+    longest: Arc<Mutex<usize>>,
 }
 
 impl Receiver {
     fn new(most: usize) -> Self {
-        Self { got: Arc::default(), most, hangs: false }
+        Self { got: Arc::default(), most, hangs: false, longest: Arc::default() }
     }
 
     fn got(&self, shard: u16) -> Vec<u64> {
@@ -34,7 +36,7 @@ impl Sink for Receiver {
         Ok(())
     }
 
-    fn held(&mut self, first: &Record) -> Outcome<Held> {
+    fn held(&mut self, first: &Record, _: bool) -> Outcome<Held> {
         Ok(Held { next: 0, more: BTreeSet::from_iter(self.got(first.shard)) })
     }
 
@@ -43,6 +45,8 @@ impl Sink for Receiver {
             thread::sleep(Duration::from_secs(3600));
         }
         let of = |record: &Record| (record.shard, record.sequence);
+        let mut longest = self.longest.lock().unwrap();
+        *longest = records.len().max(*longest);
         let mut got = self.got.lock().unwrap();
         got.extend(records.iter().take(self.most).map(of));
         // One more arrives, of which nobody hears.
@@ -99,6 +103,23 @@ fn records_of_another_spool_are_not_taken_for_these() {
 fn a_receiver_that_hangs_holds_up_nobody() {
     let receiver = Receiver { hangs: true, ..Receiver::new(1) };
     assert!(!deliver(&receiver, |_| true).0);
+}
+
+/// What a lane is given is no more than its sink asks for, although more was read for all of them.
+#[test]
+fn a_shard_that_has_all_is_delivered_in_parts() {
+    const MANY: u64 = 5000;
+    let (directory, receiver) = (Directory::new(), Receiver::new(1_000_000));
+    let mut spool = Spool::open(directory.path(), 1 << 24, 1).unwrap();
+    let reader = spool.reader("a").unwrap();
+    let flows: Vec<Body> = (0..MANY).map(|number| Body::Flow(Flow::sample(number))).collect();
+    flows.chunks(250).for_each(|chunk| assert!(spool.append(0, chunk).unwrap()));
+    spool.close();
+    let lanes = (0..4).map(|_| Box::new(receiver.clone()) as Box<dyn Sink>);
+    let courier = Courier::start("a".to_owned(), lanes.collect(), reader).unwrap();
+    assert!(courier.finish(Instant::now() + Duration::from_secs(60)).unwrap());
+    assert_eq!(receiver.got(0), (0..MANY).collect::<Vec<_>>());
+    assert_eq!(*receiver.longest.lock().unwrap(), receiver.appetite().0);
 }
 
 #[test]
