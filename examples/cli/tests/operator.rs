@@ -249,6 +249,10 @@ fn a_sensor_that_is_hardened_works_and_may_do_nothing_else() {
     let mut count = 0;
     for thread in threads.flatten() {
         let status = status(thread.file_name().to_str().unwrap());
+        // Some end meanwhile, and workers of io_uring, which make no system calls, are the kernel's.
+        if status.is_empty() || status.contains("Name:\tiou-") {
+            continue;
+        }
         assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
         count += 1;
     }
