@@ -8,7 +8,7 @@ use std::process::Command;
 use ringtap_lab_wire::{Directory, directory};
 
 /// `FS_IOC_SHUTDOWN` of `linux/fs.h` (`EXT4_IOC_SHUTDOWN` before it).
-const SHUTDOWN: libc::c_ulong = 0x8004_587d;
+const SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
 /// What was not written to the journal yet is lost, as when the power is cut (`EXT4_GOING_FLAGS_NOLOGFLUSH`).
 static WITHOUT_LOG: u32 = 2;
 
