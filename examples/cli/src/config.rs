@@ -1,5 +1,7 @@
 //! What a sensor is to do: a TOML file, or flags.
 
+mod secret;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 
+#[cfg(feature = "kafka")]
+pub(crate) use self::secret::Properties;
+#[cfg(feature = "redis")]
+pub(crate) use self::secret::SecretUrl;
 use crate::record::Names;
 use crate::sink::Outcome;
 
@@ -79,39 +85,6 @@ pub(crate) enum UserName {
     Name(String),
 }
 
-/// A URL that may have a password in it, which is never shown.
-#[cfg(feature = "redis")]
-#[derive(Clone, Deserialize)]
-pub(crate) struct SecretUrl(String);
-
-#[cfg(feature = "redis")]
-impl SecretUrl {
-    /// With the password: for whoever connects.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-#[cfg(feature = "redis")]
-impl std::fmt::Display for SecretUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // What is before the last `@` of the authority are a user's name and password.
-        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("…") };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        match authority.rsplit_once('@') {
-            Some((_, host)) => write!(f, "{scheme}://…@{host}{path}"),
-            None => write!(f, "{scheme}://{authority}{path}"),
-        }
-    }
-}
-
-#[cfg(feature = "redis")]
-impl std::fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
 /// Where records go.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -180,26 +153,6 @@ pub(crate) struct KafkaConfig {
     /// Of librdkafka, such as `compression.type`.
     #[serde(default)]
     pub(crate) properties: Properties,
-}
-
-/// Properties of a client, one of which may be a password: their values are never shown.
-#[cfg(feature = "kafka")]
-#[derive(Clone, Default, Deserialize)]
-pub(crate) struct Properties(std::collections::BTreeMap<String, String>);
-
-#[cfg(feature = "kafka")]
-impl Properties {
-    /// With the passwords: for whoever connects.
-    pub(crate) fn reveal(&self) -> &std::collections::BTreeMap<String, String> {
-        &self.0
-    }
-}
-
-#[cfg(feature = "kafka")]
-impl std::fmt::Debug for Properties {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
 }
 
 #[cfg(feature = "nats")]
@@ -450,16 +403,25 @@ impl SinkConfig {
 
     /// Sets how many connections it has.
     pub(crate) fn set_lanes(&mut self, count: u16) -> Outcome<()> {
-        match self {
-            #[cfg(feature = "kafka")]
-            Self::Kafka(of) => of.couriers = count,
-            #[cfg(feature = "nats")]
-            Self::Nats(of) => of.couriers = count,
-            #[cfg(feature = "redis")]
-            Self::Redis(of) => of.couriers = count,
-            _ => return Err(format!("{} has one courier", self.kind()).into()),
+        match self.lanes_mut() {
+            Some(lanes) => *lanes = count,
+            None => return Err(format!("{} has one courier", self.kind()).into()),
         }
         self.check()
+    }
+
+    fn lanes_mut(&mut self) -> Option<&mut u16> {
+        match self {
+            Self::Ndjson(_) | Self::Ipfix(_) => None,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(of) => Some(&mut of.couriers),
+            #[cfg(feature = "nats")]
+            Self::Nats(of) => Some(&mut of.couriers),
+            #[cfg(feature = "redis")]
+            Self::Redis(of) => Some(&mut of.couriers),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(_) => None,
+        }
     }
 
     /// Where it delivers to, as it was given, with passwords: to tell sinks apart, not to be shown.

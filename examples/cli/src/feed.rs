@@ -165,7 +165,7 @@ struct Crew {
 type Queues = Vec<Receiver<Vec<Body>>>;
 
 impl Crew {
-    /// Makes hands for so many shards, and the queues that they fill. They wait for room in them if `waits`.
+    /// Makes a hand and a queue for each of `count` shards. A hand whose queue is full waits for room if `waits`.
     fn new(config: &Config, count: u16, ledger: &Ledger, waits: bool) -> Outcome<(Self, Queues)> {
         let meters = (0..count).map(|_| Meter::new()).collect::<Outcome<Vec<_>>>()?;
         let (senders, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| bounded(QUEUE)).unzip();

@@ -12,8 +12,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::sink::Outcome;
 
-/// What is read, by ourselves and by those who look names up: interfaces, their drivers, the kernel's types, resolvers and their
-/// libraries, time zones, certificates.
+/// Directories that may be read: a sensor finds interfaces and drivers there, and resolvers their configuration and libraries.
 const READ: [&str; 9] =
     ["/etc", "/proc", "/sys", "/run", "/lib", "/lib64", "/usr/lib", "/usr/share", "/dev"];
 

@@ -6,7 +6,7 @@ use crate::record::Counts;
 
 /// What a record says of itself, wherever it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Evidence {
     pub(crate) sensor: String,
     pub(crate) shard: u16,
     pub(crate) sequence: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Gap {
     pub(crate) times: (Option<u64>, Option<u64>),
 }
 
-/// What is there of a sensor's shard.
+/// The judgement on one shard of a sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Verdict {
     pub(crate) sensor: String,
@@ -88,12 +88,12 @@ impl Verdict {
 }
 
 impl Proof {
-    pub(crate) fn add(&mut self, told: Told) {
-        let Told { sensor, shard, sequence, body } = told;
+    pub(crate) fn add(&mut self, told: Evidence) {
+        let Evidence { sensor, shard, sequence, body } = told;
         self.0.entry((sensor, shard)).or_default().add(sequence, body);
     }
 
-    /// What is there, by sensor and shard.
+    /// Returns the judgement on each shard, by sensor and number.
     pub(crate) fn judge(self) -> Vec<Verdict> {
         self.0
             .into_iter()
@@ -196,16 +196,16 @@ fn both(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> Option<(u64, u64)
 mod tests {
     use super::*;
 
-    fn flow(sequence: u64) -> Told {
+    fn flow(sequence: u64) -> Evidence {
         let body = Tells::Flow { start: sequence * 10, end: sequence * 10 + 5 };
-        Told { sensor: "a".to_owned(), shard: 1, sequence, body }
+        Evidence { sensor: "a".to_owned(), shard: 1, sequence, body }
     }
 
-    fn counts(sequence: u64, counts: Counts) -> Told {
-        Told { body: Tells::Counts(counts), ..flow(sequence) }
+    fn counts(sequence: u64, counts: Counts) -> Evidence {
+        Evidence { body: Tells::Counts(counts), ..flow(sequence) }
     }
 
-    fn judge(all: impl IntoIterator<Item = Told>) -> Verdict {
+    fn judge(all: impl IntoIterator<Item = Evidence>) -> Verdict {
         let mut proof = Proof::default();
         all.into_iter().for_each(|told| proof.add(told));
         let [verdict] = &proof.judge()[..] else { panic!("one shard") };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     /// Ten flows, their counts, five flows, and counts.
-    fn whole() -> Vec<Told> {
+    fn whole() -> Vec<Evidence> {
         let mut all: Vec<_> = (0..10).map(flow).collect();
         all.push(counts(10, Counts { flows: 10, packets: 50, ..Counts::default() }));
         all.extend((11..16).map(flow));

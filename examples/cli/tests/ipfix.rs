@@ -88,7 +88,7 @@ const ADDRESSES: usize = 26;
 /// The header behind IPv4's.
 const ABOVE: usize = 34;
 
-/// The same frame the other way.
+/// The answer to a frame: the same, with its ends exchanged.
 fn turned(frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[..12].rotate_left(6);

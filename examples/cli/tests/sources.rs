@@ -5,7 +5,6 @@ mod rig;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -139,7 +138,7 @@ fn a_pipe_that_says_nothing_does_not_hold_up_the_end() {
     let mut child = command.spawn().unwrap();
     // The pipe stays open.
     let _stdin = child.stdin.take().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    rig::until("it reads", || Path::new(&spool).join("00000001.seg").exists());
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

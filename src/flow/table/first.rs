@@ -1,4 +1,4 @@
-//! What is kept of the first packet of each side.
+//! Fields of a flow that come from the first packet of each side.
 
 use flowscope::FlowExtractor;
 

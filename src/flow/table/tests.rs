@@ -107,7 +107,7 @@ fn segment(number: u32, is_clients: bool, flags: u8, seq: u32, ack: u32) -> [u8;
     frame
 }
 
-/// What is told of a flow of these frames, the last of which ends it by time.
+/// Returns the counters of the flow that these frames are of.
 fn told(frames: &[Vec<u8>]) -> crate::flow::event::FlowStats {
     let (mut table, mut events) = (table(with_room(10)), Events::new());
     frames.iter().for_each(|frame| give(&mut table, 1000, frame, &mut events));

@@ -21,7 +21,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes one of so many bytes.
+    /// Creates a disk of this many bytes, and mounts it.
     ///
     /// # Errors
     /// Why there can be none: it takes root, and `mkfs.ext4`.

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Shards whose records they are.
 const SHARDS: u16 = 4;
 
-/// Spools records and brings them to each sink, by so many connections. Prints the time and the CPU time of this process.
+/// Spools records, then delivers them to each sink over `couriers` connections. Prints the time and the CPU time of this process.
 pub(super) fn run(sinks: &[SinkConfig], records: u64, couriers: Option<u16>) -> Outcome<()> {
     say!("{:<24} records/s   CPU ns a record   records/s a core", "")?;
     for (at, config) in sinks.iter().enumerate() {

@@ -10,12 +10,12 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::see_json;
 use crate::config::KafkaConfig;
-use crate::proof::Told;
+use crate::proof::Evidence;
 use crate::sink::{Outcome, told_by_kafka};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn read(config: &KafkaConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+pub(super) fn read(config: &KafkaConfig, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let mut client = ClientConfig::new();
     for (name, value) in config.properties.reveal() {
         client.set(name, value);

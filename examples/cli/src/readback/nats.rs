@@ -8,16 +8,16 @@ use tokio::runtime::Builder;
 
 use super::see_json;
 use crate::config::NatsConfig;
-use crate::proof::Told;
+use crate::proof::Evidence;
 use crate::sink::Outcome;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn read(config: &NatsConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+pub(super) fn read(config: &NatsConfig, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     Builder::new_current_thread().enable_all().build()?.block_on(all(config, see))
 }
 
-async fn all(config: &NatsConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+async fn all(config: &NatsConfig, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let options = async_nats::ConnectOptions::new().connection_timeout(PATIENCE);
     let servers: Vec<_> = config.servers.iter().map(String::as_str).collect();
     let context = jetstream::new(options.connect(servers).await?);

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::see_json;
 use crate::config::NdjsonConfig;
-use crate::proof::Told;
+use crate::proof::Evidence;
 use crate::sink::Outcome;
 
-pub(super) fn read(config: &NdjsonConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+pub(super) fn read(config: &NdjsonConfig, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let path = match &config.path {
         Some(path) if path.as_os_str() != "-" => path,
         _ => return lines(std::io::stdin(), see),
@@ -28,12 +28,12 @@ pub(super) fn read(config: &NdjsonConfig, see: &mut dyn FnMut(Told)) -> Outcome<
     Ok(strangers)
 }
 
-fn file(path: &Path, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+fn file(path: &Path, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let of = |error| format!("{}: {error}", path.display());
     lines(File::open(path).map_err(of)?, see)
 }
 
-fn lines(input: impl Read, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+fn lines(input: impl Read, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let (mut input, mut line, mut strangers) = (BufReader::new(input), Vec::new(), 0);
     loop {
         line.clear();

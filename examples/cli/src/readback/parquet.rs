@@ -6,11 +6,11 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Row, RowAccessor};
 
 use crate::config::ParquetConfig;
-use crate::proof::{Tells, Told};
+use crate::proof::{Evidence, Tells};
 use crate::record::Counts;
 use crate::sink::Outcome;
 
-pub(super) fn read(config: &ParquetConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+pub(super) fn read(config: &ParquetConfig, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let directory = &config.directory;
     let of = |error: std::io::Error| format!("{}: {error}", directory.display());
     let mut strangers = 0;
@@ -33,7 +33,7 @@ pub(super) fn read(config: &ParquetConfig, see: &mut dyn FnMut(Told)) -> Outcome
 }
 
 /// Reads a record; `None` if it is none.
-fn of_row(row: &Row) -> Option<Told> {
+fn of_row(row: &Row) -> Option<Evidence> {
     let place = |name: &str| row.get_column_iter().position(|(column, _)| column == name);
     let large = |name: &str| u64::try_from(row.get_long(place(name)?).ok()?).ok();
     let small = |name: &str| row.get_int(place(name)?).ok();
@@ -51,5 +51,5 @@ fn of_row(row: &Row) -> Option<Told> {
         _ => return None,
     };
     let (sensor, shard) = (text("sensor")?.clone(), u16::try_from(small("shard")?).ok()?);
-    Some(Told { sensor, shard, sequence: large("sequence")?, body })
+    Some(Evidence { sensor, shard, sequence: large("sequence")?, body })
 }

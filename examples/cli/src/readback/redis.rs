@@ -4,13 +4,13 @@ use redis::Value;
 
 use super::see_json;
 use crate::config::RedisConfig;
-use crate::proof::Told;
+use crate::proof::Evidence;
 use crate::sink::Outcome;
 
 /// Entries that are asked for at once.
 const CHUNK: usize = 1000;
 
-pub(super) fn read(config: &RedisConfig, see: &mut dyn FnMut(Told)) -> Outcome<u64> {
+pub(super) fn read(config: &RedisConfig, see: &mut dyn FnMut(Evidence)) -> Outcome<u64> {
     let of = |error: redis::RedisError| format!("{}: {error}", config.url);
     let client = redis::Client::open(config.url.reveal()).map_err(of)?;
     let mut connection = client.get_connection().map_err(of)?;

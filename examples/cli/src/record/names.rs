@@ -76,6 +76,10 @@ impl Record {
                 own["class_received"] = flow.received.class.into();
                 own["bytes_sent"] = flow.sent.bytes.into();
                 own["bytes_received"] = flow.received.bytes.into();
+                if let Some((kind, code)) = flow.icmp {
+                    own["icmp_type"] = kind.into();
+                    own["icmp_code"] = code.into();
+                }
             }
             Body::Counts(counts) => {
                 own["kind"] = "counts".into();
@@ -130,10 +134,6 @@ impl Record {
                 }
                 if let Some(vlan) = flow.vlan {
                     all["network"]["vlan"] = json!({ "id": vlan.to_string() });
-                }
-                if let Some((kind, code)) = flow.icmp {
-                    all["ringtap"]["icmp_type"] = kind.into();
-                    all["ringtap"]["icmp_code"] = code.into();
                 }
             }
         }
@@ -208,10 +208,6 @@ impl Record {
         if let Some(vlan) = flow.vlan {
             all["src_endpoint"]["vlan_uid"] = vlan.to_string().into();
         }
-        if let Some((kind, code)) = flow.icmp {
-            all["unmapped"]["ringtap"]["icmp_type"] = kind.into();
-            all["unmapped"]["ringtap"]["icmp_code"] = code.into();
-        }
         all
     }
 
@@ -250,10 +246,6 @@ impl Record {
         own["octets_received"] = flow.received.octets.into();
         if let Some(vlan) = flow.vlan {
             own["vlan"] = vlan.into();
-        }
-        if let Some((kind, code)) = flow.icmp {
-            own["icmp_type"] = kind.into();
-            own["icmp_code"] = code.into();
         }
         all
     }
