@@ -11,6 +11,7 @@ use std::time::Instant;
 use ringtap::executor;
 use ringtap::record::{Archive, Recorder};
 use ringtap::testing::TestRing;
+use ringtap_lab::Directory;
 
 /// The host that is asked for, and how many packets it has.
 const HOST: [u8; 4] = [198, 51, 100, 7];
@@ -23,20 +24,20 @@ fn main() {
     let number = |name, otherwise| option(name).map_or(otherwise, |n| n.parse().expect("a number"));
     let (packets, rounds) = (number("--packets", 10_000_000), number("--rounds", 5));
     let directory = option("--directory").map_or("/var/tmp", String::as_str);
-    let path = PathBuf::from(format!("{directory}/ringtap-ask-{}", std::process::id()));
-    std::fs::create_dir(&path).expect("a directory");
+    let directory = Directory::within(Path::new(directory));
+    let path = directory.path();
     let began = Instant::now();
-    record(&path, packets);
+    record(path, packets);
     println!("recorded {packets} packets in {:.1} s", began.elapsed().as_secs_f64());
     let filter = format!("host {}", HOST.map(|byte| byte.to_string()).join("."));
-    let query = Archive::open(&path).expect("a recording").query();
+    let query = Archive::open(path).expect("a recording").query();
     let query = query.filter(filter.parse().expect("a filter"));
     println!("{}", query.explain().expect("files"));
     for is_cached in [false, true] {
         let mut ratios = Vec::new();
         for _ in 0..rounds {
-            let ours = timed(&path, is_cached, || query.clone().packets().count() as u64);
-            let theirs = timed(&path, is_cached, || tcpdump(&path, &filter));
+            let ours = timed(path, is_cached, || query.clone().packets().count() as u64);
+            let theirs = timed(path, is_cached, || tcpdump(path, &filter));
             ratios.push((theirs / ours, ours, theirs));
         }
         ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -49,7 +50,6 @@ fn main() {
             1000.0 * theirs
         );
     }
-    std::fs::remove_dir_all(&path).expect("it is ours");
 }
 
 /// The seconds that a search takes, which finds all.

@@ -17,7 +17,7 @@ use ringtap::pcap::{
     BackgroundWriter, CaptureReader, CaptureWriter, FileFormat, FileInterface, PacketSink,
 };
 use ringtap::record::Recorder;
-use ringtap_lab::{Generator, Namespace, Traffic, bootstrap};
+use ringtap_lab::{Directory, Generator, Namespace, Traffic, bootstrap, unique_name};
 
 const PACKETS: u64 = 300_000;
 const RATE: u64 = 300_000;
@@ -46,7 +46,8 @@ fn main() {
     let namespace = Namespace::enter().expect("a namespace");
     let veth = namespace.veth();
     let directory = option("--directory").map_or("/dev/shm", String::as_str);
-    let path = format!("{directory}/ringtap-write-{}", std::process::id());
+    let directory = Directory::within(Path::new(directory));
+    let path = directory.path().join("capture").display().to_string();
     if arguments.iter().any(|word| word == "--search") {
         let share = Share::new(number("--share", 100));
         return search(&veth, &path, &share, (rounds, len));
@@ -170,7 +171,7 @@ impl Share {
         let root = Path::new("/sys/fs/cgroup");
         let is_unified = root.join("cgroup.controllers").exists();
         let parent = if is_unified { root.to_owned() } else { root.join("cpu") };
-        let group = parent.join(format!("ringtap-write-{}", std::process::id()));
+        let group = parent.join(unique_name());
         std::fs::create_dir(&group).expect("a group, which takes root");
         let quota = PERIOD * percent / 100;
         let put = |name: &str, text: String| {

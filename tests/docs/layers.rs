@@ -144,6 +144,25 @@ fn files_stay_readable() {
     }
 }
 
+#[test]
+fn names_of_temporary_files_come_from_one_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for part in ["src", "runtimes", "examples", "tests", "benches"] {
+        sources(&root.join(part), &mut paths);
+    }
+    let source = root.join("tests/lab/wire/src/directory.rs");
+    assert!(paths.contains(&source));
+    let this = root.join("tests/docs/layers.rs");
+    let named = |path: &&PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let of_a_process = |line: &str| line.contains("format!(") && line.contains("process::id()");
+        **path != this && text.lines().any(of_a_process)
+    };
+    // Numbers of processes come again: they alone are no name.
+    assert_eq!(paths.iter().filter(named).collect::<Vec<_>>(), [&source]);
+}
+
 /// A module's code: no comments, no tests.
 fn code_of(text: &str) -> String {
     let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();

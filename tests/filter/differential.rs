@@ -332,7 +332,8 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
     if Command::new("tcpdump").arg("--version").output().is_err() {
         return skip("no tcpdump here: its compiler is the oracle");
     }
-    let empty = std::env::temp_dir().join(format!("ringtap-empty-{}.pcap", std::process::id()));
+    let directory = ringtap_lab::Directory::new();
+    let empty = directory.path().join("empty.pcap");
     let mut header = 0xa1b2_c3d4_u32.to_ne_bytes().to_vec();
     header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]);
     std::fs::write(&empty, header).unwrap();
@@ -403,7 +404,6 @@ fn what_we_compile_decides_as_what_libpcap_compiles() {
             None => cut += differ.len(),
         }
     }
-    std::fs::remove_file(&empty).unwrap();
     ratios.sort_by(f64::total_cmp);
     let (median, worst) = (ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
     println!(

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use ringtap::BpfFilter;
 use ringtap::filter::LinkType;
-use ringtap_lab::skip;
+use ringtap_lab::{Directory, skip};
 
 use crate::differential::{Dice, libpcap};
 
@@ -196,9 +196,8 @@ fn payload(dice: &mut Dice, frame: &mut Vec<u8>) {
     }
 }
 
-fn empty_file(link: LinkType) -> PathBuf {
-    let name = format!("ringtap-empty-{}-{}.pcap", link.0, std::process::id());
-    let path = std::env::temp_dir().join(name);
+fn empty_file(directory: &Directory, link: LinkType) -> PathBuf {
+    let path = directory.path().join(format!("{}.pcap", link.0));
     let mut header = 0xa1b2_c3d4_u32.to_ne_bytes().to_vec();
     header.extend([2_u16, 4].map(u16::to_ne_bytes).concat());
     header.extend([0, 0, 1 << 16, u32::from(link.0)].map(u32::to_ne_bytes).concat());
@@ -230,12 +229,13 @@ fn frames_of_802_11_are_filtered_as_by_libpcap() {
     if Command::new("tcpdump").arg("--version").output().is_err() {
         return skip("no tcpdump here: its compiler is the oracle");
     }
+    let directory = Directory::new();
     let mut never = Vec::new();
     for link in [LinkType::IEEE802_11, LinkType::IEEE802_11_RADIOTAP] {
         let has_radio = link == LinkType::IEEE802_11_RADIOTAP;
         let mut dice = Dice(0x80211);
         let frames: Vec<_> = (0..FRAMES).map(|_| frame(&mut dice, has_radio)).collect();
-        let empty = empty_file(link);
+        let empty = empty_file(&directory, link);
         let conditions = CONDITIONS.iter().chain(OF_RADIO.iter().filter(|_| has_radio));
         for condition in conditions {
             if compare(condition, link, &empty, &frames) == 0 {
@@ -263,7 +263,6 @@ fn frames_of_802_11_are_filtered_as_by_libpcap() {
                 compare(&joined, link, &empty, &frames);
             }
         }
-        std::fs::remove_file(&empty).unwrap();
     }
     let few = ["ether proto 5", "rarp", "ipx", "decnet", "aarp", "less 70"];
     never.retain(|condition| !few.contains(condition));

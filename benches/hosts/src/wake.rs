@@ -12,7 +12,7 @@ use compio::runtime::fd::PollFd;
 use ringtap::capture::RingLayout;
 use ringtap::{AsyncCapture, Capture, Error, PacketBatch, Result};
 use ringtap_lab::traffic::now;
-use ringtap_lab::{Generator, Mark, Traffic, Veth};
+use ringtap_lab::{Directory, Generator, Mark, Traffic, Veth};
 use tokio::io::unix::AsyncFd;
 
 use crate::way::Way;
@@ -176,7 +176,8 @@ pub(crate) fn calls(name: &str, veth: &Veth) -> Option<f64> {
 
 /// System calls that it takes to receive `count` frames in a process of its own, its start included.
 fn traced(name: &str, veth: &Veth, count: u64) -> Option<u64> {
-    let report = std::env::temp_dir().join(format!("ringtap-hosts-{}", std::process::id()));
+    let directory = Directory::new();
+    let report = directory.path().join("calls");
     let mut child = Command::new("strace")
         .args(["-f", "-c", "-U", "calls,name", "-o"])
         .arg(&report)
@@ -186,7 +187,6 @@ fn traced(name: &str, veth: &Veth, count: u64) -> Option<u64> {
         .ok()?;
     send_until(&veth.left, || !matches!(child.try_wait(), Ok(None)));
     let text = std::fs::read_to_string(&report).ok()?;
-    let _ = std::fs::remove_file(&report);
     let total = text.lines().find(|line| line.trim_end().ends_with("total"))?;
     total.split_whitespace().next()?.parse().ok()
 }

@@ -21,8 +21,8 @@ impl Host for OnTokioUring {
 
     /// Writes a file and reads it back.
     async fn own_io(rounds: u32) {
-        let name = format!("ringtap-{}-{:?}", std::process::id(), std::thread::current().id());
-        let path = std::env::temp_dir().join(name);
+        let directory = ringtap_lab::Directory::new();
+        let path = directory.path().join("file");
         let file = tokio_uring::fs::OpenOptions::new()
             .create(true)
             .read(true)
@@ -31,7 +31,6 @@ impl Host for OnTokioUring {
             .open(&path)
             .await
             .unwrap();
-        std::fs::remove_file(&path).unwrap(); // it lives as long as it is open
         for round in 0..u64::from(rounds) {
             let written = file.write_at(round.to_be_bytes().to_vec(), 8 * round).submit().await;
             assert_eq!(written.0.unwrap(), 8);

@@ -1,8 +1,7 @@
 //! One boot of a guest, and what it said.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -194,29 +193,6 @@ impl Outcome {
         } else if let Some(said) = line.strip_prefix('@') {
             self.said.push(said.trim().to_owned());
         }
-    }
-}
-
-/// A folder of this process's own, which goes with it.
-#[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("ringtap-kernels-{}", std::process::id()));
-        // Not one that somebody else has made.
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

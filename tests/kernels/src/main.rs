@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use ringtap_lab_wire::Directory;
+
 use self::arch::Arch;
-use self::boot::{Machine, Scratch};
+use self::boot::Machine;
 use self::cells::{CARDS, Card, Part, SERIES, SUITES, Series, Suite};
 use self::image::Programs;
 use self::packages::Packages;
@@ -157,7 +159,7 @@ impl Plan {
 
     fn boot_all(&self) -> Result<bool> {
         let begun = Instant::now();
-        let scratch = Scratch::new()?;
+        let scratch = Directory::new();
         let packages = Packages::open(&cache()?)?;
         let mut rows = Vec::new();
         for arch in [Arch::X86_64, Arch::Aarch64] {
@@ -170,10 +172,10 @@ impl Plan {
     }
 
     /// Boots everything that is wanted on a processor.
-    fn boot_each(&self, arch: Arch, scratch: &Scratch, packages: &Packages) -> Result<Vec<Row>> {
+    fn boot_each(&self, arch: Arch, scratch: &Directory, packages: &Packages) -> Result<Vec<Row>> {
         let programs = Programs { folder: packages.programs(arch)? };
-        let base = scratch.path(&format!("base-{}.cpio", arch.debian()));
-        let folder = scratch.path(&format!("base-{}", arch.debian()));
+        let base = scratch.path().join(format!("base-{}.cpio", arch.debian()));
+        let folder = scratch.path().join(format!("base-{}", arch.debian()));
         let busybox = packages.busybox(arch)?;
         image::base(&programs, arch, &busybox, &folder, &self.binaries(arch)?, &base)?;
         let mut rows = Vec::new();
@@ -183,15 +185,15 @@ impl Plan {
                 continue;
             }
             let kernel = packages.kernel(series.version, arch)?;
-            let modules = scratch.path(&format!("modules-{}.cpio", series.name));
-            let folder = scratch.path(&format!("modules-{}", series.name));
+            let modules = scratch.path().join(format!("modules-{}.cpio", series.name));
+            let folder = scratch.path().join(format!("modules-{}", series.name));
             image::modules(&programs, &kernel, &folder, &modules)?;
             for load in loads {
                 let name = format!("{}-{}", series.name, load.name);
-                let script = scratch.path(&format!("{name}.cpio"));
-                let folder = scratch.path(&name);
+                let script = scratch.path().join(format!("{name}.cpio"));
+                let folder = scratch.path().join(&name);
                 image::script(&programs, &folder, &load.text, &script)?;
-                let initrd = scratch.path(&format!("{name}.initrd"));
+                let initrd = scratch.path().join(format!("{name}.initrd"));
                 join(&[&base, &modules, &script], &initrd)?;
                 let log = self.log(scratch, &name)?;
                 let machine = Machine {
@@ -276,8 +278,10 @@ impl Plan {
     }
 
     /// Where a guest's console is written to.
-    fn log(&self, scratch: &Scratch, name: &str) -> Result<PathBuf> {
-        let Some(folder) = &self.logs else { return Ok(scratch.path(&format!("{name}.log"))) };
+    fn log(&self, scratch: &Directory, name: &str) -> Result<PathBuf> {
+        let Some(folder) = &self.logs else {
+            return Ok(scratch.path().join(format!("{name}.log")));
+        };
         std::fs::create_dir_all(folder)?;
         Ok(folder.join(format!("{name}.log")))
     }

@@ -33,7 +33,7 @@ pub use self::tun::Tun;
 pub use ringtap_lab_macros::test;
 pub use ringtap_lab_wire::{
     Directory, Generator, Host, Mark, Namespace, Pace, Pair, Protocol, Stage, Traffic, Veth,
-    bootstrap, frames, generator, host, limits, link, namespace, talk, traffic, xdp,
+    bootstrap, frames, generator, host, limits, link, namespace, talk, traffic, unique_name, xdp,
 };
 
 /// Set to `1`, a test that cannot run fails instead of being skipped.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use ringtap_lab::Directory;
+use ringtap_lab::{Directory, unique_name};
 
 use crate::config::SinkConfig;
 use crate::record::{Body, Flow};
@@ -44,7 +44,7 @@ pub(super) fn run(sinks: &[SinkConfig], records: u64, couriers: Option<u16>) -> 
         }
         spool.close();
         // No receiver has anything of a sensor of this name.
-        let sensor = format!("measure-{}-{at}", std::process::id());
+        let sensor = unique_name();
         let mut config = config.clone();
         if let Some(count) = couriers {
             config.set_lanes(count)?;

@@ -1,9 +1,11 @@
 //! A directory of temporary files.
 
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 /// A new directory, removed with all that is in it when this is dropped, also by a panic.
 #[derive(Debug)]
@@ -16,12 +18,22 @@ impl Directory {
     /// Where there is no place for temporary files.
     #[expect(clippy::new_without_default, reason = "it makes something")]
     pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ringtap-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self(path)
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// Makes one in another directory.
+    ///
+    /// # Panics
+    /// Where it cannot.
+    pub fn within(parent: &Path) -> Self {
+        loop {
+            let path = parent.join(unique_name());
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     /// Where it is.
@@ -46,6 +58,15 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// A name for something of this process. Numbers of processes come again, and who was killed has left something behind: the
+/// time is in it too.
+pub fn unique_name() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos() as u64);
+    format!("ringtap-{}-{number}-{now:x}", std::process::id())
 }
 
 /// Gives the calling thread, and the threads and processes that it starts afterwards, mounts of their own.
@@ -76,5 +97,24 @@ impl Drop for Directory {
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_of_the_same_number_left_is_in_nobodys_way() {
+        let parent = Directory::new();
+        for number in 0..1000 {
+            let left = format!("ringtap-{}-{number}", std::process::id());
+            std::fs::create_dir(parent.path().join(left)).unwrap();
+        }
+        let count = || std::fs::read_dir(parent.path()).unwrap().count();
+        let directories: Vec<_> = (0..100).map(|_| Directory::within(parent.path())).collect();
+        assert_eq!(count(), 1100);
+        drop(directories);
+        assert_eq!(count(), 1000);
     }
 }

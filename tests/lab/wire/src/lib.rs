@@ -34,7 +34,7 @@ pub mod talk;
 pub mod traffic;
 pub mod xdp;
 
-pub use self::directory::Directory;
+pub use self::directory::{Directory, unique_name};
 pub use self::generator::{Generator, Pace, frames};
 pub use self::host::Host;
 pub use self::link::Veth;
