@@ -115,14 +115,16 @@ where
                     self.insert(slot, key, flow, l4);
                 }
             }
-            FlowEvent::Ended { reason, stats, history, l4, .. } => {
+            FlowEvent::Ended { key, reason, stats, history, l4 } => {
                 let end = End { reason, stats, history, l4, ts: stats.last_seen };
                 if let Some(arrived) = arrived {
                     self.feed(arrived, Some(&end), events);
                 }
                 self.end(slot, end, events);
+                let ended = FlowEvent::Ended { key, reason, stats, history, l4 };
+                self.consumer.handled(ended, events);
             }
-            _ => {}
+            other => self.consumer.handled(other, events),
         }
     }
 

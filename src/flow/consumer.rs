@@ -122,6 +122,9 @@ pub trait Consumer<K> {
     /// Called for each event of the table, before it is handled.
     fn told(&mut self, _: &FlowEvent<K>, _: &mut VecDeque<Self::Event>) {}
 
+    /// Called for each event of the table but the beginning of a flow, after it was handled.
+    fn handled(&mut self, _: FlowEvent<K>, _: &mut VecDeque<Self::Event>) {}
+
     /// See [`BatchConsumer::batch_done`](super::pump::BatchConsumer::batch_done).
     fn batch_done(&mut self) {}
 

@@ -216,6 +216,16 @@ impl<K: KeyFields, M: Serialize> Serialize for SessionEvent<K, M> {
                 let closed = Told::Closed { reason: reason.as_str() };
                 told(&stats.last_seen, stats.initiator_orientation, closed).serialize(to)
             }
+            #[cfg(feature = "flow-records")]
+            Self::Record(record) => {
+                #[derive(serde::Serialize)]
+                #[serde(tag = "type", rename = "record")]
+                struct Tagged<'a, R> {
+                    #[serde(flatten)]
+                    record: &'a R,
+                }
+                Tagged { record }.serialize(to)
+            }
         }
     }
 }

@@ -12,10 +12,14 @@ use flowscope::{
 use super::aside;
 use super::connections::Connections;
 use super::consumer::{Consumer, Data, End, Of, Wanted};
+#[cfg(feature = "flow-records")]
+use super::event::FlowEvent;
 use super::event::{FlowHistory, FlowStats, side_orientation};
 use super::parser::{Choice, EveryDatagram, EveryStream, Parse, ParserFault, Source};
 use super::protocols::Protocols;
 use super::pump::FlowSource;
+#[cfg(feature = "flow-records")]
+use super::record::FlowRecord;
 use super::stream::{FlowStream, Flows};
 
 /// An event of a flow whose bytes are parsed.
@@ -73,7 +77,7 @@ pub enum SessionEvent<K, M> {
         /// Time of the failure.
         ts: FlowTime,
     },
-    /// A flow ended, or its parser is done with it. This is the last event of a flow.
+    /// A flow ended, or its parser is done with it. This is the last event of a flow, but for its record.
     Closed {
         /// Key of the flow.
         key: K,
@@ -86,6 +90,10 @@ pub enum SessionEvent<K, M> {
         /// Transport protocol of the flow.
         l4: Option<L4Proto>,
     },
+    /// The record of a flow that ended, or that goes on for longer than the active timeout; of every flow, also of those that
+    /// have no parser. Told if it is asked for (`with_records`).
+    #[cfg(feature = "flow-records")]
+    Record(FlowRecord<K>),
 }
 
 impl<K, M> SessionEvent<K, M> {
@@ -97,6 +105,8 @@ impl<K, M> SessionEvent<K, M> {
             | Self::Gap { key, .. }
             | Self::ParserError { key, .. }
             | Self::Closed { key, .. } => key,
+            #[cfg(feature = "flow-records")]
+            Self::Record(record) => &record.key,
         }
     }
 }
@@ -144,6 +154,8 @@ const MOST_ASSUMED: usize = 256 * 1024;
 pub struct Sessions<K, M> {
     source: Box<dyn Source<K, M>>,
     messages: Vec<M>,
+    #[cfg(feature = "flow-records")]
+    tells_records: bool,
 }
 
 impl<K: Clone, M> Sessions<K, M> {
@@ -344,6 +356,13 @@ impl<K: Clone, M> Consumer<K> for Sessions<K, M> {
     fn held(&self, flow: &Session<M>) -> usize {
         flow.held
     }
+
+    #[cfg(feature = "flow-records")]
+    fn handled(&mut self, event: FlowEvent<K>, events: &mut VecDeque<Self::Event>) {
+        if self.tells_records {
+            events.extend(FlowRecord::of(event).map(SessionEvent::Record));
+        }
+    }
 }
 
 /// A stream of the messages in flows; from [`FlowStream::session_stream`],
@@ -392,7 +411,23 @@ impl<St: FlowSource, E: FlowExtractor, S: Send + 'static> FlowStream<St, E, S> {
     }
 
     fn sessions<M>(self, source: Box<dyn Source<E::Key, M>>) -> SessionStream<St, E, S, M> {
-        let sessions = Sessions { source, messages: Vec::new() };
+        let sessions = Sessions {
+            source,
+            messages: Vec::new(),
+            #[cfg(feature = "flow-records")]
+            tells_records: false,
+        };
         self.into_flows(|table| Connections::new(table, sessions))
+    }
+}
+
+#[cfg(feature = "flow-records")]
+impl<St: FlowSource, E: FlowExtractor, S: Send + 'static, M> SessionStream<St, E, S, M> {
+    /// Tells the [record](SessionEvent::Record) of every flow as well, behind its other events: what
+    /// [`into_records`](FlowStream::into_records) tells, in the same pass.
+    #[must_use]
+    pub fn with_records(mut self) -> Self {
+        self.pump.intake.consumer.tells_records = true;
+        self
     }
 }

@@ -1,7 +1,8 @@
 //! What flows say, as tshark reads it: DNS, HTTP, TLS; and parsers that go wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use ringtap::executor;
@@ -9,7 +10,10 @@ use ringtap::flow::dns::DnsMessage;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
 use ringtap::flow::http::HttpMessage;
 use ringtap::flow::tls::TlsMessage;
-use ringtap::flow::{AppMessage, FlowExt, FlowExtractor, FlowSource, Protocols, SessionEvent};
+use ringtap::flow::{
+    AppMessage, EndReason, FlowConfig, FlowExt, FlowExtractor, FlowRecord, FlowSource, Protocols,
+    SessionEvent,
+};
 use ringtap::packet::Tunnels;
 use ringtap::pcap::PcapSource;
 use ringtap_lab::{pcap, skip};
@@ -149,4 +153,57 @@ fn shards_hear_the_same_messages_as_one_offline() {
     }
     println!("{files} captures, {messages} messages");
     assert!(files >= 25 && messages > 2_500, "{files} captures, {messages} messages");
+}
+
+/// What is told of a flow by its record, without what it is told among.
+type Told = (FiveTupleKey, u64, u64, u64, u64, Option<EndReason>);
+
+fn told(record: &FlowRecord<FiveTupleKey>) -> Told {
+    let FlowRecord { key, sent, received, reason, .. } = record;
+    (*key, sent.packets, sent.octets, received.packets, received.octets, *reason)
+}
+
+/// Records among messages are those that there are without messages, in their order, and nothing of a flow is behind its own.
+#[ringtap_lab::test]
+fn records_among_messages_are_those_of_all_flows() {
+    let Some(directory) = pcap::directory() else {
+        return skip("no captures beside the repository");
+    };
+    let (mut files, mut records, mut messages) = (0, 0, 0);
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let flows = || {
+            let flows = PcapSource::open(&path).ok()?.flow_stream(FiveTuple::bidirectional());
+            let mut config = FlowConfig::default();
+            config.active_timeout = Some(Duration::from_secs(5));
+            Some(flows.with_config(config))
+        };
+        let (Some(alone), Some(among)) = (flows(), flows()) else { continue };
+        let alone: Vec<_> = executor::block_on(alone.into_records().collect());
+        let Ok(alone) = alone.into_iter().collect::<Result<Vec<_>, _>>() else { continue };
+        let among = among.protocol_stream(Protocols::well_known()).with_records();
+        let among: Vec<_> = executor::block_on(among.map(Result::unwrap).collect());
+        let mut over = HashSet::new();
+        let mut of_all = Vec::new();
+        for event in &among {
+            match event {
+                SessionEvent::Started { key, .. } => drop(over.remove(key)),
+                SessionEvent::Record(record) => {
+                    of_all.push(told(record));
+                    if record.reason.is_some() {
+                        over.insert(record.key);
+                    }
+                }
+                other => {
+                    assert!(!over.contains(other.key()), "{}: {other:?}", path.display());
+                    messages += u64::from(matches!(other, SessionEvent::Application { .. }));
+                }
+            }
+        }
+        let alone: Vec<_> = alone.iter().map(told).collect();
+        assert_eq!(of_all, alone, "{}", path.display());
+        (files, records) = (files + 1, records + alone.len());
+    }
+    println!("{records} records among {messages} messages of {files} files");
+    assert!(files > 50 && records > 1000 && messages > 1000);
 }

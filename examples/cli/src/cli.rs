@@ -471,6 +471,9 @@ pub(crate) struct SensorArgs {
     /// Seconds after which a flow that goes on is told of, again and again; 0 is never.
     #[arg(long)]
     pub(crate) active_seconds: Option<u64>,
+    /// Has records say what applications said: names of DNS, hosts of HTTP, hellos of TLS and QUIC.
+    #[arg(long)]
+    pub(crate) applications: bool,
     /// ndjson:PATH, ipfix:HOST:PORT, ipfix+tcp:HOST:PORT, kafka:HOST:PORT,…, nats:HOST:PORT,…, redis://HOST:PORT, parquet:DIRECTORY;
     /// as often as wanted.
     #[arg(long = "sink")]

@@ -34,6 +34,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::{Cli, Command, Depth, Input};
 use crate::say::say;
 use crate::sink::Outcome;
+use crate::view::View;
 
 pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
     match command {
@@ -150,6 +151,12 @@ impl End {
         Ok(Self { signal, is_status_asked, deadline })
     }
 
+    /// What wakes who waits for the end.
+    fn waker() -> impl Fn() + Send + 'static {
+        let waiter = std::thread::current();
+        move || waiter.unpark()
+    }
+
     /// What ends it as SIGTERM does.
     fn ender(&self) -> impl Fn() + Send + 'static {
         let (signal, waiter) = (Arc::clone(&self.signal), std::thread::current());
@@ -186,5 +193,18 @@ impl End {
         {
             std::thread::park_timeout(left.min(Duration::from_millis(100)));
         }
+    }
+
+    /// Waits for a time, or until the end comes, by a signal or by a key.
+    fn wait_for_keys(&self, view: &mut View, time: Duration) -> std::io::Result<()> {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now())
+            && !self.has_come()
+            && !view.has_ended()
+        {
+            std::thread::park_timeout(left.min(Duration::from_millis(100)));
+            view.heed()?;
+        }
+        Ok(())
     }
 }

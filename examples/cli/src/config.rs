@@ -46,6 +46,9 @@ pub(crate) struct Config {
     /// Seconds after which a flow that goes on is told of, again and again; never, if 0.
     #[serde(default = "active_seconds")]
     pub(crate) active_seconds: u64,
+    /// Whether records say what applications said: DNS, HTTP, and the hellos of TLS and QUIC.
+    #[serde(default)]
+    pub(crate) applications: bool,
     pub(crate) spool: PathBuf,
     #[serde(default = "spool_mib", deserialize_with = "mib")]
     pub(crate) spool_mib: u64,

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use ringtap::capture::{CaptureBuilder, NetNs};
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowConfig, FlowExt};
+use ringtap::flow::{EventMask, FlowConfig, FlowExt, Protocols, SessionEvent};
 use ringtap::interface::{LocalNames, interface_info};
 use ringtap::shard::{self, Cores, Source};
 use ringtap::xdp::{Attach, XdpProgram};
@@ -18,9 +18,9 @@ use ringtap::{BpfFilter, Capture, PacketBatch, Shards, XdpSocket, time};
 
 use crate::config::{CaptureKind, Config};
 use crate::ledger::{Counter, Ledger};
-use crate::record::{Body, Told};
+use crate::record::{Body, Flow, Heard, Told};
 use crate::sink::Outcome;
-use crate::talk::{self, Pairs, Talk};
+use crate::talk::{Talk, Traffic};
 
 /// Records that are handed over together, and how many times that many a queue holds.
 const CHUNK: usize = 256;
@@ -52,8 +52,8 @@ pub(crate) struct Meter {
 struct Slow {
     /// Microseconds from the kernel's stamp to us, since it was last asked for.
     latency: Histogram<u32>,
-    /// The traffic of pairs of hosts since it was last taken.
-    pairs: Pairs,
+    /// The traffic since it was last taken.
+    traffic: Traffic,
 }
 
 impl Meter {
@@ -68,7 +68,7 @@ impl Meter {
             of_none: zero(),
             packets: zero(),
             drops: zero(),
-            slow: Mutex::new(Slow { latency, pairs: Pairs::new() }),
+            slow: Mutex::new(Slow { latency, traffic: Traffic::default() }),
             is_watched: AtomicBool::new(false),
         })
     }
@@ -85,10 +85,10 @@ impl Meter {
         taken
     }
 
-    /// Takes the traffic of pairs of hosts since the last time, up to the shard's last look.
-    pub(crate) fn take_pairs(&self) -> Pairs {
+    /// Takes who talks by what since the last time, up to the shard's last look.
+    pub(crate) fn take_traffic(&self) -> Traffic {
         self.is_watched.store(true, Ordering::Relaxed);
-        std::mem::take(&mut self.slow().pairs)
+        std::mem::take(&mut self.slow().traffic)
     }
 
     /// Counts a batch of a file, whose packets are of any time.
@@ -157,8 +157,16 @@ pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
 struct Crew {
     hands: Mutex<Vec<Option<Hand>>>,
     meters: Arc<Vec<Meter>>,
-    tracker: FlowConfig,
+    tracker: Tracker,
     is_ending: Arc<AtomicBool>,
+}
+
+/// How flows are tracked.
+#[derive(Debug, Clone)]
+struct Tracker {
+    flows: FlowConfig,
+    /// Whether applications are listened to.
+    listens: bool,
 }
 
 /// Of each shard.
@@ -294,7 +302,7 @@ impl Reading {
     }
 }
 
-fn tracker(config: &Config) -> FlowConfig {
+fn tracker(config: &Config) -> Tracker {
     let mut tracker = FlowConfig::default().with_event_filter(EventMask::PACKET);
     tracker.infer_tcp_initiator = true;
     tracker.max_flows = config.max_flows;
@@ -305,7 +313,7 @@ fn tracker(config: &Config) -> FlowConfig {
         (tracker.idle_timeout_tcp, tracker.idle_timeout_udp) = (idle, idle);
         tracker.idle_timeout_other = idle;
     }
-    tracker
+    Tracker { flows: tracker, listens: config.applications }
 }
 
 /// A shard's work, until the shards are stopped: what it has then ends as idle, and is handed over.
@@ -314,38 +322,49 @@ async fn work(
     batches: impl Stream<Item = ringtap::Result<PacketBatch>> + Unpin,
     mut hand: Hand,
     meters: Arc<Vec<Meter>>,
-    tracker: FlowConfig,
+    tracker: Tracker,
 ) -> ringtap::Result<()> {
-    let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(tracker);
-    let (mut records, meter) = (flows.into_records(), &meters[index]);
+    let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(tracker.flows);
+    let protocols = if tracker.listens { Protocols::well_known() } else { Protocols::new() };
+    let mut events = flows.protocol_stream(protocols).with_records();
+    let meter = &meters[index];
     let (mut looked, mut told, mut talk) = (Instant::now(), Told::default(), Talk::default());
+    let mut heard = Heard::default();
     loop {
-        let next = match records.next().now_or_never() {
+        let next = match events.next().now_or_never() {
             Some(next) => next,
             None => {
                 hand.over(meter)?; // before it waits
                 if looked.elapsed() >= TICK {
                     looked = Instant::now();
-                    look(meter, records.table(), &mut talk);
+                    look(meter, events.table(), &mut talk);
                 }
-                match time::timeout(TICK, records.next()).await {
+                match time::timeout(TICK, events.next()).await {
                     Ok(next) => next,
                     Err(time::Elapsed) => continue,
                 }
             }
         };
-        let Some(record) = next else { break };
-        let record = record?;
+        let Some(event) = next else { break };
+        let record = match event? {
+            SessionEvent::Application { key, message, .. } => {
+                heard.hear(key, &message);
+                continue;
+            }
+            SessionEvent::Record(record) => record,
+            _ => continue,
+        };
         if meter.is_watched.load(Ordering::Relaxed) {
             talk.end(&record);
         }
-        hand.chunk.extend(told.since(&record).map(Body::Flow));
+        let app = heard.of(&record);
+        hand.chunk.extend(told.since(&record).map(|flow| Body::Flow(Flow { app, ..flow })));
         if hand.chunk.len() == CHUNK {
             hand.over(meter)?;
         }
     }
     hand.over(meter)?;
-    look(meter, records.table(), &mut talk);
+    look(meter, events.table(), &mut talk);
     Ok(())
 }
 
@@ -354,8 +373,8 @@ fn look(meter: &Meter, table: &ringtap::flow::FlowTable<FiveTuple>, talk: &mut T
     meter.of_none.store(of_none, Ordering::Relaxed);
     meter.active.store(table.len() as u64, Ordering::Relaxed);
     if meter.is_watched.load(Ordering::Relaxed) {
-        let pairs = talk.take(table);
-        talk::add(&mut meter.slow().pairs, pairs);
+        let traffic = talk.take(table);
+        meter.slow().traffic.add(traffic);
     }
 }
 

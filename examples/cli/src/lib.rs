@@ -31,6 +31,7 @@ mod spool;
 mod spooler;
 mod talk;
 mod units;
+mod view;
 mod watch;
 
 use std::process::ExitCode;

@@ -1,14 +1,15 @@
 //! What is sent: a flow that has ended, or the counts of an interval.
 //!
-//! In the spool each is [`LEN`] bytes, big endian:
+//! In the spool each is [`LEN`] bytes, big endian, and what an application said, in JSON:
 //!
 //! ```text
 //!   kind 1 | protocol 1 | reason 1 | family 1 | ports 2+2 | addresses 16+16 | history 12
 //!          | packets, octets, bytes sent 8+8+8 | received 8+8+8 | start, end 8+8 (ns since the epoch)
-//!          | traffic classes 1+1 | VLAN 2 (ffff: none) | type and code of ICMP 1+1                     a flow
+//!          | traffic classes 1+1 | VLAN 2 (ffff: none) | type and code of ICMP 1+1 | length of JSON 2    a flow
 //!   kind 1 | six counters of 8                                            | zeros              counts
 //! ```
 
+mod app;
 mod names;
 
 use std::collections::HashMap;
@@ -22,13 +23,14 @@ use serde::{Deserialize, Serialize};
 /// No VLAN id is that high.
 const NO_VLAN: u16 = u16::MAX;
 
+pub(crate) use self::app::{App, Heard};
 pub(crate) use self::names::{Names, Which};
 
-/// Bytes of one in the spool.
-pub(crate) const LEN: usize = 122;
+/// Bytes of one in the spool, without what an application said.
+pub(crate) const LEN: usize = 124;
 
 /// A flow that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flow {
     /// IANA's number of its protocol.
     pub(crate) protocol: u8,
@@ -46,6 +48,8 @@ pub(crate) struct Flow {
     /// Nanoseconds since the epoch.
     pub(crate) start: u64,
     pub(crate) end: u64,
+    /// What an application said in it.
+    pub(crate) app: Option<Box<App>>,
 }
 
 /// What was already told of flows that go on: a record has what came since the one before it, so that the sums of all are the
@@ -58,7 +62,7 @@ impl Told {
     pub(crate) fn since(&mut self, record: &FlowRecord<FiveTupleKey>) -> Option<Flow> {
         let whole = Flow::new(record);
         let before = match record.reason {
-            None => self.0.insert(record.key, whole),
+            None => self.0.insert(record.key, whole.clone()),
             // Most flows end before anything was told of them.
             Some(_) if self.0.is_empty() => None,
             Some(_) => self.0.remove(&record.key),
@@ -107,14 +111,14 @@ pub(crate) struct Counts {
     pub(crate) drops: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Body {
     Flow(Flow),
     Counts(Counts),
 }
 
 /// One of a shard's records. Numbers begin at 0 and leave none out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) shard: u16,
     pub(crate) sequence: u64,
@@ -141,6 +145,7 @@ impl Flow {
             history: *b"ShAad\0\0\0\0\0\0\0",
             start,
             end: start + 1_000_000_000,
+            app: None,
         }
     }
 
@@ -167,6 +172,7 @@ impl Flow {
             history,
             start: nanos(*start),
             end: nanos(*end),
+            app: None,
         }
     }
 
@@ -280,6 +286,12 @@ impl Body {
                 out.extend(flow.vlan.unwrap_or(NO_VLAN).to_be_bytes());
                 let (kind, code) = flow.icmp.unwrap_or_default();
                 out.extend([kind, code]);
+                if let Some(app) = &flow.app {
+                    let json = serde_json::to_vec(app).expect("text is JSON");
+                    out.extend((json.len() as u16).to_be_bytes());
+                    out.extend(json);
+                    return;
+                }
             }
             Self::Counts(counts) => {
                 out.push(1);
@@ -292,8 +304,19 @@ impl Body {
         out.resize(start + LEN, 0);
     }
 
-    /// `None` where it makes no sense.
-    pub(crate) fn decode(bytes: &[u8; LEN]) -> Option<Self> {
+    /// Returns the first one of some, and the bytes behind it; `None` where it makes no sense.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (bytes, rest) = bytes.split_first_chunk::<LEN>()?;
+        let len = usize::from(u16::from_be_bytes([bytes[LEN - 2], bytes[LEN - 1]]));
+        let (json, rest) = rest.split_at_checked(len)?;
+        let mut body = Self::decode_fixed(bytes)?;
+        if let (Self::Flow(flow), false) = (&mut body, json.is_empty()) {
+            flow.app = Some(Box::new(serde_json::from_slice(json).ok()?));
+        }
+        Some((body, rest))
+    }
+
+    fn decode_fixed(bytes: &[u8; LEN]) -> Option<Self> {
         let number = |at: usize| Some(u64::from_be_bytes(*bytes[at..].first_chunk()?));
         match bytes[0] {
             0 => {
@@ -321,6 +344,7 @@ impl Body {
                     icmp: is_icmp.then_some((bytes[120], bytes[121])),
                     start: number(100)?,
                     end: number(108)?,
+                    app: None,
                 }))
             }
             1 => Some(Self::Counts(Counts {
@@ -386,6 +410,8 @@ struct FlowLine<'a> {
     icmp_code: Option<u8>,
     history: &'a str,
     reason: Reason,
+    #[serde(flatten)]
+    app: Option<&'a App>,
 }
 
 impl Record {
@@ -434,6 +460,7 @@ impl<'a> FlowLine<'a> {
             icmp_code: flow.icmp.map(|(_, code)| code),
             history: flow.history(),
             reason: flow.reason,
+            app: flow.app.as_deref(),
         }
     }
 }
@@ -447,19 +474,41 @@ pub(crate) mod tests {
         Flow { sent, end: u64::MAX, ..Flow::sample(number) }
     }
 
+    /// A flow in which an application has said something.
+    pub(crate) fn said() -> Flow {
+        let text = |text: &str| Some(text.to_owned());
+        let app = App::Tls(app::Tls {
+            sni: text("a.example"),
+            alpn: text("h2,http/1.1"),
+            ja4: text("t13d1516h2_8daaf6152771_e5627efa2ab1"),
+            version: text("TLS 1.3"),
+        });
+        Flow { app: Some(Box::new(app)), ..flow(4) }
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let counts = Counts { flows: 1, overflowed: 2, refused: 3, lost: 4, packets: 5, drops: 6 };
         let ping = Flow { protocol: 58, icmp: Some((128, 3)), vlan: None, ..flow(5) };
-        for body in
-            [Body::Flow(flow(2)), Body::Flow(flow(3)), Body::Flow(ping), Body::Counts(counts)]
-        {
+        let bodies = [
+            Body::Flow(flow(2)),
+            Body::Flow(flow(3)),
+            Body::Flow(ping),
+            Body::Flow(said()),
+            Body::Counts(counts),
+        ];
+        for body in bodies {
             let mut bytes = Vec::new();
             body.encode(&mut bytes);
-            assert_eq!(Body::decode(bytes.first_chunk().unwrap()), Some(body));
-            assert_eq!(bytes.len(), LEN);
+            let len = bytes.len();
+            assert!(len == LEN || body == Body::Flow(said()));
+            for cut in 0..len {
+                assert_eq!(Body::decode(&bytes[..cut]), None, "{cut}");
+            }
+            bytes.extend([1, 2]);
+            assert_eq!(Body::decode(&bytes), Some((body, &[1, 2][..])));
             bytes[0] = 7;
-            assert_eq!(Body::decode(bytes.first_chunk().unwrap()), None);
+            assert_eq!(Body::decode(&bytes), None);
         }
     }
 

@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use ringtap::packet::Timestamp;
 
+use crate::feed::Meter;
 use crate::sink::Outcome;
-use crate::watch::{Look, ShardLook};
+use crate::talk::{Order, Talker, Traffic};
+use crate::watch::{self, Look, ShardLook};
 
-/// The talkers of a report.
-const TALKERS: usize = 20;
+/// The talkers and services of a report.
+const LISTED: usize = 20;
+/// Of each look, those that are counted.
+const KEPT: usize = 100;
 
 /// What a report is made of.
 pub(crate) struct Report {
@@ -27,6 +31,8 @@ pub(crate) struct Report {
     shards: Vec<ShardLook>,
     /// Bytes and packets of pairs of hosts, as far as they were among those with the most at some look.
     talkers: HashMap<String, [u64; 2]>,
+    /// Bytes and packets of services.
+    services: HashMap<String, [u64; 2]>,
     flows: [u64; 2],
 }
 
@@ -52,6 +58,7 @@ impl Report {
             samples: Vec::new(),
             shards: Vec::new(),
             talkers: HashMap::new(),
+            services: HashMap::new(),
             flows: [0; 2],
         }
     }
@@ -82,9 +89,24 @@ impl Report {
         });
         self.shards = look.shards.clone();
         self.flows = [look.flows_active, look.flows_ended];
-        for talker in &look.talkers {
-            let all = self.talkers.entry(talker.ends.clone()).or_default();
-            *all = [all[0] + talker.bytes, all[1] + talker.packets];
+        self.add_traffic(&look.traffic);
+    }
+
+    /// Adds what there was after the last look, once all shards have ended.
+    pub(crate) fn add_rest(&mut self, meters: &[Meter]) {
+        self.flows = watch::flows(meters);
+        self.add_traffic(&watch::traffic(meters));
+    }
+
+    fn add_traffic(&mut self, traffic: &Traffic) {
+        for (all, some) in [
+            (&mut self.talkers, traffic.talkers(KEPT, Order::Bytes, "")),
+            (&mut self.services, traffic.services(KEPT)),
+        ] {
+            for Talker { ends, bytes, packets } in some {
+                let all = all.entry(ends).or_default();
+                *all = [all[0] + bytes, all[1] + packets];
+            }
         }
     }
 
@@ -100,12 +122,11 @@ impl Report {
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()).into())
     }
 
-    /// The pairs of hosts with the most bytes, the most first.
-    fn most(&self) -> Vec<(&str, [u64; 2])> {
-        let mut all: Vec<_> =
-            self.talkers.iter().map(|(ends, amount)| (ends.as_str(), *amount)).collect();
+    /// Those with the most bytes, the most first.
+    fn most(all: &HashMap<String, [u64; 2]>) -> Vec<(&str, [u64; 2])> {
+        let mut all: Vec<_> = all.iter().map(|(ends, amount)| (ends.as_str(), *amount)).collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-        all.truncate(TALKERS);
+        all.truncate(LISTED);
         all
     }
 }

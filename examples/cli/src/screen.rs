@@ -1,40 +1,44 @@
-//! A terminal that a view is drawn on: its size, and the key that ends it.
+//! A terminal that a view is drawn on: its size, and its keys.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use crossbeam_channel::{Receiver, Sender};
+use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::terminal::{self, ClearType};
+use crossterm::{cursor, queue};
 
 /// The size of a terminal that does not tell it.
 const USUAL: (usize, usize) = (80, 24);
 
 /// Standard output, if it is a terminal.
 pub(crate) struct Screen {
-    /// How the keyboard was before keys were read one by one.
-    keyboard: Option<Termios>,
+    /// Whether keys are read one by one.
+    has_keys: bool,
+    keys: Receiver<KeyCode>,
 }
 
 impl Screen {
-    /// `None` if nobody looks. `end` is called when `q` is pressed.
-    pub(crate) fn open(end: impl Fn() + Send + 'static) -> Option<Self> {
+    /// `None` if nobody looks. `end` is called for Ctrl-C, and `wake` for each other key.
+    pub(crate) fn open(
+        end: impl Fn() + Send + 'static,
+        wake: impl Fn() + Send + 'static,
+    ) -> Option<Self> {
         if !io::stdout().is_terminal() {
             return None;
         }
-        let keyboard = io::stdin().is_terminal().then(|| tcgetattr(io::stdin()).ok()).flatten();
-        if let Some(before) = &keyboard {
-            let mut by_keys = before.clone();
-            by_keys.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &by_keys);
+        let (pressed, keys) = crossbeam_channel::unbounded();
+        let has_keys = io::stdin().is_terminal() && terminal::enable_raw_mode().is_ok();
+        if has_keys {
             // It ends with the process: a read from a terminal cannot be called off.
-            let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
-                let mut key = [0];
-                while io::stdin().read(&mut key).is_ok_and(|read| read > 0) {
-                    if matches!(key, [b'q' | b'Q']) {
-                        return end();
-                    }
-                }
-            });
+            let read = move || read_keys(&pressed, &end, &wake);
+            let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(read);
         }
-        Some(Self { keyboard })
+        Some(Self { has_keys, keys })
+    }
+
+    /// The next key that was pressed.
+    pub(crate) fn key(&self) -> Option<KeyCode> {
+        self.keys.try_recv().ok()
     }
 
     /// Returns the columns of the terminal that standard output is, if it is one.
@@ -45,24 +49,46 @@ impl Screen {
     /// Draws a text in place of the one before: as many lines and columns as there is room for.
     pub(crate) fn draw(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        write!(out, "\x1b[H\x1b[J{}", fitted(text, size()))?; // home, and nothing behind it
+        queue!(out, cursor::MoveTo(0, 0), terminal::Clear(ClearType::FromCursorDown))?;
+        // A terminal whose keys are read one by one does not go to the first column by itself.
+        let text = fitted(text, size());
+        out.write_all(if self.has_keys { text.replace('\n', "\r\n") } else { text }.as_bytes())?;
         out.flush()
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        if let Some(before) = &self.keyboard {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        if self.has_keys {
+            let _ = terminal::disable_raw_mode();
         }
+    }
+}
+
+fn read_keys(pressed: &Sender<KeyCode>, end: impl Fn(), wake: impl Fn()) {
+    while let Ok(event) = event::read() {
+        let Event::Key(KeyEvent { code, modifiers, kind, .. }) = event else { continue };
+        if kind == KeyEventKind::Release {
+            continue;
+        }
+        if modifiers.contains(KeyModifiers::CONTROL) {
+            if code == KeyCode::Char('c') {
+                end();
+            }
+            continue;
+        }
+        if pressed.send(code).is_err() {
+            return;
+        }
+        wake();
     }
 }
 
 /// The columns and rows of the terminal.
 fn size() -> (usize, usize) {
-    let Ok(size) = tcgetwinsize(io::stdout()) else { return USUAL };
+    let Ok((columns, rows)) = terminal::size() else { return USUAL };
     let or = |known: u16, usual| if known > 0 { known.into() } else { usual };
-    (or(size.ws_col, USUAL.0), or(size.ws_row, USUAL.1))
+    (or(columns, USUAL.0), or(rows, USUAL.1))
 }
 
 /// The part of a text that fits into the given columns and rows; the last row stays free.

@@ -1,20 +1,26 @@
-//! The pairs of hosts with the most traffic since the last look, including flows that have ended meanwhile.
+//! Which hosts talk, and by what, since the last look, including flows that have ended meanwhile.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
-use ringtap::flow::{FlowRecord, FlowTable};
+use ringtap::flow::{FlowRecord, FlowTable, Orientation};
 use serde::Serialize;
 
 /// Bytes and packets.
 type Amount = [u64; 2];
 
-/// The traffic of pairs of hosts.
-pub(crate) type Pairs = HashMap<[IpAddr; 2], Amount>;
+/// Traffic, by who talks and by what.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Traffic {
+    pairs: HashMap<[IpAddr; 2], Amount>,
+    services: HashMap<Service, Amount>,
+}
 
-/// Two who talk.
+/// IANA's number of a protocol, and the port of who is talked to, if the protocol has ports.
+type Service = (u8, u16);
+
+/// Two who talk, or what they talk by.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Talker {
     pub(crate) ends: String,
@@ -23,29 +29,67 @@ pub(crate) struct Talker {
     pub(crate) packets: u64,
 }
 
-/// Those of `pairs` with the most bytes, the most first.
-pub(crate) fn most(pairs: Pairs, count: usize) -> Vec<Talker> {
-    let mut all: Vec<_> = pairs.into_iter().filter(|(_, amount)| amount[1] > 0).collect();
-    let most_first = |(pair, [bytes, _]): &([IpAddr; 2], Amount)| (Reverse(*bytes), *pair);
-    all.sort_unstable_by_key(most_first);
-    all.truncate(count);
-    let talker = |([a, b], [bytes, packets]): ([IpAddr; 2], Amount)| Talker {
-        ends: format!("{a} - {b}"),
-        bytes,
-        packets,
-    };
-    all.into_iter().map(talker).collect()
+/// What comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Order {
+    #[default]
+    Bytes,
+    Packets,
 }
 
-/// Adds the traffic of some pairs to that of others.
-pub(crate) fn add(to: &mut Pairs, more: Pairs) {
-    for (pair, amount) in more {
-        add_one(to, pair, amount);
+impl Traffic {
+    /// The pairs with the most traffic of those whose addresses have `wanted` in them, the most first.
+    pub(crate) fn talkers(&self, count: usize, order: Order, wanted: &str) -> Vec<Talker> {
+        let of = |(pair, amount): (&[IpAddr; 2], &Amount)| {
+            let ends = format!("{} - {}", pair[0], pair[1]);
+            ends.contains(wanted).then_some((*pair, ends, *amount))
+        };
+        most(self.pairs.iter().filter_map(of).collect(), count, order)
+    }
+
+    /// The services with the most bytes, the most first.
+    pub(crate) fn services(&self, count: usize) -> Vec<Talker> {
+        let of = |(service, amount): (&Service, &Amount)| (*service, name(*service), *amount);
+        most(self.services.iter().map(of).collect(), count, Order::Bytes)
+    }
+
+    pub(crate) fn add(&mut self, more: Self) {
+        more.pairs.into_iter().for_each(|(pair, amount)| add(&mut self.pairs, pair, amount));
+        let services = more.services.into_iter();
+        services.for_each(|(service, amount)| add(&mut self.services, service, amount));
     }
 }
 
-fn add_one(to: &mut Pairs, pair: [IpAddr; 2], [bytes, packets]: Amount) {
-    let amount = to.entry(pair).or_default();
+fn most<K: Ord>(mut all: Vec<(K, String, Amount)>, count: usize, order: Order) -> Vec<Talker> {
+    let by = match order {
+        Order::Bytes => 0,
+        Order::Packets => 1,
+    };
+    all.retain(|(.., amount)| amount[1] > 0);
+    all.sort_unstable_by(|a, b| b.2[by].cmp(&a.2[by]).then_with(|| a.0.cmp(&b.0)));
+    all.truncate(count);
+    let talker = |(_, ends, [bytes, packets]): (_, _, Amount)| Talker { ends, bytes, packets };
+    all.into_iter().map(talker).collect()
+}
+
+fn name((protocol, port): Service) -> String {
+    let name = match protocol {
+        1 => "ICMP",
+        6 => "TCP",
+        17 => "UDP",
+        33 => "DCCP",
+        47 => "GRE",
+        50 => "ESP",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        136 => "UDP-Lite",
+        other => return format!("protocol {other}"),
+    };
+    if port == 0 { name.to_owned() } else { format!("{name} {port}") }
+}
+
+fn add<K: Eq + std::hash::Hash>(to: &mut HashMap<K, Amount>, key: K, [bytes, packets]: Amount) {
+    let amount = to.entry(key).or_default();
     *amount = [amount[0] + bytes, amount[1] + packets];
 }
 
@@ -54,7 +98,7 @@ fn add_one(to: &mut Pairs, pair: [IpAddr; 2], [bytes, packets]: Amount) {
 pub(crate) struct Talk {
     /// What was counted of flows that go on.
     counted: HashMap<FiveTupleKey, Amount>,
-    pairs: Pairs,
+    traffic: Traffic,
 }
 
 impl Talk {
@@ -68,11 +112,11 @@ impl Talk {
             record.sent.bytes + record.received.bytes,
             record.sent.packets + record.received.packets,
         ];
-        self.count(&record.key, all, before);
+        self.count(&record.key, record.initiator, all, before);
     }
 
     /// Counts what came of flows that go on, and returns all since the last time.
-    pub(crate) fn take(&mut self, table: &FlowTable<FiveTuple>) -> Pairs {
+    pub(crate) fn take(&mut self, table: &FlowTable<FiveTuple>) -> Traffic {
         let mut counted = std::mem::take(&mut self.counted);
         for (key, entry) in table.flows() {
             let stats = &entry.stats;
@@ -81,17 +125,25 @@ impl Talk {
                 stats.packets_initiator + stats.packets_responder,
             ];
             let before = counted.remove(key).unwrap_or_default();
-            self.count(key, all, before);
+            self.count(key, stats.initiator_orientation, all, before);
             self.counted.insert(*key, all);
         }
-        std::mem::take(&mut self.pairs)
+        std::mem::take(&mut self.traffic)
     }
 
-    fn count(&mut self, key: &FiveTupleKey, all: Amount, before: Amount) {
+    fn count(&mut self, key: &FiveTupleKey, initiator: Orientation, all: Amount, before: Amount) {
+        let responder = match initiator {
+            Orientation::Forward => key.b(),
+            Orientation::Reverse => key.a(),
+        };
         let mut pair = [key.a().ip(), key.b().ip()];
         pair.sort_unstable();
         let new = [all[0].saturating_sub(before[0]), all[1].saturating_sub(before[1])];
-        add_one(&mut self.pairs, pair, new);
+        add(&mut self.traffic.pairs, pair, new);
+        let protocol = key.proto().as_u8();
+        let has_ports = matches!(protocol, 6 | 17 | 33 | 132 | 136);
+        let port = if has_ports { responder.port() } else { 0 };
+        add(&mut self.traffic.services, (protocol, port), new);
     }
 }
 
@@ -100,15 +152,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_are_added_up_and_the_most_bytes_come_first() {
+    fn traffic_is_added_up_and_the_most_comes_first() {
         let host = |last| IpAddr::from([10, 0, 0, last]);
-        let mut pairs =
-            Pairs::from([([host(1), host(2)], [100, 2]), ([host(1), host(3)], [90, 1])]);
-        add(&mut pairs, Pairs::from([([host(1), host(3)], [20, 1]), ([host(4), host(5)], [0, 0])]));
-        let told: Vec<_> =
-            most(pairs.clone(), 8).into_iter().map(|one| (one.ends, one.bytes)).collect();
-        let expected = [("10.0.0.1 - 10.0.0.3", 110), ("10.0.0.1 - 10.0.0.2", 100)];
-        assert_eq!(told, expected.map(|(ends, bytes)| (ends.to_owned(), bytes)));
-        assert_eq!(most(pairs, 1).len(), 1);
+        let mut traffic = Traffic {
+            pairs: HashMap::from([([host(1), host(2)], [100, 2]), ([host(1), host(3)], [90, 1])]),
+            services: HashMap::from([((6, 443), [150, 1]), ((1, 0), [40, 2])]),
+        };
+        let more = [([host(1), host(3)], [20, 1]), ([host(4), host(5)], [0, 0])];
+        let services = HashMap::from([((6, 443), [20, 1]), ((94, 0), [1, 1])]);
+        traffic.add(Traffic { pairs: more.into(), services });
+        let told = |talkers: Vec<Talker>| {
+            talkers.into_iter().map(|one| (one.ends, one.bytes)).collect::<Vec<_>>()
+        };
+        let named = |all: &[(&str, u64)]| {
+            all.iter().map(|(ends, bytes)| ((*ends).to_owned(), *bytes)).collect::<Vec<_>>()
+        };
+        let all = named(&[("10.0.0.1 - 10.0.0.3", 110), ("10.0.0.1 - 10.0.0.2", 100)]);
+        assert_eq!(told(traffic.talkers(8, Order::Bytes, "")), all);
+        let by_packets = told(traffic.talkers(8, Order::Packets, ""));
+        assert_eq!(by_packets, [all[1].clone(), all[0].clone()], "as many: by address");
+        assert_eq!(told(traffic.talkers(1, Order::Bytes, "")), all[..1]);
+        assert_eq!(told(traffic.talkers(8, Order::Bytes, "0.2")), all[1..]);
+        let services = named(&[("TCP 443", 170), ("ICMP", 40), ("protocol 94", 1)]);
+        assert_eq!(told(traffic.services(8)), services);
     }
 }

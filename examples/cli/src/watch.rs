@@ -9,12 +9,10 @@ use ringtap::shard::AllShardStats;
 use serde::Serialize;
 
 use crate::feed::Meter;
-use crate::say::say;
-use crate::screen::Screen;
-use crate::talk::{self, Pairs, Talker};
+use crate::talk::{Order, Talker, Traffic};
 
 /// Talkers that are shown.
-const SHOWN: usize = 8;
+pub(crate) const SHOWN: usize = 8;
 
 /// One look.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +21,9 @@ pub(crate) struct Look {
     pub(crate) flows_active: u64,
     pub(crate) flows_ended: u64,
     pub(crate) talkers: Vec<Talker>,
+    /// Of all.
+    #[serde(skip)]
+    pub(crate) traffic: Traffic,
 }
 
 /// A shard, since the look before.
@@ -84,29 +85,28 @@ impl Watch {
             look
         });
         let shards = shards.collect();
-        let mut pairs = Pairs::new();
-        if self.asks_who {
-            meters.iter().for_each(|meter| talk::add(&mut pairs, meter.take_pairs()));
-        }
-        let talkers = talk::most(pairs, SHOWN);
-        let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
+        let traffic = if self.asks_who { traffic(meters) } else { Traffic::default() };
+        let talkers = traffic.talkers(SHOWN, Order::Bytes, "");
+        let [flows_active, flows_ended] = flows(meters);
         self.before = Some((now, stats.clone(), bytes));
-        Look {
-            shards,
-            flows_active: sum(|meter| meter.active.load(Ordering::Relaxed)),
-            flows_ended: sum(|meter| meter.made.load(Ordering::Relaxed)),
-            talkers,
-        }
+        Look { shards, flows_active, flows_ended, talkers, traffic }
     }
 }
 
-/// Shows a look, on a screen if there is one.
-pub(crate) fn show(look: &Look, title: &str, screen: Option<&Screen>) -> std::io::Result<()> {
-    let text = format!("{title}\n{look}");
-    match screen {
-        Some(screen) => screen.draw(&text),
-        None => say!("{text}"),
-    }
+/// Takes who has talked by what since that was last taken.
+pub(crate) fn traffic(meters: &[Meter]) -> Traffic {
+    let mut traffic = Traffic::default();
+    meters.iter().for_each(|meter| traffic.add(meter.take_traffic()));
+    traffic
+}
+
+/// How many flows go on, and how many have ended.
+pub(crate) fn flows(meters: &[Meter]) -> [u64; 2] {
+    let sum = |read: fn(&Meter) -> u64| meters.iter().map(read).sum();
+    [
+        sum(|meter| meter.active.load(Ordering::Relaxed)),
+        sum(|meter| meter.made.load(Ordering::Relaxed)),
+    ]
 }
 
 impl fmt::Display for Look {

@@ -50,6 +50,8 @@ fn the_demo_accounts_for_every_packet_from_the_wire_to_the_sink() {
         "dropped by the kernel",
         "Latency of packets",
         "From the wire to the sink",
+        "<b>1\u{202f}500</b>flows",
+        "<td>TCP 80<td>",
         "9000 delivered",
     ] {
         assert!(page.contains(part), "{part}: {page}");

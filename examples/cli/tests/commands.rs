@@ -2,11 +2,15 @@
 
 mod rig;
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rig::{program, until};
@@ -172,4 +176,102 @@ fn interfaces_are_joined_and_counted() {
     let sum = |name: &str| seconds.iter().map(|line| line[name].as_u64().unwrap()).sum::<u64>();
     assert_eq!((sum("packets"), sum("bytes")), (2000, 400_000), "{seconds:?}");
     assert!(complaint(&["bridge", &one.right, &one.right]).contains(&*one.right));
+}
+
+/// A command at a terminal of 90 columns and 20 rows.
+struct AtTerminal {
+    child: Child,
+    keyboard: File,
+    /// All that it has drawn.
+    drawn: Arc<Mutex<String>>,
+}
+
+impl AtTerminal {
+    fn start(words: &[&str]) -> Self {
+        let size = Winsize { ws_row: 20, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(Some(&size), None).unwrap();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = Command::new(program());
+        command.args(words).stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().unwrap();
+        let (drawn, mut screen) = (Arc::<Mutex<String>>::default(), File::from(master));
+        let (keyboard, into) = (screen.try_clone().unwrap(), Arc::clone(&drawn));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // It fails once nobody has the other end any more.
+            while let Ok(count) = screen.read(&mut bytes) {
+                into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Self { child, keyboard, drawn }
+    }
+
+    /// The last picture.
+    fn picture(&self) -> String {
+        let drawn = self.drawn.lock().unwrap();
+        drawn.rsplit("\x1b[J").next().unwrap().to_owned()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn until_it_shows(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        until(&format!("{what} in {:?}", self.picture()), || is_so(&self.picture()));
+    }
+}
+
+impl Drop for AtTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[ringtap_lab::test]
+fn keys_sort_filter_hold_and_end_what_top_shows() {
+    let Some(namespace) = namespace() else { return };
+    let veth = namespace.veth();
+    let mut top = AtTerminal::start(&["top", "-i", &veth.right, "--shards", "1"]);
+    top.until_it_shows("that it is there", |picture| {
+        picture.contains("q ends, s sorts by packets")
+    });
+    let (left, stop) = (veth.left.clone(), Arc::new(AtomicBool::new(false)));
+    let is_over = Arc::clone(&stop);
+    let sender = std::thread::spawn(move || {
+        let traffic = Traffic { flows: 4, ..Traffic::default() };
+        let mut generator = Generator::new(&left, &traffic);
+        while !is_over.load(Ordering::Relaxed) {
+            generator.paced(100, 1000);
+        }
+    });
+    let has_talkers = |picture: &str| picture.lines().any(|line| line.contains(" - 10."));
+    top.until_it_shows("who talks", has_talkers);
+    top.press("s");
+    top.until_it_shows("the other order", |picture| picture.contains("s sorts by bytes"));
+    top.press("fnobody");
+    top.until_it_shows("what is written", |picture| picture.contains("talkers with: nobody_"));
+    assert!(!has_talkers(&top.picture()), "{}", top.picture());
+    top.press("\x7f");
+    top.until_it_shows("a letter less", |picture| picture.contains("talkers with: nobod_"));
+    top.press("\r");
+    top.until_it_shows("the filter", |picture| picture.contains("(now: nobod)"));
+    top.press("f\r");
+    top.until_it_shows("all again", has_talkers);
+    top.press("p");
+    top.until_it_shows("that it holds", |picture| picture.contains("PAUSED"));
+    let held = top.picture();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(top.picture(), held, "nothing is drawn anew");
+    top.press("p");
+    top.until_it_shows("that it goes on", |picture| !picture.contains("PAUSED"));
+    top.press("q");
+    assert!(top.child.wait().unwrap().success());
+    stop.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+    // And as signals are sent from a keyboard.
+    let mut top = AtTerminal::start(&["top", "-i", &veth.right, "--shards", "1"]);
+    top.until_it_shows("that it is there", |picture| picture.contains("q ends"));
+    top.press("\x03");
+    assert!(top.child.wait().unwrap().success());
 }

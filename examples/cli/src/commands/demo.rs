@@ -12,6 +12,7 @@ use crate::report::Report;
 use crate::say::say;
 use crate::sensor::Sensor;
 use crate::sink::Outcome;
+use crate::view::View;
 
 pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
     if let Some(path) = report {
@@ -30,9 +31,12 @@ pub(super) fn run(visits: u32, report: Option<&Path>) -> Outcome<ExitCode> {
     let sensor = Sensor::start(&config)?;
     let talk = stage.talk(visits);
     let is_over = |_: &Sensor| !talk.is_under_way();
-    let pause = || std::thread::sleep(Duration::from_millis(250));
+    let pause = |_: Option<&mut View>| {
+        std::thread::sleep(Duration::from_millis(250));
+        Ok(())
+    };
     let report = report.map(|path| (path, report_of(&config)));
-    let account = watch(sensor, Some(("ringtap demo", None)), report, is_over, pause)?;
+    let account = watch(sensor, Some(View::new("ringtap demo", None)), report, is_over, pause)?;
     let sent = talk.finish();
     let lost = stage.lost();
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::End;
@@ -14,7 +15,8 @@ use crate::say::{note, say};
 use crate::screen::Screen;
 use crate::sensor::Sensor;
 use crate::sink::Outcome;
-use crate::watch::{Watch, show};
+use crate::view::View;
+use crate::watch::Watch;
 
 pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
     let (seconds, is_json, view) = (args.seconds, args.json, args.view);
@@ -49,12 +51,16 @@ pub(super) fn run(args: SensorArgs) -> Outcome<ExitCode> {
         sensor.shards.len()
     );
     let is_over = |_: &Sensor| end.has_come();
-    let pause = || end.wait(Duration::from_secs(1));
-    let screen = if view { Screen::open(end.ender()) } else { None };
-    let view = view.then_some((config.sensor.as_str(), screen.as_ref()));
+    let pause = |view: Option<&mut View>| match view {
+        Some(view) => end.wait_for_keys(view, Duration::from_secs(1)),
+        None => {
+            end.wait(Duration::from_secs(1));
+            Ok(())
+        }
+    };
+    let view = view.then(|| View::new(&config.sensor, Screen::open(end.ender(), End::waker())));
     let report = report.as_deref().map(|path| (path, report_of(&config)));
     let account = watch(sensor, view, report, is_over, pause)?;
-    drop(screen);
     tell(&account, is_json)?;
     Ok(end.code())
 }
@@ -76,10 +82,10 @@ pub(super) fn report_of(config: &Config) -> Report {
 /// Looks at a sensor until it is over, and then for its account.
 pub(super) fn watch(
     sensor: Sensor,
-    view: Option<(&str, Option<&Screen>)>,
+    mut view: Option<View>,
     mut report: Option<(&Path, Report)>,
     is_over: impl Fn(&Sensor) -> bool,
-    pause: impl Fn(),
+    pause: impl Fn(Option<&mut View>) -> std::io::Result<()>,
 ) -> Outcome<Account> {
     let mut watch = Watch::new(view.is_some() || report.is_some());
     let failed = loop {
@@ -91,19 +97,24 @@ pub(super) fn watch(
         if let Some((_, report)) = &mut report {
             report.add(&look);
         }
-        if let Some(Err(error)) = view.map(|(title, screen)| show(&look, title, screen)) {
-            break Some(error.into());
-        }
-        if is_over(&sensor) || sensor.has_ended() {
+        let shown = view.as_mut().map_or(Ok(()), |view| view.show(look));
+        let is_over =
+            is_over(&sensor) || sensor.has_ended() || view.as_ref().is_some_and(View::has_ended);
+        if is_over && shown.is_ok() {
             break None;
         }
-        pause();
+        if let Err(error) = shown.and_then(|()| pause(view.as_mut())) {
+            break Some(error.into());
+        }
     };
+    drop(view);
+    let meters = Arc::clone(&sensor.meters);
     let account = sensor.finish()?;
     if let Some(error) = failed {
         return Err(error);
     }
-    if let Some((path, report)) = report {
+    if let Some((path, mut report)) = report {
+        report.add_rest(&meters);
         report.write(path, &watch.latency, Some(&account.to_string()))?;
     }
     Ok(account)
@@ -140,6 +151,7 @@ fn configure(args: SensorArgs) -> Outcome<Config> {
         config.capture = CaptureKind::AfXdp;
     }
     config.harden |= args.harden;
+    config.applications |= args.applications;
     config.netns = args.netns.or(config.netns);
     config.filter = args.filter.or(config.filter);
     config.shards = args.shards.or(config.shards);

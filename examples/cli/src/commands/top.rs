@@ -13,7 +13,8 @@ use crate::report::Report;
 use crate::say::say;
 use crate::screen::Screen;
 use crate::sink::Outcome;
-use crate::watch::{Watch, show};
+use crate::view::View;
+use crate::watch::Watch;
 
 pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let which = &args.from.which;
@@ -29,26 +30,28 @@ pub(super) fn run(args: &TopArgs) -> Outcome<ExitCode> {
     let title = format!("ringtap top {}", which.interface()?);
     let mut report = Report::new(&title, which.interface()?, which.filter(false)?.as_deref());
     let mut watch = Watch::new(true);
-    let screen = if args.json { None } else { Screen::open(end.ender()) };
+    let screen = if args.json { None } else { Screen::open(end.ender(), End::waker()) };
+    let mut view = View::new(&title, screen);
     watch.look(&shards.stats()?, &meters);
-    let title = format!("{title} (q ends it)");
     while !shards.is_finished() {
-        end.wait(Duration::from_secs(1));
+        end.wait_for_keys(&mut view, Duration::from_secs(1))?;
         let look = watch.look(&shards.stats()?, &meters);
         if args.report.is_some() {
             report.add(&look);
         }
         match args.json {
             true => say!("{}", serde_json::to_string(&look)?)?,
-            false => show(&look, &title, screen.as_ref())?,
+            false => view.show(look)?,
         }
-        if args.once || end.has_come() {
+        if args.once || end.has_come() || view.has_ended() {
             break;
         }
     }
+    drop(view);
     shards.stop();
     shards.join()?;
     if let Some(path) = &args.report {
+        report.add_rest(&meters);
         report.write(path, &watch.latency, None)?;
     }
     Ok(end.code())

@@ -7,7 +7,8 @@ use ringtap::packet::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Body, Counts, Flow, Reason, Record};
+use super::app::Tls;
+use super::{App, Body, Counts, Flow, Reason, Record};
 use crate::units;
 
 /// Whose names the fields of JSON have.
@@ -135,6 +136,10 @@ impl Record {
                 if let Some(vlan) = flow.vlan {
                     all["network"]["vlan"] = json!({ "id": vlan.to_string() });
                 }
+                if let Some(app) = flow.app.as_deref() {
+                    all["network"]["protocol"] = app.name(flow.protocol == 17).into();
+                    extend(&mut all, app.as_ecs());
+                }
             }
         }
         all["event"] = event;
@@ -195,9 +200,7 @@ impl Record {
             },
             "status_detail": flow.reason.text(),
         });
-        if let (Value::Object(all), Value::Object(fields)) = (&mut all, fields) {
-            all.extend(fields);
-        }
+        extend(&mut all, fields);
         if let Some(name) = transport(flow.protocol) {
             all["connection_info"]["protocol_name"] = name.into();
         }
@@ -207,6 +210,19 @@ impl Record {
         }
         if let Some(vlan) = flow.vlan {
             all["src_endpoint"]["vlan_uid"] = vlan.to_string().into();
+        }
+        if let Some(app) = flow.app.as_deref() {
+            all["app_name"] = app.name(flow.protocol == 17).into();
+            // Network Activity has names for what TLS says alone.
+            match app {
+                App::Tls(tls) => {
+                    extend(&mut all, tls.as_ocsf());
+                    if let Some(alpn) = &tls.alpn {
+                        all["unmapped"]["tls"] = json!({ "alpn": alpn });
+                    }
+                }
+                other => extend(&mut all["unmapped"], json!(other)),
+            }
         }
         all
     }
@@ -247,7 +263,92 @@ impl Record {
         if let Some(vlan) = flow.vlan {
             own["vlan"] = vlan.into();
         }
+        if let Some(app) = flow.app.as_deref() {
+            all["network.protocol.name"] = app.name(flow.protocol == 17).into();
+            extend(&mut all, app.as_otel());
+        }
         all
+    }
+}
+
+impl App {
+    fn as_ecs(&self) -> Value {
+        match self {
+            Self::Dns(dns) => present(json!({
+                "dns": present(json!({
+                    "question": present(json!({ "name": dns.name, "type": dns.kind })),
+                    "response_code": dns.code,
+                })),
+            })),
+            Self::Http(http) => present(json!({
+                "http": present(json!({
+                    "request": present(json!({ "method": http.method })),
+                    "response": present(json!({ "status_code": http.status })),
+                })),
+                "url": present(json!({ "domain": http.host })),
+            })),
+            Self::Tls(tls) => present(json!({
+                "tls": present(json!({
+                    "client": present(json!({ "server_name": tls.sni, "ja4": tls.ja4 })),
+                    "next_protocol": tls.alpn,
+                    "version": tls.number(),
+                })),
+            })),
+        }
+    }
+
+    fn as_otel(&self) -> Value {
+        present(match self {
+            Self::Dns(dns) => json!({
+                "dns.question.name": dns.name,
+                "dns.question.type": dns.kind,
+                "dns.response_code": dns.code,
+            }),
+            Self::Http(http) => json!({
+                "server.address": http.host,
+                "http.request.method": http.method,
+                "http.response.status_code": http.status,
+            }),
+            Self::Tls(tls) => json!({
+                "tls.client.server_name": tls.sni,
+                "tls.client.ja4": tls.ja4,
+                "tls.next_protocol": tls.alpn,
+                "tls.protocol.version": tls.number(),
+            }),
+        })
+    }
+}
+
+impl Tls {
+    fn as_ocsf(&self) -> Value {
+        const JA4: u64 = 1;
+        let prints = self.ja4.as_ref().map(|value| json!([{ "type_id": JA4, "value": value }]));
+        let tls = present(json!({ "sni": self.sni, "version": self.number() }));
+        present(json!({ "ja4_fingerprint_list": prints, "tls": tls }))
+    }
+
+    /// The number of the version alone.
+    fn number(&self) -> Option<&str> {
+        self.version.as_deref().map(|text| text.trim_start_matches("TLS "))
+    }
+}
+
+/// An object without what is not there.
+fn present(mut object: Value) -> Value {
+    if let Value::Object(fields) = &mut object {
+        fields.retain(|_, field| match field {
+            Value::Null => false,
+            Value::Object(inner) => !inner.is_empty(),
+            _ => true,
+        });
+    }
+    object
+}
+
+/// Adds the fields of an object to another.
+fn extend(all: &mut Value, more: Value) {
+    if let (Value::Object(all), Value::Object(more)) = (all, more) {
+        all.extend(more);
     }
 }
 
@@ -307,7 +408,8 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::flow;
+    use crate::record::app::Dns;
+    use crate::record::tests::{flow, said};
 
     fn line(names: Names, body: Body) -> (Value, Vec<u8>) {
         let mut text = Vec::new();
@@ -336,7 +438,7 @@ mod tests {
     fn fields_stand_where_each_schema_has_them() {
         let flow =
             Flow { end: 1_700_000_000_250_000_000, start: 1_700_000_000_000_000_000, ..flow(2) };
-        let (ecs, _) = line(Names::Ecs, Body::Flow(flow));
+        let (ecs, _) = line(Names::Ecs, Body::Flow(flow.clone()));
         let at = |path: &str| ecs.pointer(path).unwrap_or_else(|| panic!("{path} in {ecs:#}"));
         assert_eq!(at("/source/ip"), "10.0.0.1");
         assert_eq!((at("/source/port"), at("/destination/port")), (&2.into(), &443.into()));
@@ -349,7 +451,8 @@ mod tests {
         );
         assert_eq!(at("/@timestamp"), "2023-11-14T22:13:20.250Z");
 
-        let (ocsf, _) = line(Names::Ocsf, Body::Flow(Flow { reason: Reason::Active, ..flow }));
+        let (ocsf, _) =
+            line(Names::Ocsf, Body::Flow(Flow { reason: Reason::Active, ..flow.clone() }));
         let at = |path: &str| ocsf.pointer(path).unwrap_or_else(|| panic!("{path} in {ocsf:#}"));
         assert_eq!((at("/class_uid"), at("/type_uid")), (&4001.into(), &400_106.into()));
         assert_eq!((at("/time"), at("/duration")), (&1_700_000_000_250_u64.into(), &250.into()));
@@ -362,5 +465,43 @@ mod tests {
         assert_eq!(otel["source.address"], "10.0.0.1");
         assert_eq!((&otel["network.transport"], otel.get("source.port")), (&"icmp".into(), None));
         assert_eq!(otel["ringtap"]["icmp_type"], 8);
+    }
+
+    #[test]
+    fn what_applications_said_stands_where_each_schema_has_it() {
+        let said = |names| line(names, Body::Flow(said())).0;
+        let plain = said(Names::Plain);
+        assert_eq!(
+            (&plain["tls"]["sni"], &plain["tls"]["version"]),
+            (&"a.example".into(), &"TLS 1.3".into())
+        );
+        let ecs = said(Names::Ecs);
+        assert_eq!(ecs["network"]["protocol"], "tls");
+        assert_eq!(
+            (&ecs["tls"]["client"]["server_name"], &ecs["tls"]["version"]),
+            (&"a.example".into(), &"1.3".into())
+        );
+        let ocsf = said(Names::Ocsf);
+        assert_eq!((&ocsf["app_name"], &ocsf["tls"]["sni"]), (&"tls".into(), &"a.example".into()));
+        assert_eq!(
+            ocsf["ja4_fingerprint_list"][0]["value"],
+            "t13d1516h2_8daaf6152771_e5627efa2ab1"
+        );
+        assert_eq!(ocsf["unmapped"]["tls"], json!({ "alpn": "h2,http/1.1" }));
+        let otel = said(Names::Otel);
+        assert_eq!(
+            (&otel["network.protocol.name"], &otel["tls.next_protocol"]),
+            (&"tls".into(), &"h2,http/1.1".into())
+        );
+
+        let dns = Dns { name: Some("b.example".into()), code: Some("NXDOMAIN".into()), kind: None };
+        let dns = Flow { protocol: 17, app: Some(Box::new(App::Dns(dns))), ..flow(1) };
+        let (ecs, _) = line(Names::Ecs, Body::Flow(dns.clone()));
+        assert_eq!(
+            ecs["dns"],
+            json!({ "question": { "name": "b.example" }, "response_code": "NXDOMAIN" })
+        );
+        let (ocsf, _) = line(Names::Ocsf, Body::Flow(dns));
+        assert_eq!(ocsf["unmapped"]["dns"]["name"], "b.example");
     }
 }

@@ -191,17 +191,18 @@ fn tables(out: &mut String, report: &Report) -> fmt::Result {
         )?;
     }
     write!(out, "</table></div>")?;
-    let talkers = report.most();
-    if talkers.is_empty() {
+    amounts(out, "Who talked most", "hosts", &Report::most(&report.talkers))?;
+    amounts(out, "By what", "protocol and port", &Report::most(&report.services))
+}
+
+fn amounts(out: &mut String, title: &str, of: &str, all: &[(&str, [u64; 2])]) -> fmt::Result {
+    if all.is_empty() {
         return Ok(());
     }
-    write!(
-        out,
-        "<h2>Who talked most</h2><div class=wide><table><tr><th>hosts<th>bytes<th>packets</tr>"
-    )?;
-    for (ends, [bytes, packets]) in talkers {
-        let (ends, bytes, packets) = (Escaped(ends), units::bytes(bytes), number(packets));
-        write!(out, "<tr><td>{ends}<td>{bytes}<td>{packets}</tr>")?;
+    write!(out, "<h2>{title}</h2><div class=wide><table><tr><th>{of}<th>bytes<th>packets</tr>")?;
+    for (name, [bytes, packets]) in all {
+        let (name, bytes, packets) = (Escaped(name), units::bytes(*bytes), number(*packets));
+        write!(out, "<tr><td>{name}<td>{bytes}<td>{packets}</tr>")?;
     }
     write!(out, "</table></div>")
 }

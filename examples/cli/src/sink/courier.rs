@@ -159,14 +159,14 @@ impl Round {
 fn bring_by_lanes(lanes: &mut [Lane], records: &[Record], shared: &Shared) -> io::Result<bool> {
     let mut parts = vec![Vec::new(); lanes.len()];
     for record in records {
-        parts[usize::from(record.shard) % lanes.len()].push(*record);
+        parts[usize::from(record.shard) % lanes.len()].push(record.clone());
     }
     thread::scope(|scope| {
-        let bring = |(lane, part): (_, &Vec<Record>)| {
-            let (lane, part): (&mut Lane, _) = (lane, part.clone());
-            scope.spawn(move || lane.bring(&part, shared, |_| Ok(())))
-        };
-        let all: Vec<_> = lanes.iter_mut().zip(&parts).map(bring).collect();
+        let all: Vec<_> = lanes
+            .iter_mut()
+            .zip(parts)
+            .map(|(lane, part)| scope.spawn(move || lane.bring(&part, shared, |_| Ok(()))))
+            .collect();
         let mut is_delivered = true;
         for one in all {
             let panicked = |_| Err(io::Error::other(format!("the sink {} panicked", shared.name)));

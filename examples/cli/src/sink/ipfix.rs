@@ -427,7 +427,7 @@ mod tests {
         loop {
             sink.templates = None;
             sink.open_one_of(&addresses).unwrap();
-            match (0..10).try_for_each(|_| sink.deliver(&[record]).map(drop)) {
+            match (0..10).try_for_each(|_| sink.deliver(std::slice::from_ref(&record)).map(drop)) {
                 Ok(()) => break,
                 Err(_) => refused += 1,
             }

@@ -52,10 +52,21 @@ const SCHEMA: &str = "message record {
     required int64 refused;
     required int64 lost;
     required int64 packets;
+    optional binary application (UTF8);
+    optional binary dns_name (UTF8);
+    optional binary dns_type (UTF8);
+    optional binary dns_code (UTF8);
+    optional binary http_host (UTF8);
+    optional binary http_method (UTF8);
+    optional int32 http_status;
+    optional binary tls_sni (UTF8);
+    optional binary tls_alpn (UTF8);
+    optional binary tls_ja4 (UTF8);
+    optional binary tls_version (UTF8);
 }";
 
 /// The columns of the schema that are optional.
-const OPTIONAL: [usize; 3] = [22, 23, 24];
+const OPTIONAL: [std::ops::Range<usize>; 2] = [22..25, 29..40];
 
 /// The name of the metadata.
 const HELD: &str = "ringtap.held";
@@ -159,7 +170,7 @@ fn write_column(
         ColumnWriter::Int32ColumnWriter(column) => {
             let values = records.iter().map(|record| small(record, number));
             let there: Vec<i16> = values.clone().map(|value| value.is_some().into()).collect();
-            let levels = OPTIONAL.contains(&number).then_some(&there[..]);
+            let levels = is_optional(number).then_some(&there[..]);
             column.write_batch(&values.flatten().collect::<Vec<_>>(), levels, None)?;
         }
         ColumnWriter::Int64ColumnWriter(column) => {
@@ -168,15 +179,19 @@ fn write_column(
             column.write_batch(&values, None, None)?;
         }
         ColumnWriter::ByteArrayColumnWriter(column) => {
-            let values: Vec<ByteArray> = records
-                .iter()
-                .map(|record| ByteArray::from(text(record, number, sensor).into_bytes()))
-                .collect();
-            column.write_batch(&values, None, None)?;
+            let values = records.iter().map(|record| text(record, number, sensor));
+            let there: Vec<i16> = values.clone().map(|value| value.is_some().into()).collect();
+            let levels = is_optional(number).then_some(&there[..]);
+            let bytes = |text: String| ByteArray::from(text.into_bytes());
+            column.write_batch(&values.flatten().map(bytes).collect::<Vec<_>>(), levels, None)?;
         }
         _ => return Err("the schema has no such column".into()),
     }
     Ok(())
+}
+
+fn is_optional(column: usize) -> bool {
+    OPTIONAL.iter().any(|columns| columns.contains(&column))
 }
 
 fn flow_of(record: &Record) -> Option<&Flow> {
@@ -194,6 +209,7 @@ fn small(record: &Record, column: usize) -> Option<i32> {
         22 => return flow?.vlan.map(i32::from),
         23 => return flow?.icmp.map(|(kind, _)| kind.into()),
         24 => return flow?.icmp.map(|(_, code)| code.into()),
+        35 => return flow?.app.as_ref()?.http()?.status.map(i32::from),
         _ => {}
     }
     Some(flow.map_or(0, |flow| match column {
@@ -226,13 +242,34 @@ fn large(record: &Record, column: usize) -> u64 {
     }
 }
 
-fn text(record: &Record, column: usize, sensor: &str) -> String {
+/// `None` in a column that is optional.
+fn text(record: &Record, column: usize, sensor: &str) -> Option<String> {
     let flow = flow_of(record);
-    match column {
+    if let Some(of_app) = column.checked_sub(29) {
+        return app_text(flow?, of_app);
+    }
+    Some(match column {
         0 => sensor.to_owned(),
         3 => if flow.is_some() { "flow" } else { "counts" }.to_owned(),
         7 => flow.map_or(String::new(), |flow| flow.initiator.ip().to_string()),
         9 => flow.map_or(String::new(), |flow| flow.responder.ip().to_string()),
         _ => flow.map_or(String::new(), |flow| flow.history().to_owned()),
+    })
+}
+
+/// A column of what an application said: the number is among those.
+fn app_text(flow: &Flow, column: usize) -> Option<String> {
+    let app = flow.app.as_deref()?;
+    match column {
+        0 => Some(app.name(flow.protocol == 17).to_owned()),
+        1 => app.dns()?.name.clone(),
+        2 => app.dns()?.kind.clone(),
+        3 => app.dns()?.code.clone(),
+        4 => app.http()?.host.clone(),
+        5 => app.http()?.method.clone(),
+        7 => app.tls()?.sni.clone(),
+        8 => app.tls()?.alpn.clone(),
+        9 => app.tls()?.ja4.clone(),
+        _ => app.tls()?.version.clone(),
     }
 }

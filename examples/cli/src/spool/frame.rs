@@ -1,25 +1,25 @@
 //! How a segment is written.
 //!
 //! ```text
-//!   "RTSPOOL2" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
-//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 122 bytes        a frame, and so on
+//!   "RTSPOOL3" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
+//!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 124 bytes or more   a frame, and so on
 //! ```
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::record::{Body, LEN, Record};
+use crate::record::{Body, Record};
 
-const MAGIC: &[u8; 8] = b"RTSPOOL2";
+const MAGIC: &[u8; 8] = b"RTSPOOL3";
 /// What it begins with in every version.
 const ANY_MAGIC: &[u8; 7] = b"RTSPOOL";
 const ANOTHER: &str = "the spool is of another version of ringtap: let that one deliver what is in it, or name another directory";
 /// Before a frame's payload, and what its payload begins with.
 const HEAD: usize = 8;
 const PREFIX: usize = 12;
-/// No frame is longer.
-const MOST: usize = PREFIX + u16::MAX as usize * LEN;
+/// No frame is longer: shards hand over some hundred records together, of at most 2 KiB.
+const MOST: usize = 16 << 20;
 
 /// What was appended for a shard, ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,7 +106,7 @@ pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)
     }
     let number = |at: usize| u32::from_be_bytes(*head[at..].first_chunk().expect("of eight"));
     let len = number(0) as usize;
-    if !(PREFIX..=MOST).contains(&len) || !(len - PREFIX).is_multiple_of(LEN) {
+    if !(PREFIX..=MOST).contains(&len) {
         return Ok(None);
     }
     let mut payload = vec![0; len];
@@ -114,16 +114,16 @@ pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)
         return Ok(None);
     }
     let shard = u16::from_be_bytes([payload[0], payload[1]]);
+    let count = u16::from_be_bytes([payload[2], payload[3]]);
     let first = u64::from_be_bytes(*payload[4..].first_chunk().expect("a prefix has twelve"));
-    let bodies = payload[PREFIX..].chunks_exact(LEN);
-    let records: Option<Vec<_>> = (first..)
-        .zip(bodies)
-        .map(|(sequence, bytes)| {
-            let body = Body::decode(bytes.first_chunk()?)?;
-            Some(Record { shard, sequence, body })
-        })
-        .collect();
-    Ok(records.map(|records| (records, (HEAD + len) as u64)))
+    let mut rest = &payload[PREFIX..];
+    let mut records = Vec::with_capacity(count.into());
+    for sequence in (first..).take(count.into()) {
+        let Some((body, behind)) = Body::decode(rest) else { return Ok(None) };
+        records.push(Record { shard, sequence, body });
+        rest = behind;
+    }
+    Ok(rest.is_empty().then_some((records, (HEAD + len) as u64)))
 }
 
 /// Opens a segment to go on with: what is behind its last whole frame is cut off. `None` for one without a header.

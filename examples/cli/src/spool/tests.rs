@@ -72,7 +72,7 @@ fn a_torn_frame_is_cut_off_and_a_torn_segment_removed() {
     let torn = directory.path().join("00000002.seg");
     for cut in [1, 100, 507, 519] {
         fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-        fs::write(&torn, &b"RTSPOOL2\0\x01"[..]).unwrap();
+        fs::write(&torn, &b"RTSPOOL3\0\x01"[..]).unwrap();
         let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();
         assert_eq!(spool.totals(0).records, 0);
         assert!(!torn.exists());
