@@ -103,7 +103,11 @@ impl fmt::Display for FileError {
             Some(path) => write!(f, "capture file {}", path.display())?,
             None => f.write_str("capture file")?,
         }
-        write!(f, ", byte {}: {}", self.offset, self.fault)
+        // Of one that could not even be opened, no position is of interest.
+        if self.offset > 0 || !matches!(self.fault, FileFault::Io(_)) {
+            write!(f, ", byte {}", self.offset)?;
+        }
+        write!(f, ": {}", self.fault)
     }
 }
 

@@ -168,7 +168,7 @@ fn files() {
     says!(
         CaptureReader::open(&absent).map(drop),
         Error::File(error) if matches!(error.fault(), FileFault::Io(_)),
-        "capture file {shown}, byte 0: No such file or directory (os error 2)"
+        "capture file {shown}: No such file or directory (os error 2)"
     );
     let path = files.write(&SECTION);
     let shown = path.display();

@@ -13,11 +13,12 @@ macro_rules! say {
     }};
 }
 
-/// Prints a line on standard error, as far as anybody reads there.
+/// Prints a line on standard error, as far as anybody reads there: in one piece, as others may write there too.
 macro_rules! note {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
+        let line = format!($($words)*) + "\n";
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 

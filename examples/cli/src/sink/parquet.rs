@@ -273,3 +273,26 @@ fn app_text(flow: &Flow, column: usize) -> Option<String> {
         _ => app.tls()?.version.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipe_for_clickhouse_asks_for_columns_that_there_are() {
+        let recipe = include_str!("../../deploy/clickhouse.sql");
+        let schema = parse_message_type(SCHEMA).unwrap();
+        let columns: Vec<_> = schema.get_fields().iter().map(|field| field.name()).collect();
+        assert_eq!(columns.len(), OPTIONAL[1].end, "the last are optional");
+        for (at, field) in schema.get_fields().iter().enumerate() {
+            assert_eq!(
+                field.get_basic_info().repetition().to_string() == "OPTIONAL",
+                is_optional(at)
+            );
+        }
+        let asked =
+            recipe.split("SELECT\n        ").nth(1).unwrap().split("FROM s3(").next().unwrap();
+        let asked: Vec<_> = asked.split(',').map(str::trim).collect();
+        assert!(asked.len() > 30 && asked.iter().all(|name| columns.contains(name)), "{asked:?}");
+    }
+}
