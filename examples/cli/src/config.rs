@@ -151,6 +151,9 @@ pub(crate) struct KafkaConfig {
     pub(crate) couriers: u16,
     #[serde(default = "subject")]
     pub(crate) topic: String,
+    /// Records of a message, at most: each is a line, and all are of one shard.
+    #[serde(default = "single")]
+    pub(crate) records: usize,
     #[serde(default)]
     pub(crate) names: Names,
     /// Of librdkafka, such as `compression.type`.
@@ -244,6 +247,10 @@ fn stream() -> String {
 #[cfg(any(feature = "kafka", feature = "nats"))]
 fn subject() -> String {
     "ringtap.flows".to_owned()
+}
+#[cfg(feature = "kafka")]
+fn single() -> usize {
+    1
 }
 #[cfg(feature = "nats")]
 fn one() -> usize {
@@ -474,6 +481,10 @@ impl SinkConfig {
                 "kafka has at least one of its brokers, and a topic of letters, digits, ., - and _"
                     .into(),
             ),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(of) if !(1..=256).contains(&of.records) => {
+                Err(format!("records = {}: give a message 1 to 256", of.records).into())
+            }
             #[cfg(feature = "nats")]
             Self::Nats(of) if !(1..=4096).contains(&of.in_flight) => {
                 Err(format!("in_flight = {}: give 1 to 4096", of.in_flight).into())

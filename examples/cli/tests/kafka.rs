@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use rig::{HTTP, Place, Received, number, send, until};
+use rig::{HTTP, Place, Received, Sensor, number, send, until};
 use serde_json::Value;
 
 ringtap_lab::test_binary!();
@@ -28,8 +28,19 @@ fn cluster() -> Cluster {
     cluster
 }
 
+/// All records of the topic, each partition in its order, with their messages' keys.
+fn records(cluster: &Cluster) -> Vec<(String, Value)> {
+    let mut records = Vec::new();
+    for (key, lines) in read(cluster) {
+        for line in lines.split(|byte| *byte == b'\n') {
+            records.push((key.clone(), serde_json::from_slice(line).unwrap()));
+        }
+    }
+    records
+}
+
 /// All messages of the topic, each partition in its order, with their keys.
-fn messages(cluster: &Cluster) -> Vec<(String, Value)> {
+fn read(cluster: &Cluster) -> Vec<(String, Vec<u8>)> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reader");
     client.set("enable.partition.eof", "true").set("enable.auto.commit", "false");
@@ -45,7 +56,7 @@ fn messages(cluster: &Cluster) -> Vec<(String, Value)> {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
-                found.push((key, serde_json::from_slice(message.payload().unwrap()).unwrap()));
+                found.push((key, message.payload().unwrap().to_vec()));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
             _ => {}
@@ -56,12 +67,12 @@ fn messages(cluster: &Cluster) -> Vec<(String, Value)> {
 
 /// Checks the keys, and that every record is there once, in order. Returns how many flows there are, and how many records.
 fn check(cluster: &Cluster) -> (u64, u64) {
-    let messages = messages(cluster);
-    for (key, record) in &messages {
+    let records = records(cluster);
+    for (key, record) in &records {
         let (sensor, shard) = (record["sensor"].as_str().unwrap(), number(record, "shard"));
         assert_eq!(*key, format!("{sensor}/{shard}"));
     }
-    let received = Received::of(messages.into_iter().map(|(_, record)| record));
+    let received = Received::of(records.into_iter().map(|(_, record)| record));
     let (flows, missing) = received.check();
     assert_eq!(missing, 0);
     (flows, received.len() as u64)
@@ -110,6 +121,49 @@ fn every_record_is_there_once_though_a_broker_goes_and_the_sensor_is_killed() {
 }
 
 #[ringtap_lab::test]
+fn three_sensors_whose_messages_have_many_records_are_complete_though_a_broker_goes() {
+    const FLOWS: u32 = 600;
+    let Some(place) = Place::new() else { return };
+    let cluster = cluster();
+    let start = |number: u16| {
+        let (name, config) = (format!("s{number}"), place.path(&format!("s{number}.toml")));
+        let brokers: Vec<_> = cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
+        let text = format!(
+            "sensor = \"{name}\"\ninterface = \"{}\"\nspool = \"{}\"\nidle_seconds = 1\nshards = 2\n\
+             filter = \"udp\"\n[[sink]]\nkind = \"kafka\"\nbrokers = {brokers:?}\nrecords = 50\n",
+            place.veth.right,
+            place.path(&name),
+        );
+        std::fs::write(&config, text).unwrap();
+        Sensor::start(HTTP + number, &["--config", &config])
+    };
+    let mut sensors: Vec<_> = (0..3).map(start).collect();
+    send(&place.veth.left, FLOWS, 1, 2000);
+    until("some records are there", || acknowledged() >= u64::from(FLOWS));
+    cluster.broker_down(2).unwrap();
+    send(&place.veth.left, FLOWS, 1, 2000);
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.broker_up(2).unwrap();
+    until("the broker is used again", || acknowledged() >= 2 * u64::from(FLOWS));
+    sensors.remove(0).kill();
+    let again = start(0);
+    send(&place.veth.left, FLOWS, 1, 2000);
+    let mut records = number(&again.finish(), "records");
+    let others = sensors.into_iter().map(|sensor| number(&sensor.finish(), "records"));
+    let others: Vec<_> = others.collect();
+    let sink = format!("kafka:{}", cluster.bootstrap_servers());
+    let (is_complete, verdicts) = rig::verify(&[&sink]);
+    assert_eq!((verdicts.len(), is_complete), (6, true), "{verdicts:?}");
+    let (flows, all) = check(&cluster);
+    assert_eq!(rig::sum(&verdicts, "records"), all);
+    records += others.iter().sum::<u64>();
+    assert!(all > records && flows >= 8 * u64::from(FLOWS), "{flows} flows, {all} records");
+    let messages = read(&cluster).len() as u64;
+    println!("{all} records in {messages} messages");
+    assert!(messages < all / 5);
+}
+
+#[ringtap_lab::test]
 fn what_is_in_the_topic_behind_the_last_acknowledgement_is_not_sent_again() {
     let Some(place) = Place::new() else { return };
     let cluster = cluster();
@@ -141,7 +195,7 @@ fn what_is_in_the_topic_behind_the_last_acknowledgement_is_not_sent_again() {
     let sensor = place.sensor("1", &["--sink", &sink]);
     send(&place.veth.left, 20, 1, 1000);
     let account = sensor.finish();
-    let ours = messages(&cluster).into_iter().filter(|(key, _)| key == "sensor/0");
+    let ours = records(&cluster).into_iter().filter(|(key, _)| key == "sensor/0");
     let sequences: Vec<u64> = ours.map(|(_, record)| number(&record, "sequence")).collect();
     let all = number(&before, "records") + number(&account, "records");
     assert_eq!(sequences, (0..all).collect::<Vec<_>>());

@@ -42,7 +42,8 @@ pub(super) fn read(config: &KafkaConfig, see: &mut dyn FnMut(Evidence)) -> Outco
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                see_json(message.payload().unwrap_or_default(), &mut strangers, see);
+                let lines = message.payload().unwrap_or_default().split(|byte| *byte == b'\n');
+                lines.for_each(|line| see_json(line, &mut strangers, see));
             }
             // Said anew whenever somebody has written behind it.
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(left.remove(&partition)),

@@ -1,10 +1,11 @@
-//! Kafka: a message a record, whose key is `SENSOR/SHARD`, in transactions.
+//! Kafka: messages of one record or of some, each a line, whose key is `SENSOR/SHARD`, in transactions.
 //!
 //! A delivery is a transaction: consumers that read what is committed (`isolation.level=read_committed`) see all of it or nothing.
 //! The transactional identifier is the sensor's, so the brokers refuse what a predecessor of this process has still on its way. The
 //! records of a shard are in one partition, in order; whenever the brokers are reached anew, the end of that partition is searched
 //! for the last record of the shard, and what is there is not sent again.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -22,6 +23,8 @@ use crate::record::{Record, Which};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a transaction, of any sensor, may hold up those who read what is committed.
 const TRANSACTION: Duration = Duration::from_secs(30);
+/// Bytes of a message that are not exceeded by more than a record: brokers take a megabyte.
+const MESSAGE: usize = 512 << 10;
 /// How far from its end a partition is searched at first; then eight times as far, and so on.
 const NEAR: i64 = 8192;
 
@@ -31,7 +34,15 @@ pub(super) struct Kafka {
     /// Lanes have transactions of their own.
     lane: u16,
     open: Option<Open>,
-    scratch: Vec<u8>,
+    /// Messages that are not full, by shard.
+    begun: BTreeMap<u16, Begun>,
+}
+
+/// Lines of a message, and how many there are.
+#[derive(Debug, Default)]
+struct Begun {
+    lines: Vec<u8>,
+    records: usize,
 }
 
 struct Open {
@@ -42,8 +53,8 @@ struct Open {
 
 impl Kafka {
     pub(super) fn new(config: &KafkaConfig, sensor: String, lane: u16) -> Outcome<Self> {
-        let (config, scratch) = (config.clone(), Vec::new());
-        let kafka = Self { config, sensor, lane, open: None, scratch };
+        let config = config.clone();
+        let kafka = Self { config, sensor, lane, open: None, begun: BTreeMap::new() };
         // Properties that there are not are refused at once.
         kafka.producing().create_native_config().map_err(told)?;
         Ok(kafka)
@@ -154,7 +165,9 @@ impl Kafka {
                         return Ok(found);
                     }
                     if message.key() == Some(key.as_bytes()) {
-                        let which = Which::read(message.payload().unwrap_or_default());
+                        let lines = message.payload().unwrap_or_default();
+                        let which =
+                            lines.rsplit(|byte| *byte == b'\n').next().and_then(Which::read);
                         let which = which
                             .ok_or_else(|| format!("{key} has messages of somebody else's"))?;
                         found = Some(which.sequence);
@@ -168,28 +181,43 @@ impl Kafka {
         }
     }
 
-    fn send(&mut self, records: &[Record]) -> Outcome<()> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let Open { producer, partitions } = self.open.as_ref().ok_or("it is not open")?;
-        producer.begin_transaction()?;
+    fn send(&self, records: &[Record], begun: &mut BTreeMap<u16, Begun>) -> Outcome<()> {
+        let open = self.open.as_ref().ok_or("it is not open")?;
+        open.producer.begin_transaction()?;
         for record in records {
-            let (key, partition) = self.place(record.shard, *partitions);
-            scratch.clear();
-            record.write_json(&self.sensor, self.config.names, &mut scratch);
-            let message = BaseRecord::to(&self.config.topic).partition(partition);
-            let mut message = message.key(key.as_str()).payload(&scratch[..]);
-            let begin = Instant::now();
-            while let Err((error, again)) = producer.send(message) {
-                let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
-                if !is_full || begin.elapsed() > PATIENCE {
-                    return Err(error.into());
-                }
-                producer.poll(Duration::from_millis(10));
-                message = again;
+            let Begun { lines, records } = begun.entry(record.shard).or_default();
+            if !lines.is_empty() {
+                lines.push(b'\n');
+            }
+            record.write_json(&self.sensor, self.config.names, lines);
+            *records += 1;
+            if *records >= self.config.records || lines.len() >= MESSAGE {
+                self.put(open, record.shard, lines)?;
+                lines.clear();
+                *records = 0;
             }
         }
-        producer.commit_transaction(TRANSACTION)?;
-        self.scratch = scratch;
+        for (shard, Begun { lines, .. }) in begun.iter().filter(|(_, begun)| begun.records > 0) {
+            self.put(open, *shard, lines)?;
+        }
+        open.producer.commit_transaction(TRANSACTION)?;
+        Ok(())
+    }
+
+    /// Puts a message into the queue.
+    fn put(&self, Open { producer, partitions }: &Open, shard: u16, lines: &[u8]) -> Outcome<()> {
+        let (key, partition) = self.place(shard, *partitions);
+        let message = BaseRecord::to(&self.config.topic).partition(partition);
+        let mut message = message.key(key.as_str()).payload(lines);
+        let begin = Instant::now();
+        while let Err((error, again)) = producer.send(message) {
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            if !is_full || begin.elapsed() > PATIENCE {
+                return Err(error.into());
+            }
+            producer.poll(Duration::from_millis(10));
+            message = again;
+        }
         Ok(())
     }
 }
@@ -221,7 +249,15 @@ impl Sink for Kafka {
     }
 
     fn deliver(&mut self, records: &[Record]) -> Outcome<usize> {
-        self.send(records)?;
+        let mut begun = std::mem::take(&mut self.begun);
+        let sent = self.send(records, &mut begun);
+        // Its memory is kept, and nothing of what may be sent again.
+        for Begun { lines, records } in begun.values_mut() {
+            lines.clear();
+            *records = 0;
+        }
+        self.begun = begun;
+        sent?;
         Ok(records.len())
     }
 
