@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rig::{HTTP, Place, Received, Sensor, number, send, verify};
-use ringtap_lab::{bootstrap, skip_for_ordinary_users};
+use ringtap::packet::{Packet, Timestamp};
+use ringtap::pcap::{CaptureWriter, FileFormat, PacketSink};
+use ringtap_lab::{Traffic, bootstrap, skip_for_ordinary_users};
 use serde_json::Value;
 
 ringtap_lab::test_binary!();
@@ -37,7 +39,7 @@ fn flows_of_several_interfaces_and_of_all_are_told_by_one_sensor() {
         let (sensor, lines) = sensor(&place, name, words);
         // Of one more interface, which has no part in `both`.
         send(&place.veth.left, 300, 2, 5000);
-        let traffic = ringtap_lab::Traffic { flows: 200, len: 200, ..Default::default() };
+        let traffic = Traffic { flows: 200, len: 200, ..Default::default() };
         ringtap_lab::Generator::new(&other.left, &traffic).paced(400, 5000);
         let account = sensor.finish();
         let (flows, [packets, _]) = totals(&lines);
@@ -171,4 +173,36 @@ fn what_cannot_be_read_or_watched_is_refused_before_anything_is_written() {
     std::fs::write(&damaged, "not a capture").unwrap();
     let (code, _, said) = run(&["--spool", &spool, "--sink", "ndjson:-", "-r", &damaged]);
     assert!(code == Some(1) && said.contains("damaged.pcap"), "{said}");
+}
+
+#[ringtap_lab::test]
+fn a_flow_of_ten_minutes_is_told_each_minute_and_the_sums_are_its() {
+    const SECONDS: u64 = 600;
+    let Some(place) = Place::new() else { return };
+    let file = place.path("long.pcap");
+    let (mut writer, mut bytes) =
+        (CaptureWriter::builder().format(FileFormat::PcapMicros).create(&file).unwrap(), 0);
+    let traffic = Traffic { flows: 1, ..Traffic::default() };
+    for second in 0..=SECONDS {
+        let frame = traffic.frame(second, 0);
+        bytes += frame.len() as u64;
+        let time = Timestamp { secs: 1_700_000_000 + second as u32, nanos: 0 };
+        writer.write_packet(&Packet::from_bytes(&frame, time)).unwrap();
+    }
+    writer.finish().unwrap();
+    let (_, lines) = read(&place, "long", &["-r", &file]);
+    let text = std::fs::read_to_string(&lines).unwrap();
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let flows: Vec<_> = records.iter().filter(|record| record["kind"] == "flow").collect();
+    let active = flows.iter().filter(|flow| flow["reason"] == "active").count();
+    assert!((9..=10).contains(&active) && flows.len() == active + 1, "{flows:?}");
+    let sum = |name: &str| flows.iter().map(|flow| number(flow, name)).sum::<u64>();
+    assert_eq!((sum("packets_sent"), sum("packets_received")), (SECONDS + 1, 0));
+    assert_eq!(sum("bytes_sent"), bytes);
+    for pair in flows.windows(2) {
+        assert_eq!(number(pair[1], "start_ns"), number(pair[0], "end_ns"));
+        let minutes = (number(pair[0], "end_ns") - number(flows[0], "start_ns")) as f64 / 6e10;
+        assert!((minutes - minutes.round()).abs() < 0.05, "{minutes}");
+    }
 }
