@@ -52,27 +52,86 @@ fn main() {
         let share = Share::new(number("--share", 100));
         return search(&veth, &path, &share, (rounds, len));
     }
-    let mut costs = vec![Vec::new(); WRITERS.len()];
+    let traffic = Traffic { len, flows: 64, ..Traffic::default() };
+    let (packets, rate) =
+        (number("--packets", PACKETS as usize) as u64, number("--rate", RATE as usize) as u64);
+    let mut costs: Vec<[Vec<f64>; 4]> = vec![Default::default(); WRITERS.len()];
     for _ in 0..rounds {
         for (writer, costs) in WRITERS.iter().zip(&mut costs) {
-            let mut child = start(writer, &veth.right, &path);
-            let traffic = Traffic { len, flows: 64, ..Traffic::default() };
-            Generator::new(&veth.left, &traffic).paced(PACKETS, RATE);
-            std::thread::sleep(Duration::from_millis(300));
-            let micros = end(&mut child);
-            let written = take(Path::new(&path));
-            costs.push((1000.0 * micros / written as f64, PACKETS - written.min(PACKETS)));
+            let cost = written(writer, (&veth, &path), &traffic, (packets, rate));
+            costs.iter_mut().zip(cost).for_each(|(all, one)| all.push(one));
         }
     }
-    println!("{PACKETS} packets of {len} bytes at {RATE} a second, {rounds} rounds in turn");
-    println!("{:22} {:>28} {:>8}", "", "ns CPU a packet", "missing");
-    for (writer, mut costs) in WRITERS.iter().zip(costs) {
-        costs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (least, most) = (costs[0].0, costs[costs.len() - 1].0);
-        let missing: u64 = costs.iter().map(|cost| cost.1).sum();
-        let spread = format!("{:.0} ({least:.0} to {most:.0})", costs[costs.len() / 2].0);
-        println!("{writer:22} {spread:>28} {missing:>8}");
+    println!("{packets} packets of {len} bytes at {rate} a second, {rounds} rounds in turn");
+    let heads = ["ns CPU a packet", "of the whole machine", "page cache, MiB", "missing"];
+    println!("{:22} {:>24} {:>24} {:>20} {:>20}", "", heads[0], heads[1], heads[2], heads[3]);
+    for (writer, costs) in WRITERS.iter().zip(costs) {
+        let [own, machine, cache, missing] = costs.map(spread);
+        println!("{writer:22} {own:>24} {machine:>24} {cache:>20} {missing:>20}");
     }
+}
+
+/// The median, and the spread from the least to the most.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (values[0], values[values.len() - 1]);
+    format!("{:.0} ({least:.0} to {most:.0})", values[values.len() / 2])
+}
+
+/// Has a writer take packets: its own nanoseconds a packet; those of the whole machine but for the generator, until everything is
+/// on the disk; by how many MiB the page cache has grown; and how many packets are missing.
+fn written(
+    writer: &str,
+    (veth, path): (&ringtap_lab::Veth, &str),
+    traffic: &Traffic,
+    (packets, rate): (u64, u64),
+) -> [f64; 4] {
+    let mut child = start(writer, &veth.right, path);
+    let mut generator = Generator::new(&veth.left, traffic);
+    let (began, idle, own, cached) = (Instant::now(), idle_of_machine(), own_cpu(), page_cache());
+    generator.paced(packets, rate);
+    std::thread::sleep(Duration::from_millis(300));
+    let cache = page_cache() - cached;
+    let micros = end(&mut child);
+    let generated = own_cpu() - own;
+    // SAFETY: it takes no memory.
+    unsafe { libc::sync() };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let elapsed = began.elapsed().as_secs_f64();
+    let busy = cores * elapsed - (idle_of_machine() - idle) - generated;
+    let written = take(Path::new(path));
+    let a_packet = |seconds: f64| 1e9 * seconds / written.max(1) as f64;
+    let missing = packets - written.min(packets);
+    [a_packet(micros / 1e6), a_packet(busy), cache, missing as f64]
+}
+
+/// The seconds that all cores together had nothing to do: those are counted exactly, while what they did is sampled by ticks.
+fn idle_of_machine() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").expect("proc");
+    let words = text.lines().next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = words.filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    let idle: f64 = [3, 4, 7].iter().map(|at| ticks[*at]).sum();
+    idle / 100.0
+}
+
+/// The seconds that this thread was busy.
+fn own_cpu() -> f64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: it is written by the call.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) }, 0);
+    // SAFETY: zeroed, and written.
+    let usage = unsafe { usage.assume_init() };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// The MiB of the page cache.
+fn page_cache() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("proc");
+    let cached = text.lines().find_map(|line| line.strip_prefix("Cached:")).unwrap_or_default();
+    cached.split_whitespace().next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0)
+        / 1024.0
 }
 
 /// Those whose highest rate is searched.

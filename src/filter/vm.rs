@@ -49,56 +49,126 @@ impl Ancillary {
     }
 }
 
+/// The registers, and the scratch memory.
+struct Machine {
+    a: u32,
+    x: u32,
+    cells: [u32; 16],
+}
+
+// The codes that filters mostly consist of.
+const LD_WORD: u16 = op::LD | op::ABS | op::W;
+const LD_HALF: u16 = op::LD | op::ABS | op::H;
+const LD_BYTE: u16 = op::LD | op::ABS | op::B;
+const LD_HALF_X: u16 = op::LD | op::IND | op::H;
+const LDX_HEADER: u16 = op::LDX | op::MSH | op::B;
+const JEQ: u16 = op::JMP | op::JEQ | op::K;
+const JGT: u16 = op::JMP | op::JGT | op::K;
+const JGE: u16 = op::JMP | op::JGE | op::K;
+const JSET: u16 = op::JMP | op::JSET | op::K;
+const AND: u16 = op::ALU | op::AND | op::K;
+const RET: u16 = op::RET | op::K;
+
 /// Runs a program and returns how many bytes of the frame it accepts; 0 rejects the frame. The program must
 /// have passed [`validate`](super::validate).
 pub(super) fn run(program: &[BpfInsn], frame: &[u8], known: &Ancillary) -> u32 {
-    let (mut a, mut x, mut cells) = (0_u32, 0_u32, [0_u32; 16]);
+    let mut machine = Machine { a: 0, x: 0, cells: [0; 16] };
     let mut at = 0;
-    while let Some(&BpfInsn { code, jt, jf, k }) = program.get(at) {
+    while let Some(&insn) = program.get(at) {
+        let BpfInsn { code, jt, jf, k } = insn;
         at += 1;
-        let source = if code & op::X != 0 { x } else { k };
-        match code & 7 {
-            op::LD if code & 0xe0 == op::ABS && k == XOR_X => a ^= x,
-            op::LD => match load(code, k, x, &cells, frame, known) {
-                Some(value) => a = value,
+        let branch = |holds: bool| usize::from(if holds { jt } else { jf });
+        let loaded = match code {
+            JEQ => {
+                at += branch(machine.a == k);
+                continue;
+            }
+            LD_HALF if k < LINK => fetch::<2>(frame, k),
+            LD_BYTE if k < LINK => fetch::<1>(frame, k),
+            LD_WORD if k < LINK => fetch::<4>(frame, k),
+            LD_HALF_X if machine.x.wrapping_add(k) < LINK => {
+                fetch::<2>(frame, machine.x.wrapping_add(k))
+            }
+            JGT => {
+                at += branch(machine.a > k);
+                continue;
+            }
+            JGE => {
+                at += branch(machine.a >= k);
+                continue;
+            }
+            JSET => {
+                at += branch(machine.a & k != 0);
+                continue;
+            }
+            LDX_HEADER if k < LINK => match fetch::<1>(frame, k) {
+                Some(byte) => {
+                    machine.x = 4 * (byte & 0xf);
+                    continue;
+                }
                 None => return 0,
             },
-            op::LDX => {
-                x = match code & 0xe0 {
-                    op::IMM => k,
-                    op::MEM => cells[k as usize & 15],
-                    op::LEN => wire_len(frame, known),
-                    _ => match read(frame, k, 1) {
-                        Some(byte) => 4 * (byte & 0xf),
-                        None => return 0,
-                    },
-                };
+            AND => Some(machine.a & k),
+            RET => return k,
+            _ if code & 7 == op::RET => return if code & op::A != 0 { machine.a } else { k },
+            _ if code & 7 == op::JMP => {
+                at += machine.jump(insn);
+                continue;
             }
-            op::ST => cells[k as usize & 15] = a,
-            op::STX => cells[k as usize & 15] = x,
-            op::ALU => match alu(code & 0xf0, a, source) {
-                Some(value) => a = value,
-                None => return 0,
-            },
-            op::JMP => {
-                let holds = match code & 0xf0 {
-                    op::JA => {
-                        at += k as usize;
-                        continue;
-                    }
-                    op::JEQ => a == source,
-                    op::JGT => a > source,
-                    op::JGE => a >= source,
-                    _ => a & source != 0,
-                };
-                at += usize::from(if holds { jt } else { jf });
-            }
-            op::RET => return if code & op::A != 0 { a } else { k },
-            _ if code & op::TXA != 0 => a = x,
-            _ => x = a,
+            _ => machine.step(insn, frame, known),
+        };
+        match loaded {
+            Some(value) => machine.a = value,
+            None => return 0,
         }
     }
     0 // not reached: a program ends with a return
+}
+
+impl Machine {
+    /// Returns how many instructions a jump skips.
+    fn jump(&self, BpfInsn { code, jt, jf, k }: BpfInsn) -> usize {
+        let source = if code & op::X != 0 { self.x } else { k };
+        let holds = match code & 0xf0 {
+            op::JA => return k as usize,
+            op::JEQ => self.a == source,
+            op::JGT => self.a > source,
+            op::JGE => self.a >= source,
+            _ => self.a & source != 0,
+        };
+        usize::from(if holds { jt } else { jf })
+    }
+
+    /// Executes any instruction but jumps and returns. Returns what is in A then, or `None` where the packet is rejected.
+    fn step(&mut self, insn: BpfInsn, frame: &[u8], known: &Ancillary) -> Option<u32> {
+        let BpfInsn { code, k, .. } = insn;
+        let (a, x) = (self.a, self.x);
+        match code & 7 {
+            op::LD if code & 0xe0 == op::ABS && k == XOR_X => return Some(a ^ x),
+            op::LD => return load(code, k, x, &self.cells, frame, known),
+            op::LDX => {
+                self.x = match code & 0xe0 {
+                    op::IMM => k,
+                    op::MEM => self.cells[k as usize & 15],
+                    op::LEN => wire_len(frame, known),
+                    _ => 4 * (read(frame, k, 1)? & 0xf),
+                };
+            }
+            op::ST => self.cells[k as usize & 15] = a,
+            op::STX => self.cells[k as usize & 15] = x,
+            op::ALU => return alu(code & 0xf0, a, if code & op::X != 0 { x } else { k }),
+            _ if code & op::TXA != 0 => return Some(x),
+            _ => self.x = a,
+        }
+        Some(a)
+    }
+}
+
+/// Reads a number of so many bytes from the beginning of the frame on.
+#[inline]
+fn fetch<const N: usize>(frame: &[u8], offset: u32) -> Option<u32> {
+    let bytes: &[u8; N] = frame.get(offset as usize..)?.first_chunk()?;
+    Some(bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte)))
 }
 
 fn alu(operation: u16, a: u32, b: u32) -> Option<u32> {

@@ -69,8 +69,11 @@ pub(crate) enum Command {
     /// Measures what a record costs, into the spool and from there into sinks.
     Measure {
         /// As for `sensor`; each is measured by itself.
-        #[arg(long = "sink", required = true)]
+        #[arg(long = "sink", required_unless_present = "config")]
         sinks: Vec<String>,
+        /// A sensor's configuration, whose sinks are measured.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         #[arg(long, default_value_t = 200_000)]
         records: u64,
         /// Connections of each sink at the same time.

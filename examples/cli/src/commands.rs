@@ -32,6 +32,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{Cli, Command, Depth, Input};
+use crate::config::Config;
 use crate::say::say;
 use crate::sink::Outcome;
 use crate::view::View;
@@ -57,8 +58,11 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
             let report = ringtap::doctor::examine(interface.as_deref());
             say!("{}", if json { report.to_json() } else { report.to_string() })?;
         }
-        Command::Measure { sinks, records, couriers } => {
-            measure::run(&run::sinks_of(&sinks)?, records, couriers)?;
+        Command::Measure { sinks, config, records, couriers } => {
+            let mut all =
+                config.map_or(Ok(Vec::new()), |path| Config::read(&path).map(|of| of.sinks))?;
+            all.extend(run::sinks_of(&sinks)?);
+            measure::run(&all, records, couriers)?;
         }
         Command::Completions { shell } => {
             let (mut command, mut text) = (Cli::command(), Vec::new());

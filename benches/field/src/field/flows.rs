@@ -1,4 +1,5 @@
-//! Flows of a live capture: packets of so many flows, all of which have begun before, 100,000 a second.
+//! Flows of a live capture: segments of so many TCP connections, both ways and in random order, all of which have begun before,
+//! 100,000 a second.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ const PACKETS: u32 = 60_000;
 const RATE: u32 = 100_000;
 
 pub(crate) fn table(veth: &Veth, flows: u32, title: &'static str, rounds: usize) -> Table {
-    let frames = frames(flows);
+    let (first, mixed) = frames(flows);
     compare(title, &["CPU ns/packet", "flows begun"], WAYS, rounds, |way| {
         let (name, progress) = (veth.right.clone(), Progress::default());
         let for_receiver = progress.clone();
@@ -31,7 +32,7 @@ pub(crate) fn table(veth: &Veth, flows: u32, title: &'static str, rounds: usize)
         pin(0);
         std::thread::sleep(Duration::from_millis(250)); // it opens its socket
         let sender = Sender::open(&veth.left)?;
-        let send = |count: u32| -> Outcome<u32> {
+        let send = |frames: &[Vec<u8>], count: u32| -> Outcome<u32> {
             let (start, mut sent) = (Instant::now(), 0_u32);
             while sent < count {
                 let from = sent as usize % frames.len();
@@ -44,9 +45,9 @@ pub(crate) fn table(veth: &Veth, flows: u32, title: &'static str, rounds: usize)
             std::thread::sleep(Duration::from_millis(200));
             Ok(sent)
         };
-        send(flows)?;
+        send(&first, flows)?;
         let (before, own) = (cpu_time(libc::RUSAGE_SELF), cpu_time(libc::RUSAGE_THREAD));
-        let sent = send(PACKETS.max(flows))?;
+        let sent = send(&mixed, PACKETS.max(2 * flows))?;
         let used = cpu_time(libc::RUSAGE_SELF) - before - (cpu_time(libc::RUSAGE_THREAD) - own);
         progress.stop();
         receiving.join().map_err(|_| "the receiver panicked")??;
@@ -54,20 +55,30 @@ pub(crate) fn table(veth: &Veth, flows: u32, title: &'static str, rounds: usize)
     })
 }
 
-fn frames(flows: u32) -> Vec<Vec<u8>> {
-    let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
-    let builder = builder.ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64).udp(7, 7);
-    let mut frame = Vec::new();
-    builder.write(&mut frame, &[0; 18]).expect("a Vec takes all");
-    let of = |flow: u32| {
-        let mut frame = frame.clone();
-        frame[26..30].copy_from_slice(&(0x0a00_0000 + flow).to_be_bytes());
-        frame[24..26].copy_from_slice(&[0, 0]);
-        frame[40..42].copy_from_slice(&[0, 0]);
+/// A segment of each connection; and some of either side, in random order.
+fn frames(flows: u32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let segment = |flow: u32, is_answer: bool| {
+        let (client, server) = ((0x0a00_0000 + flow).to_be_bytes(), [10, 200, 9, 9]);
+        let (from, to) = if is_answer { (server, client) } else { (client, server) };
+        let ports = if is_answer { (443, 7) } else { (7, 443) };
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64);
+        let builder = builder.tcp(ports.0, ports.1, 1, 1000).ack(1);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[0; 18]).expect("a Vec takes all");
         frame
     };
-    let times = (2_000 / flows).max(1);
-    (0..flows * times).map(|number| of(number % flows)).collect()
+    let first = (0..flows).map(|flow| segment(flow, false)).collect();
+    let count = (2 * flows).max(4_000);
+    let mut mixed: Vec<_> =
+        (0..count).map(|number| segment(number / 2 % flows, number % 2 == 1)).collect();
+    let mut state = 1_u64;
+    for at in (1..mixed.len()).rev() {
+        // Knuth's, of MMIX.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        mixed.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    (first, mixed)
 }
 
 fn ours(name: &str, progress: &Progress) -> Outcome<()> {

@@ -1,18 +1,18 @@
-//! How a packet's cost grows: with captures on a reactor, shards, terms of a filter, live flows. And what nothing
+//! How a packet's cost grows: with captures on a reactor, shards, live flows. And what nothing
 //! costs.
 
 use std::time::{Duration, Instant};
 
-use ringtap::executor::{self, Executor, spawn_local};
-use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowTable, FlowConfig};
-use ringtap::time;
-use ringtap::{AsyncCapture, BpfFilter, Capture, Packet, Shards};
 use ringtap::capture::CaptureBuilder;
+use ringtap::executor::{self, Executor, spawn_local};
 use ringtap::fanout::FanoutMode;
+use ringtap::flow::extract::FiveTuple;
+use ringtap::flow::{EventMask, FlowConfig, FlowTable};
 use ringtap::packet::Timestamp;
 use ringtap::reactor::{Coalesce, ReactorOptions};
 use ringtap::shard::Source;
+use ringtap::time;
+use ringtap::{AsyncCapture, Capture, Packet, Shards};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
 
@@ -45,16 +45,26 @@ const SHARDS: &[(&str, Kind, usize)] = &[
     ("8 shards", Kind::Ours, 8),
 ];
 
-const TERMS: &[(&str, Kind, u16)] = &[
-    ("1 term", Kind::Ours, 1),
-    ("8 terms, the first matches", Kind::Ours, 8),
-    ("64 terms, the first matches", Kind::Ours, 64),
-];
+/// In which order packets of flows come.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// One after another.
+    Turn,
+    Random,
+    /// Few have most of them (Zipf's law).
+    Zipf,
+    /// In random order, and each tenth packet is of a new flow, in place of an old one.
+    Churn,
+}
 
-const FLOWS: &[(&str, Kind, u32)] = &[
-    ("64 flows", Kind::Ours, 64),
-    ("10,000 flows", Kind::Ours, 10_000),
-    ("1,000,000 flows", Kind::Ours, 1_000_000),
+const FLOWS: &[(&str, Kind, (u32, Order))] = &[
+    ("64 flows", Kind::Ours, (64, Order::Turn)),
+    ("64 flows, random", Kind::Ours, (64, Order::Random)),
+    ("65,536 flows, random", Kind::Ours, (65_536, Order::Random)),
+    ("65,536 flows, churn", Kind::Ours, (65_536, Order::Churn)),
+    ("1,000,000 flows", Kind::Ours, (1_000_000, Order::Turn)),
+    ("1,000,000 flows, random", Kind::Ours, (1_000_000, Order::Random)),
+    ("1,000,000 flows, Zipf", Kind::Ours, (1_000_000, Order::Zipf)),
 ];
 
 /// A flood that a fanout group hands out in turn to captures on one reactor.
@@ -162,57 +172,46 @@ fn flood(
     })
 }
 
-/// A frame of the first term, against so many, offline.
-pub(crate) fn terms(rounds: usize) -> Table {
-    const TIMES: u32 = 300_000;
-    let columns = &["CPU ns/packet", "compile µs", "instructions"];
-    compare("Terms of a filter", columns, TERMS, rounds, |terms| {
-        let ports: Vec<_> = (0..terms).map(|at| format!("udp dst port {}", 4_000 + at)).collect();
-        let text = ports.join(" or ");
-        let start = Instant::now();
-        let filter: BpfFilter = text.parse()?;
-        let compiled = start.elapsed();
-        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
-        let builder = builder.ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64).udp(7, 4_000);
-        let mut frame = Vec::new();
-        builder.write(&mut frame, &[0; 18])?;
-        pin(1);
-        let before = cpu_time(libc::RUSAGE_THREAD);
-        let matched = (0..TIMES).filter(|_| filter.matches(std::hint::black_box(&frame))).count();
-        let used = cpu_time(libc::RUSAGE_THREAD) - before;
-        if matched != TIMES as usize {
-            return Err("it does not match".into());
-        }
-        let instructions = filter.program(ringtap::filter::FilterTarget::Socket).len() as f64;
-        let nanos = used.as_nanos() as f64 / f64::from(TIMES);
-        Ok(vec![nanos, compiled.as_nanos() as f64 / 1e3, instructions])
-    })
-}
-
-/// Packets of so many live flows in turn, into a table: neighbours in time are none in memory.
+/// Packets of so many live flows into a table.
 pub(crate) fn flows(rounds: usize) -> Table {
     const PACKETS: u32 = 1_000_000;
-    compare("Live flows in a table", &["CPU ns/packet"], FLOWS, rounds, |flows| {
+    compare("Live flows in a table", &["CPU ns/packet"], FLOWS, rounds, |(flows, order)| {
         pin(1);
         let mut config = FlowConfig::default();
         config.suppress_events = EventMask::all();
-        config.max_flows = 2 * flows as usize + 1_000;
+        config.max_flows = flows as usize + 1_000;
         let table = FlowTable::with_config_and_state(FiveTuple::bidirectional(), config, |_| ());
         let (mut table, mut events) = (table, std::collections::VecDeque::new());
         let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
         let builder = builder.ipv4([10, 0, 0, 1], [10, 9, 9, 9], 64).udp(7, 7);
         let mut frame = Vec::new();
         builder.write(&mut frame, &[0; 18])?;
-        let mut take = |number: u32| {
-            frame[26..30].copy_from_slice(&(0x0a00_0000 + number % flows).to_be_bytes());
+        let mut dice = 1_u64;
+        let mut number_of = |at: u32, order: Order| {
+            // Knuth's, of MMIX.
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let uniform = (dice >> 11) as f64 / (1_u64 << 53) as f64;
+            match order {
+                Order::Turn => at % flows,
+                Order::Churn if at.is_multiple_of(10) => flows + at,
+                Order::Random | Order::Churn => (uniform * f64::from(flows)) as u32,
+                // With an exponent of 1, from a uniform number.
+                Order::Zipf => f64::from(flows).powf(uniform) as u32 - 1,
+            }
+        };
+        let mut take = |number: u32, order: Order| {
+            let flow = number_of(number, order);
+            frame[26..30].copy_from_slice(&(0x0a00_0000 + flow).to_be_bytes());
             let time = Timestamp { secs: 1_700_000_000, nanos: number };
             table.packet(&Packet::from_bytes(&frame, time), &mut events);
         };
-        (0..flows).for_each(&mut take);
+        (0..flows).for_each(|number| take(number, Order::Turn));
         let before = cpu_time(libc::RUSAGE_THREAD);
-        (0..PACKETS).for_each(&mut take);
+        (0..PACKETS).for_each(|number| take(number, order));
         let used = cpu_time(libc::RUSAGE_THREAD) - before;
-        if table.len() != flows as usize {
+        if table.len() < flows as usize {
             return Err(format!("{} flows of {flows}", table.len()).into());
         }
         Ok(vec![used.as_nanos() as f64 / f64::from(PACKETS)])

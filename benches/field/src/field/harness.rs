@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::calls::count_them;
@@ -24,9 +24,20 @@ pub(crate) struct Progress {
     stop: Arc<AtomicBool>,
     is_open: Arc<AtomicBool>,
     packets: Arc<AtomicU64>,
+    /// The process that is measured, if it is another.
+    process: Arc<AtomicU32>,
 }
 
 impl Progress {
+    pub(crate) fn started(&self, process: u32) {
+        self.process.store(process, Ordering::Relaxed);
+    }
+
+    /// What another process has used that is measured.
+    pub(crate) fn used_by_process(&self) -> Used {
+        Used::by_process(self.process.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -68,11 +79,23 @@ impl Row {
     }
 
     /// The least, the median, and the most.
-    pub(crate) fn spread(&self, column: usize) -> Option<(f64, f64, f64)> {
-        let mut sorted = self.samples.get(column)?.clone();
-        sorted.sort_by(f64::total_cmp);
-        Some((*sorted.first()?, sorted[sorted.len() / 2], *sorted.last()?))
+    pub(crate) fn spread(&self, column: usize) -> Option<Spread> {
+        spread(self.samples.get(column)?.clone())
     }
+
+    /// Its ratios to another way, round by round: what slowed a round down slowed both.
+    pub(crate) fn ratio(&self, other: &Self, column: usize) -> Option<Spread> {
+        let rounds = self.samples.get(column)?.iter().zip(other.samples.get(column)?);
+        spread(rounds.filter(|(_, other)| **other > 0.0).map(|(own, other)| own / other).collect())
+    }
+}
+
+/// The least, the median, and the most.
+pub(crate) type Spread = (f64, f64, f64);
+
+fn spread(mut values: Vec<f64>) -> Option<Spread> {
+    values.sort_by(f64::total_cmp);
+    Some((*values.first()?, values[values.len() / 2], *values.last()?))
 }
 
 #[derive(Debug)]
@@ -83,9 +106,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The median of a way's column.
-    pub(crate) fn of(&self, name: &str, column: usize) -> Option<f64> {
-        self.rows.iter().find(|row| row.name == name)?.median(column)
+    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name && row.fault.is_none())
+    }
+
+    /// Whichever of the peers has the least in a column, or the most.
+    pub(crate) fn best_peer(&self, column: usize, is_most: bool) -> Option<&Row> {
+        let peers = self.rows.iter().filter(|row| row.kind == Kind::Peer && row.fault.is_none());
+        let with = peers.filter_map(|row| Some((row, row.median(column)?)));
+        let by = |a: &(&Row, f64), b: &(&Row, f64)| a.1.total_cmp(&b.1);
+        Some(if is_most { with.max_by(by)? } else { with.min_by(by)? }.0)
     }
 
     /// How far the middle half of the samples of the first column lie apart, at the way in the middle: what is
@@ -164,7 +194,7 @@ pub(crate) fn pin(core: usize) {
 }
 
 /// What a thread, the process, or children that were waited for have used.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Used {
     pub(crate) cpu: Duration,
     /// Times that they gave the core up, to be woken.
@@ -180,6 +210,22 @@ impl Used {
         let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
         let cpu = Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime));
         Self { cpu, sleeps: usage.ru_nvcsw as u64 }
+    }
+
+    /// What the threads of another process have used; nothing for process 0.
+    pub(crate) fn by_process(process: u32) -> Self {
+        let mut used = Self::default();
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else { return used };
+        for task in tasks.flatten() {
+            let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let (times, status) = (read("schedstat"), read("status"));
+            let nanos = times.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            used.cpu += Duration::from_nanos(nanos);
+            let sleeps =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            used.sleeps += sleeps.and_then(|word| word.trim().parse::<u64>().ok()).unwrap_or(0);
+        }
+        used
     }
 
     pub(crate) fn since(self, before: Self) -> Self {

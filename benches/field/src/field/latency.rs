@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringtap::{AsyncCapture, Capture, XdpSocket};
 use ringtap::capture::{RingLayout, RingProfile};
 use ringtap::reactor::{Coalesce, ReactorOptions};
 use ringtap::shard::{BuiltIn, Runtime};
+use ringtap::{AsyncCapture, Capture, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::traffic::now;
 use ringtap_lab::{Mark, Traffic, Veth};
@@ -39,8 +39,7 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
         on(&ringtap_tokio::Tokio::default(), low_latency(name)?, count)
     }),
     ("ringtap, AF_XDP", Kind::Ours, |name, count| {
-        let mut socket =
-            XdpSocket::builder().interface(name).frame_count(512).build_receiver()?;
+        let mut socket = XdpSocket::builder().interface(name).frame_count(512).build_receiver()?;
         let mut times = no_times();
         while times.len() < count {
             if let Some(batch) = socket.next_batch_timeout(Duration::from_secs(2))? {

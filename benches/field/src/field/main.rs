@@ -7,6 +7,7 @@
 //! those in their name, for a profiler.
 
 mod calls;
+mod filters;
 mod flows;
 mod growth;
 mod hand;
@@ -171,7 +172,7 @@ const TARGETS: &[Target] = &[
     Target {
         what: "growth, CPU, sharing wake-ups",
         ours: "64 captures, 5 ms",
-        other: "1 capture",
+        other: "1 capture, 5 ms",
         table: "Captures on one reactor",
         column: 0,
         bound: 1.15,
@@ -193,6 +194,22 @@ const TARGETS: &[Target] = &[
         bound: 1.15,
     },
     Target {
+        what: "filters, CPU",
+        ours: "64 terms, none matches",
+        other: "64 terms, none matches, libpcap",
+        table: "Terms of a filter",
+        column: 0,
+        bound: 1.0,
+    },
+    Target {
+        what: "filters on a socket, CPU of who sends",
+        ours: "ringtap, none of 64 terms",
+        other: "libpcap, none of 64 terms",
+        table: "A filter on a socket",
+        column: 0,
+        bound: 1.0,
+    },
+    Target {
         what: "growth, CPU",
         ours: "1,000,000 flows",
         other: "64 flows",
@@ -209,26 +226,26 @@ const TARGETS: &[Target] = &[
         bound: 0.125,
     },
     Target {
-        what: "1 flow, CPU",
+        what: "1 connection, CPU",
         ours: "ringtap, flow_stream",
         other: "netring 0.29, flow_stream",
-        table: "1 flow",
+        table: "1 connection",
         column: 0,
         bound: 0.6,
     },
     Target {
-        what: "4,096 flows, CPU",
+        what: "4,096 connections, CPU",
         ours: "ringtap, flow_stream",
         other: "netring 0.29, flow_stream",
-        table: "4,096 flows",
+        table: "4,096 connections",
         column: 0,
         bound: 0.6,
     },
     Target {
-        what: "65,536 flows, CPU",
+        what: "65,536 connections, CPU",
         ours: "ringtap, flow_stream",
         other: "netring 0.29, flow_stream",
-        table: "65,536 flows",
+        table: "65,536 connections",
         column: 0,
         bound: 0.6,
     },
@@ -255,12 +272,13 @@ fn main() -> Outcome<()> {
         ("send", &|| transmit::table(&veth, rounds)),
         ("forward", &|| transmit::bridges(&net, rounds)),
         ("defaults", &|| latency::defaults(&veth, rounds)),
-        ("flows", &|| flows::table(&veth, 1, "1 flow", rounds)),
-        ("flows", &|| flows::table(&veth, 4_096, "4,096 flows", rounds)),
-        ("flows", &|| flows::table(&veth, 65_536, "65,536 flows", rounds)),
+        ("flows", &|| flows::table(&veth, 1, "1 connection", rounds)),
+        ("flows", &|| flows::table(&veth, 4_096, "4,096 connections", rounds)),
+        ("flows", &|| flows::table(&veth, 65_536, "65,536 connections", rounds)),
         ("growth", &|| growth::captures(&veth, rounds)),
         ("growth", &|| growth::shards(&veth, rounds)),
-        ("growth", &|| growth::terms(rounds)),
+        ("filters", &|| filters::terms(rounds)),
+        ("filters", &|| filters::on_a_socket(&veth, rounds)),
         ("growth", &|| growth::flows(rounds)),
         ("idle", &|| growth::idle(&veth, rounds)),
     ];

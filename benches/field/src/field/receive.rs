@@ -3,10 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringtap::{AsyncCapture, Capture};
 use ringtap::capture::{CaptureBuilder, RingLayout};
 use ringtap::reactor::{Coalesce, ReactorOptions};
 use ringtap::shard::{BuiltIn, Runtime};
+use ringtap::{AsyncCapture, Capture};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Traffic, Veth};
 
@@ -60,7 +60,7 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
         program("tcpdump", &["-p", "-n", "-w", "/dev/null", "-i", name], progress)
     }),
     ("dumpcap", Kind::Peer, |name, progress| {
-        program("dumpcap", &["-p", "-q", "-w", "/dev/null", "-i", name], progress)
+        program("dumpcap", &["-p", "-q", "-P", "-w", "/dev/null", "-i", name], progress)
     }),
 ];
 
@@ -72,7 +72,6 @@ pub(crate) fn table(veth: &Veth, rounds: usize) -> Table {
 fn measure(veth: &Veth, way: Receiver) -> Outcome<Vec<f64>> {
     let (name, progress) = (veth.right.clone(), Progress::default());
     let for_receiver = progress.clone();
-    let children = Used::by(libc::RUSAGE_CHILDREN);
     let (give, counted) = std::sync::mpsc::channel();
     let receiving = std::thread::spawn(move || {
         pin(1);
@@ -82,8 +81,9 @@ fn measure(veth: &Veth, way: Receiver) -> Outcome<Vec<f64>> {
     pin(0);
     let calls = counted.recv()?;
     let calls = || calls.as_ref().map_or(0, Calls::count);
-    // The receiver opens its socket, which is not counted, but for programs.
-    std::thread::sleep(Duration::from_millis(150));
+    // The receiver opens its socket, or starts, which is not counted.
+    std::thread::sleep(Duration::from_millis(400));
+    let process = progress.used_by_process();
     let (before, own) = (Used::by(libc::RUSAGE_SELF), Used::by(libc::RUSAGE_THREAD));
     let called = calls();
     let sender = Sender::open(&veth.left)?;
@@ -99,11 +99,11 @@ fn measure(veth: &Veth, way: Receiver) -> Outcome<Vec<f64>> {
     let called = calls() - called;
     let (own, used) =
         (Used::by(libc::RUSAGE_THREAD).since(own), Used::by(libc::RUSAGE_SELF).since(before));
+    let process = progress.used_by_process().since(process);
     progress.stop();
     receiving.join().map_err(|_| "the receiver panicked")??;
-    let children = Used::by(libc::RUSAGE_CHILDREN).since(children);
     let (cpu, sleeps) =
-        (used.cpu - own.cpu + children.cpu, used.sleeps - own.sleeps + children.sleeps);
+        (used.cpu - own.cpu + process.cpu, used.sleeps - own.sleeps + process.sleeps);
     let packets = progress.packets() as f64;
     if packets == 0.0 {
         return Err("it received nothing".into());
@@ -347,11 +347,12 @@ fn afpacket(name: &str, progress: &Progress) -> Outcome<()> {
     Ok(())
 }
 
-/// A program of its own; what it took is read off its last words.
+/// A program of its own; what it received is read off its last words.
 fn program(program: &str, arguments: &[&str], progress: &Progress) -> Outcome<()> {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
+    progress.started(child.id());
     while !progress.is_over() {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -3,10 +3,10 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringtap::executor::{self, Executor};
-use ringtap::{AsyncInjector, Bridge, Injector, StopHandle, XdpSocket};
 use ringtap::bridge::BridgeAction;
+use ringtap::executor::{self, Executor};
 use ringtap::reactor::{Coalesce, ReactorOptions};
+use ringtap::{AsyncInjector, Bridge, Injector, StopHandle, XdpSocket};
 use ringtap_lab::generator::Sender;
 use ringtap_lab::{Namespace, Traffic, Veth, link};
 
@@ -194,7 +194,8 @@ pub(crate) fn bridges(net: &Namespace, rounds: usize) -> Table {
 fn bridge(names: [&str; 2], progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
     let mut bridge = Bridge::builder().interface_a(names[0]).interface_b(names[1]).build()?;
     let watching = stop_when_over(bridge.stop_handle(), progress);
-    let forward = |_: &ringtap::Packet<'_>, _: ringtap::bridge::BridgeDirection| BridgeAction::Forward;
+    let forward =
+        |_: &ringtap::Packet<'_>, _: ringtap::bridge::BridgeDirection| BridgeAction::Forward;
     let executor = Executor::new(ReactorOptions::new().coalesce(coalesce))?;
     executor.block_on(bridge.run_async(forward))?;
     watching.join().map_err(|_| "the watch panicked")?;

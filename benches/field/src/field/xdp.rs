@@ -5,8 +5,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ringtap::executor::Executor;
 use ringtap::XdpSocket;
+use ringtap::executor::Executor;
 use ringtap::reactor::{Coalesce, ReactorOptions};
 use ringtap::xdp::{AsyncXdpReceiver, XdpProgram, XdpReceiver};
 use ringtap_lab::{Traffic, Veth, link, xdp as programs};

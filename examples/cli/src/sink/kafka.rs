@@ -262,6 +262,6 @@ impl Sink for Kafka {
     }
 
     fn appetite(&self) -> (usize, Duration) {
-        (32_768, Duration::from_millis(20)) // a transaction takes a few answers, however much is in it
+        (131_072, Duration::from_millis(20)) // a transaction takes a few answers, however much is in it
     }
 }
