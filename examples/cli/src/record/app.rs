@@ -74,18 +74,6 @@ impl App {
         }
     }
 
-    pub(crate) fn dns(&self) -> Option<&Dns> {
-        if let Self::Dns(dns) = self { Some(dns) } else { None }
-    }
-
-    pub(crate) fn http(&self) -> Option<&Http> {
-        if let Self::Http(http) = self { Some(http) } else { None }
-    }
-
-    pub(crate) fn tls(&self) -> Option<&Tls> {
-        if let Self::Tls(tls) = self { Some(tls) } else { None }
-    }
-
     /// One that has heard nothing yet; `None` for messages that records have nothing of.
     fn of(message: &AppMessage) -> Option<Self> {
         Some(match message {

@@ -20,7 +20,7 @@ use parquet::schema::types::Type;
 
 use super::{Held, Outcome, Sink};
 use crate::config::ParquetConfig;
-use crate::record::{Body, Flow, Record};
+use crate::record::{App, Body, Flow, Record};
 
 const SCHEMA: &str = "message record {
     required binary sensor (UTF8);
@@ -209,7 +209,10 @@ fn small(record: &Record, column: usize) -> Option<i32> {
         22 => return flow?.vlan.map(i32::from),
         23 => return flow?.icmp.map(|(kind, _)| kind.into()),
         24 => return flow?.icmp.map(|(_, code)| code.into()),
-        35 => return flow?.app.as_ref()?.http()?.status.map(i32::from),
+        35 => match flow?.app.as_deref()? {
+            App::Http(http) => return http.status.map(i32::from),
+            _ => return None,
+        },
         _ => {}
     }
     Some(flow.map_or(0, |flow| match column {
@@ -259,18 +262,18 @@ fn text(record: &Record, column: usize, sensor: &str) -> Option<String> {
 
 /// A column of what an application said: the number is among those.
 fn app_text(flow: &Flow, column: usize) -> Option<String> {
-    let app = flow.app.as_deref()?;
-    match column {
-        0 => Some(app.name(flow.protocol == 17).to_owned()),
-        1 => app.dns()?.name.clone(),
-        2 => app.dns()?.kind.clone(),
-        3 => app.dns()?.code.clone(),
-        4 => app.http()?.host.clone(),
-        5 => app.http()?.method.clone(),
-        7 => app.tls()?.sni.clone(),
-        8 => app.tls()?.alpn.clone(),
-        9 => app.tls()?.ja4.clone(),
-        _ => app.tls()?.version.clone(),
+    match (flow.app.as_deref()?, column) {
+        (app, 0) => Some(app.name(flow.protocol == 17).to_owned()),
+        (App::Dns(dns), 1) => dns.name.clone(),
+        (App::Dns(dns), 2) => dns.kind.clone(),
+        (App::Dns(dns), 3) => dns.code.clone(),
+        (App::Http(http), 4) => http.host.clone(),
+        (App::Http(http), 5) => http.method.clone(),
+        (App::Tls(tls), 7) => tls.sni.clone(),
+        (App::Tls(tls), 8) => tls.alpn.clone(),
+        (App::Tls(tls), 9) => tls.ja4.clone(),
+        (App::Tls(tls), 10) => tls.version.clone(),
+        _ => None,
     }
 }
 
