@@ -164,7 +164,7 @@ impl Machine {
     }
 }
 
-/// Reads a number of so many bytes from the beginning of the frame on.
+/// Reads the `N` bytes at an offset from the start of the frame, as a number.
 #[inline]
 fn fetch<const N: usize>(frame: &[u8], offset: u32) -> Option<u32> {
     let bytes: &[u8; N] = frame.get(offset as usize..)?.first_chunk()?;

@@ -155,7 +155,7 @@ fn shards_hear_the_same_messages_as_one_offline() {
     assert!(files >= 25 && messages > 2_500, "{files} captures, {messages} messages");
 }
 
-/// What is told of a flow by its record, without what it is told among.
+/// The key, the counts and the reason of a record.
 type Told = (FiveTupleKey, u64, u64, u64, u64, Option<EndReason>);
 
 fn told(record: &FlowRecord<FiveTupleKey>) -> Told {
@@ -169,7 +169,7 @@ fn records_among_messages_are_those_of_all_flows() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
     };
-    let (mut files, mut records, mut messages) = (0, 0, 0);
+    let (mut files, mut records, mut messages, mut lines) = (0, 0, 0, 0);
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let flows = || {
@@ -190,6 +190,9 @@ fn records_among_messages_are_those_of_all_flows() {
                 SessionEvent::Started { key, .. } => drop(over.remove(key)),
                 SessionEvent::Record(record) => {
                     of_all.push(told(record));
+                    let line = serde_json::to_value(event).unwrap();
+                    let is_its = line["packets_sent"] == record.sent.packets;
+                    lines += usize::from(line["type"] == "record" && is_its);
                     if record.reason.is_some() {
                         over.insert(record.key);
                     }
@@ -205,5 +208,6 @@ fn records_among_messages_are_those_of_all_flows() {
         (files, records) = (files + 1, records + alone.len());
     }
     println!("{records} records among {messages} messages of {files} files");
+    assert_eq!(lines, records, "a record is a line of JSON that says what it is");
     assert!(files > 50 && records > 1000 && messages > 1000);
 }

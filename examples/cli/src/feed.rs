@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use ringtap::capture::{CaptureBuilder, NetNs};
 use ringtap::fanout::{FanoutFlags, FanoutMode};
 use ringtap::flow::extract::FiveTuple;
-use ringtap::flow::{EventMask, FlowConfig, FlowExt, Protocols, SessionEvent};
+use ringtap::flow::{EventMask, FlowConfig};
 use ringtap::interface::{LocalNames, interface_info};
 use ringtap::shard::{self, Cores, Source};
 use ringtap::xdp::{Attach, XdpProgram};
@@ -18,9 +18,10 @@ use ringtap::{BpfFilter, Capture, PacketBatch, Shards, XdpSocket, time};
 
 use crate::config::{CaptureKind, Config};
 use crate::ledger::{Counter, Ledger};
-use crate::record::{Body, Flow, Heard, Told};
+use crate::record::{Body, Flow, Told};
 use crate::sink::Outcome;
 use crate::talk::{Talk, Traffic};
+use crate::tracked::Tracked;
 
 /// Records that are handed over together, and how many times that many a queue holds.
 const CHUNK: usize = 256;
@@ -324,47 +325,36 @@ async fn work(
     meters: Arc<Vec<Meter>>,
     tracker: Tracker,
 ) -> ringtap::Result<()> {
-    let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(tracker.flows);
-    let protocols = if tracker.listens { Protocols::well_known() } else { Protocols::new() };
-    let mut events = flows.protocol_stream(protocols).with_records();
+    let mut flows = Tracked::new(batches, tracker.flows, tracker.listens);
     let meter = &meters[index];
     let (mut looked, mut told, mut talk) = (Instant::now(), Told::default(), Talk::default());
-    let mut heard = Heard::default();
     loop {
-        let next = match events.next().now_or_never() {
+        let next = match flows.next().now_or_never() {
             Some(next) => next,
             None => {
                 hand.over(meter)?; // before it waits
                 if looked.elapsed() >= TICK {
                     looked = Instant::now();
-                    look(meter, events.table(), &mut talk);
+                    look(meter, flows.table(), &mut talk);
                 }
-                match time::timeout(TICK, events.next()).await {
+                match time::timeout(TICK, flows.next()).await {
                     Ok(next) => next,
                     Err(time::Elapsed) => continue,
                 }
             }
         };
-        let Some(event) = next else { break };
-        let record = match event? {
-            SessionEvent::Application { key, message, .. } => {
-                heard.hear(key, &message);
-                continue;
-            }
-            SessionEvent::Record(record) => record,
-            _ => continue,
-        };
+        let Some(next) = next else { break };
+        let (record, app) = next?;
         if meter.is_watched.load(Ordering::Relaxed) {
             talk.end(&record);
         }
-        let app = heard.of(&record);
         hand.chunk.extend(told.since(&record).map(|flow| Body::Flow(Flow { app, ..flow })));
         if hand.chunk.len() == CHUNK {
             hand.over(meter)?;
         }
     }
     hand.over(meter)?;
-    look(meter, events.table(), &mut talk);
+    look(meter, flows.table(), &mut talk);
     Ok(())
 }
 

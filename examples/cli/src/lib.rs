@@ -30,6 +30,7 @@ mod sink;
 mod spool;
 mod spooler;
 mod talk;
+mod tracked;
 mod units;
 mod view;
 mod watch;

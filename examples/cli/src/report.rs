@@ -3,6 +3,7 @@
 mod chart;
 mod page;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use crate::watch::{self, Look, ShardLook};
 const LISTED: usize = 20;
 /// Of each look, those that are counted.
 const KEPT: usize = 100;
+/// As many as a report remembers; beyond it, those with the least traffic so far are forgotten.
+const REMEMBERED: usize = 10_000;
 
 /// What a report is made of.
 pub(crate) struct Report {
@@ -107,6 +110,7 @@ impl Report {
                 let all = all.entry(ends).or_default();
                 *all = [all[0] + bytes, all[1] + packets];
             }
+            forget_the_least(all);
         }
     }
 
@@ -128,5 +132,32 @@ impl Report {
         all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         all.truncate(LISTED);
         all
+    }
+}
+
+/// Keeps those with the most bytes where there are too many.
+fn forget_the_least(all: &mut HashMap<String, [u64; 2]>) {
+    if all.len() > REMEMBERED {
+        let mut kept: Vec<_> = all.drain().collect();
+        kept.sort_unstable_by_key(|(_, [bytes, _])| Reverse(*bytes));
+        kept.truncate(REMEMBERED / 2);
+        all.extend(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_has_the_most() {
+        let of = |count: usize| (0..count).map(|at| (at.to_string(), [at as u64 / 2, 1]));
+        let mut all: HashMap<_, _> = of(REMEMBERED).collect();
+        forget_the_least(&mut all);
+        assert_eq!(all.len(), REMEMBERED);
+        all.extend(of(REMEMBERED + 1));
+        forget_the_least(&mut all);
+        assert_eq!(all.len(), REMEMBERED / 2);
+        assert!(all.contains_key(&REMEMBERED.to_string()) && !all.contains_key("0"));
     }
 }

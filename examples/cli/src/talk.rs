@@ -40,17 +40,15 @@ pub(crate) enum Order {
 impl Traffic {
     /// The pairs with the most traffic of those whose addresses have `wanted` in them, the most first.
     pub(crate) fn talkers(&self, count: usize, order: Order, wanted: &str) -> Vec<Talker> {
-        let of = |(pair, amount): (&[IpAddr; 2], &Amount)| {
-            let ends = format!("{} - {}", pair[0], pair[1]);
-            ends.contains(wanted).then_some((*pair, ends, *amount))
-        };
-        most(self.pairs.iter().filter_map(of).collect(), count, order)
+        let ends = |[a, b]: [IpAddr; 2]| format!("{a} - {b}");
+        let is_wanted = |pair: [IpAddr; 2]| wanted.is_empty() || ends(pair).contains(wanted);
+        let pairs = self.pairs.iter().filter(|(pair, _)| is_wanted(**pair));
+        most(pairs, count, order, ends)
     }
 
     /// The services with the most bytes, the most first.
     pub(crate) fn services(&self, count: usize) -> Vec<Talker> {
-        let of = |(service, amount): (&Service, &Amount)| (*service, name(*service), *amount);
-        most(self.services.iter().map(of).collect(), count, Order::Bytes)
+        most(self.services.iter(), count, Order::Bytes, name)
     }
 
     pub(crate) fn add(&mut self, more: Self) {
@@ -60,15 +58,25 @@ impl Traffic {
     }
 }
 
-fn most<K: Ord>(mut all: Vec<(K, String, Amount)>, count: usize, order: Order) -> Vec<Talker> {
+/// Those with the most, by their names.
+fn most<'a, K: Ord + Copy + 'a>(
+    all: impl Iterator<Item = (&'a K, &'a Amount)>,
+    count: usize,
+    order: Order,
+    name: impl Fn(K) -> String,
+) -> Vec<Talker> {
     let by = match order {
         Order::Bytes => 0,
         Order::Packets => 1,
     };
-    all.retain(|(.., amount)| amount[1] > 0);
-    all.sort_unstable_by(|a, b| b.2[by].cmp(&a.2[by]).then_with(|| a.0.cmp(&b.0)));
+    let mut all: Vec<_> = all.filter(|(_, amount)| amount[1] > 0).collect();
+    all.sort_unstable_by(|a, b| b.1[by].cmp(&a.1[by]).then_with(|| a.0.cmp(b.0)));
     all.truncate(count);
-    let talker = |(_, ends, [bytes, packets]): (_, _, Amount)| Talker { ends, bytes, packets };
+    let talker = |(key, [bytes, packets]): (&K, &Amount)| Talker {
+        ends: name(*key),
+        bytes: *bytes,
+        packets: *packets,
+    };
     all.into_iter().map(talker).collect()
 }
 

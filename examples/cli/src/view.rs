@@ -1,4 +1,4 @@
-//! What is shown of looks, as keys have it, or line by line where nobody presses any.
+//! The view that `top` shows, which keys change. Where there is no terminal, each look is printed.
 
 use std::io;
 

@@ -209,7 +209,7 @@ impl AtTerminal {
     /// The last picture.
     fn picture(&self) -> String {
         let drawn = self.drawn.lock().unwrap();
-        drawn.rsplit("\x1b[J").next().unwrap().to_owned()
+        drawn.rsplit("\x1b[J").next().unwrap().trim_end().to_owned()
     }
 
     fn press(&mut self, keys: &str) {

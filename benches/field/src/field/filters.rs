@@ -60,7 +60,7 @@ fn frame(port: u16) -> Vec<u8> {
     frame
 }
 
-/// A filter of so many terms on packets in memory.
+/// Filters on packets in memory.
 pub(crate) fn terms(rounds: usize) -> Table {
     let columns = &["CPU ns/packet", "compile µs", "instructions"];
     compare("Terms of a filter", columns, TERMS, rounds, |(whose, terms, port)| {

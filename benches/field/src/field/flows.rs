@@ -1,5 +1,5 @@
-//! Flows of a live capture: segments of so many TCP connections, both ways and in random order, all of which have begun before,
-//! 100,000 a second.
+//! Flows of a live capture: 100,000 TCP segments a second, both ways and in random order. All connections have begun before
+//! the clock starts.
 
 use std::time::{Duration, Instant};
 

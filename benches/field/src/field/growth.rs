@@ -172,7 +172,7 @@ fn flood(
     })
 }
 
-/// Packets of so many live flows into a table.
+/// What a packet costs in a table, by the number of its flows and their order.
 pub(crate) fn flows(rounds: usize) -> Table {
     const PACKETS: u32 = 1_000_000;
     compare("Live flows in a table", &["CPU ns/packet"], FLOWS, rounds, |(flows, order)| {

@@ -18,7 +18,7 @@ const ANOTHER: &str = "the spool is of another version of ringtap: let that one 
 /// Before a frame's payload, and what its payload begins with.
 const HEAD: usize = 8;
 const PREFIX: usize = 12;
-/// No frame is longer: shards hand over some hundred records together, of at most 2 KiB.
+/// No frame is longer: shards hand over up to 256 records together, of at most some 7 KiB.
 const MOST: usize = 16 << 20;
 
 /// What was appended for a shard, ever.
