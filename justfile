@@ -27,10 +27,10 @@ api:
 micro *args:
     cargo run --release -p ringtap-micro -- {{ args }}
 
-# ringtap beside its peers, as root; rewrites the tables of docs/PERFORMANCE.md. Needs libpcap-dev, tcpdump, dumpcap.
+# ringtap beside its peers, as root; rewrites the tables and the pictures of docs/PERFORMANCE.md. Needs libpcap-dev, tcpdump, dumpcap.
 [working-directory: 'benches/field']
 bench-field *args:
-    cargo run --release --ignore-rust-version --features libpcap,netring32 --bin field -- --markdown ../../docs/PERFORMANCE.md --svg ../../docs/performance.svg {{ args }}
+    cargo run --release --ignore-rust-version --features libpcap,netring32 --bin field -- --markdown ../../docs/PERFORMANCE.md --pictures ../../docs {{ args }}
 
 # Other kernels and cards, in QEMU: all of them, which takes hours and writes docs/KERNELS.md, or those that are named
 # (`just kernels --help`).

@@ -21,6 +21,7 @@ mod source;
 mod startup;
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 
 pub use self::handle::{AllShardStats, ShardStats, Shards, ShardsReport};
 use self::plan::ShardPlan;
@@ -28,7 +29,7 @@ pub use self::plan::ShardSpec;
 #[cfg(feature = "af-xdp")]
 pub use self::queues::{Queues, XdpShardsBuilder};
 pub use self::runtime::{BuiltIn, Runtime};
-use self::source::Fanouts;
+use self::source::{Fanouts, PassedSockets};
 #[cfg(feature = "flow")]
 use crate::afpacket::FanoutFlags;
 use crate::afpacket::{Capture, CaptureBuilder, FanoutMode};
@@ -73,6 +74,7 @@ impl Shards {
             source: None,
             cores: Cores::All,
             count: None,
+            passed: None,
             on_failure: FailurePolicy::default(),
             runtime: BuiltIn::default(),
         }
@@ -95,6 +97,7 @@ pub struct ShardsBuilder<R> {
     source: Option<Source>,
     cores: Cores,
     count: Option<usize>,
+    passed: Option<PassedSockets>,
     on_failure: FailurePolicy,
     runtime: R,
 }
@@ -140,6 +143,20 @@ impl<R: Runtime> ShardsBuilder<R> {
         self
     }
 
+    /// Sets the sockets of the shards: they were opened before, by
+    /// [`CaptureBuilder::open_socket`] in this process or in one with more rights, so that this one needs none. They
+    /// are as many as there are shards, or that many for each capture of a shard
+    /// ([`and_capture`](Self::and_capture)): first all of shard 0, in the order of its captures. Without a number of
+    /// [`shards`](Self::shards), it follows from that of the sockets.
+    ///
+    /// Pass them in the order in which they were opened: the kernel numbers a group's members anew in that order when
+    /// the interface goes down and up. Clones of the builder share the sockets, and only one of them can
+    /// [`spawn`](Self::spawn).
+    pub fn sockets(mut self, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
+        self.passed = Some(PassedSockets::new(sockets));
+        self
+    }
+
     /// Sets the effect of one shard's failure on the others. Default: all stop.
     pub fn on_failure(mut self, choice: FailurePolicy) -> Self {
         self.on_failure = choice;
@@ -155,18 +172,34 @@ impl<R: Runtime> ShardsBuilder<R> {
 
     /// The plan that these options describe.
     pub(crate) fn plan(&self) -> Result<ShardPlan> {
-        if self.count.is_some_and(|count| count > MAX_MEMBERS) {
+        let of_each = 1 + self.more.len();
+        let passed = self.passed.as_ref().map(PassedSockets::len);
+        let count = self.count.or(passed.map(|all| all / of_each));
+        if count.is_some_and(|count| count > MAX_MEMBERS) {
             return Err(Error::ShardPlan(
                 "a fanout group has 1 to 256 members: ask for fewer shards",
             ));
         }
-        Ok(ShardPlan::for_this_machine(&self.cores, self.count)?.at_most(MAX_MEMBERS))
+        if passed.is_some_and(|all| count.is_some_and(|count| count * of_each != all)) {
+            return Err(Error::ShardPlan("there must be a socket for each capture of each shard"));
+        }
+        Ok(ShardPlan::for_this_machine(&self.cores, count)?.at_most(MAX_MEMBERS))
     }
 
     /// Sets the runtime that runs each shard's future. Default: the built-in executor.
     pub fn runtime<T: Runtime>(self, runtime: T) -> ShardsBuilder<T> {
-        let Self { capture, more, interface, source, cores, count, on_failure, runtime: _ } = self;
-        ShardsBuilder { capture, more, interface, source, cores, count, on_failure, runtime }
+        let Self { capture, more, interface, source, cores, count, passed, on_failure, .. } = self;
+        ShardsBuilder {
+            capture,
+            more,
+            interface,
+            source,
+            cores,
+            count,
+            passed,
+            on_failure,
+            runtime,
+        }
     }
 
     /// Starts the shards, and returns once all of them capture.
@@ -176,7 +209,8 @@ impl<R: Runtime> ShardsBuilder<R> {
     /// its capture ends after [`Shards::stop`].
     ///
     /// # Errors
-    /// [`Error::ShardPlan`] if the options cannot be planned;
+    /// [`Error::ShardPlan`] if the options cannot be planned, or [`sockets`](Self::sockets) are too few or too many;
+    /// [`Error::Unusable`] if one of those is no packet socket or is bound already;
     /// [`Error::Shard`] with the number of a shard that could not start and the cause, after the
     /// others were ended; an error about the options, which all shards share, as it is
     /// ([`Error::NoSuchInterface`], [`Error::Filter`], …); [`Error::Os`] if a thread cannot be started.
@@ -194,7 +228,7 @@ impl<R: Runtime> ShardsBuilder<R> {
         let mode = mode.or_else(|| capture.effective_membership().map(|first| first.mode));
         let captures = std::iter::once(capture).chain(self.more);
         let captures = captures.map(|capture| capture.with_fanout_mode(mode.clone()));
-        let sockets = Fanouts(captures.collect());
+        let sockets = Fanouts { options: captures.collect(), passed: self.passed };
         let (on_failure, runtime) = (self.on_failure, self.runtime);
         run::spawn(&plan, run::Job { sockets, on_failure, runtime, work })
     }

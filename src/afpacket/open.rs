@@ -78,10 +78,15 @@ impl CaptureBuilder {
     /// [cooked](crate::packet::LinkType::LINUX_SLL2) ones are needed; otherwise the errors of [`build`](Self::build).
     pub fn build_on(self, socket: OwnedFd) -> Result<Capture> {
         let opening = trace::opening("capture", self.interface.as_ref().map(Interface::name));
-        Plan::new(&self)?.check(socket.as_fd()).map_err(|error| self.named(error))?;
+        self.check_socket(socket.as_fd())?;
         let capture = self.open_on(socket)?;
         opening.done();
         Ok(capture)
+    }
+
+    /// Whether a socket that was opened before can be used with these options.
+    pub(crate) fn check_socket(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        Plan::new(self)?.check(socket).map_err(|error| self.named(error))
     }
 
     /// Opens the socket for [`build_on`](Self::build_on): the only step that takes `CAP_NET_RAW`. It receives nothing

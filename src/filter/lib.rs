@@ -52,6 +52,8 @@ mod validate;
 mod verdict_tests;
 mod vlan;
 mod vm;
+#[cfg(test)]
+mod vm_tests;
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,7 +3,7 @@
 use flowscope::KeyFields;
 
 use super::dns::{DnsMessage, DnsTcpParser, DnsUdpParser};
-use super::http::{HttpMessage, HttpParser, is_http};
+use super::http::{HttpConfig, HttpMessage, HttpParser, is_http};
 use super::protocols::Protocols;
 #[cfg(feature = "flow-quic")]
 use super::quic::{QuicParser, is_quic};
@@ -26,11 +26,18 @@ impl<K: KeyFields + 'static> Protocols<K, AppMessage> {
     /// the feature `flow-quic`, for the hellos in QUIC as well.
     #[must_use]
     pub fn well_known() -> Self {
+        Self::well_known_with(HttpConfig::default())
+    }
+
+    /// The same, with HTTP read as configured.
+    #[must_use]
+    pub fn well_known_with(http: HttpConfig) -> Self {
+        let http = HttpParser::with_config(http);
         let protocols = Self::new()
             .udp_ports([53], DnsUdpParser::default(), AppMessage::Dns)
             .tcp_ports([53], DnsTcpParser::default(), AppMessage::Dns)
             .tcp_bytes(|_, bytes| is_tls(bytes), TlsParser::default(), AppMessage::Tls)
-            .tcp_bytes(|_, bytes| is_http(bytes), HttpParser::default(), AppMessage::Http);
+            .tcp_bytes(|_, bytes| is_http(bytes), http, AppMessage::Http);
         #[cfg(feature = "flow-quic")]
         let protocols =
             protocols.udp_bytes(|_, bytes| is_quic(bytes), QuicParser::default(), AppMessage::Tls);

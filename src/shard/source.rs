@@ -1,13 +1,13 @@
 //! The source of a shard's packets: sockets of fanout groups, or of an interface's queues.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::handle::ReadStats;
 use super::plan::ShardSpec;
 use super::startup::Lineup;
 use crate::afpacket::{Capture, CaptureBuilder, Socket};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::AsyncCapture;
 use crate::wait::StopHandle;
 
@@ -38,9 +38,38 @@ pub(super) struct Opened<P> {
     pub(super) anchors: Vec<Arc<Socket>>,
 }
 
+/// Sockets that were opened before the shards start, in the order of shards; a shard's are next to each other.
+#[derive(Debug, Clone)]
+pub(super) struct PassedSockets(Arc<Mutex<Vec<Option<OwnedFd>>>>);
+
+impl PassedSockets {
+    pub(super) fn new(sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
+        Self(Arc::new(Mutex::new(sockets.into_iter().map(Some).collect())))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Returns the next `each` sockets of shard `index`.
+    fn take(&self, index: usize, each: usize) -> Result<Vec<OwnedFd>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.iter_mut().skip(index * each).take(each).filter_map(Option::take);
+        let own: Vec<_> = own.collect();
+        if own.len() < each {
+            return Err(Error::ShardPlan("a copy of these options has taken the sockets already"));
+        }
+        Ok(own)
+    }
+}
+
 /// Sockets of fanout groups: each shard has one in every group.
 #[derive(Debug)]
-pub(super) struct Fanouts(pub(super) Vec<CaptureBuilder>);
+pub(super) struct Fanouts {
+    pub(super) options: Vec<CaptureBuilder>,
+    /// Those that are used instead of new ones.
+    pub(super) passed: Option<PassedSockets>,
+}
 
 impl ShardSockets for Fanouts {
     type Port = AsyncCapture;
@@ -51,9 +80,17 @@ impl ShardSockets for Fanouts {
         lineup: &Lineup,
         stop: &StopHandle,
     ) -> Result<Option<Opened<AsyncCapture>>> {
-        let Self(options) = self;
+        let Self { options, passed } = self;
         let open_all = || -> Result<Vec<OwnedFd>> {
-            options.iter().map(CaptureBuilder::open_socket).collect()
+            let Some(passed) = passed else {
+                return options.iter().map(CaptureBuilder::open_socket).collect();
+            };
+            let sockets = passed.take(spec.index, options.len())?;
+            let with_options = options.iter().zip(&sockets);
+            with_options
+                .into_iter()
+                .try_for_each(|(of, socket)| of.check_socket(socket.as_fd()))?;
+            Ok(sockets)
         };
         let sockets = match lineup.in_turn(spec.index, open_all) {
             Some(opened) => opened?,

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use ringtap::capture::CaptureBuilder;
 use ringtap::fanout::FanoutMode;
-use ringtap::shard::{Cores, FailurePolicy, ShardsBuilder, Source};
+use ringtap::shard::{AllShardStats, BuiltIn, Cores, FailurePolicy, Shard, ShardsBuilder, Source};
 use ringtap::{AsyncCapture, Capture, Error, Shards};
-use ringtap_lab::{Generator, Pace, Tally, Traffic, Veth, frames, namespace};
+use ringtap_lab::{Generator, Pace, Tally, Traffic, Veth, frames, limits, namespace};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,44 +21,63 @@ fn ring() -> CaptureBuilder {
     Capture::builder().block_size(1 << 18).block_count(128).block_timeout_ms(10)
 }
 
-fn three_shards(interface: &str) -> ShardsBuilder<ringtap::shard::BuiltIn> {
+fn three_shards(interface: &str) -> ShardsBuilder<BuiltIn> {
     Shards::builder().interface(interface).capture(ring()).shards(3)
 }
 
 /// Sends all of `traffic` to three shards and returns what each saw.
-fn run(
-    mode: FanoutMode,
-    traffic: &Traffic,
-    count: u64,
-) -> Option<(Vec<Tally>, ringtap::shard::AllShardStats)> {
+fn run(mode: FanoutMode, traffic: &Traffic, count: u64) -> Option<(Vec<Tally>, AllShardStats)> {
     let net = namespace()?;
     let veth = net.veth();
+    let shards = three_shards(&veth.right).source(Source::Fanout(mode));
+    Some(run_on(&veth, shards, Rights::All, traffic, count))
+}
+
+/// What the thread may do that starts shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    All,
+    None,
+}
+
+/// The same with other options of three shards.
+fn run_on(
+    veth: &Veth,
+    options: ShardsBuilder<BuiltIn>,
+    rights: Rights,
+    traffic: &Traffic,
+    count: u64,
+) -> (Vec<Tally>, AllShardStats) {
     let tallies: Arc<Mutex<HashMap<usize, Tally>>> = Arc::default();
     let (sink, plan) = (Arc::clone(&tallies), traffic.clone());
     let pace = Pace::default();
     let counter = pace.clone();
-    let shards = three_shards(&veth.right)
-        .source(Source::Fanout(mode))
-        .spawn(move |mut shard| {
-            let (sink, mut tally) = (Arc::clone(&sink), Tally::new(&plan, count));
-            let counter = counter.clone();
-            async move {
-                while let Some(batch) = shard.capture.next().await {
-                    let batch = batch?;
-                    batch.iter().for_each(|packet| tally.record(packet.data()));
-                    counter.count(batch.len());
-                }
-                sink.lock().unwrap().insert(shard.index(), tally);
-                Ok(())
+    let work = move |mut shard: Shard| {
+        let (sink, mut tally) = (Arc::clone(&sink), Tally::new(&plan, count));
+        let counter = counter.clone();
+        async move {
+            while let Some(batch) = shard.capture.next().await {
+                let batch = batch?;
+                batch.iter().for_each(|packet| tally.record(packet.data()));
+                counter.count(batch.len());
             }
-        })
-        .unwrap();
+            sink.lock().unwrap().insert(shard.index(), tally);
+            Ok(())
+        }
+    };
+    let start = move || {
+        if rights == Rights::None {
+            limits::keep_capabilities(0);
+        }
+        options.spawn(work).unwrap()
+    };
+    let shards = std::thread::spawn(start).join().unwrap();
     Generator::new(&veth.left, traffic).in_step(count, &pace);
     assert_eq!(veth.lost(), 0, "the tap saw all");
     shards.stop();
     let stats = shards.join().unwrap();
     let mut tallies = std::mem::take(&mut *tallies.lock().unwrap());
-    Some(((0..3).map(|index| tallies.remove(&index).unwrap()).collect(), stats))
+    ((0..3).map(|index| tallies.remove(&index).unwrap()).collect(), stats)
 }
 
 fn merged(tallies: &[Tally], traffic: &Traffic, count: u64) -> Tally {
@@ -124,6 +143,44 @@ fn every_mode_delivers_each_frame_exactly_once() {
             _ => {}
         }
     }
+}
+
+#[ringtap_lab::test]
+fn shards_on_sockets_that_another_has_opened_need_no_right() {
+    const COUNT: u64 = 20_000;
+    let Some(net) = namespace() else { return };
+    let veth = net.veth();
+    let traffic = Traffic { flows: 16, both_directions: true, ..Traffic::default() };
+    let open = |count: usize| -> Vec<_> {
+        let options = ring().interface(&veth.right);
+        (0..count).map(|_| options.open_socket().unwrap()).collect()
+    };
+    let refused = || {
+        limits::keep_capabilities(0);
+        three_shards(&veth.right).spawn(|_| async { Ok(()) }).unwrap_err()
+    };
+    let refused = std::thread::scope(|scope| scope.spawn(refused).join().unwrap());
+    assert!(matches!(refused, Error::Shard { .. }), "{refused}");
+    let options = three_shards(&veth.right).sockets(open(3));
+    let (tallies, _) = run_on(&veth, options, Rights::None, &traffic, COUNT);
+    merged(&tallies, &traffic, COUNT).assert_complete();
+    assert!(tallies.iter().all(|tally| tally.received() > 0));
+
+    let spawn = |options: ShardsBuilder<BuiltIn>| {
+        options.spawn(|_| async { Ok(()) }).map(|shards| drop(shards.join()))
+    };
+    let with = |count| three_shards(&veth.right).sockets(open(count));
+    for count in [0, 2, 4] {
+        assert!(matches!(spawn(with(count)).unwrap_err(), Error::ShardPlan(_)), "{count} sockets");
+    }
+    let two_captures = with(6).and_capture(ring().interface(&veth.left));
+    spawn(two_captures).unwrap();
+    let options = with(3);
+    spawn(options.clone()).unwrap();
+    assert!(spawn(options).unwrap_err().to_string().contains("has taken the sockets"));
+    let datagrams = (0..3).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
+    let error = spawn(three_shards(&veth.right).sockets(datagrams)).unwrap_err();
+    assert!(matches!(error, Error::Unusable { .. }), "{error}");
 }
 
 #[ringtap_lab::test]
@@ -240,7 +297,7 @@ fn a_shard_that_ends_without_draining_leaves_what_came_before_the_stop_as_pendin
         .unwrap();
     let mut generator = Generator::new(&veth.left, &Traffic { flows: 64, ..Traffic::default() });
     generator.flood(1_000);
-    let taken_in = |stats: &ringtap::shard::AllShardStats| -> u64 {
+    let taken_in = |stats: &AllShardStats| -> u64 {
         stats.shards()[1..].iter().map(|shard| shard.capture.packets).sum()
     };
     let mut before = 0;
@@ -293,7 +350,7 @@ fn a_mode_of_the_capture_is_kept_and_a_source_wins() {
         .unwrap();
     let capture = ring().fanout(FanoutMode::LoadBalance, 77);
     let builder = Shards::builder().interface(&veth.right).capture(capture).shards(2);
-    let work = |mut shard: ringtap::shard::Shard| async move {
+    let work = |mut shard: Shard| async move {
         while shard.capture.next_batch().await?.is_some() {}
         Ok(())
     };

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     /// Is a sensor: shards, flows, spool, sinks.
     #[command(alias = "run")]
     Sensor(SensorArgs),
+    /// Opens packet sockets, and passes them to a program that may not: `ringtap pass -i eth0 -- PROGRAM …`.
+    Pass(PassArgs),
     /// Reads sensors' records back from where they were sent, and says whether all are there, or what is missing and why; the exit
     /// code is 1 if there is anything.
     Verify(VerifyArgs),
@@ -451,11 +453,15 @@ pub(crate) struct SensorArgs {
     #[arg(short, long = "interface", value_name = "INTERFACE")]
     pub(crate) interfaces: Vec<String>,
     /// Capture files, or directories of them such as a recording, that are read instead, as fast as that goes.
-    #[arg(short, long, value_name = "PLACE", conflicts_with_all = ["interfaces", "xdp"])]
+    #[arg(short, long, value_name = "PLACE", conflicts_with_all = ["interfaces", "xdp", "passed"])]
     pub(crate) read: Vec<PathBuf>,
     /// Captures by AF_XDP, before the network stack, which does not see the packets: a shard for each queue.
     #[arg(long)]
     pub(crate) xdp: bool,
+    /// Captures on packet sockets that were passed to it, as `ringtap pass` and systemd do, and needs no right of its own: a shard
+    /// for each.
+    #[arg(long, conflicts_with = "xdp")]
+    pub(crate) passed: bool,
     /// A file that stands for the interface's network namespace.
     #[arg(long)]
     pub(crate) netns: Option<PathBuf>,
@@ -499,4 +505,20 @@ pub(crate) struct SensorArgs {
     /// Writes a report at the end, a page of HTML.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PassArgs {
+    /// An interface, or `any`; as often as there are interfaces.
+    #[arg(short, long = "interface", value_name = "INTERFACE", required = true)]
+    pub(crate) interfaces: Vec<String>,
+    /// Sockets for each interface: the shards of who gets them. By default, one per core.
+    #[arg(short = 'n', long)]
+    pub(crate) shards: Option<u16>,
+    /// A file that stands for the interfaces' network namespace.
+    #[arg(long)]
+    pub(crate) netns: Option<PathBuf>,
+    /// The program and its arguments. It takes the place of this one, and finds the sockets as sd_listen_fds(3) says.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<OsString>,
 }

@@ -9,6 +9,7 @@ mod filter;
 mod flows;
 mod measure;
 mod messages;
+mod pass;
 mod query;
 mod record;
 mod replay;
@@ -51,6 +52,7 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
         Command::Flows(args) => return flows::run(&args),
         Command::Messages(args) => return messages::run(&args),
         Command::Sensor(args) => return run::run(args),
+        Command::Pass(args) => return pass::run(&args),
         Command::Verify(args) => return verify::run(&args),
         Command::Demo { recording: true, .. } => return demo_recording::run(),
         Command::Demo { visits, report, .. } => return demo::run(visits, report.as_deref()),

@@ -1,5 +1,6 @@
 //! Shards that make records: each in its own thread, with a queue that never holds it up.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,6 +19,7 @@ use ringtap::{BpfFilter, Capture, PacketBatch, Shards, XdpSocket, time};
 
 use crate::config::{CaptureKind, Config};
 use crate::ledger::{Counter, Ledger};
+use crate::passed;
 use crate::record::{Body, Flow, Told};
 use crate::sink::Outcome;
 use crate::talk::{Talk, Traffic};
@@ -126,7 +128,7 @@ pub(crate) struct Feed {
 }
 
 /// How many shards a configuration asks for.
-pub(crate) fn count_of(config: &Config) -> Outcome<u16> {
+fn count_of(config: &Config, passed: &[OwnedFd]) -> Outcome<u16> {
     match (config.shards, config.capture) {
         (Some(count), _) => Ok(count),
         (None, CaptureKind::AfPacket) => {
@@ -139,16 +141,21 @@ pub(crate) fn count_of(config: &Config) -> Outcome<u16> {
                 || format!("{interface}: nobody says how many queues it has; give --shards");
             Ok(queues.ok_or_else(unknown)?.try_into()?)
         }
+        (None, CaptureKind::Passed) => Ok((passed.len() / config.interfaces.len()).try_into()?),
     }
 }
 
 /// Starts them. All sockets are open when it returns.
 pub(crate) fn start(config: &Config, ledger: &Ledger) -> Outcome<Feed> {
-    let count = count_of(config)?;
+    let passed = match config.capture {
+        CaptureKind::Passed => passed::sockets()?,
+        _ => Vec::new(),
+    };
+    let count = count_of(config, &passed)?;
     let (crew, queues) = Crew::new(config, count, ledger, false)?;
     let (meters, is_ending) = (Arc::clone(&crew.meters), Arc::clone(&crew.is_ending));
     let shards = match config.capture {
-        CaptureKind::AfPacket => on_interfaces(config, count, crew)?,
+        CaptureKind::AfPacket | CaptureKind::Passed => on_interfaces(config, passed, count, crew)?,
         CaptureKind::AfXdp => on_queues(config, count, crew)?,
     };
     Ok(Feed { shards, meters, queues, is_ending })
@@ -166,8 +173,8 @@ struct Crew {
 #[derive(Debug, Clone)]
 struct Tracker {
     flows: FlowConfig,
-    /// Whether applications are listened to.
-    listens: bool,
+    /// The number of shards that listen to applications, if they do.
+    listening: Option<usize>,
 }
 
 /// Of each shard.
@@ -194,7 +201,7 @@ impl Crew {
             };
             Some(hand)
         });
-        let (hands, tracker) = (Mutex::new(hands.collect()), tracker(config));
+        let (hands, tracker) = (Mutex::new(hands.collect()), tracker(config, count.into()));
         Ok((Self { hands, meters: Arc::new(meters), tracker, is_ending }, queues))
     }
 
@@ -205,7 +212,7 @@ impl Crew {
 }
 
 /// Starts shards each of which has its share of the packets of all interfaces.
-fn on_interfaces(config: &Config, count: u16, crew: Crew) -> Outcome<Shards> {
+fn on_interfaces(config: &Config, passed: Vec<OwnedFd>, count: u16, crew: Crew) -> Outcome<Shards> {
     let netns = config.netns.as_ref().map(NetNs::path);
     let capture = |interface: &String| -> Outcome<CaptureBuilder> {
         let mut capture = Capture::builder()
@@ -235,6 +242,9 @@ fn on_interfaces(config: &Config, count: u16, crew: Crew) -> Outcome<Shards> {
         .shards(count.into());
     for capture in captures {
         shards = shards.and_capture(capture?);
+    }
+    if config.capture == CaptureKind::Passed {
+        shards = shards.sockets(passed);
     }
     Ok(shards.spawn(move |shard| {
         let (index, hand) = (shard.index(), crew.hand(shard.index()));
@@ -303,7 +313,7 @@ impl Reading {
     }
 }
 
-fn tracker(config: &Config) -> Tracker {
+fn tracker(config: &Config, shards: usize) -> Tracker {
     let mut tracker = FlowConfig::default().with_event_filter(EventMask::PACKET);
     tracker.infer_tcp_initiator = true;
     tracker.max_flows = config.max_flows;
@@ -314,7 +324,7 @@ fn tracker(config: &Config) -> Tracker {
         (tracker.idle_timeout_tcp, tracker.idle_timeout_udp) = (idle, idle);
         tracker.idle_timeout_other = idle;
     }
-    Tracker { flows: tracker, listens: config.applications }
+    Tracker { flows: tracker, listening: config.applications.then_some(shards) }
 }
 
 /// A shard's work, until the shards are stopped: what it has then ends as idle, and is handed over.
@@ -325,7 +335,7 @@ async fn work(
     meters: Arc<Vec<Meter>>,
     tracker: Tracker,
 ) -> ringtap::Result<()> {
-    let mut flows = Tracked::new(batches, tracker.flows, tracker.listens);
+    let mut flows = Tracked::new(batches, tracker.flows, tracker.listening);
     let meter = &meters[index];
     let (mut looked, mut told, mut talk) = (Instant::now(), Told::default(), Talk::default());
     loop {

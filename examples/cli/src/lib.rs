@@ -17,6 +17,7 @@ mod http;
 mod ledger;
 mod lines;
 mod offline;
+mod passed;
 mod pipeline;
 mod proof;
 mod readback;

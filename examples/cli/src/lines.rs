@@ -1,11 +1,15 @@
 //! A packet as a line, in the words of tcpdump with `-n -S`: sequence numbers as they are, and no names.
 
+mod dns;
+
 use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
 
 use jiff::tz::TimeZone;
 use ringtap::interface::InterfaceNames;
 use ringtap::packet::{Layers, LinkType, Packet, PacketDirection, TcpHeader, Tunnels};
+
+use self::dns::Dns;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -71,7 +75,7 @@ impl fmt::Display for OfIp<'_> {
         let len = layers.payload().len();
         match (layers.protocol(), layers.tcp()) {
             (TCP, Some(tcp)) => return of_tcp(f, &tcp, len),
-            (UDP, _) if layers.ports().is_some() => return write!(f, "UDP, length {len}"),
+            (UDP, _) if layers.ports().is_some() => return self.of_udp(f, len),
             (ICMP | ICMP6, _) if !layers.is_fragment() => return self.of_icmp(f),
             _ => {}
         }
@@ -89,6 +93,15 @@ impl fmt::Display for OfIp<'_> {
 }
 
 impl OfIp<'_> {
+    fn of_udp(&self, f: &mut fmt::Formatter<'_>, len: usize) -> fmt::Result {
+        let (data, place) = (self.packet.data(), self.layers.payload());
+        let payload = &data[place.start.min(data.len())..place.end.min(data.len())];
+        match self.layers.ports().and_then(|ports| Dns::of(payload, len, ports)) {
+            Some(dns) => write!(f, "{dns}"),
+            None => write!(f, "UDP, length {len}"),
+        }
+    }
+
     fn of_icmp(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = self.layers;
         let at = layers.transport_offset();

@@ -288,9 +288,12 @@ impl Body {
                 out.extend([kind, code]);
                 if let Some(app) = &flow.app {
                     let json = serde_json::to_vec(app).expect("text is JSON");
-                    out.extend((json.len() as u16).to_be_bytes());
-                    out.extend(json);
-                    return;
+                    // Texts are cut to far less; what was too long would be read as something else.
+                    if let Ok(len) = u16::try_from(json.len()) {
+                        out.extend(len.to_be_bytes());
+                        out.extend(json);
+                        return;
+                    }
                 }
             }
             Self::Counts(counts) => {
@@ -314,6 +317,14 @@ impl Body {
             flow.app = Some(Box::new(serde_json::from_slice(json).ok()?));
         }
         Some((body, rest))
+    }
+
+    /// The same of spools before applications were listened to.
+    pub(crate) fn decode_older(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (bytes, rest) = bytes.split_at_checked(LEN - 2)?;
+        let mut fixed = [0; LEN];
+        fixed[..LEN - 2].copy_from_slice(bytes);
+        Some((Self::decode_fixed(&fixed)?, rest))
     }
 
     fn decode_fixed(bytes: &[u8; LEN]) -> Option<Self> {
@@ -510,6 +521,33 @@ pub(crate) mod tests {
             bytes[0] = 7;
             assert_eq!(Body::decode(&bytes), None);
         }
+    }
+
+    #[test]
+    fn texts_are_kept_up_to_their_limit_and_what_is_too_long_costs_no_other_record() {
+        let text = |len: usize| Some("\u{1}".repeat(len));
+        let of = |len| {
+            let tls =
+                app::Tls { sni: text(len), alpn: text(len), ja4: text(len), version: text(len) };
+            Flow { app: Some(Box::new(App::Tls(tls))), ..flow(4) }
+        };
+        let none = Flow { app: Some(Box::new(App::Dns(app::Dns::default()))), ..flow(5) };
+        for (flow, kept) in [
+            (of(255), of(255)),
+            (of(2700), of(2700)),
+            (of(2800), Flow { app: None, ..flow(4) }),
+            (none.clone(), none),
+        ] {
+            let mut bytes = Vec::new();
+            Body::Flow(flow).encode(&mut bytes);
+            bytes.push(9);
+            assert_eq!(Body::decode(&bytes), Some((Body::Flow(kept), &[9][..])));
+        }
+        // A text that is longer than what is there.
+        let mut bytes = Vec::new();
+        Body::Flow(said()).encode(&mut bytes);
+        bytes[LEN - 2..LEN].copy_from_slice(&u16::MAX.to_be_bytes());
+        assert_eq!(Body::decode(&bytes), None);
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl Screen {
         Some(Self { has_keys, keys })
     }
 
+    /// Whether keys do anything.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.has_keys
+    }
+
     /// The next key that was pressed.
     pub(crate) fn key(&self) -> Option<KeyCode> {
         self.keys.try_recv().ok()

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use self::frame::Totals;
+use self::frame::Version;
 pub(crate) use self::reader::Reader;
 use crate::ledger::{Counter, Ledger};
 use crate::record::Body;
@@ -133,7 +134,9 @@ impl Spool {
             shared.lock().segments.push_back(Segment { number, header, written });
         }
         let tail = match last {
-            Some(last) => last.file,
+            Some(last) if last.version == Version::Current => last.file,
+            // Of an earlier program: it is read as it is, and not written to.
+            Some(_) => begin(&shared, numbers.last().map_or(1, |last| last + 1), &totals)?,
             None => begin(&shared, 1, &totals)?,
         };
         let mut spool =
@@ -237,17 +240,25 @@ impl Spool {
             let gone = state.segments.pop_front().expect("there are two");
             fs::remove_file(self.shared.path(gone.number))?;
         }
-        if state.bytes() + len > most {
+        let Segment { number, written, header } =
+            *state.segments.back().expect("one is written to");
+        let (is_alone, has_room) = (state.segments.len() == 1, state.bytes() + len <= most);
+        drop(state);
+        if !has_room {
+            if is_alone && written > header {
+                self.begin_behind(number)?; // so that this one can go once all have it
+            }
             return Ok(false);
         }
-        let Segment { number, written, .. } = *state.segments.back().expect("one is written to");
-        drop(state);
-        if written + len > self.shared.most / SEGMENTS {
-            match begin(&self.shared, number + 1, &self.totals) {
-                Ok(tail) => self.tail = tail,
-                Err(error) if is_full(&error) => return Ok(false),
-                Err(error) => return Err(error),
-            }
+        Ok(written + len <= self.shared.most / SEGMENTS || self.begin_behind(number)?)
+    }
+
+    /// Begins the segment behind one; false where the disk has no room for it.
+    fn begin_behind(&mut self, number: u64) -> io::Result<bool> {
+        match begin(&self.shared, number + 1, &self.totals) {
+            Ok(tail) => self.tail = tail,
+            Err(error) if is_full(&error) => return Ok(false),
+            Err(error) => return Err(error),
         }
         Ok(true)
     }

@@ -3,12 +3,16 @@
 use futures_util::StreamExt;
 use ringtap::Result;
 use ringtap::flow::extract::{FiveTuple, FiveTupleKey};
+use ringtap::flow::http::HttpConfig;
 use ringtap::flow::{
-    AppMessage, FlowConfig, FlowExt, FlowRecord, FlowRecords, FlowSource, FlowTable, Protocols,
-    SessionEvent, SessionStream,
+    AppMessage, FlowConfig, FlowExt, FlowRecord, FlowRecords, FlowSource, FlowTable, MemoryPolicy,
+    Protocols, ReassemblyConfig, SessionEvent, SessionStream,
 };
 
 use crate::record::{App, Heard};
+
+/// Bytes that listening may hold in all shards: segments that wait for others, and heads that are not complete.
+const HELD: usize = 128 << 20;
 
 /// Flows of a stream of batches.
 pub(crate) enum Tracked<St: FlowSource> {
@@ -18,11 +22,17 @@ pub(crate) enum Tracked<St: FlowSource> {
 }
 
 impl<St: FlowSource + Unpin> Tracked<St> {
-    pub(crate) fn new(batches: St, config: FlowConfig, listens: bool) -> Self {
+    /// With applications listened to if this is one of `listening` shards.
+    pub(crate) fn new(batches: St, config: FlowConfig, listening: Option<usize>) -> Self {
         let flows = batches.flow_stream(FiveTuple::bidirectional()).with_config(config);
-        if listens {
-            let sessions = flows.protocol_stream(Protocols::well_known());
-            Self::Listening(Box::new(sessions.with_records()), Heard::default())
+        if let Some(shards) = listening {
+            let held = ReassemblyConfig::new()
+                .memory_cap(HELD / shards.max(1), MemoryPolicy::GiveUpOldest);
+            let mut http = HttpConfig::default();
+            http.heads_only = true;
+            let sessions = flows.protocol_stream(Protocols::well_known_with(http));
+            let sessions = sessions.with_reassembly(held).with_records();
+            Self::Listening(Box::new(sessions), Heard::default())
         } else {
             Self::Records(Box::new(flows.into_records()))
         }

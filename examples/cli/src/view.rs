@@ -110,7 +110,11 @@ impl View {
             return Ok(());
         };
         look.talkers = look.traffic.talkers(SHOWN, keys.order, &keys.wanted);
-        screen.draw(&format!("{title}\n{look}{}", keys.line()))
+        // Below the title: what comes last may have no room.
+        match screen.has_keys() {
+            true => screen.draw(&format!("{title}\n{}\n{look}", keys.line())),
+            false => screen.draw(&format!("{title}\n{look}")),
+        }
     }
 }
 

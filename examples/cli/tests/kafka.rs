@@ -164,6 +164,30 @@ fn three_sensors_whose_messages_have_many_records_are_complete_though_a_broker_g
 }
 
 #[ringtap_lab::test]
+fn messages_are_no_longer_than_the_brokers_take() {
+    const MOST: usize = 4000;
+    let Some(place) = Place::new() else { return };
+    let cluster = cluster();
+    let brokers: Vec<_> = cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
+    let (config, spool) = (place.path("s.toml"), place.path("s"));
+    let text = format!(
+        "sensor = \"s\"\ninterface = \"{}\"\nspool = \"{spool}\"\nidle_seconds = 1\nshards = 2\n\
+         filter = \"udp\"\n[[sink]]\nkind = \"kafka\"\nbrokers = {brokers:?}\nrecords = 256\n\
+         properties = {{ \"message.max.bytes\" = \"{MOST}\" }}\n",
+        place.veth.right,
+    );
+    std::fs::write(&config, text).unwrap();
+    let sensor = Sensor::start(HTTP, &["--config", &config]);
+    send(&place.veth.left, 600, 1, 2000);
+    let account = sensor.finish();
+    let (flows, all) = check(&cluster);
+    assert_eq!((flows, all), (600 - place.veth.lost(), number(&account, "records")));
+    let messages = read(&cluster);
+    assert!(messages.iter().all(|(_, message)| message.len() < MOST));
+    assert!((messages.len() as u64) < all / 2, "{} messages of {all} records", messages.len());
+}
+
+#[ringtap_lab::test]
 fn what_is_in_the_topic_behind_the_last_acknowledgement_is_not_sent_again() {
     let Some(place) = Place::new() else { return };
     let cluster = cluster();

@@ -47,8 +47,17 @@ fn plain(line: &str) -> String {
     line
 }
 
+/// Whether a line is of a message of DNS over UDP, all of whose types this tcpdump knows.
+fn is_of_dns(line: &str) -> bool {
+    let Some((addresses, _)) = line.split_once(": ") else { return false };
+    let mut words = addresses.split(' ').skip(1);
+    let is_ip = matches!(words.next(), Some("IP" | "IP6"));
+    let is_port = |word: &str| word.ends_with(".53") || word.ends_with(".5353");
+    is_ip && words.any(is_port) && !line.contains("Flags [") && !line.contains(" Type")
+}
+
 #[ringtap_lab::test]
-fn lines_of_tcp_and_arp_are_those_of_tcpdump() {
+fn lines_of_tcp_arp_and_dns_are_those_of_tcpdump() {
     let Some(directory) = pcap::directory() else {
         return skip("no captures beside the repository");
     };
@@ -63,7 +72,7 @@ fn lines_of_tcp_and_arp_are_those_of_tcpdump() {
     let mut paths: Vec<_> =
         std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    let (mut same, mut arp, mut faults) = (0, 0, Vec::new());
+    let (mut same, mut arp, mut dns, mut faults) = (0, 0, 0, Vec::new());
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let is_capture = name.ends_with(".pcap") || name.ends_with(".pcapng");
@@ -78,6 +87,7 @@ fn lines_of_tcp_and_arp_are_those_of_tcpdump() {
         for (ours, theirs) in ours.iter().zip(&theirs) {
             let is_arp = theirs.contains(" ARP, Re") && !theirs.contains('(') && theirs.len() < 100;
             let is_tcp = theirs.contains(": Flags [") && !theirs.contains("[|tcp]");
+            let is_dns = is_of_dns(theirs);
             // What tcpdump says with -e alone.
             let words = match ours.split_once("vlan ") {
                 Some((time, rest)) => {
@@ -85,14 +95,19 @@ fn lines_of_tcp_and_arp_are_those_of_tcpdump() {
                 }
                 None => ours.clone(),
             };
-            match (is_arp || is_tcp, words == plain(theirs)) {
-                (true, true) => (same, arp) = (same + 1, arp + usize::from(is_arp)),
+            let is_same = if is_dns { words == *theirs } else { words == plain(theirs) };
+            match (is_arp || is_tcp || is_dns, is_same) {
+                (true, true) => {
+                    same += 1;
+                    (arp, dns) = (arp + usize::from(is_arp), dns + usize::from(is_dns));
+                }
                 (true, false) => faults.push(format!("{name}:\n{ours}\n{theirs}")),
                 (false, _) => {}
             }
         }
     }
-    println!("{same} lines are the same, {arp} of them of ARP; {} are not", faults.len());
-    assert!(same > 7000 && arp > 400, "{same}, {arp}");
+    let unlike = faults.len();
+    println!("{same} lines are the same, {arp} of them of ARP and {dns} of DNS; {unlike} are not");
+    assert!(same > 7000 && arp > 400 && dns > 400, "{same}, {arp}, {dns}");
     assert!(faults.is_empty(), "{}", faults[..faults.len().min(5)].join("\n"));
 }

@@ -18,10 +18,16 @@ ringtap_lab::test_binary!();
 
 /// A sensor with these words that writes lines; and where.
 fn sensor(place: &Place, name: &str, words: &[&str]) -> (Sensor, String) {
+    sensor_by(Command::new(rig::program()), place, name, words)
+}
+
+/// The same, by a command that starts the program.
+fn sensor_by(command: Command, place: &Place, name: &str, words: &[&str]) -> (Sensor, String) {
     let (lines, spool) = (place.path(&format!("{name}.ndjson")), place.path(name));
     let sink = format!("ndjson:{lines}");
     let own = ["--sensor", name, "--spool", &spool, "--sink", &sink, "--filter", "udp"];
-    (Sensor::start(HTTP, &[&own[..], &["--idle-seconds", "1"], words].concat()), lines)
+    let words = [&own[..], &["--idle-seconds", "1"], words].concat();
+    (Sensor::start_by(command, HTTP, &words), lines)
 }
 
 /// Flows, packets and octets in lines.
@@ -53,6 +59,62 @@ fn flows_of_several_interfaces_and_of_all_are_told_by_one_sensor() {
         );
         assert_eq!(flows, 300, "{account}");
     }
+}
+
+#[ringtap_lab::test]
+fn a_sensor_without_a_right_captures_on_sockets_that_are_passed_to_it() {
+    let Some(place) = Place::new() else { return };
+    let other = place.namespace.veth();
+    let both = ["-i", &place.veth.right, "-i", &other.right];
+    let without_rights = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"];
+    let alone = Command::new(without_rights[0])
+        .args(&without_rights[1..])
+        .arg(rig::program())
+        .args(["sensor", "--spool", &place.path("refused"), "--sink", "ndjson:-"])
+        .args(both)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&alone.stderr);
+    assert!(!alone.status.success() && said.contains("CAP_NET_RAW"), "{said}");
+
+    let mut command = Command::new(rig::program());
+    command.arg("pass").args(both).args(["-n", "2", "--"]).args(without_rights);
+    command.arg(rig::program());
+    let (sensor, lines) =
+        sensor_by(command, &place, "passed", &[&both[..], &["--passed"]].concat());
+    send(&place.veth.left, 300, 2, 5000);
+    let traffic = Traffic { flows: 200, len: 200, ..Default::default() };
+    ringtap_lab::Generator::new(&other.left, &traffic).paced(400, 5000);
+    let account = sensor.finish();
+    let (flows, [packets, _]) = totals(&lines);
+    assert_eq!(number(&account, "drops"), 0, "{account}");
+    assert_eq!(packets, 600 + 400 - place.veth.lost() - other.lost(), "{account}");
+    assert_eq!(flows, 300, "{account}");
+}
+
+#[ringtap_lab::test]
+fn sockets_that_are_too_many_or_not_there_are_refused() {
+    let Some(place) = Place::new() else { return };
+    let (name, spool) = (&place.veth.right, place.path("spool"));
+    let sensor = |before: &[&str], words: &[&str]| {
+        let (first, rest) = before.split_first().unwrap();
+        let mut command = Command::new(first);
+        command.args(rest).arg("sensor").args(["-i", name, "--spool", &spool, "--passed"]);
+        command.args(["--sink", "ndjson:-", "--seconds", "1"]).args(words);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let program = rig::program().to_str().unwrap().to_owned();
+    let said = sensor(&[&program], &[]);
+    assert!(said.contains("ringtap pass"), "{said}");
+    let said =
+        sensor(&[&program, "pass", "-i", name, "-n", "2", "--", &program], &["--shards", "3"]);
+    assert!(said.contains("a socket for each capture"), "{said}");
+    let said = sensor(&[&program, "pass", "-i", name, "--", "/no/such"], &[]);
+    assert!(said.contains("/no/such: No such file"), "{said}");
+    let said = sensor(&[&program, "pass", "-i", "no0such", "--", &program], &[]);
+    assert!(said.contains("no0such"), "{said}");
 }
 
 #[ringtap_lab::test]

@@ -78,7 +78,8 @@ macro_rules! content {
             }
 
             /// Returns whether the message was seen up to its end; others are told only if
-            /// [`tell_incomplete`](super::HttpConfig::tell_incomplete) is set.
+            /// [`tell_incomplete`](super::HttpConfig::tell_incomplete) or
+            /// [`heads_only`](super::HttpConfig::heads_only) is set.
             pub fn is_complete(&self) -> bool {
                 self.0.is_complete
             }

@@ -24,11 +24,16 @@ pub struct HttpConfig {
     /// [`is_complete`](super::HttpRequest::is_complete) is `false`. Default: no, they are
     /// [refused](crate::flow::ParserFault::Refused).
     pub tell_incomplete: bool,
+    /// Whether messages are delivered when their head is complete, without their body and trailers, of which nothing is
+    /// kept: also those whose body takes long, never ends or has a gap. Their
+    /// [`is_complete`](super::HttpRequest::is_complete) is `false` if they have a body. Default: no, they are
+    /// delivered with it.
+    pub heads_only: bool,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { max_head: 64 * 1024, max_body: 64 * 1024, tell_incomplete: false }
+        Self { max_head: 64 * 1024, max_body: 64 * 1024, tell_incomplete: false, heads_only: false }
     }
 }
 
@@ -38,7 +43,8 @@ const MOST_ASKED: usize = 1024;
 /// A parser of the messages of an HTTP/1 connection.
 ///
 /// Which side asks is seen by what it sends, so that connections captured from their middle, or in one direction,
-/// are read as well. A message is told when it is complete. After a response that switches protocols (101, or
+/// are read as well. A message is told when it is complete, or when its head is
+/// ([`heads_only`](HttpConfig::heads_only)). After a response that switches protocols (101, or
 /// a successful CONNECT), the connection's bytes are skipped.
 #[derive(Debug, Clone, Default)]
 pub struct HttpParser {
@@ -60,7 +66,8 @@ enum Asked {
 enum State {
     #[default]
     Head,
-    Body(Box<(Partial, Body)>),
+    /// Without a message that has been told already.
+    Body(Box<(Option<Partial>, Body)>),
     /// What follows is another protocol.
     Switched,
     /// Bytes are missing, and the next segment that begins with a message is waited for.
@@ -79,7 +86,7 @@ struct Side {
 impl Side {
     fn held(&self) -> usize {
         let body = match &self.state {
-            State::Body(body) => body.0.held() + size_of::<Body>(),
+            State::Body(body) => body.0.as_ref().map_or(0, Partial::held) + size_of::<Body>(),
             State::Head | State::Switched | State::Lost => 0,
         };
         self.buffer.capacity() + body
@@ -96,7 +103,9 @@ impl Side {
             Body::UntilClose => {}
             Body::Length(_) | Body::Chunked(_) => return false,
         }
-        message.skip(missing);
+        if let Some(message) = message {
+            message.skip(missing);
+        }
         true
     }
 
@@ -124,15 +133,20 @@ impl Side {
     ) -> Result<(&'a [u8], Option<Partial>), &'static str> {
         let State::Body(body) = &mut self.state else { return Ok((bytes, None)) };
         let (message, body) = &mut **body;
+        let mut add = |data: &[u8]| {
+            if let Some(message) = message {
+                message.add(data, config.max_body);
+            }
+        };
         match body {
             Body::UntilClose => {
-                message.add(bytes, config.max_body);
+                add(bytes);
                 return Ok((&[], None));
             }
             Body::Length(left) => {
                 let len = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 let (data, rest) = bytes.split_at(len);
-                message.add(data, config.max_body);
+                add(data);
                 *left -= len as u64;
                 bytes = rest;
                 if *left > 0 {
@@ -142,7 +156,7 @@ impl Side {
             Body::Chunked(chunked) => loop {
                 match chunked.step(bytes)? {
                     Step::Data(data, rest) => {
-                        message.add(data, config.max_body);
+                        add(data);
                         bytes = rest;
                     }
                     Step::More => return Ok((&[], None)),
@@ -157,7 +171,7 @@ impl Side {
             },
         }
         match std::mem::take(&mut self.state) {
-            State::Body(body) => Ok((bytes, Some(body.0))),
+            State::Body(body) => Ok((bytes, body.0)),
             State::Head | State::Switched | State::Lost => Ok((bytes, None)),
         }
     }
@@ -175,8 +189,10 @@ impl Side {
         let Some(rest) = self.gather(bytes, most)? else { return Ok(None) };
         let trailers = head::trailers(&self.buffer[1..])?;
         self.buffer.clear();
-        if let State::Body(body) = &mut self.state {
-            body.0.trailers(trailers);
+        if let State::Body(body) = &mut self.state
+            && let Some(message) = &mut body.0
+        {
+            message.trailers(trailers);
         }
         Ok(Some(rest))
     }
@@ -321,7 +337,16 @@ impl HttpParser {
         let message = Partial::new(head);
         match body {
             Body::Length(0) => out.push(message.done(true)),
-            body => self.sides[number].state = State::Body(Box::new((message, body))),
+            body => {
+                let message = match self.config.heads_only {
+                    true => {
+                        out.push(message.done(false));
+                        None
+                    }
+                    false => Some(message),
+                };
+                self.sides[number].state = State::Body(Box::new((message, body)));
+            }
         }
         if is_switch {
             for side in &mut self.sides {
@@ -359,7 +384,8 @@ impl Side {
         match std::mem::take(&mut self.state) {
             State::Body(body) => {
                 let (message, body) = *body;
-                tell(message, is_closed && matches!(body, Body::UntilClose), config, out);
+                let is_ended = is_closed && matches!(body, Body::UntilClose);
+                message.into_iter().for_each(|message| tell(message, is_ended, config, out));
             }
             State::Switched => self.state = State::Switched,
             State::Head | State::Lost => {}

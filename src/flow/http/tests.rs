@@ -192,6 +192,39 @@ fn bytes_that_are_missing_take_the_message_they_are_in() {
 }
 
 #[test]
+fn heads_alone_are_told_at_once_and_bodies_are_still_framed() {
+    let ts = Timestamp::default();
+    let config = HttpConfig { heads_only: true, ..HttpConfig::default() };
+    let head = |line: &str| (line.to_owned(), Vec::new(), 0, false);
+    let bodies: [(&[u8], &[u8]); 2] = [
+        (b"Content-Length: 30\r\n\r\nGET /no HTTP/1.1", b"\r\n\r\n0123456789"),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n14\r\nGET /no HTTP/1.1",
+            b"\r\n\r\n\r\n0\r\nLast: yes\r\n\r\n",
+        ),
+    ];
+    for (start, end) in bodies {
+        let (mut parser, mut out) = (HttpParser::with_config(config), Vec::new());
+        let first = [b"POST /up HTTP/1.1\r\n", start].concat();
+        parser.feed_initiator(&first, ts, &mut out);
+        assert_eq!(out.iter().map(short).collect::<Vec<_>>(), [head("POST")], "before its end");
+        parser.feed_initiator(&[end, GET].concat(), ts, &mut out);
+        let told: Vec<Short> = out.iter().map(short).collect();
+        assert_eq!(told, [head("POST"), complete("GET", b"")]);
+    }
+    // With bytes missing, and without an end.
+    aside::listen();
+    let (mut parser, mut out) = (HttpParser::with_config(config), Vec::new());
+    parser.feed_responder(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n012", ts, &mut out);
+    aside::behind_gap(3, || parser.feed_responder(b"6789HTTP/1.1 204 No\r\n\r\n", ts, &mut out));
+    parser.feed_responder(b"HTTP/1.0 200 OK\r\n\r\nthe first part", ts, &mut out);
+    parser.fin_responder(&mut out);
+    let told: Vec<Short> = out.iter().map(short).collect();
+    assert_eq!(told, [head("200"), complete("204", b""), head("200")]);
+    aside::refused(|reason| panic!("{reason}"));
+}
+
+#[test]
 fn a_body_that_goes_on_is_not_complete_because_the_other_side_is_refused() {
     let config = HttpConfig { tell_incomplete: true, ..HttpConfig::default() };
     let talk: [(bool, &[u8]); 2] =

@@ -1,8 +1,8 @@
 //! One run of many ways, in turn, and what came of it.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::calls::count_them;
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     stop: Arc<AtomicBool>,
+    /// Wakes who waits for that.
+    stopped: Arc<(Mutex<()>, Condvar)>,
     is_open: Arc<AtomicBool>,
     packets: Arc<AtomicU64>,
     /// The process that is measured, if it is another.
@@ -52,11 +54,24 @@ impl Progress {
     }
 
     pub(crate) fn stop(&self) {
+        let _held = self.stopped.0.lock();
         self.stop.store(true, Ordering::Relaxed);
+        self.stopped.1.notify_all();
+    }
+
+    /// Sleeps until it is over: who looks from time to time would be measured.
+    pub(crate) fn wait(&self) {
+        let held = self.stopped.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.stopped.1.wait_while(held, |()| !self.is_over()));
     }
 
     pub(crate) fn add(&self, more: u64) {
         self.packets.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// For who counts all by itself: no more than a store.
+    pub(crate) fn set(&self, all: u64) {
+        self.packets.store(all, Ordering::Relaxed);
     }
 
     pub(crate) fn packets(&self) -> u64 {
@@ -103,6 +118,8 @@ pub(crate) struct Table {
     pub(crate) title: &'static str,
     pub(crate) columns: &'static [&'static str],
     pub(crate) rows: Vec<Row>,
+    /// What a reader needs to know of it.
+    pub(crate) note: Option<String>,
 }
 
 impl Table {
@@ -181,7 +198,7 @@ pub(crate) fn compare<W: Copy>(
             }
         }
     }
-    Table { title, columns, rows }
+    Table { title, columns, rows, note: None }
 }
 
 pub(crate) fn pin(core: usize) {
@@ -207,9 +224,8 @@ impl Used {
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         // SAFETY: the struct is writable.
         unsafe { libc::getrusage(who, &raw mut usage) };
-        let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-        let cpu = Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime));
-        Self { cpu, sleeps: usage.ru_nvcsw as u64 }
+        // Not the times in there, which are behind by up to a tick.
+        Self { cpu: cpu_time(who), sleeps: usage.ru_nvcsw as u64 }
     }
 
     /// What the threads of another process have used; nothing for process 0.
@@ -233,6 +249,22 @@ impl Used {
     }
 }
 
+/// The user and system time of this thread, or of the process.
 pub(crate) fn cpu_time(who: libc::c_int) -> Duration {
-    Used::by(who).cpu
+    let clock = match who {
+        libc::RUSAGE_THREAD => libc::CLOCK_THREAD_CPUTIME_ID,
+        _ => libc::CLOCK_PROCESS_CPUTIME_ID,
+    };
+    // SAFETY: a C struct of integers.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is writable.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Bytes resident: a ring's pages are, from the mapping on.
+pub(crate) fn resident() -> Outcome<i64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: i64 = text.split(' ').nth(1).ok_or("statm has two numbers")?.parse()?;
+    Ok(pages * 4096)
 }

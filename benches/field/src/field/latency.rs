@@ -11,7 +11,7 @@ use ringtap_lab::generator::Sender;
 use ringtap_lab::traffic::now;
 use ringtap_lab::{Mark, Traffic, Veth};
 
-use crate::harness::{Kind, Outcome, Table, compare, pin};
+use crate::harness::{Kind, Outcome, Table, compare, pin, resident};
 
 type Times = Histogram<u64>;
 /// Receives so many frames.
@@ -55,7 +55,8 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
 
 /// One frame at a time, so many a second.
 pub(crate) fn table(veth: &Veth, rate: u32, title: &'static str, rounds: usize) -> Table {
-    let count = u64::from(rate.min(100_000) / 4).clamp(500, 3_000);
+    // Enough that one in a thousand is several.
+    let count = u64::from(rate).clamp(2_000, 50_000);
     let pause = Duration::from_secs(1) / rate;
     let columns = &["p50 µs", "p90 µs", "p99 µs", "p99.9 µs"];
     compare(title, columns, WAYS, rounds, |way| {
@@ -199,11 +200,4 @@ pub(crate) fn defaults(veth: &Veth, rounds: usize) -> Table {
         let lost = BURST.saturating_sub(read()?);
         Ok(vec![memory as f64 / f64::from(1 << 20), took.as_secs_f64() * 1e3, lost as f64])
     })
-}
-
-/// Bytes resident: a ring's pages are, from the mapping on.
-fn resident() -> Outcome<i64> {
-    let text = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: i64 = text.split(' ').nth(1).ok_or("statm has two numbers")?.parse()?;
-    Ok(pages * 4096)
 }

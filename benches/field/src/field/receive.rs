@@ -1,9 +1,11 @@
-//! Receiving a flood of 60-byte frames in blocks: one ring for all, 32 blocks of 1 MiB.
+//! Receiving a flood of 60-byte frames: a ring of 32 MiB for all, of blocks of 1 MiB where their size can be chosen (libpcap, and so
+//! tcpdump and dumpcap, have their own).
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringtap::capture::{CaptureBuilder, RingLayout};
+use ringtap::interface::interface_info;
 use ringtap::reactor::{Coalesce, ReactorOptions};
 use ringtap::shard::{BuiltIn, Runtime};
 use ringtap::{AsyncCapture, Capture};
@@ -17,14 +19,16 @@ use crate::harness::{CALLS, Kind, Outcome, Progress, Table, Used, WAKEUPS, compa
 pub(crate) const BLOCK: usize = 1 << 20;
 pub(crate) const BLOCKS: usize = 32;
 pub(crate) const RETIRE_MS: u32 = 20;
+/// Bytes of each packet's place in a ring that has one for each.
+pub(crate) const FRAME: usize = 2048;
 /// How long a receiver waits before it looks whether it is to end.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(40);
 const TIME: Duration = Duration::from_millis(800);
 
 /// Receives until it is told to end.
-type Receiver = fn(&str, &Progress) -> Outcome<()>;
+pub(crate) type Receiver = fn(&str, &Progress) -> Outcome<()>;
 
-const WAYS: &[(&str, Kind, Receiver)] = &[
+pub(crate) const WAYS: &[(&str, Kind, Receiver)] = &[
     ("hand-written loop", Kind::Limit, hand::receive),
     ("hand-written loop, epoll", Kind::Limit, hand::receive_by_epoll),
     ("hand-written loop, io_uring", Kind::Limit, hand::receive_by_uring),
@@ -57,10 +61,10 @@ const WAYS: &[(&str, Kind, Receiver)] = &[
     ("libpcap, next", Kind::Peer, libpcap::next),
     ("afpacket 0.2", Kind::Peer, afpacket),
     ("tcpdump", Kind::Peer, |name, progress| {
-        program("tcpdump", &["-p", "-n", "-w", "/dev/null", "-i", name], progress)
+        program("tcpdump", &["-p", "-n", "-B", "32768", "-w", "/dev/null", "-i", name], progress)
     }),
     ("dumpcap", Kind::Peer, |name, progress| {
-        program("dumpcap", &["-p", "-q", "-P", "-w", "/dev/null", "-i", name], progress)
+        program("dumpcap", &["-p", "-q", "-P", "-B", "32", "-w", "/dev/null", "-i", name], progress)
     }),
 ];
 
@@ -195,8 +199,10 @@ fn to_another_thread(name: &str, progress: &Progress) -> Outcome<()> {
 }
 
 fn frames(name: &str, progress: &Progress, coalesce: Coalesce) -> Outcome<()> {
-    let ring = Capture::builder().interface(name).layout(RingLayout::Frames);
-    let capture = ring.block_size(1 << 16).block_count(128).build()?;
+    // Segments that a card has put together would be longer, and have 64 KiB each by default.
+    let longest = interface_info(name)?.mtu as usize + 128;
+    let frame = FRAME.max(longest.next_multiple_of(16));
+    let capture = ring(name).layout(RingLayout::Frames).frame_size(frame).build()?;
     let runtime = BuiltIn::new(ReactorOptions::new().coalesce(coalesce));
     runtime.run(None, each(capture, progress, |batch| progress.add(count(&batch))))??;
     Ok(())
@@ -287,9 +293,7 @@ mod libpcap {
         // Its wait ignores the timeout, and its loop does not end by itself.
         let (end, watched) = (capture.breakloop_handle(), progress.clone());
         std::thread::spawn(move || {
-            while !watched.is_over() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            watched.wait();
             end.breakloop();
         });
         Ok(capture)
@@ -301,8 +305,8 @@ mod libpcap {
         let ended = capture.for_each(None, |packet| {
             std::hint::black_box(touch(packet.data));
             count += 1;
+            progress.set(count);
         });
-        progress.add(count);
         match ended {
             Ok(()) => Ok(()),
             Err(_) if progress.is_over() => Ok(()),
@@ -311,12 +315,13 @@ mod libpcap {
     }
 
     pub(super) fn next(name: &str, progress: &Progress) -> Outcome<()> {
-        let mut capture = open(name, progress)?;
+        let (mut capture, mut count) = (open(name, progress)?, 0);
         loop {
             match capture.next_packet() {
                 Ok(packet) => {
                     std::hint::black_box(touch(packet.data));
-                    progress.add(1);
+                    count += 1;
+                    progress.set(count);
                 }
                 Err(pcap::Error::TimeoutExpired) => {}
                 Err(pcap::Error::NoMorePackets) => return Ok(()),
@@ -353,9 +358,7 @@ fn program(program: &str, arguments: &[&str], progress: &Progress) -> Outcome<()
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
     progress.started(child.id());
-    while !progress.is_over() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    progress.wait();
     // SAFETY: a signal to our own child, which was not waited for yet.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
     let words = String::from_utf8(child.wait_with_output()?.stderr)?;

@@ -1,11 +1,10 @@
-//! What a run came to: a page, figures for programs, a picture.
+//! What a run came to: a page, and figures for programs.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::process::Command;
 
-use plotters::prelude::*;
-
-use crate::harness::{Kind, Outcome, Row, Spread, Table};
+use crate::harness::{Row, Spread, Table};
+use crate::picture;
 
 /// A claim: one way's median against another's.
 pub(crate) struct Target {
@@ -16,6 +15,8 @@ pub(crate) struct Target {
     pub(crate) column: usize,
     /// The ratio is to be at most this, or, below zero, at least its amount.
     pub(crate) bound: f64,
+    /// Of a miss that is no surprise.
+    pub(crate) why: &'static str,
 }
 
 impl Target {
@@ -31,14 +32,39 @@ impl Target {
     }
 }
 
-pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
+/// Where and when a run was made.
+pub(crate) fn machine() -> String {
+    let said = |program: &str, arguments: &[&str]| -> String {
+        let output = Command::new(program).args(arguments).output();
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).trim().to_owned()
+    };
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (processors, load) = (read("/proc/cpuinfo"), read("/proc/loadavg"));
+    let model =
+        processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    format!(
+        "Measured on {} with Linux {}, {} cores of {}, and a load of {} before.",
+        said("date", &["-u", "+%F"]),
+        said("uname", &["-r"]),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        model.map_or("an unknown kind", |(_, model)| model),
+        load.split(' ').next().unwrap_or("?"),
+    )
+}
+
+pub(crate) fn markdown(machine: &str, tables: &[Table], targets: &[Target]) -> String {
     let mut page = String::new();
     let mut line = |text: &str| {
         page.push_str(text);
         page.push('\n');
     };
+    line(machine);
     for table in tables {
-        line(&format!("\n## {}\n", table.title));
+        line(&format!("\n### {}\n", table.title));
+        if let Some(note) = &table.note {
+            line(&format!("{note}\n"));
+        }
         line(&format!(
             "| way | {} | {} to the best peer |",
             table.columns.join(" | "),
@@ -65,9 +91,13 @@ pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
             "\nThe middle half of a row's rounds spans {:.0} % (median over the rows).",
             100.0 * table.noise()
         ));
+        if let Some(picture) = picture::below(table.title) {
+            line(&format!("\n![{}]({picture})", table.title));
+        }
     }
-    line("\n## Targets\n\nRatios are of rounds: their median, and the least and the most.\n");
+    line("\n### Targets\n\nRatios are of rounds: their median, and the least and the most.\n");
     line("| what | ratio | target | |\n|---|---|---|---|");
+    let (mut met, mut missed) = (0, Vec::new());
     for target in targets {
         let table = tables.iter().find(|table| table.title == target.table);
         let ours = table.and_then(|table| table.row(target.ours));
@@ -78,11 +108,23 @@ pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
             continue;
         };
         let ratio = ratios.1;
+        let goal = target.bound.abs();
+        let is_within = (ratios.0..=ratios.2).contains(&goal);
         let (bound, is_met) = match target.bound {
             least if least < 0.0 => (format!("≥ {}", -least), ratio >= -least),
             most => (format!("≤ {most}"), ratio <= most),
         };
-        let verdict = if is_met { "met" } else { "**missed**" };
+        let verdict = match (is_met, is_within) {
+            (true, false) => "met",
+            (true, true) => "met, not in each round",
+            (false, true) => "**missed**, not in each round",
+            (false, false) => "**missed**",
+        };
+        if is_met {
+            met += 1;
+        } else {
+            missed.push(target);
+        }
         line(&format!(
             "| {}: {} / {} | {} | {bound} | {verdict} |",
             target.what,
@@ -91,15 +133,22 @@ pub(crate) fn markdown(tables: &[Table], targets: &[Target]) -> String {
             ranged(ratios)
         ));
     }
+    line(&format!("\n{met} of {} are met. Of those that are not:\n", met + missed.len()));
+    for target in missed.iter().filter(|target| !target.why.is_empty()) {
+        line(&format!(
+            "- **{} / {}** ({}). {}",
+            target.ours, target.other, target.what, target.why
+        ));
+    }
     page
 }
 
 /// A ratio with its range.
-fn ranged((least, median, most): (f64, f64, f64)) -> String {
+fn ranged((least, median, most): Spread) -> String {
     format!("{median:.2} ({least:.2} … {most:.2})")
 }
 
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value {
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
@@ -114,77 +163,4 @@ pub(crate) fn json(tables: &[Table]) -> serde_json::Value {
         serde_json::json!({ "title": table.title, "columns": table.columns, "rows": rows })
     };
     tables.iter().map(table).collect()
-}
-
-/// A dot for each way's median of the first column, and a line for its range, on a linear scale. Ways that take far longer than the
-/// others are left to the table, and named below.
-pub(crate) fn draw(table: &Table, into: &Path) -> Outcome<()> {
-    const ROW: i32 = 24;
-    const LEFT: i32 = 250;
-    const WIDTH: i32 = 860;
-    const TOP: i32 = 44;
-    let rows: Vec<_> = table
-        .rows
-        .iter()
-        .filter(|row| row.fault.is_none())
-        .filter_map(|row| Some((row, row.spread(0)?)))
-        .collect();
-    let mut medians: Vec<f64> = rows.iter().map(|(_, spread)| spread.1).collect();
-    medians.sort_by(f64::total_cmp);
-    let bound = FAR * medians.get(medians.len() / 2).copied().unwrap_or(1.0);
-    let (shown, far): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|(_, spread)| spread.1 <= bound);
-    let most = shown.iter().map(|(_, spread)| spread.2).fold(1.0, f64::max).min(2.0 * bound);
-    let height = TOP + ROW * shown.len() as i32 + 60 + 18 * far.len().div_ceil(4) as i32;
-    let area = SVGBackend::new(into, (WIDTH as u32, height as u32)).into_drawing_area();
-    // Legible on light and on dark pages.
-    area.fill(&RGBColor(0xfb, 0xfb, 0xfa))?;
-    let ink = RGBColor(0x22, 0x22, 0x22);
-    let font = |size: i32| ("sans-serif", size).into_font().color(&ink);
-    let title = format!("{}: {} (median, and range of the rounds)", table.title, table.columns[0]);
-    area.draw_text(&title, &font(16), (10, 12))?;
-    let place = |value: f64| LEFT + (value.min(most) / most * f64::from(WIDTH - LEFT - 60)) as i32;
-    let bottom = TOP + ROW * shown.len() as i32;
-    for mark in marks(most) {
-        let x = place(mark);
-        area.draw(&PathElement::new([(x, TOP - 4), (x, bottom)], RGBColor(0xdd, 0xdd, 0xdd)))?;
-        area.draw_text(&short_mark(mark), &font(12), (x - 6, bottom + 4))?;
-    }
-    for (at, (row, (least, median, most))) in shown.iter().enumerate() {
-        let y = TOP + ROW * at as i32 + ROW / 2;
-        let colour = match row.kind {
-            Kind::Ours => RGBColor(0x1f, 0x77, 0xb4),
-            Kind::Peer => RGBColor(0xb0, 0x5a, 0x1a),
-            Kind::Limit => RGBColor(0x55, 0x55, 0x55),
-        };
-        area.draw_text(row.name, &font(14), (10, y - 8))?;
-        let range = [(place(*least), y), (place(*most), y)];
-        area.draw(&PathElement::new(range, colour.stroke_width(2)))?;
-        area.draw(&Circle::new((place(*median), y), 5, colour.filled()))?;
-    }
-    let mut below = vec!["blue: ringtap, brown: others, grey: no library".to_owned()];
-    for some in far.chunks(4) {
-        let named = |(row, spread): &(&Row, Spread)| format!("{} {}", row.name, short(spread.1));
-        below.push(format!("not shown: {}", some.iter().map(named).collect::<Vec<_>>().join(", ")));
-    }
-    for (at, line) in below.iter().enumerate() {
-        area.draw_text(line, &font(13), (10, bottom + 30 + 18 * at as i32))?;
-    }
-    area.present()?;
-    Ok(())
-}
-
-/// A way that takes so many times the median way is not drawn.
-const FAR: f64 = 4.0;
-
-/// Some four to eight round numbers up to a value.
-fn marks(most: f64) -> Vec<f64> {
-    let power = 10_f64.powf((most / 4.0).log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|of| of * power);
-    let step = step.into_iter().find(|step| most / step <= 8.0).unwrap_or(power);
-    (0..).map(|at| f64::from(at) * step).take_while(|mark| *mark <= most).collect()
-}
-
-fn short_mark(value: f64) -> String {
-    if value >= 10.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value}") }
 }

@@ -150,6 +150,9 @@ fn configure(args: SensorArgs) -> Outcome<Config> {
     if args.xdp {
         config.capture = CaptureKind::AfXdp;
     }
+    if args.passed {
+        config.capture = CaptureKind::Passed;
+    }
     config.harden |= args.harden;
     config.applications |= args.applications;
     config.netns = args.netns.or(config.netns);

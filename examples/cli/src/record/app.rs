@@ -1,17 +1,18 @@
 //! What applications said in a flow: names and codes of the first messages of each side.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use domain::base::Rtype;
 use domain::base::iana::OptRcode;
-use ringtap::flow::dns::{DnsContent, DnsMessage};
+use ringtap::flow::dns::{DnsContent, DnsMessage, DnsQuestion};
 use ringtap::flow::extract::FiveTupleKey;
 use ringtap::flow::http::HttpMessage;
 use ringtap::flow::tls::TlsMessage;
 use ringtap::flow::{AppMessage, FlowRecord};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a text that records have; names of DNS and of hosts are no longer.
+/// Bytes of a text that records have: names that can be written as they are, are no longer.
 const MOST: usize = 255;
 
 /// What an application said.
@@ -34,9 +35,12 @@ pub(crate) struct Dns {
     /// Such as `NXDOMAIN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
+    /// A hash of the first question, name and type: what its answer is known by.
+    #[serde(skip)]
+    asked: Option<u64>,
 }
 
-/// The first request, and the first response's status.
+/// The first request, and the status of its response.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Http {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,31 +111,45 @@ impl Dns {
         if self.name.is_none() {
             self.ask(content);
         }
-        let is_its = content
-            .questions
-            .first()
-            .is_none_or(|question| self.name.as_deref() == Some(short(&question.name).as_str()));
-        if is_response && is_its && self.code.is_none() {
+        if is_response && self.code.is_none() && self.is_answer(content) {
             self.code = Some(OptRcode::masked_from_int(content.rcode).to_string());
+            self.asked = None;
         }
+    }
+
+    /// Whether it repeats the first question, or none. Letters may have another case (draft-vixie-dnsext-dns0x20).
+    fn is_answer(&self, content: &DnsContent) -> bool {
+        content.questions.first().zip(self.asked).is_none_or(|(of, asked)| hash(of) == asked)
     }
 
     fn ask(&mut self, content: &DnsContent) {
         if let Some(question) = content.questions.first() {
+            self.asked = Some(hash(question));
             self.name = Some(short(&question.name));
             self.kind = Some(Rtype::from_int(question.qtype).to_string());
         }
     }
 }
 
+/// A hash of a question, in which the case of letters does not matter.
+fn hash(question: &DnsQuestion) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    question.name.bytes().for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+    hasher.write_u16(question.qtype);
+    hasher.finish()
+}
+
 impl Http {
     fn hear(&mut self, message: &HttpMessage) {
         match message {
             HttpMessage::Request(request) if self.method.is_none() => {
+                // What was answered before is not its.
+                self.status = None;
                 self.method = Some(short(request.method()));
                 self.host = request.host().map(short);
             }
-            HttpMessage::Response(response) => {
+            // Interim ones come before the response, but for that which switches protocols.
+            HttpMessage::Response(response) if !matches!(response.status(), 100 | 102..=199) => {
                 self.status.get_or_insert(response.status());
             }
             _ => {}
@@ -191,6 +209,10 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
+    use ringtap::flow::dns::DnsUdpParser;
+    use ringtap::flow::http::{HttpConfig, HttpParser};
+    use ringtap::flow::{DatagramParser, FlowSide, SessionParser};
+
     use super::*;
 
     #[test]
@@ -200,11 +222,79 @@ mod tests {
         assert_eq!(short("a.example"), "a.example");
     }
 
+    /// What a flow's parts make one hear of HTTP.
+    fn http(parts: &[(bool, &str)]) -> Http {
+        let mut config = HttpConfig::default();
+        config.heads_only = true;
+        let (mut parser, mut out) = (HttpParser::with_config(config), Vec::new());
+        let mut http = Http::default();
+        for &(is_answer, text) in parts {
+            match is_answer {
+                true => parser.feed_responder(text.as_bytes(), Default::default(), &mut out),
+                false => parser.feed_initiator(text.as_bytes(), Default::default(), &mut out),
+            }
+            out.drain(..).for_each(|message| http.hear(&message));
+        }
+        http
+    }
+
+    #[test]
+    fn a_request_and_the_status_of_its_own_response_are_heard() {
+        let (get, post) = ("GET / HTTP/1.1\r\nHost: b\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\n");
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let upload = format!("{post}Content-Length: 9\r\n\r\nabc");
+        let heard = |parts: &[(bool, &str)]| {
+            let Http { host, method, status } = http(parts);
+            (method.unwrap_or_default() + " " + &host.unwrap_or_default(), status)
+        };
+        assert_eq!(heard(&[(false, &upload)]), ("POST a".into(), None), "before its end");
+        let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+        let created = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+        let parts = [(false, upload.as_str()), (true, go_on), (false, "defghi"), (true, created)];
+        assert_eq!(heard(&parts), ("POST a".into(), Some(201)));
+        assert_eq!(
+            heard(&[(true, created), (false, get), (true, ok)]),
+            ("GET b".into(), Some(200))
+        );
+        let switch = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        assert_eq!(heard(&[(false, get), (true, switch)]).1, Some(101));
+        assert_eq!(heard(&[(true, ok)]), (" ".into(), Some(200)), "one direction alone");
+    }
+
+    #[test]
+    fn the_code_is_that_of_the_first_question_in_letters_of_any_case() {
+        let message = |is_answer: u8, name: &[u8], kind: u8, code: u8| {
+            let mut bytes = vec![0, 7, is_answer << 7, code, 0, 1, 0, 0, 0, 0, 0, 0];
+            bytes.push(name.len() as u8);
+            bytes.extend(name);
+            bytes.extend([0, 0, kind, 0, 1]);
+            let mut out = Vec::new();
+            DnsUdpParser::default().parse(
+                &bytes,
+                FlowSide::Initiator,
+                Default::default(),
+                &mut out,
+            );
+            out
+        };
+        let mut dns = Dns::default();
+        for message in [
+            message(0, b"wWw", 1, 0),
+            message(0, b"wWw", 28, 0),
+            message(1, b"www", 28, 2),
+            message(1, b"www", 1, 3),
+        ] {
+            message.iter().for_each(|message| dns.hear(message));
+        }
+        assert_eq!((dns.name.as_deref(), dns.kind.as_deref()), (Some("wWw"), Some("A")));
+        assert_eq!(dns.code.as_deref(), Some("NXDOMAIN"));
+    }
+
     #[test]
     fn what_is_not_known_is_not_written() {
         let text = |app: &App| serde_json::to_string(app).unwrap();
         assert_eq!(text(&App::Http(Http::default())), r#"{"http":{}}"#);
-        let dns = Dns { name: Some("a.example".into()), kind: Some("A".into()), code: None };
+        let dns = Dns { name: Some("a.example".into()), kind: Some("A".into()), ..Dns::default() };
         assert_eq!(text(&App::Dns(dns)), r#"{"dns":{"name":"a.example","type":"A"}}"#);
     }
 }

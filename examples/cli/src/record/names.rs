@@ -7,7 +7,7 @@ use ringtap::packet::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::app::Tls;
+use super::app::{Http, Tls};
 use super::{App, Body, Counts, Flow, Reason, Record};
 use crate::units;
 
@@ -285,7 +285,7 @@ impl App {
                     "request": present(json!({ "method": http.method })),
                     "response": present(json!({ "status_code": http.status })),
                 })),
-                "url": present(json!({ "domain": http.host })),
+                "url": present(json!({ "domain": http.address(), "port": http.port() })),
             })),
             Self::Tls(tls) => present(json!({
                 "tls": present(json!({
@@ -305,7 +305,8 @@ impl App {
                 "dns.response_code": dns.code,
             }),
             Self::Http(http) => json!({
-                "server.address": http.host,
+                "server.address": http.address(),
+                "server.port": http.port(),
                 "http.request.method": http.method,
                 "http.response.status_code": http.status,
             }),
@@ -316,6 +317,33 @@ impl App {
                 "tls.protocol.version": tls.number(),
             }),
         })
+    }
+}
+
+impl Http {
+    /// The host without its port, and without an address's brackets.
+    fn address(&self) -> Option<&str> {
+        self.host.as_deref().map(|host| parts(host).0)
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.host.as_deref().and_then(|host| parts(host).1)
+    }
+}
+
+/// A host as a request names it (RFC 9110, 7.2): the name or address, and the port.
+fn parts(host: &str) -> (&str, Option<u16>) {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (name, port.parse().ok())
+        }
+        _ => (host, None),
+    };
+    match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => (address, port),
+        // An address of IPv6 without brackets, whose last part is no port.
+        None if name.contains(':') => (host, None),
+        None => (name, port),
     }
 }
 
@@ -494,7 +522,8 @@ mod tests {
             (&"tls".into(), &"h2,http/1.1".into())
         );
 
-        let dns = Dns { name: Some("b.example".into()), code: Some("NXDOMAIN".into()), kind: None };
+        let mut dns = Dns::default();
+        (dns.name, dns.code) = (Some("b.example".into()), Some("NXDOMAIN".into()));
         let dns = Flow { protocol: 17, app: Some(Box::new(App::Dns(dns))), ..flow(1) };
         let (ecs, _) = line(Names::Ecs, Body::Flow(dns.clone()));
         assert_eq!(
@@ -503,5 +532,21 @@ mod tests {
         );
         let (ocsf, _) = line(Names::Ocsf, Body::Flow(dns));
         assert_eq!(ocsf["unmapped"]["dns"]["name"], "b.example");
+    }
+
+    #[test]
+    fn a_host_is_told_without_its_port() {
+        for (host, name, port) in [
+            ("a.example", "a.example", None),
+            ("a.example:8080", "a.example", Some(8080)),
+            ("a.example:", "a.example", None),
+            ("[2001:db8::1]:80", "2001:db8::1", Some(80)),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("a.example:99999", "a.example", None),
+            ("a:b", "a:b", None),
+        ] {
+            assert_eq!(parts(host), (name, port));
+        }
     }
 }

@@ -17,6 +17,9 @@ use crate::spool::Reader;
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// Records in memory that are on their way, whatever lanes ask for.
+const MOST: usize = 131_072;
+
 /// What became of deliveries; read by others while they go on.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
@@ -114,10 +117,10 @@ impl Round {
     fn run(mut self) -> io::Result<bool> {
         let (most, patience) =
             self.lanes.first().map_or((1, Duration::ZERO), |lane| lane.sink.appetite());
-        let most = most * self.lanes.len();
+        let most = (most * self.lanes.len()).min(MOST);
         loop {
             let batch = self.reader.next_batch(most, patience)?;
-            let Some(batch) = batch else {
+            let Some(mut batch) = batch else {
                 if self.reader.is_done() {
                     return Ok(true);
                 }
@@ -140,10 +143,12 @@ impl Round {
                     })?
                 }
                 lanes => {
-                    let is_delivered = bring_by_lanes(lanes, &batch.records, shared)?;
+                    let records = std::mem::take(&mut batch.records);
+                    let count = records.len();
+                    let is_delivered = bring_by_lanes(lanes, records, shared)?;
                     if is_delivered {
-                        acknowledged(batch.records.len());
-                        reader.acknowledge(&batch, batch.records.len())?;
+                        acknowledged(count);
+                        reader.acknowledge_all(&batch)?;
                     }
                     is_delivered
                 }
@@ -156,10 +161,10 @@ impl Round {
 }
 
 /// Has each lane bring the records of its shards, at the same time. Returns whether all were delivered.
-fn bring_by_lanes(lanes: &mut [Lane], records: &[Record], shared: &Shared) -> io::Result<bool> {
+fn bring_by_lanes(lanes: &mut [Lane], records: Vec<Record>, shared: &Shared) -> io::Result<bool> {
     let mut parts = vec![Vec::new(); lanes.len()];
     for record in records {
-        parts[usize::from(record.shard) % lanes.len()].push(record.clone());
+        parts[usize::from(record.shard) % lanes.len()].push(record);
     }
     thread::scope(|scope| {
         let all: Vec<_> = lanes

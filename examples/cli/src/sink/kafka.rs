@@ -23,6 +23,10 @@ use crate::record::{Record, Which};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a transaction, of any sensor, may hold up those who read what is committed.
 const TRANSACTION: Duration = Duration::from_secs(30);
+/// Records of a transaction, at most.
+const MOST: usize = 131_072;
+/// After so many transactions that were taken, twice as many records are tried in one.
+const STREAK: u32 = 8;
 /// Bytes of a message that are not exceeded by more than a record: brokers take a megabyte.
 const MESSAGE: usize = 512 << 10;
 /// How far from its end a partition is searched at first; then eight times as far, and so on.
@@ -36,6 +40,11 @@ pub(super) struct Kafka {
     open: Option<Open>,
     /// Messages that are not full, by shard.
     begun: BTreeMap<u16, Begun>,
+    /// Records of the next transaction, at most: fewer where one has failed, which may have been too long for the time it may take,
+    /// or have had a message too long for the topic.
+    most: usize,
+    /// Transactions that were taken since there were as many.
+    streak: u32,
 }
 
 /// Lines of a message, and how many there are.
@@ -54,7 +63,8 @@ struct Open {
 impl Kafka {
     pub(super) fn new(config: &KafkaConfig, sensor: String, lane: u16) -> Outcome<Self> {
         let config = config.clone();
-        let kafka = Self { config, sensor, lane, open: None, begun: BTreeMap::new() };
+        let begun = BTreeMap::new();
+        let kafka = Self { config, sensor, lane, open: None, begun, most: MOST, streak: 0 };
         // Properties that there are not are refused at once.
         kafka.producing().create_native_config().map_err(told)?;
         Ok(kafka)
@@ -183,6 +193,9 @@ impl Kafka {
 
     fn send(&self, records: &[Record], begun: &mut BTreeMap<u16, Begun>) -> Outcome<()> {
         let open = self.open.as_ref().ok_or("it is not open")?;
+        let allowed = self.config.properties.reveal().get("message.max.bytes");
+        let allowed = allowed.and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
+        let message = MESSAGE.min(allowed / 2);
         open.producer.begin_transaction()?;
         for record in records {
             let Begun { lines, records } = begun.entry(record.shard).or_default();
@@ -191,7 +204,7 @@ impl Kafka {
             }
             record.write_json(&self.sensor, self.config.names, lines);
             *records += 1;
-            if *records >= self.config.records || lines.len() >= MESSAGE {
+            if *records >= self.config.records || lines.len() >= message {
                 self.put(open, record.shard, lines)?;
                 lines.clear();
                 *records = 0;
@@ -257,11 +270,40 @@ impl Sink for Kafka {
             *records = 0;
         }
         self.begun = begun;
-        sent?;
+        if let Err(error) = sent {
+            (self.most, self.streak) = ((records.len() / 2).max(1), 0);
+            return Err(error);
+        }
+        self.streak += 1;
+        if self.streak == STREAK {
+            (self.most, self.streak) = ((2 * self.most).min(MOST), 0);
+        }
         Ok(records.len())
     }
 
     fn appetite(&self) -> (usize, Duration) {
-        (131_072, Duration::from_millis(20)) // a transaction takes a few answers, however much is in it
+        (self.most, Duration::from_millis(20)) // a transaction takes a few answers, however much is in it
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SinkConfig;
+    use crate::record::Body;
+    use crate::record::tests::flow;
+
+    #[test]
+    fn what_was_not_taken_is_tried_in_halves() {
+        let Ok(SinkConfig::Kafka(config)) = "kafka:127.0.0.1:9".parse() else { panic!("it is") };
+        let mut kafka = Kafka::new(&config, "s".to_owned(), 0).unwrap();
+        let record = |sequence| Record { shard: 0, sequence, body: Body::Flow(flow(1)) };
+        let records: Vec<_> = (0..100).map(record).collect();
+        assert_eq!(kafka.appetite().0, MOST);
+        for most in [50, 25, 12, 6, 3, 1, 1] {
+            let some = records.len().min(kafka.appetite().0);
+            kafka.deliver(&records[..some]).unwrap_err(); // it is not open
+            assert_eq!(kafka.appetite().0, most);
+        }
     }
 }

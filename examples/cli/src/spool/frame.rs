@@ -4,6 +4,9 @@
 //!   "RTSPOOL3" | shards 2 | for each: records 8, flows 8 before this segment | checksum 4
 //!   length 4 | checksum 4 | shard 2 | count 2 | first number 8 | records of 124 bytes or more   a frame, and so on
 //! ```
+//!
+//! In segments that begin with "RTSPOOL2" records have 122 bytes, and say nothing of applications. They are read, and not gone on
+//! with.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,6 +15,7 @@ use std::path::Path;
 use crate::record::{Body, Record};
 
 const MAGIC: &[u8; 8] = b"RTSPOOL3";
+const OLDER: &[u8; 8] = b"RTSPOOL2";
 /// What it begins with in every version.
 const ANY_MAGIC: &[u8; 7] = b"RTSPOOL";
 const ANOTHER: &str = "the spool is of another version of ringtap: let that one deliver what is in it, or name another directory";
@@ -34,6 +38,30 @@ pub(crate) struct Totals {
 pub(super) struct Found {
     pub(super) file: File,
     pub(super) totals: Vec<Totals>,
+    pub(super) version: Version,
+}
+
+/// How records are written in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    Older,
+    Current,
+}
+
+impl Version {
+    /// Reads it off a segment's first bytes; `None` if they are not there, or say something else.
+    pub(super) fn read(file: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut magic = [0; 8];
+        if !fill(file, &mut magic)? {
+            return Ok(None);
+        }
+        Ok(match &magic {
+            MAGIC => Some(Self::Current),
+            OLDER => Some(Self::Older),
+            other if other.starts_with(ANY_MAGIC) => return Err(io::Error::other(ANOTHER)),
+            _ => None,
+        })
+    }
 }
 
 pub(super) fn header(totals: &[Totals]) -> Vec<u8> {
@@ -47,17 +75,16 @@ pub(super) fn header(totals: &[Totals]) -> Vec<u8> {
     header
 }
 
-/// The totals before a segment.
-fn read_header(file: &mut impl Read) -> io::Result<Option<Vec<Totals>>> {
-    let mut start = [0; 10];
-    if !fill(file, &mut start)? {
+/// The version of a segment, and the totals before it.
+fn read_header(file: &mut impl Read) -> io::Result<Option<(Version, Vec<Totals>)>> {
+    let Some(version) = Version::read(file)? else { return Ok(None) };
+    let mut shards = [0; 2];
+    if !fill(file, &mut shards)? {
         return Ok(None);
     }
-    if !start.starts_with(MAGIC) {
-        let is_older = start.starts_with(ANY_MAGIC);
-        return if is_older { Err(io::Error::other(ANOTHER)) } else { Ok(None) };
-    }
-    let count = usize::from(u16::from_be_bytes([start[8], start[9]]));
+    let magic = if version == Version::Current { MAGIC } else { OLDER };
+    let start = [&magic[..], &shards].concat();
+    let count = usize::from(u16::from_be_bytes(shards));
     let mut rest = vec![0; count * 16 + 4];
     if !fill(file, &mut rest)? {
         return Ok(None);
@@ -69,7 +96,7 @@ fn read_header(file: &mut impl Read) -> io::Result<Option<Vec<Totals>>> {
     let number = |bytes: &[u8]| u64::from_be_bytes(*bytes.first_chunk().expect("of eight"));
     let totals =
         rest.chunks(16).map(|pair| Totals { records: number(pair), flows: number(&pair[8..]) });
-    Ok(Some(totals.collect()))
+    Ok(Some((version, totals.collect())))
 }
 
 /// How long a segment's header is, and all of it.
@@ -78,7 +105,7 @@ pub(super) fn lengths(path: &Path) -> io::Result<(u64, u64)> {
     let len = file.metadata()?.len();
     let totals = read_header(&mut file)?;
     // One that is damaged has nothing to be read.
-    Ok((totals.map_or(len, |totals| header_len(totals.len())), len))
+    Ok((totals.map_or(len, |(_, totals)| header_len(totals.len())), len))
 }
 
 fn header_len(shards: usize) -> u64 {
@@ -99,7 +126,10 @@ pub(super) fn encode(out: &mut Vec<u8>, shard: u16, first: u64, bodies: &[Body])
 }
 
 /// The next frame's records, and its bytes; `None` where there is no whole one.
-pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)>> {
+pub(super) fn read(
+    file: &mut impl Read,
+    version: Version,
+) -> io::Result<Option<(Vec<Record>, u64)>> {
     let mut head = [0; HEAD];
     if !fill(file, &mut head)? {
         return Ok(None);
@@ -119,7 +149,11 @@ pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)
     let mut rest = &payload[PREFIX..];
     let mut records = Vec::with_capacity(count.into());
     for sequence in (first..).take(count.into()) {
-        let Some((body, behind)) = Body::decode(rest) else { return Ok(None) };
+        let decoded = match version {
+            Version::Current => Body::decode(rest),
+            Version::Older => Body::decode_older(rest),
+        };
+        let Some((body, behind)) = decoded else { return Ok(None) };
         records.push(Record { shard, sequence, body });
         rest = behind;
     }
@@ -130,9 +164,9 @@ pub(super) fn read(file: &mut impl Read) -> io::Result<Option<(Vec<Record>, u64)
 pub(super) fn recover(path: &Path) -> io::Result<Option<Found>> {
     let mut file = super::options().append(true).open(path)?;
     let mut input = io::BufReader::new(&mut file);
-    let Some(mut totals) = read_header(&mut input)? else { return Ok(None) };
+    let Some((version, mut totals)) = read_header(&mut input)? else { return Ok(None) };
     let mut len = header_len(totals.len());
-    while let Some((records, bytes)) = read(&mut input)? {
+    while let Some((records, bytes)) = read(&mut input, version)? {
         len += bytes;
         for record in records {
             let shard = usize::from(record.shard);
@@ -142,7 +176,7 @@ pub(super) fn recover(path: &Path) -> io::Result<Option<Found>> {
         }
     }
     file.set_len(len)?;
-    Ok(Some(Found { file, totals }))
+    Ok(Some(Found { file, totals, version }))
 }
 
 /// Reads as many bytes as that; false at the end.

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Shared, frame};
+use super::Shared;
+use super::frame::{self, Version};
 use crate::record::Record;
 
 /// Reads records in order, and remembers on disk which of them were acknowledged.
@@ -18,7 +19,8 @@ pub(crate) struct Reader {
     numbered: Vec<u64>,
     cursor: File,
     at: Position,
-    open: Option<(u64, BufReader<File>)>,
+    /// The segment that was read from last, by number.
+    open: Option<(u64, Version, BufReader<File>)>,
 }
 
 /// Before a record.
@@ -134,19 +136,21 @@ impl Reader {
     }
 
     fn read(&mut self, at: Position) -> io::Result<Option<(Vec<Record>, u64)>> {
-        if self.open.as_ref().is_none_or(|(number, _)| *number != at.segment) {
+        if self.open.as_ref().is_none_or(|(number, ..)| *number != at.segment) {
             let file = File::open(self.shared.path(at.segment))?;
-            self.open = Some((at.segment, BufReader::with_capacity(1 << 17, file)));
+            let mut file = BufReader::with_capacity(1 << 17, file);
+            let Some(version) = Version::read(&mut file)? else { return Ok(None) };
+            self.open = Some((at.segment, version, file));
         }
-        let (_, file) = self.open.as_mut().expect("it was just opened");
+        let (_, version, file) = self.open.as_mut().expect("it was just opened");
         let here = file.stream_position()?;
         file.seek_relative(at.offset as i64 - here as i64)?;
-        if let Some(frame) = frame::read(file)? {
+        if let Some(frame) = frame::read(file, *version)? {
             return Ok(Some(frame));
         }
         // What is buffered may be of a frame that was cut off since: there was no room on the disk.
         file.seek(io::SeekFrom::Start(at.offset))?;
-        frame::read(file)
+        frame::read(file, *version)
     }
 
     /// Says that the first `count` records of a batch were acknowledged, for good.
@@ -160,6 +164,17 @@ impl Reader {
             true => Position { index: start.index + (count - first) as u64, ..start },
             false => next,
         };
+        self.note()
+    }
+
+    /// Says the same of all records of a batch, also if they are no longer in it.
+    pub(crate) fn acknowledge_all(&mut self, batch: &Batch) -> io::Result<()> {
+        let Some(&(_, _, next)) = batch.frames.last() else { return Ok(()) };
+        self.at = next;
+        self.note()
+    }
+
+    fn note(&mut self) -> io::Result<()> {
         self.at.store(&self.cursor)?;
         self.shared.lock().readers[self.number] = self.at.segment;
         Ok(())

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use ringtap_lab::Directory;
 
 use super::*;
@@ -11,7 +13,7 @@ fn flows(range: std::ops::Range<u64>) -> Vec<Body> {
 }
 
 fn read(reader: &mut Reader, most: usize) -> Vec<Record> {
-    let batch = reader.next_batch(most, std::time::Duration::ZERO).unwrap().unwrap_or_default();
+    let batch = reader.next_batch(most, Duration::ZERO).unwrap().unwrap_or_default();
     reader.acknowledge(&batch, batch.records.len()).unwrap();
     batch.records
 }
@@ -50,7 +52,7 @@ fn what_was_acknowledged_in_part_goes_on_from_there_after_a_restart() {
             spool.append(0, &flows(0..10)).unwrap();
         }
         for (count, first) in [(4, 0), (13, 4), (0, 17), (3, 17)] {
-            let batch = reader.next_batch(100, std::time::Duration::ZERO).unwrap().unwrap();
+            let batch = reader.next_batch(100, Duration::ZERO).unwrap().unwrap();
             assert_eq!(batch.records[0].sequence, first);
             reader.acknowledge(&batch, count).unwrap();
         }
@@ -93,6 +95,66 @@ fn a_spool_of_another_version_is_left_to_it() {
     let error = Spool::open(directory.path(), ROOM, 1).unwrap_err();
     assert!(error.to_string().contains("another version"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "it is as it was");
+}
+
+#[test]
+fn a_spool_of_the_version_before_is_read_and_gone_on_with_behind_it() {
+    let directory = Directory::new();
+    let path = directory.path().join("00000001.seg");
+    let body = |number| Body::Flow(flow(number));
+    let mut older = b"RTSPOOL2\0\x01".to_vec();
+    older.extend([0; 16]);
+    older.extend(crc32fast::hash(&older).to_be_bytes());
+    for first in [0, 2] {
+        let (mut frame, mut payload) = (Vec::new(), vec![0, 0, 0, 2]);
+        payload.extend(u64::to_be_bytes(first));
+        for number in first..first + 2 {
+            frame.clear();
+            body(number).encode(&mut frame);
+            payload.extend(&frame[..122]);
+        }
+        older.extend((payload.len() as u32).to_be_bytes());
+        older.extend(crc32fast::hash(&payload).to_be_bytes());
+        older.extend(payload);
+    }
+    older.extend([0, 0, 1]); // of a frame that a kill cut off
+    fs::write(&path, &older).unwrap();
+    let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();
+    assert_eq!(spool.totals(0), Totals { records: 4, flows: 4 });
+    let said = Body::Flow(crate::record::tests::said());
+    assert!(spool.append(0, std::slice::from_ref(&said)).unwrap());
+    drop(spool);
+    let mut spool = Spool::open(directory.path(), ROOM, 1).unwrap();
+    assert_eq!(spool.totals(0), Totals { records: 5, flows: 5 });
+    let mut reader = spool.reader("a").unwrap();
+    let records = read(&mut reader, 100);
+    let sequences: Vec<_> = records.iter().map(|record| record.sequence).collect();
+    assert_eq!(sequences, [0, 1, 2, 3, 4]);
+    let bodies: Vec<_> = records.into_iter().map(|record| record.body).collect();
+    assert_eq!(bodies, [body(0), body(1), body(2), body(3), said]);
+    spool.append(0, &flows(5..6)).unwrap();
+    assert_eq!(read(&mut reader, 100).len(), 1);
+    assert!(!path.exists() || spool.append(0, &flows(6..7)).unwrap() && !path.exists());
+}
+
+#[test]
+fn one_that_has_room_for_a_frame_takes_the_next_when_that_was_read() {
+    let directory = Directory::new();
+    let mut scratch = Vec::new();
+    frame::encode(&mut scratch, 0, 0, &flows(0..100));
+    let most = scratch.len() as u64 * 3 / 2;
+    let mut spool = Spool::open(directory.path(), most, 1).unwrap();
+    let mut reader = spool.reader("a").unwrap();
+    for round in 0..5_u64 {
+        let bodies = flows(100 * round..100 * (round + 1));
+        let is_taken = (0..3).any(|_| {
+            let is_taken = spool.append(0, &bodies).unwrap();
+            assert!(is_taken || reader.next_batch(1, Duration::ZERO).unwrap().is_none());
+            is_taken
+        });
+        assert!(is_taken, "round {round}");
+        assert_eq!(read(&mut reader, 1000).len(), 100);
+    }
 }
 
 #[test]

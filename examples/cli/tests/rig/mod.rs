@@ -88,7 +88,11 @@ pub(crate) struct Sensor {
 impl Sensor {
     /// Starts one with `run` and these words, and waits until it watches. It listens on a port of the loopback.
     pub(crate) fn start(port: u16, words: &[&str]) -> Self {
-        let mut command = Command::new(program());
+        Self::start_by(Command::new(program()), port, words)
+    }
+
+    /// The same, by a command that starts the program with the words that follow.
+    pub(crate) fn start_by(mut command: Command, port: u16, words: &[&str]) -> Self {
         let listen = format!("127.0.0.1:{port}");
         command.args(["run", "--json", "--listen", &listen]).args(words).stdout(Stdio::piped());
         let process = Process::start(command).expect("it was built");
