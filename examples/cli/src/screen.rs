@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use crossterm::terminal::{self, ClearType};
 use crossterm::{cursor, queue};
+use nix::sys::signal::Signal;
 
 /// The size of a terminal that does not tell it.
 const USUAL: (usize, usize) = (80, 24);
@@ -18,7 +19,7 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// `None` if nobody looks. `end` is called for Ctrl-C, and `wake` for each other key.
+    /// `None` if nobody looks. `end` is called for Ctrl-C, and `wake` for each other key; Ctrl-Z stops the process.
     pub(crate) fn open(
         end: impl Fn() + Send + 'static,
         wake: impl Fn() + Send + 'static,
@@ -77,8 +78,10 @@ fn read_keys(pressed: &Sender<KeyCode>, end: impl Fn(), wake: impl Fn()) {
             continue;
         }
         if modifiers.contains(KeyModifiers::CONTROL) {
-            if code == KeyCode::Char('c') {
-                end();
+            match code {
+                KeyCode::Char('c') => end(),
+                KeyCode::Char('z') => stop(),
+                _ => {}
             }
             continue;
         }
@@ -87,6 +90,13 @@ fn read_keys(pressed: &Sender<KeyCode>, end: impl Fn(), wake: impl Fn()) {
         }
         wake();
     }
+}
+
+/// Gives the terminal back, and stops the process, as Ctrl-Z does where keys are not read one by one. Returns when it goes on.
+fn stop() {
+    let _ = terminal::disable_raw_mode();
+    let _ = nix::sys::signal::raise(Signal::SIGTSTP);
+    let _ = terminal::enable_raw_mode();
 }
 
 /// The columns and rows of the terminal.

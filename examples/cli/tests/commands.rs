@@ -4,6 +4,7 @@ mod rig;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,6 +194,8 @@ impl AtTerminal {
         let end = || Stdio::from(slave.try_clone().unwrap());
         let mut command = Command::new(program());
         command.args(words).stdin(end()).stdout(end()).stderr(end());
+        // As shells do: one that nobody could continue would not stop.
+        command.process_group(0);
         let child = command.spawn().unwrap();
         let (drawn, mut screen) = (Arc::<Mutex<String>>::default(), File::from(master));
         let (keyboard, into) = (screen.try_clone().unwrap(), Arc::clone(&drawn));
@@ -260,6 +263,7 @@ fn keys_sort_filter_hold_and_end_what_top_shows() {
     top.until_it_shows("all again", has_talkers);
     top.press("p");
     top.until_it_shows("that it holds", |picture| picture.contains("PAUSED"));
+    std::thread::sleep(Duration::from_millis(300)); // what is below comes a little later
     let held = top.picture();
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(top.picture(), held, "nothing is drawn anew");
@@ -272,6 +276,15 @@ fn keys_sort_filter_hold_and_end_what_top_shows() {
     // And as signals are sent from a keyboard.
     let mut top = AtTerminal::start(&["top", "-i", &veth.right, "--shards", "1"]);
     top.until_it_shows("that it is there", |picture| picture.contains("q ends"));
+    top.press("\x1a");
+    let process = Pid::from_raw(top.child.id() as i32);
+    let is_stopped =
+        || std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap().contains(") T ");
+    until("it is stopped", is_stopped);
+    kill(process, Signal::SIGCONT).unwrap();
+    until("it goes on", || !is_stopped());
+    top.press("s");
+    top.until_it_shows("that keys are read", |picture| picture.contains("s sorts by bytes"));
     top.press("\x03");
     assert!(top.child.wait().unwrap().success());
 }

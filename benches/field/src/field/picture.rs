@@ -138,7 +138,7 @@ impl Lines {
         for (number, line) in self.lines.iter().enumerate() {
             let colour = colour(line.kind);
             // Beside each other, so that ranges do not hide one another.
-            let x = |at| self.x(at) + 4 * (number as i32 - self.lines.len() as i32 / 2);
+            let x = |at| self.x(at) + 2 * (number as i32 - self.lines.len() as i32 / 2);
             let points = line.spreads.iter().enumerate().map(|(at, spread)| (x(at), y(spread.1)));
             area.draw(&PathElement::new(points.collect::<Vec<_>>(), colour.stroke_width(2)))?;
             for (at, &(least, median, most)) in line.spreads.iter().enumerate() {
