@@ -179,6 +179,9 @@ impl CaptureBuilder {
     }
 
     /// Sets whether [`Packet::rxhash`](crate::Packet::rxhash) is filled. Default: true. Frame rings have no hash.
+    ///
+    /// Without a hash of the card's (on veth, for example) the kernel dissects each packet for it (`skb_get_hash`,
+    /// net/core/flow_dissector.c), unless a fanout group has done so: some 140 ns of its time.
     pub fn fill_rxhash(mut self, fill: bool) -> Self {
         self.fill_rxhash = fill;
         self

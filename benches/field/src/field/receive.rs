@@ -125,7 +125,8 @@ fn measure(veth: &Veth, way: Receiver) -> Outcome<Vec<f64>> {
 
 fn ring(name: &str) -> CaptureBuilder {
     let ring = Capture::builder().interface(name).block_size(BLOCK).block_count(BLOCKS);
-    ring.block_timeout_ms(RETIRE_MS)
+    // On veth the kernel would dissect each packet for it, which libpcap does not ask for.
+    ring.block_timeout_ms(RETIRE_MS).fill_rxhash(false)
 }
 
 #[inline(always)]
@@ -217,7 +218,8 @@ macro_rules! netring {
                 let ring = ::$krate::Capture::builder()
                     .interface(name)
                     .block_size(BLOCK)
-                    .block_count(BLOCKS);
+                    .block_count(BLOCKS)
+                    .fill_rxhash(false);
                 Ok(::$krate::AsyncCapture::new(ring.block_timeout_ms(RETIRE_MS).build()?)?)
             }
 

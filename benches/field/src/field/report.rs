@@ -95,6 +95,12 @@ pub(crate) fn markdown(machine: &str, tables: &[Table], targets: &[Target]) -> S
             line(&format!("\n![{}]({picture})", table.title));
         }
     }
+    verdicts(tables, targets, &mut line);
+    page
+}
+
+/// What became of the targets.
+fn verdicts(tables: &[Table], targets: &[Target], line: &mut dyn FnMut(&str)) {
     line("\n### Targets\n\nRatios are of rounds: their median, and the least and the most.\n");
     line("| what | ratio | target | |\n|---|---|---|---|");
     let (mut met, mut missed) = (0, Vec::new());
@@ -140,7 +146,6 @@ pub(crate) fn markdown(machine: &str, tables: &[Table], targets: &[Target]) -> S
             target.ours, target.other, target.what, target.why
         ));
     }
-    page
 }
 
 /// A ratio with its range.

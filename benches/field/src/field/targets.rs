@@ -47,7 +47,7 @@ pub(crate) const TARGETS: &[Target] = &[
         table: "Receiving",
         column: 0,
         bound: 0.5,
-        why: "",
+        why: "Both pay for the first touch of each packet, which another core has written: most of it.",
     },
     Target {
         what: "libpcap, CPU",
@@ -56,7 +56,7 @@ pub(crate) const TARGETS: &[Target] = &[
         table: "Receiving",
         column: 0,
         bound: 0.3,
-        why: "",
+        why: "Both pay for the first touch of each packet, which another core has written: most of it.",
     },
     Target {
         what: "frames, moderated",
