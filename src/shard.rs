@@ -144,13 +144,14 @@ impl<R: Runtime> ShardsBuilder<R> {
     }
 
     /// Sets the sockets of the shards: they were opened before, by
-    /// [`CaptureBuilder::open_socket`] in this process or in one with more rights, so that this one needs none. They
-    /// are as many as there are shards, or that many for each capture of a shard
-    /// ([`and_capture`](Self::and_capture)): first all of shard 0, in the order of its captures. Without a number of
-    /// [`shards`](Self::shards), it follows from that of the sockets.
+    /// [`CaptureBuilder::open_socket`] in this process or in one with more rights, so that this one needs none.
     ///
-    /// Pass them in the order in which they were opened: the kernel numbers a group's members anew in that order when
-    /// the interface goes down and up. Clones of the builder share the sockets, and only one of them can
+    /// Pass one socket for each shard. With [`and_capture`](Self::and_capture), pass one for each capture of each
+    /// shard: first those of shard 0, in the order of its captures. If [`shards`](Self::shards) is not set, the number
+    /// of sockets decides how many shards there are.
+    ///
+    /// Keep the order in which they were opened: the kernel numbers a group's members anew in that order when the
+    /// interface goes down and up. Clones of the builder share the sockets, and only one of them can
     /// [`spawn`](Self::spawn).
     pub fn sockets(mut self, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
         self.passed = Some(PassedSockets::new(sockets));

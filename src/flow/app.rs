@@ -29,7 +29,7 @@ impl<K: KeyFields + 'static> Protocols<K, AppMessage> {
         Self::well_known_with(HttpConfig::default())
     }
 
-    /// The same, with HTTP read as configured.
+    /// Returns the rules of [`well_known`](Self::well_known), with this configuration of the HTTP parser.
     #[must_use]
     pub fn well_known_with(http: HttpConfig) -> Self {
         let http = HttpParser::with_config(http);

@@ -40,7 +40,7 @@ enum Rights {
     None,
 }
 
-/// The same with other options of three shards.
+/// Sends all of `traffic` to three shards with these options, started with these rights, and returns what each saw.
 fn run_on(
     veth: &Veth,
     options: ShardsBuilder<BuiltIn>,

@@ -458,8 +458,8 @@ pub(crate) struct SensorArgs {
     /// Captures by AF_XDP, before the network stack, which does not see the packets: a shard for each queue.
     #[arg(long)]
     pub(crate) xdp: bool,
-    /// Captures on packet sockets that were passed to it, as `ringtap pass` and systemd do, and needs no right of its own: a shard
-    /// for each.
+    /// Captures on packet sockets that were passed to it (sd_listen_fds(3)), as `ringtap pass` does, and needs no right of its own:
+    /// a shard for each.
     #[arg(long, conflicts_with = "xdp")]
     pub(crate) passed: bool,
     /// A file that stands for the interface's network namespace.

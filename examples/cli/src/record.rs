@@ -319,7 +319,7 @@ impl Body {
         Some((body, rest))
     }
 
-    /// The same of spools before applications were listened to.
+    /// Decodes a record of the format before this one, which has nothing of applications.
     pub(crate) fn decode_older(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (bytes, rest) = bytes.split_at_checked(LEN - 2)?;
         let mut fixed = [0; LEN];

@@ -21,7 +21,7 @@ fn sensor(place: &Place, name: &str, words: &[&str]) -> (Sensor, String) {
     sensor_by(Command::new(rig::program()), place, name, words)
 }
 
-/// The same, by a command that starts the program.
+/// Starts such a sensor through `command`, to which its arguments are added.
 fn sensor_by(command: Command, place: &Place, name: &str, words: &[&str]) -> (Sensor, String) {
     let (lines, spool) = (place.path(&format!("{name}.ndjson")), place.path(name));
     let sink = format!("ndjson:{lines}");

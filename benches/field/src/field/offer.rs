@@ -75,7 +75,7 @@ impl Offer {
     }
 }
 
-/// So many frames at once.
+/// Sends `count` frames as fast as they go.
 pub(crate) fn burst(sender: &Sender, size: Size, count: usize) -> Outcome<()> {
     let frames = size.frames();
     let mut left = count;

@@ -1,4 +1,4 @@
-//! What is claimed of ringtap beside its peers: ratios that a run meets or misses.
+//! The targets: ratios of ringtap to its peers, each of which a run meets or misses.
 
 use crate::rates::LOSSLESS;
 use crate::report::Target;

@@ -56,26 +56,39 @@ impl fmt::Display for Dns<'_> {
                 _ => f.write_str("[|domain]"),
             };
         };
-        let said = match message.header().qr() {
-            true => self.answer(f, message)?,
-            false => self.query(f, message)?,
+        let written = match message.header().qr() {
+            true => self.answer(f, message),
+            false => self.query(f, message),
         };
-        match said {
+        match written {
             Ok(()) => write!(f, " ({})", self.len),
-            Err(_) => f.write_str(" [|domain]"),
+            Err(Stop::Damaged) => f.write_str(" [|domain]"),
+            Err(Stop::Write(error)) => Err(error),
         }
     }
 }
 
-/// What could be read of a message was written.
-type Said = Result<(), ParseError>;
+/// Why a message was not written to its end.
+enum Stop {
+    /// The message is cut, or makes no sense from here on.
+    Damaged,
+    Write(fmt::Error),
+}
+
+impl From<ParseError> for Stop {
+    fn from(_: ParseError) -> Self {
+        Self::Damaged
+    }
+}
+
+impl From<fmt::Error> for Stop {
+    fn from(error: fmt::Error) -> Self {
+        Self::Write(error)
+    }
+}
 
 impl Dns<'_> {
-    fn query(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        message: &Message<[u8]>,
-    ) -> Result<Said, fmt::Error> {
+    fn query(&self, f: &mut fmt::Formatter<'_>, message: &Message<[u8]>) -> Result<(), Stop> {
         let (header, counts) = (message.header(), message.header_counts());
         let opcode = OPCODES.get(usize::from(header.opcode().to_int())).unwrap_or(&" op");
         write!(f, "{}{opcode}{}", header.id(), if header.rd() { "+" } else { "" })?;
@@ -98,10 +111,7 @@ impl Dns<'_> {
             write!(f, " [{}au]", counts.arcount())?;
         }
         for question in message.question() {
-            let question = match question {
-                Ok(question) => question,
-                Err(error) => return Ok(Err(error)),
-            };
+            let question = question?;
             let class = question.qclass().to_int();
             write!(f, " {}", Type(question.qtype()))?;
             if self.is_multicast {
@@ -110,14 +120,10 @@ impl Dns<'_> {
             self.class(f, class)?;
             write!(f, "? {}", Name(question.qname()))?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    fn answer(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        message: &Message<[u8]>,
-    ) -> Result<Said, fmt::Error> {
+    fn answer(&self, f: &mut fmt::Formatter<'_>, message: &Message<[u8]>) -> Result<(), Stop> {
         let (header, counts) = (message.header(), message.header_counts());
         let opcode = OPCODES.get(usize::from(header.opcode().to_int())).unwrap_or(&" op");
         write!(f, "{}{opcode}", header.id())?;
@@ -132,22 +138,16 @@ impl Dns<'_> {
             write!(f, " [{}q]", counts.qdcount())?;
         }
         write!(f, " {}/{}/{}", counts.ancount(), counts.nscount(), counts.arcount())?;
-        match message.answer() {
-            Ok(records) => self.records(f, records),
-            Err(error) => Ok(Err(error)),
-        }
+        self.records(f, message.answer()?)
     }
 
     fn records(
         &self,
         f: &mut fmt::Formatter<'_>,
         records: RecordSection<'_, [u8]>,
-    ) -> Result<Said, fmt::Error> {
+    ) -> Result<(), Stop> {
         for (at, record) in records.enumerate() {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => return Ok(Err(error)),
-            };
+            let record = record?;
             let class = record.class().to_int();
             f.write_str(if at > 0 { "," } else { "" })?;
             if self.is_multicast && class & MARK != 0 {
@@ -155,14 +155,12 @@ impl Dns<'_> {
             }
             self.class(f, class)?;
             write!(f, " {}", Type(record.rtype()))?;
-            if let Err(error) = data(f, &record)? {
-                return Ok(Err(error));
-            }
+            data(f, &record)?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// Says a class that is not the usual one.
+    /// Writes a class, unless it is the Internet's.
     fn class(&self, f: &mut fmt::Formatter<'_>, class: u16) -> fmt::Result {
         match if self.is_multicast { class & !MARK } else { class } {
             1 => Ok(()),
@@ -176,14 +174,13 @@ impl Dns<'_> {
 
 type Parsed<'a> = ParsedName<&'a [u8]>;
 
-/// Says what a record holds, if that is one line's worth.
-fn data(f: &mut fmt::Formatter<'_>, record: &ParsedRecord<'_, [u8]>) -> Result<Said, fmt::Error> {
+/// Writes what a record holds, for the types whose data is short.
+fn data(f: &mut fmt::Formatter<'_>, record: &ParsedRecord<'_, [u8]>) -> Result<(), Stop> {
     macro_rules! read {
         ($kind:ty) => {
-            match record.to_record::<$kind>() {
-                Ok(Some(record)) => record.into_data(),
-                Ok(None) => return Ok(Ok(())),
-                Err(error) => return Ok(Err(error)),
+            match record.to_record::<$kind>()? {
+                Some(record) => record.into_data(),
+                None => return Ok(()),
             }
         };
     }
@@ -218,7 +215,7 @@ fn data(f: &mut fmt::Formatter<'_>, record: &ParsedRecord<'_, [u8]>) -> Result<S
         }
         _ => {}
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 struct Type(Rtype);

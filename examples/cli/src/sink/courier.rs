@@ -17,7 +17,7 @@ use crate::spool::Reader;
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Records in memory that are on their way, whatever lanes ask for.
+/// The most records that are read for a sink at once, however many its lanes ask for.
 const MOST: usize = 131_072;
 
 /// What became of deliveries; read by others while they go on.

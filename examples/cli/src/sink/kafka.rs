@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TRANSACTION: Duration = Duration::from_secs(30);
 /// Records of a transaction, at most.
 const MOST: usize = 131_072;
-/// After so many transactions that were taken, twice as many records are tried in one.
+/// Successful transactions in a row after which the next may have twice as many records.
 const STREAK: u32 = 8;
 /// Bytes of a message that are not exceeded by more than a record: brokers take a megabyte.
 const MESSAGE: usize = 512 << 10;

@@ -91,7 +91,7 @@ impl Sensor {
         Self::start_by(Command::new(program()), port, words)
     }
 
-    /// The same, by a command that starts the program with the words that follow.
+    /// Starts a sensor through `command`, to which its arguments are added.
     pub(crate) fn start_by(mut command: Command, port: u16, words: &[&str]) -> Self {
         let listen = format!("127.0.0.1:{port}");
         command.args(["run", "--json", "--listen", &listen]).args(words).stdout(Stdio::piped());
