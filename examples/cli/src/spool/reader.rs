@@ -164,17 +164,17 @@ impl Reader {
             true => Position { index: start.index + (count - first) as u64, ..start },
             false => next,
         };
-        self.note()
+        self.store_cursor()
     }
 
-    /// Says the same of all records of a batch, also if they are no longer in it.
+    /// Says that all records of a batch were acknowledged; they may have been taken out of it.
     pub(crate) fn acknowledge_all(&mut self, batch: &Batch) -> io::Result<()> {
         let Some(&(_, _, next)) = batch.frames.last() else { return Ok(()) };
         self.at = next;
-        self.note()
+        self.store_cursor()
     }
 
-    fn note(&mut self) -> io::Result<()> {
+    fn store_cursor(&mut self) -> io::Result<()> {
         self.at.store(&self.cursor)?;
         self.shared.lock().readers[self.number] = self.at.segment;
         Ok(())
